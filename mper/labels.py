@@ -1,0 +1,142 @@
+"""What a mask means: labels with names, colours and codes, and a mask with its labels.
+
+In a label array 0 is background and 255 is unlabelled: ignored by every loss and metric, never
+background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mper.volume import Volume
+
+BACKGROUND = 0
+UNLABELLED = 255
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept, as DICOM writes it: coding scheme, value, meaning."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
+TISSUE = Code("SCT", "85756007", "Tissue")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One structure of a mask.
+
+    Parameters
+    ----------
+    value : int
+        Its number in the label array, 1 to 254.
+    name : str
+        Short name that people see, unique within a mask.
+    category, type : Code or None
+        DICOM segmented property category and type; None where nobody has said (never guessed).
+    colour : (int, int, int)
+        RGB, 0 to 255 each.
+    """
+
+    value: int
+    name: str
+    category: Code | None = None
+    type: Code | None = None
+    colour: tuple[int, int, int] = (128, 174, 128)
+
+    def __post_init__(self) -> None:
+        if not BACKGROUND < self.value < UNLABELLED:
+            raise ValueError(f"label value {self.value} of {self.name!r} is outside 1..254 (0 is background, 255 unlabelled)")
+        if not self.name or self.name != self.name.strip():
+            raise ValueError(f"a label needs a name without surrounding blanks, got {self.name!r}")
+        if len(self.colour) != 3 or not all(0 <= c <= 255 for c in self.colour):
+            raise ValueError(f"the colour of {self.name!r} must be three numbers in 0..255, got {self.colour}")
+
+
+def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Code, Code, tuple[int, int, int]]:
+    return ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), colour
+
+
+# SNOMED CT codes as in DICOM PS3.16; colours near those of Slicer's anatomical table.
+_KNOWN = {
+    "LA": _anatomy("82471001", "Left atrium", (203, 108, 81)),
+    "RA": _anatomy("73829009", "Right atrium", (210, 122, 96)),
+    "LV": _anatomy("87878005", "Left ventricle", (152, 55, 13)),
+    "RV": _anatomy("53085002", "Right ventricle", (181, 85, 57)),
+    "MYO": _anatomy("74281007", "Myocardium", (192, 104, 88)),
+    "LAA": _anatomy("33626005", "Left atrial appendage", (221, 140, 110)),
+    "PV": _anatomy("122972007", "Pulmonary vein", (186, 77, 64)),
+    "Heart": _anatomy("80891009", "Heart", (206, 110, 84)),
+    "Scar": (TISSUE, Code("SCT", "12402003", "Scar"), (255, 205, 60)),
+}
+_PALETTE = ((128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101), (144, 238, 144))
+
+
+def make_label(value: int, name: str) -> Label:
+    """A label by name: known structures (LA, RA, LV, RV, MYO, LAA, PV, Heart, Scar) get their codes.
+
+    The short name or the code's meaning is recognised in any case; other names get a colour of a
+    small palette and no code.
+    """
+    for short, (category, type_, colour) in _KNOWN.items():
+        if name.casefold() in (short.casefold(), type_.meaning.casefold()):
+            return Label(value, name, category, type_, colour)
+    return Label(value, name, colour=_PALETTE[(value - 1) % len(_PALETTE)])
+
+
+def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """`labels` sorted by value.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or two share a value or a name.
+    """
+    if not labels:
+        raise ValueError("at least one label is needed")
+    for field in ("value", "name"):
+        seen = [getattr(label, field) for label in labels]
+        twice = sorted({str(v) for v in seen if seen.count(v) > 1})
+        if twice:
+            raise ValueError(f"two labels share the {field} {', '.join(twice)}; each needs its own")
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A mask with the meaning of its values.
+
+    Parameters
+    ----------
+    labelmap : Volume
+        uint8; 0 background, 255 unlabelled, every other value one of `labels`.
+    labels : tuple of Label
+        Sorted by value; a label may be absent from the labelmap.
+
+    Raises
+    ------
+    ValueError
+        If the array is not uint8 or holds a value that no label names.
+    """
+
+    labelmap: Volume
+    labels: tuple[Label, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        array = self.labelmap.array
+        if array.dtype != np.uint8:
+            raise ValueError(f"a labelmap is uint8, got {array.dtype}")
+        known = {BACKGROUND, UNLABELLED} | {label.value for label in self.labels}
+        present = np.flatnonzero(np.bincount(array.reshape(-1), minlength=256))
+        unknown = sorted(set(present.tolist()) - known)
+        if unknown:
+            raise ValueError(f"the mask holds values {unknown} that no label names; known are {sorted(known)}")

@@ -1,0 +1,43 @@
+"""How long work tells where it stands, and how it is stopped.
+
+Long work takes ``report: Report``, calls it at every natural beat, and lets `Cancelled`, which
+the report may raise, through; it then leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+class Cancelled(Exception):
+    """The person who asked for the work no longer wants it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One beat of long work.
+
+    Parameters
+    ----------
+    message : str
+        What is being done, in words for a person.
+    fraction : float or None
+        Share of the work that is done, in [0, 1]; None where it cannot be told.
+    eta_s : float or None
+        Expected seconds to the end.
+    values : mapping of str to float
+        Figures that go with this beat (losses, step, rate).
+    """
+
+    message: str
+    fraction: float | None = None
+    eta_s: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """A report that tells nobody."""

@@ -1,0 +1,213 @@
+"""What an image is: voxels, and where they lie in the patient.
+
+Conventions of the whole project, said once:
+
+- Arrays are indexed (k, j, i): slice, row, column.
+- World coordinates are LPS in mm: x to the patient's Left, y to Posterior, z to Superior.
+- An affine maps a homogeneous array index ``(k, j, i, 1)`` to ``(x, y, z, 1)``, so its columns
+  are in the order of the array's axes. What uses another order (ITK, NIfTI, Slicer) is converted
+  where it enters.
+- Spacing that a file does not tell stays unknown: ``spacing_mm`` is then None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Index3 = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+_ORTHOGONAL_TOLERANCE = 1e-3  # cosine between two axes; scanner headers are rounded to about 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A voxel grid in the patient, without voxels.
+
+    Parameters
+    ----------
+    affine : (4, 4) float array
+        Maps ``(k, j, i, 1)`` to LPS mm; its three axes are orthogonal, none has length zero.
+    shape : (int, int, int)
+        Number of voxels along k, j, i, each at least 1.
+    spacing_known : bool
+        False where the file tells no spacing: the affine is then a placeholder (unit steps),
+        fit for relating indices and unfit for any figure in mm.
+
+    Raises
+    ------
+    ValueError
+        If the affine is not finite, has an axis of length zero or axes that are not orthogonal,
+        or the shape is not three positive numbers.
+    """
+
+    affine: npt.NDArray[np.float64]
+    shape: Index3
+    spacing_known: bool = True
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        shape = tuple(int(n) for n in self.shape)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError("the affine must be 4x4 and finite")
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"a volume needs three axes of at least one voxel, this one has shape {shape}")
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if lengths.min() < 1e-6:
+            raise ValueError(
+                f"voxel spacing must be above zero, this volume has {tuple(np.round(lengths, 6).tolist())} mm (k, j, i); "
+                "correct the file's header"
+            )
+        axes = affine[:3, :3] / lengths
+        skew = np.abs(axes.T @ axes - np.eye(3)).max()
+        if skew > _ORTHOGONAL_TOLERANCE:
+            raise ValueError(
+                f"the volume's axes are not at right angles (largest cosine between two axes {skew:.3f}); "
+                "resample it to an orthogonal grid first"
+            )
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", shape)
+
+    @classmethod
+    def from_axes(
+        cls, origin_mm: Sequence[float], spacing_mm: Sequence[float], directions: npt.ArrayLike, shape: Sequence[int]
+    ) -> Geometry:
+        """Build from the first voxel's LPS position, spacing in (k, j, i) order and unit axes.
+
+        `directions` is (3, 3): column n is the LPS direction of array axis n.
+        """
+        affine = np.eye(4)
+        affine[:3, :3] = np.asarray(directions, dtype=np.float64) * np.asarray(spacing_mm, dtype=np.float64)
+        affine[:3, 3] = origin_mm
+        k, j, i = shape
+        return cls(affine, (k, j, i))
+
+    @classmethod
+    def from_itk(
+        cls, origin_mm: Sequence[float], spacing_mm: Sequence[float], direction: Sequence[float], size: Sequence[int]
+    ) -> Geometry:
+        """Build from ITK's convention: everything in (i, j, k) order, direction row by row."""
+        columns = np.asarray(direction, dtype=np.float64).reshape(3, 3)[:, ::-1]
+        return cls.from_axes(origin_mm, list(spacing_mm)[::-1], columns, list(size)[::-1])
+
+    @classmethod
+    def unknown(cls, shape: Sequence[int]) -> Geometry:
+        """A grid of which only the shape is known."""
+        k, j, i = shape
+        affine = np.eye(4)
+        affine[:3, :3] = np.eye(3)[:, ::-1]  # array axes k, j, i run along z, y, x
+        return cls(affine, (k, j, i), spacing_known=False)
+
+    @property
+    def spacing_mm(self) -> Spacing | None:
+        """Distance between neighbouring voxels along (k, j, i) in mm, None where unknown."""
+        return self.step_lengths if self.spacing_known else None
+
+    @property
+    def step_lengths(self) -> Spacing:
+        """Lengths of the affine's columns (k, j, i): mm where the spacing is known, else 1."""
+        k, j, i = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return k, j, i
+
+    @property
+    def directions(self) -> npt.NDArray[np.float64]:
+        """(3, 3) unit vectors in LPS: column n is the direction of array axis n."""
+        return np.asarray(self.affine[:3, :3] / np.asarray(self.step_lengths))
+
+    @property
+    def origin_mm(self) -> tuple[float, float, float]:
+        """LPS position of the centre of voxel (0, 0, 0)."""
+        x, y, z = self.affine[:3, 3].tolist()
+        return x, y, z
+
+    @property
+    def extent_mm(self) -> Spacing | None:
+        """Length of the field of view along (k, j, i) in mm, None where the spacing is unknown."""
+        if not self.spacing_known:
+            return None
+        k, j, i = (n * s for n, s in zip(self.shape, self.step_lengths, strict=True))
+        return k, j, i
+
+    @property
+    def itk(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """(origin, spacing, direction) in ITK's (i, j, k) order, direction row by row."""
+        direction = self.directions[:, ::-1].reshape(-1)
+        return self.origin_mm, self.step_lengths[::-1], tuple(direction.tolist())
+
+    def to_world(self, index: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """LPS mm of indices (..., 3) in (k, j, i) order."""
+        return np.asarray(np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])
+
+    def to_index(self, world_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Fractional (k, j, i) indices of LPS positions (..., 3)."""
+        inverse = np.linalg.inv(self.affine[:3, :3])
+        return np.asarray((np.asarray(world_mm, dtype=np.float64) - self.affine[:3, 3]) @ inverse.T)
+
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Geometry:
+        """The grid of ``array[start:stop]`` along each axis; `start` may be negative (padding)."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(start)
+        k, j, i = (b - a for a, b in zip(start, stop, strict=True))
+        return Geometry(affine, (k, j, i), self.spacing_known)
+
+    def is_close(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both grids put every voxel at the same place, to `tolerance_mm`.
+
+        Grids of unknown spacing are close when their shapes agree.
+        """
+        if self.shape != other.shape or self.spacing_known != other.spacing_known:
+            return False
+        corners = np.array([(k, j, i) for k in (0, 1) for j in (0, 1) for i in (0, 1)]) * np.asarray(self.shape)
+        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
+
+    def describe(self) -> str:
+        """One line for messages: shape and spacing in (k, j, i) order."""
+        shape = "x".join(str(n) for n in self.shape)
+        if self.spacing_mm is None:
+            return f"{shape} voxels (k, j, i), spacing unknown"
+        return f"{shape} voxels (k, j, i) of " + "x".join(f"{s:.3g}" for s in self.spacing_mm) + " mm"
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels with their geometry.
+
+    Parameters
+    ----------
+    array : (k, j, i) array
+        One value a voxel, of any real type.
+    geometry : Geometry
+        Of the same shape.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+
+    array: npt.NDArray[np.generic]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.array.shape != self.geometry.shape:
+            raise ValueError(
+                f"array of shape {self.array.shape} does not fit a geometry of shape {self.geometry.shape}; "
+                "both are (k, j, i)"
+            )
+
+    def with_array(self, array: npt.NDArray[np.generic]) -> Volume:
+        """Other voxels on the same grid: how a result is born from its source."""
+        return replace(self, array=array)
+
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
+        """The part ``array[start:stop]`` along each axis, where it lies in the patient."""
+        for axis, (a, b, n) in enumerate(zip(start, stop, self.array.shape, strict=True)):
+            if not 0 <= a < b <= n:
+                raise ValueError(f"cannot crop {a}:{b} from axis {'kji'[axis]}, which has {n} voxels")
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        return Volume(self.array[window], self.geometry.crop(start, stop))
