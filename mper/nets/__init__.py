@@ -1,0 +1,90 @@
+"""Networks: a backbone that gives logits and a voxel embedding, with its prototypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from mper.nets.prototypes import Prototypes
+from mper.nets.unet import UNet
+from mper.nets.vnet import VNet
+
+_BACKBONES: dict[str, type[VNet] | type[UNet]] = {"vnet": VNet, "unet": UNet}
+_DIMENSIONS = {"vnet": 3, "unet": 2}
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """All that is needed to build a network.
+
+    Parameters
+    ----------
+    kind : {"vnet", "unet"}
+        3-D V-Net or 2-D U-Net, exactly those of the paper with 16 filters.
+    classes : int
+        Background included.
+    prototypes : int
+        Prototypes a class (K).
+    filters : int
+        Channels at full resolution, which is also the size of the embedding.
+    dropout : (float, float)
+        At the bottom and before the classifier; the paper has 0.5 at both in the V-Net.
+    """
+
+    kind: str
+    classes: int
+    prototypes: int = 3
+    filters: int = 16
+    dropout: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.kind not in _BACKBONES:
+            raise ValueError(f"unknown network {self.kind!r}; known are {', '.join(_BACKBONES)}")
+        if self.classes < 2 or self.prototypes < 1 or self.filters < 1:
+            raise ValueError(
+                f"a network needs at least 2 classes, 1 prototype and 1 filter, got {self.classes}, {self.prototypes}, {self.filters}"
+            )
+        object.__setattr__(self, "dropout", (float(self.dropout[0]), float(self.dropout[1])))
+
+    @property
+    def dimensions(self) -> int:
+        """3 for networks of volumes, 2 for networks of slices."""
+        return _DIMENSIONS[self.kind]
+
+    @property
+    def divisor(self) -> int:
+        """Every spatial size must be a multiple of this."""
+        return _BACKBONES[self.kind].divisor
+
+
+class Output(NamedTuple):
+    """What a network says of a batch.
+
+    logits : (B, classes, *S); embedding : (B, filters, *S) before the last dropout;
+    dropped : the same after it (identical in eval mode).
+    """
+
+    logits: torch.Tensor
+    embedding: torch.Tensor
+    dropped: torch.Tensor
+
+
+class Network(nn.Module):
+    """A backbone with its prototypes."""
+
+    def __init__(self, config: NetConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = _BACKBONES[config.kind](1, config.classes, config.filters, config.dropout)
+        self.prototypes = Prototypes(config.classes, config.prototypes, config.filters)
+
+    def forward(self, image: torch.Tensor) -> Output:
+        """Image (B, 1, *S), every size a multiple of the divisor -> `Output`."""
+        return Output(*self.backbone(image))
+
+    def memory_format(self) -> torch.memory_format:
+        """The layout in which this network's convolutions are fastest."""
+        return torch.channels_last_3d if self.config.dimensions == 3 else torch.channels_last

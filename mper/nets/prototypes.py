@@ -1,0 +1,126 @@
+"""The prototype classifier: a class is what is near one of its K prototypes in embedding space.
+
+Source: MPER (ICASSP 2025). With f_i the embedding of voxel i and p_ck prototype k of class c,
+
+    s_ick = cos(f_i, p_ck),    z_ic = max_k s_ick / temperature,    temperature = 0.1,
+
+and prototypes follow the embeddings of confident, correctly assigned voxels:
+
+    p_ck <- m p_ck + (1 - m) mean{ f_i : y_i = c, argmax_c z_i = c, argmax_k s_ick = k, confident }.
+
+One class serves 2-D and 3-D; nothing here loops over voxels, classes or prototypes. Across
+processes the sums behind the mean are all-reduced, so every rank holds the same prototypes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+TEMPERATURE = 0.1
+_KMEANS_VOXELS = 20_000  # per class; k-means on more changes the centres by less than one EMA update
+
+
+class Prototypes(nn.Module):
+    """K prototypes for each of the classes, as one buffer.
+
+    Parameters
+    ----------
+    classes, per_class, dim : int
+        Number of classes (background included), prototypes a class, and channels.
+    """
+
+    vectors: torch.Tensor  # (classes, per_class, dim)
+
+    def __init__(self, classes: int, per_class: int = 3, dim: int = 16):
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(classes, per_class, dim))
+
+    @property
+    def classes(self) -> int:
+        return self.vectors.shape[0]
+
+    @property
+    def per_class(self) -> int:
+        return self.vectors.shape[1]
+
+    def similarity(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Cosine of every voxel to every prototype: (B, dim, *S) -> (B, classes, per_class, *S), float32.
+
+        Prototypes are constants here: the gradient goes through the embedding alone.
+        """
+        unit = F.normalize(embedding.float().flatten(2), dim=1)  # (B, dim, N)
+        flat = F.normalize(self.vectors.float().flatten(0, 1), dim=1)  # (classes * K, dim)
+        return torch.matmul(flat, unit).reshape(embedding.shape[0], *self.vectors.shape[:2], *embedding.shape[2:])
+
+    def logits(self, similarity: torch.Tensor) -> torch.Tensor:
+        """Similarities (B, classes, per_class, *S) -> class scores (B, classes, *S)."""
+        return similarity.amax(dim=2) / TEMPERATURE
+
+    @torch.no_grad()
+    def update(
+        self, embedding: torch.Tensor, similarity: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, momentum: float
+    ) -> None:
+        """Move each prototype towards the mean embedding of the voxels that are its own.
+
+        Parameters
+        ----------
+        embedding : (B, dim, *S) tensor
+        similarity : (B, classes, per_class, *S) tensor
+            Of that embedding.
+        target : (B, *S) integer tensor
+            Class of each voxel.
+        mask : (B, *S) bool tensor
+            Voxels that may count (confident, labelled, of a class that is to be updated).
+        momentum : float
+            m above. A prototype that no voxel chose stays as it is.
+        """
+        classes, per_class, dim = self.vectors.shape
+        correct = similarity.amax(dim=2).argmax(dim=1) == target
+        inside = target.clamp(0, classes - 1)
+        index = inside[:, None, None].expand(-1, 1, per_class, *target.shape[1:])
+        own = inside * per_class + similarity.gather(1, index)[:, 0].argmax(dim=1)  # (B, *S)
+        own = torch.where(mask & correct & (target < classes), own, classes * per_class)  # the last bin is dropped
+        member = F.one_hot(own.flatten(), classes * per_class + 1)[:, :-1].float()  # (B N, classes * K)
+        voxels = embedding.float().flatten(2).transpose(1, 2).reshape(-1, dim)
+        sums = torch.cat([member.T @ voxels, member.sum(0)[:, None]], dim=1)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        counts = sums[:, -1:]
+        mean = sums[:, :-1] / counts.clamp(min=1)
+        flat = self.vectors.flatten(0, 1)
+        moved = momentum * flat + (1 - momentum) * mean
+        self.vectors.copy_(torch.where(counts > 0, moved, flat).reshape_as(self.vectors))
+
+    @torch.no_grad()
+    def fit(self, embedding: torch.Tensor, target: torch.Tensor, seed: int) -> None:
+        """Start prototypes at the k-means centres of each class.
+
+        Parameters
+        ----------
+        embedding : (N, dim) tensor
+        target : (N,) integer tensor
+            Class of each row; values outside 0..classes-1 are ignored.
+        seed : int
+            Of the choice of voxels and of k-means++.
+
+        A class with fewer voxels than prototypes repeats its mean; one with none keeps what it had.
+        """
+        from scipy.cluster.vq import kmeans2
+
+        rng = np.random.default_rng(seed)
+        values, classes = embedding.float().cpu().numpy(), target.cpu().numpy()
+        for c in range(self.classes):
+            rows = np.flatnonzero(classes == c)
+            if rows.size == 0:
+                continue
+            rows = rng.permutation(rows)[:_KMEANS_VOXELS]
+            points = values[rows].astype(np.float64)
+            distinct = np.unique(points, axis=0)
+            if len(distinct) < self.per_class:
+                centres = np.repeat(points.mean(0, keepdims=True), self.per_class, axis=0)
+            else:
+                centres, _ = kmeans2(points, self.per_class, iter=50, minit="++", missing="warn", seed=rng)
+            self.vectors[c] = torch.from_numpy(centres).to(self.vectors)

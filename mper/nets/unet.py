@@ -1,0 +1,67 @@
+"""The 2-D U-Net of the semi-supervised ACDC literature, as MPER uses it.
+
+Source: Ronneberger et al., MICCAI 2015, in the form published with SSL4MIS and used by BCP and
+MPER: five resolutions, 16 to 256 channels, leaky ReLU, dropout inside the encoder's blocks,
+1x1 convolution before bilinear upsampling, skips by concatenation, a 3x3 classifier.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)  # per resolution, encoder only
+
+
+def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(inplace=True),
+    )
+
+
+class UNet(nn.Module):
+    """1,813,764 parameters for one input channel, four classes and 16 filters.
+
+    Parameters
+    ----------
+    inputs, classes : int
+        Channels in and out.
+    filters : int
+        Channels at full resolution; doubled at each of the four halvings.
+    dropout : (float, float)
+        The first scales the paper's encoder rates (0.5 at the bottom gives exactly them); the
+        second is unused, the paper's U-Net has no dropout before its classifier.
+    """
+
+    divisor = 16  # every spatial size must be a multiple of this
+
+    def __init__(self, inputs: int = 1, classes: int = 4, filters: int = 16, dropout: tuple[float, float] = (0.5, 0.0)):
+        super().__init__()
+        widths = [filters * 2**n for n in range(5)]
+        rates = [rate * dropout[0] / _DROPOUT[-1] for rate in _DROPOUT]
+        self.encoder = nn.ModuleList(
+            _block(a, b, rate) for a, b, rate in zip([inputs, *widths[:-1]], widths, rates, strict=True)
+        )
+        self.squeeze = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[-2::-1])
+        self.decoder = nn.ModuleList(_block(2 * width, width, 0.0) for width in widths[-2::-1])
+        self.pool = nn.MaxPool2d(2)
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        self.classifier = nn.Conv2d(filters, classes, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (B, classes, *S) and twice the embedding (B, filters, *S), there being no last dropout."""
+        skips = []
+        x = image
+        for n, block in enumerate(self.encoder):
+            x = block(x if n == 0 else self.pool(x))
+            skips.append(x)
+        skips.pop()
+        for squeeze, block in zip(self.squeeze, self.decoder, strict=True):
+            x = block(torch.cat([skips.pop(), self.upsample(squeeze(x))], dim=1))
+        return self.classifier(x), x, x

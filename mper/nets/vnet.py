@@ -1,0 +1,76 @@
+"""The V-Net of the semi-supervised left-atrium literature, as MPER uses it.
+
+Source: Milletari et al., 3DV 2016, in the form published with UA-MT (Yu et al., MICCAI 2019) and
+used by BCP and MPER: five resolutions, 16 to 256 channels, batch norm and ReLU after every
+convolution, strided convolutions down and up, skips by addition, no residual connections.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_CONVOLUTIONS = (1, 2, 3, 3, 3)  # per resolution on the way down
+_CONVOLUTIONS_UP = (3, 3, 2, 1)  # and on the way up
+
+
+def _convolutions(count: int, inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for n in range(count):
+        layers += [nn.Conv3d(inputs if n == 0 else outputs, outputs, 3, padding=1), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 2, stride=2), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+
+
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose3d(inputs, outputs, 2, stride=2), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+
+
+class VNet(nn.Module):
+    """9,448,866 parameters for one input channel, two classes and 16 filters.
+
+    Parameters
+    ----------
+    inputs, classes : int
+        Channels in and out.
+    filters : int
+        Channels at full resolution; doubled at each of the four halvings.
+    dropout : (float, float)
+        Rates of the channel dropout at the lowest resolution and before the classifier; the paper
+        has 0.5 at both.
+    """
+
+    divisor = 16  # every spatial size must be a multiple of this
+
+    def __init__(self, inputs: int = 1, classes: int = 2, filters: int = 16, dropout: tuple[float, float] = (0.5, 0.5)):
+        super().__init__()
+        widths = [filters * 2**n for n in range(5)]
+        self.encoder = nn.ModuleList(
+            _convolutions(count, inputs if n == 0 else width, width)
+            for n, (count, width) in enumerate(zip(_CONVOLUTIONS, widths, strict=True))
+        )
+        self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(_up(b, a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
+        self.decoder = nn.ModuleList(
+            _convolutions(count, width, width) for count, width in zip(_CONVOLUTIONS_UP, widths[-2::-1], strict=True)
+        )
+        self.bottom_dropout = nn.Dropout3d(dropout[0])
+        self.top_dropout = nn.Dropout3d(dropout[1])
+        self.classifier = nn.Conv3d(filters, classes, 1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (B, classes, *S), the embedding before and the embedding after the last dropout (B, filters, *S)."""
+        skips = []
+        x = image
+        for block, down in zip(self.encoder, self.down, strict=False):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom_dropout(self.encoder[-1](x))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            x = block(up(x) + skips.pop())
+        dropped = self.top_dropout(x)
+        return self.classifier(dropped), x, dropped
