@@ -54,7 +54,9 @@ class Label:
 
     def __post_init__(self) -> None:
         if not BACKGROUND < self.value < UNLABELLED:
-            raise ValueError(f"label value {self.value} of {self.name!r} is outside 1..254 (0 is background, 255 unlabelled)")
+            raise ValueError(
+                f"label value {self.value} of {self.name!r} is outside 1..254 (0 is background, 255 unlabelled)"
+            )
         if not self.name or self.name != self.name.strip():
             raise ValueError(f"a label needs a name without surrounding blanks, got {self.name!r}")
         if len(self.colour) != 3 or not all(0 <= c <= 255 for c in self.colour):
@@ -77,7 +79,15 @@ _KNOWN = {
     "Heart": _anatomy("80891009", "Heart", (206, 110, 84)),
     "Scar": (TISSUE, Code("SCT", "12402003", "Scar"), (255, 205, 60)),
 }
-_PALETTE = ((128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101), (144, 238, 144))
+_PALETTE = (
+    (128, 174, 128),
+    (241, 214, 145),
+    (177, 122, 101),
+    (111, 184, 210),
+    (216, 101, 79),
+    (221, 130, 101),
+    (144, 238, 144),
+)
 
 
 def make_label(value: int, name: str) -> Label:

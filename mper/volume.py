@@ -59,8 +59,8 @@ class Geometry:
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         if lengths.min() < 1e-6:
             raise ValueError(
-                f"voxel spacing must be above zero, this volume has {tuple(np.round(lengths, 6).tolist())} mm (k, j, i); "
-                "correct the file's header"
+                "voxel spacing must be above zero, this volume has "
+                f"{tuple(np.round(lengths, 6).tolist())} mm (k, j, i); correct the file's header"
             )
         axes = affine[:3, :3] / lengths
         skew = np.abs(axes.T @ axes - np.eye(3)).max()
