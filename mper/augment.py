@@ -1,0 +1,108 @@
+"""Augmentation on the device: geometry when a patch is cut, intensities on the student's side.
+
+Decisions are drawn on the host from a numpy generator, so that nothing waits for the device; fields
+of noise come from torch's generator, which the trainer seeds at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+_ROTATION_DEGREES = (20.0, 10.0, 10.0)  # largest, about the axes k, j, i
+_SCALE = 1.25  # largest, in either direction
+_STRETCH = 0.06  # standard deviation of the logarithm of each axis's own scale
+
+
+def random_affine(rng: np.random.Generator, dimensions: int) -> np.ndarray:
+    """A random rotation times a random scale: (3, 3) on (k, j, i); 2-D leaves k alone."""
+    angles = np.radians([rng.uniform(-a, a) for a in _ROTATION_DEGREES])
+    if dimensions == 2:
+        angles = np.array([rng.uniform(-np.pi / 6, np.pi / 6), 0.0, 0.0])
+    rotation = np.eye(3)
+    for axis, angle in enumerate(angles):
+        a, b = [n for n in range(3) if n != axis]
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        rotation = rotation @ turn
+    scales = _SCALE ** rng.uniform(-1, 1) * np.exp(rng.normal(0, _STRETCH, 3))
+    if dimensions == 2:
+        scales[0] = 1.0
+    return np.asarray(rotation * scales)
+
+
+def quarter_turn_and_flip(rng: np.random.Generator) -> np.ndarray:
+    """The published augmentation: a quarter turn in the plane and a flip of one of its axes: (3, 3) on (k, j, i)."""
+    turns = int(rng.integers(4))
+    matrix = np.eye(3)
+    for _ in range(turns):
+        matrix = matrix @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+    flip = np.eye(3)
+    axis = int(rng.integers(1, 3))
+    flip[axis, axis] = -1
+    return matrix @ flip
+
+
+def random_flip(rng: np.random.Generator, axes: Sequence[int]) -> np.ndarray:
+    """Each of the named array axes flipped with probability one half: (3, 3)."""
+    return np.diag([-1.0 if axis in axes and rng.random() < 0.5 else 1.0 for axis in range(3)])
+
+
+def intensities(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Strong intensity augmentation of normalised images (B, 1, *S), each sample on its own.
+
+    Smooth bias field, gamma, contrast, brightness, blur, lower resolution and noise, each with its
+    own probability: what differs between scanners, coils, contrast timing and protocols.
+    """
+    return torch.stack([_augment_one(sample, rng) for sample in image])
+
+
+def _augment_one(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """(1, *S) -> (1, *S)."""
+    spatial = image.shape[1:]
+    low, high = image.amin(), image.amax()
+    x = (image - low) / (high - low).clamp(min=1e-6)  # 0..1
+    if rng.random() < 0.3:
+        x = x * torch.exp(_smooth_field(spatial, x.device) * rng.uniform(0.1, 0.4))
+    if rng.random() < 0.5:
+        x = x.clamp(min=1e-4) ** float(np.exp(rng.uniform(-0.5, 0.5)))
+    x = x * (high - low) + low
+    if rng.random() < 0.8:
+        mean = x.mean()
+        x = (x - mean) * rng.uniform(0.65, 1.5) + mean + rng.uniform(-0.4, 0.4)
+    if rng.random() < 0.2:
+        x = _blur(x, rng.uniform(0.4, 1.2))
+    if rng.random() < 0.15:
+        factor = rng.uniform(1.2, 2.2)
+        mode = "trilinear" if len(spatial) == 3 else "bilinear"
+        coarse = F.interpolate(x[None], size=[max(1, round(n / factor)) for n in spatial], mode=mode)
+        x = F.interpolate(coarse, size=list(spatial), mode=mode)[0]
+    if rng.random() < 0.3:
+        x = x + torch.randn_like(x) * rng.uniform(0.02, 0.2)
+    return x
+
+
+def _smooth_field(spatial: Sequence[int], device: torch.device) -> torch.Tensor:
+    coarse = torch.randn((1, 1, *[4] * len(spatial)), device=device)
+    mode = "trilinear" if len(spatial) == 3 else "bilinear"
+    return F.interpolate(coarse, size=list(spatial), mode=mode, align_corners=True)[0]
+
+
+def _blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (1, *S), one axis after the other."""
+    reach = max(1, round(3 * sigma))
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / sigma) ** 2).to(image.dtype)
+    weights = weights / weights.sum()
+    dimensions = image.dim() - 1
+    convolve = F.conv3d if dimensions == 3 else F.conv2d
+    x = image[None]
+    for axis in range(dimensions):
+        shape, padding = [1] * dimensions, [0] * dimensions
+        shape[axis], padding[axis] = 2 * reach + 1, reach
+        edges = [n for a in reversed(range(dimensions)) for n in ([reach, reach] if a == axis else [0, 0])]
+        x = convolve(F.pad(x, edges, mode="replicate"), weights.reshape(1, 1, *shape))
+    return x[0]

@@ -1,0 +1,142 @@
+"""Model bundles with their weights: saving, strict loading, building the network.
+
+Weights are safetensors; nothing is unpickled. Storage may be float32, float16, or int8 with one
+float scale for each output channel of a convolution (biases, batch norm and prototypes stay
+float32); loading always gives float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mper.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
+from mper.nets import NetConfig, Network
+from mper.preprocess import Preprocessing
+
+_SCALE = ".scale"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """All that is needed to predict.
+
+    Parameters
+    ----------
+    card : Card
+    state : mapping of str to tensor
+        State of `mper.nets.Network`, prototypes included, float32 on the CPU.
+    sha256 : str
+        Of the weights file that it was read from; empty for a bundle that was never stored.
+
+    Raises
+    ------
+    ValueError
+        If the state is not exactly that of the network which the card describes.
+    """
+
+    card: Card
+    state: Mapping[str, torch.Tensor]
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        with torch.device("meta"):
+            expected = Network(self.network).state_dict()
+        wrong = [
+            name
+            for name in sorted(set(expected) | set(self.state))
+            if name not in expected or name not in self.state or expected[name].shape != self.state[name].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the weights do not fit the network of model {self.card.name!r}: {len(wrong)} tensors differ, first {wrong[0]!r}; "
+                "the model is damaged or of another version"
+            )
+
+    @property
+    def network(self) -> NetConfig:
+        return NetConfig(**{**self.card.network, "dropout": tuple(self.card.network["dropout"])})
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(**self.card.preprocessing)
+
+    def build(self) -> Network:
+        """The network with its weights, in eval mode, on the CPU."""
+        network = Network(self.network)
+        network.load_state_dict(dict(self.state))
+        return network.eval()
+
+    @classmethod
+    def load(cls, path: Path) -> ModelBundle:
+        """Read a bundle strictly.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If it is missing, damaged, tampered with, or of another version: one line each.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        stored = read_bundle(path)
+        data = stored.weights()
+        try:
+            state = _unpack(load(data))
+            return cls(stored.card, state, stored.sha256)
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
+
+    def save(self, path: Path, storage: str = "float16") -> Path:
+        """Write the bundle as a folder, beside and then renamed; an existing `path` is refused."""
+        from safetensors.torch import save
+
+        if storage not in STORAGES:
+            raise ValueError(f"unknown storage {storage!r}; known are {', '.join(STORAGES)}")
+        if path.exists():
+            raise FileExistsError(f"{path} is already there; a model is never overwritten, choose another place")
+        data = save(_pack(self.state, storage))
+        weights = {"file": WEIGHTS, "sha256": hashlib.sha256(data).hexdigest(), "storage": storage}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            (beside / WEIGHTS).write_bytes(data)
+            (beside / CARD).write_text(self.card.to_json(weights), encoding="utf-8")
+            os.replace(beside, path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        return path
+
+
+def _pack(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Tensor]:
+    packed: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        value = tensor.detach().cpu().contiguous()
+        if value.dim() < 4 or storage == "float32":  # convolution kernels have 4 or 5 axes
+            packed[name] = value
+        elif storage == "float16":
+            packed[name] = value.half()
+        else:
+            scale = value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True).clamp(min=1e-12) / 127
+            packed[name] = (value / scale).round().to(torch.int8)
+            packed[name + _SCALE] = scale.flatten()
+    return packed
+
+
+def _unpack(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for name, value in packed.items():
+        if name.endswith(_SCALE):
+            continue
+        if value.dtype == torch.int8:
+            value = value.float() * packed[name + _SCALE].reshape(-1, *[1] * (value.dim() - 1))
+        state[name] = value.float() if value.is_floating_point() else value
+    return state

@@ -1,0 +1,205 @@
+"""From a scan to the grid that a network works on, and back.
+
+The working grid lies along the patient's axes (k to Superior, j to Posterior, i to Left) where the
+scan says how it lies; a scan that does not is taken as it is. Sizes are changed by linear
+interpolation over the same field of view, so that the way back lands exactly on the source grid.
+Intensities are normalised over the region that the network sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from mper.labels import UNLABELLED
+from mper.volume import Geometry, Index3, Spacing
+
+NORMALISATIONS = ("zscore", "percentile", "window")
+_CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=np.float64)  # columns: k to S, j to P, i to L
+_CLIP_PERCENT = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a bundle wants its scans; stored in its card.
+
+    Parameters
+    ----------
+    spacing_mm : (float, float, float) or None
+        Working spacing along (k, j, i). The first is ignored by 2-D networks, which keep the slices.
+        None: the longest in-plane side becomes `in_plane_pixels`.
+    in_plane_pixels : int or None
+        Used where `spacing_mm` is None.
+    assumed_spacing_mm : (float, float, float) or None
+        What a scan of unknown spacing is taken to have: that of the training scans.
+    normalisation : {"zscore", "percentile", "window"}
+        Clip to the 0.5th and 99.5th percentile, then subtract the mean and divide by the standard
+        deviation, or map the two percentiles to -1 and 1 (MR); clip to `window` and map it to -1..1 (CT, in HU).
+    window : (float, float) or None
+        Lowest and highest intensity, for "window".
+    """
+
+    spacing_mm: Spacing | None = None
+    in_plane_pixels: int | None = None
+    assumed_spacing_mm: Spacing | None = None
+    normalisation: str = "zscore"
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("spacing_mm", "assumed_spacing_mm", "window"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(float(v) for v in value))
+        if (self.spacing_mm is None) == (self.in_plane_pixels is None):
+            raise ValueError("preprocessing needs either spacing_mm or in_plane_pixels, and not both")
+        if self.spacing_mm is not None and not (len(self.spacing_mm) == 3 and min(self.spacing_mm) > 0):
+            raise ValueError(f"spacing_mm must be three numbers above zero (k, j, i), got {self.spacing_mm}")
+        if self.normalisation not in NORMALISATIONS:
+            raise ValueError(f"unknown normalisation {self.normalisation!r}; known are {', '.join(NORMALISATIONS)}")
+        if (self.normalisation == "window") != (self.window is not None):
+            raise ValueError("an intensity window goes with normalisation 'window', and with no other")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"the intensity window must rise, got {self.window}")
+
+
+@dataclass(frozen=True)
+class WorkingGrid:
+    """How one scan's voxels map to the working grid.
+
+    axes : order in which the source's axes are taken; flips : working axes that run against the
+    source; size : of the working grid; step_lengths : of its voxels, in mm where known.
+    """
+
+    source_shape: Index3
+    axes: Index3
+    flips: tuple[int, ...]
+    size: Index3
+    step_lengths: Spacing
+
+    @classmethod
+    def plan(cls, geometry: Geometry, preprocessing: Preprocessing, dimensions: int) -> WorkingGrid:
+        """The working grid of a scan for a network of 2 or 3 dimensions.
+
+        Raises
+        ------
+        ValueError
+            If the scan's spacing is unknown and the preprocessing neither assumes one nor does without.
+        """
+        axes, flips = (0, 1, 2), ()
+        if geometry.spacing_known and dimensions == 3:
+            axes, flips = _canonical_axes(geometry)
+        source_steps = geometry.spacing_mm or preprocessing.assumed_spacing_mm
+        shape = [geometry.shape[a] for a in axes]
+        if preprocessing.in_plane_pixels is not None:
+            steps = np.asarray(source_steps or (1.0, 1.0, 1.0))[list(axes)]
+            lengths = np.asarray(shape) * steps
+            scale = preprocessing.in_plane_pixels / lengths[1:].max()
+            wanted = [shape[0], *(lengths[1:] * scale)]
+        else:
+            if source_steps is None:
+                raise ValueError(
+                    "the scan's voxel spacing is unknown and the model needs it; use a format that stores spacing (NRRD, NIfTI, DICOM)"
+                )
+            assert preprocessing.spacing_mm is not None
+            steps = np.asarray(source_steps)[list(axes)]
+            wanted = list(np.asarray(shape) * steps / np.asarray(preprocessing.spacing_mm))
+            if dimensions == 2:
+                wanted[0] = shape[0]
+        k, j, i = (max(1, round(float(n))) for n in wanted)
+        sk, sj, si = (float(n * s / m) for n, s, m in zip(shape, steps, (k, j, i), strict=True))
+        return cls(geometry.shape, axes, flips, (k, j, i), (sk, sj, si))
+
+    def forward(self, array: npt.NDArray[np.generic], device: torch.device | str = "cpu") -> torch.Tensor:
+        """Source voxels (k, j, i) -> float32 tensor of the working size, by linear interpolation.
+
+        Where the grid gets coarser by more than half, voxels are averaged first.
+        """
+        oriented = np.ascontiguousarray(array.transpose(self.axes))
+        if oriented.dtype.kind in "ui" and oriented.dtype.itemsize > 1 or oriented.dtype.byteorder == ">":
+            oriented = oriented.astype(np.float32)
+        tensor = torch.from_numpy(oriented).to(device).float()
+        if self.flips:
+            tensor = tensor.flip(self.flips)
+        return _resize(tensor[None], self.size)[0]
+
+    def forward_labels(self, labels: npt.NDArray[np.uint8], classes: int) -> torch.Tensor:
+        """Source labels 0..classes-1 and 255 -> uint8 tensor: the class with most of each working voxel."""
+        oriented = torch.from_numpy(np.ascontiguousarray(labels.transpose(self.axes)))
+        if self.flips:
+            oriented = oriented.flip(self.flips)
+        if self.size == oriented.shape:
+            return oriented.contiguous()
+        best = torch.full(self.size, -1.0)
+        out = torch.zeros(self.size, dtype=torch.uint8)
+        for value in [*range(classes), UNLABELLED]:
+            share = _resize((oriented == value).float()[None], self.size)[0]
+            out = torch.where(share > best, torch.tensor(value, dtype=torch.uint8), out)
+            best = torch.maximum(best, share)
+        return out
+
+    def back(self, channels: torch.Tensor) -> torch.Tensor:
+        """Working channels (C, *size) -> the source grid (C, k, j, i), by linear interpolation."""
+        oriented_shape = [self.source_shape[a] for a in self.axes]
+        return self._unorient(_resize(channels, tuple(oriented_shape)))
+
+    def back_nearest(self, labels: torch.Tensor) -> torch.Tensor:
+        """Working labels (*size) -> the source grid, by nearest neighbour."""
+        oriented_shape = tuple(self.source_shape[a] for a in self.axes)
+        index = [
+            ((torch.arange(m, device=labels.device) + 0.5) * (n / m)).long().clamp(max=n - 1)
+            for m, n in zip(oriented_shape, self.size, strict=True)
+        ]
+        return self._unorient(labels[index[0]][:, index[1]][:, :, index[2]][None])[0]
+
+    def _unorient(self, channels: torch.Tensor) -> torch.Tensor:
+        if self.flips:
+            channels = channels.flip([a + 1 for a in self.flips])
+        return channels.permute(0, *(1 + a for a in np.argsort(self.axes).tolist()))
+
+
+def normalise(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Intensities as the network wants them, over the whole of `image`.
+
+    Raises
+    ------
+    ValueError
+        If the region is constant (nothing to see).
+    """
+    if preprocessing.window is not None:
+        low, high = preprocessing.window
+        return (image.clamp(low, high) - low) * (2 / (high - low)) - 1
+    low, high = np.percentile(image.cpu().numpy(), _CLIP_PERCENT).tolist()
+    if not high > low:
+        low, high = float(image.min()), float(image.max())
+    if not high > low:
+        raise ValueError("the region to segment is constant: it holds no image; check the scan or the ROI")
+    clipped = image.clamp(low, high)
+    if preprocessing.normalisation == "percentile":
+        return (clipped - low) * (2 / (high - low)) - 1
+    return (clipped - clipped.mean()) / clipped.std()
+
+
+def _canonical_axes(geometry: Geometry) -> tuple[Index3, tuple[int, ...]]:
+    """Which source axis runs most along each patient axis, and which of them against it."""
+    from scipy.optimize import linear_sum_assignment
+
+    cosine = _CANONICAL.T @ geometry.directions  # [working axis, source axis]
+    _, chosen = linear_sum_assignment(-np.abs(cosine))
+    a, b, c = (int(n) for n in chosen)
+    return (a, b, c), tuple(w for w, s in enumerate((a, b, c)) if cosine[w, s] < 0)
+
+
+def _resize(channels: torch.Tensor, size: Index3) -> torch.Tensor:
+    """(C, *S) -> (C, *size) over the same field of view."""
+    if tuple(channels.shape[1:]) == tuple(size):
+        return channels
+    factors = [max(1, int(n / m + 0.5)) if n > 1.5 * m else 1 for n, m in zip(channels.shape[1:], size, strict=True)]
+    batch = channels[None]
+    if max(factors) > 1:
+        coarse = [max(m, n // f) for n, m, f in zip(channels.shape[1:], size, factors, strict=True)]
+        batch = F.adaptive_avg_pool3d(batch, coarse)
+    return F.interpolate(batch, size=tuple(size), mode="trilinear", align_corners=False)[0]
