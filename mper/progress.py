@@ -41,3 +41,10 @@ Report = Callable[[Progress], None]
 
 def silent(_: Progress) -> None:
     """A report that tells nobody."""
+
+
+Notify = Callable[[str], None]
+
+
+def unheard(_: str) -> None:
+    """Where notices go (one line each, work goes on) when nobody asked to hear them."""
