@@ -1,0 +1,129 @@
+"""Bytes in and out of files: whole or not at all, and every failure in one line."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_CHUNK = 1 << 24
+
+
+def check_file(path: Path) -> None:
+    """Raise FileNotFoundError unless `path` is a file."""
+    if not path.is_file():
+        what = "is a folder, a file was expected" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}")
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether `path` starts as DICOM does: a preamble with DICM, or group 0008 right away (files without preamble)."""
+    with path.open("rb") as stream:
+        head = stream.read(132)
+    return head[128:] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and head[4:6].isalpha())
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write beside, then rename: `path` holds all of `chunks` or what it held before.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    OSError
+        If it cannot be written (no permission, disk full); nothing is left behind.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: a folder of that name is in the way")
+    beside = path.parent / f".{uuid.uuid4().hex[:12]}.part"
+    try:
+        with beside.open("xb") as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+            stream.flush()
+            os.fsync(stream.fileno())  # a full disk may only tell here
+        beside.replace(path)
+    except OSError as error:
+        told = type(error)(f"cannot write {path}: {error.strerror or error}")
+        told.errno = error.errno
+        raise told from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_array(stream: BufferedIOBase, dtype: np.dtype, shape: Sequence[int], path: Path) -> npt.NDArray[np.generic]:
+    """An array of `dtype` and `shape` from the stream's next bytes, in the machine's byte order.
+
+    Raises
+    ------
+    ValueError
+        If the stream ends early, its compression is damaged, or the array would not fit in memory.
+    """
+    try:
+        array = np.empty(tuple(shape), dtype)
+    except (MemoryError, ValueError) as error:
+        size = "x".join(str(n) for n in shape)
+        raise ValueError(
+            f"{path} announces {size} voxels of {dtype}, more than fits in memory; is it damaged?"
+        ) from error
+    view = array.reshape(-1).view(np.uint8).data
+    filled = 0
+    try:
+        while filled < len(view):
+            chunk = stream.read(min(_CHUNK, len(view) - filled))
+            if not chunk:
+                break
+            view[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+        stream.read(1)  # lets gzip check its checksum
+    except (EOFError, OSError, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is truncated or damaged after {filled} of {len(view)} bytes of voxels ({reason})"
+        ) from error
+    if filled < len(view):
+        raise ValueError(f"{path} is truncated: its header announces {len(view)} bytes of voxels, it holds {filled}")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """`array` contiguous, little-endian and of a type that every volume format knows (bool and float16 are widened).
+
+    Raises
+    ------
+    ValueError
+        If its values are not real numbers of at most 64 bits.
+    """
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise ValueError(
+            f"voxels of type {array.dtype} cannot be written; convert them to a real type of at most 64 bits"
+        )
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def byte_chunks(array: npt.NDArray[np.generic]) -> Iterable[memoryview]:
+    """The bytes of a contiguous array, piece by piece."""
+    view = array.reshape(-1).view(np.uint8).data
+    for start in range(0, len(view), _CHUNK):
+        yield view[start : start + _CHUNK]
+
+
+def gzip_chunks(chunks: Iterable[bytes | memoryview]) -> Iterable[bytes]:
+    """`chunks` as one gzip stream; the same bytes for the same input (no time stamp)."""
+    # Level 3 is three times faster than the usual 6 and costs a few percent of size on scans.
+    squeeze = zlib.compressobj(3, wbits=31)
+    for chunk in chunks:
+        yield squeeze.compress(chunk)
+    yield squeeze.flush()

@@ -1,0 +1,91 @@
+"""Which inputs are scans, and whether a scan can be segmented."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mper.io.files import is_dicom_file
+from mper.volume import Volume
+
+SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".h5")
+_MAX_VOXELS = 2048  # along one axis; larger stacks are several series or a time series
+
+
+def check_scan(volume: Volume) -> None:
+    """Refuse what cannot be segmented.
+
+    Raises
+    ------
+    ValueError
+        If the volume has one slice, more than 2048 voxels along an axis, values that are not finite, or one value.
+    """
+    shape = volume.array.shape
+    if min(shape) < 2:
+        raise ValueError(
+            f"the scan is a single slice ({volume.geometry.describe()}); at least two are needed: "
+            "give the folder of the series, or a file of the whole volume"
+        )
+    if max(shape) > _MAX_VOXELS:
+        axis = int(np.argmax(shape))
+        raise ValueError(
+            f"the scan has {shape[axis]} voxels along axis {'kji'[axis]}, more than {_MAX_VOXELS}; "
+            "it is probably several series or a time series: give one volume"
+        )
+    if volume.array.dtype.kind == "f":
+        bad = int(volume.array.size - np.count_nonzero(np.isfinite(volume.array)))
+        if bad:
+            raise ValueError(
+                f"the scan holds {bad} of {volume.array.size} voxels that are NaN or infinite; replace them first"
+            )
+    low, high = volume.array.min(), volume.array.max()
+    if low == high:
+        raise ValueError(f"the scan is empty: every voxel is {low}")
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a file right in `folder` is DICOM."""
+    return any(path.is_file() and is_dicom_file(path) for path in sorted(folder.iterdir()))
+
+
+def find_scans(paths: Sequence[Path]) -> list[Path]:
+    """The scans that inputs stand for, each a file or a folder of one DICOM series.
+
+    A glob is expanded (Windows shells do not). A folder that holds DICOM is one scan; any other folder stands for
+    the scan files in it (masks as ``.seg.nrrd`` are left out) and the folders of DICOM below it. What is named twice
+    is returned once, in the order of its first mention.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an input does not exist, a glob matches nothing or a folder holds no scan.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.exists():
+            matches = [path]
+        elif glob.has_magic(str(path)):
+            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (takes absolute ones)
+            if not matches:
+                raise FileNotFoundError(f"nothing matches {path}")
+        else:
+            raise FileNotFoundError(f"{path} does not exist")
+        for match in matches:
+            found |= dict.fromkeys([match] if match.is_file() or holds_dicom(match) else _cohort(match))
+    return list(found)
+
+
+def _cohort(folder: Path) -> list[Path]:
+    scans = [path for path in folder.iterdir() if path.is_file() and _is_scan_name(path)]
+    scans += [path for path in folder.rglob("*") if path.is_dir() and holds_dicom(path)]
+    if not scans:
+        raise FileNotFoundError(f"{folder} holds no scan; expected DICOM or files ending in {', '.join(SCAN_SUFFIXES)}")
+    return sorted(scans)
+
+
+def _is_scan_name(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(SCAN_SUFFIXES) and not name.endswith(".seg.nrrd") and not name.startswith(".")
