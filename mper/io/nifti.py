@@ -135,9 +135,8 @@ def _read(stream: BufferedIOBase, path: Path) -> Volume:
         stream.read(int(offset) - _SIZE)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is truncated or damaged: it ends before its voxels") from error
-    array = read_array(
-        stream, np.dtype(_TYPES[number]).newbyteorder(header.dtype["dim"].base.byteorder), geometry.shape, path
-    )
+    dtype = np.dtype(_TYPES[number]).newbyteorder(header.dtype["dim"].base.byteorder)
+    array = read_array(stream, dtype, geometry.shape, path)
     return Volume(_rescale(array, float(header["scl_slope"]), float(header["scl_inter"])), geometry)
 
 
@@ -171,7 +170,7 @@ def _geometry(header: np.void, shape: tuple[int, int, int]) -> Geometry:
     elif unit == 0 and (pixdim == 1).all():
         return Geometry.unknown(shape)
     else:
-        ras[:3, :3] = np.diag(pixdim)
+        ras[:3, :3] = np.diag(pixdim * _RAS_TO_LPS)  # no orientation is told: along LPS, as ITK and Slicer take it
     lps = ras
     lps[:3] *= _MM_PER_UNIT.get(unit, 1.0) * _RAS_TO_LPS[:, None]
     return Geometry(lps[:, [2, 1, 0, 3]], shape)
@@ -224,4 +223,4 @@ def _rescale(array: npt.NDArray[np.generic], slope: float, inter: float) -> npt.
     if not np.isfinite([slope, inter]).all() or slope == 0 or (slope, inter) == (1, 0):
         return array
     precise = np.float32 if array.dtype.itemsize <= 2 or array.dtype == np.float32 else np.float64
-    return np.asarray(array.astype(precise) * slope + inter, dtype=precise)
+    return np.asarray(np.multiply(array, slope, dtype=np.float64) + inter, dtype=precise)
