@@ -6,8 +6,9 @@ background.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,13 @@ class Label:
             raise ValueError(f"a label needs a name without surrounding blanks, got {self.name!r}")
         if len(self.colour) != 3 or not all(0 <= c <= 255 for c in self.colour):
             raise ValueError(f"the colour of {self.name!r} must be three numbers in 0..255, got {self.colour}")
+
+
+def label_from_dict(entry: Mapping[str, Any]) -> Label:
+    """The label that `dataclasses.asdict` made a dictionary (or JSON) of."""
+    category, type_ = (Code(**entry[key]) if entry[key] else None for key in ("category", "type"))
+    red, green, blue = entry["colour"]
+    return Label(entry["value"], entry["name"], category, type_, (red, green, blue))
 
 
 def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Code, Code, tuple[int, int, int]]:

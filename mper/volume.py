@@ -162,6 +162,8 @@ class Geometry:
         """
         if self.shape != other.shape or self.spacing_known != other.spacing_known:
             return False
+        if not self.spacing_known:
+            return True
         corners = np.array([(k, j, i) for k in (0, 1) for j in (0, 1) for i in (0, 1)]) * np.asarray(self.shape)
         return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
 

@@ -1,0 +1,228 @@
+"""One scan of a dataset, its grid, and the append-only revisions of its label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mper.labels import Label, Segmentation
+from mper.records import read_json, write_json
+from mper.volume import Geometry, Volume
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Who made a label, when, and with what.
+
+    Parameters
+    ----------
+    number : int
+        1 for a case's first label; a number may be missing (a program that was killed).
+    author : str
+        Who vouches for it.
+    when : str
+        UTC, ISO 8601.
+    how : str
+        'imported', 'hand', 'strokes', 'model'.
+    edited : bool
+        Whether a person changed what a model or an import gave.
+    model : (str, str) or None
+        Name and version of the model it came from.
+    seconds : float or None
+        Time a person spent on it.
+    parent : int or None
+        Number of the revision it was made from.
+    """
+
+    number: int
+    author: str
+    when: str
+    how: str
+    edited: bool = False
+    model: tuple[str, str] | None = None
+    seconds: float | None = None
+    parent: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One scan of a dataset with the revisions of its label; `Dataset.case` gives it."""
+
+    path: Path
+    labels: tuple[Label, ...]
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Where the scan came from; no patient data."""
+        return dict(self._record["source"])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The image's grid, without reading its voxels."""
+        return geometry_from_dict(self._record["geometry"])
+
+    @property
+    def is_labelled(self) -> bool:
+        return bool(self._numbers())
+
+    def image(self) -> Volume:
+        from mper.io import read_volume
+
+        return read_volume(self.path / "image.nrrd")
+
+    def revisions(self) -> list[Revision]:
+        """All revisions of the label, oldest first."""
+        return [self._revision(number) for number in self._numbers()]
+
+    def label(self, revision: int | None = None) -> Volume | None:
+        """The label (uint8, 255 unlabelled) of a revision, the newest by default; None where there is no label at all.
+
+        Raises
+        ------
+        ValueError
+            If there is no such revision.
+        """
+        from mper.io import read_volume
+
+        numbers = self._numbers()
+        if revision is None:
+            if not numbers:
+                return None
+            revision = numbers[-1]
+        elif revision not in numbers:
+            known = ", ".join(str(n) for n in numbers) or "none"
+            raise ValueError(f"case {self.id} has no label revision {revision}; it has {known}")
+        return read_volume(self.path / "labels" / f"{revision}.nrrd")
+
+    def add_label(
+        self,
+        mask: Volume,
+        *,
+        author: str,
+        how: str,
+        edited: bool = False,
+        model: tuple[str, str] | None = None,
+        seconds: float | None = None,
+        parent: int | None = None,
+    ) -> Revision:
+        """Add a revision; what is there stays as it is.
+
+        Parameters
+        ----------
+        mask : Volume
+            Whole numbers on the image's grid: 0 background, 255 unlabelled, else a value of the dataset's labels.
+        author, how, edited, model, seconds, parent
+            As in `Revision`.
+
+        Raises
+        ------
+        ValueError
+            If the mask lies on another grid or holds a value that no label names, or `parent` does not exist.
+        """
+        from mper.io import write_volume
+
+        whole = check_mask(mask, self.geometry, self.labels, f"case {self.id}")
+        if parent is not None and parent not in self._numbers():
+            raise ValueError(f"case {self.id} has no label revision {parent} that a new one could be made from")
+        folder = self.path / "labels"
+        folder.mkdir(exist_ok=True)
+        number = self._claim(folder)
+        when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        revision = Revision(number, author, when, how, edited, model, seconds, parent)
+        record = {key: value for key, value in asdict(revision).items() if key != "number"}
+        if model is not None:
+            record["model"] = {"name": model[0], "version": model[1]}
+        voxels, claim = folder / f"{number}.nrrd", folder / f"{number}.json"
+        try:
+            write_volume(voxels, whole)
+            write_json(claim, record)  # from here on the revision is seen
+        except BaseException:
+            voxels.unlink(missing_ok=True)
+            claim.unlink(missing_ok=True)
+            raise
+        return revision
+
+    @staticmethod
+    def _claim(folder: Path) -> int:
+        """The next number, claimed by creating <n>.json empty: who finds it there takes the next one.
+
+        A program that is killed after this leaves a gap in the numbers and is in nobody's way.
+        """
+        number = max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0) + 1
+        while True:
+            try:
+                (folder / f"{number}.json").open("x").close()
+                return number
+            except FileExistsError:
+                number += 1
+
+    def _numbers(self) -> list[int]:
+        finished = (path for path in (self.path / "labels").glob("[0-9]*.json") if path.stat().st_size > 0)
+        return sorted(int(path.stem) for path in finished)
+
+    def _revision(self, number: int) -> Revision:
+        record = read_json(self.path / "labels" / f"{number}.json")
+        model = record["model"]
+        record["model"] = (model["name"], model["version"]) if model else None
+        return Revision(number, **record)
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        return read_json(self.path / "case.json")
+
+
+def check_mask(mask: Volume, grid: Geometry, labels: Sequence[Label], where: str) -> Volume:
+    """`mask` as uint8 on `grid`.
+
+    Raises
+    ------
+    ValueError
+        If it is not of whole numbers, lies on another grid, or holds a value that no label names.
+    """
+    if not mask.geometry.is_close(grid):
+        raise ValueError(
+            f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
+            f"{grid.describe()}{_where_apart(mask.geometry, grid)}; a label must lie on its image's grid"
+        )
+    if mask.array.dtype.kind not in "biu":
+        raise ValueError(f"{where}: a label holds whole numbers, this one is {mask.array.dtype}; round it first")
+    if mask.array.dtype.kind != "b" and (mask.array.min() < 0 or mask.array.max() > 255):
+        raise ValueError(f"{where}: label values are 0 to 255, this one has {mask.array.min()} to {mask.array.max()}")
+    whole = Volume(mask.array.astype(np.uint8), grid)
+    try:
+        Segmentation(whole, tuple(labels))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return whole
+
+
+def _where_apart(one: Geometry, other: Geometry) -> str:
+    """What `Geometry.describe` does not show: grids of one shape and spacing that lie elsewhere."""
+    if one.describe() != other.describe():
+        return ""
+    origins = [", ".join(f"{x:.3f}" for x in grid.origin_mm) for grid in (one, other)]
+    return f", at ({origins[0]}) and ({origins[1]}) mm LPS"
+
+
+def geometry_to_dict(geometry: Geometry) -> dict[str, Any]:
+    """A grid as JSON can hold it, exactly."""
+    return {
+        "shape": list(geometry.shape),
+        "affine": geometry.affine.tolist(),
+        "spacing_known": geometry.spacing_known,
+    }
+
+
+def geometry_from_dict(entry: Mapping[str, Any]) -> Geometry:
+    """The grid that `geometry_to_dict` wrote."""
+    return Geometry(np.array(entry["affine"]), tuple(entry["shape"]), entry["spacing_known"])

@@ -1,0 +1,57 @@
+"""A lock between processes that dies with its holder.
+
+The operating system's own file locks: a killed process leaves the file, never the lock, so nothing is ever stale.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_POLL_S = 0.02
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
+    """Hold the lock file `path` (made where it is missing, and left there) for the length of a with block.
+
+    Raises
+    ------
+    TimeoutError
+        If another process holds it for longer than `timeout_s`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        end = time.monotonic() + timeout_s
+        while not _try_lock(descriptor):
+            if time.monotonic() > end:
+                raise TimeoutError(f"another program has held {path} for {timeout_s:.0f} s; end it or try again later")
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
