@@ -8,12 +8,17 @@ from pathlib import Path
 # Before numpy or torch is imported: tiny tensors gain nothing from many threads, and lose when tests share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
+import hypothesis
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from mper.labels import Segmentation, make_label
 from mper.volume import Geometry, Volume
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("mper", deadline=None)
+hypothesis.settings.load_profile("mper")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

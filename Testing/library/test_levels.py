@@ -22,9 +22,9 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: {"__init__", "card", "labels", "progress", "resources", "volume"},
-    1: {"dataset", "dicom", "io", "metrics"},
-    2: {"augment", "bundle", "methods", "nets", "predictor", "preprocess", "refine", "sampling", "trainer"},
+    0: {"__init__", "card", "labels", "locking", "progress", "records", "resources", "volume"},
+    1: {"case", "dataset", "dicom", "io", "metrics"},
+    2: {"augment", "bundle", "devices", "methods", "nets", "predictor", "preprocess", "refine", "sampling", "trainer"},
     3: {"__main__", "cli", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

@@ -33,7 +33,7 @@ def two_masks(draw: st.DrawFn) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bo
 
 
 @given(two_masks(), spacings)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_figures_equal_those_of_medpy(masks, spacing_mm) -> None:
     prediction, reference = masks
     result = figures(prediction, reference, spacing_mm)
@@ -46,7 +46,7 @@ def test_all_figures_equal_those_of_medpy(masks, spacing_mm) -> None:
 
 
 @given(two_masks(), st.floats(0.2, 10))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_cubic_voxels_scale_distances_from_voxels_to_mm(masks, size_mm) -> None:
     result = figures(*masks, (size_mm, size_mm, size_mm))
     assert result["hd95_mm"] == pytest.approx(binary.hd95(*masks, (size_mm,) * 3), rel=1e-9)
@@ -54,7 +54,7 @@ def test_cubic_voxels_scale_distances_from_voxels_to_mm(masks, size_mm) -> None:
 
 
 @given(two_masks(), st.integers(0, 6), spacings)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_empty_margin_changes_nothing_where_masks_do_not_touch_the_border(masks, margin, spacing_mm) -> None:
     prediction, reference = (np.pad(mask, 1) for mask in masks)
     wider = figures(np.pad(prediction, margin), np.pad(reference, margin), spacing_mm)
