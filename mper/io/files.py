@@ -26,7 +26,9 @@ def is_dicom_file(path: Path) -> bool:
     """Whether `path` starts as DICOM does: a preamble with DICM, or group 0008 right away (files without preamble)."""
     with path.open("rb") as stream:
         head = stream.read(132)
-    return head[128:] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and head[4:6].isalpha())
+    return head[128:] == b"DICM" or (
+        head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and (head[4:6].isalpha() or head[6:8] == b"\x00\x00")
+    )
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

@@ -1,0 +1,144 @@
+"""Whether images form one regular stack, and the grid they then make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.dicom.frames import Frame, decode
+from mper.progress import Notify
+from mper.volume import Geometry
+
+_ORIENTATION_TOLERANCE = 1e-3  # difference of direction cosines
+_STEP_TOLERANCE = 0.05  # of the step between slices: headers that round positions to 0.1 mm stay below it
+_SAME_PLACE_MM = 1e-2
+# What tells apart images at one position, in the order in which it is worth naming.
+_DISTINGUISHING = (
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "EchoTime",
+    "DiffusionBValue",
+    "ImageType",
+    "AcquisitionNumber",
+)
+
+
+def without_localisers(frames: Sequence[Frame], notify: Notify) -> list[Frame]:
+    """The frames that are not localisers; raises ValueError where all are."""
+    scans = [frame for frame in frames if not frame.localiser]
+    if not scans:
+        raise ValueError(f"its {len(frames)} images are localisers (scouts); take the scan itself")
+    if len(scans) < len(frames):
+        notify(f"left out {len(frames) - len(scans)} localiser images of the series")
+    return scans
+
+
+def check_alike(frames: Sequence[Frame]) -> None:
+    """Raise unless all frames have one frame of reference, orientation, size and spacing."""
+    first = frames[0]
+    references = {str(frame.header.dataset.get("FrameOfReferenceUID") or "") for frame in frames} - {""}
+    if len(references) > 1:
+        raise ValueError(
+            f"its images have {len(references)} frames of reference, so their positions cannot be compared"
+        )
+    orientations: list[npt.NDArray[np.float64]] = []
+    for frame in frames:
+        if not any(np.abs(frame.orientation - known).max() < _ORIENTATION_TOLERANCE for known in orientations):
+            orientations.append(frame.orientation)
+    if len(orientations) > 1:
+        raise ValueError(
+            f"its images have {len(orientations)} orientations (a localiser, or several stacks in one series); "
+            "one stack of parallel slices is needed"
+        )
+    lengths = np.linalg.norm(first.orientation, axis=1)
+    if np.abs(lengths - 1).max() > _ORIENTATION_TOLERANCE:
+        raise ValueError(f"{first.header.path.name} is damaged: its ImageOrientationPatient does not hold unit vectors")
+    sizes = {(int(frame.header.dataset.Rows), int(frame.header.dataset.Columns)) for frame in frames}
+    if len(sizes) > 1:
+        raise ValueError(f"its images differ in size (rows, columns): {sorted(sizes)}")
+    spacings = np.array([frame.spacing for frame in frames])
+    if np.ptp(spacings, axis=0).max() > 1e-4 * np.abs(spacings).max():
+        low, high = spacings.min(), spacings.max()
+        raise ValueError(f"its images differ in pixel spacing ({low:g} to {high:g} mm)")
+
+
+def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64], notify: Notify) -> list[Frame]:
+    """`frames`, sorted along the normal, with one of each set of identical images.
+
+    Raises
+    ------
+    ValueError
+        If images at one place along the normal differ.
+    """
+    kept = [frames[0]]
+    again: list[tuple[Frame, Frame]] = []  # a kept frame, and another at its place
+    for frame in frames[1:]:
+        if float((frame.position - kept[-1].position) @ normal) > _SAME_PLACE_MM:
+            kept.append(frame)
+        else:
+            again.append((kept[-1], frame))
+    if not again:
+        return kept
+    involved = list(dict.fromkeys(frame for pair in again for frame in pair))
+    pixels = dict(zip(involved, decode(involved), strict=True))
+    clashes = [
+        (one, other)
+        for one, other in again
+        if np.abs(one.position - other.position).max() > _SAME_PLACE_MM
+        or (one.slope, one.intercept) != (other.slope, other.intercept)
+        or not np.array_equal(pixels[one], pixels[other])
+    ]
+    if clashes:
+        one, other = clashes[0]
+        names = [name for name in _DISTINGUISHING if one.header.dataset.get(name) != other.header.dataset.get(name)]
+        raise ValueError(
+            f"{len(clashes)} of its {len(frames)} images share a position with another that has different pixels, "
+            f"the first at {float(one.position @ normal):.2f} mm: a time series, or several echoes or stacks"
+            + (f" (they differ in {', '.join(names)})" if names else "")
+            + "; one image per position is needed"
+        )
+    names = sorted({frame.header.path.name for _, frame in again})
+    notify(f"dropped {len(again)} images that are identical duplicates ({_some(names)})")
+    return kept
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+
+
+def stack_geometry(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> Geometry:
+    """The grid of sorted `frames`; raises unless they are evenly spaced along their normal."""
+    positions = np.array([frame.position for frame in frames])
+    first = frames[0]
+    rows, columns = int(first.header.dataset.Rows), int(first.header.dataset.Columns)
+    affine = np.eye(4)
+    affine[:3, 1] = first.orientation[1] * first.spacing[0]
+    affine[:3, 2] = first.orientation[0] * first.spacing[1]
+    affine[:3, 3] = positions[0]
+    if len(frames) == 1:
+        affine[:3, 0] = normal  # one slice has a thickness and no distance to the next
+        return Geometry(affine, (1, rows, columns), spacing_known=False)
+    depths = positions @ normal
+    steps = np.diff(depths)
+    usual = float(np.median(steps))
+    tolerance = max(_SAME_PLACE_MM, _STEP_TOLERANCE * usual)
+    uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
+    if uneven.size:
+        gaps = [f"from {depths[n]:.2f} to {depths[n + 1]:.2f} mm ({steps[n]:.2f} mm)" for n in uneven]
+        what = "slices are missing" if (steps[uneven] > 1.5 * usual).all() else "slices are missing or unevenly spaced"
+        raise ValueError(f"{what}: the step is {usual:.2f} mm along the normal, but {_some(gaps)}")
+    step = (positions[-1] - positions[0]) / (len(frames) - 1)
+    sideways = float(np.linalg.norm(step - (step @ normal) * normal))
+    tilt = float(np.degrees(np.arctan2(sideways, abs(step @ normal))))
+    if sideways > 1e-3 * np.linalg.norm(step):
+        raise ValueError(
+            f"its slices are shifted against each other (gantry tilt of {tilt:.2f} degrees); "
+            "resample it to an orthogonal grid"
+        )
+    off_line = np.abs(positions - (positions[0] + np.arange(len(frames))[:, None] * step)).max()
+    if off_line > tolerance:
+        raise ValueError(f"its slices do not lie on one line (off by up to {off_line:.2f} mm)")
+    affine[:3, 0] = step
+    return Geometry(affine, (len(frames), rows, columns))
