@@ -11,7 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mper.dicom.headers import Header, first_line, frame_count, is_localiser
+from mper.dicom.headers import Header, first_line, frame_count, is_complete, is_localiser
 
 _SYNTAXES = {"implicit little": ImplicitVRLittleEndian, "explicit little": ExplicitVRLittleEndian}
 _SYNTAXES["explicit big"] = ExplicitVRBigEndian
@@ -47,6 +47,8 @@ def frames_of(header: Header) -> list[Frame]:
 
 def _frames(header: Header) -> Iterator[Frame]:
     dataset = header.dataset
+    if not is_complete(dataset):
+        raise ValueError(f"{header.path.name} is truncated: its header ends early")
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or "MONOCHROME" not in str(
         dataset.get("PhotometricInterpretation", "")
     ):
@@ -134,18 +136,14 @@ def decode(frames: Sequence[Frame]) -> list[npt.NDArray[np.generic]]:
 
 
 def rescale(slices: Sequence[npt.NDArray[np.generic]], frames: Sequence[Frame]) -> npt.NDArray[np.generic]:
-    """Stored values to real ones, (k, rows, columns): whole numbers stay whole, in the smallest type that holds them."""
+    """Stored values to real ones, (k, rows, columns); whole numbers stay whole, in a type that holds them."""
     scales = [(frame.slope, frame.intercept) for frame in frames]
     if all(scale == (1, 0) for scale in scales):
         return np.stack(slices)
     if slices[0].dtype.kind == "f" or any(number != round(number) for scale in scales for number in scale):
-        scaled = (stored * np.float64(a) + b for stored, (a, b) in zip(slices, scales, strict=True))
-        return np.stack([np.asarray(values, dtype=np.float32) for values in scaled])
-    ends = [int(end) * int(a) + int(b) for stored, (a, b) in zip(slices, scales, strict=True) for end in _range(stored)]
-    dtype = np.result_type(np.int16, np.min_scalar_type(min(ends)), np.min_scalar_type(max(ends)))
-    whole = (stored.astype(np.int64) * int(a) + int(b) for stored, (a, b) in zip(slices, scales, strict=True))
+        scaled = (np.multiply(stored, a, dtype=np.float64) + b for stored, (a, b) in zip(slices, scales, strict=True))
+        return np.stack([values.astype(np.float32) for values in scaled])
+    whole = [(stored.astype(np.int64) * int(a) + int(b)) for stored, (a, b) in zip(slices, scales, strict=True)]
+    low, high = min(int(values.min()) for values in whole), max(int(values.max()) for values in whole)
+    dtype = np.result_type(np.int16, np.min_scalar_type(min(low, -high - 1)))  # signed: -high - 1 needs as many bits
     return np.stack([values.astype(dtype) for values in whole])
-
-
-def _range(array: npt.NDArray[np.generic]) -> tuple[np.generic, np.generic]:
-    return array.min(), array.max()

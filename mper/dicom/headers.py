@@ -72,12 +72,15 @@ def read_header(path: Path) -> Header | None:
         meta = getattr(dataset, "file_meta", {})
         sop_class = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
         is_scan = dataset.get("Modality") not in _NOT_SCANS
-        is_image = "Rows" in dataset and "Columns" in dataset
+        is_image = is_complete(dataset) or sop_class.name.endswith("Image Storage")
     except Exception as error:  # a damaged file can fail anywhere in the parser
         raise ValueError(f"{path} is damaged: its DICOM header cannot be read ({first_line(error)})") from error
-    if is_scan and not is_image and sop_class.name.endswith("Image Storage"):
-        raise ValueError(f"{path} is truncated: a DICOM image whose header ends early")
     return Header(path, dataset) if is_scan and is_image else None
+
+
+def is_complete(dataset: Dataset) -> bool:
+    """Whether a header goes on to where the pixels are described; a truncated file's may not."""
+    return "Rows" in dataset and "Columns" in dataset
 
 
 def first_line(error: Exception) -> str:
@@ -86,11 +89,19 @@ def first_line(error: Exception) -> str:
 
 
 def by_series(headers: Sequence[Header], path: Path) -> list[list[Header]]:
-    """`headers` by series, in the order of the series' numbers; raises ValueError where there is none."""
+    """`headers` by series, in the order of the series' numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or a truncated file does not tell its series.
+    """
     if not headers:
         raise ValueError(f"{path} holds no DICOM image")
     groups: dict[str, list[Header]] = {}
     for header in headers:
+        if not (is_complete(header.dataset) or "SeriesInstanceUID" in header.dataset):
+            raise ValueError(f"{header.path} is truncated: a DICOM image whose header ends early")
         groups.setdefault(str(header.dataset.get("SeriesInstanceUID", "")), []).append(header)
     return sorted(groups.values(), key=lambda group: _number(group[0].dataset.get("SeriesNumber")))
 
