@@ -31,9 +31,9 @@ class Preprocessing:
     ----------
     spacing_mm : (float, float, float) or None
         Working spacing along (k, j, i). The first is ignored by 2-D networks, which keep the slices.
-        None: the longest in-plane side becomes `in_plane_pixels`.
     in_plane_pixels : int or None
-        Used where `spacing_mm` is None.
+        Instead of a spacing: the longest in-plane side becomes so many pixels. With neither, voxels are
+        taken as they come (models trained on scans of unknown spacing).
     assumed_spacing_mm : (float, float, float) or None
         What a scan of unknown spacing is taken to have: that of the training scans.
     normalisation : {"zscore", "percentile", "window"}
@@ -54,8 +54,8 @@ class Preprocessing:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(float(v) for v in value))
-        if (self.spacing_mm is None) == (self.in_plane_pixels is None):
-            raise ValueError("preprocessing needs either spacing_mm or in_plane_pixels, and not both")
+        if self.spacing_mm is not None and self.in_plane_pixels is not None:
+            raise ValueError("preprocessing takes spacing_mm or in_plane_pixels, not both")
         if self.spacing_mm is not None and not (len(self.spacing_mm) == 3 and min(self.spacing_mm) > 0):
             raise ValueError(f"spacing_mm must be three numbers above zero (k, j, i), got {self.spacing_mm}")
         if self.normalisation not in NORMALISATIONS:
@@ -94,8 +94,10 @@ class WorkingGrid:
             axes, flips = _canonical_axes(geometry)
         source_steps = geometry.spacing_mm or preprocessing.assumed_spacing_mm
         shape = [geometry.shape[a] for a in axes]
-        if preprocessing.in_plane_pixels is not None:
-            steps = np.asarray(source_steps or (1.0, 1.0, 1.0))[list(axes)]
+        steps = np.asarray(source_steps or (1.0, 1.0, 1.0))[list(axes)]
+        if preprocessing.spacing_mm is None and preprocessing.in_plane_pixels is None:
+            wanted = [float(n) for n in shape]
+        elif preprocessing.in_plane_pixels is not None:
             lengths = np.asarray(shape) * steps
             scale = preprocessing.in_plane_pixels / lengths[1:].max()
             wanted = [shape[0], *(lengths[1:] * scale)]
@@ -104,8 +106,6 @@ class WorkingGrid:
                 raise ValueError(
                     "the scan's voxel spacing is unknown and the model needs it; use a format that stores spacing (NRRD, NIfTI, DICOM)"
                 )
-            assert preprocessing.spacing_mm is not None
-            steps = np.asarray(source_steps)[list(axes)]
             wanted = list(np.asarray(shape) * steps / np.asarray(preprocessing.spacing_mm))
             if dimensions == 2:
                 wanted[0] = shape[0]

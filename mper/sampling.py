@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ class TrainingCase:
     label: torch.Tensor | None
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Patches for one step, the labelled ones first.
 
     image : (B, 1, *S) float32, geometry augmented, intensities clean; label : (B, *S) int64 with 255

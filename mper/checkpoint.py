@@ -1,0 +1,66 @@
+"""A run's state as one safetensors file: written beside and renamed, so that it is always whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_FILE = "state.safetensors"
+_MODULE, _OPTIMISER = "module.", "optimiser."
+
+
+def save_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: Mapping[str, Any]) -> None:
+    """Write weights, buffers, the optimiser's tensors and a JSON description."""
+    from safetensors.torch import save_file
+
+    tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
+    for index, entry in optimiser.state_dict()["state"].items():
+        for key, value in entry.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{_OPTIMISER}{index}.{key}"] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{_FILE}.{os.getpid()}"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    save_file(tensors, beside, metadata={"about": json.dumps(dict(about))})
+    os.replace(beside, folder / _FILE)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return (folder / _FILE).exists()
+
+
+def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a saved state back, strictly, and give its description.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged or belongs to another network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / _FILE
+    try:
+        with safe_open(path, framework="pt") as stored:
+            about = dict(json.loads(stored.metadata()["about"]))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint {path} cannot be read ({error}); start the run again") from error
+    try:
+        module.load_state_dict({n[len(_MODULE) :]: v for n, v in tensors.items() if n.startswith(_MODULE)})
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint {path} belongs to another network: {str(error).splitlines()[0]}") from error
+    state = optimiser.state_dict()
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMISER):
+            index, key = name[len(_OPTIMISER) :].split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+    return about

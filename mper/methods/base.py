@@ -1,0 +1,139 @@
+"""What every training method is: a module with a student and a mean teacher.
+
+The trainer calls, in this order: `wants(t)`, `prepare(t, sampler, rng)`, the method itself
+(``method(batch, t)``, through whatever wrapper spreads it over processes), `after_step()`, and at the
+end `finish(sampler, rng)` and `result`. `t` in [0, 1) is the share of the run that is done; it is the
+only clock, so that a budget in seconds and a number of steps plan the same schedule.
+
+Student, teacher and prototypes are sub-modules and buffers: devices, saving and resuming come free.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mper.augment import intensities
+from mper.labels import UNLABELLED
+from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
+from mper.nets import NetConfig, Network
+from mper.sampling import Batch, PatchSampler
+
+_VOXELS_A_PATCH = 4000  # of each class, for k-means
+
+
+class Losses(NamedTuple):
+    """`total` is minimised; `parts` are detached figures for the curves."""
+
+    total: torch.Tensor
+    parts: dict[str, torch.Tensor]
+
+
+class Method(nn.Module):
+    """Base of the methods.
+
+    Parameters
+    ----------
+    network : Network
+        The student to train; the teacher starts as its copy.
+    recipe : Recipe
+    batch : int
+        Labelled patches a step.
+    """
+
+    stage: int = 0  # 0 pre-training, 1 self-training; the trainer saves and restores it
+
+    def __init__(self, network: Network, recipe: Recipe, batch: int):
+        super().__init__()
+        self.recipe, self.batch = recipe, batch
+        self.student = network
+        self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
+        self.steps_averaged = 0
+
+    @property
+    def config(self) -> NetConfig:
+        return self.student.config
+
+    @property
+    def published(self) -> Published:
+        return PUBLISHED[self.config.dimensions]
+
+    @property
+    def result(self) -> Network:
+        """The network that the run is for."""
+        return self.teacher if self.recipe.ema_result else self.student
+
+    def wants(self, t: float) -> tuple[int, int]:
+        """Labelled and unlabelled patches of the step at `t`."""
+        return self.batch, 0
+
+    def rate(self, t: float) -> float:
+        """Learning rate at `t` as a share of the first one."""
+        return (1 - t) ** 0.9 if self.recipe.poly_rate else 1.0
+
+    def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:
+        """Called before the step at `t`: the place to pass from one stage to the next."""
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        """One step's losses."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let the teacher follow: parameters and batch-norm statistics, exponentially averaged."""
+        self.steps_averaged += 1
+        decay = min(EMA, 1 - 1 / (1 + self.steps_averaged / 5)) if self.recipe.ema_result else EMA
+        for mean, now in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+        for mean, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 - decay)
+        self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
+
+    def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
+        """Prototypes that explain the result: k-means of its embeddings of labelled voxels.
+
+        Methods that learn their prototypes keep those.
+        """
+        self.fit_prototypes(self.result, sampler, rng)
+
+    def see(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """What the student is shown of clean images (B, 1, *S)."""
+        shown = intensities(image, rng) if self.recipe.strong_augmentation else image
+        return shown.contiguous(memory_format=self.student.memory_format())
+
+    @torch.no_grad()
+    def fit_prototypes(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
+        """K-means start of the student's and the teacher's prototypes, from `network` in eval mode."""
+        training = network.training
+        network.eval()
+        embeddings, targets = [], []
+        cases = sampler.labelled
+        for n in range(max(16, len(cases)) if sampler.dimensions == 3 else max(64, 4 * len(cases))):
+            patch = sampler.plain(cases[n % len(cases)], rng)
+            image = patch.image.contiguous(memory_format=network.memory_format())
+            embedding = network(image).embedding.float()
+            if self.recipe.clean_embedding:
+                embedding = F.normalize(embedding, dim=1)
+            rows = embedding.flatten(2)[0].T
+            labels = patch.label.flatten()
+            for c in range(self.config.classes):
+                found = (labels == c).nonzero()[:, 0]
+                if len(found) == 0:
+                    continue
+                chosen = found[torch.from_numpy(rng.integers(0, len(found), _VOXELS_A_PATCH)).to(found.device)]
+                embeddings.append(rows[chosen])
+                targets.append(labels[chosen])
+        self.student.prototypes.fit(torch.cat(embeddings), torch.cat(targets), int(rng.integers(2**31)))
+        self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
+        network.train(training)
+
+
+def known(label: torch.Tensor) -> torch.Tensor:
+    """1 where a voxel is labelled, as float."""
+    return (label != UNLABELLED).float()

@@ -1,0 +1,16 @@
+"""Plain supervised training on the labelled scans: the yardstick for the others."""
+
+from __future__ import annotations
+
+from mper.methods.base import Losses, Method, known
+from mper.methods.losses import region_loss
+from mper.sampling import Batch
+
+
+class Supervised(Method):
+    """(CE + Dice) / 2 on labelled patches."""
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        output = self.student(self.see(batch.image, batch.rng))
+        loss = region_loss(output.logits, batch.label, known(batch.label), masked=self.recipe.masked_dice) / 2
+        return Losses(loss, {"labelled": loss.detach()})

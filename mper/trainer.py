@@ -1,0 +1,484 @@
+"""Training: one loop for every method, one folder for every run.
+
+The loop reads from top to bottom: obey, prepare, sample, step, follow, report, save. Devices,
+precision and processes are Lightning Fabric's; ``torchrun --nproc-per-node N -m mper train ...``
+spreads a run over N devices.
+
+Every random choice of step i comes from (seed, rank, i), so a resumed run repeats an unbroken one.
+Everything a run tells goes into its folder (`mper.runs`), which is also the only way to steer it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mper import __version__
+from mper.bundle import ModelBundle
+from mper.card import Card
+from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from mper.curves import write_curves
+from mper.devices import autocast_dtype, describe_device, pick_device
+from mper.labels import UNLABELLED, Label
+from mper.methods import Method, Recipe, make_method
+from mper.methods.recipe import PUBLISHED
+from mper.nets import NetConfig, Network
+from mper.planning import Plan, plan
+from mper.preprocess import WorkingGrid, normalise
+from mper.progress import Cancelled, Progress, Report, silent
+from mper.runs import RunFolder, RunLog, write_json
+from mper.sampling import PatchSampler, TrainingCase
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_CHECKPOINT_S = 60.0
+_REPORT_S = 2.0
+_WARM_UP_STEPS = 30
+_PAUSE_POLL_S = 0.2
+_DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
+_CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is asked to do; stored as config.json.
+
+    Parameters
+    ----------
+    dataset : str
+        Folder of a data set, or of its packed shards.
+    method, recipe, without :
+        See `mper.methods` and `mper.methods.recipe.Recipe`.
+    split : str
+        Its cases are trained on, in their order.
+    labeled : int or None
+        Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
+    start_from : str or None
+        Path of a bundle to fine-tune.
+    steps, budget_s : int or float or None
+        Length of the run; with neither, the published number of iterations. A budget is the time of
+        training itself, without reading the scans.
+    device, seed : where, and from which random numbers
+    name : str or None
+        Name of the model; published under it in the data set.
+    batch : int or None
+        Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
+    network, patch, window :
+        Override what `mper.planning.plan` chooses.
+    flip_axes : tuple of int
+        Array axes that `plus` mirrors at random.
+    keep_largest : bool
+        Whether each structure is one piece: pseudo-labels and predictions keep the largest component.
+    compile : bool
+        Whether to use torch.compile.
+    """
+
+    dataset: str
+    method: str = "mper"
+    recipe: str = "plus"
+    without: tuple[str, ...] = ()
+    split: str = "train"
+    labeled: int | None = None
+    start_from: str | None = None
+    steps: int | None = None
+    budget_s: float | None = None
+    device: str = "auto"
+    seed: int = 0
+    name: str | None = None
+    batch: int | None = None
+    network: str | None = None
+    patch: tuple[int, int, int] | None = None
+    window: tuple[float, float] | None = None
+    flip_axes: tuple[int, ...] = ()
+    keep_largest: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.budget_s is not None:
+            raise ValueError("a run takes a number of steps or a time budget, not both")
+        for name in ("steps", "budget_s", "labeled"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above zero, got {value}")
+        Recipe.named(self.recipe, self.without)
+
+    @classmethod
+    def read(cls, run: Path) -> TrainConfig:
+        """The configuration of a run folder."""
+        stored = RunFolder(run).config()
+        names = {f.name for f in fields(cls)}
+        unknown = sorted(set(stored) - names)
+        if unknown:
+            raise ValueError(f"{run / 'config.json'} holds {unknown[0]!r}, which this version of mper does not know")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+
+
+def start_run(config: TrainConfig, run: Path) -> RunFolder:
+    """Make a run folder ready for `train`.
+
+    Raises
+    ------
+    FileExistsError
+        If a run is there already.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    if (run / "config.json").exists():
+        raise FileExistsError(f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder")
+    write_json(run / "config.json", asdict(config))
+    folder = RunFolder(run)
+    folder.steer("run")
+    return folder
+
+
+def train(run: Path, report: Report = silent) -> Path:
+    """Work on the run in folder `run` until it is finished; start where its checkpoint stands.
+
+    Parameters
+    ----------
+    run : Path
+        A folder made by `start_run`.
+    report : Report
+        Told at least every two seconds; the figures are in `values`.
+
+    Returns
+    -------
+    Path
+        The finished bundle, ``run/model``.
+
+    Raises
+    ------
+    Cancelled
+        If control.json says so, or the report raises it; the checkpoint stays and can be resumed.
+    ValueError
+        If the data set, the configuration or the checkpoint does not fit.
+    """
+    folder = RunFolder(run)
+    config = TrainConfig.read(run)
+    if (folder.model / "card.json").exists():
+        return folder.model
+    fabric = _make_fabric(config)
+    if not fabric.is_global_zero:
+        return _Training(config, folder, fabric, None, silent).work()
+    if folder.is_alive() and folder.status().get("pid") != os.getpid():
+        raise ValueError(f"{run} is being worked on by process {folder.status()['pid']}; pause or cancel it first")
+    if folder.command() == "cancel":
+        folder.steer("run")
+    with RunLog(folder) as log:
+        return _Training(config, folder, fabric, log, report).work()
+
+
+class _Training:
+    """One process's share of a run. `log` is None on all ranks but the first."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, fabric: Fabric, log: RunLog | None, report: Report):
+        self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
+        self.recipe = Recipe.named(config.recipe, config.without)
+        self.step = 0
+        self.elapsed_s = 0.0
+
+    def work(self) -> Path:
+        self._say("reading the scans", 0.0, {})
+        labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
+        self.labels, self.plan, self.sampler = labels, chosen, sampler
+        torch.manual_seed(self.config.seed)
+        network = _make_network(self.config, chosen, len(labels) + 1, start)
+        published = PUBLISHED[network.config.dimensions]
+        own = 12 if network.config.dimensions == 2 else 2
+        batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
+        self.method: Method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+        self.method.to(device=self.fabric.device, memory_format=network.memory_format())
+        self.optimiser = _make_optimiser(self.method, self.recipe, self.fabric.device)
+        self.first_rate = self.optimiser.param_groups[0]["lr"]
+        if has_checkpoint(self.folder.checkpoint):
+            self._restore()
+        if self.config.compile:
+            self.method.student.compile()
+        wrapped, optimiser = self.fabric.setup(self.method, self.optimiser)
+        self.total = self.config.steps or (None if self.config.budget_s else _DEFAULT_STEPS[network.config.dimensions])
+        if self.log:
+            self.log.set(state="running", device=describe_device(self.fabric.device), method=self.config.method, recipe=self.config.recipe)
+        self._loop(wrapped, optimiser)
+        return self._finish()
+
+    # ------------------------------------------------------------------ the loop
+
+    def _loop(self, wrapped: Callable[..., Any], optimiser: Any) -> None:
+        saved = reported = time.monotonic()
+        started = saved - self.elapsed_s
+        while True:
+            self.elapsed_s = time.monotonic() - started
+            t, command = self._agree(self._progress(), self.folder.command())
+            if t >= 1:
+                return
+            if command != "run":
+                self._save()
+                paused = time.monotonic()
+                self._obey(command)
+                started += time.monotonic() - paused
+                continue
+
+            rng = self._random(_CASE_STREAM)
+            self.method.prepare(t, self.sampler, rng)
+            batch = self.sampler.batch(*self.method.wants(t), rng)
+            warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
+            for group in optimiser.param_groups:
+                group["lr"] = self.first_rate * self.method.rate(t) * warm
+            losses = wrapped(batch, t)
+            optimiser.zero_grad()
+            self.fabric.backward(losses.total)
+            if self.recipe.adamw:
+                self.fabric.clip_gradients(self.method.student, optimiser, max_norm=12.0, error_if_nonfinite=False)
+            optimiser.step()
+            self.method.after_step()
+            self.step += 1
+
+            now = time.monotonic()
+            if now - reported >= _REPORT_S or self.step == 1:
+                reported = now
+                self._tell(t, losses.total, losses.parts, optimiser.param_groups[0]["lr"])
+            if now - saved >= _CHECKPOINT_S:
+                saved = now
+                self._save()
+
+    def _progress(self) -> float:
+        """Share of the run that is done."""
+        if self.total is not None:
+            return self.step / self.total
+        assert self.config.budget_s is not None
+        return self.elapsed_s / self.config.budget_s
+
+    def _agree(self, t: float, command: str) -> tuple[float, str]:
+        """All ranks take the first one's clock and command."""
+        if self.fabric.world_size == 1:
+            return t, command
+        commands = ("run", "pause", "cancel")
+        word = torch.tensor([t, commands.index(command)], dtype=torch.float64, device=self.fabric.device)
+        torch.distributed.broadcast(word, src=0)
+        t, number = word.tolist()
+        return t, commands[int(number)]
+
+    def _obey(self, command: str) -> None:
+        """Wait while paused; leave when cancelled."""
+        if self.log:
+            self.log.set(state="paused" if command == "pause" else "cancelled")
+        while command == "pause":
+            time.sleep(_PAUSE_POLL_S)
+            _, command = self._agree(0.0, self.folder.command())
+        if command == "cancel":
+            if self.log:
+                self.log.set(state="cancelled")
+            raise Cancelled(f"training was cancelled at step {self.step}; `mper train --resume {self.folder.path}` continues it")
+        if self.log:
+            self.log.set(state="running")
+
+    def _random(self, stream: int) -> np.random.Generator:
+        """The random numbers of this step: numpy's are returned, torch's are seeded."""
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.fabric.global_rank, self.step, stream]).generate_state(1)[0]))
+        return np.random.default_rng([self.config.seed, self.fabric.global_rank, self.step, stream])
+
+    # ------------------------------------------------------------------ telling
+
+    def _tell(self, t: float, loss: torch.Tensor, parts: dict[str, torch.Tensor], rate: float) -> None:
+        """The only place of the loop that waits for the device, at most every two seconds."""
+        values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}, "rate": rate}
+        values = {name: round(value, 6) for name, value in values.items()}
+        if not np.isfinite(values["loss"]):
+            raise ValueError(f"training diverged at step {self.step} (the loss is {values['loss']}); check the labels, or lower the strength")
+        values["step"] = self.step
+        if self.log:
+            eta = self.elapsed_s * (1 - t) / t if t > 0 else None
+            self.log.set(step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1))
+            self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
+            self._say("self-training" if self.method.stage else "training", t, values, eta)
+
+    def _say(self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None) -> None:
+        """Report, and take a Cancelled from the report as a cancelled run."""
+        try:
+            self.report(Progress(message, fraction, eta_s, values))
+        except Cancelled:
+            if self.step:
+                self._save()
+            if self.log:
+                self.log.set(state="cancelled")
+            raise
+
+    def _say_loading(self, progress: Progress) -> None:
+        self._say(progress.message, progress.fraction, {})
+
+    # ------------------------------------------------------------------ saving
+
+    def _save(self) -> None:
+        if self.log:
+            about = {
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "stage": self.method.stage,
+                "steps_averaged": self.method.steps_averaged,
+            }
+            save_checkpoint(self.folder.checkpoint, self.method, self.optimiser, about)
+
+    def _restore(self) -> None:
+        about = load_checkpoint(self.folder.checkpoint, self.method, self.optimiser)
+        self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
+        self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
+
+    def _finish(self) -> Path:
+        self._say("finishing the model", 1.0, {})
+        self._save()
+        self.method.finish(self.sampler, self._random(_FIT_STREAM))
+        if self.log:
+            bundle = ModelBundle(self._card(), {k: v.detach().cpu() for k, v in self.method.result.state_dict().items()})
+            bundle.save(self.folder.model, storage="float16")
+            write_curves(self.folder.path)
+            self.log.set(state="finished", step=self.step, fraction=1.0)
+        return self.folder.model
+
+    def _card(self) -> Card:
+        spatial = self.plan.patch
+        axes = self.config.flip_axes if self.recipe.affine else (1, 2)
+        training = {
+            **{k: v for k, v in asdict(self.config).items() if k not in ("dataset", "start_from")},
+            "dataset": Path(self.config.dataset).name,
+            "start_from": Path(self.config.start_from).name if self.config.start_from else None,
+            "steps": self.step,
+            "seconds": round(self.elapsed_s),
+            "labelled_cases": len(self.sampler.labelled),
+            "unlabelled_cases": len(self.sampler.unlabelled) if self.config.method != "supervised" else 0,
+            "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}, {self.fabric.world_size} process(es)",
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "mper": __version__,
+        }
+        return Card(
+            name=self.config.name or "model",
+            version="1",
+            title=f"{', '.join(label.name for label in self.labels)}: trained with {self.config.method} on {training['dataset']}",
+            labels=self.labels,
+            network=asdict(self.method.config),
+            preprocessing=asdict(self.plan.preprocessing),
+            window=spatial,
+            largest_component=self.config.keep_largest,
+            mirror_axes=tuple(axes),
+            about={"training": training, "quality": "not measured", "intensity": intensity_range(self.sampler)},
+        )
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def load_training_data(
+    config: TrainConfig, device: torch.device, report: Report = silent
+) -> tuple[tuple[Label, ...], Plan, PatchSampler, ModelBundle | None]:
+    """Read the split, plan, and put every case on the device on the working grid.
+
+    Returns the labels, the plan, the sampler, and the bundle to start from.
+    """
+    from mper.shards import open_dataset
+
+    dataset = open_dataset(Path(config.dataset))
+    start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
+    images, masks, ids = [], [], []
+    cases = dataset.split(config.split)
+    with_label = 0
+    for n, case in enumerate(cases):
+        report(Progress(f"reading {case.id}", n / len(cases)))
+        label = None
+        if config.labeled is None or with_label < config.labeled:
+            label = case.label()
+            with_label += label is not None
+        if label is None and config.method == "supervised":
+            continue
+        images.append(case.image())
+        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
+        ids.append(case.id)
+    if not with_label:
+        raise ValueError(f"no case of split {config.split!r} has a label; training needs at least one")
+    if config.labeled is not None and with_label < config.labeled:
+        raise ValueError(f"split {config.split!r} has {with_label} labelled cases, --labeled asks for {config.labeled}")
+    chosen = _choose_plan(config, images, masks, start)
+    dimensions = 3 if chosen.network == "vnet" else 2
+    classes = len(dataset.labels) + 1
+    loaded = []
+    for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
+        report(Progress(f"preparing {case_id}", n / len(ids)))
+        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, dimensions)
+        working = normalise(grid.forward(image.array), chosen.preprocessing)
+        label = None if mask is None else grid.forward_labels(mask, classes).to(device)
+        loaded.append(TrainingCase(case_id, working.to(device), label))
+    labelled = [case for case in loaded if case.label is not None]
+    unlabelled = [case for case in loaded if case.label is None]
+    affine = Recipe.named(config.recipe, config.without).affine
+    sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
+    return dataset.labels, chosen, sampler, start
+
+
+def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
+    """Lowest and highest of some percentiles of the normalised training scans: what is usual for this model."""
+    percents = (5, 25, 50, 75, 95)
+    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in (*sampler.labelled, *sampler.unlabelled)])
+    return {str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)}
+
+
+def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
+    """Label values -> class numbers 1.. in the order of the labels; 0 and 255 stay."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    for number, label in enumerate(labels, start=1):
+        table[label.value] = number
+    return np.asarray(table[mask])
+
+
+def _choose_plan(config: TrainConfig, images: list[Any], masks: list[Any], start: ModelBundle | None) -> Plan:
+    if start is not None:
+        return Plan(start.network.kind, start.preprocessing, config.patch or start.card.window)
+    found = plan(images, masks, config.recipe, config.window)
+    return Plan(config.network or found.network, found.preprocessing, config.patch or found.patch)
+
+
+def _make_network(config: TrainConfig, chosen: Plan, classes: int, start: ModelBundle | None) -> Network:
+    """A fresh network, or the one to fine-tune; another set of classes gets a new classifier and prototypes."""
+    clean = Recipe.named(config.recipe, config.without).clean_embedding
+    net = NetConfig(chosen.network, classes, dropout=(0.5, 0.0 if clean else 0.5))
+    network = Network(net)
+    if start is not None:
+        if start.network.kind != net.kind or start.network.filters != net.filters:
+            raise ValueError(f"--from: the model is a {start.network.kind}, this run trains a {net.kind}; they do not fit")
+        own = network.state_dict()
+        taken = {name: value for name, value in start.state.items() if own[name].shape == value.shape}
+        network.load_state_dict({**own, **taken})
+    return network
+
+
+def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    fused = device.type in ("cuda", "cpu")
+    if recipe.adamw:
+        return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2, fused=fused)
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
+
+
+def _make_fabric(config: TrainConfig) -> Fabric:
+    from lightning_fabric import Fabric
+
+    device = pick_device(config.device)
+    precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(autocast_dtype(device), "32-true")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    many = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=processes if many else ([device.index or 0] if device.type == "cuda" else 1),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if many else 1,
+        strategy="ddp" if many else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
