@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from mper.io import nrrd
 from mper.labels import BACKGROUND, UNLABELLED, Code, Label, Segmentation
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
 _UNLABELLED_NAME = "unlabelled"
 _UNLABELLED_COLOUR = (144, 144, 144)
 _CONTEXT = "Segmentation category and type - DICOM master list"
+_NO_TERMINOLOGY = "TerminologyEntry:|"  # without this tag Slicer would fill in "Tissue"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
@@ -32,18 +33,20 @@ def write(path: Path, segmentation: Segmentation) -> None:
     Raises
     ------
     ValueError
-        If a name or a code holds characters that the file uses as separators.
+        If a name or a code holds characters that the file uses as separators, or a name is "unlabelled".
     """
     array = segmentation.labelmap.array
+    if any(label.name.casefold() == _UNLABELLED_NAME for label in segmentation.labels):
+        raise ValueError(f"a label must not be named {_UNLABELLED_NAME!r}: that segment stands for the value 255")
     keys = {
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
-        "Segmentation_ConversionParameters": "",
+        "Segmentation_ConversionParameters": _reference_geometry(segmentation.labelmap.geometry),
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
     segments = [(label.value, label.name, label.colour, _tags(label)) for label in segmentation.labels]
     if (array == UNLABELLED).any():
-        segments.append((UNLABELLED, _UNLABELLED_NAME, _UNLABELLED_COLOUR, ""))
+        segments.append((UNLABELLED, _UNLABELLED_NAME, _UNLABELLED_COLOUR, _NO_TERMINOLOGY))
     for index, (value, name, colour, tags) in enumerate(segments):
         keys |= {
             f"Segment{index}_Color": " ".join(f"{c / 255:.6g}" for c in colour),
@@ -138,9 +141,9 @@ def _segments(file: nrrd.Nrrd, path: Path) -> list[_Segment]:
 
 
 def _tags(label: Label) -> str:
-    """Slicer's tags of a label: its terminology entry, nothing where it has no code."""
+    """Slicer's tags of a label: its terminology entry, an empty one where it has no code."""
     if label.category is None or label.type is None:
-        return ""
+        return _NO_TERMINOLOGY
     for code in (label.category, label.type):
         if re.search(r"[|~^\n]", code.scheme + code.value + code.meaning):
             raise ValueError(
@@ -167,6 +170,14 @@ def _codes(tags: str) -> tuple[Code | None, Code | None]:
 def _code(triple: str) -> Code | None:
     parts = triple.split("^")
     return Code(*parts) if len(parts) == 3 and all(parts) else None
+
+
+def _reference_geometry(geometry: Geometry) -> str:
+    """Slicer's parameter for the whole grid, so that what Slicer saves of it is not cropped to the segments."""
+    ras = geometry.affine[:, [2, 1, 0, 3]] * np.array([[-1.0], [-1.0], [1.0], [1.0]])
+    ends = [str(end) for n in geometry.shape[::-1] for end in (0, n - 1)]
+    numbers = [repr(float(value)) for value in ras.reshape(-1)] + ends
+    return f"Reference image geometry|{''.join(number + ';' for number in numbers)}|Grid of the labelmap&"
 
 
 def _extent(inside: npt.NDArray[np.bool_]) -> str:
