@@ -1,0 +1,153 @@
+"""A region of interest in the patient, and the part of a scan that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.volume import Geometry, Index3
+
+_TOLERANCE_MM = 1e-4  # a voxel centre this near to a face of the box is inside: boxes are written with few digits
+
+Box = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The part of a scan that is segmented.
+
+    Parameters
+    ----------
+    start, stop : (int, int, int)
+        The crop ``array[start:stop]``.
+    inside : bool array or None
+        Which voxels of the crop belong to it; None means all (the scan's axes run along the box's).
+    notes : tuple of str
+        What was decided on the way.
+    """
+
+    start: Index3
+    stop: Index3
+    inside: npt.NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def whole(cls, geometry: Geometry) -> Region:
+        """All of a scan."""
+        return cls((0, 0, 0), geometry.shape)
+
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """The crop as an index."""
+        k, j, i = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return k, j, i
+
+    def covers(self, geometry: Geometry) -> bool:
+        """Whether it is the whole scan."""
+        return self.start == (0, 0, 0) and self.stop == geometry.shape and self.inside is None
+
+
+def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
+    """The voxels whose centres lie in a box, and their bounding box in the array.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    box_mm : six numbers
+        x0, x1, y0, y1, z0, z1 in LPS mm.
+
+    Raises
+    ------
+    ValueError
+        If the box is malformed or holds no voxel of the scan, or the scan does not say where it lies.
+    """
+    low, high = check_box(box_mm)
+    if not geometry.spacing_known:
+        raise ValueError(
+            "an ROI in mm needs a scan that says where it lies; this one has no spacing, leave the ROI out"
+        )
+    corners = np.array([(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+    index = geometry.to_index(corners)
+    reach = _TOLERANCE_MM / np.asarray(geometry.step_lengths)
+    first = np.clip(np.ceil(index.min(axis=0) - reach), 0, geometry.shape).astype(int)
+    last = np.clip(np.floor(index.max(axis=0) + reach) + 1, 0, geometry.shape).astype(int)
+    scan_low, scan_high = extent_of(geometry)
+    outside = ValueError(
+        f"the ROI {_words(low, high)} holds no voxel of the scan, which reaches over {_words(scan_low, scan_high)} "
+        "(LPS mm); choose one inside it"
+    )
+    if (first >= last).any():
+        raise outside
+    inside = _voxels_inside(geometry.crop(first, last), low, high)
+    window = bounding_box(inside)
+    if window is None:
+        raise outside
+    inside = inside[window]
+    start = first + [s.start for s in window]
+    stop = start + inside.shape
+    notes = []
+    if (low < scan_low - _TOLERANCE_MM).any() or (high > scan_high + _TOLERANCE_MM).any():
+        notes.append(
+            f"the ROI reaches beyond the scan, which ends at {_words(scan_low, scan_high)} (LPS mm); it was cut there"
+        )
+    return Region(_index(start), _index(stop), None if inside.all() else inside, tuple(notes))
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """The smallest window of a 3-D mask that holds all of it; None where it is empty."""
+    window = []
+    for axis in range(3):
+        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not len(occupied):
+            return None
+        window.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return window[0], window[1], window[2]
+
+
+def check_box(box_mm: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The lower and the upper corner of x0, x1, y0, y1, z0, z1.
+
+    Raises
+    ------
+    ValueError
+        If these are not six finite numbers, each lower bound below its upper one.
+    """
+    box = np.asarray(box_mm, dtype=np.float64)
+    if box.shape != (6,) or not np.isfinite(box).all() or (box[::2] >= box[1::2]).any():
+        came = ",".join(f"{v:g}" for v in box.flat)
+        raise ValueError(f"an ROI is x0,x1,y0,y1,z0,z1 in LPS mm, each first number below its second, got {came}")
+    return box[::2], box[1::2]
+
+
+def extent_of(geometry: Geometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Lowest and highest LPS mm that a scan's voxels, edges included, reach."""
+    ends = [(-0.5, n - 0.5) for n in geometry.shape]
+    corners = geometry.to_world([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]])
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _voxels_inside(
+    geometry: Geometry, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    inside = np.ones(geometry.shape, dtype=bool)
+    if np.count_nonzero(np.abs(geometry.directions) > 1e-9) == 3:
+        return inside  # the array's axes run along the box's: the caller's bounding box is exact
+    j, i = np.ogrid[: geometry.shape[1], : geometry.shape[2]]
+    for k, plane in enumerate(inside):  # a slice at a time: large scans have many voxels
+        for axis in range(3):
+            a, b, c, offset = geometry.affine[axis]
+            world = b * j + c * i + (a * k + offset)
+            plane &= (world >= low[axis] - _TOLERANCE_MM) & (world <= high[axis] + _TOLERANCE_MM)
+    return inside
+
+
+def _index(values: npt.NDArray[np.integer]) -> Index3:
+    k, j, i = (int(v) for v in values)
+    return k, j, i
+
+
+def _words(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{name} {a:.1f} to {b:.1f}" for name, a, b in zip("xyz", low, high, strict=True))
