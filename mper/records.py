@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Mapping
@@ -83,3 +84,11 @@ def write_text(path: Path, text: str) -> None:
             if attempt + 1 == attempts:
                 raise
             time.sleep(0.05)
+
+
+def remove_unfinished(folder: Path, older_than_s: float = 3600.0) -> None:
+    """Remove what programs that were killed left beside the folders they were making."""
+    if folder.is_dir():
+        for path in folder.glob(".*.part"):
+            if path.is_dir() and time.time() - path.stat().st_mtime > older_than_s:
+                shutil.rmtree(path, ignore_errors=True)
