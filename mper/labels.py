@@ -110,6 +110,22 @@ def make_label(value: int, name: str) -> Label:
     return Label(value, name, colour=_PALETTE[(value - 1) % len(_PALETTE)])
 
 
+def prototype_labels(labels: Sequence[Label], per_class: int) -> tuple[Label, ...]:
+    """Names and colours for a prototype map, in which 1 + class * `per_class` + k is prototype k of a class.
+
+    Class 0 is background. The prototypes of a structure are shades of its colour, from dark to bright.
+    """
+    classes = [("background", (90, 120, 160)), *((label.name, label.colour) for label in labels)]
+    made = []
+    for number, (name, colour) in enumerate(classes):
+        for k in range(per_class):
+            shade = (k + 1) / (per_class + 1) * 2 - 1  # -1 black ... 1 white
+            end = 255 if shade > 0 else 0
+            red, green, blue = (round(c + (end - c) * abs(shade)) for c in colour)
+            made.append(Label(1 + number * per_class + k, f"{name} {k + 1}", colour=(red, green, blue)))
+    return tuple(made)
+
+
 def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
     """`labels` sorted by value.
 
@@ -158,3 +174,12 @@ class Segmentation:
         unknown = sorted(set(present.tolist()) - known)
         if unknown:
             raise ValueError(f"the mask holds values {unknown} that no label names; known are {sorted(known)}")
+
+    def volumes_ml(self) -> dict[str, float | None]:
+        """Size of each structure by its name, None where the spacing is unknown."""
+        spacing_mm = self.labelmap.geometry.spacing_mm
+        counts = np.bincount(self.labelmap.array.reshape(-1), minlength=256)
+        return {
+            label.name: None if spacing_mm is None else float(counts[label.value] * np.prod(spacing_mm) / 1000)
+            for label in self.labels
+        }

@@ -43,6 +43,19 @@ def silent(_: Progress) -> None:
     """A report that tells nobody."""
 
 
+def part_of(report: Report, done: float, share: float, message: str) -> Report:
+    """A report for one part of the work: it starts where `done` of the whole is done and makes up `share` of it.
+
+    The part's own messages follow `message`; its expected time is that of the part alone and left out.
+    """
+
+    def tell(progress: Progress) -> None:
+        fraction = None if progress.fraction is None else done + share * progress.fraction
+        report(Progress(f"{message}: {progress.message}", fraction, None, progress.values))
+
+    return tell
+
+
 Notify = Callable[[str], None]
 
 

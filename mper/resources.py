@@ -39,3 +39,41 @@ def sample_scan() -> Path:
 def terminology_dir() -> Path:
     """The folder of Slicer terminologies (``*.term.json``)."""
     return _find("Terminology")
+
+
+def bundled_models() -> list[Path]:
+    """The model folders that come with the program, by name."""
+    return sorted(card.parent for card in models_dir().glob("*/card.json"))
+
+
+def find_model(name: str) -> Path:
+    """The model that a name or a path stands for.
+
+    Parameters
+    ----------
+    name : str
+        Name of a bundled model; else the path of a model folder, of a zip, or of a folder of versions
+        (``models/<name>`` of a dataset), of which its ``current`` is taken.
+
+    Returns
+    -------
+    Path
+        Folder or zip; that it is a sound model is seen when it is read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such model; tells which there are.
+    """
+    known = {path.name: path for path in bundled_models()}
+    if name in known:
+        return known[name]
+    path = Path(name).expanduser()
+    current = path / "current"
+    if current.is_file():
+        path = path / current.read_text(encoding="utf-8").strip()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no model {name!r}; known are {', '.join(known) or 'none'}, or give the path of a model folder or zip"
+        )
+    return path

@@ -24,9 +24,9 @@ PACKAGE = Path(mper.__file__).parent
 LEVELS = {
     0: {"__init__", "card", "labels", "locking", "progress", "resources", "roi", "volume"},
     1: {"case", "dataset", "dicom", "io", "metrics", "records", "runs"},
-    2: {"augment", "bundle", "checkpoint", "curves", "devices", "inference", "methods", "nets", "planning"}
+    2: {"augment", "bundle", "checkpoint", "curves", "devices", "evaluate", "inference", "methods", "nets", "planning"}
     | {"predictor", "preprocess", "refine", "sampling", "trainer"},
-    3: {"__main__", "cli", "engine"},
+    3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 

@@ -1,0 +1,103 @@
+"""The command line: ``mper COMMAND ...``.
+
+One file a group of commands, each with ``add`` (its arguments and help) and ``run`` (its work, with the
+heavy imports). Exit codes: 0 all good, 1 something failed, 2 wrong usage, 3 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mper import __version__
+from mper.cli import datasets, evaluate, models, segment, train
+from mper.cli.edge import CANCELLED, FAILED, OK, USAGE, exit_code, explain
+from mper.progress import Cancelled
+
+_GROUPS = (segment, models, datasets, train, evaluate)
+
+_ABOUT = """\
+Segment medical images with few labels: multi-prototype embedding refinement (MPER).
+
+Start here:
+  mper demo                             try it on the sample scan
+  mper segment scan.nrrd mask.seg.nrrd  segment the left atrium of your own LGE-MRI
+  mper doctor                           see what this machine can do
+"""
+
+_END = """\
+`mper COMMAND --help` explains a command and shows examples.
+Exit codes: 0 all good, 1 something failed, 2 wrong usage, 3 cancelled.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        if "--roi" in message and "expected one argument" in message:
+            message += "; write it with an equals sign: --roi=-40,60,-30,70,-20,50"
+        self.exit(USAGE, f"mper: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="mper",
+        description=_ABOUT,
+        epilog=_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"mper {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for group in _GROUPS:
+        group.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` are the words after ``mper``, those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 all good, 1 something failed, 2 wrong usage, 3 cancelled.
+    """
+    if argv is None:
+        _prepare_process()
+    try:
+        arguments = parser().parse_args(argv)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: help, version, wrong usage
+        return stop.code if isinstance(stop.code, int) else OK
+    except (Cancelled, KeyboardInterrupt) as stop:
+        _last_word(f"mper: cancelled{f': {stop}' if str(stop) else ''}")
+        return CANCELLED
+    except BrokenPipeError:  # whoever read the answer (head, a closed window) has had enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except BaseException as error:
+        _last_word(f"mper: error: {explain(error)}")
+        return exit_code(error)
+
+
+def _prepare_process() -> None:
+    """What holds for a process of its own, and would disturb a program that calls `main`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console of an old code page shows ? where it lacks a character
+            stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an orderly end, as by Ctrl-C
+
+
+def _last_word(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,118 @@
+"""What the command line shows: figures on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from mper.progress import Progress
+
+_LINE_EVERY_S = 30.0  # where stderr is a file: a line now and then instead of a bar
+
+
+def say(text: str = "") -> None:
+    """A line of the answer, on stdout."""
+    print(text, flush=True)
+
+
+def tell(text: str) -> None:
+    """A line beside the answer (what was noticed, what failed), on stderr; a bar on the screen stays whole."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def say_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, in plain ASCII so that no console's encoding can spoil it."""
+    print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+
+
+def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns aligned: the first to the left, figures to the right."""
+    widths = [max(len(row[c]) for row in [head, *rows]) for c in range(len(head))]
+    for row in [head, *rows]:
+        cells = [
+            cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        say("  ".join(cells).rstrip())
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Bar:
+    """A progress bar on stderr, which takes `Progress`; where stderr is no screen, a line now and then.
+
+    Use it as a context; the bar itself is the report: ``with Bar() as report: work(report=report)``.
+    """
+
+    def __init__(self, shown: bool = True):
+        self._shown = shown
+        self._tqdm: Any = None
+        self._begin = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        if not self._shown:
+            return
+        if progress.eta_s is None and progress.fraction and progress.fraction < 1:
+            gone = time.monotonic() - self._begin
+            progress = replace(progress, eta_s=gone * (1 - progress.fraction) / progress.fraction if gone > 2 else None)
+        if not sys.stderr.isatty():
+            if time.monotonic() - self._last_line >= _LINE_EVERY_S:
+                self._last_line = time.monotonic()
+                tell(_sentence(progress))
+            return
+        if self._tqdm is None:
+            from tqdm import tqdm
+
+            style = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
+            self._tqdm = tqdm(total=1.0, file=sys.stderr, bar_format=style, leave=False, dynamic_ncols=True)
+        self._tqdm.set_description_str(progress.message, refresh=False)
+        self._tqdm.set_postfix_str(_figures(progress), refresh=False)
+        if progress.fraction is not None:
+            self._tqdm.n = min(max(progress.fraction, 0.0), 1.0)
+        self._tqdm.refresh()
+
+    def say(self, text: str) -> None:
+        """A line of the answer while the bar stands; where both are on one screen they do not get mixed."""
+        if self._tqdm is not None:
+            self._tqdm.clear()
+        say(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tqdm is not None:
+            self._tqdm.close()
+
+
+def _figures(progress: Progress) -> str:
+    words = [f"{duration(progress.eta_s)} left"] if progress.eta_s is not None else []
+    words += [f"{name} {value:.4g}" for name, value in progress.values.items()]
+    return ", ".join(words)
+
+
+def _sentence(progress: Progress) -> str:
+    share = "" if progress.fraction is None else f" {100 * progress.fraction:.0f}%"
+    figures = _figures(progress)
+    return f"{progress.message}{share}" + (f" ({figures})" if figures else "")

@@ -1,0 +1,133 @@
+"""Where errors end: one clear line for the person, the traceback in a log file.
+
+What our own code raises is written for people and shown as it is. What comes from deeper is a fault of
+the program: the line then names the log. The log holds types and code positions, never messages,
+arguments or paths of data: it can be sent to support without a thought for patients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import sys
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+
+from mper import __version__
+from mper.progress import Cancelled
+
+OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 3
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LOG_LIMIT = 1_000_000  # bytes; the log before it is kept as mper.log.1
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    getattr(errno, "EDQUOT", -1): "the disk quota is used up",  # Windows has none
+    errno.EROFS: "the disk is read-only",
+}
+
+
+class UsageError(Exception):
+    """What was asked for makes no sense; the message says what would."""
+
+
+def explain(error: BaseException) -> str:
+    """One line for a person, whatever happened; a fault of the program is logged and the line says where."""
+    if isinstance(error, UsageError):
+        return _one_line(str(error))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return "not enough memory; close other programs, or segment a smaller region (--roi)"
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, ImportError) and error.name and not error.name.startswith("mper"):
+        reason = _one_line(str(error))
+        return f"the package {error.name} is missing or damaged ({reason}); install it: pip install {error.name}"
+    if str(error) and _raised_by_us(error):
+        return _one_line(str(error))
+    log = write_log(error)
+    told = (
+        f"the details are in {log}, which holds no patient data: please send it to us"
+        if log
+        else "no log could be written"
+    )
+    return f"this should not have happened ({_one_line(f'{type(error).__name__}: {error}')}); {told}"
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that goes with an error."""
+    if isinstance(error, (Cancelled, KeyboardInterrupt)):
+        return CANCELLED
+    return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def _explain_os_error(error: OSError) -> str:
+    """Of errors of the system, what is meant and about which file; our own are already written so."""
+    reason = _DISK.get(error.errno or 0) or (error.strerror or "").lower()
+    if error.filename is None:
+        text = str(error)
+        known = _DISK.get(error.errno or 0)
+        return _one_line(
+            f"{text} ({known})" if known and known.split()[-1] not in text else text or type(error).__name__
+        )
+    return _one_line(f"{error.filename}: {reason}")
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether our own code raised it, with words meant for people, rather than a library or Python itself."""
+    if not isinstance(error, (ValueError, RuntimeError)):
+        return False
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return not frames or _PACKAGE in Path(frames[-1][0].f_code.co_filename).resolve().parents
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def log_folder() -> Path:
+    """Where this person's logs lie, as each system has it."""
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "mper" / "logs"
+    if sys.platform == "darwin":
+        return home / "Library" / "Logs" / "mper"
+    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "mper"
+
+
+def write_log(error: BaseException) -> Path | None:
+    """Add an error to the log; None where that is impossible, which must not hide the error itself."""
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+        folder = log_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / "mper.log"
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            log.replace(folder / "mper.log.1")
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(_entry(error))
+        return log
+    return None
+
+
+def _entry(error: BaseException) -> str:
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    lines = [f"{now} mper {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    chain: BaseException | None = error
+    while chain is not None:
+        lines.append(f"  {type(chain).__module__}.{type(chain).__qualname__}")
+        lines += _positions(chain.__traceback__)
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    return "\n".join(lines) + "\n"
+
+
+def _positions(tb: TracebackType | None) -> list[str]:
+    """File, line and function of each frame; files from their package on, which leaves out user names."""
+    lines = []
+    for frame, number in traceback.walk_tb(tb):
+        parts = Path(frame.f_code.co_filename).parts
+        start = max((n for n, part in enumerate(parts) if part in ("mper", "site-packages")), default=len(parts) - 1)
+        lines.append(f"    {'/'.join(parts[start:])}:{number} {frame.f_code.co_name}")
+    return lines

@@ -1,0 +1,123 @@
+"""``mper evaluate``: how good a model is on labelled cases."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mper.cli.console import Bar, say, say_json, say_table, tell
+from mper.cli.edge import OK
+from mper.cli.options import Commands, add_command, add_device, add_model
+
+if TYPE_CHECKING:
+    from mper.dataset import Dataset
+
+_TEXT = """\
+Segment the labelled cases of a dataset and compare the masks with the labels.
+
+Dice and Jaccard are 1 where mask and label agree wholly. HD95 and ASD say how far their surfaces lie apart, in voxels
+(as the papers count) and in mm (where the dataset knows its spacing). Each case counts once: the mean over cases of
+the mean over labels. Voxels labelled 255 (unlabelled) count in nothing. Without --split it takes the locked hold-out,
+else the split test, else val, else the only one there is.
+"""
+_EXAMPLES = """\
+  mper import atrial-challenge dataset --split test
+  mper evaluate dataset --model la
+  mper evaluate dataset --model dataset/models/mine --split val --json
+"""
+_COLUMNS = ("dice", "jaccard", "hd95_voxel", "asd_voxel", "hd95_mm", "asd_mm")
+_HEADS = ("Dice", "Jaccard", "HD95 voxel", "ASD voxel", "HD95 mm", "ASD mm")
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "evaluate", "measure a model on labelled cases", _TEXT, _EXAMPLES)
+    command.add_argument(
+        "dataset", type=Path, metavar="DATASET", help="a dataset folder (see `mper import`), or a packed one"
+    )
+    add_model(command, default=None)
+    command.add_argument("--split", metavar="NAME", help="which cases")
+    add_device(command)
+    command.add_argument("--tta", action="store_true", help="also look at mirrored copies and average")
+    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        answer = _evaluate(arguments)
+    if arguments.json:
+        say_json(answer)
+    else:
+        _show(answer)
+    return OK
+
+
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    from mper.card import read_bundle
+    from mper.evaluate import choose_split, evaluate
+    from mper.shards import open_dataset
+
+    dataset = open_dataset(arguments.dataset)
+    stored = read_bundle(_model(arguments.model, dataset))
+    split = arguments.split or choose_split(dataset.splits, dataset.holdout)
+    cases = dataset.split(split)
+    if not arguments.split:
+        tell(f"mper: note: evaluating on split {split!r} ({len(cases)} cases)")
+    from mper.bundle import ModelBundle
+    from mper.predictor import Predictor
+
+    predictor = Predictor(ModelBundle.load(stored.path), arguments.device)
+    with Bar(shown=not arguments.json) as bar:
+        found = evaluate(predictor, cases, dataset.labels, arguments.tta, bar, lambda line: tell(f"mper: note: {line}"))
+    model = {"name": stored.card.name, "version": stored.card.version, "sha256": stored.sha256}
+    return {"model": model, "split": split, "device": str(predictor.device), **found}
+
+
+def _model(name: str, dataset: Dataset) -> Path:
+    """A bundled model or a path, as everywhere; or a model of the dataset itself."""
+    from mper.resources import find_model
+
+    own = getattr(dataset, "models", ())
+    try:
+        return find_model(name)
+    except FileNotFoundError:
+        if name in own:
+            return dataset.model(name)
+        raise
+
+
+def _show(answer: Mapping[str, Any]) -> None:
+    """A table for people: every case, the worst one marked, then the means."""
+    cases = answer["cases"]
+    worst = min(range(len(cases)), key=lambda n: cases[n]["dice"])
+    labels = answer["labels"]
+    several = len(labels) > 1
+    rows = [
+        [case["id"], *_figures(case), *(f"{case['labels'][name]['dice']:.3f}" for name in labels if several)]
+        for case in cases
+    ]
+    if len(cases) > 1:
+        rows[worst][0] += "  <- worst"
+    rows.append(["mean", *_figures(answer["mean"]), *(f"{labels[name]['dice']:.3f}" for name in labels if several)])
+    head = ["case", *_HEADS, *(f"Dice {name}" for name in labels if several)]
+    known = [
+        c for c in range(len(head)) if any(row[c] != "-" for row in rows)
+    ]  # no columns in mm where spacing is unknown
+    say_table([head[c] for c in known], [[row[c] for c in known] for row in rows])
+    say()
+    model, mean = answer["model"], answer["mean"]
+    say(
+        f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: Dice {mean['dice']:.4f}, "
+        f"worst {cases[worst]['dice']:.4f}, {answer['seconds_per_case']:.2f} s a case ({answer['device']})"
+    )
+    if mean["without_distance"]:
+        say(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")
+
+
+def _figures(figures: Mapping[str, Any]) -> list[str]:
+    digits = (3, 3, 2, 2, 2, 2)
+    return ["-" if figures[c] is None else f"{figures[c]:.{d}f}" for c, d in zip(_COLUMNS, digits, strict=True)]

@@ -1,0 +1,90 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TypeAlias
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(commands: Commands, name: str, summary: str, text: str, examples: str) -> argparse.ArgumentParser:
+    """A sub-command whose help ends with examples."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return command
+
+
+def add_model(command: argparse.ArgumentParser, default: str | None) -> None:
+    told = f" (default: {default})" if default else ""
+    command.add_argument(
+        "--model",
+        metavar="NAME|PATH",
+        default=default,
+        required=default is None,
+        help=f"a model that comes with mper (see `mper models`), or the folder or zip of a model{told}",
+    )
+
+
+def add_device(command: argparse.ArgumentParser | argparse._ArgumentGroup, default: str | None = "auto") -> None:
+    command.add_argument(
+        "--device",
+        choices=DEVICES,
+        default=default,
+        help="where to compute; auto (the default) takes a graphics card if there is one",
+    )
+
+
+def roi(text: str) -> tuple[float, float, float, float, float, float]:
+    """``x0,x1,y0,y1,z0,z1`` in LPS mm."""
+    try:
+        x0, x1, y0, y1, z0, z1 = (float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not six numbers; expected x0,x1,y0,y1,z0,z1 in mm (LPS), as in --roi=-40,60,-30,70,-20,50"
+        ) from None
+    if not (x0 < x1 and y0 < y1 and z0 < z1):  # also refuses nan
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is empty; each first number must be below its second (x0,x1,y0,y1,z0,z1)"
+        )
+    return x0, x1, y0, y1, z0, z1
+
+
+def seconds(text: str) -> float:
+    """A span of time: ``90s``, ``20m``, ``1h30m``."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip().lower())
+    total = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it as 90s, 20m or 1h30m")
+    return total
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def number(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names as RV,MYO,LV")
+    return found

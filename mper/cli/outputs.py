@@ -1,0 +1,172 @@
+"""Where the results of `mper segment` go: which scan becomes which file, and never a scan itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mper.cli.edge import UsageError
+
+VOLUME_ENDINGS = (".nrrd", ".nii.gz", ".nii", ".mha")
+MASK_ENDINGS = (".seg.nrrd", *VOLUME_ENDINGS)
+_SCAN_ENDINGS = (*MASK_ENDINGS, ".nhdr", ".mhd", ".h5", ".dcm")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan and the files that it becomes."""
+
+    scan: Path
+    mask: Path
+    prototypes: Path | None = None
+    probabilities: Path | None = None
+
+    def make_folders(self) -> None:
+        """Make the folders that the results go into."""
+        for path in (self.mask, self.prototypes, self.probabilities):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def single_job(scan: Path, output: Path, prototypes: Path | None, probabilities: Path | None) -> Job:
+    """The job of one scan; an `output` that is a folder takes the scan's name.
+
+    Raises
+    ------
+    UsageError
+        If a name has an ending that cannot be written, or names the scan or the same file twice.
+    """
+    mask = output / f"{stem(scan)}.seg.nrrd" if output.is_dir() else output
+    _check_ending(mask, MASK_ENDINGS)
+    for extra, endings in ((prototypes, MASK_ENDINGS), (probabilities, VOLUME_ENDINGS)):
+        if extra is not None:
+            _check_ending(extra, endings)
+    job = Job(scan, mask, prototypes, probabilities)
+    _check_distinct([job])
+    return job
+
+
+def cohort_jobs(scans: Sequence[Path], output: Path, prototypes: Path | None, probabilities: Path | None) -> list[Job]:
+    """The jobs of a cohort: results are named as the scans, and in the same sub-folders, below each output folder.
+
+    Raises
+    ------
+    UsageError
+        If an output is a file, or a result would replace a scan.
+    """
+    for folder in (output, prototypes, probabilities):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; for several scans the results need a folder")
+    names = mirrored_names(scans)
+    jobs = [
+        Job(
+            scan,
+            output / f"{name}.seg.nrrd",
+            prototypes / f"{name}.nrrd" if prototypes else None,
+            probabilities / f"{name}.nrrd" if probabilities else None,
+        )
+        for scan, name in zip(scans, names, strict=True)
+    ]
+    _check_distinct(jobs)
+    return jobs
+
+
+def mirrored_names(scans: Sequence[Path]) -> list[str]:
+    """A relative name without ending for each scan, unique, with the folders that tell the scans apart."""
+    places = [scan.resolve() for scan in scans]
+    try:
+        common = Path(os.path.commonpath([place.parent for place in places]))
+        relative = [place.relative_to(common) for place in places]
+    except ValueError:  # several drives on Windows
+        relative = [
+            Path(place.drive.replace(":", "").strip("\\/").replace("\\", "_"), *place.parts[1:]) for place in places
+        ]
+    short = [name.with_name(stem(name)) for name in relative]
+    # A system that takes a.nrrd and A.nrrd for one file must not lose a result: compare without case.
+    twice = Counter(str(name).casefold() for name in short)
+    names = [
+        (full if twice[str(name).casefold()] > 1 else name).as_posix()
+        for name, full in zip(short, relative, strict=True)
+    ]
+    seen: Counter[str] = Counter()
+    for position, name in enumerate(names):
+        seen[name.casefold()] += 1
+        if seen[name.casefold()] > 1:
+            names[position] = f"{name}-{seen[name.casefold()]}"
+    return names
+
+
+def stem(scan: Path) -> str:
+    """A scan's name without its ending, ``.nii.gz`` and the like as a whole."""
+    for ending in _SCAN_ENDINGS:
+        if scan.name.lower().endswith(ending) and len(scan.name) > len(ending):
+            return scan.name[: -len(ending)]
+    return scan.resolve().name
+
+
+def is_older_mask(path: Path) -> bool:
+    """Whether the file at `path` is a mask, which a new result may replace, and not somebody's scan."""
+    from mper.io import read_labelmap
+
+    if path.name.lower().endswith(".seg.nrrd"):
+        return True
+    try:
+        array = read_labelmap(path).array
+    except (ValueError, OSError):
+        return False
+    # Few small numbers: scans in eight bits use most of the 256, label maps number their structures from 1.
+    present = set(array.reshape(-1)[:: max(1, array.size // 1_000_000)].tolist()) - {255}
+    return max(present, default=0) < 64 and len(present) < 32
+
+
+def check_writable(folder: Path) -> None:
+    """Try to write into a folder before the work, not after it.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or nothing can be written there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the output folder {folder} does not exist; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        told = type(error)(f"cannot write into the output folder {folder}: {error.strerror or error}")
+        told.errno = error.errno
+        raise told from error
+
+
+def probability_files(path: Path, labels: Sequence[str]) -> list[Path]:
+    """One file a label: `path` itself for one, else ``prob.nii.gz`` -> ``prob-LV.nii.gz``."""
+    if len(labels) == 1:
+        return [path]
+    base = stem(path)
+    safe = [re.sub(r"[^\w-]+", "_", label) for label in labels]
+    return [path.with_name(f"{base}-{label}{path.name[len(base) :]}") for label in safe]
+
+
+def _check_ending(path: Path, endings: Sequence[str]) -> None:
+    if not path.name.lower().endswith(tuple(endings)):
+        raise UsageError(f"cannot write {path}: its name must end in {', '.join(endings[:-1])} or {endings[-1]}")
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    scans = {job.scan.resolve() for job in jobs}
+    taken: set[Path] = set()
+    for job in jobs:
+        for path in (job.mask, job.prototypes, job.probabilities):
+            if path is None:
+                continue
+            place = path.resolve()
+            if place in scans or any(path.exists() and path.samefile(scan) for scan in scans if scan.exists()):
+                raise UsageError(f"the result {path} would replace a scan; choose another output")
+            if place in taken:
+                raise UsageError(f"two results would be written to {path}; choose different files")
+            taken.add(place)

@@ -1,0 +1,273 @@
+"""``mper train``: learn from a dataset, in a run folder that can be stopped and resumed at any time."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mper.cli.console import Bar, duration, say, tell
+from mper.cli.edge import OK, UsageError, explain
+from mper.cli.options import Commands, add_command, add_device, count, number, seconds
+from mper.progress import Cancelled, Progress, silent
+
+if TYPE_CHECKING:
+    from mper.runs import RunFolder
+    from mper.trainer import TrainConfig
+
+_TEXT = """\
+Train a model on a dataset (see `mper import`). Labels may be few: with --labeled 8 only the first 8 labels of the
+training split are used, and the other scans help without theirs (methods mper and bcp).
+
+Everything about a training goes into its run folder: progress, curves, checkpoints and, at the end, model/. It can be
+stopped with Ctrl-C, or by switching the machine off, and continued with --resume.
+"""
+_EXAMPLES = """\
+  mper train dataset --labeled 8 --budget 1h30m --name mine
+  mper train dataset --method supervised --from la --budget 20m
+  mper train dataset --recipe plus --without cutmix --steps 3000 --seed 1
+  mper train --resume dataset/runs/20260131-101500
+  torchrun --nproc-per-node 2 -m mper train dataset --labeled 8
+"""
+_METHODS = ("mper", "bcp", "supervised")
+_RECIPES = ("plus", "paper")
+_STORE_KEY = "mper/run"
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "train", "train a model", _TEXT, _EXAMPLES)
+    command.usage = "mper train DATASET [options]\n       mper train --resume RUN [--events]"
+    command.add_argument(
+        "dataset", nargs="?", type=Path, metavar="DATASET", help="a dataset folder, or a packed one (see `mper pack`)"
+    )
+    command.add_argument(
+        "--resume", type=Path, metavar="RUN", help="continue a run where it stopped; takes no other choices"
+    )
+    what = command.add_argument_group("what to learn")
+    what.add_argument(
+        "--method",
+        choices=_METHODS,
+        help="mper: few labels, with prototypes (default); bcp: few labels, without; supervised: labelled scans alone",
+    )
+    what.add_argument("--recipe", choices=_RECIPES, help="plus: the improved recipe (default); paper: as published")
+    what.add_argument(
+        "--without",
+        action="append",
+        metavar="CHANGE",
+        help="switch one improvement of the recipe plus off (repeatable); a wrong name lists them all",
+    )
+    what.add_argument("--split", metavar="NAME", help="the cases to train on (default: train)")
+    what.add_argument(
+        "--labeled", type=count, metavar="N", help="use the first N labels of the split, the rest counts as unlabelled"
+    )
+    what.add_argument(
+        "--from", dest="start_from", metavar="NAME|PATH", help="start from a model: fine-tune it to your own labels"
+    )
+    what.add_argument("--name", help="also publish the result as the next version of DATASET/models/NAME")
+    how = command.add_argument_group("how long and where")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=seconds, metavar="TIME", help="train this long: 90s, 20m, 1h30m")
+    length.add_argument("--steps", type=count, metavar="N", help="train this many steps (default: as in the paper)")
+    add_device(how, default=None)
+    how.add_argument("--seed", type=number, metavar="N", help="the same seed gives the same result (default: 0)")
+    how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
+    command.add_argument(
+        "--events", action="store_true", help="print one JSON object a line and nothing else on stdout"
+    )
+    command.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """How a training is told: to a person, or as events to a program; under torchrun only the first process speaks."""
+
+    events: bool
+    first: bool
+
+    def event(self, kind: str, **values: Any) -> None:
+        if self.events and self.first:
+            print(json.dumps({"event": kind, **values}), file=sys.__stdout__, flush=True)
+
+    def person(self, text: str) -> None:
+        if self.first and not self.events:
+            say(text)
+
+    def progress(self, progress: Progress) -> None:
+        self.event(
+            "progress",
+            message=progress.message,
+            fraction=progress.fraction,
+            eta_s=progress.eta_s,
+            values=dict(progress.values),
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    voice = _Voice(arguments.events, os.environ.get("RANK", "0") == "0")
+    if not arguments.events:
+        return _train(arguments, voice)
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            return _train(arguments, voice)
+        except (Cancelled, KeyboardInterrupt) as stop:
+            voice.event("cancelled", message=str(stop))
+            raise
+        except Exception as error:
+            voice.event("failed", message=explain(error))
+            raise
+
+
+def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
+    folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
+    from mper.runs import RunFolder
+    from mper.trainer import TrainConfig, train
+
+    config = TrainConfig.read(folder)
+    voice.event("started", run=str(folder), pid=os.getpid())
+    voice.person(f"run folder: {folder}")
+    begin = time.monotonic()
+    with _stop_through(RunFolder(folder)), Bar(shown=voice.first and not arguments.events) as bar:
+        report = (voice.progress if arguments.events else bar) if voice.first else silent
+        try:
+            model = train(folder, report)
+        except (Cancelled, KeyboardInterrupt):
+            raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
+    if not voice.first:
+        return OK
+    published = _publish(config, model)
+    voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
+    voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {folder / 'curves.png'}")
+    voice.person(f"model: {published or model}")
+    voice.person(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
+    return OK
+
+
+def _resumed(arguments: argparse.Namespace) -> Path:
+    options = ("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out")
+    others = {"a dataset": arguments.dataset, "--from": arguments.start_from}
+    others |= {f"--{name}": getattr(arguments, name) for name in options}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(
+            f"--resume continues a run as it was begun and does not take {given[0]}; give only: mper train --resume RUN"
+        )
+    return Path(arguments.resume)
+
+
+def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
+    """The run folder of a new run, made by the first process."""
+    if arguments.dataset is None:
+        raise UsageError("which dataset? give its folder, as in: mper train DATASET, or --resume RUN")
+    store = _store()
+    if not voice.first:
+        if store is None:
+            raise UsageError("several processes need torchrun: torchrun --nproc-per-node 2 -m mper train ...")
+        return Path(store.get(_STORE_KEY).decode("utf-8"))
+    config = _config(arguments)
+    from mper.dataset import new_run_folder
+    from mper.trainer import start_run
+
+    folder = arguments.out or new_run_folder(arguments.dataset)
+    start_run(config, folder)
+    if store is not None:
+        store.set(_STORE_KEY, str(folder))
+    return Path(folder)
+
+
+def _config(arguments: argparse.Namespace) -> TrainConfig:
+    """What was asked for, checked before anything is written."""
+    from mper.resources import find_model
+    from mper.shards import open_dataset
+
+    dataset = open_dataset(arguments.dataset)
+    split = arguments.split or (
+        "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
+    )
+    cases = dataset.split(split)
+    if split == dataset.holdout:
+        raise ValueError(
+            f"split {split!r} is the locked hold-out of this dataset and never trained on; choose another with --split"
+        )
+    if not cases:
+        raise ValueError(f"split {split!r} is empty; import cases into it first")
+    if not any(case.is_labelled for case in cases):
+        raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; import or draw some first")
+    start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
+    from mper.devices import pick_device
+    from mper.trainer import TrainConfig
+
+    device = arguments.device or "auto"
+    pick_device(device)
+    return TrainConfig(
+        dataset=str(arguments.dataset.resolve()),
+        method=arguments.method or "mper",
+        recipe=arguments.recipe or "plus",
+        without=tuple(name.replace("-", "_") for name in arguments.without or ()),
+        split=split,
+        labeled=arguments.labeled,
+        start_from=start_from,
+        steps=arguments.steps,
+        budget_s=arguments.budget,
+        device=device,
+        seed=arguments.seed or 0,
+        name=arguments.name,
+    )
+
+
+def _store() -> Any:
+    """What the processes of one torchrun share; None for a single process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def _publish(config: TrainConfig, model: Path) -> Path | None:
+    if config.name is None:
+        return None
+    from mper.dataset import Dataset
+    from mper.shards import open_dataset
+
+    dataset = open_dataset(Path(config.dataset))
+    if isinstance(dataset, Dataset):
+        return dataset.publish_model(config.name, model)
+    tell(f"mper: note: a packed dataset keeps no models; copy {model} to where it is needed")
+    return None
+
+
+@contextlib.contextmanager
+def _stop_through(folder: RunFolder) -> Iterator[None]:
+    """While it lasts, Ctrl-C asks the run to save and stop, which it does within a step; a second one insists."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        for name in before:
+            signal.signal(name, before[name])
+        if os.environ.get("RANK", "0") == "0":
+            tell("mper: stopping after this step ...")
+            folder.steer("cancel")
+
+    try:
+        before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us there steers by the run folder
+        yield
+        return
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a command line takes it."""
+    text = str(path)
+    return f'"{text}"' if " " in text else text
