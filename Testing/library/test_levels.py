@@ -23,10 +23,10 @@ import mper
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
     0: {"__init__", "card", "labels", "locking", "progress", "resources", "roi", "volume"},
-    1: {"case", "dataset", "dicom", "io", "metrics", "records", "runs"},
-    2: {"augment", "bundle", "checkpoint", "curves", "devices", "evaluate", "inference", "methods", "nets", "planning"}
-    | {"predictor", "preprocess", "refine", "sampling", "trainer"},
-    3: {"__main__", "cli", "demo", "doctor", "engine"},
+    1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "metrics", "records", "runs", "shards"},
+    2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "fields", "inference", "locate", "masks"}
+    | {"methods", "nets", "planning", "predictor", "preprocess", "refine", "sampling", "trainer"},
+    3: {"__main__", "cli", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 
