@@ -10,11 +10,11 @@ and ACDC report; a test compares them. As there,
 
 Distances are given in voxels, as the papers do, and in mm where the spacing is known (else None).
 
-We differ from the papers' code in one point. Where exactly one of two masks is empty, or both are,
-no distance exists, and it is None here; the papers' code counts such a case as Dice 0, HD95 0 and
-ASD 0, which *lowers* the mean distance and so flatters a failure. Means leave None out and tell in
-``without_distance`` how often that happened. Dice and Jaccard are 1 where both masks are empty and
-0 where one is.
+We differ from the papers' code in one point. Where the prediction or the reference is empty no
+distance exists, and it is None here; the papers' code counts an empty prediction as Dice 0, Jaccard
+0, HD95 0 and ASD 0, which *lowers* the mean distances and so flatters a failure. Means leave None
+out and tell in ``without_distance`` how often that happened. Dice and Jaccard are 1 where both masks
+are empty and 0 where one is.
 
 Voxels that the reference leaves unlabelled (255) are ignored: they count in no overlap, and the cut
 along them is nobody's surface.
