@@ -53,7 +53,7 @@ def _frames(header: Header) -> Iterator[Frame]:
         dataset.get("PhotometricInterpretation", "")
     ):
         kind = dataset.get("PhotometricInterpretation", "of unknown kind")
-        raise ValueError(f"{header.path.name} holds colours ({kind}); images of one grey value a pixel are needed")
+        raise ValueError(f"{header.path.name} holds colours ({kind!r}); images of one grey value a pixel are needed")
     count = frame_count(header)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
@@ -125,7 +125,7 @@ def decode(frames: Sequence[Frame]) -> list[npt.NDArray[np.generic]]:
             if "missing dependencies" in str(error) or isinstance(error, NotImplementedError):
                 syntax = header.dataset.file_meta.TransferSyntaxUID.name
                 raise ValueError(
-                    f"{header.path.name} is compressed ({syntax}) and no decoder for it is installed; "
+                    f"{header.path.name} is compressed ({syntax!r}) and no decoder for it is installed; "
                     "pip install python-gdcm adds one"
                 ) from error
             raise ValueError(

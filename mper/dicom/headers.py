@@ -12,6 +12,8 @@ from pydicom.uid import UID
 
 from mper.io.files import is_dicom_file
 
+_USED: tuple[str, ...] = ("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType")
+_USED += ("NumberOfFrames", "Rows", "Columns", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation")
 _NOT_SCANS = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "SR", "KO", "REG"}
 
 
@@ -50,7 +52,7 @@ class SeriesInfo:
     def describe(self) -> str:
         """One line for lists and messages."""
         kind = " (localiser)" if self.localiser else ""
-        return f"{self.uid} {self.modality} {self.description!r} {self.images} images{kind}"
+        return f"{self.uid or '(no UID)'} {self.modality} {self.description!r} {self.images} images{kind}"
 
 
 def find_headers(folder: Path) -> list[Header]:
@@ -71,6 +73,8 @@ def read_header(path: Path) -> Header | None:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         meta = getattr(dataset, "file_meta", {})
         sop_class = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
+        for keyword in _USED:
+            dataset.get(keyword)  # pydicom decodes a value when it is first asked for, and fails then if it is damaged
         is_scan = dataset.get("Modality") not in _NOT_SCANS
         is_image = is_complete(dataset) or sop_class.name.endswith("Image Storage")
     except Exception as error:  # a damaged file can fail anywhere in the parser
@@ -80,7 +84,7 @@ def read_header(path: Path) -> Header | None:
 
 def is_complete(dataset: Dataset) -> bool:
     """Whether a header goes on to where the pixels are described; a truncated file's may not."""
-    return "Rows" in dataset and "Columns" in dataset
+    return all(isinstance(dataset.get(keyword), int) and dataset[keyword].value > 0 for keyword in ("Rows", "Columns"))
 
 
 def first_line(error: Exception) -> str:
@@ -102,8 +106,12 @@ def by_series(headers: Sequence[Header], path: Path) -> list[list[Header]]:
     for header in headers:
         if not (is_complete(header.dataset) or "SeriesInstanceUID" in header.dataset):
             raise ValueError(f"{header.path} is truncated: a DICOM image whose header ends early")
-        groups.setdefault(str(header.dataset.get("SeriesInstanceUID", "")), []).append(header)
+        groups.setdefault(_uid(header), []).append(header)
     return sorted(groups.values(), key=lambda group: _number(group[0].dataset.get("SeriesNumber")))
+
+
+def _uid(header: Header) -> str:
+    return " ".join(str(header.dataset.get("SeriesInstanceUID") or "").split())
 
 
 def _number(value: object) -> float:
@@ -117,9 +125,9 @@ def series_info(headers: Sequence[Header]) -> SeriesInfo:
     """What to tell a person of a series."""
     first = headers[0].dataset
     return SeriesInfo(
-        uid=str(first.get("SeriesInstanceUID", "")),
+        uid=_uid(headers[0]),
         description=str(first.get("SeriesDescription") or ""),
-        modality=str(first.get("Modality") or ""),
+        modality=" ".join(str(first.get("Modality") or "").split()),
         images=sum(frame_count(header) for header in headers),
         localiser=all(is_localiser(header.dataset.get("ImageType")) for header in headers),
         paths=tuple(header.path for header in headers),
@@ -147,6 +155,6 @@ def choose(groups: list[list[Header]], series_uid: str | None, path: Path) -> li
             raise ValueError(f"{path} holds {len(groups)} series, take one of them with --series UID: {told}")
         return groups[0]
     for group in groups:
-        if str(group[0].dataset.get("SeriesInstanceUID", "")) == series_uid:
+        if _uid(group[0]) == series_uid:
             return group
     raise ValueError(f"{path} holds no series {series_uid}; it holds {told}")
