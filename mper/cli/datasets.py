@@ -74,10 +74,11 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_pack(arguments: argparse.Namespace) -> int:
+    from mper.dataset import Dataset
     from mper.shards import pack
 
     with Bar() as bar:
-        shards = pack(arguments.dataset, arguments.out, arguments.max_mb, bar)
+        shards = pack(Dataset.open(arguments.dataset), arguments.out, arguments.max_mb, report=bar)
     megabytes = sum(path.stat().st_size for path in shards) / 1e6
     say(f"{arguments.out}: {len(shards)} shards, {megabytes:.1f} MB")
     return OK
