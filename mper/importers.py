@@ -96,6 +96,7 @@ def import_source(
     meaning = _meaning(layout, labels, target)
     if target is not None:
         splits = _without_holdout(target, splits, notify)
+        remove_unfinished(dataset / "cases")
     added, labels_added = 0, 0
     failed: dict[str, str] = {}
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
@@ -116,7 +117,6 @@ def import_source(
         # From here on it is the dataset that fails (disk full, not writable): no reason to try the next case.
         if target is None:
             target = Dataset.create(dataset, dataset.resolve().name, meaning)
-            remove_unfinished(dataset / "cases")
         if case is None:
             told = {"format": layout.name, "sha256": found.sha256()} | ({"file": found.named} if found.named else {})
             case = target.add_case(case_id, image, told)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -312,6 +314,17 @@ def test_an_interrupted_import_goes_on_and_ends_as_an_unbroken_one(tmp_path: Pat
         equal(case.image(), whole.case(case.id).image())
         equal(case.label(), mask(1))
     assert import_source(source, tmp_path / "d") == ImportSummary("LA challenge", 0, 4, 0, {"train": 4}, {})
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    source = la_source(tmp_path / "s", "a")
+    cases = load(source, tmp_path / "d").path / "cases"
+    for name, hours in ((".old.part", 2), (".another-program-is-at-it.part", 0)):
+        (cases / name).mkdir()
+        (cases / name / "image.nrrd").write_bytes(b"half")
+        os.utime(cases / name, (time.time() - 3600 * hours,) * 2)
+    assert load(source, tmp_path / "d").cases == ("a",)
+    assert sorted(path.name for path in cases.iterdir()) == [".another-program-is-at-it.part", "a"]
 
 
 def test_cases_that_arrive_later_find_their_place(tmp_path: Path) -> None:
