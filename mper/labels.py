@@ -110,19 +110,32 @@ def make_label(value: int, name: str) -> Label:
     return Label(value, name, colour=_PALETTE[(value - 1) % len(_PALETTE)])
 
 
+_PROTOTYPE_COLOURS = (
+    (255, 190, 92),
+    (240, 98, 86),
+    (190, 96, 214),
+    (64, 196, 180),
+    (84, 160, 255),
+    (126, 110, 235),
+    (190, 220, 90),
+    (90, 190, 110),
+    (232, 140, 190),
+)
+_BACKGROUND_COLOURS = ((86, 104, 140), (70, 96, 96), (116, 100, 126))
+
+
 def prototype_labels(labels: Sequence[Label], per_class: int) -> tuple[Label, ...]:
     """Names and colours for a prototype map, in which 1 + class * `per_class` + k is prototype k of a class.
 
-    Class 0 is background. The prototypes of a structure are shades of its colour, from dark to bright.
+    Class 0 is background and has quiet colours; those of the structures are bright and repeat after nine.
     """
-    classes = [("background", (90, 120, 160)), *((label.name, label.colour) for label in labels)]
+    names = ["background", *(label.name for label in labels)]
     made = []
-    for number, (name, colour) in enumerate(classes):
-        for k in range(per_class):
-            shade = (k + 1) / (per_class + 1) * 2 - 1  # -1 black ... 1 white
-            end = 255 if shade > 0 else 0
-            red, green, blue = (round(c + (end - c) * abs(shade)) for c in colour)
-            made.append(Label(1 + number * per_class + k, f"{name} {k + 1}", colour=(red, green, blue)))
+    for value in range(1, 1 + len(names) * per_class):
+        number, k = divmod(value - 1, per_class)
+        palette = _PROTOTYPE_COLOURS if number else _BACKGROUND_COLOURS
+        colour = palette[(value - 1 - per_class * (number > 0)) % len(palette)]
+        made.append(Label(value, f"{names[number]} {k + 1}", colour=colour))
     return tuple(made)
 
 

@@ -15,6 +15,7 @@ from mper.cli.options import Commands, add_command, add_device, add_model
 
 if TYPE_CHECKING:
     from mper.dataset import Dataset
+    from mper.shards import PackedDataset
 
 _TEXT = """\
 Segment the labelled cases of a dataset and compare the masks with the labels.
@@ -77,15 +78,15 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"model": model, "split": split, "device": str(predictor.device), **found}
 
 
-def _model(name: str, dataset: Dataset) -> Path:
+def _model(name: str, dataset: Dataset | PackedDataset) -> Path:
     """A bundled model or a path, as everywhere; or a model of the dataset itself."""
+    from mper.dataset import Dataset
     from mper.resources import find_model
 
-    own = getattr(dataset, "models", ())
     try:
         return find_model(name)
     except FileNotFoundError:
-        if name in own:
+        if isinstance(dataset, Dataset) and name in dataset.models:
             return dataset.model(name)
         raise
 
@@ -111,8 +112,8 @@ def _show(answer: Mapping[str, Any]) -> None:
     say()
     model, mean = answer["model"], answer["mean"]
     say(
-        f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: Dice {mean['dice']:.4f}, "
-        f"worst {cases[worst]['dice']:.4f}, {answer['seconds_per_case']:.2f} s a case ({answer['device']})"
+        f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: "
+        f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, {answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
     if mean["without_distance"]:
         say(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")

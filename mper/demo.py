@@ -1,0 +1,114 @@
+"""The program shown on its sample scan: a mask, its reasons, a picture."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mper.labels import Segmentation, prototype_labels
+from mper.progress import Progress, Report, silent
+
+REFERENCE = "la-reference.nrrd"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demonstration made.
+
+    Parameters
+    ----------
+    files : tuple of (Path, str)
+        Each file with what it is.
+    model, device : str
+        What segmented, and where.
+    seconds, seconds_in_all : float
+        Of the segmentation, and with reading, loading and writing.
+    volumes_ml : dict
+        Of each structure.
+    dice : float or None
+        With the reference that comes with the sample scan: of one case, no measure of a model. None without reference.
+    notes : tuple of str
+    """
+
+    files: tuple[tuple[Path, str], ...]
+    model: str
+    device: str
+    seconds: float
+    seconds_in_all: float
+    volumes_ml: dict[str, float | None]
+    dice: float | None
+    notes: tuple[str, ...]
+
+
+def demo(out: Path, model: str = "la", device: str = "auto", report: Report = silent) -> DemoResult:
+    """Segment the sample scan and write mask, prototype map and picture into the folder `out`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If model or sample scan did not come with the program.
+    OSError
+        If `out` cannot be written.
+    """
+    began = time.perf_counter()
+    report(Progress("reading the sample scan", 0.0))
+    from mper.io import read_volume, write_segmentation
+    from mper.resources import find_model, sample_scan
+
+    path = find_model(model)
+    scan = read_volume(sample_scan())
+    out.mkdir(parents=True, exist_ok=True)
+    report(Progress("loading the model", 0.1))
+    from mper.bundle import ModelBundle
+    from mper.predictor import Predictor
+
+    predictor = Predictor(ModelBundle.load(path), device)
+    prediction = predictor.predict(scan, want={"prototypes"}, report=report)
+    mask, per_class = prediction.segmentation, predictor.bundle.network.prototypes
+    card = predictor.bundle.card
+    volumes_ml = mask.volumes_ml()
+    dice = sample_dice(mask)
+    report(Progress("writing", 0.9))
+    files = [(out / "mask.seg.nrrd", "the mask, on the scan's own grid")]
+    write_segmentation(files[0][0], mask)
+    if prediction.prototype_map is not None:
+        files.append((out / "prototypes.seg.nrrd", "which learnt pattern each voxel resembles most"))
+        write_segmentation(
+            files[-1][0], Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))
+        )
+    files.append((out / "demo.png", "a picture of both"))
+    facts = [f"model {card.name} {card.version}, {prediction.device}, {prediction.seconds:.1f} s", _sizes(volumes_ml)]
+    if dice is not None:
+        facts.append(f"Dice {dice:.3f} with the expert's mask (this one case)")
+    from mper.picture import draw_segmentation
+
+    title = "Left atrium in LGE-MRI" if [label.name for label in mask.labels] == ["LA"] else card.title
+    draw_segmentation(files[-1][0], scan, mask, prediction.prototype_map, per_class, title, facts)
+    return DemoResult(
+        tuple(files),
+        f"{card.name} {card.version}",
+        prediction.device,
+        prediction.seconds,
+        time.perf_counter() - began,
+        volumes_ml,
+        dice,
+        prediction.notes,
+    )
+
+
+def sample_dice(mask: Segmentation) -> float | None:
+    """Dice of a mask of the sample scan with its reference; None for a mask of anything but the left atrium alone."""
+    from mper.io import read_labelmap
+    from mper.metrics import dice
+    from mper.resources import sample_scan
+
+    reference = sample_scan().with_name(REFERENCE)
+    if [label.name for label in mask.labels] != ["LA"] or not reference.is_file():
+        return None
+    return float(dice(mask.labelmap.array == mask.labels[0].value, read_labelmap(reference).array == 1))
+
+
+def _sizes(volumes_ml: dict[str, float | None]) -> str:
+    known = [f"{name} {ml:.1f} mL" for name, ml in volumes_ml.items() if ml is not None]
+    return ", ".join(known)
