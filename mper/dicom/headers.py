@@ -12,8 +12,10 @@ from pydicom.uid import UID
 
 from mper.io.files import is_dicom_file
 
-_USED: tuple[str, ...] = ("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType")
-_USED += ("NumberOfFrames", "Rows", "Columns", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation")
+_USED = (
+    *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType"),
+    *("NumberOfFrames", "Rows", "Columns", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation"),
+)
 _NOT_SCANS = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "SR", "KO", "REG"}
 
 
@@ -72,13 +74,18 @@ def read_header(path: Path) -> Header | None:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         meta = getattr(dataset, "file_meta", {})
-        sop_class = UID(str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""))
+        sop_class = UID(str(meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or ""))
         for keyword in _USED:
             dataset.get(keyword)  # pydicom decodes a value when it is first asked for, and fails then if it is damaged
         is_scan = dataset.get("Modality") not in _NOT_SCANS
-        is_image = is_complete(dataset) or sop_class.name.endswith("Image Storage")
+        ends_in_meta = (
+            dataset.preamble is not None and "TransferSyntaxUID" not in meta
+        )  # the last of its mandatory attributes
+        is_image = is_complete(dataset) or ends_in_meta or sop_class.name.endswith("Image Storage")
     except Exception as error:  # a damaged file can fail anywhere in the parser
-        raise ValueError(f"{path} is damaged: its DICOM header cannot be read ({first_line(error)})") from error
+        raise ValueError(
+            f"{path} is truncated or damaged: its DICOM header cannot be read ({first_line(error)})"
+        ) from error
     return Header(path, dataset) if is_scan and is_image else None
 
 

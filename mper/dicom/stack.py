@@ -52,9 +52,10 @@ def check_alike(frames: Sequence[Frame]) -> None:
             f"its images have {len(orientations)} orientations (a localiser, or several stacks in one series); "
             "one stack of parallel slices is needed"
         )
-    lengths = np.linalg.norm(first.orientation, axis=1)
-    if np.abs(lengths - 1).max() > _ORIENTATION_TOLERANCE:
-        raise ValueError(f"{first.header.path.name} is damaged: its ImageOrientationPatient does not hold unit vectors")
+    if np.abs(first.orientation @ first.orientation.T - np.eye(2)).max() > _ORIENTATION_TOLERANCE:
+        raise ValueError(
+            f"{first.header.path.name} is damaged: its ImageOrientationPatient is not two unit vectors at right angles"
+        )
     sizes = {(int(frame.header.dataset.Rows), int(frame.header.dataset.Columns)) for frame in frames}
     if len(sizes) > 1:
         raise ValueError(f"its images differ in size (rows, columns): {sorted(sizes)}")
@@ -122,7 +123,8 @@ def stack_geometry(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> 
         return Geometry(affine, (1, rows, columns), spacing_known=False)
     depths = positions @ normal
     steps = np.diff(depths)
-    usual = float(np.median(steps))
+    alike = np.abs(steps[:, None] - steps) <= np.maximum(_SAME_PLACE_MM, _STEP_TOLERANCE * steps)
+    usual = float(np.median(steps[alike[alike.sum(axis=1).argmax()]]))  # of the largest group of like steps
     tolerance = max(_SAME_PLACE_MM, _STEP_TOLERANCE * usual)
     uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
     if uneven.size:
