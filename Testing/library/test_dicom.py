@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -463,7 +464,7 @@ def test_a_truncated_file_is_told_by_name(tmp_path: Path) -> None:
     assert "IM0003 is truncated or damaged: its pixels cannot be read" in refusal(tmp_path)
     for keep in range(132, len(whole), 23):
         (tmp_path / "IM0003").write_bytes(whole[:keep])
-        assert "IM0003 is truncated" in refusal(tmp_path)
+        assert re.search("IM0003 is (truncated|damaged)", refusal(tmp_path))
 
 
 def test_a_syntax_without_decoder_names_the_cure(tmp_path: Path) -> None:

@@ -111,9 +111,10 @@ def by_series(headers: Sequence[Header], path: Path) -> list[list[Header]]:
         raise ValueError(f"{path} holds no DICOM image")
     groups: dict[str, list[Header]] = {}
     for header in headers:
-        if not (is_complete(header.dataset) or "SeriesInstanceUID" in header.dataset):
-            raise ValueError(f"{header.path} is truncated: a DICOM image whose header ends early")
         groups.setdefault(_uid(header), []).append(header)
+    for group in groups.values():
+        if not any(is_complete(header.dataset) for header in group):
+            raise ValueError(f"{group[0].path} is truncated: a DICOM image whose header ends early")
     return sorted(groups.values(), key=lambda group: _number(group[0].dataset.get("SeriesNumber")))
 
 
