@@ -51,6 +51,7 @@ def add(commands: Commands) -> None:
     command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")
     command.add_argument("out", type=Path, metavar="OUT", help="the folder for the shards, new or empty")
     command.add_argument("--max-mb", type=count, metavar="N", default=500, help="no shard is larger (default: 500)")
+    command.add_argument("--split", action="append", metavar="NAME", help="pack only this split (repeatable)")
     command.set_defaults(run=run_pack)
 
 
@@ -78,7 +79,7 @@ def run_pack(arguments: argparse.Namespace) -> int:
     from mper.shards import pack
 
     with Bar() as bar:
-        shards = pack(Dataset.open(arguments.dataset), arguments.out, arguments.max_mb, report=bar)
+        shards = pack(Dataset.open(arguments.dataset), arguments.out, arguments.max_mb, arguments.split, bar)
     megabytes = sum(path.stat().st_size for path in shards) / 1e6
     say(f"{arguments.out}: {len(shards)} shards, {megabytes:.1f} MB")
     return OK

@@ -113,7 +113,8 @@ def _show(answer: Mapping[str, Any]) -> None:
     model, mean = answer["model"], answer["mean"]
     say(
         f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: "
-        f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, {answer['seconds_per_case']:.2f} s a case ({answer['device']})"
+        f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, "
+        f"{answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
     if mean["without_distance"]:
         say(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")

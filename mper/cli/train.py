@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -131,7 +132,9 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     from mper.runs import RunFolder
     from mper.trainer import TrainConfig, train
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its precision and processes
     config = TrainConfig.read(folder)
+    finished = (RunFolder(folder).model / "card.json").exists()
     voice.event("started", run=str(folder), pid=os.getpid())
     voice.person(f"run folder: {folder}")
     begin = time.monotonic()
@@ -143,7 +146,9 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
             raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
     if not voice.first:
         return OK
-    published = _publish(config, model)
+    if finished:
+        tell("mper: note: this run was finished before; nothing was done")
+    published = None if finished else _publish(config, model)
     voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
     voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {folder / 'curves.png'}")
     voice.person(f"model: {published or model}")
