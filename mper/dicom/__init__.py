@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from mper.dicom.frames import decode, frames_of, rescale
-from mper.dicom.headers import Header, SeriesInfo, by_series, choose, find_headers, read_header, series_info
+from mper.dicom.headers import Header, SeriesInfo, by_series, choose, find_headers, first_line, read_header, series_info
 from mper.dicom.stack import check_alike, stack_geometry, without_duplicates, without_localisers
 from mper.progress import Notify, unheard
 from mper.volume import Volume
@@ -92,7 +92,7 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
         try:
             return _assemble(chosen, notify)
         except ValueError as error:
-            raise ValueError(f"cannot read the series in {path}: {error}") from error
+            raise ValueError(f"cannot read the series in {path}: {first_line(error)}") from error
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def frames_of(header: Header) -> list[Frame]:
     """
     try:
         return list(_frames(header))
-    except (AttributeError, KeyError, TypeError, IndexError, NotImplementedError, OSError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in the parser
         raise ValueError(f"{header.path.name} is damaged: its header cannot be read ({first_line(error)})") from error
 
 
