@@ -1,0 +1,211 @@
+"""One self-training step of ``mper --recipe paper`` against the same step as published, and whole published runs.
+
+The real V-Net, 2 + 2 + 2 + 2 patches of 112 x 112 x 80, the same weights and the same batches for both. Our step is all
+that the training loop does, cutting and turning the patches included; the published step (`_published.py`) is given
+its patches ready. Weights: those of a bundle, so that pseudo-labels look like atria; without one, random.
+
+    python Testing/benchmarks/step.py --memory                     on the CPU
+    python Testing/benchmarks/step.py --device cuda --memory --repeats 20
+    python Testing/benchmarks/step.py --device cuda --full-run DATASET            1300 + 8000 steps, really
+    python Testing/benchmarks/step.py --device cuda --full-run DATASET --steps 93   extrapolated from 13 + 80
+
+DATASET holds the left atria in a split `train` (`mper import`, or packed by `mper pack`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from _data import made_scan, scans
+from _published import PublishedStep
+from _timing import add_options, duration, gigabytes, keep, nothing, run_command, show, take_turns
+
+from mper.bundle import ModelBundle
+from mper.devices import autocast_dtype
+from mper.methods import Recipe, make_method
+from mper.methods.mper import MPER
+from mper.methods.recipe import PUBLISHED
+from mper.nets import NetConfig, Network
+from mper.preprocess import Preprocessing, WorkingGrid, normalise
+from mper.resources import find_model
+from mper.runs import read_events
+from mper.sampling import PatchSampler, TrainingCase
+from mper.trainer import _make_optimiser
+
+_T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
+_QUICK_PATCH = (32, 48, 48)
+
+
+def paper_step(network: Network, sampler: PatchSampler, device: torch.device) -> tuple[Callable[[], None], MPER]:
+    """A step as `mper.trainer` takes it, in self-training with its prototypes in place."""
+    recipe = Recipe.named("paper")
+    torch.manual_seed(0)
+    method = make_method("mper", network, recipe, PUBLISHED[3].batch)
+    assert isinstance(method, MPER)
+    method.to(device=device, memory_format=network.memory_format())  # type: ignore[call-overload]
+    method.train()
+    optimiser = _make_optimiser(method, recipe, device)
+    rng = np.random.default_rng(0)
+    method.prepare(_T, sampler, rng)
+    dtype = autocast_dtype(device)
+
+    def step() -> None:
+        batch = sampler.batch(*method.wants(_T), rng)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            losses = method(batch, _T)
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
+        method.after_step()
+
+    return step, method
+
+
+def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
+    """Both steps, ready to be taken; `cut` is the part of ours that cuts and turns patches."""
+    network = Network(NetConfig("vnet", 2))
+    try:
+        network.load_state_dict(dict(ModelBundle.load(find_model(model)).state))
+    except FileNotFoundError:
+        print("no such model: random weights, whose pseudo-labels are noise")
+    preprocessing = Preprocessing((0.625,) * 3)
+    cases = []
+    for scan in scans(8) if patch != _QUICK_PATCH else [made_scan(n) for n in range(4)]:
+        grid = WorkingGrid.plan(scan.image.geometry, preprocessing, 3)
+        label = grid.forward_labels(scan.atrium.astype(np.uint8), 2).to(device)
+        cases.append(TrainingCase(scan.id, normalise(grid.forward(scan.image.array), preprocessing).to(device), label))
+    sampler = PatchSampler(cases[: len(cases) // 2], cases[len(cases) // 2 :], patch, affine=False)
+    ours, method = paper_step(network, sampler, device)
+    theirs = PublishedStep(method.student, device)
+    batch = sampler.batch(*method.wants(_T), np.random.default_rng(1))
+    weight = method.prototype_weight(_T)
+    return {
+        "published": lambda: theirs(batch, weight),
+        "mper": ours,
+        "cut": lambda: sampler.batch(*method.wants(_T), np.random.default_rng(2)),
+    }
+
+
+def peak_bytes(name: str, arguments: argparse.Namespace) -> int | None:
+    """Peak memory of one way: of the device where it tells, else of a process that does nothing else."""
+    if arguments.device == "cuda":
+        way = steps(arguments.model, torch.device("cuda"), _patch(arguments))[name]
+        way()
+        torch.cuda.reset_peak_memory_stats()
+        way()
+        return torch.cuda.max_memory_allocated()
+    command = [
+        sys.executable,
+        __file__,
+        "--only",
+        name,
+        "--model",
+        arguments.model,
+        "--threads",
+        str(arguments.threads),
+    ]
+    return run_command([*command, "--device", arguments.device, *(["--quick"] if arguments.quick else [])]).peak_bytes
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """A run of `steps`, and the seconds that one of the published length takes, measured or extrapolated."""
+
+    steps: int
+    per_step_s: float
+    around_s: float
+    command_s: float
+    published_length_s: float
+    peak_bytes: int | None
+    run_folder_bytes: int
+
+
+def full_run(dataset: Path, count: int | None, device: str, threads: int) -> FullRun:
+    """`mper train --recipe paper` in a process of its own: its time, its memory and its run folder.
+
+    With `count` steps the time of training is extrapolated to the published number; pre-training has the same share
+    of both.
+    """
+    published = PUBLISHED[3].pretrain + PUBLISHED[3].selftrain
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, "-m", "mper", "train", str(dataset), "--method", "mper", "--recipe", "paper"]
+        command += ["--labeled", "8", "--device", device, "--out", str(run), "--steps", str(count or published)]
+        done = run_command(command, threads)
+        last = [event for event in read_events(run) if event["event"] == "step"][-1]
+        size = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
+    per_step = float(last["elapsed_s"]) / max(1, int(last["step"]) - 1)  # told before the step it tells of is counted
+    return FullRun(
+        steps=count or published,
+        per_step_s=per_step,
+        around_s=done.seconds - per_step * (count or published),
+        command_s=done.seconds,
+        published_length_s=done.seconds + per_step * (published - (count or published)),
+        peak_bytes=done.peak_bytes,
+        run_folder_bytes=size,
+    )
+
+
+def _patch(arguments: argparse.Namespace) -> tuple[int, int, int]:
+    return _QUICK_PATCH if arguments.quick else PUBLISHED[3].patch
+
+
+def _measure_run(arguments: argparse.Namespace) -> None:
+    figures = full_run(arguments.full_run, arguments.steps, arguments.device, arguments.threads)
+    seconds = (figures.per_step_s, figures.around_s, figures.command_s, figures.published_length_s)
+    sizes = (figures.peak_bytes, figures.run_folder_bytes)
+    row = [str(figures.steps), *(duration(value) for value in seconds), *(gigabytes(value) for value in sizes)]
+    show(("steps", "a step", "around them", "command", "1300 + 8000 steps", "peak memory (host)", "run folder"), [row])
+    keep(arguments.json, {"full_run": asdict(figures)})
+
+
+def _measure_step(arguments: argparse.Namespace) -> None:
+    names = ("published", "mper")
+    peaks = {name: peak_bytes(name, arguments) if arguments.memory else None for name in names}  # while this is small
+    device = torch.device(arguments.device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else nothing
+    times = take_turns(steps(arguments.model, device, _patch(arguments)), arguments.repeats, wait=wait)
+    ratio = times["published"].median / times["mper"].median
+    rows = [[name, duration(times[name].median), duration(times[name].best), gigabytes(peaks[name])] for name in peaks]
+    show(("step", "median", "best", "peak memory"), rows)
+    cut = duration(times["cut"].median)
+    print(f"\nmper is {ratio:.1f} times faster ({device.type}); cutting and turning patches takes {cut} of its step")
+    keep(
+        arguments.json,
+        {
+            "device": device.type,
+            "ratio": ratio,
+            **{name: each.to_json() for name, each in times.items()},
+            "peak": peaks,
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="la", metavar="NAME|PATH", help="whose weights (default: la)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--full-run", type=Path, metavar="DATASET", help="measure a whole published run instead")
+    parser.add_argument("--steps", type=int, metavar="N", help="of --full-run: so many, and extrapolate")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory too (twice the time)")
+    parser.add_argument("--only", choices=("published", "mper"), help=argparse.SUPPRESS)  # for `peak_bytes`
+    add_options(parser, repeats=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.only:
+        steps(arguments.model, torch.device(arguments.device), _patch(arguments))[arguments.only]()
+    elif arguments.full_run:
+        _measure_run(arguments)
+    else:
+        _measure_step(arguments)
+
+
+if __name__ == "__main__":
+    main()
