@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+COMPRESSION = 2  # of zlib: two to four times faster than its usual 6, for a few percent of size on scans
 _CHUNK = 1 << 24
 
 
@@ -20,6 +21,20 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         what = "is a folder, a file was expected" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}")
+
+
+def data_file(header: Path, name: str) -> Path:
+    """The file of voxels that `header` names; it must stand beside it, so that no file leads elsewhere.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    path = header.parent / name
+    if not name or not path.is_file() or path.resolve().parent != header.parent.resolve():
+        raise FileNotFoundError(f"cannot read {header}: its data file {name!r} is not one file beside it")
+    return path
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -85,7 +100,8 @@ def read_array(stream: BufferedIOBase, dtype: np.dtype, shape: Sequence[int], pa
                 break
             view[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
-        stream.read(1)  # lets gzip check its checksum
+        while stream.read(_CHUNK):  # to the end, where gzip and bzip2 check their checksums
+            pass
     except (EOFError, OSError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -124,8 +140,7 @@ def byte_chunks(array: npt.NDArray[np.generic]) -> Iterable[memoryview]:
 
 def gzip_chunks(chunks: Iterable[bytes | memoryview]) -> Iterable[bytes]:
     """`chunks` as one gzip stream; the same bytes for the same input (no time stamp)."""
-    # Level 3 is three times faster than the usual 6 and costs a few percent of size on scans.
-    squeeze = zlib.compressobj(3, wbits=31)
+    squeeze = zlib.compressobj(COMPRESSION, wbits=31)
     for chunk in chunks:
         yield squeeze.compress(chunk)
     yield squeeze.flush()

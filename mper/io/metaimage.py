@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mper.io.files import byte_chunks, check_file, read_array, storable, write_atomically
+from mper.io.files import COMPRESSION, byte_chunks, check_file, data_file, read_array, storable, write_atomically
 from mper.volume import Geometry, Volume
 
 _NAMES = {
@@ -66,9 +66,7 @@ def read(path: Path) -> Volume:
         name = fields["ElementDataFile"]
         if name.upper() == "LOCAL":
             return Volume(_read_voxels(stream, fields, dtype, geometry, path), geometry)
-        data_path = path.parent / name
-        if name.upper().startswith("LIST") or "%" in name or not data_path.is_file():
-            raise FileNotFoundError(f"cannot read {path}: its data file {name!r} is not one file beside it")
+        data_path = data_file(path, name)
         with data_path.open("rb") as data:
             return Volume(_read_voxels(data, fields, dtype, geometry, data_path), geometry)
 
@@ -77,7 +75,7 @@ def write(path: Path, volume: Volume) -> None:
     """Write `volume` compressed, with its voxels in the same file."""
     array = storable(volume.array)
     # MetaImage tells the compressed size in its header, so the compressed voxels are held in memory.
-    squeeze = zlib.compressobj(3)
+    squeeze = zlib.compressobj(COMPRESSION)
     packed = [squeeze.compress(chunk) for chunk in byte_chunks(array)] + [squeeze.flush()]
     lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
     lines += ["CompressedData = True", f"CompressedDataSize = {sum(len(p) for p in packed)}"]
@@ -160,6 +158,10 @@ def _read_voxels(
     inflate = zlib.decompressobj(47)  # zlib or gzip
     try:
         unpacked = inflate.decompress(stream.read(), size)
+        while inflate.unconsumed_tail:  # to the end, where zlib checks its checksum
+            inflate.decompress(inflate.unconsumed_tail, 1 << 24)
     except zlib.error as error:
         raise ValueError(f"{path} is damaged: its compression cannot be undone ({error})") from error
+    if not inflate.eof:
+        raise ValueError(f"{path} is truncated: its compressed voxels end early")
     return read_array(BytesIO(unpacked), dtype, geometry.shape, path)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mper.io.files import byte_chunks, check_file, gzip_chunks, read_array, storable, write_atomically
+from mper.io.files import byte_chunks, check_file, data_file, gzip_chunks, read_array, storable, write_atomically
 from mper.volume import Geometry, Volume
 
 _NAMES = {  # the first is the one that we write
@@ -97,9 +97,7 @@ def read(path: Path) -> Nrrd:
         if name is None:
             flat = _read_voxels(stream, fields, dtype, sizes, path)
         else:
-            data_path = path.parent / name
-            if name.upper().startswith("LIST") or "%" in name or not data_path.is_file():
-                raise FileNotFoundError(f"cannot read {path}: its data file {name!r} is not one file beside it")
+            data_path = data_file(path, name)
             with data_path.open("rb") as data:
                 flat = _read_voxels(data, fields, dtype, sizes, data_path)
     voxels = flat.reshape(sizes[::-1])
