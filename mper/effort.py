@@ -31,7 +31,7 @@ class Job:
     """The sizes that decide the cost.
 
     config : of the network; working : size of the working grid; tile : of the sliding window; source_voxels :
-    of the region on the source grid; passes : 1, or the number of mirrored versions; embed : whether embeddings
+    of the region on the source grid; mirrored : axes along which it is mirrored too; embed : whether embeddings
     are kept; maps : source-sized arrays of 2 bytes that were asked for.
     """
 
@@ -39,9 +39,14 @@ class Job:
     working: Index3
     tile: Index3
     source_voxels: int
-    passes: int = 1
+    mirrored: tuple[int, ...] = ()
     embed: bool = False
     maps: int = 0
+
+    @property
+    def passes(self) -> int:
+        """How often the network sees every voxel."""
+        return int(2 ** len(self.mirrored))
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,8 @@ def gaussian_weight(tile: Sequence[int]) -> torch.Tensor:
 def mirrored(run: Run, axes: Sequence[int]) -> Run:
     """`run` averaged over all combinations of mirroring along `axes`; the embedding is that of the image as it is."""
     combinations = [c for n in range(1, len(axes) + 1) for c in itertools.combinations(axes, n)]
+    if not combinations:
+        return run
 
     def run_all(image: torch.Tensor) -> Scores:
         scores = run(image)

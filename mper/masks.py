@@ -108,11 +108,15 @@ def drop_small_parts(mask: npt.NDArray[np.uint8], grid: WorkingGrid, classes: in
 
 
 @torch.inference_mode()
-def prototype_cosines(prototypes: Prototypes, embedding: torch.Tensor) -> torch.Tensor:
-    """Cosine of every working voxel to every prototype: (filters, k, j, i) -> (classes, per_class, k, j, i) float16."""
-    out = torch.empty(
-        (*prototypes.vectors.shape[:2], *embedding.shape[1:]), dtype=torch.float16, device=embedding.device
-    )
+def prototype_cosines(vectors: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    """Cosine of every working voxel to every prototype.
+
+    `vectors` (classes, per_class, filters), `embedding` (filters, k, j, i) -> (classes, per_class, k, j, i) float16.
+    """
+    classes, per_class, dim = vectors.shape
+    prototypes = Prototypes(classes, per_class, dim).to(embedding.device)
+    prototypes.vectors.copy_(vectors)
+    out = torch.empty((classes, per_class, *embedding.shape[1:]), dtype=torch.float16, device=embedding.device)
     step = max(1, _SLAB_VOXELS // (embedding.shape[2] * embedding.shape[3]))
     for a in range(0, embedding.shape[1], step):
         out[:, :, a : a + step] = prototypes.similarity(embedding[None, :, a : a + step])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,17 @@ class Region:
         """The crop as an index."""
         k, j, i = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return k, j, i
+
+    def spread(self, crop: npt.NDArray[np.generic], geometry: Geometry) -> npt.NDArray[Any]:
+        """Values of the crop (leading axes allowed) on the whole scan, 0 around them."""
+        array = np.zeros((*crop.shape[:-3], *geometry.shape), dtype=crop.dtype)
+        array[(..., *self.window)] = crop
+        return array
+
+    def box_mm(self, geometry: Geometry) -> Box:
+        """LPS mm that the crop, voxel edges included, reaches over."""
+        low, high = (end.tolist() for end in extent_of(geometry.crop(self.start, self.stop)))
+        return low[0], high[0], low[1], high[1], low[2], high[2]
 
     def covers(self, geometry: Geometry) -> bool:
         """Whether it is the whole scan."""

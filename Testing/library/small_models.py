@@ -1,0 +1,83 @@
+"""Small models for tests: real networks with random weights, and one whose answer is known voxel by voxel."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from mper.bundle import ModelBundle
+from mper.card import Card
+from mper.labels import make_label
+from mper.nets import NetConfig, Network
+
+
+def random_bundle(kind: str = "vnet", classes: int = 2, **card: Any) -> ModelBundle:
+    """A network of four filters with random weights, batch statistics and prototypes; every class occurs in noise."""
+    network = _random_network(kind, classes)
+    return ModelBundle(_card(network.config, **card), network.state_dict())
+
+
+@functools.cache
+def _random_network(kind: str, classes: int) -> Network:
+    torch.manual_seed(0)
+    network = Network(NetConfig(kind, classes, prototypes=3, filters=4, dropout=(0.0, 0.0)))
+    network.prototypes.vectors.normal_()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    _spread_logits(network)
+    return network
+
+
+@torch.no_grad()
+def _spread_logits(network: Network) -> None:
+    """Give the logits of an image of noise mean 0 and deviation 3: far from undecided, and no class always wins."""
+    backbone = network.backbone.eval()
+    noise = torch.randn(1, 1, *[48] * network.config.dimensions)
+    for _ in range(2):  # the deviation first, then the mean that is left
+        logits = backbone(noise)[0].transpose(0, 1).flatten(1)
+        scale = 3 / logits.std(1)
+        backbone.classifier.weight.mul_(scale.reshape(-1, *[1] * (backbone.classifier.weight.dim() - 1)))
+        backbone.classifier.bias.copy_((backbone.classifier.bias - logits.mean(1)) * scale)
+
+
+class ThresholdBundle(ModelBundle):
+    """A 3-D model that calls bright voxels class 1; each voxel is judged alone."""
+
+    def build(self) -> Network:
+        """The network, its backbone replaced by the threshold."""
+        network = super().build()
+        network.backbone = _Threshold()  # type: ignore[assignment]
+        return network
+
+
+def threshold_bundle(**card: Any) -> ThresholdBundle:
+    """A `ThresholdBundle` with three prototypes a class, evenly spread over a quarter circle."""
+    config = NetConfig("vnet", 2, prototypes=3, filters=2, dropout=(0.0, 0.0))
+    network = Network(config)
+    angle = torch.linspace(0, torch.pi / 2, 6).reshape(2, 3)
+    network.prototypes.vectors.copy_(torch.stack([angle.cos(), angle.sin()], dim=-1))
+    return ThresholdBundle(_card(config, **card), network.state_dict())
+
+
+class _Threshold(nn.Module):
+    """Logits of a normalised intensity above 1, and an embedding that turns with it."""
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x = image.float()
+        embedding = torch.cat([torch.cos(x / 2), torch.sin(x / 2)], dim=1)
+        return torch.cat([1 - x, x - 1], dim=1) * 3, embedding, embedding
+
+
+def _card(config: NetConfig, **card: Any) -> Card:
+    labels = tuple(make_label(n, f"structure {n}") for n in range(1, config.classes))
+    defaults: dict[str, Any] = {
+        "preprocessing": {"spacing_mm": (1.5, 1.0, 1.0)},
+        "window": (16, 32, 32) if config.kind == "vnet" else (1, 32, 32),
+    }
+    return Card("small", "1.0.0", "A small model", labels, asdict(config), **{**defaults, **card})

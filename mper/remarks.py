@@ -1,0 +1,70 @@
+"""What a person should know about a prediction beside its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mper.card import Card
+from mper.progress import Progress, Report
+from mper.roi import Region
+from mper.volume import Geometry, Volume
+
+
+class Notes:
+    """Collects notes, each once, and tells each at once."""
+
+    def __init__(self, report: Report):
+        self.lines: list[str] = []
+        self._report = report
+
+    def __call__(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+            self._report(Progress(line))
+
+    def extend(self, lines: Iterable[str]) -> None:
+        """Several."""
+        for line in lines:
+            self(line)
+
+
+def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[str]:
+    """Whether a region looks unlike what the model was trained on.
+
+    CT: its intensities against the model's window. MR: its median after normalising against
+    ``about["median_range"]``, lowest and highest of the training scans, where the card tells it.
+    """
+    lines = []
+    window = card.preprocessing.get("window")
+    if window is not None:
+        low, high = np.percentile(np.asarray(crop.array, dtype=np.float32), (1, 99)).tolist()
+        if high <= window[0] or low >= window[1] or high - low < 0.01 * (window[1] - window[0]):
+            lines.append(
+                f"the intensities ({low:g} to {high:g}) are unlike the model's window of {window[0]:g} to "
+                f"{window[1]:g}; is the scan in Hounsfield units?"
+            )
+    usual, median = card.about.get("median_range"), float(normalised.median())
+    if usual is not None and not usual[0] <= median <= usual[1]:
+        lines.append(
+            f"the intensities are spread unlike those of the training scans (median {median:.2f} after normalising, "
+            f"there {usual[0]:.2f} to {usual[1]:.2f}); look at the mask with care"
+        )
+    return lines
+
+
+def on_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int) -> list[str]:
+    """Whether the mask of a region ends where the region does; along the slices that is usual for 2-D models."""
+    lines = []
+    for axis in (1, 2) if dimensions == 2 else (0, 1, 2):
+        for end, at_scan in ((0, region.start[axis] == 0), (-1, region.stop[axis] == geometry.shape[axis])):
+            if classes.take(end, axis).any():
+                lines.append(
+                    "the mask touches the border of the scan; the structure may reach beyond it"
+                    if at_scan
+                    else "the mask touches the border of the region; a larger ROI may show more of it"
+                )
+    return lines
