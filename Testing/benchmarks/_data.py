@@ -47,7 +47,8 @@ def la_scan(case: str) -> Scan:
     home = data_home("LA")
     assert home is not None
     image = read_volume(home / case / "lgemri.nrrd")
-    return Scan(case, image, read_volume(home / case / "laendo.nrrd").array > 0)
+    label = read_volume(home / case / "laendo.nrrd")
+    return Scan(case, image, np.asarray(label.array, np.uint8) > 0)
 
 
 def made_scan(seed: int = 0, shape: tuple[int, int, int] = LA_SHAPE) -> Scan:

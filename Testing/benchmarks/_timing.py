@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def take_turns(
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that was run: its seconds, the peak of its memory in bytes (None where unknown), and its output."""
+    """A command that was run: its seconds, the peak of its memory in bytes (None where unknown), and its stdout."""
 
     seconds: float
     peak_bytes: int | None
@@ -93,34 +94,43 @@ def run_command(command: Sequence[str], threads: int | None = None) -> Finished:
         If the command fails; with the end of what it said.
     """
     environment = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
-    started = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True, encoding="utf-8"
-    ) as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, encoding="utf-8"
+        )
         assert process.stdout is not None
-        output = process.stdout.read()
-        if sys.platform == "win32":
-            code, peak = process.wait(), None
-        else:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = code = os.waitstatus_to_exitcode(status)
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    seconds = time.perf_counter() - started
-    if code != 0:
-        raise RuntimeError(f"{' '.join(command)} failed with exit code {code}: {output.strip()[-500:]}")
+        with process.stdout:
+            output = process.stdout.read()
+        code, peak = _wait(process)
+        seconds = time.perf_counter() - started
+        if code != 0:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed with exit code {code}: {errors.read().strip()[-500:]}")
     return Finished(seconds, peak, output)
 
 
-def add_options(parser: argparse.ArgumentParser, repeats: int) -> None:
+def _wait(process: subprocess.Popen[str]) -> tuple[int, int | None]:
+    """Exit code and peak memory of a process."""
+    if sys.platform == "win32":
+        return process.wait(), None
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that all benchmarks have."""
-    parser.add_argument(
-        "--repeats", type=int, default=repeats, metavar="N", help=f"rounds that count (default: {repeats})"
-    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+
+
+def add_repeats(parser: argparse.ArgumentParser) -> None:
+    """The options of the benchmarks that measure time."""
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds that count (default: 3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, and measures nothing"
+    )
 
 
 def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from _data import Scan, made_scan, scans
-from _timing import add_options, duration, keep, show, take_turns
+from _timing import add_options, add_repeats, duration, keep, show, take_turns
 from skimage.measure import label as connected_parts
 
 from mper.bundle import ModelBundle
@@ -197,7 +197,8 @@ def main() -> None:
     parser.add_argument(
         "--max-windows", type=int, metavar="M", help="extrapolate the published time from about M windows"
     )
-    add_options(parser, repeats=3)
+    add_repeats(parser)
+    add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from _data import made_scan, scans
 from _published import PublishedStep
-from _timing import add_options, duration, gigabytes, keep, nothing, run_command, show, take_turns
+from _timing import add_options, add_repeats, duration, gigabytes, keep, nothing, run_command, show, take_turns
 
 from mper.bundle import ModelBundle
 from mper.devices import autocast_dtype
@@ -196,7 +196,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="of --full-run: so many, and extrapolate")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too (twice the time)")
     parser.add_argument("--only", choices=("published", "mper"), help=argparse.SUPPRESS)  # for `peak_bytes`
-    add_options(parser, repeats=3)
+    add_repeats(parser)
+    add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.only:
