@@ -22,21 +22,11 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: {"__init__", "card", "labels", "locking", "progress", "remarks", "resources", "roi", "volume"},
+    0: {"__init__", "card", "labels", "locking", "progress", "resources", "roi", "volume"},
     1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "metrics", "records", "runs", "shards"},
     2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "fields", "inference", "locate", "masks"}
-    | {
-        "methods",
-        "nets",
-        "picture",
-        "planning",
-        "prediction",
-        "predictor",
-        "preprocess",
-        "refine",
-        "sampling",
-        "trainer",
-    },
+    | {"methods", "nets", "picture", "planning", "prediction", "predictor", "preprocess", "refine", "remarks"}
+    | {"sampling", "trainer"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
