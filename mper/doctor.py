@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -69,7 +70,18 @@ def examine(explain: Callable[[BaseException], str] = str, report: Report = sile
             findings += check()
         except Exception as error:  # the rest is still worth knowing
             findings.append(Finding(subject, explain(error), good=False))
-    return findings
+    return [replace(finding, text=_without_names(finding.text)) for finding in findings]
+
+
+def _without_names(text: str) -> str:
+    """A text without the folders in which this person keeps the program and its logs."""
+    from mper.resources import models_dir
+
+    with contextlib.suppress(OSError):
+        text = text.replace(str(models_dir()), "Models")
+    with contextlib.suppress(RuntimeError):  # no home folder
+        text = text.replace(str(Path.home()), "~")
+    return text
 
 
 def _program() -> Iterator[Finding]:
@@ -153,7 +165,7 @@ def _models(explain: Callable[[BaseException], str]) -> Iterator[Finding]:
             stored = read_bundle(path)
             stored.weights()  # compares the checksum
         except (OSError, ValueError) as error:
-            yield Finding("model", f"{path.name}: {explain(error).replace(str(path), path.name)}", good=False)
+            yield Finding("model", explain(error), good=False)
             continue
         labels = ", ".join(label.name for label in stored.card.labels)
         yield Finding(

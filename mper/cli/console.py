@@ -108,7 +108,10 @@ class Bar:
 
 def _figures(progress: Progress) -> str:
     words = [f"{duration(progress.eta_s)} left"] if progress.eta_s is not None else []
-    words += [f"{name} {value:.4g}" for name, value in progress.values.items()]
+    words += [
+        f"{name} {value:.0f}" if value == round(value) else f"{name} {value:.4g}"
+        for name, value in progress.values.items()
+    ]
     return ", ".join(words)
 
 

@@ -70,9 +70,7 @@ def _explain_os_error(error: OSError) -> str:
     if error.filename is None:
         text = str(error)
         known = _DISK.get(error.errno or 0)
-        return _one_line(
-            f"{text} ({known})" if known and known.split()[-1] not in text else text or type(error).__name__
-        )
+        return _one_line(f"{text} ({known})" if known and known not in text else text or type(error).__name__)
     return _one_line(f"{error.filename}: {reason}")
 
 

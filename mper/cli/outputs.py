@@ -153,7 +153,8 @@ def probability_files(path: Path, labels: Sequence[str]) -> list[Path]:
 
 
 def _check_ending(path: Path, endings: Sequence[str]) -> None:
-    if not path.name.lower().endswith(tuple(endings)):
+    name = path.name.lower()
+    if not name.endswith(tuple(endings)) or (name.endswith(".seg.nrrd") and ".seg.nrrd" not in endings):
         raise UsageError(f"cannot write {path}: its name must end in {', '.join(endings[:-1])} or {endings[-1]}")
 
 

@@ -19,7 +19,8 @@ from mper.progress import Cancelled, Progress, part_of
 
 if TYPE_CHECKING:
     from mper.card import StoredBundle
-    from mper.predictor import Prediction, Predictor
+    from mper.prediction import Prediction
+    from mper.predictor import Predictor
     from mper.volume import Volume
 
 _TEXT = """\
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
     """The jobs, and whether they are a cohort."""
-    from mper.io import find_scans
+    from mper.io import SCAN_SUFFIXES, find_scans
 
     if len(arguments.paths) < 2:
         raise UsageError(
@@ -104,6 +105,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
     extras = (arguments.prototypes, arguments.probabilities)
     scans = find_scans(inputs)
     if len(inputs) == 1 and scans == inputs:
+        if arguments.series and scans[0].name.lower().endswith(SCAN_SUFFIXES):
+            raise UsageError(f"--series goes with a DICOM folder; {scans[0]} is a single volume")
         job = outputs.single_job(scans[0], output, *extras)
         if job.mask.is_file() and not outputs.is_older_mask(job.mask):
             raise UsageError(

@@ -11,15 +11,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mper.cli.console import Bar, duration, say, tell
 from mper.cli.edge import OK, UsageError, explain
 from mper.cli.options import Commands, add_command, add_device, count, number, seconds
-from mper.progress import Cancelled, Progress, silent
+from mper.progress import Cancelled, Progress, Report, silent
 
 if TYPE_CHECKING:
     from mper.runs import RunFolder
@@ -91,12 +91,12 @@ def add(commands: Commands) -> None:
 class _Voice:
     """How a training is told: to a person, or as events to a program; under torchrun only the first process speaks."""
 
-    events: bool
+    events: TextIO | None
     first: bool
 
     def event(self, kind: str, **values: Any) -> None:
         if self.events and self.first:
-            print(json.dumps({"event": kind, **values}), file=sys.__stdout__, flush=True)
+            print(json.dumps({"event": kind, **values}), file=self.events, flush=True)
 
     def person(self, text: str) -> None:
         if self.first and not self.events:
@@ -113,7 +113,7 @@ class _Voice:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    voice = _Voice(arguments.events, os.environ.get("RANK", "0") == "0")
+    voice = _Voice(sys.stdout if arguments.events else None, os.environ.get("RANK", "0") == "0")
     if not arguments.events:
         return _train(arguments, voice)
     with contextlib.redirect_stdout(sys.stderr):
@@ -139,7 +139,7 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     voice.person(f"run folder: {folder}")
     begin = time.monotonic()
     with _stop_through(RunFolder(folder)), Bar(shown=voice.first and not arguments.events) as bar:
-        report = (voice.progress if arguments.events else bar) if voice.first else silent
+        report = (voice.progress if arguments.events else _in_short(bar, config.device)) if voice.first else silent
         try:
             model = train(folder, report)
         except (Cancelled, KeyboardInterrupt):
@@ -154,6 +154,19 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     voice.person(f"model: {published or model}")
     voice.person(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK
+
+
+def _in_short(bar: Report, device: str) -> Report:
+    """What a person wants to see of a beat: the loss and where it runs; the rest is in the curves."""
+    from mper.devices import describe_device, pick_device
+
+    place = describe_device(pick_device(device))
+
+    def tell_person(progress: Progress) -> None:
+        short = {name: progress.values[name] for name in ("loss", "step") if name in progress.values}
+        bar(replace(progress, message=f"{progress.message} on {place}" if short else progress.message, values=short))
+
+    return tell_person
 
 
 def _resumed(arguments: argparse.Namespace) -> Path:

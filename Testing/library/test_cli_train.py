@@ -1,0 +1,322 @@
+"""``mper train``, ``import`` and ``pack``: what is asked for reaches the library, and every end is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import random_bundle
+
+from mper import trainer
+from mper.cli import edge, main
+from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
+from mper.cli.options import seconds
+from mper.dataset import Dataset
+from mper.io import write_volume
+from mper.labels import make_label
+from mper.progress import Cancelled, Progress
+from mper.runs import RunFolder
+from mper.trainer import TrainConfig
+from mper.volume import Geometry, Volume
+
+
+def blob(shape: tuple[int, int, int] = (16, 32, 32), seed: int = 0) -> tuple[Volume, Volume]:
+    """A scan of a bright ball in noise, and its mask."""
+    geometry = Geometry.from_axes((0, 0, 0), (1.5, 1.5, 1.5), np.eye(3)[:, ::-1], shape)
+    index = np.moveaxis(np.indices(shape), 0, -1)
+    mask = (((index - np.array(shape) / 2) / (5, 9, 8)) ** 2).sum(axis=-1) < 1
+    noise = np.random.default_rng(seed).normal(100, 10, shape)
+    return Volume((noise + 150 * mask).astype(np.float32), geometry), Volume(mask.astype(np.uint8), geometry)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    made = Dataset.create(tmp_path / "data set", "synthetic", [make_label(1, "LA")])
+    for n in range(3):
+        scan, mask = blob(seed=n)
+        case = made.add_case(f"case{n}", scan, {"format": "test"})
+        if n < 2:
+            case.add_label(mask, author="test", how="imported")
+    made.add_to_split("train", ["case0", "case1", "case2"])
+    made.add_to_split("blank", ["case2"])
+    return made.path
+
+
+@pytest.fixture(autouse=True)
+def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("logs")
+    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
+    """Training that only remembers what was asked for, and finishes at once."""
+    configs: list[TrainConfig] = []
+
+    def train(run: Path, report: Any) -> Path:
+        configs.append(TrainConfig.read(run))
+        report(Progress("training", 0.5, 60.0, {"loss": 0.25, "step": 12345.0, "rate": 0.01}))
+        return random_bundle().save(run / "model")
+
+    monkeypatch.setattr(trainer, "train", train)
+    return configs
+
+
+def train(*words: object) -> int:
+    return main(["train", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("0.5h", 1800), (" 1H 30M".replace(" ", ""), 5400)],
+)
+def test_a_budget_is_read_as_people_write_it(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+def test_every_option_reaches_the_run(dataset: Path, asked: list[TrainConfig], tmp_path: Path) -> None:
+    model = random_bundle().save(tmp_path / "start")
+    words = [
+        "--method",
+        "bcp",
+        "--recipe",
+        "plus",
+        "--without",
+        "cutmix",
+        "--without",
+        "ema-result",
+        "--split",
+        "train",
+    ]
+    words += [
+        "--labeled",
+        "1",
+        "--from",
+        str(model),
+        "--budget",
+        "1h30m",
+        "--device",
+        "cpu",
+        "--seed",
+        "7",
+        "--name",
+        "mine",
+    ]
+    assert train(dataset, *words, "--out", tmp_path / "run") == OK
+    assert asked == [
+        TrainConfig(
+            dataset=str(dataset.resolve()),
+            method="bcp",
+            recipe="plus",
+            without=("cutmix", "ema_result"),
+            split="train",
+            labeled=1,
+            start_from=str(model.resolve()),
+            budget_s=5400.0,
+            device="cpu",
+            seed=7,
+            name="mine",
+        )
+    ]
+
+
+def test_the_defaults_are_mper_plus_in_a_run_folder_of_the_dataset(
+    dataset: Path, asked: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(dataset) == OK
+    assert asked == [TrainConfig(dataset=str(dataset.resolve()))]
+    (run,) = (dataset / "runs").iterdir()
+    said = capsys.readouterr().out
+    assert f"run folder: {run}" in said and str(run / "model") in said and "mper segment" in said
+
+
+def test_a_name_publishes_the_next_version_once(dataset: Path, asked: list[TrainConfig], tmp_path: Path) -> None:
+    for n in (1, 2):
+        assert train(dataset, "--name", "mine", "--out", tmp_path / f"run{n}") == OK
+        assert Dataset.open(dataset).model_versions("mine") == list(range(1, n + 1))
+    assert main(["models"]) == OK
+
+
+def test_events_are_one_object_a_line_and_nothing_else(
+    dataset: Path, asked: list[TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(dataset, "--events", "--out", tmp_path / "run", "--name", "mine") == OK
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["started", "progress", "finished"]
+    assert events[0]["run"] == str(tmp_path / "run") and events[0]["pid"] == os.getpid()
+    assert events[1] == {
+        "event": "progress",
+        "message": "training",
+        "fraction": 0.5,
+        "eta_s": 60.0,
+        "values": {"loss": 0.25, "step": 12345.0, "rate": 0.01},
+    }
+    assert events[2]["published"] == str(dataset / "models" / "mine" / "1")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "event"),
+    [
+        (Cancelled("enough"), CANCELLED, "cancelled"),
+        (KeyboardInterrupt(), CANCELLED, "cancelled"),
+        (ValueError("bad"), FAILED, "failed"),
+    ],
+    ids=["cancelled", "Ctrl-C", "failed"],
+)
+def test_every_end_is_an_event_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    event: str,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(run: Path, report: Any) -> Path:
+        raise error
+
+    monkeypatch.setattr(trainer, "train", stop)
+    assert train(dataset, "--events", "--out", tmp_path / "run") == code
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["event"] == event
+    assert said.err.count("\n") == 1
+    if code == CANCELLED:
+        assert f"mper train --resume {tmp_path / 'run'}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["nowhere"], FAILED, "nowhere does not exist"),
+        ([], USAGE, "which dataset"),
+        (["DATA", "--split", "test"], FAILED, "no split 'test'; its splits: train, blank"),
+        (["DATA", "--split", "blank"], FAILED, "has a label"),
+        (["DATA", "--from", "nothing"], FAILED, "no model 'nothing'"),
+        (["DATA", "--without", "magic"], FAILED, "cutmix"),
+        (["DATA", "--resume", "run"], USAGE, "does not take a dataset"),
+        (["--resume", "run", "--seed", "3"], USAGE, "does not take --seed"),
+        (["--resume", "run"], FAILED, "run is not a training run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_trained_is_one_line_and_makes_no_run(
+    words: list[str],
+    code: int,
+    told: str,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(*[str(dataset) if word == "DATA" else word for word in words]) == code
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("mper: error: ") and said.err.count("\n") == 1 and told in said.err
+    assert not (dataset / "runs").exists() and not (tmp_path / "run").exists()
+
+
+def test_the_locked_holdout_is_never_trained_on(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Dataset.open(dataset).lock_holdout("train")
+    assert train(dataset, "--split", "train") == FAILED
+    assert "locked hold-out" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_never_taken_twice(dataset: Path, asked: list[TrainConfig], tmp_path: Path) -> None:
+    assert train(dataset, "--out", tmp_path / "run") == OK
+    assert train(dataset, "--out", tmp_path / "run", "--seed", "5") == FAILED
+    assert TrainConfig.read(tmp_path / "run").seed == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_run_and_resume_finishes_it(dataset: Path, tmp_path: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("Ctrl-C cannot be sent to one process alone on Windows")
+    import signal
+
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "mper", "train"]
+    new = [*words, str(dataset), "--method", "supervised", "--steps", "40", "--out", str(run), "--events"]
+    with subprocess.Popen(new, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            if json.loads(line).get("values", {}).get("step"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.stdout.read(), process.stderr.read()
+    assert process.returncode == CANCELLED, errors
+    assert json.loads(rest.splitlines()[-1])["event"] == "cancelled" and "--resume" in errors
+    assert RunFolder(run).status()["state"] == "cancelled" and not (run / "model").exists()
+
+    done = subprocess.run([*words, "--resume", str(run)], capture_output=True, text=True, encoding="utf-8", timeout=600)
+    assert done.returncode == OK, done.stderr
+    assert (run / "model" / "card.json").is_file() and RunFolder(run).status()["step"] == 40
+
+
+@pytest.mark.slow
+def test_torchrun_needs_no_more_words_and_only_the_first_process_speaks(dataset: Path) -> None:
+    words = [
+        "train",
+        str(dataset),
+        "--method",
+        "supervised",
+        "--steps",
+        "3",
+        "--name",
+        "two",
+        "--device",
+        "cpu",
+        "--events",
+    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mper"]
+    done = subprocess.run([*launch, *words], capture_output=True, text=True, encoding="utf-8", timeout=600)
+    assert done.returncode == OK, done.stderr
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert events.count("started") == 1 and events.count("finished") == 1
+    assert len(list((dataset / "runs").iterdir())) == 1
+    assert Dataset.open(dataset).model_versions("two") == [1]
+
+
+# ---- import and pack
+
+
+def test_scans_are_imported_and_what_fails_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    for name in ("a", "b"):
+        (source / name).mkdir(parents=True)
+        scan, mask = blob()
+        write_volume(source / name / "lgemri.nrrd", scan)
+        write_volume(source / name / "laendo.nrrd", mask)
+    words = ["import", str(source), str(tmp_path / "data"), "--split", "val"]
+    assert main(words) == OK
+    assert Dataset.open(tmp_path / "data").splits == {"val": ("a", "b")}
+    assert "2 cases added" in capsys.readouterr().out
+
+    broken = source / "b" / "lgemri.nrrd"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    assert main([*words[:2], str(tmp_path / "other"), "--labels", "Atrium"]) == FAILED
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "mper: error: 1 cases were not imported: b" and "Traceback" not in said.err
+    assert [label.name for label in Dataset.open(tmp_path / "other").labels] == ["Atrium"]
+
+
+def test_an_import_of_nothing_makes_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["import", str(tmp_path / "empty"), str(tmp_path / "data")]) == FAILED
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_a_packed_dataset_trains_and_keeps_no_models(
+    dataset: Path, asked: list[TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", str(dataset), str(tmp_path / "packed"), "--split", "train"]) == OK
+    assert "1 shards" in capsys.readouterr().out
+    assert train(tmp_path / "packed", "--out", tmp_path / "run", "--name", "mine") == OK
+    assert asked[0].dataset == str((tmp_path / "packed").resolve())
+    assert "keeps no models" in capsys.readouterr().err
+    assert main(["pack", str(dataset), str(tmp_path / "packed")]) == FAILED
