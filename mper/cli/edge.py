@@ -35,9 +35,17 @@ class UsageError(Exception):
     """What was asked for makes no sense; the message says what would."""
 
 
+class Explained(Exception):
+    """An error that somebody has put into one line already, with the exit code that goes with it."""
+
+    def __init__(self, line: str, code: int):
+        super().__init__(line)
+        self.code = code
+
+
 def explain(error: BaseException) -> str:
     """One line for a person, whatever happened; a fault of the program is logged and the line says where."""
-    if isinstance(error, UsageError):
+    if isinstance(error, (UsageError, Explained)):
         return _one_line(str(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return "not enough memory; close other programs, or segment a smaller region (--roi)"
@@ -61,6 +69,8 @@ def exit_code(error: BaseException) -> int:
     """The exit code that goes with an error."""
     if isinstance(error, (Cancelled, KeyboardInterrupt)):
         return CANCELLED
+    if isinstance(error, Explained):
+        return error.code
     return USAGE if isinstance(error, UsageError) else FAILED
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mper.cli.console import Bar, duration, say, tell
-from mper.cli.edge import OK, UsageError, explain
+from mper.cli.edge import OK, Explained, UsageError, exit_code, explain
 from mper.cli.options import Commands, add_command, add_device, count, number, seconds
 from mper.progress import Cancelled, Progress, Report, silent
 
@@ -123,16 +123,19 @@ def run(arguments: argparse.Namespace) -> int:
             voice.event("cancelled", message=str(stop))
             raise
         except Exception as error:
-            voice.event("failed", message=explain(error))
-            raise
+            line = explain(error)
+            voice.event("failed", message=line)
+            raise Explained(line, exit_code(error)) from error
 
 
 def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
+    import lightning_fabric
+
     from mper.runs import RunFolder
     from mper.trainer import TrainConfig, train
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its precision and processes
+    logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)  # it tells of precision and processes
     config = TrainConfig.read(folder)
     finished = (RunFolder(folder).model / "card.json").exists()
     voice.event("started", run=str(folder), pid=os.getpid())
