@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,3 +207,36 @@ def test_a_reader_that_has_had_enough_is_no_fault_of_the_program() -> None:
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (FAILED, b"")
+
+
+def test_models_are_listed_with_what_people_need_to_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from small_models import random_bundle
+
+    quality = {"mean": {"dice": 0.91234}, "per_case": {"a": 0.93, "b": 0.8761}}
+    about = {"quality": quality, "licence": "Code Apache-2.0; weights for research " + "and teaching " * 20}
+    random_bundle(about=about).save(tmp_path / "small")
+    random_bundle().save(tmp_path / "unknown")
+    monkeypatch.setattr("mper.resources.models_dir", lambda: tmp_path)
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert "small 1.0.0: A small model" in said and "structure 1" in said and "Apache-2.0" in said
+    assert "0.912 on held-back cases, worst 0.876 of 2" in said
+    assert "not measured" in said
+
+    assert main(["models", "--json"]) == 0
+    small, unknown = json.loads(capsys.readouterr().out)["models"]
+    assert small["name"] == "small" and small["about"]["quality"] == quality and len(small["sha256"]) == 64
+    assert unknown["about"] == {}
+
+
+def test_a_damaged_bundled_model_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "la").mkdir()
+    (tmp_path / "la" / "card.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr("mper.resources.models_dir", lambda: tmp_path)
+    assert main(["models"]) == FAILED
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "damaged" in said.err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 
-from mper.cli.console import say, say_json, say_table
+from mper.cli.console import say, say_json
 from mper.cli.edge import OK
 from mper.cli.options import Commands, add_command
 
@@ -47,33 +49,28 @@ def run(arguments: argparse.Namespace) -> int:
     if not bundles:
         say("No models came with this copy of mper.")
         return OK
-    rows = [
-        (
-            bundle.card.name,
-            bundle.card.version,
-            ", ".join(label.name for label in bundle.card.labels),
-            _quality(bundle.card.about.get("quality")),
-            str(bundle.card.about.get("licence", "")),
-            bundle.card.title,
-        )
-        for bundle in bundles
-    ]
-    say_table(("name", "version", "labels", "Dice", "licence", "what it is for"), rows)
+    for bundle in bundles:
+        card = bundle.card
+        say(f"{card.name} {card.version}: {card.title}")
+        _say_line("segments", ", ".join(label.name for label in card.labels))
+        _say_line("Dice", _quality(card.about.get("quality")))
+        _say_line("licence", str(card.about.get("licence", "not told")))
     say()
-    say("Dice: mean and worst case of held-back scans, 1 is perfect. Not a medical device: check every result.")
+    say("Dice is 1 where a mask is perfect. These are no medical devices: a person has to check every mask.")
     return OK
 
 
+def _say_line(what: str, text: str) -> None:
+    indent = " " * 14
+    width = max(60, shutil.get_terminal_size().columns)
+    say(textwrap.fill(text, width, initial_indent=f"    {what}".ljust(14), subsequent_indent=indent))
+
+
 def _quality(quality: object) -> str:
-    """Mean and worst Dice of a card, as far as it tells them."""
-    if not isinstance(quality, dict):
+    """Mean and worst Dice of a card: ``mean`` is as `mper.evaluate` gives it, ``per_case`` the Dice of each."""
+    if not isinstance(quality, dict) or not isinstance(quality.get("mean"), dict):
         return "not measured"
-    mean, cases = quality.get("mean"), quality.get("cases")
-    dice = mean.get("dice") if isinstance(mean, dict) else mean
-    if not isinstance(dice, (int, float)):
-        return "not measured"
-    words = f"{dice:.3f}"
-    if isinstance(cases, list):
-        each = [case["dice"] for case in cases if isinstance(case, dict) and isinstance(case.get("dice"), (int, float))]
-        words += f", worst {min(each):.3f} of {len(each)}" if each else ""
+    words = f"{quality['mean']['dice']:.3f} on held-back cases"
+    if each := quality.get("per_case"):
+        words += f", worst {min(each.values()):.3f} of {len(each)}"
     return words
