@@ -241,7 +241,7 @@ def test_ctrl_c_keeps_the_run_and_resume_finishes_it(dataset: Path, tmp_path: Pa
 
     run = tmp_path / "run"
     words = [sys.executable, "-m", "mper", "train"]
-    new = [*words, str(dataset), "--method", "supervised", "--steps", "40", "--out", str(run), "--events"]
+    new = [*words, str(dataset), "--method", "supervised", "--steps", "12", "--out", str(run), "--events"]
     with subprocess.Popen(new, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stdout:
@@ -255,7 +255,7 @@ def test_ctrl_c_keeps_the_run_and_resume_finishes_it(dataset: Path, tmp_path: Pa
 
     done = subprocess.run([*words, "--resume", str(run)], capture_output=True, text=True, encoding="utf-8", timeout=600)
     assert done.returncode == OK, done.stderr
-    assert (run / "model" / "card.json").is_file() and RunFolder(run).status()["step"] == 40
+    assert (run / "model" / "card.json").is_file() and RunFolder(run).status()["step"] == 12
 
 
 @pytest.mark.slow
