@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -450,13 +451,18 @@ def test_a_full_disk_leaves_no_partial_file(
     assert files_below(tmp_path / "out") == set()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root and Windows write into any folder")
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    scan: Path, tmp_path: Path, segment: Run, capsys: pytest.CaptureFixture[str]
+    scan: Path, tmp_path: Path, segment: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert segment(scan, tmp_path / "locked" / "mask.nrrd") == FAILED
-    assert_one_line(capsys, "cannot write into the output folder")
+    def refuse(*_: object, **__: object) -> None:  # as root and on Windows, no mode of a folder would
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(Predictor, "predict", None)
+    (tmp_path / "locked").mkdir()
+    for output in ("locked/mask.nrrd", "locked"):
+        assert segment(scan, tmp_path / output) == FAILED
+        assert_one_line(capsys, f"cannot write into the output folder {tmp_path / 'locked'}")
 
 
 def test_too_little_memory_is_one_clear_line(
