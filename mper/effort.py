@@ -17,8 +17,8 @@ from mper.nets import NetConfig
 from mper.volume import Index3
 
 WHOLE, TILES = "whole", "tiles"
-_LIVE_MAPS = 5  # feature maps of full resolution that a network holds at its peak, workspace included
-_SOURCE_BYTES = 22  # per voxel of the region: float32 of the scan, of two classes and two temporaries, and the masks
+_LIVE_MAPS = 4  # feature maps of full resolution that a network holds at its peak
+_SOURCE_BYTES = 28  # per voxel of the region while the mask is drawn: copies of probabilities in float32, and masks
 _SHARE = 0.8  # of the free memory that may be planned with
 # A CPU's memory is shared with all else that runs there (Slicer, say): a whole volume that needs more goes in tiles.
 CPU_LIMIT = 2_200_000_000
@@ -78,16 +78,19 @@ def ways(device: torch.device) -> list[Way]:
 
 def bytes_needed(job: Job, way: Way, dtype: torch.dtype) -> int:
     """Memory at the peak on the way's device, beside what is taken already."""
-    filters, classes, size = job.config.filters, job.config.classes, 4 if dtype == torch.float32 else 2
+    config, size = job.config, 4 if dtype == torch.float32 else 2
     voxels = math.prod(job.working)
     if way.method == TILES:
-        seen = math.prod(job.tile)
-    elif job.config.dimensions == 2:
-        seen = min(voxels, max(SLICE_BATCH_VOXELS, math.prod(job.working[1:])))
+        seen, embedding = math.prod(job.tile), 4 * config.filters
+    elif config.dimensions == 2:
+        seen, embedding = min(voxels, max(SLICE_BATCH_VOXELS, math.prod(job.working[1:]))), size * config.filters
     else:
-        seen = math.prod(round_up(n, job.config.divisor) for n in job.working)
-    kept = voxels * 4 * (classes + (filters if job.embed else 0)) * (2 if way.method == TILES else 1)
-    return seen * filters * size * _LIVE_MAPS + kept + job.source_voxels * (_SOURCE_BYTES + 2 * job.maps)
+        seen, embedding = math.prod(round_up(n, config.divisor) for n in job.working), size * config.filters
+    scores = voxels * (8 * config.classes + job.embed * (embedding + 2 * config.classes * config.prototypes))
+    forward = seen * config.filters * size * _LIVE_MAPS + 4 * voxels
+    drawing = job.source_voxels * (_SOURCE_BYTES + 2 * job.maps)
+    # In tiles the scores of all tiles stay while the network runs; at once they are what it ends with.
+    return max(forward + (scores if way.method == TILES else 0), scores + drawing)
 
 
 def voxels_seen(job: Job, method: str) -> int:

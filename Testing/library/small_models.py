@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -46,32 +46,39 @@ def _spread_logits(network: Network) -> None:
         backbone.classifier.bias.copy_((backbone.classifier.bias - logits.mean(1)) * scale)
 
 
+@dataclass(frozen=True, eq=False)
 class ThresholdBundle(ModelBundle):
-    """A 3-D model that calls bright voxels class 1; each voxel is judged alone."""
+    """A 3-D model that calls voxels class 1 whose normalised intensity is above `level`; each is judged alone."""
+
+    level: float = 1.0
 
     def build(self) -> Network:
         """The network, its backbone replaced by the threshold."""
         network = super().build()
-        network.backbone = _Threshold()  # type: ignore[assignment]
+        network.backbone = _Threshold(self.level)  # type: ignore[assignment]
         return network
 
 
-def threshold_bundle(**card: Any) -> ThresholdBundle:
+def threshold_bundle(level: float = 1.0, **card: Any) -> ThresholdBundle:
     """A `ThresholdBundle` with three prototypes a class, evenly spread over a quarter circle."""
     config = NetConfig("vnet", 2, prototypes=3, filters=2, dropout=(0.0, 0.0))
     network = Network(config)
     angle = torch.linspace(0, torch.pi / 2, 6).reshape(2, 3)
     network.prototypes.vectors.copy_(torch.stack([angle.cos(), angle.sin()], dim=-1))
-    return ThresholdBundle(_card(config, **card), network.state_dict())
+    return ThresholdBundle(_card(config, **card), network.state_dict(), level=level)
 
 
 class _Threshold(nn.Module):
-    """Logits of a normalised intensity above 1, and an embedding that turns with it."""
+    """Logits of an intensity above a level, and an embedding that turns with it."""
+
+    def __init__(self, level: float):
+        super().__init__()
+        self.level = level
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = image.float()
         embedding = torch.cat([torch.cos(x / 2), torch.sin(x / 2)], dim=1)
-        return torch.cat([1 - x, x - 1], dim=1) * 3, embedding, embedding
+        return torch.cat([self.level - x, x - self.level], dim=1) * 3, embedding, embedding
 
 
 def _card(config: NetConfig, **card: Any) -> Card:
