@@ -35,8 +35,8 @@ class Notes:
 def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[str]:
     """Whether a region looks unlike what the model was trained on.
 
-    CT: its intensities against the model's window. MR: its median after normalising against
-    ``about["median_range"]``, lowest and highest of the training scans, where the card tells it.
+    CT: its intensities against the model's window. Else: percentiles after normalising against those of the training
+    scans, where the card has them: ``about["intensity"]``, percent -> lowest and highest.
     """
     lines = []
     window = card.preprocessing.get("window")
@@ -47,12 +47,16 @@ def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[s
                 f"the intensities ({low:g} to {high:g}) are unlike the model's window of {window[0]:g} to "
                 f"{window[1]:g}; is the scan in Hounsfield units?"
             )
-    usual, median = card.about.get("median_range"), float(normalised.median())
-    if usual is not None and not usual[0] <= median <= usual[1]:
-        lines.append(
-            f"the intensities are spread unlike those of the training scans (median {median:.2f} after normalising, "
-            f"there {usual[0]:.2f} to {usual[1]:.2f}); look at the mask with care"
-        )
+    usual = card.about.get("intensity", {})
+    found = np.percentile(normalised.cpu().numpy(), [float(percent) for percent in usual])
+    for percent, value, (low, high) in zip(usual, found, usual.values(), strict=True):
+        room = max(0.1, (high - low) / 2)  # the training scans are a sample
+        if not low - room <= value <= high + room:
+            lines.append(
+                "the intensities are spread unlike those of the training scans "
+                f"(after normalising, {percent} % lie below {value:.2f}, there below {low:.2f} to {high:.2f}); look at the mask with care"
+            )
+            break
     return lines
 
 

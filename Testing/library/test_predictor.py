@@ -282,9 +282,9 @@ def test_a_mask_that_touches_the_border_is_told(blob_volume: BlobVolume) -> None
 
 def test_intensities_unlike_the_training_scans_are_told(blob_volume: BlobVolume) -> None:
     scan = blob_volume[0]
-    usual = Predictor(random_bundle(about={"median_range": (-1, 1)}), "cpu").predict(scan)
-    odd = Predictor(random_bundle(about={"median_range": (3, 4)}), "cpu").predict(scan)
-    assert any("unlike those of the training scans" in note for note in odd.notes)
+    usual = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [0, 4]}}), "cpu").predict(scan)
+    odd = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [8, 9]}}), "cpu").predict(scan)
+    assert any("95 % lie below" in note and "there below 8.00 to 9.00" in note for note in odd.notes)
     assert not any("unlike" in note for note in usual.notes)
     window = {"spacing_mm": (1.5, 1, 1), "normalisation": "window", "window": (-1000, 1000)}
     ct = Predictor(random_bundle(preprocessing=window), "cpu")
