@@ -133,11 +133,13 @@ class Predictor:
                 found = self._attempt(way, job, image, grid, region, want, report)
                 break
             except (RuntimeError, MemoryError) as error:
-                if next_way is None or not is_out_of_memory(error):
+                lacking = isinstance(error, NotImplementedError)  # MPS knows fewer operations than others
+                if next_way is None or not (lacking or is_out_of_memory(error)):
                     raise
             # Here the error, and with it what the failed attempt held, is gone.
             release_memory(way.device)
-            notes(f"memory ran out with {effort.describe_way(way)}; went on with {effort.describe_way(next_way)}")
+            why = f"{way.device.type} lacks an operation of this network" if lacking else "memory ran out"
+            notes(f"{why} with {effort.describe_way(way)}; went on with {effort.describe_way(next_way)}")
         notes.extend(on_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
         if "prototypes" in want and found.nearest is None:
             notes("the model has no prototypes, so there is no prototype map")
@@ -256,6 +258,8 @@ class Predictor:
         run = mirrored(once, job.mirrored)
         scores = run(image) if way.method == WHOLE else tiled(run, image, job.tile, job.config.classes, between)
         report(Progress("drawing the mask", _DRAWN))
+        if way.device.type == "mps":  # no float64, and no 3-D interpolation before torch 2.8
+            scores = Scores(*(None if s is None else s.cpu() for s in scores))  # type: ignore[arg-type]
         probabilities = scores.logits.softmax(0)
         decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
         found = _Found(grid, decision)

@@ -54,7 +54,8 @@ def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[s
         if not low - room <= value <= high + room:
             lines.append(
                 "the intensities are spread unlike those of the training scans "
-                f"(after normalising, {percent} % lie below {value:.2f}, there below {low:.2f} to {high:.2f}); look at the mask with care"
+                f"(after normalising, {percent} % lie below {value:.2f}, there below {low:.2f} to {high:.2f}); "
+                "look at the mask with care"
             )
             break
     return lines

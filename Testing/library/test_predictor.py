@@ -227,6 +227,24 @@ def test_running_out_of_memory_leads_to_tiles_and_is_told(
     assert "memory ran out with the whole volume at once on cpu; went on with the volume in tiles on cpu" in found.notes
 
 
+def test_an_operation_that_a_device_lacks_leads_to_the_next_way_and_is_told(
+    blob_volume: BlobVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, bundle = blob_volume[0], random_bundle()
+    whole = WorkingGrid.plan(scan.geometry, bundle.preprocessing, 3).size
+    forward = Runner.__call__
+
+    def unable(self: Runner, image: torch.Tensor, embed: bool = False) -> Any:
+        if image.shape == whole:
+            raise NotImplementedError("aten::some_operator is not implemented for MPS")
+        return forward(self, image, embed)
+
+    monkeypatch.setattr(Runner, "__call__", unable)
+    found = Predictor(bundle, "cpu").predict(scan)
+    assert found.method == "tiles"
+    assert any(note.startswith("cpu lacks an operation of this network with the whole volume") for note in found.notes)
+
+
 def test_other_failures_are_not_taken_for_want_of_memory(
     blob_volume: BlobVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
