@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mper.card import CARD
 from mper.case import Case, Revision, geometry_to_dict
 from mper.labels import Label, check_labels, label_from_dict
 from mper.locking import locked
@@ -309,7 +310,9 @@ class Dataset:
         return new_run_folder(self.path, run_id)
 
     def publish_model(self, name: str, bundle: Path, *, make_current: bool = False) -> Path:
-        """Copy a bundle's folder to the next version of a model; the first version becomes the current one.
+        """Copy a bundle's folder to the next version of a model, and write name and version into the copy's card.
+
+        The first version becomes the current one.
 
         Raises
         ------
@@ -324,8 +327,10 @@ class Dataset:
         try:
             shutil.copytree(bundle, unfinished)
             version = max(_versions(folder), default=0) + 1
+            _name_card(unfinished, name, version)
             while not rename_folder(unfinished, folder / str(version)):
                 version += 1
+                _name_card(unfinished, name, version)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         if make_current or version == 1:
@@ -424,3 +429,8 @@ def _versions(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def _name_card(bundle: Path, name: str, version: int) -> None:
+    if (bundle / CARD).is_file():
+        write_json(bundle / CARD, {**read_json(bundle / CARD), "name": name, "version": str(version)})

@@ -400,8 +400,12 @@ def test_every_run_gets_a_folder_of_its_own(dataset: Dataset) -> None:
 
 def bundle(folder: Path, text: str) -> Path:
     (folder / text).mkdir(parents=True)
-    (folder / text / "card.json").write_text(text, encoding="utf-8")
+    (folder / text / "card.json").write_text(json.dumps({"name": "model", "title": text}), encoding="utf-8")
     return folder / text
+
+
+def card(model: Path) -> dict[str, str]:
+    return dict(json.loads((model / "card.json").read_text(encoding="utf-8")))
 
 
 def test_models_get_versions_and_one_is_current(dataset: Dataset, tmp_path: Path) -> None:
@@ -410,14 +414,14 @@ def test_models_get_versions_and_one_is_current(dataset: Dataset, tmp_path: Path
     assert dataset.model_versions("my la") == [1, 2]
     assert dataset.models == ("my la",)
     assert dataset.model("my la") == dataset.model("my la", 1) == first
-    assert (second / "card.json").read_text(encoding="utf-8") == "two"
+    assert card(second) == {"name": "my la", "title": "two", "version": "2"}
     dataset.use_model("my la", 2)
     assert dataset.model("my la") == second
     dataset.use_model("my la", 1)
     assert dataset.model("my la") == first
     assert dataset.model("my la") != dataset.publish_model("my la", bundle(tmp_path, "three"))
     assert dataset.publish_model("my la", bundle(tmp_path, "four"), make_current=True) == dataset.model("my la")
-    assert files(first) == {"card.json": b"one"}
+    assert card(first) == {"name": "my la", "title": "one", "version": "1"}
 
 
 def test_an_unknown_model_version_or_bundle_is_refused(dataset: Dataset, tmp_path: Path) -> None:

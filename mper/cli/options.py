@@ -82,6 +82,35 @@ def number(text: str) -> int:
     return int(text)
 
 
+def window(text: str) -> tuple[float, float]:
+    """``LOW,HIGH`` intensities."""
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers; write a window as --window=-150,350") from None
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; the first intensity must be below the second")
+    return low, high
+
+
+def axes(text: str) -> tuple[int, ...]:
+    """Letters of array axes, as in ``ji``, to their numbers."""
+    if not text or set(text) - set("kji") or len(set(text)) != len(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no axes; write letters of k (slices), j (rows), i (columns), as ji"
+        )
+    return tuple(sorted("kji".index(letter) for letter in text))
+
+
+def size(text: str) -> tuple[int, int, int]:
+    """``K,J,I`` voxels."""
+    words = text.split(",")
+    if len(words) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers; write a size as 64,96,128 (k, j, i)")
+    k, j, i = (count(word) for word in words)
+    return k, j, i
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     found = tuple(word.strip() for word in text.split(","))

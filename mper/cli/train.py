@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mper.cli.console import Bar, duration, say, tell
 from mper.cli.edge import OK, Explained, UsageError, exit_code, explain
-from mper.cli.options import Commands, add_command, add_device, count, number, seconds
+from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.progress import Cancelled, Progress, Report, silent
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _EXAMPLES = """\
 """
 _METHODS = ("mper", "bcp", "supervised")
 _RECIPES = ("plus", "paper")
+_NETWORKS = ("vnet", "unet")
 _STORE_KEY = "mper/run"
 
 
@@ -74,12 +75,27 @@ def add(commands: Commands) -> None:
         "--from", dest="start_from", metavar="NAME|PATH", help="start from a model: fine-tune it to your own labels"
     )
     what.add_argument("--name", help="also publish the result as the next version of DATASET/models/NAME")
+    scans = command.add_argument_group("about the structure and the scans (the dataset tells most of it)")
+    scans.add_argument(
+        "--pieces", choices=("one", "many"), help="whether each structure is in one piece (default) or in several"
+    )
+    scans.add_argument(
+        "--window",
+        type=window,
+        metavar="LOW,HIGH",
+        help="CT: intensities in HU (default: around the labelled structures)",
+    )
+    scans.add_argument("--mirror", type=axes, metavar="AXES", help="also learn from scans mirrored along k, j or i: ji")
+    scans.add_argument("--network", choices=_NETWORKS, help="vnet: volumes; unet: slices (default: by slice thickness)")
+    scans.add_argument("--patch", type=size, metavar="K,J,I", help="size of training patches in working voxels")
+    scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")
     how = command.add_argument_group("how long and where")
     length = how.add_mutually_exclusive_group()
     length.add_argument("--budget", type=seconds, metavar="TIME", help="train this long: 90s, 20m, 1h30m")
     length.add_argument("--steps", type=count, metavar="N", help="train this many steps (default: as in the paper)")
     add_device(how, default=None)
     how.add_argument("--seed", type=number, metavar="N", help="the same seed gives the same result (default: 0)")
+    how.add_argument("--compile", action="store_true", default=None, help="compile the network first (torch.compile)")
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
         "--events", action="store_true", help="print one JSON object a line and nothing else on stdout"
@@ -173,7 +189,10 @@ def _in_short(bar: Report, device: str) -> Report:
 
 
 def _resumed(arguments: argparse.Namespace) -> Path:
-    options = ("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out")
+    options = (
+        *("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out"),
+        *("pieces", "window", "mirror", "network", "patch", "batch", "compile"),
+    )
     others = {"a dataset": arguments.dataset, "--from": arguments.start_from}
     others |= {f"--{name}": getattr(arguments, name) for name in options}
     if given := [name for name, value in others.items() if value is not None]:
@@ -240,6 +259,13 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         device=device,
         seed=arguments.seed or 0,
         name=arguments.name,
+        batch=arguments.batch,
+        network=arguments.network,
+        patch=arguments.patch,
+        window=arguments.window,
+        flip_axes=arguments.mirror or (),
+        keep_largest=arguments.pieces != "many",
+        compile=bool(arguments.compile),
     )
 
 

@@ -1,0 +1,67 @@
+"""Turn a finished run into a bundled model: int8 weights, the card's words, and the quality measured as shipped.
+
+    python Testing/benchmarks/ship_model.py RUN NAME DATASET --split dev [--version 1.0.0]
+
+Writes Resources/Models/NAME, which must not be there yet. The quality in the card is that of the
+stored, quantised weights on the cases of the split, one figure a case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mper.bundle import ModelBundle
+from mper.evaluate import evaluate
+from mper.predictor import Predictor
+from mper.shards import open_dataset
+
+MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
+
+WORDS = Path(__file__).with_name("model_words.json")
+
+
+def main() -> None:
+    every: dict[str, dict[str, Any]] = json.loads(WORDS.read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name", choices=sorted(every))
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--version", default="1.0.0")
+    parser.add_argument("--storage", default="int8")
+    options = parser.parse_args()
+
+    trained = ModelBundle.load(options.run / "model")
+    words = every[options.name]
+    card = replace(trained.card, name=options.name, version=options.version, title=words.pop("title"))
+    card = replace(card, about={**words, **{k: v for k, v in trained.card.about.items() if k != "quality"}})
+    with tempfile.TemporaryDirectory() as scratch:
+        stored = replace(trained, card=card).save(Path(scratch) / options.name, options.storage)
+        dataset = open_dataset(options.dataset)
+        cases = dataset.split(options.split)
+        measured = evaluate(Predictor(ModelBundle.load(stored)), cases, dataset.labels)
+        before = evaluate(Predictor(trained), cases, dataset.labels)
+        quality = {
+            "cases": f"{len(measured['cases'])} of split {options.split!r} of {options.dataset.name}; not trained on, used for choices",
+            "mean": measured["mean"],
+            "labels": measured["labels"],
+            "per_case": {case["id"]: round(case["dice"], 4) for case in measured["cases"]},
+        }
+        shutil.rmtree(stored)
+        ModelBundle(replace(card, about={**card.about, "quality": quality}), trained.state).save(
+            MODELS / options.name, options.storage
+        )
+    for name, dice in quality["per_case"].items():
+        print(f"{name}  {dice:.4f}")
+    shipped, trained_as = measured["mean"]["dice"], before["mean"]["dice"]
+    print(f"mean Dice {shipped:.4f} as shipped ({options.storage}), {trained_as:.4f} as trained")
+
+
+if __name__ == "__main__":
+    main()
