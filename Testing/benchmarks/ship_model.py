@@ -48,7 +48,7 @@ def main() -> None:
         measured = evaluate(Predictor(ModelBundle.load(stored)), cases, dataset.labels)
         before = evaluate(Predictor(trained), cases, dataset.labels)
         quality = {
-            "cases": f"{len(cases)} of {options.dataset.name}, split {options.split!r}; not trained on, used for choices",
+            "cases": f"{len(cases)} cases of split {options.split!r}: not trained on, used for choices",
             "mean": measured["mean"],
             "labels": measured["labels"],
             "per_case": {case["id"]: round(case["dice"], 4) for case in measured["cases"]},
