@@ -40,7 +40,7 @@ from mper.sampling import PatchSampler, TrainingCase
 from mper.trainer import _make_optimiser
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
-_QUICK_PATCH = (32, 48, 48)
+_QUICK_PATCH = (48, 48, 48)
 
 
 def paper_step(network: Network, sampler: PatchSampler, device: torch.device) -> tuple[Callable[[], None], MPER]:
