@@ -1,16 +1,14 @@
 """Model bundles with their weights: saving, strict loading, building the network.
 
 Weights are safetensors; nothing is unpickled. Storage may be float32, float16, or int8 with one
-float scale for each output channel of a convolution (biases, batch norm and prototypes stay
-float32); loading always gives float32.
+float scale for each slice of a convolution's kernel along its first axis (biases, batch norm and
+prototypes stay float32); loading always gives float32.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from mper.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
 from mper.nets import NetConfig, Network
 from mper.preprocess import Preprocessing
+from mper.records import beside, rename_folder
 
 _SCALE = ".scale"
 
@@ -47,8 +46,15 @@ class ModelBundle:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        try:
+            network, _ = self.network, self.preprocessing
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"the card of model {self.card.name!r} does not describe a network and its preprocessing ({error}); "
+                "the model is damaged or of another version"
+            ) from error
         with torch.device("meta"):
-            expected = Network(self.network).state_dict()
+            expected = Network(network).state_dict()
         wrong = [
             name
             for name in sorted(set(expected) | set(self.state))
@@ -56,8 +62,8 @@ class ModelBundle:
         ]
         if wrong:
             raise ValueError(
-                f"the weights do not fit the network of model {self.card.name!r}: {len(wrong)} tensors differ, first {wrong[0]!r}; "
-                "the model is damaged or of another version"
+                f"the weights do not fit the network of model {self.card.name!r}: {len(wrong)} tensors differ, "
+                f"first {wrong[0]!r}; the model is damaged or of another version"
             )
 
     @property
@@ -95,7 +101,13 @@ class ModelBundle:
             raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
 
     def save(self, path: Path, storage: str = "float16") -> Path:
-        """Write the bundle as a folder, beside and then renamed; an existing `path` is refused."""
+        """Write the bundle as a folder, beside and then renamed.
+
+        Raises
+        ------
+        FileExistsError
+            If `path` is there: a model is never overwritten.
+        """
         from safetensors.torch import save
 
         if storage not in STORAGES:
@@ -105,14 +117,15 @@ class ModelBundle:
         data = save(_pack(self.state, storage))
         weights = {"file": WEIGHTS, "sha256": hashlib.sha256(data).hexdigest(), "storage": storage}
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        unfinished = beside(path)
+        unfinished.mkdir()
         try:
-            (beside / WEIGHTS).write_bytes(data)
-            (beside / CARD).write_text(self.card.to_json(weights), encoding="utf-8")
-            os.replace(beside, path)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+            (unfinished / WEIGHTS).write_bytes(data)
+            (unfinished / CARD).write_text(self.card.to_json(weights), encoding="utf-8")
+            if not rename_folder(unfinished, path):
+                raise FileExistsError(f"{path} was made by another program meanwhile; choose another place")
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
         return path
 
 

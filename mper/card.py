@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mper.labels import Code, Label, check_labels
+from mper.labels import Label, check_labels, label_from_dict
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -69,7 +70,10 @@ class Card:
 
     def to_json(self, weights: Mapping[str, str]) -> str:
         """The text of card.json; `weights` tells file, sha256 and storage."""
-        return json.dumps({"format": FORMAT, **asdict(self), "weights": dict(weights)}, indent=1, ensure_ascii=False) + "\n"
+        return (
+            json.dumps({"format": FORMAT, **asdict(self), "weights": dict(weights)}, indent=1, ensure_ascii=False)
+            + "\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -114,28 +118,30 @@ def read_bundle(path: Path) -> StoredBundle:
         raise FileNotFoundError(f"no model at {path}; `mper models` lists the models that come with mper")
     try:
         stored = json.loads(_member(path, CARD).decode("utf-8"))
-        if stored.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} is a model of format {stored.get('format')!r}, this mper reads format {FORMAT}; "
-                "update mper, or train the model again"
-            )
-        stored.pop("format")
+        found = stored.pop("format", None)
+    except (AttributeError, TypeError, ValueError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise _damaged(path, error) from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{path} is a model of format {found!r}, this mper reads format {FORMAT}; "
+            "update mper, or train the model again"
+        )
+    try:
         weights = stored.pop("weights")
-        stored["labels"] = tuple(_label(entry) for entry in stored["labels"])
+        stored["labels"] = tuple(label_from_dict(entry) for entry in stored["labels"])
         stored["window"] = tuple(stored["window"])
         stored["mirror_axes"] = tuple(stored["mirror_axes"])
         card = Card(**stored)
         bundle = StoredBundle(path, card, str(weights["file"]), str(weights["sha256"]), str(weights["storage"]))
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: the model's {CARD} is damaged ({type(error).__name__}: {error}); get the model again") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(path, error) from error
     if bundle.storage not in STORAGES or Path(bundle.weights_file).name != bundle.weights_file:
         raise ValueError(f"{path}: the model's {CARD} is damaged (weights entry); get the model again")
     return bundle
 
 
-def _label(entry: dict[str, Any]) -> Label:
-    codes = {key: Code(**entry[key]) if entry[key] else None for key in ("category", "type")}
-    return Label(entry["value"], entry["name"], codes["category"], codes["type"], tuple(entry["colour"]))
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: the model's {CARD} is damaged ({type(error).__name__}: {error}); get the model again")
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -144,8 +150,11 @@ def _member(path: Path, name: str) -> bytes:
         if path.is_dir():
             return (path / name).read_bytes()
         with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except (FileNotFoundError, KeyError, zipfile.BadZipFile) as error:
+            # Whoever zips a bundle may well zip its folder.
+            inside = next((n for n in archive.namelist() if n in (name, f"{n.split('/')[0]}/{name}")), name)
+            return archive.read(inside)
+    except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise ValueError(
-            f"{path} is not a model: it should be a folder or zip that holds {CARD} and {WEIGHTS}, and {name} is missing or unreadable"
+            f"{path} is not a model: it should be a folder or zip that holds {CARD} and {WEIGHTS}, "
+            f"and {name} is missing or unreadable"
         ) from error

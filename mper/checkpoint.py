@@ -15,7 +15,9 @@ _FILE = "state.safetensors"
 _MODULE, _OPTIMISER = "module.", "optimiser."
 
 
-def save_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: Mapping[str, Any]
+) -> None:
     """Write weights, buffers, the optimiser's tensors and a JSON description."""
     from safetensors.torch import save_file
 
@@ -25,10 +27,12 @@ def save_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
             if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMISER}{index}.{key}"] = value
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{_FILE}.{os.getpid()}"
+    beside = folder / f".{_FILE}.part"  # always the same: what a killed process left is written over
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(tensors, beside, metadata={"about": json.dumps(dict(about))})
-    os.replace(beside, folder / _FILE)
+    with beside.open("r+b") as stream:
+        os.fsync(stream.fileno())  # or a machine that is switched off now keeps the name without the bytes
+    beside.replace(folder / _FILE)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -57,10 +61,14 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
     except RuntimeError as error:
         raise ValueError(f"the checkpoint {path} belongs to another network: {str(error).splitlines()[0]}") from error
     state = optimiser.state_dict()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(_OPTIMISER):
             index, key = name[len(_OPTIMISER) :].split(".", 1)
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # fused optimisers walk through memory: it must lie as the parameter's does
+                value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
             entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
     return about

@@ -13,7 +13,7 @@ _SIZE = (960, 260)  # of one panel
 _MARGIN = (70, 34, 20, 30)  # left, top, right, bottom
 _PANELS = (
     ("losses", ("loss", "labelled", "pseudo", "prototype", "contrast")),
-    ("agreement of the two classifiers; share of voxels that carry a label", ("agreement", "known")),
+    ("agreement of the two classifiers; share of voxels that the losses count", ("agreement", "known")),
     ("spread of the prototypes", ("spread",)),
     ("learning rate", ("rate",)),
 )
@@ -22,15 +22,29 @@ _COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255,
 
 def write_curves(run: Path) -> None:
     """Write curves.csv and curves.png of a run folder from its events."""
-    rows = [{k: v for k, v in event.items() if k not in ("time", "event")} for event in read_events(run) if event["event"] == "step"]
+    rows = _rows(read_events(run))
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (run / "curves.csv").open("w", newline="", encoding="utf-8") as stream:
+    table, picture = run / ".curves.csv.part", run / ".curves.png.part"
+    with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
-    _draw(rows, run / "curves.png")
+    _draw(rows, picture)
+    table.replace(run / "curves.csv")
+    picture.replace(run / "curves.png")
+
+
+def _rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The figures by rising step; what a killed run had told beyond its last checkpoint gives way to the second try."""
+    rows: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "step":
+            while rows and rows[-1]["step"] >= event["step"]:
+                rows.pop()
+            rows.append({name: value for name, value in event.items() if name not in ("time", "event")})
+    return rows
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -60,9 +74,11 @@ def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for n, name in enumerate(names):
             colour = _COLOURS[n % len(_COLOURS)]
             line = [
-                (x1 + row["step"] / max(last, 1) * (x2 - x1), y2 - (row[name] - low) / (high - low) * (y2 - y1)) for row in rows if name in row
+                (x1 + row["step"] / max(last, 1) * (x2 - x1), y2 - (row[name] - low) / (high - low) * (y2 - y1))
+                for row in rows
+                if name in row
             ]
             if len(line) > 1:
                 draw.line(line, fill=colour, width=2)
             draw.text((x1 + 8 + 110 * n, y1 + 6), name, fill=colour, font=font)
-    picture.save(path)
+    picture.save(path, format="png")

@@ -54,6 +54,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def full_precision(device: torch.device) -> torch.autocast:
+    """A with block without autocast: for sums over many voxels, which half precision gets wrong."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def _cpu_has_bfloat16() -> bool:
     # Private names, so each may be absent from another torch: then the CPU is taken to lack it, which is only slower.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -1,4 +1,10 @@
-"""What a data set asks for: network, working grid, normalisation and patch size."""
+"""What a data set asks for: network, working grid, normalisation and patch size.
+
+`paper` differs from the published preparation in this: 2-D slices are scaled so that their longer
+side has 256 pixels and not stretched to a square, with linear instead of nearest interpolation, and
+intensities are normalised after clipping to percentiles (published: z-score of the whole scan before
+cropping in 3-D, minimum and maximum of the scan in 2-D).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,13 @@ import numpy as np
 
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
+from mper.nets import NetConfig
 from mper.preprocess import Preprocessing, WorkingGrid
 from mper.volume import Index3, Spacing, Volume
 
 _FINEST_MM = 1.0  # `plus` works no finer: four times cheaper than 0.625 mm, and cardiac MR is not acquired finer
 _PATCH_VOXELS = {3: 600_000, 2: 224 * 224}
+_SMALLEST = (16, 32, 32)  # patch: batch norm needs more than one voxel at the bottom of the network
 _IN_PLANE_PIXELS = 224
 _THICK = 3.0  # slices this many times thicker than the pixels are wide are segmented one by one
 _FEW_SLICES = 24  # below which a scan of unknown spacing is taken for a stack of thick slices
@@ -30,7 +38,11 @@ class Plan:
 
 
 def plan(
-    images: Sequence[Volume], masks: Sequence[np.ndarray | None], recipe: str, window: tuple[float, float] | None = None
+    images: Sequence[Volume],
+    masks: Sequence[np.ndarray | None],
+    recipe: str,
+    window: tuple[float, float] | None = None,
+    network: str | None = None,
 ) -> Plan:
     """Choose from the training scans alone, the same way every time.
 
@@ -38,15 +50,19 @@ def plan(
     ----------
     images : sequence of Volume
     masks : sequence of (k, j, i) uint8 array or None
-        Their labels, for the intensity window of CT.
+        Their labels, for the intensity window of CT: that of the labelled structures, and half of its
+        width more on both sides.
     recipe : {"plus", "paper"}
         `paper` takes the published patch and the scans' own resolution.
     window : (float, float) or None
         A window in HU that the user knows better.
+    network : {"vnet", "unet"} or None
+        The network that the user wants; None chooses: slices one by one where they are more than three
+        times as thick as the pixels are wide, or where there are few of them and the spacing is unknown.
     """
     known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
     spacing = _median(known) if len(known) == len(images) else None
-    dimensions = _dimensions(images, spacing)
+    dimensions = _dimensions(images, spacing) if network is None else NetConfig(network, 2).dimensions
     normalisation = _normalisation(images, masks, window)
     pixels = None
     working = spacing
@@ -85,7 +101,9 @@ def _normalisation(
     if np.median([float(v.array.min()) for v in images]) > _AIR_HU:
         return "zscore", None
     inside = [
-        v.array[(m != BACKGROUND) & (m != UNLABELLED)].astype(np.float64) for v, m in zip(images, masks, strict=True) if m is not None
+        v.array[(m != BACKGROUND) & (m != UNLABELLED)].astype(np.float64)
+        for v, m in zip(images, masks, strict=True)
+        if m is not None
     ]
     values = np.concatenate(inside) if inside else np.empty(0)
     if values.size == 0:
@@ -101,7 +119,7 @@ def _patch(sizes: Sequence[Index3], dimensions: int) -> Index3:
     axes = [0, 1, 2] if dimensions == 3 else [1, 2]
     patch = [1, 1, 1]
     for axis in axes:
-        patch[axis] = max(16, int(np.ceil(median[axis] / 16)) * 16)
+        patch[axis] = max(_SMALLEST[axis], int(np.ceil(median[axis] / 16)) * 16)
     while np.prod(patch) > _PATCH_VOXELS[dimensions]:
         longest = max(axes, key=lambda axis: (patch[axis] / max(median[axis], 1), patch[axis]))
         patch[longest] -= 16

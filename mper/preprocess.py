@@ -89,7 +89,8 @@ class WorkingGrid:
         ValueError
             If the scan's spacing is unknown and the preprocessing neither assumes one nor does without.
         """
-        axes, flips = (0, 1, 2), ()
+        axes: Index3 = (0, 1, 2)
+        flips: tuple[int, ...] = ()
         if geometry.spacing_known and dimensions == 3:
             axes, flips = _canonical_axes(geometry)
         source_steps = geometry.spacing_mm or preprocessing.assumed_spacing_mm
@@ -104,7 +105,8 @@ class WorkingGrid:
         else:
             if source_steps is None:
                 raise ValueError(
-                    "the scan's voxel spacing is unknown and the model needs it; use a format that stores spacing (NRRD, NIfTI, DICOM)"
+                    "the scan's voxel spacing is unknown and the model needs it; "
+                    "use a format that stores spacing (NRRD, NIfTI, DICOM)"
                 )
             wanted = list(np.asarray(shape) * steps / np.asarray(preprocessing.spacing_mm))
             if dimensions == 2:
@@ -119,7 +121,7 @@ class WorkingGrid:
         Where the grid gets coarser by more than half, voxels are averaged first.
         """
         oriented = np.ascontiguousarray(array.transpose(self.axes))
-        if oriented.dtype.kind in "ui" and oriented.dtype.itemsize > 1 or oriented.dtype.byteorder == ">":
+        if oriented.dtype not in (np.uint8, np.float32):  # not every device has or takes the others
             oriented = oriented.astype(np.float32)
         tensor = torch.from_numpy(oriented).to(device).float()
         if self.flips:
@@ -143,17 +145,21 @@ class WorkingGrid:
 
     def back(self, channels: torch.Tensor) -> torch.Tensor:
         """Working channels (C, *size) -> the source grid (C, k, j, i), by linear interpolation."""
-        oriented_shape = [self.source_shape[a] for a in self.axes]
-        return self._unorient(_resize(channels, tuple(oriented_shape)))
+        return self._unorient(_resize(channels, self._oriented_shape))
 
     def back_nearest(self, labels: torch.Tensor) -> torch.Tensor:
         """Working labels (*size) -> the source grid, by nearest neighbour."""
-        oriented_shape = tuple(self.source_shape[a] for a in self.axes)
         index = [
             ((torch.arange(m, device=labels.device) + 0.5) * (n / m)).long().clamp(max=n - 1)
-            for m, n in zip(oriented_shape, self.size, strict=True)
+            for m, n in zip(self._oriented_shape, self.size, strict=True)
         ]
         return self._unorient(labels[index[0]][:, index[1]][:, :, index[2]][None])[0]
+
+    @property
+    def _oriented_shape(self) -> Index3:
+        """Of the source, its axes in working order."""
+        k, j, i = (self.source_shape[a] for a in self.axes)
+        return k, j, i
 
     def _unorient(self, channels: torch.Tensor) -> torch.Tensor:
         if self.flips:
@@ -197,9 +203,10 @@ def _resize(channels: torch.Tensor, size: Index3) -> torch.Tensor:
     """(C, *S) -> (C, *size) over the same field of view."""
     if tuple(channels.shape[1:]) == tuple(size):
         return channels
-    factors = [max(1, int(n / m + 0.5)) if n > 1.5 * m else 1 for n, m in zip(channels.shape[1:], size, strict=True)]
+    k, j, i = (
+        max(m, n // int(n / m + 0.5)) if n > 1.5 * m else n for n, m in zip(channels.shape[1:], size, strict=True)
+    )
     batch = channels[None]
-    if max(factors) > 1:
-        coarse = [max(m, n // f) for n, m, f in zip(channels.shape[1:], size, factors, strict=True)]
-        batch = F.adaptive_avg_pool3d(batch, coarse)
+    if (k, j, i) != tuple(channels.shape[1:]):
+        batch = F.adaptive_avg_pool3d(batch, (k, j, i))
     return F.interpolate(batch, size=tuple(size), mode="trilinear", align_corners=False)[0]

@@ -1,16 +1,18 @@
 """A training run's folder: how a run tells where it stands, and the only way to steer it.
 
-    config.json     what was asked for (`mper.trainer.TrainConfig`)
-    status.json     state, process, start time, progress; renewed every 5 s while the run lives
-    events.jsonl    one JSON object a line: state changes and figures
-    control.json    {"command": "run" | "pause" | "cancel"}, read at every step
-    checkpoint/     the newest state, to resume from
-    model/          the finished bundle
-    curves.csv, curves.png
+config.json     what was asked for (`mper.trainer.TrainConfig`)
+status.json     state, process, start time, progress; renewed every 5 s while the run lives
+events.jsonl    one JSON object a line: state changes and figures
+control.json    {"command": "run" | "pause" | "cancel"}, read at every step
+checkpoint/     the newest state, to resume from
+model/          the finished bundle
+curves.csv, curves.png
+.lock           held by the process that works on the run; the system lets it go when that process ends
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -19,9 +21,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mper.records import write_json
+
 HEARTBEAT_S = 5.0
 COMMANDS = ("run", "pause", "cancel")
-_FINISHED = ("finished", "cancelled", "failed")
+_FINISHED = ("finished", "cancelled", "failed", "interrupted")
 
 
 class RunFolder:
@@ -105,6 +109,7 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         self._write()
+        self._mend_events()
         self._thread.start()
         return self
 
@@ -112,8 +117,8 @@ class RunLog:
         self._stop.set()
         self._thread.join()
         if kind is not None and self._status["state"] not in _FINISHED:
-            stopped = issubclass(kind, KeyboardInterrupt)
-            self.set(state="interrupted" if stopped else "failed", message=f"{kind.__name__}: {error}".strip().splitlines()[0])
+            state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+            self.set(state=state, message=f"{kind.__name__}: {error}".splitlines()[0])
         else:
             self._write()
 
@@ -132,9 +137,17 @@ class RunLog:
         with (self.folder.path / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
+    def _mend_events(self) -> None:
+        """End the line in whose middle an earlier process was killed."""
+        path = self.folder.path / "events.jsonl"
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            with path.open("ab") as stream:
+                stream.write(b"\n")
+
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            self._write()
+            with contextlib.suppress(OSError):  # a full disk is told by whoever has something to say
+                self._write()
 
     def _write(self) -> None:
         with self._lock:
@@ -154,17 +167,3 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return events
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write beside, then rename; retried, because Windows refuses while a reader has the file open."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for attempt in range(20):
-        try:
-            os.replace(beside, path)
-            return
-        except PermissionError:
-            if attempt == 19:
-                raise
-            time.sleep(0.05)

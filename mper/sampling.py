@@ -10,8 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mper.augment import quarter_turn_and_flip, random_affine, random_flip
-from mper.labels import UNLABELLED
+from mper.augment import published_turn, random_affine, random_flip
+from mper.labels import BACKGROUND, UNLABELLED
+
+_ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` hold a voxel of a structure, however small it is
+_ANCHORS = 5000  # voxels remembered of a scan to place patches by
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class PatchSampler:
     patch : (int, int, int)
         Patch size along (k, j, i) in working voxels; k is 1 for 2-D networks.
     affine : bool
-        Rotation and scale (the default of the `plus` recipe), else the published quarter turns and flips.
+        Rotation and scale, and every third labelled patch at a labelled structure (the `plus` recipe); else
+        the published quarter turns and flips, anywhere.
     flip_axes : sequence of int
         Array axes that are flipped at random with `affine`.
     """
@@ -69,6 +73,10 @@ class PatchSampler:
         self.patch = tuple(int(n) for n in patch)
         self.affine, self.flip_axes = affine, tuple(flip_axes)
         self.dimensions = 2 if self.patch[0] == 1 else 3
+        self._anchors = {case.id: _Anchors.of(case.label) for case in self.labelled if case.label is not None}
+        device = self.labelled[0].image.device
+        steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
+        self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's middle
 
     def batch(self, labelled: int, unlabelled: int, rng: np.random.Generator) -> Batch:
         """A batch of so many labelled and unlabelled patches; without unlabelled scans, labelled ones stand in."""
@@ -88,24 +96,20 @@ class PatchSampler:
         self, case: TrainingCase, rng: np.random.Generator, with_label: bool, turn: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shape = np.array(case.image.shape)
-        patch = np.array(self.patch)
-        slack = np.maximum(shape - patch, 0) / 2
-        centre = (shape - 1) / 2 + rng.uniform(-1, 1, 3) * slack
-        if self.dimensions == 2:
-            centre[0] = self._choose_slice(case, rng, with_label)
+        centre = self._centre(case, rng, with_label)
         matrix = np.eye(3)
-        if turn:
-            matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes) if self.affine else quarter_turn_and_flip(rng)
+        if turn and self.affine:
+            matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
+        elif turn:
+            matrix = published_turn(rng, self.dimensions)
         # Normalised coordinates of grid_sample (x last axis first, -1..1 over voxel centres).
-        steps = [torch.arange(n, device=case.image.device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
         half = np.maximum((shape - 1) / 2, 0.5)
-        transform = torch.as_tensor(matrix / half[:, None], dtype=torch.float32).to(case.image.device, non_blocking=True)
-        offset = torch.as_tensor(centre / half - (shape - 1) / 2 / half, dtype=torch.float32).to(case.image.device, non_blocking=True)
-        grid = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1) @ transform.T + offset
-        grid = grid.flip(-1)[None]
+        transform = np.vstack([(matrix / half[:, None]).T, centre / half - (shape - 1) / 2 / half])[:, ::-1].copy()
+        there = torch.as_tensor(transform, dtype=torch.float32).to(case.image.device, non_blocking=True)
+        grid = (self._steps @ there[:3] + there[3])[None]
         image = F.grid_sample(case.image[None, None].float(), grid, align_corners=True, padding_mode="border")[0]
         if with_label and case.label is not None:
-            # 255 outside the scan: a shift by one makes grid_sample's zero padding mean unlabelled.
+            # 255 outside the scan: with 255 taken off, grid_sample's zero padding means unlabelled.
             shifted = (case.label.float() - UNLABELLED)[None, None]
             label = F.grid_sample(shifted, grid, mode="nearest", align_corners=True, padding_mode="zeros")[0, 0]
             label = (label + UNLABELLED).round().long()
@@ -115,14 +119,49 @@ class PatchSampler:
             return image[:, 0], label[0]
         return image, label
 
-    @staticmethod
-    def _choose_slice(case: TrainingCase, rng: np.random.Generator, with_label: bool) -> int:
-        """A slice at random; of a scan labelled in some slices only, one of those."""
-        if with_label and case.label is not None:
-            known = (case.label != UNLABELLED).flatten(1).any(1).nonzero()[:, 0]  # host data of the case, no device work
-            if len(known):
-                return int(known[int(rng.integers(len(known)))])
-        return int(rng.integers(case.image.shape[0]))
+    def _centre(self, case: TrainingCase, rng: np.random.Generator, with_label: bool) -> np.ndarray:
+        """Middle of a patch, in voxels: anywhere in the scan, or such that the patch holds a voxel that matters."""
+        shape, patch = np.array(case.image.shape), np.array(self.patch)
+        slack = np.maximum(shape - patch, 0) / 2
+        low, high = (shape - 1) / 2 - slack, (shape - 1) / 2 + slack
+        share = rng.random(3)
+        anchor = self._anchors[case.id].choose(rng, self.affine) if with_label else None
+        if anchor is not None:
+            low, high = np.maximum(low, anchor - (patch - 1) / 2), np.minimum(high, anchor + (patch - 1) / 2)
+        centre = np.asarray(low + share * (high - low))
+        if self.dimensions == 2:  # the middle of one slice
+            centre[0] = np.floor(share[0] * shape[0]) if anchor is None else anchor[0]
+        return centre
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """Voxels of one label, kept on the host, that patches are placed by.
+
+    known : (n, 3) labelled ones, None where the whole scan is labelled; structures : (n, 3) those of structures.
+    """
+
+    known: np.ndarray | None
+    structures: np.ndarray
+
+    @classmethod
+    def of(cls, label: torch.Tensor) -> _Anchors:
+        array = label.cpu().numpy()
+        labelled = array != UNLABELLED
+        return cls(None if labelled.all() else _some_of(labelled), _some_of(labelled & (array != BACKGROUND)))
+
+    def choose(self, rng: np.random.Generator, prefer_structures: bool) -> np.ndarray | None:
+        voxels = self.known
+        if prefer_structures and rng.random() < _ON_A_STRUCTURE and len(self.structures):
+            voxels = self.structures
+        return voxels[int(rng.integers(len(voxels)))] if voxels is not None and len(voxels) else None
+
+
+def _some_of(mask: np.ndarray) -> np.ndarray:
+    """Indices (n, 3) of voxels where the mask is true, evenly strewn over all of them."""
+    where = np.flatnonzero(mask)
+    where = np.random.default_rng(0).permutation(where)[:_ANCHORS]
+    return np.stack(np.unravel_index(where, mask.shape), axis=1)
 
 
 def _choose(cases: Sequence[TrainingCase], count: int, rng: np.random.Generator) -> list[TrainingCase]:

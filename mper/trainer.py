@@ -10,14 +10,15 @@ Everything a run tells goes into its folder (`mper.runs`), which is also the onl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,17 +30,24 @@ from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
 from mper.devices import autocast_dtype, describe_device, pick_device
 from mper.labels import UNLABELLED, Label
-from mper.methods import Method, Recipe, make_method
+from mper.locking import locked
+from mper.methods import NAMES, Losses, Method, Recipe, make_method
 from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
 from mper.planning import Plan, plan
 from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Cancelled, Progress, Report, silent
-from mper.runs import RunFolder, RunLog, write_json
+from mper.records import write_json
+from mper.runs import COMMANDS, RunFolder, RunLog
 from mper.sampling import PatchSampler, TrainingCase
+from mper.volume import Volume
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from mper.case import Case
+    from mper.dataset import Dataset
+    from mper.shards import PackedCase, PackedDataset
 
 _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
@@ -74,7 +82,7 @@ class TrainConfig:
     batch : int or None
         Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
     network, patch, window :
-        Override what `mper.planning.plan` chooses.
+        Override what `mper.planning.plan` chooses; the patch in working voxels along (k, j, i).
     flip_axes : tuple of int
         Array axes that `plus` mirrors at random.
     keep_largest : bool
@@ -110,7 +118,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above zero, got {value}")
-        Recipe.named(self.recipe, self.without)
+        if self.method not in NAMES:
+            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
+        Recipe.named(self.recipe, self.without, self.method)
 
     @classmethod
     def read(cls, run: Path) -> TrainConfig:
@@ -120,7 +130,8 @@ class TrainConfig:
         unknown = sorted(set(stored) - names)
         if unknown:
             raise ValueError(f"{run / 'config.json'} holds {unknown[0]!r}, which this version of mper does not know")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**values)
 
 
 def start_run(config: TrainConfig, run: Path) -> RunFolder:
@@ -133,7 +144,9 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
     """
     run.mkdir(parents=True, exist_ok=True)
     if (run / "config.json").exists():
-        raise FileExistsError(f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder")
+        raise FileExistsError(
+            f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder"
+        )
     write_json(run / "config.json", asdict(config))
     folder = RunFolder(run)
     folder.steer("run")
@@ -169,12 +182,25 @@ def train(run: Path, report: Report = silent) -> Path:
     fabric = _make_fabric(config)
     if not fabric.is_global_zero:
         return _Training(config, folder, fabric, None, silent).work()
-    if folder.is_alive() and folder.status().get("pid") != os.getpid():
-        raise ValueError(f"{run} is being worked on by process {folder.status()['pid']}; pause or cancel it first")
-    if folder.command() == "cancel":
-        folder.steer("run")
-    with RunLog(folder) as log:
-        return _Training(config, folder, fabric, log, report).work()
+    with _alone(folder):
+        if folder.status():  # what stopped the run before must not stop it again; a new run obeys from the start
+            folder.steer("run")
+        with RunLog(folder) as log:
+            return _Training(config, folder, fabric, log, report).work()
+
+
+@contextlib.contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Work on a run that nobody else works on."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.path / ".lock", timeout_s=0))
+        except TimeoutError as error:
+            raise ValueError(
+                f"{folder.path} is being worked on by process {folder.status().get('pid', 'unknown')}; "
+                "cancel it first, or wait for it"
+            ) from error
+        yield
 
 
 class _Training:
@@ -182,21 +208,24 @@ class _Training:
 
     def __init__(self, config: TrainConfig, folder: RunFolder, fabric: Fabric, log: RunLog | None, report: Report):
         self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
-        self.recipe = Recipe.named(config.recipe, config.without)
+        self.recipe = Recipe.named(config.recipe, config.without, config.method)
         self.step = 0
         self.elapsed_s = 0.0
+        self.losses: Losses | None = None  # of the last step
+        # A group for words between hosts: nobody waits for a device to hear the clock or a command.
+        self.words = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
 
     def work(self) -> Path:
         self._say("reading the scans", 0.0, {})
         labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
         self.labels, self.plan, self.sampler = labels, chosen, sampler
         torch.manual_seed(self.config.seed)
-        network = _make_network(self.config, chosen, len(labels) + 1, start)
+        network = _make_network(self.config, chosen, labels, start)
         published = PUBLISHED[network.config.dimensions]
         own = 12 if network.config.dimensions == 2 else 2
         batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
         self.method: Method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
-        self.method.to(device=self.fabric.device, memory_format=network.memory_format())
+        self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
         self.optimiser = _make_optimiser(self.method, self.recipe, self.fabric.device)
         self.first_rate = self.optimiser.param_groups[0]["lr"]
         if has_checkpoint(self.folder.checkpoint):
@@ -206,7 +235,12 @@ class _Training:
         wrapped, optimiser = self.fabric.setup(self.method, self.optimiser)
         self.total = self.config.steps or (None if self.config.budget_s else _DEFAULT_STEPS[network.config.dimensions])
         if self.log:
-            self.log.set(state="running", device=describe_device(self.fabric.device), method=self.config.method, recipe=self.config.recipe)
+            self.log.set(
+                state="running",
+                device=describe_device(self.fabric.device),
+                method=self.config.method,
+                recipe=self.config.recipe,
+            )
         self._loop(wrapped, optimiser)
         return self._finish()
 
@@ -228,14 +262,15 @@ class _Training:
                 continue
 
             rng = self._random(_CASE_STREAM)
-            self.method.prepare(t, self.sampler, rng)
+            with self.fabric.autocast():
+                self.method.prepare(t, self.sampler, rng)
             batch = self.sampler.batch(*self.method.wants(t), rng)
             warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
             for group in optimiser.param_groups:
                 group["lr"] = self.first_rate * self.method.rate(t) * warm
-            losses = wrapped(batch, t)
+            self.losses = wrapped(batch, t)
             optimiser.zero_grad()
-            self.fabric.backward(losses.total)
+            self.fabric.backward(self.losses.total)
             if self.recipe.adamw:
                 self.fabric.clip_gradients(self.method.student, optimiser, max_norm=12.0, error_if_nonfinite=False)
             optimiser.step()
@@ -243,9 +278,9 @@ class _Training:
             self.step += 1
 
             now = time.monotonic()
-            if now - reported >= _REPORT_S or self.step == 1:
+            if now - reported >= _REPORT_S or self.step in (1, self.total):
                 reported = now
-                self._tell(t, losses.total, losses.parts, optimiser.param_groups[0]["lr"])
+                self._tell(t, optimiser.param_groups[0]["lr"])
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self._save()
@@ -261,51 +296,74 @@ class _Training:
         """All ranks take the first one's clock and command."""
         if self.fabric.world_size == 1:
             return t, command
-        commands = ("run", "pause", "cancel")
-        word = torch.tensor([t, commands.index(command)], dtype=torch.float64, device=self.fabric.device)
-        torch.distributed.broadcast(word, src=0)
+        word = torch.tensor([t, COMMANDS.index(command)], dtype=torch.float64)
+        torch.distributed.broadcast(word, src=0, group=self.words)
         t, number = word.tolist()
-        return t, commands[int(number)]
+        return t, COMMANDS[int(number)]
 
     def _obey(self, command: str) -> None:
         """Wait while paused; leave when cancelled."""
-        if self.log:
-            self.log.set(state="paused" if command == "pause" else "cancelled")
+        if self.log and command == "pause":
+            self.log.set(state="paused")
         while command == "pause":
             time.sleep(_PAUSE_POLL_S)
             _, command = self._agree(0.0, self.folder.command())
         if command == "cancel":
             if self.log:
+                write_curves(self.folder.path)
                 self.log.set(state="cancelled")
-            raise Cancelled(f"training was cancelled at step {self.step}; `mper train --resume {self.folder.path}` continues it")
+            raise Cancelled(
+                f"training was cancelled at step {self.step}; `mper train --resume {self.folder.path}` continues it"
+            )
         if self.log:
             self.log.set(state="running")
 
     def _random(self, stream: int) -> np.random.Generator:
         """The random numbers of this step: numpy's are returned, torch's are seeded."""
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.fabric.global_rank, self.step, stream]).generate_state(1)[0]))
-        return np.random.default_rng([self.config.seed, self.fabric.global_rank, self.step, stream])
+        seeds = np.random.SeedSequence([self.config.seed, self.fabric.global_rank, self.step, stream])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        return np.random.default_rng(seeds)
 
     # ------------------------------------------------------------------ telling
 
-    def _tell(self, t: float, loss: torch.Tensor, parts: dict[str, torch.Tensor], rate: float) -> None:
-        """The only place of the loop that waits for the device, at most every two seconds."""
-        values = {"loss": float(loss.detach()), **{name: float(value) for name, value in parts.items()}, "rate": rate}
-        values = {name: round(value, 6) for name, value in values.items()}
-        if not np.isfinite(values["loss"]):
-            raise ValueError(f"training diverged at step {self.step} (the loss is {values['loss']}); check the labels, or lower the strength")
-        values["step"] = self.step
+    def _tell(self, t: float, rate: float) -> None:
+        """The only place of the loop that waits for the device, at most every two seconds (and when it saves)."""
+        assert self.losses is not None
+        figures = {"loss": self._checked_loss(), **{name: float(value) for name, value in self.losses.parts.items()}}
+        values = {name: round(value, 6) for name, value in figures.items()}
+        values |= {"rate": float(f"{rate:.6g}"), "step": self.step}
         if self.log:
             eta = self.elapsed_s * (1 - t) / t if t > 0 else None
-            self.log.set(step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1))
+            self.log.set(
+                step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
+            )
             self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
             self._say("self-training" if self.method.stage else "training", t, values, eta)
+
+    def _checked_loss(self) -> float:
+        """The last loss.
+
+        Raises
+        ------
+        ValueError
+            If it is not finite: nothing of what follows is worth saving.
+        """
+        loss = float(self.losses.total.detach()) if self.losses else 0.0
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
+                "or choose another --seed or method"
+            )
+        return loss
 
     def _say(self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None) -> None:
         """Report, and take a Cancelled from the report as a cancelled run."""
         try:
             self.report(Progress(message, fraction, eta_s, values))
         except Cancelled:
+            if self.fabric.world_size > 1:  # the other processes learn of it as of any command
+                self.folder.steer("cancel")
+                return
             if self.step:
                 self._save()
             if self.log:
@@ -319,6 +377,7 @@ class _Training:
 
     def _save(self) -> None:
         if self.log:
+            self._checked_loss()
             about = {
                 "step": self.step,
                 "elapsed_s": self.elapsed_s,
@@ -335,16 +394,21 @@ class _Training:
     def _finish(self) -> Path:
         self._say("finishing the model", 1.0, {})
         self._save()
-        self.method.finish(self.sampler, self._random(_FIT_STREAM))
+        if self.fabric.world_size > 1:
+            for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
+                torch.distributed.broadcast(buffer, src=0)
+        with self.fabric.autocast():
+            self.method.finish(self.sampler, self._random(_FIT_STREAM))
         if self.log:
-            bundle = ModelBundle(self._card(), {k: v.detach().cpu() for k, v in self.method.result.state_dict().items()})
-            bundle.save(self.folder.model, storage="float16")
             write_curves(self.folder.path)
-            self.log.set(state="finished", step=self.step, fraction=1.0)
+            state = {name: value.detach().cpu() for name, value in self.method.result.state_dict().items()}
+            ModelBundle(self._card(), state).save(self.folder.model, storage="float16")
+            self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
+        self.fabric.barrier()
         return self.folder.model
 
     def _card(self) -> Card:
-        spatial = self.plan.patch
+        names = ", ".join(label.name for label in self.labels)
         axes = self.config.flip_axes if self.recipe.affine else (1, 2)
         training = {
             **{k: v for k, v in asdict(self.config).items() if k not in ("dataset", "start_from")},
@@ -354,18 +418,19 @@ class _Training:
             "seconds": round(self.elapsed_s),
             "labelled_cases": len(self.sampler.labelled),
             "unlabelled_cases": len(self.sampler.unlabelled) if self.config.method != "supervised" else 0,
-            "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}, {self.fabric.world_size} process(es)",
+            "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}",
+            "processes": self.fabric.world_size,
             "date": datetime.now(timezone.utc).date().isoformat(),
             "mper": __version__,
         }
         return Card(
             name=self.config.name or "model",
             version="1",
-            title=f"{', '.join(label.name for label in self.labels)}: trained with {self.config.method} on {training['dataset']}",
+            title=f"{names}: trained with {self.config.method} on {training['dataset']}",
             labels=self.labels,
             network=asdict(self.method.config),
             preprocessing=asdict(self.plan.preprocessing),
-            window=spatial,
+            window=self.plan.patch,
             largest_component=self.config.keep_largest,
             mirror_axes=tuple(axes),
             about={"training": training, "quality": "not measured", "intensity": intensity_range(self.sampler)},
@@ -385,47 +450,69 @@ def load_training_data(
     from mper.shards import open_dataset
 
     dataset = open_dataset(Path(config.dataset))
+    if config.split == dataset.holdout:
+        raise ValueError(f"split {config.split!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
-    images, masks, ids = [], [], []
-    cases = dataset.split(config.split)
-    with_label = 0
-    for n, case in enumerate(cases):
-        report(Progress(f"reading {case.id}", n / len(cases)))
-        label = None
-        if config.labeled is None or with_label < config.labeled:
-            label = case.label()
-            with_label += label is not None
-        if label is None and config.method == "supervised":
-            continue
-        images.append(case.image())
-        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
-        ids.append(case.id)
-    if not with_label:
-        raise ValueError(f"no case of split {config.split!r} has a label; training needs at least one")
-    if config.labeled is not None and with_label < config.labeled:
-        raise ValueError(f"split {config.split!r} has {with_label} labelled cases, --labeled asks for {config.labeled}")
+    ids, images, masks = _read_cases(config, dataset, report)
     chosen = _choose_plan(config, images, masks, start)
     dimensions = 3 if chosen.network == "vnet" else 2
-    classes = len(dataset.labels) + 1
     loaded = []
     for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
         report(Progress(f"preparing {case_id}", n / len(ids)))
         grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, dimensions)
-        working = normalise(grid.forward(image.array), chosen.preprocessing)
-        label = None if mask is None else grid.forward_labels(mask, classes).to(device)
+        try:
+            working = normalise(grid.forward(image.array), chosen.preprocessing)
+        except ValueError as error:
+            raise ValueError(f"case {case_id}: {error}") from error
+        label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
         loaded.append(TrainingCase(case_id, working.to(device), label))
     labelled = [case for case in loaded if case.label is not None]
     unlabelled = [case for case in loaded if case.label is None]
-    affine = Recipe.named(config.recipe, config.without).affine
+    affine = Recipe.named(config.recipe, config.without, config.method).affine
     sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
     return dataset.labels, chosen, sampler, start
+
+
+def _read_cases(
+    config: TrainConfig, dataset: Dataset | PackedDataset, report: Report
+) -> tuple[list[str], list[Volume], list[np.ndarray | None]]:
+    """Ids, images and masks of class numbers (None: unlabelled) of the split, in its order."""
+    cases: Sequence[Case | PackedCase] = dataset.split(config.split)
+    ids: list[str] = []
+    images: list[Volume] = []
+    masks: list[np.ndarray | None] = []
+    with_label = 0
+    for n, case in enumerate(cases):
+        report(Progress(f"reading {case.id}", n / len(cases)))
+        label = case.label() if config.labeled is None or with_label < config.labeled else None
+        if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
+            label = None
+        if label is None and config.method == "supervised":
+            continue
+        with_label += label is not None
+        ids.append(case.id)
+        images.append(case.image())
+        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
+    if not with_label:
+        raise ValueError(
+            f"none of the {len(cases)} cases of split {config.split!r} has a label; training needs at least one"
+        )
+    if config.labeled is not None and with_label < config.labeled:
+        raise ValueError(
+            f"split {config.split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
+            "label more, or ask for fewer"
+        )
+    return ids, images, masks
 
 
 def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
     """Lowest and highest of some percentiles of the normalised training scans: what is usual for this model."""
     percents = (5, 25, 50, 75, 95)
-    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in (*sampler.labelled, *sampler.unlabelled)])
-    return {str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)}
+    cases = (*sampler.labelled, *sampler.unlabelled)
+    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in cases])
+    return {
+        str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)
+    }
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
@@ -437,30 +524,47 @@ def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
     return np.asarray(table[mask])
 
 
-def _choose_plan(config: TrainConfig, images: list[Any], masks: list[Any], start: ModelBundle | None) -> Plan:
+def _choose_plan(
+    config: TrainConfig, images: list[Volume], masks: list[np.ndarray | None], start: ModelBundle | None
+) -> Plan:
     if start is not None:
-        return Plan(start.network.kind, start.preprocessing, config.patch or start.card.window)
-    found = plan(images, masks, config.recipe, config.window)
-    return Plan(config.network or found.network, found.preprocessing, config.patch or found.patch)
+        found = Plan(start.network.kind, start.preprocessing, start.card.window)
+        if config.network not in (None, found.network):
+            raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
+    else:
+        found = plan(images, masks, config.recipe, config.window, config.network)
+    patch = config.patch or found.patch
+    flat = patch[0] == 1
+    if flat != (found.network == "unet") or any(n < 16 or n % 16 for n in patch[flat:]):
+        raise ValueError(
+            f"a patch (k, j, i) has multiples of 16, with k = 1 for a unet and never for a vnet, got {patch}"
+        )
+    return replace(found, patch=patch)
 
 
-def _make_network(config: TrainConfig, chosen: Plan, classes: int, start: ModelBundle | None) -> Network:
-    """A fresh network, or the one to fine-tune; another set of classes gets a new classifier and prototypes."""
-    clean = Recipe.named(config.recipe, config.without).clean_embedding
-    net = NetConfig(chosen.network, classes, dropout=(0.5, 0.0 if clean else 0.5))
-    network = Network(net)
-    if start is not None:
-        if start.network.kind != net.kind or start.network.filters != net.filters:
-            raise ValueError(f"--from: the model is a {start.network.kind}, this run trains a {net.kind}; they do not fit")
-        own = network.state_dict()
-        taken = {name: value for name, value in start.state.items() if own[name].shape == value.shape}
-        network.load_state_dict({**own, **taken})
+def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], start: ModelBundle | None) -> Network:
+    """A fresh network, or the one to fine-tune; other structures get a new classifier and new prototypes."""
+    clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
+    dropout = (0.5, 0.0 if clean else 0.5)
+    if start is None:
+        return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout))
+    network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
+    same = [_structure(label) for label in labels] == [_structure(label) for label in start.card.labels]
+    new = () if same else ("backbone.classifier.", "prototypes.")
+    taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
+    network.load_state_dict({**network.state_dict(), **taken})
     return network
+
+
+def _structure(label: Label) -> object:
+    """What a label means, whatever it is called and numbered."""
+    return label.type or label.name.casefold()
 
 
 def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     parameters = [p for p in method.parameters() if p.requires_grad]
-    fused = device.type in ("cuda", "cpu")
+    # A fused step would undo float16's loss scaling by itself, which does not go with clipping.
+    fused = device.type in ("cuda", "cpu") and autocast_dtype(device) != torch.float16
     if recipe.adamw:
         return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2, fused=fused)
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
@@ -470,15 +574,18 @@ def _make_fabric(config: TrainConfig) -> Fabric:
     from lightning_fabric import Fabric
 
     device = pick_device(config.device)
-    precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(autocast_dtype(device), "32-true")
+    formats: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {
+        torch.bfloat16: "bf16-mixed",
+        torch.float16: "16-mixed",
+    }
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     many = int(os.environ.get("WORLD_SIZE", "1")) > 1
     fabric = Fabric(
         accelerator=device.type,
-        devices=processes if many else ([device.index or 0] if device.type == "cuda" else 1),
+        devices=processes if many else [device.index or 0] if device.type == "cuda" else 1,
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if many else 1,
         strategy="ddp" if many else "auto",
-        precision=precision,
+        precision=formats.get(autocast_dtype(device), "32-true"),
     )
     fabric.launch()
     return fabric

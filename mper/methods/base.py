@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from mper.augment import intensities
-from mper.labels import UNLABELLED
+from mper.devices import full_precision
 from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
 from mper.nets import NetConfig, Network
 from mper.sampling import Batch, PatchSampler
 
-_VOXELS_A_PATCH = 4000  # of each class, for k-means
+_PATCHES = {3: 24, 2: 96}  # for k-means, by dimensions
+_VOXELS_A_PATCH = 4000  # of each class
 
 
 class Losses(NamedTuple):
@@ -90,9 +91,9 @@ class Method(nn.Module):
         decay = min(EMA, 1 - 1 / (1 + self.steps_averaged / 5)) if self.recipe.ema_result else EMA
         for mean, now in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             mean.lerp_(now, 1 - decay)
-        for mean, now in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, 1 - decay)
+        for average, statistic in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(statistic, 1 - decay)
         self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
 
     def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
@@ -104,18 +105,22 @@ class Method(nn.Module):
 
     def see(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """What the student is shown of clean images (B, 1, *S)."""
-        shown = intensities(image, rng) if self.recipe.strong_augmentation else image
+        with full_precision(image.device):
+            shown = intensities(image.float(), rng) if self.recipe.strong_augmentation else image
         return shown.contiguous(memory_format=self.student.memory_format())
 
     @torch.no_grad()
     def fit_prototypes(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """K-means start of the student's and the teacher's prototypes, from `network` in eval mode."""
+        """K-means start of the student's and the teacher's prototypes, from `network` in eval mode.
+
+        Voxels come from patches of as many different labelled scans as there are.
+        """
         training = network.training
         network.eval()
         embeddings, targets = [], []
-        cases = sampler.labelled
-        for n in range(max(16, len(cases)) if sampler.dimensions == 3 else max(64, 4 * len(cases))):
-            patch = sampler.plain(cases[n % len(cases)], rng)
+        cases = rng.permutation(len(sampler.labelled))
+        for n in range(_PATCHES[sampler.dimensions]):
+            patch = sampler.plain(sampler.labelled[int(cases[n % len(cases)])], rng)
             image = patch.image.contiguous(memory_format=network.memory_format())
             embedding = network(image).embedding.float()
             if self.recipe.clean_embedding:
@@ -129,11 +134,8 @@ class Method(nn.Module):
                 chosen = found[torch.from_numpy(rng.integers(0, len(found), _VOXELS_A_PATCH)).to(found.device)]
                 embeddings.append(rows[chosen])
                 targets.append(labels[chosen])
+        if not targets:
+            raise ValueError("the patches of the labelled scans hold not one labelled voxel; label more than that")
         self.student.prototypes.fit(torch.cat(embeddings), torch.cat(targets), int(rng.integers(2**31)))
         self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
         network.train(training)
-
-
-def known(label: torch.Tensor) -> torch.Tensor:
-    """1 where a voxel is labelled, as float."""
-    return (label != UNLABELLED).float()

@@ -9,10 +9,14 @@ patches and unlabelled into labelled ones; the teacher labels what people did no
 with w = 1 where people labelled and 0.5 where the teacher did. M is 0 in a box of 2/3 of each side.
 
 Where we differ from the published code, in both recipes: both mixed halves pass through the
-student as one batch; the largest component of the pseudo-labels is found on the device at half
-resolution; the schedule is a share of the run, with the published numbers of iterations as default
-length; the result is the last checkpoint, never the best one on a test set; at the start of stage
-2 the optimiser goes on with the weights it has. The `plus` recipe differs by the fields of `Recipe`.
+student as one batch (its batch norm sees both); the largest component of the pseudo-labels is found
+on the device at half resolution; the schedule is a share of the run, with the published numbers of
+iterations as default length; the last state counts, of the pre-training as of the whole, never the
+best one on a test set; in 3-D the teacher's batch-norm statistics are averaged as well (the
+published ones are not, and not used); patches are cut by one linear interpolation (in 2-D the
+published ones by nearest neighbour, after stretching each slice to a square). Network and optimiser
+start stage 2 as stage 1 left them, as published. The `plus` recipe differs by the fields of
+`Recipe`, has 30% of the run for stage 1, and takes as many patches a step as `TrainConfig` says.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ import numpy as np
 import torch
 
 from mper.labels import UNLABELLED
-from mper.methods.base import Losses, Method, known
-from mper.methods.losses import region_loss
+from mper.methods.base import Losses, Method
+from mper.methods.losses import region_losses
 from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste
 from mper.methods.recipe import BOX_FRACTION, PSEUDO_WEIGHT, Recipe
 from mper.nets import Network, Output
@@ -57,11 +61,14 @@ class BCP(Method):
         """Share of self-training that is done."""
         return max(0.0, (t - self.pretrain_share) / (1 - self.pretrain_share))
 
+    def iteration(self, t: float) -> float:
+        """The published self-training iteration that `t` stands for (rounded: 2500 must not be 2499.999)."""
+        return round(self.progress(t) * self.published.selftrain, 6)
+
     def rate(self, t: float) -> float:
         if self.recipe.poly_rate or t < self.pretrain_share:
             return super().rate(t)
-        iteration = self.progress(t) * self.published.selftrain
-        return 0.1 ** sum(iteration >= drop for drop in self.published.drops)
+        return 0.1 ** sum(self.iteration(t) >= drop for drop in self.published.drops)
 
     def wants(self, t: float) -> tuple[int, int]:
         return (self.batch, 0) if t < self.pretrain_share else (self.batch, self.batch)
@@ -88,7 +95,10 @@ class BCP(Method):
         image = paste(batch.image[:half], batch.image[half:], mask)
         label = paste(batch.label[:half], batch.label[half:], mask)
         output = self.student(self.see(image, batch.rng))
-        loss = region_loss(output.logits, label, known(label), masked=self.recipe.masked_dice) / 2
+        regions = [mask.expand_as(label), (1 - mask).expand_as(label)]
+        if self.recipe.masked_dice or len(spatial) == 3:  # one region; the published 2-D code takes both by themselves
+            regions = [torch.ones_like(regions[0])]
+        loss = region_losses(output.logits, label, regions, masked=self.recipe.masked_dice).sum() / 2
         return Losses(loss, {"labelled": loss.detach()})
 
     def _selftrain(self, batch: Batch, t: float) -> Losses:
@@ -102,31 +112,43 @@ class BCP(Method):
             unlabelled = paste(unlabelled, unlabelled[other], cut)
             pseudo, confidence = paste(pseudo, pseudo[other], cut), paste(confidence, confidence[other], cut)
         mask = box_mask(unlabelled.shape[2:], BOX_FRACTION, batch.rng, unlabelled.device)
-        image = torch.cat([paste(labelled[:half], unlabelled[:half], mask), paste(unlabelled[half:], labelled[half:], mask)])
+        image = torch.cat(
+            [paste(labelled[:half], unlabelled[:half], mask), paste(unlabelled[half:], labelled[half:], mask)]
+        )
         target = torch.cat([paste(label[:half], pseudo[:half], mask), paste(pseudo[half:], label[half:], mask)])
         by_people = torch.cat([mask.expand(half, *mask.shape), (1 - mask).expand(half, *mask.shape)])
         output = self.student(self.see(image, batch.rng))
         return self._losses(output, target, by_people, confidence, t)
 
+    def halves(self, count: int) -> list[slice]:
+        """The parts of a mixed batch of `count` whose losses are computed apart and added up."""
+        if self.recipe.masked_dice:
+            return [slice(None)]
+        return [slice(None, count // 2), slice(count // 2, None)]
+
     def _losses(
         self, output: Output, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor, t: float
     ) -> Losses:
-        """Losses of the mixed batch: `by_people` is 1 where the label is a person's, `certain` the teacher's softmax."""
+        """Losses of the mixed batch; `by_people` is 1 where a person labelled, `certain` the teacher's softmax."""
         labelled, pseudo = self.mixed(output.logits, target, by_people, certain)
-        share = (target != UNLABELLED).float().mean()
-        return Losses(labelled + pseudo, {"labelled": labelled.detach(), "pseudo": pseudo.detach(), "known": share})
+        counts = (by_people + self._pseudo_region(by_people, certain)) * (target != UNLABELLED)
+        figures = {"labelled": labelled.detach(), "pseudo": pseudo.detach(), "known": counts.mean()}
+        return Losses(labelled + pseudo, figures)
 
     def mixed(
         self, logits: torch.Tensor, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """L_mix of class scores, in its two parts: (labelled, pseudo-labelled)."""
-        pseudo_region = 1 - by_people
-        if self.recipe.confident_only:
-            pseudo_region = pseudo_region * (certain >= _USABLE)
-        masked = self.recipe.masked_dice
-        labelled = region_loss(logits, target, by_people, masked=masked) / 2
-        pseudo = PSEUDO_WEIGHT * region_loss(logits, target, pseudo_region, masked=masked) / 2
-        return labelled, pseudo
+        regions = [by_people, self._pseudo_region(by_people, certain)]
+        losses = sum(
+            region_losses(logits[part], target[part], [r[part] for r in regions], masked=self.recipe.masked_dice)
+            for part in self.halves(len(target))
+        )
+        assert isinstance(losses, torch.Tensor)
+        return losses[0] / 2, PSEUDO_WEIGHT * losses[1] / 2
+
+    def _pseudo_region(self, by_people: torch.Tensor, certain: torch.Tensor) -> torch.Tensor:
+        return (1 - by_people) * (certain >= _USABLE) if self.recipe.confident_only else 1 - by_people
 
     @torch.no_grad()
     def _pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,66 +1,79 @@
 """Losses over a region of each patch.
 
-`weight` is (B, *S), 1 where a voxel counts and 0 where not; a voxel labelled 255 never counts.
+A weight is (B, *S), 1 where a voxel counts and 0 where not; a voxel labelled 255 never counts.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from collections.abc import Sequence
 
+import torch
+
+from mper.devices import full_precision
 from mper.labels import UNLABELLED
 
 
 def region_loss(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, *, masked: bool = True
 ) -> torch.Tensor:
-    """Dice + cross entropy over a region: the bracket [Dice + CE] of BCP's and MPER's mixed loss.
+    """Dice + cross entropy over one region; see `region_losses`."""
+    return region_losses(logits, target, [weight], masked=masked)[0]
+
+
+def region_losses(
+    logits: torch.Tensor, target: torch.Tensor, weights: Sequence[torch.Tensor], *, masked: bool = True
+) -> torch.Tensor:
+    """Dice + cross entropy over each of several regions: the bracket [Dice + CE] of BCP's and MPER's mixed loss.
 
     Parameters
     ----------
     logits : (B, C, *S) tensor
     target : (B, *S) int64 tensor
         255 is ignored.
-    weight : (B, *S) float tensor
-        Region mask.
+    weights : sequence of (B, *S) float tensors
+        One region mask for each loss.
     masked : bool
         Dice as in `Recipe.masked_dice`; False gives the published Dice of each dimension (3-D per
         sample; 2-D over the batch, squared denominators, background not masked).
+
+    Returns
+    -------
+    (regions,) tensor
     """
-    logits = logits.float()
-    counts = weight * (target != UNLABELLED)
-    inside = torch.where(target == UNLABELLED, 0, target)
-    entropy = F.cross_entropy(logits, inside, reduction="none")
-    cross = (entropy * counts).sum() / counts.sum().clamp(min=1)
-    probabilities = logits.softmax(1)
-    truth = F.one_hot(inside, logits.shape[1]).movedim(-1, 1).float()
-    if masked:
-        dice = _dice(probabilities, truth, counts[:, None], per_sample=False)
-    elif logits.dim() == 5:
-        dice = _dice(probabilities, truth, counts[:, None], per_sample=True)
-    else:
-        dice = _published_dice_2d(probabilities, truth, counts[:, None])
-    return dice + cross
+    with full_precision(logits.device):
+        scores = logits.float().flatten(2)  # (B, C, N)
+        wanted = target.flatten(1)
+        known = wanted != UNLABELLED
+        log_p = scores.log_softmax(1)
+        p = log_p.exp()
+        classes = torch.arange(scores.shape[1], device=scores.device)[:, None]
+        truth = (wanted[:, None] == classes).float()  # (B, C, N), 0 for all classes where unlabelled
+        weight = torch.stack([w.flatten(1) * known for w in weights], dim=2).float()  # (B, N, regions)
+        entropy = -(log_p * truth).sum(1, keepdim=True)
+        cross = (entropy @ weight)[:, 0].sum(0) / weight.sum((0, 1)).clamp(min=1)
+        overlap = (p * truth) @ weight  # (B, C, regions)
+        if masked or logits.dim() == 5:
+            total = (p + truth) @ weight
+            smooth = 1e-5
+        else:
+            total = (p.square() + truth) @ weight
+            # The published code's mask encoder leaves the background unmasked.
+            everywhere = known[..., None].float()
+            background = [x[:, :1] @ everywhere for x in (p * truth, p.square() + truth)]
+            overlap, total = (
+                torch.cat([first.expand_as(x[:, :1]), x[:, 1:]], dim=1)
+                for first, x in zip(background, (overlap, total), strict=True)
+            )
+            smooth = 1e-10
+        if masked or logits.dim() == 4:  # over the batch, else for each sample
+            overlap, total = overlap.sum(0, keepdim=True), total.sum(0, keepdim=True)
+        dice = ((2 * overlap + smooth) / (total + smooth)).mean((0, 1))
+        return 1 - dice + cross
 
 
-def _dice(probabilities: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, *, per_sample: bool) -> torch.Tensor:
-    """1 - mean Dice over classes (and samples), background included."""
-    axes = tuple(range(2, probabilities.dim())) if per_sample else (0, *range(2, probabilities.dim()))
-    overlap = (probabilities * truth * weight).sum(axes)
-    total = ((probabilities + truth) * weight).sum(axes)
-    return 1 - ((2 * overlap + 1e-5) / (total + 1e-5)).mean()
-
-
-def _published_dice_2d(probabilities: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    weight = weight.expand_as(probabilities).clone()
-    weight[:, 0] = 1  # the published code's mask encoder leaves the background unmasked
-    axes = (0, *range(2, probabilities.dim()))
-    overlap = (probabilities * truth * weight).sum(axes)
-    total = ((probabilities**2 + truth**2) * weight).sum(axes)
-    return 1 - ((2 * overlap + 1e-10) / (total + 1e-10)).mean()
-
-
-def prototype_contrast(similarity: torch.Tensor, target: torch.Tensor, temperature: float, *, by_label: bool) -> torch.Tensor:
+def prototype_contrast(
+    similarity: torch.Tensor, target: torch.Tensor, temperature: float, *, by_label: bool
+) -> torch.Tensor:
     """Cross entropy over all prototypes: a voxel is pulled to one and pushed from the others.
 
     Parameters
@@ -73,16 +86,14 @@ def prototype_contrast(similarity: torch.Tensor, target: torch.Tensor, temperatu
         False, as published with MPER: the nearest of all prototypes, and voxels whose nearest is
         background prototype 0 are ignored (its `ignore_index=0` means that prototype).
     """
-    _, classes, per_class = similarity.shape[:3]
-    scores = similarity.flatten(1, 2) / temperature  # (B, classes * K, *S)
-    with torch.no_grad():
-        if by_label:
-            inside = torch.where(target == UNLABELLED, 0, target)
-            index = inside[:, None, None].expand(-1, 1, per_class, *target.shape[1:])
-            wanted = inside * per_class + similarity.gather(1, index)[:, 0].argmax(1)
-            wanted = torch.where(target == UNLABELLED, -1, wanted)
-        else:
-            wanted = scores.argmax(1)
-            wanted = torch.where(wanted == 0, -1, wanted)
-        count = (wanted >= 0).sum().clamp(min=1)
-    return F.cross_entropy(scores, wanted, ignore_index=-1, reduction="sum") / count
+    scores = similarity.flatten(3) / temperature  # (B, classes, K, N)
+    wanted = target.flatten(1)
+    every = scores.flatten(1, 2).logsumexp(1)  # (B, N)
+    best = scores.amax(2)  # (B, classes, N): the score of the nearest prototype of each class
+    counts = wanted != UNLABELLED
+    if by_label:
+        chosen = best.gather(1, torch.where(counts, wanted, 0)[:, None])[:, 0]
+    else:
+        chosen = best.amax(1)
+        counts = counts & (scores[:, 0, 0] < chosen)
+    return ((every - chosen) * counts).sum() / counts.sum().clamp(min=1)

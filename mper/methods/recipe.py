@@ -35,8 +35,9 @@ class Recipe:
     confident_only : bool
         Pseudo-labels below 0.8 of the teacher's softmax are left out of the loss.
     masked_dice : bool
-        Dice over the voxels of its region only, summed over the batch, plain denominators. As published the
-        3-D Dice is per sample, and the 2-D Dice has squared denominators and an unmasked background.
+        Dice over the voxels of its region only, plain denominators, and losses taken over the whole mixed
+        batch at once. As published the losses of its two mixtures are added up, the 3-D Dice is per sample,
+        and the 2-D Dice has squared denominators and an unmasked background.
     clean_embedding : bool
         Prototypes see embeddings of unit length, and there is no dropout between embedding and classifiers.
     all_prototypes : bool
@@ -64,24 +65,27 @@ class Recipe:
     label_prototypes: bool = True
 
     @classmethod
-    def named(cls, name: str, without: Sequence[str] = ()) -> Recipe:
+    def named(cls, name: str, without: Sequence[str] = (), method: str = "mper") -> Recipe:
         """The recipe `paper` or `plus`, the latter without some of its changes.
 
         Raises
         ------
         ValueError
-            If the recipe or a change is unknown, or `paper` is asked to leave out what it does not have.
+            If the recipe or a change is unknown, `paper` is asked to leave out what it does not have, or the
+            method makes no use of a change.
         """
-        names = [f.name for f in fields(cls)]
+        names = [f.name for f in fields(cls) if f.name not in _UNUSED.get(method, ())]
         unknown = sorted(set(without) - set(names))
         if unknown:
-            raise ValueError(f"unknown change {unknown[0]!r}; the changes of recipe plus are {', '.join(names)}")
+            raise ValueError(
+                f"method {method} has no change {unknown[0]!r} to leave out of recipe plus; it has {', '.join(names)}"
+            )
         if name == "plus":
             return replace(cls(), **{change: False for change in without})
         if name == "paper":
             if without:
                 raise ValueError("recipe paper has no changes to leave out; use --recipe plus with --without")
-            return cls(**{change: False for change in names})
+            return cls(**{f.name: False for f in fields(cls)})
         raise ValueError(f"unknown recipe {name!r}; known are paper and plus")
 
 
@@ -105,6 +109,12 @@ class Published:
     prototype_weight: float
     contrast_weight: float
 
+
+_PROTOTYPE_CHANGES = ("all_prototypes", "early_prototypes", "label_prototypes")
+_UNUSED = {
+    "supervised": ("cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
+    "bcp": _PROTOTYPE_CHANGES,
+}
 
 PUBLISHED = {
     3: Published(1300, 8000, 4, (80, 112, 112), (2500, 5000, 7500), 150, 40, 1.0, 0.02),

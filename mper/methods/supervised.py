@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mper.methods.base import Losses, Method, known
+import torch
+
+from mper.methods.base import Losses, Method
 from mper.methods.losses import region_loss
 from mper.sampling import Batch
 
@@ -12,5 +14,6 @@ class Supervised(Method):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         output = self.student(self.see(batch.image, batch.rng))
-        loss = region_loss(output.logits, batch.label, known(batch.label), masked=self.recipe.masked_dice) / 2
+        everywhere = torch.ones_like(batch.label)
+        loss = region_loss(output.logits, batch.label, everywhere, masked=self.recipe.masked_dice) / 2
         return Losses(loss, {"labelled": loss.detach()})

@@ -45,7 +45,8 @@ class NetConfig:
             raise ValueError(f"unknown network {self.kind!r}; known are {', '.join(_BACKBONES)}")
         if self.classes < 2 or self.prototypes < 1 or self.filters < 1:
             raise ValueError(
-                f"a network needs at least 2 classes, 1 prototype and 1 filter, got {self.classes}, {self.prototypes}, {self.filters}"
+                "a network needs at least 2 classes, 1 prototype and 1 filter, "
+                f"got {self.classes}, {self.prototypes}, {self.filters}"
             )
         object.__setattr__(self, "dropout", (float(self.dropout[0]), float(self.dropout[1])))
 

@@ -14,12 +14,17 @@ processes the sums behind the mean are all-reduced, so every rank holds the same
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mper.devices import full_precision
+
 TEMPERATURE = 0.1
+_SMALLEST_NORM = 1e-6  # of an embedding; what is smaller is as good as zero, and near to no prototype
 _KMEANS_VOXELS = 20_000  # per class; k-means on more changes the centres by less than one EMA update
 
 
@@ -51,9 +56,13 @@ class Prototypes(nn.Module):
 
         Prototypes are constants here: the gradient goes through the embedding alone.
         """
-        unit = F.normalize(embedding.float().flatten(2), dim=1)  # (B, dim, N)
-        flat = F.normalize(self.vectors.float().flatten(0, 1), dim=1)  # (classes * K, dim)
-        return torch.matmul(flat, unit).reshape(embedding.shape[0], *self.vectors.shape[:2], *embedding.shape[2:])
+        with full_precision(embedding.device):
+            voxels = embedding.float().flatten(2)  # (B, dim, N)
+            flat = F.normalize(self.vectors.float().flatten(0, 1), dim=1)  # (classes * K, dim)
+            # Dividing the products is much cheaper than dividing the embedding, on the way back above all.
+            norm = voxels.square().sum(1, keepdim=True).clamp(min=_SMALLEST_NORM**2).sqrt()
+            cosine = torch.matmul(flat, voxels) / norm  # (B, classes * K, N)
+        return cosine.reshape(embedding.shape[0], *self.vectors.shape[:2], *embedding.shape[2:])
 
     def logits(self, similarity: torch.Tensor) -> torch.Tensor:
         """Similarities (B, classes, per_class, *S) -> class scores (B, classes, *S)."""
@@ -61,7 +70,12 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def update(
-        self, embedding: torch.Tensor, similarity: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, momentum: float
+        self,
+        embedding: torch.Tensor,
+        similarity: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        momentum: float,
     ) -> None:
         """Move each prototype towards the mean embedding of the voxels that are its own.
 
@@ -71,22 +85,24 @@ class Prototypes(nn.Module):
         similarity : (B, classes, per_class, *S) tensor
             Of that embedding.
         target : (B, *S) integer tensor
-            Class of each voxel.
+            Class of each voxel; one of no class, such as 255, moves nothing.
         mask : (B, *S) bool tensor
             Voxels that may count (confident, labelled, of a class that is to be updated).
         momentum : float
             m above. A prototype that no voxel chose stays as it is.
         """
-        classes, per_class, dim = self.vectors.shape
-        correct = similarity.amax(dim=2).argmax(dim=1) == target
-        inside = target.clamp(0, classes - 1)
-        index = inside[:, None, None].expand(-1, 1, per_class, *target.shape[1:])
-        own = inside * per_class + similarity.gather(1, index)[:, 0].argmax(dim=1)  # (B, *S)
-        own = torch.where(mask & correct & (target < classes), own, classes * per_class)  # the last bin is dropped
-        member = F.one_hot(own.flatten(), classes * per_class + 1)[:, :-1].float()  # (B N, classes * K)
-        voxels = embedding.float().flatten(2).transpose(1, 2).reshape(-1, dim)
-        sums = torch.cat([member.T @ voxels, member.sum(0)[:, None]], dim=1)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        classes, per_class = self.vectors.shape[:2]
+        # The nearest of all prototypes belongs to the class that wins, so one search tells both. `max` rather
+        # than `argmax`: on a CPU it is six times faster.
+        nearest = similarity.flatten(1, 2).max(dim=1).indices  # (B, *S)
+        counts_for = mask & (nearest // per_class == target)
+        own = torch.where(counts_for, nearest, -1).flatten(1)  # (B, N)
+        # Products with 0 and 1 rather than scattered additions: the same sum every time, also on a GPU.
+        member = (own[:, None] == torch.arange(classes * per_class, device=own.device)[:, None]).float()
+        with full_precision(embedding.device):
+            voxels = embedding.float().flatten(2).transpose(1, 2)  # (B, N, dim)
+            sums = torch.cat([torch.bmm(member, voxels), member.sum(2, keepdim=True)], dim=2).sum(0)
+        if _many_processes():
             torch.distributed.all_reduce(sums)
         counts = sums[:, -1:]
         mean = sums[:, :-1] / counts.clamp(min=1)
@@ -106,7 +122,8 @@ class Prototypes(nn.Module):
         seed : int
             Of the choice of voxels and of k-means++.
 
-        A class with fewer voxels than prototypes repeats its mean; one with none keeps what it had.
+        A class with fewer different voxels than prototypes repeats its mean; one with none keeps what it
+        had. Across processes all take those of the first one.
         """
         from scipy.cluster.vq import kmeans2
 
@@ -122,5 +139,22 @@ class Prototypes(nn.Module):
             if len(distinct) < self.per_class:
                 centres = np.repeat(points.mean(0, keepdims=True), self.per_class, axis=0)
             else:
-                centres, _ = kmeans2(points, self.per_class, iter=50, minit="++", missing="warn", seed=rng)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # a cluster that lost its voxels keeps its centre
+                    centres, _ = kmeans2(points, _spread_start(points, self.per_class, rng), iter=50, minit="matrix")
             self.vectors[c] = torch.from_numpy(centres).to(self.vectors)
+        if _many_processes():
+            torch.distributed.broadcast(self.vectors, src=0)
+
+
+def _spread_start(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """First centres of k-means: points far from each other (k-means++; Arthur and Vassilvitskii, 2007)."""
+    chosen = [points[int(rng.integers(len(points)))]]
+    while len(chosen) < count:
+        squares = np.min([((points - centre) ** 2).sum(1) for centre in chosen], axis=0)
+        chosen.append(points[int(rng.choice(len(points), p=squares / squares.sum()))])
+    return np.stack(chosen)
+
+
+def _many_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
