@@ -20,7 +20,7 @@ from mper.roi import Region, bounding_box
 from mper.volume import Geometry, Index3, Volume
 
 FIELD_LIMIT_MM = 180.0  # in the axial plane; the public crops are up to 155 mm wide
-DEFAULT_MARGIN_MM = (20.0, 15.0, 15.0)
+DEFAULT_MARGIN_MM = (20.0, 20.0, 20.0)
 
 
 def field_of_view_mm(geometry: Geometry) -> float | None:

@@ -182,7 +182,7 @@ class Predictor:
         if found is None:
             notes(f"{wide} and the structure was not found in it, so the whole field was segmented; give an ROI")
             return Region.whole(scan.geometry)
-        box = ",".join(f"{v:.0f}" for v in found.box_mm(scan.geometry))
+        box = ",".join(str(round(v)) for v in found.box_mm(scan.geometry))
         notes(f"{wide}: the region {box} (LPS mm) was found automatically; check it, or give an ROI")
         return found
 
