@@ -72,6 +72,23 @@ def train(*words: object) -> int:
     return main(["train", *map(str, words)])
 
 
+def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path, asked: list[TrainConfig]) -> None:
+    words = ["--pieces", "many", "--window=-150,350", "--mirror", "ji", "--network", "vnet", "--patch", "16,32,48"]
+    assert train(dataset, *words, "--batch", "4", "--compile") == OK
+    assert (asked[0].keep_largest, asked[0].window, asked[0].flip_axes) == (False, (-150.0, 350.0), (1, 2))
+    assert (asked[0].network, asked[0].patch, asked[0].batch, asked[0].compile) == ("vnet", (16, 32, 48), 4, True)
+
+
+@pytest.mark.parametrize(
+    "words", [["--window=5,5"], ["--window=a"], ["--mirror", "x"], ["--mirror", "jj"], ["--patch", "16,16"]]
+)
+def test_a_size_a_window_or_axes_that_make_no_sense_are_refused(
+    dataset: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(dataset, *words) == USAGE
+    assert words[0].split("=")[0] in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("0.5h", 1800), (" 1H 30M".replace(" ", ""), 5400)],
