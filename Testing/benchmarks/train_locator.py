@@ -175,7 +175,8 @@ def bundle_of(network: Network, steps: int, seed: int, seconds: float) -> ModelB
         "limits": "No real full-field scan with a reference mask was available: trained and measured on public crops "
         "placed in made-up fields (air, body outline, tissue, organ-like shapes). Check the region that it finds.",
         "margin_mm": MARGIN_MM,
-        "licence": "Code Apache-2.0; the training data's terms are in DATA_LICENSES.md: research, teaching, with citation.",
+        "licence": "Code Apache-2.0; the training data's terms are in DATA_LICENSES.md: "
+        "research, teaching, with citation.",
         "citation": "Xiong et al., Medical Image Analysis 67, 101832, 2021",
         "data": "2018 Atrial Segmentation Challenge, labels of cases 1 to 72 of train.list, in made-up fields",
         "training": {
