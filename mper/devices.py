@@ -81,6 +81,23 @@ def release_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of freed tensors for the next ones (glibc; elsewhere nothing happens).
+
+    Otherwise every large tensor on the CPU is mapped anew, page by page: measured on a training step of the V-Net, a
+    fifth of its CPU time, against 15% more memory.
+    """
+    import ctypes
+
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of glibc's mallopt
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for name, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 2**20)):
+        mallopt(name, value)
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Memory that can still be taken on `device`; None where this system does not tell."""
     if device.type == "cuda":

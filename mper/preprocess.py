@@ -56,8 +56,9 @@ class Preprocessing:
                 object.__setattr__(self, name, tuple(float(v) for v in value))
         if self.spacing_mm is not None and self.in_plane_pixels is not None:
             raise ValueError("preprocessing takes spacing_mm or in_plane_pixels, not both")
-        if self.spacing_mm is not None and not (len(self.spacing_mm) == 3 and min(self.spacing_mm) > 0):
-            raise ValueError(f"spacing_mm must be three numbers above zero (k, j, i), got {self.spacing_mm}")
+        for spacing in (self.spacing_mm, self.assumed_spacing_mm):
+            if spacing is not None and not (len(spacing) == 3 and min(spacing) > 0):
+                raise ValueError(f"a spacing in mm must be three numbers above zero (k, j, i), got {spacing}")
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"unknown normalisation {self.normalisation!r}; known are {', '.join(NORMALISATIONS)}")
         if (self.normalisation == "window") != (self.window is not None):

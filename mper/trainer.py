@@ -11,6 +11,7 @@ Everything a run tells goes into its folder (`mper.runs`), which is also the onl
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import time
@@ -28,7 +29,7 @@ from mper.bundle import ModelBundle
 from mper.card import Card
 from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
-from mper.devices import autocast_dtype, describe_device, pick_device
+from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
 from mper.labels import UNLABELLED, Label
 from mper.locking import locked
 from mper.methods import NAMES, Losses, Method, Recipe, make_method
@@ -218,7 +219,7 @@ class _Training:
     def work(self) -> Path:
         self._say("reading the scans", 0.0, {})
         labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
-        self.labels, self.plan, self.sampler = labels, chosen, sampler
+        self.labels, self.plan, self.sampler, self.start = labels, chosen, sampler, start
         torch.manual_seed(self.config.seed)
         network = _make_network(self.config, chosen, labels, start)
         published = PUBLISHED[network.config.dimensions]
@@ -433,7 +434,12 @@ class _Training:
             window=self.plan.patch,
             largest_component=self.config.keep_largest,
             mirror_axes=tuple(axes),
-            about={"training": training, "quality": "not measured", "intensity": intensity_range(self.sampler)},
+            about={
+                "training": training,
+                "quality": "not measured",
+                "intensity": intensity_range(self.sampler),
+                **_inherited(self.start, self.labels),
+            },
         )
 
 
@@ -515,6 +521,13 @@ def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
     }
 
 
+def _inherited(start: ModelBundle | None, labels: tuple[Label, ...]) -> dict[str, Any]:
+    """What stays true of a fine-tuned model whose structures are the same: who finds them in a wide field of view."""
+    if start is None or {x.name for x in start.card.labels} != {x.name for x in labels}:
+        return {}
+    return {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
+
+
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
     """Label values -> class numbers 1.. in the order of the labels; 0 and 255 stay."""
     table = np.zeros(256, dtype=np.uint8)
@@ -547,7 +560,8 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
     clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
     dropout = (0.5, 0.0 if clean else 0.5)
     if start is None:
-        return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout))
+        smooth = clean and chosen.network == "vnet"
+        return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout, smooth=smooth))
     network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
     same = [_structure(label) for label in labels] == [_structure(label) for label in start.card.labels]
     new = () if same else ("backbone.classifier.", "prototypes.")
@@ -573,6 +587,7 @@ def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> tor
 def _make_fabric(config: TrainConfig) -> Fabric:
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets everyone with the number format
     device = pick_device(config.device)
     formats: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {
         torch.bfloat16: "bf16-mixed",
@@ -588,4 +603,6 @@ def _make_fabric(config: TrainConfig) -> Fabric:
         precision=formats.get(autocast_dtype(device), "32-true"),
     )
     fabric.launch()
+    if device.type == "cpu":
+        keep_freed_memory()
     return fabric

@@ -16,14 +16,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from mper.bundle import ModelBundle
 from mper.evaluate import evaluate
+from mper.methods import Recipe, make_method
 from mper.predictor import Predictor
 from mper.shards import open_dataset
+from mper.trainer import TrainConfig, load_training_data
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 
 WORDS = Path(__file__).with_name("model_words.json")
+
+
+def with_new_prototypes(trained: ModelBundle, run: Path) -> ModelBundle:
+    """The same network with smoothed embeddings and k-means prototypes of them, from the run's own labelled cases.
+
+    For runs that were trained before `mper.nets.NetConfig.smooth`.
+    """
+    config = TrainConfig.read(run)
+    _, _, sampler, _ = load_training_data(config, torch.device("cpu"))
+    card = replace(trained.card, network={**trained.card.network, "smooth": True})
+    network = replace(trained, card=card).build()
+    method = make_method("supervised", network, Recipe(), 2)
+    method.fit_prototypes(network, sampler, np.random.default_rng(config.seed))
+    about = {**card.about, "prototypes": "k-means of the trained network's smoothed embeddings of its labelled cases"}
+    return ModelBundle(replace(card, about=about), network.state_dict())
 
 
 def main() -> None:
@@ -35,9 +55,12 @@ def main() -> None:
     parser.add_argument("--split", required=True)
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("--storage", default="int8")
+    parser.add_argument("--new-prototypes", action="store_true", help="fit them anew, on smoothed embeddings")
     options = parser.parse_args()
 
     trained = ModelBundle.load(options.run / "model")
+    if options.new_prototypes:
+        trained = with_new_prototypes(trained, options.run)
     words = every[options.name]
     card = replace(trained.card, name=options.name, version=options.version, title=words.pop("title"))
     card = replace(card, about={**words, **{k: v for k, v in trained.card.about.items() if k != "quality"}})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mper.nets import NetConfig, Network
+from mper.nets import NetConfig, Network, _smoothed
 
 
 def parameters(config: NetConfig) -> int:
@@ -95,3 +96,31 @@ def test_gradients_in_half_precision_are_those_in_full_for_every_depth(depth: in
     for name, gradient in full.items():
         assert half[name].isfinite().all(), name
         assert (half[name] - gradient).norm() <= 0.1 * gradient.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize(("kind", "spatial"), [("vnet", (6, 8, 10)), ("unet", (8, 10))])
+def test_smoothing_removes_a_pattern_of_period_two_and_nothing_flat(kind: str, spatial: tuple[int, ...]) -> None:
+    flat = torch.full((1, 3, *spatial), 2.0)
+    assert torch.equal(_smoothed(flat), flat)
+    signs = torch.stack(torch.meshgrid(*[torch.arange(n) % 2 for n in spatial], indexing="ij"))
+    inside = (..., *[slice(1, -1)] * len(spatial))
+    for axis_sign in signs:
+        pattern = (1.0 - 2.0 * axis_sign).expand(1, 3, *spatial)
+        assert _smoothed(pattern)[inside].abs().max() < 1e-6
+
+
+def test_a_smooth_network_classifies_as_before_and_describes_voxels_with_their_neighbours() -> None:
+    torch.manual_seed(0)
+    plain = Network(NetConfig("vnet", 2, filters=2)).eval()
+    smooth = Network(NetConfig("vnet", 2, filters=2, smooth=True)).eval()
+    smooth.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        before, after = plain(image), smooth(image)
+    assert torch.equal(before.logits, after.logits)
+    padded = F.pad(before.embedding, (1, 1, 1, 1, 1, 1))
+    weights = torch.tensor([0.25, 0.5, 0.25])
+    kernel = weights[:, None, None] * weights[:, None] * weights
+    slow = F.conv3d(padded.transpose(0, 1), kernel[None, None]).transpose(0, 1)
+    inside = (..., *[slice(1, -1)] * 3)
+    torch.testing.assert_close(after.embedding[inside], slow[inside])

@@ -226,6 +226,7 @@ def test_region_that_is_almost_constant_is_still_seen() -> None:
         ({"spacing_mm": (1, 1, 1), "in_plane_pixels": 3}, "not both"),
         ({"spacing_mm": (1, 0, 1)}, "above zero"),
         ({"spacing_mm": (1, 1)}, "three numbers"),
+        ({"assumed_spacing_mm": (1, 1, -1)}, "above zero"),
         ({"normalisation": "minmax"}, "unknown normalisation 'minmax'"),
         ({"normalisation": "window"}, "window goes with"),
         ({"window": (0, 1)}, "window goes with"),

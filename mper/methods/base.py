@@ -113,7 +113,8 @@ class Method(nn.Module):
     def fit_prototypes(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
         """K-means start of the student's and the teacher's prototypes, from `network` in eval mode.
 
-        Voxels come from patches of as many different labelled scans as there are.
+        Voxels come from patches of as many different labelled scans as there are; with `Recipe.clean_embedding`
+        only those that the network gets right, as in the updates: what it mistakes would make prototypes of its own.
         """
         training = network.training
         network.eval()
@@ -122,13 +123,17 @@ class Method(nn.Module):
         for n in range(_PATCHES[sampler.dimensions]):
             patch = sampler.plain(sampler.labelled[int(cases[n % len(cases)])], rng)
             image = patch.image.contiguous(memory_format=network.memory_format())
-            embedding = network(image).embedding.float()
+            output = network(image)
+            embedding = output.embedding.float()
+            right = torch.ones_like(patch.label, dtype=torch.bool)
             if self.recipe.clean_embedding:
                 embedding = F.normalize(embedding, dim=1)
+                right = output.logits.argmax(1) == patch.label
             rows = embedding.flatten(2)[0].T
-            labels = patch.label.flatten()
+            labels, right = patch.label.flatten(), right.flatten()
             for c in range(self.config.classes):
-                found = (labels == c).nonzero()[:, 0]
+                mine = labels == c
+                found = ((mine & right) if (mine & right).any() else mine).nonzero()[:, 0]
                 if len(found) == 0:
                     continue
                 chosen = found[torch.from_numpy(rng.integers(0, len(found), _VOXELS_A_PATCH)).to(found.device)]

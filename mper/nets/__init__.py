@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mper.nets.prototypes import Prototypes
@@ -32,6 +33,10 @@ class NetConfig:
         Channels at full resolution, which is also the size of the embedding.
     dropout : (float, float)
         At the bottom and before the classifier; the paper has 0.5 at both in the V-Net.
+    smooth : bool
+        Whether the embedding is averaged with its neighbours, (1, 2, 1) / 4 along each axis. The V-Net's last
+        transposed convolution writes a pattern of period two into it, which classifiers do not see but which
+        decides between prototypes of one class; this average removes exactly that.
     """
 
     kind: str
@@ -39,6 +44,7 @@ class NetConfig:
     prototypes: int = 3
     filters: int = 16
     dropout: tuple[float, float] = (0.5, 0.5)
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _BACKBONES:
@@ -64,8 +70,8 @@ class NetConfig:
 class Output(NamedTuple):
     """What a network says of a batch.
 
-    logits : (B, classes, *S); embedding : (B, filters, *S) before the last dropout;
-    dropped : the same after it (identical in eval mode).
+    logits : (B, classes, *S); embedding : (B, filters, *S) before the last dropout, smoothed where the
+    network is so configured; dropped : the embedding as the classifier sees it, after that dropout.
     """
 
     logits: torch.Tensor
@@ -84,8 +90,16 @@ class Network(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Output:
         """Image (B, 1, *S), every size a multiple of the divisor -> `Output`."""
-        return Output(*self.backbone(image))
+        logits, embedding, dropped = self.backbone(image)
+        return Output(logits, _smoothed(embedding) if self.config.smooth else embedding, dropped)
 
     def memory_format(self) -> torch.memory_format:
         """The layout in which this network's convolutions are fastest."""
         return torch.channels_last_3d if self.config.dimensions == 3 else torch.channels_last
+
+
+def _smoothed(embedding: torch.Tensor) -> torch.Tensor:
+    """(1, 2, 1) / 4 along each spatial axis of (B, filters, *S): two averages of two, one to each side."""
+    pool = F.avg_pool3d if embedding.dim() == 5 else F.avg_pool2d
+    wider = pool(embedding, 2, stride=1, padding=1, count_include_pad=False)
+    return pool(wider, 2, stride=1)
