@@ -1,0 +1,103 @@
+"""The card of a bundle: there and back, and every kind of damage in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mper.card import CARD, Card, read_bundle
+from mper.labels import make_label
+
+EXAMPLE = Card(
+    name="la",
+    version="1.0.0",
+    title="Left atrium",
+    labels=(make_label(1, "LA"), make_label(7, "Größe")),
+    network={"kind": "vnet", "classes": 3, "prototypes": 3, "filters": 16, "dropout": [0.5, 0.0]},
+    preprocessing={"spacing_mm": [1.0, 1.0, 1.0], "normalisation": "zscore"},
+    window=(48, 96, 128),
+    largest_component=False,
+    mirror_axes=(1, 2),
+    about={"licence": "none", "quality": {"mean": 0.9}},
+)
+WEIGHTS = {"file": "weights.safetensors", "sha256": "0" * 64, "storage": "float16"}
+
+
+def stored(folder: Path, change: dict[str, Any] | None = None, without: str = "") -> Path:
+    entry = {**json.loads(EXAMPLE.to_json(WEIGHTS)), **(change or {})}
+    entry.pop(without, None)
+    (folder / CARD).write_text(json.dumps(entry), encoding="utf-8")
+    return folder
+
+
+def test_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text(EXAMPLE.to_json(WEIGHTS), encoding="utf-8")
+    bundle = read_bundle(tmp_path)
+    assert bundle.card == EXAMPLE
+    assert (bundle.weights_file, bundle.sha256, bundle.storage) == tuple(WEIGHTS.values())
+
+
+def test_card_is_readable_for_people() -> None:
+    text = EXAMPLE.to_json(WEIGHTS)
+    assert "Größe" in text and text.count("\n") > 20 and text.endswith("}\n")
+
+
+def test_card_whose_labels_do_not_fit_the_network_cannot_be() -> None:
+    with pytest.raises(ValueError, match="names 1 labels, the network has 3 classes"):
+        replace(EXAMPLE, labels=(make_label(1, "LA"),))
+
+
+def test_place_without_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model at .*mper models"):
+        read_bundle(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is not a model: .* card\.json is missing"):
+        read_bundle(tmp_path)
+    (tmp_path / "scan.nrrd").write_bytes(b"NRRD")
+    with pytest.raises(ValueError, match="is not a model"):
+        read_bundle(tmp_path / "scan.nrrd")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_format_is_told(tmp_path: Path, version: object) -> None:
+    with pytest.raises(ValueError, match=f"format {version!r}, this mper reads format 1"):
+        read_bundle(stored(tmp_path, {"format": version}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": [{"value": 1}]},
+        {"labels": [{**json.loads(EXAMPLE.to_json(WEIGHTS))["labels"][0], "colour": [1, 2]}]},
+        {"labels": 3},
+        {"network": {"classes": 2}},
+        {"network": None},
+        {"window": None},
+        {"weights": {"file": "weights.safetensors"}},
+        {"weights": {**WEIGHTS, "file": "../../etc/passwd"}},
+        {"weights": {**WEIGHTS, "storage": "pickle"}},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_damaged_card_is_told_in_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"card\.json is damaged") as caught:
+        read_bundle(stored(tmp_path, change))
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["name", "labels", "network", "window", "weights", "mirror_axes"])
+def test_card_that_lacks_something_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"card\.json is damaged"):
+        read_bundle(stored(tmp_path, without=name))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\udcff"])
+def test_text_that_is_no_card_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / CARD).write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"card\.json is damaged") as caught:
+        read_bundle(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,128 @@
+"""A run's folder: what it tells, how it is steered, and curves from what it told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mper import runs
+from mper.curves import write_curves
+from mper.progress import Cancelled
+from mper.runs import RunFolder, RunLog, read_events
+
+
+def test_status_tells_state_process_and_heartbeat(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.status() == {} and not folder.is_alive()
+    with RunLog(folder) as log:
+        assert folder.status()["state"] == "starting" and folder.status()["pid"] == os.getpid()
+        log.set(state="running", step=3)
+        status = folder.status()
+        assert (status["state"], status["step"]) == ("running", 3)
+        assert abs(time.time() - status["heartbeat"]) < 60 and "started" in status
+        assert folder.is_alive()
+        log.set(state="finished")
+    assert not folder.is_alive() and folder.status()["state"] == "finished"
+
+
+def test_heart_beats_while_the_run_is_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "HEARTBEAT_S", 0.02)
+    folder = RunFolder(tmp_path)
+    with RunLog(folder):
+        first = folder.status()["heartbeat"]
+        end = time.monotonic() + 20
+        while folder.status()["heartbeat"] == first:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_run_whose_heart_stopped_is_not_alive(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"state": "running", "heartbeat": time.time() - 60}))
+    assert not RunFolder(tmp_path).is_alive()
+
+
+@pytest.mark.parametrize(
+    "error, state", [(ValueError("no label\nmore"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_run_that_ends_by_an_error_says_so_in_one_line(tmp_path: Path, error: BaseException, state: str) -> None:
+    with pytest.raises(type(error)), RunLog(RunFolder(tmp_path)):
+        raise error
+    status = RunFolder(tmp_path).status()
+    assert status["state"] == state and "\n" not in status["message"] and not RunFolder(tmp_path).is_alive()
+    assert read_events(tmp_path)[-1]["state"] == state
+
+
+def test_state_that_was_set_before_the_error_stays(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled), RunLog(RunFolder(tmp_path)) as log:
+        log.set(state="cancelled")
+        raise Cancelled
+    assert RunFolder(tmp_path).status()["state"] == "cancelled"
+
+
+def test_events_are_states_and_figures_in_their_order(tmp_path: Path) -> None:
+    with RunLog(RunFolder(tmp_path)) as log:
+        log.set(state="running")
+        log.event("step", step=1, loss=0.5)
+        log.set(step=1)  # no change of state, no event
+        log.set(state="finished")
+    events = read_events(tmp_path)
+    assert [(e["event"], e.get("state")) for e in events] == [
+        ("state", "running"),
+        ("step", None),
+        ("state", "finished"),
+    ]
+    assert events[1]["loss"] == 0.5 and all(e["time"] > 1e9 for e in events)
+
+
+def test_line_in_whose_middle_a_process_was_killed_costs_that_line_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        with RunLog(RunFolder(tmp_path)) as log:
+            log.event("step", step=step)
+        with (tmp_path / "events.jsonl").open("a") as stream:
+            stream.write('{"time": 1, "event": "st')
+    assert [event["step"] for event in read_events(tmp_path)] == [1, 2]
+    assert read_events(tmp_path / "nowhere") == []
+
+
+def test_run_is_steered_by_words_and_goes_on_without(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.command() == "run"
+    for word in ("pause", "cancel", "run"):
+        folder.steer(word)
+        assert folder.command() == word
+    for text in ("", '{"command": ', '{"command": "explode"}', "[]"):
+        (tmp_path / "control.json").write_text(text)
+        assert folder.command() == "run"
+    with pytest.raises(ValueError, match="unknown command 'stop'; a run takes run, pause, cancel"):
+        folder.steer("stop")
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a training run"):
+        RunFolder(tmp_path).config()
+
+
+def test_curves_show_each_step_once_though_a_killed_run_had_been_further(tmp_path: Path) -> None:
+    with RunLog(RunFolder(tmp_path)) as log:
+        for step, loss in ((1, 0.9), (10, 0.8), (20, 0.7), (12, 0.75), (30, 0.4)):
+            log.event("step", step=step, loss=loss, rate=0.01, agreement=0.5, spread=0.1)
+    write_curves(tmp_path)
+    with (tmp_path / "curves.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(int(row["step"]), float(row["loss"])) for row in rows] == [(1, 0.9), (10, 0.8), (12, 0.75), (30, 0.4)]
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[1] == 4 * 260  # losses, agreement, spread, rate
+        colours = {colour for _, colour in picture.getcolors(10**6)}
+    assert (31, 119, 180) in colours
+    assert not list(tmp_path.glob(".curves*"))
+
+
+def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:
+    write_curves(tmp_path)
+    assert list(tmp_path.iterdir()) == []
