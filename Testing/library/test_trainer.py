@@ -1,0 +1,664 @@
+"""Training runs, from a data set to a bundle: they learn, stop, go on, and repeat themselves bit by bit."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_data import LPS, blob_dataset, blobs
+from small_models import random_bundle
+
+from mper import trainer
+from mper.bundle import ModelBundle
+from mper.dataset import Dataset
+from mper.labels import make_label
+from mper.locking import locked
+from mper.methods.supervised import Supervised
+from mper.nets import NetConfig
+from mper.predictor import Predictor
+from mper.preprocess import WorkingGrid, normalise
+from mper.progress import Cancelled, Progress
+from mper.runs import RunFolder, read_events
+from mper.shards import pack
+from mper.trainer import TrainConfig, start_run, train
+from mper.volume import Geometry, Volume
+
+SOLID: dict[str, Any] = {"patch": (16, 16, 16), "batch": 4}
+FLAT: dict[str, Any] = {"patch": (1, 32, 32), "batch": 4}
+THICK = (8.0, 1.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four filters instead of sixteen, and every step told and saved."""
+    monkeypatch.setattr(trainer, "NetConfig", functools.partial(NetConfig, filters=4))
+    monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
+    monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def solid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scans of thin slices, two of them labelled."""
+    return blob_dataset(tmp_path_factory.mktemp("solid") / "data set", 3, labelled=2).path
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scans of thick slices, two of them labelled."""
+    home = tmp_path_factory.mktemp("flat")
+    return blob_dataset(home / "data", 3, (5, 40, 40), labelled=2, spacing_mm=THICK, structures=2).path
+
+
+def begin(data: Path, run: Path, **config: Any) -> Path:
+    start_run(TrainConfig(**{"dataset": str(data), "device": "cpu", "steps": 8, **SOLID, **config}), run)
+    return run
+
+
+def weights(model: Path) -> dict[str, torch.Tensor]:
+    return dict(ModelBundle.load(model).state)
+
+
+def assert_same(one: Path, two: Path) -> None:
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(two)[name]), name
+
+
+def told_steps(run: Path) -> list[dict[str, Any]]:
+    return [event for event in read_events(run) if event["event"] == "step"]
+
+
+class Crash(Exception):
+    """Stands for whatever ends a process."""
+
+
+def at(step: int, act: Callable[[], None]) -> Callable[[Progress], None]:
+    """A report that acts once, when that step is told."""
+    done = []
+
+    def report(progress: Progress) -> None:
+        if progress.values.get("step") == step and not done:
+            done.append(True)
+            act()
+
+    return report
+
+
+def crash() -> None:
+    raise Crash
+
+
+# ---------------------------------------------------------------------- a run from end to end
+
+
+@pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
+@pytest.mark.parametrize("recipe", ["plus", "paper"])
+def test_run_ends_with_a_bundle_and_all_that_was_told(solid: Path, tmp_path: Path, method: str, recipe: str) -> None:
+    beats: list[Progress] = []
+    run = begin(solid, tmp_path / "run", method=method, recipe=recipe, name="mine", seed=3)
+    model = train(run, beats.append)
+    assert model == run / "model"
+    status = RunFolder(run).status()
+    assert (status["state"], status["step"], status["fraction"]) == ("finished", 8, 1.0)
+    assert {path.name for path in run.iterdir()} >= {"config.json", "status.json", "events.jsonl", "control.json"}
+    assert {path.name for path in run.iterdir()} >= {"checkpoint", "model", "curves.csv", "curves.png"}
+    steps = told_steps(run)
+    assert [event["step"] for event in steps] == list(range(1, 9)) and all(np.isfinite(e["loss"]) for e in steps)
+    wanted = {"mper": {"prototype", "contrast", "agreement", "spread"}}.get(method, {"loss"})
+    assert wanted <= steps[-1].keys()
+    fractions = [beat.fraction for beat in beats if beat.values]
+    assert fractions == sorted(fractions) and fractions[0] == 0  # type: ignore[type-var]
+    bundle = ModelBundle.load(model)
+    assert bundle.card.name == "mine" and [label.name for label in bundle.card.labels] == ["LA"]
+    told = bundle.card.about["training"]
+    assert (told["method"], told["recipe"], told["seed"], told["steps"]) == (method, recipe, 3, 8)
+    assert (told["labelled_cases"], told["unlabelled_cases"]) == (2, 0 if method == "supervised" else 1)
+    assert (bundle.state["prototypes.vectors"].norm(dim=-1) > 0).all()
+    assert str(solid.parent) not in bundle.card.to_json({})  # no paths of the trainer's machine
+    assert bundle.card.mirror_axes == ((1, 2) if recipe == "paper" else ())
+
+
+def test_slices_train_the_slice_network(flat: Path, tmp_path: Path) -> None:
+    run = begin(flat, tmp_path / "run", method="mper", steps=4, **FLAT)
+    bundle = ModelBundle.load(train(run))
+    assert bundle.network.kind == "unet" and bundle.network.classes == 3
+    assert [label.name for label in bundle.card.labels] == ["LA", "RA"]
+
+
+def test_same_seed_gives_the_same_weights_and_another_gives_others(solid: Path, tmp_path: Path) -> None:
+    models = [train(begin(solid, tmp_path / str(n), steps=4, seed=seed)) for n, seed in enumerate((0, 0, 1))]
+    assert_same(models[0], models[1])
+    assert any(not torch.equal(value, weights(models[2])[name]) for name, value in weights(models[0]).items())
+
+
+def test_finished_run_gives_its_model_without_work(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(solid, tmp_path / "run", method="supervised", steps=1)
+    model = train(run)
+    monkeypatch.setattr(trainer, "_make_fabric", crash)
+    assert train(run) == model
+
+
+def test_packed_data_trains_to_the_same_weights(solid: Path, tmp_path: Path) -> None:
+    pack(Dataset.open(solid), tmp_path / "packed", 100)
+    models = [train(begin(data, tmp_path / f"from {data.name}", steps=3)) for data in (solid, tmp_path / "packed")]
+    assert_same(*models)
+
+
+# ---------------------------------------------------------------------- learning
+
+
+def dice(model: Path, scan: Volume, mask: np.ndarray, value: int = 1) -> float:
+    """Of a bundle's network on a scan whose working grid it can take as it is."""
+    bundle = ModelBundle.load(model)
+    network = bundle.build()
+    dimensions = network.config.dimensions
+    grid = WorkingGrid.plan(scan.geometry, bundle.preprocessing, dimensions)
+    image = normalise(grid.forward(scan.array), bundle.preprocessing)
+    batch = image[:, None] if dimensions == 2 else image[None, None]
+    with torch.no_grad():
+        labels = network(batch).logits.argmax(1).reshape(grid.size)
+    found = grid.back_nearest(labels).numpy() == value
+    truth = mask == value
+    return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dimensions", [3, 2])
+@pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
+def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
+    shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
+    data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
+    patch, batch = ((16, 32, 32), 2) if dimensions == 3 else ((1, 48, 48), 6)
+    model = train(begin(data, tmp_path / "run", method=method, steps=150, patch=patch, batch=batch))
+    image, mask = blobs(shape, seed=100)
+    assert dice(model, Volume(image, Geometry.from_axes((0, 0, 0), spacing, LPS, shape)), mask) > 0.8
+
+
+@pytest.mark.slow
+def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two organs in HU, air around, labels in some slices only."""
+    monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
+    shape = (16, 48, 48)
+
+    def hounsfield(image: np.ndarray) -> np.ndarray:
+        scan = np.round(20 + 25 * image)
+        scan[:, :4], scan[:, -4:] = -1000, 1500  # air before, bone behind: worthless for what is sought
+        return scan.astype(np.int16)
+
+    def half(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[::2] = 255
+        return mask
+
+    data = blob_dataset(
+        tmp_path / "data", 4, shape, structures=2, intensity=hounsfield, edit_label=half, names=("Liver", "Spleen")
+    ).path
+    model = train(begin(data, tmp_path / "run", method="supervised", steps=200, patch=(16, 48, 48), batch=2))
+    bundle = ModelBundle.load(model)
+    assert bundle.preprocessing.normalisation == "window" and bundle.preprocessing.window is not None
+    low, high = bundle.preprocessing.window
+    assert -300 < low < 120 and 220 < high < 500
+    image, mask = blobs(shape, 100, structures=2)
+    scan = Volume(hounsfield(image), Geometry.from_axes((0, 0, 0), (2.0, 2.0, 2.0), LPS, shape))
+    found = Predictor(bundle, "cpu").predict(scan).segmentation
+    for label in found.labels:
+        hit = found.labelmap.array == label.value
+        truth = mask == label.value
+        assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.75, label.name
+
+
+# ---------------------------------------------------------------------- stopping and going on
+
+
+@pytest.fixture(scope="module")
+def unbroken(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The model of a run of eight steps of `mper` that nothing stopped: self-training begins with the fourth."""
+
+    @functools.cache
+    def of(recipe: str) -> Path:
+        return train(begin(solid, tmp_path_factory.mktemp("unbroken") / recipe, method="mper", recipe=recipe))
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "recipe, step", [("plus", 1), ("plus", 3), ("plus", 4), ("plus", 7), ("paper", 2), ("paper", 6)]
+)
+def test_run_that_broke_ends_with_the_weights_of_an_unbroken_one(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], recipe: str, step: int
+) -> None:
+    run = begin(solid, tmp_path / "run", method="mper", recipe=recipe)
+    with pytest.raises(Crash):
+        train(run, at(step, crash))  # the step before was saved, this one was not
+    assert RunFolder(run).status()["state"] == "failed"
+    assert_same(train(run), unbroken(recipe))
+    assert [event["step"] for event in told_steps(run)] == [*range(1, step + 1), *range(max(step, 1), 9)]
+
+
+def test_run_that_broke_while_finishing_finishes(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(solid, tmp_path / "run", method="mper")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(ModelBundle, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+        train(run)
+    assert not (run / "model").exists()
+    assert_same(train(run), unbroken("plus"))
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_cancelling_acts_within_a_step_and_can_be_taken_back(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], step: int
+) -> None:
+    run = begin(solid, tmp_path / "run", method="mper")
+    with pytest.raises(Cancelled, match=f"cancelled at step {step}"):
+        train(run, at(step, lambda: RunFolder(run).steer("cancel")))
+    assert RunFolder(run).status()["state"] == "cancelled" and not (run / "model").exists()
+    assert (run / "curves.csv").exists()
+    assert_same(train(run), unbroken("plus"))
+
+
+def test_pause_acts_within_a_step_and_changes_nothing(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path]
+) -> None:
+    run = begin(solid, tmp_path / "run", method="mper")
+    folder = RunFolder(run)
+    seen: list[tuple[str, int]] = []
+
+    def watch() -> None:
+        end = time.monotonic() + 60
+        while folder.status().get("state") != "paused" and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        seen.append((folder.status()["state"], told_steps(run)[-1]["step"]))
+        folder.steer("run")
+
+    thread = threading.Thread(target=watch)
+
+    def pause() -> None:
+        folder.steer("pause")
+        thread.start()
+
+    model = train(run, at(4, pause))
+    thread.join()
+    assert seen == [("paused", 4)]
+    assert_same(model, unbroken("plus"))
+    assert [e["state"] for e in read_events(run) if e["event"] == "state"] == [
+        "running",
+        "paused",
+        "running",
+        "finished",
+    ]
+
+
+def test_report_that_raises_cancelled_stops_the_run(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path]
+) -> None:
+    def cancel(*_: object) -> None:
+        raise Cancelled
+
+    run = begin(solid, tmp_path / "run", method="mper")
+    with pytest.raises(Cancelled):
+        train(run, cancel)  # while reading
+    assert RunFolder(run).status()["state"] == "cancelled" and not (run / "checkpoint").exists()
+    with pytest.raises(Cancelled):
+        train(run, at(5, cancel))
+    assert_same(train(run), unbroken("plus"))
+
+
+def test_run_that_was_cancelled_before_it_began_does_not_begin(solid: Path, tmp_path: Path) -> None:
+    run = begin(solid, tmp_path / "run", method="supervised")
+    RunFolder(run).steer("cancel")
+    with pytest.raises(Cancelled, match="at step 0"):
+        train(run)
+    assert not told_steps(run)
+
+
+def test_run_folder_in_use_is_refused(solid: Path, tmp_path: Path) -> None:
+    run = begin(solid, tmp_path / "run", method="supervised", steps=1)
+    with locked(run / ".lock"), pytest.raises(ValueError, match="is being worked on by process"):
+        train(run)
+    train(run)
+
+
+def test_run_folder_is_never_taken_twice(solid: Path, tmp_path: Path) -> None:
+    begin(solid, tmp_path / "run")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        begin(solid, tmp_path / "run")
+
+
+KILLED = """
+import functools, sys
+from pathlib import Path
+from mper import trainer
+from mper.nets import NetConfig
+trainer.NetConfig = functools.partial(NetConfig, filters=4)
+trainer._REPORT_S = 0.0
+trainer._CHECKPOINT_S = 0.0
+trainer.train(Path(sys.argv[1]), lambda progress: print(progress.values.get("step", ""), flush=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 5])
+def test_killed_process_leaves_a_run_that_goes_on(
+    solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], step: int
+) -> None:
+    run = begin(solid, tmp_path / "run", method="mper")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(run)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() and float(line) >= step:
+            time.sleep(np.random.default_rng(step).uniform(0, 0.05))
+            process.kill()
+            break
+    process.wait()
+    assert RunFolder(run).status()["state"] == "running" and not (run / "model").exists()
+    assert_same(train(run), unbroken("plus"))
+
+
+# ---------------------------------------------------------------------- budgets
+
+
+class Clock:
+    """Time that passes by being looked at."""
+
+    def __init__(self, tick: float) -> None:
+        self.now, self.tick = 100.0, tick
+
+    def monotonic(self) -> float:
+        self.now += self.tick
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_budget_ends_in_time_at_a_rate_of_zero(solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "time", Clock(0.02))
+    run = begin(solid, tmp_path / "run", method="supervised", steps=None, budget_s=3.0, batch=1, patch=(16, 16, 32))
+    train(run)
+    events = told_steps(run)
+    assert len(events) > 50 and 2.8 < events[-1]["elapsed_s"] <= 3.1
+    rates = [event["rate"] for event in events]
+    assert max(rates) > 5e-4 and rates[-1] < 0.1 * max(rates)
+    assert rates[rates.index(max(rates)) :] == sorted(rates[rates.index(max(rates)) :], reverse=True)
+
+
+def test_budget_is_not_spent_by_pausing_nor_given_twice(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(0.05)
+    monkeypatch.setattr(trainer, "time", clock)
+    run = begin(solid, tmp_path / "run", method="supervised", steps=None, budget_s=2.0, batch=1, patch=(16, 16, 32))
+    folder = RunFolder(run)
+    clock.sleep = lambda seconds: folder.steer("run") or setattr(clock, "now", clock.now + 1000)  # type: ignore
+    with pytest.raises(Crash):
+        train(run, at(8, crash))
+    train(run, at(10, lambda: folder.steer("pause")))
+    events = told_steps(run)
+    assert 1.8 < events[-1]["elapsed_s"] <= 2.1
+    assert events[8]["elapsed_s"] < events[7]["elapsed_s"] + 0.2  # goes on where it was
+
+
+# ---------------------------------------------------------------------- data
+
+
+def test_only_so_many_labels_are_used_and_the_rest_helps_without(solid: Path, tmp_path: Path) -> None:
+    told = ModelBundle.load(train(begin(solid, tmp_path / "run", labeled=1, steps=4))).card.about["training"]
+    assert (told["labelled_cases"], told["unlabelled_cases"], told["labeled"]) == (1, 2, 1)
+
+
+def test_more_labels_than_there_are_is_told(solid: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 2 labelled cases, 3 were asked for"):
+        train(begin(solid, tmp_path / "run", labeled=3))
+
+
+def test_data_without_labels_is_told(tmp_path: Path) -> None:
+    blob_dataset(tmp_path / "data", 2, labelled=0)
+    run = begin(tmp_path / "data", tmp_path / "run")
+    with pytest.raises(ValueError, match="none of the 2 cases of split 'train' has a label"):
+        train(run)
+    assert RunFolder(run).status()["state"] == "failed"
+    assert "none of the 2 cases" in RunFolder(run).status()["message"]
+
+
+def test_label_that_says_nothing_yet_is_no_label(tmp_path: Path) -> None:
+    blob_dataset(tmp_path / "data", 2, edit_label=lambda mask: np.full_like(mask, 255))
+    with pytest.raises(ValueError, match="none of the 2 cases"):
+        train(begin(tmp_path / "data", tmp_path / "run"))
+
+
+@pytest.mark.parametrize("method", ["supervised", "mper"])
+def test_label_of_a_few_slices_is_enough_to_train(tmp_path: Path, method: str) -> None:
+    def few(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[[n for n in range(len(mask)) if n not in (9, 10)]] = 255
+        return mask
+
+    blob_dataset(tmp_path / "data", 2, edit_label=few)
+    train(begin(tmp_path / "data", tmp_path / "run", method=method, steps=4))
+    assert all(0 < event["labelled"] < 20 for event in told_steps(tmp_path / "run"))
+
+
+def test_locked_holdout_is_never_trained_on(tmp_path: Path) -> None:
+    blob_dataset(tmp_path / "data", 2).lock_holdout("train")
+    with pytest.raises(ValueError, match="locked hold-out"):
+        train(begin(tmp_path / "data", tmp_path / "run"))
+
+
+def test_scan_that_holds_no_image_is_named(tmp_path: Path) -> None:
+    blob_dataset(tmp_path / "data", 2, intensity=np.zeros_like)
+    with pytest.raises(ValueError, match=r"case case0: .* constant"):
+        train(begin(tmp_path / "data", tmp_path / "run"))
+
+
+def test_diverged_training_stops_and_saves_nothing(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Supervised.forward
+
+    def diverging(self: Supervised, batch: Any, t: float) -> Any:
+        losses = forward(self, batch, t)
+        return losses._replace(total=losses.total * (float("nan") if t > 0.4 else 1.0))
+
+    monkeypatch.setattr(Supervised, "forward", diverging)
+    run = begin(solid, tmp_path / "run", method="supervised")
+    for _ in range(2):  # what was saved is from before
+        with pytest.raises(ValueError, match="training diverged at step 5 "):
+            train(run)
+    assert RunFolder(run).status()["state"] == "failed" and not (run / "model").exists()
+
+
+def test_method_sees_whole_labels_and_its_own_random_numbers(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mixed precision casts images alone, and leaves the batch a batch."""
+    seen = []
+    forward = Supervised.forward
+
+    def looking(self: Supervised, batch: Any, t: float) -> Any:
+        seen.append(batch)
+        return forward(self, batch, t)
+
+    monkeypatch.setattr(Supervised, "forward", looking)
+    train(begin(solid, tmp_path / "run", method="supervised", steps=1))
+    assert seen[0].label.dtype == torch.int64 and seen[0].labelled == 4
+    assert set(seen[0].label.unique().tolist()) <= {0, 1, 255}
+    assert isinstance(seen[0].rng, np.random.Generator)
+
+
+# ---------------------------------------------------------------------- fine-tuning
+
+
+def start_from(path: Path, *labels: str) -> Path:
+    named = tuple(make_label(n, name) for n, name in enumerate(labels, start=1))
+    preprocessing = {"spacing_mm": (2.0, 2.0, 2.0), "normalisation": "percentile"}
+    bundle = random_bundle("vnet", len(labels) + 1)
+    card = replace(bundle.card, labels=named, preprocessing=preprocessing, window=(16, 16, 16))
+    return replace(bundle, card=card).save(path, "float32")
+
+
+@pytest.mark.parametrize(
+    "labels, same", [(("LA",), True), (("left atrium",), True), (("RA",), False), (("LA", "RA"), False)]
+)
+def test_fine_tuning_keeps_the_classifier_for_the_same_structures_only(
+    solid: Path, tmp_path: Path, labels: tuple[str, ...], same: bool
+) -> None:
+    model = start_from(tmp_path / "model", *labels)
+    config = TrainConfig(str(solid), start_from=str(model), device="cpu", method="supervised")
+    found, plan, _, start = trainer.load_training_data(config, torch.device("cpu"))
+    assert plan.preprocessing.normalisation == "percentile" and plan.patch == (16, 16, 16)
+    network = trainer._make_network(config, plan, found, start)
+    assert network.config.classes == 2 and network.config.filters == 4
+    for name, value in weights(model).items():
+        own = network.state_dict()[name]
+        if name.startswith(("backbone.classifier", "prototypes")):
+            assert (own.shape == value.shape and torch.equal(own, value)) == same, name
+        else:
+            assert torch.equal(own, value), name
+
+
+@pytest.mark.parametrize("labels", [("LA",), ("RA", "Scar")])
+def test_fine_tuned_model_works_as_the_one_it_came_from(solid: Path, tmp_path: Path, labels: tuple[str, ...]) -> None:
+    model = start_from(tmp_path / "model", *labels)
+    tuned = ModelBundle.load(train(begin(solid, tmp_path / "run", start_from=str(model), steps=4, patch=None)))
+    assert tuned.preprocessing == ModelBundle.load(model).preprocessing
+    assert [label.name for label in tuned.card.labels] == ["LA"]
+    assert tuned.card.about["training"]["start_from"] == "model"
+
+
+# ---------------------------------------------------------------------- what cannot be asked for
+
+
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"steps": 3, "budget_s": 3.0}, "not both"),
+        ({"steps": 0}, "steps must be above zero"),
+        ({"steps": None, "budget_s": -1.0}, "budget_s must be above zero"),
+        ({"labeled": 0}, "labeled must be above zero"),
+        ({"method": "magic"}, "unknown method 'magic'"),
+        ({"recipe": "magic"}, "unknown recipe 'magic'"),
+        ({"without": ("magic",)}, "no change 'magic'"),
+        ({"method": "supervised", "without": ("cutmix",)}, "supervised has no change 'cutmix'"),
+    ],
+)
+def test_run_that_cannot_be_is_refused(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        TrainConfig(**{"dataset": "data", "steps": 3, **wrong})
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 20), (16, 16, 0), (1, 16, 16), (8, 16, 16)])
+def test_patch_that_the_network_cannot_take_is_refused(
+    solid: Path, tmp_path: Path, patch: tuple[int, int, int]
+) -> None:
+    with pytest.raises(ValueError, match=r"a patch .* has multiples of 16"):
+        train(begin(solid, tmp_path / "run", patch=patch))
+
+
+def test_configuration_comes_back_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    config = TrainConfig("data", without=("affine", "cutmix"), patch=(16, 32, 32), window=(-5.0, 7.5), flip_axes=(2,))
+    start_run(config, tmp_path)
+    assert TrainConfig.read(tmp_path) == config
+    text = (tmp_path / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "config.json").write_text(text.replace('"seed"', '"sead"'), encoding="utf-8")
+    with pytest.raises(ValueError, match="holds 'sead', which this version of mper does not know"):
+        TrainConfig.read(tmp_path)
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+WORKER = """
+import functools, os, sys
+from pathlib import Path
+import torch
+from mper import trainer
+from mper.nets import NetConfig
+from mper.progress import Cancelled
+from mper.sampling import PatchSampler
+
+trainer.NetConfig = functools.partial(NetConfig, filters=4)
+trainer._REPORT_S = trainer._CHECKPOINT_S = 0.0
+methods, sums = [], []
+finish, batch = trainer._Training._finish, PatchSampler.batch
+
+def remember_method(self):
+    path = finish(self)
+    methods.append(self.method)
+    return path
+
+def remember_batch(self, *arguments):
+    made = batch(self, *arguments)
+    sums.append(made.image.double().sum())
+    return made
+
+trainer._Training._finish, PatchSampler.batch = remember_method, remember_batch
+
+def report(progress):
+    if progress.values.get("step") == 5 and sys.argv[2] == "cancel":
+        raise Cancelled
+
+try:
+    model = trainer.train(Path(sys.argv[1]), report)
+except Cancelled:
+    print("cancelled", os.environ["RANK"], flush=True)
+    torch.distributed.barrier()
+    sys.exit(0)
+assert (model / "card.json").exists(), "a process returned before there was a model"
+for name, value in methods[0].state_dict().items():
+    mine = value.double().contiguous()
+    everyones = [torch.empty_like(mine) for _ in range(2)]
+    torch.distributed.all_gather(everyones, mine)
+    assert torch.equal(*everyones), name
+own = torch.stack(sums)
+everyones = [torch.empty_like(own) for _ in range(2)]
+torch.distributed.all_gather(everyones, own)
+assert (everyones[0] != everyones[1]).all(), "both processes saw the same patches"
+print("equal", os.environ["RANK"], flush=True)
+"""
+
+
+def two_processes(script: Path, run: Path, word: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, run, word],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun's rendezvous needs libuv, which torch for Windows lacks")
+def test_two_processes_end_with_equal_weights_and_prototypes_also_after_a_cancel(solid: Path, tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER, encoding="utf-8")
+    whole = begin(solid, tmp_path / "whole", method="mper")
+    out = two_processes(script, whole, "go")
+    assert "equal 0" in out and "equal 1" in out
+    broken = begin(solid, tmp_path / "broken", method="mper")
+    out = two_processes(script, broken, "cancel")
+    assert "cancelled 0" in out and "cancelled 1" in out and RunFolder(broken).status()["state"] == "cancelled"
+    out = two_processes(script, broken, "go")
+    assert "equal 0" in out and "equal 1" in out
+    assert_same(whole / "model", broken / "model")
+    assert ModelBundle.load(whole / "model").card.about["training"]["processes"] == 2
+    alone = train(begin(solid, tmp_path / "alone", method="mper"))
+    assert any(not torch.equal(value, weights(alone)[name]) for name, value in weights(whole / "model").items())
