@@ -15,8 +15,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,25 +30,22 @@ from mper.card import Card
 from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
 from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
-from mper.labels import UNLABELLED, Label
+from mper.labels import Label
 from mper.locking import locked
-from mper.methods import NAMES, Losses, Method, Recipe, make_method
+from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
-from mper.planning import Plan, plan
-from mper.preprocess import WorkingGrid, normalise
+from mper.planning import Plan
 from mper.progress import Cancelled, Progress, Report, silent
 from mper.records import write_json
 from mper.runs import COMMANDS, RunFolder, RunLog
-from mper.sampling import PatchSampler, TrainingCase
-from mper.volume import Volume
+from mper.train_config import TrainConfig
+from mper.training_data import intensity_range, load_training_data
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from mper.case import Case
-    from mper.dataset import Dataset
-    from mper.shards import PackedCase, PackedDataset
+__all__ = ["TrainConfig", "start_run", "train"]
 
 _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
@@ -56,83 +53,6 @@ _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a run is asked to do; stored as config.json.
-
-    Parameters
-    ----------
-    dataset : str
-        Folder of a data set, or of its packed shards.
-    method, recipe, without :
-        See `mper.methods` and `mper.methods.recipe.Recipe`.
-    split : str
-        Its cases are trained on, in their order.
-    labeled : int or None
-        Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
-    start_from : str or None
-        Path of a bundle to fine-tune.
-    steps, budget_s : int or float or None
-        Length of the run; with neither, the published number of iterations. A budget is the time of
-        training itself, without reading the scans.
-    device, seed : where, and from which random numbers
-    name : str or None
-        Name of the model; published under it in the data set.
-    batch : int or None
-        Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
-    network, patch, window :
-        Override what `mper.planning.plan` chooses; the patch in working voxels along (k, j, i).
-    flip_axes : tuple of int
-        Array axes that `plus` mirrors at random.
-    keep_largest : bool
-        Whether each structure is one piece: pseudo-labels and predictions keep the largest component.
-    compile : bool
-        Whether to use torch.compile.
-    """
-
-    dataset: str
-    method: str = "mper"
-    recipe: str = "plus"
-    without: tuple[str, ...] = ()
-    split: str = "train"
-    labeled: int | None = None
-    start_from: str | None = None
-    steps: int | None = None
-    budget_s: float | None = None
-    device: str = "auto"
-    seed: int = 0
-    name: str | None = None
-    batch: int | None = None
-    network: str | None = None
-    patch: tuple[int, int, int] | None = None
-    window: tuple[float, float] | None = None
-    flip_axes: tuple[int, ...] = ()
-    keep_largest: bool = True
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.budget_s is not None:
-            raise ValueError("a run takes a number of steps or a time budget, not both")
-        for name in ("steps", "budget_s", "labeled"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above zero, got {value}")
-        if self.method not in NAMES:
-            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
-        Recipe.named(self.recipe, self.without, self.method)
-
-    @classmethod
-    def read(cls, run: Path) -> TrainConfig:
-        """The configuration of a run folder."""
-        stored = RunFolder(run).config()
-        names = {f.name for f in fields(cls)}
-        unknown = sorted(set(stored) - names)
-        if unknown:
-            raise ValueError(f"{run / 'config.json'} holds {unknown[0]!r}, which this version of mper does not know")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        return cls(**values)
 
 
 def start_run(config: TrainConfig, run: Path) -> RunFolder:
@@ -446,113 +366,11 @@ class _Training:
 # ---------------------------------------------------------------------- parts
 
 
-def load_training_data(
-    config: TrainConfig, device: torch.device, report: Report = silent
-) -> tuple[tuple[Label, ...], Plan, PatchSampler, ModelBundle | None]:
-    """Read the split, plan, and put every case on the device on the working grid.
-
-    Returns the labels, the plan, the sampler, and the bundle to start from.
-    """
-    from mper.shards import open_dataset
-
-    dataset = open_dataset(Path(config.dataset))
-    if config.split == dataset.holdout:
-        raise ValueError(f"split {config.split!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
-    start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
-    ids, images, masks = _read_cases(config, dataset, report)
-    chosen = _choose_plan(config, images, masks, start)
-    dimensions = 3 if chosen.network == "vnet" else 2
-    loaded = []
-    for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
-        report(Progress(f"preparing {case_id}", n / len(ids)))
-        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, dimensions)
-        try:
-            working = normalise(grid.forward(image.array), chosen.preprocessing)
-        except ValueError as error:
-            raise ValueError(f"case {case_id}: {error}") from error
-        label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
-        loaded.append(TrainingCase(case_id, working.to(device), label))
-    labelled = [case for case in loaded if case.label is not None]
-    unlabelled = [case for case in loaded if case.label is None]
-    affine = Recipe.named(config.recipe, config.without, config.method).affine
-    sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
-    return dataset.labels, chosen, sampler, start
-
-
-def _read_cases(
-    config: TrainConfig, dataset: Dataset | PackedDataset, report: Report
-) -> tuple[list[str], list[Volume], list[np.ndarray | None]]:
-    """Ids, images and masks of class numbers (None: unlabelled) of the split, in its order."""
-    cases: Sequence[Case | PackedCase] = dataset.split(config.split)
-    ids: list[str] = []
-    images: list[Volume] = []
-    masks: list[np.ndarray | None] = []
-    with_label = 0
-    for n, case in enumerate(cases):
-        report(Progress(f"reading {case.id}", n / len(cases)))
-        label = case.label() if config.labeled is None or with_label < config.labeled else None
-        if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
-            label = None
-        if label is None and config.method == "supervised":
-            continue
-        with_label += label is not None
-        ids.append(case.id)
-        images.append(case.image())
-        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
-    if not with_label:
-        raise ValueError(
-            f"none of the {len(cases)} cases of split {config.split!r} has a label; training needs at least one"
-        )
-    if config.labeled is not None and with_label < config.labeled:
-        raise ValueError(
-            f"split {config.split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
-            "label more, or ask for fewer"
-        )
-    return ids, images, masks
-
-
-def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
-    """Lowest and highest of some percentiles of the normalised training scans: what is usual for this model."""
-    percents = (5, 25, 50, 75, 95)
-    cases = (*sampler.labelled, *sampler.unlabelled)
-    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in cases])
-    return {
-        str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)
-    }
-
-
 def _inherited(start: ModelBundle | None, labels: tuple[Label, ...]) -> dict[str, Any]:
     """What stays true of a fine-tuned model whose structures are the same: who finds them in a wide field of view."""
     if start is None or {x.name for x in start.card.labels} != {x.name for x in labels}:
         return {}
     return {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
-
-
-def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
-    """Label values -> class numbers 1.. in the order of the labels; 0 and 255 stay."""
-    table = np.zeros(256, dtype=np.uint8)
-    table[UNLABELLED] = UNLABELLED
-    for number, label in enumerate(labels, start=1):
-        table[label.value] = number
-    return np.asarray(table[mask])
-
-
-def _choose_plan(
-    config: TrainConfig, images: list[Volume], masks: list[np.ndarray | None], start: ModelBundle | None
-) -> Plan:
-    if start is not None:
-        found = Plan(start.network.kind, start.preprocessing, start.card.window)
-        if config.network not in (None, found.network):
-            raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
-    else:
-        found = plan(images, masks, config.recipe, config.window, config.network)
-    patch = config.patch or found.patch
-    flat = patch[0] == 1
-    if flat != (found.network == "unet") or any(n < 16 or n % 16 for n in patch[flat:]):
-        raise ValueError(
-            f"a patch (k, j, i) has multiples of 16, with k = 1 for a unet and never for a vnet, got {patch}"
-        )
-    return replace(found, patch=patch)
 
 
 def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], start: ModelBundle | None) -> Network:

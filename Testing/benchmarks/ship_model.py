@@ -24,7 +24,8 @@ from mper.evaluate import evaluate
 from mper.methods import Recipe, make_method
 from mper.predictor import Predictor
 from mper.shards import open_dataset
-from mper.trainer import TrainConfig, load_training_data
+from mper.train_config import TrainConfig
+from mper.training_data import load_training_data
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 

@@ -26,7 +26,7 @@ LEVELS = {
     1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "metrics", "records", "runs", "shards"},
     2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "fields", "inference", "locate", "masks"}
     | {"methods", "nets", "picture", "planning", "prediction", "predictor", "preprocess", "refine", "remarks"}
-    | {"sampling", "trainer"},
+    | {"sampling", "train_config", "trainer", "training_data"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

@@ -32,6 +32,7 @@ from mper.progress import Cancelled, Progress
 from mper.runs import RunFolder, read_events
 from mper.shards import pack
 from mper.trainer import TrainConfig, start_run, train
+from mper.training_data import load_training_data
 from mper.volume import Geometry, Volume
 
 SOLID: dict[str, Any] = {"patch": (16, 16, 16), "batch": 4}
@@ -520,7 +521,7 @@ def test_fine_tuning_keeps_the_classifier_for_the_same_structures_only(
 ) -> None:
     model = start_from(tmp_path / "model", *labels)
     config = TrainConfig(str(solid), start_from=str(model), device="cpu", method="supervised")
-    found, plan, _, start = trainer.load_training_data(config, torch.device("cpu"))
+    found, plan, _, start = load_training_data(config, torch.device("cpu"))
     assert plan.preprocessing.normalisation == "percentile" and plan.patch == (16, 16, 16)
     network = trainer._make_network(config, plan, found, start)
     assert network.config.classes == 2 and network.config.filters == 4
