@@ -121,7 +121,8 @@ def _patch(sizes: Sequence[Index3], dimensions: int) -> Index3:
     for axis in axes:
         patch[axis] = max(_SMALLEST[axis], int(np.ceil(median[axis] / 16)) * 16)
     while np.prod(patch) > _PATCH_VOXELS[dimensions]:
-        longest = max(axes, key=lambda axis: (patch[axis] / max(median[axis], 1), patch[axis]))
+        shorter = [axis for axis in axes if patch[axis] > _SMALLEST[axis]]
+        longest = max(shorter, key=lambda axis: (patch[axis] / max(median[axis], 1), patch[axis]))
         patch[longest] -= 16
     k, j, i = patch
     return k, j, i
