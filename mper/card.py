@@ -44,6 +44,8 @@ class Card:
         Whether only the largest component of each label is kept.
     mirror_axes : tuple of int
         Array axes along which the model saw mirrored scans; others must not be mirrored at test time.
+    always_mirrored : bool
+        Whether predictions are averaged over mirrored copies without being asked for (``tta``).
     about : mapping
         Provenance for people: modality, intended_use, limits, data, licence, citation, training
         (method, recipe, seed, budget, steps, hardware, date, command), quality (cases, mean, per case).
@@ -58,6 +60,7 @@ class Card:
     window: tuple[int, int, int]
     largest_component: bool = True
     mirror_axes: tuple[int, ...] = ()
+    always_mirrored: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -204,7 +204,7 @@ class Predictor:
             working=grid.size,
             tile=(k if config.dimensions == 3 else 1, j, i),
             source_voxels=int(np.prod(grid.source_shape)),
-            mirrored=card.mirror_axes if tta else (),
+            mirrored=card.mirror_axes if tta or card.always_mirrored else (),
             embed=bool({"prototypes", "embeddings"} & set(want)),
             maps=("confidence" in want) + config.classes * ("probabilities" in want) + 2 * ("prototypes" in want),
         )

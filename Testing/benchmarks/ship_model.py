@@ -56,10 +56,14 @@ def main() -> None:
     parser.add_argument("--split", required=True)
     parser.add_argument("--version", default="1.0.0")
     parser.add_argument("--storage", default="int8")
+    parser.add_argument(
+        "--always-mirrored", action="store_true", help="average over mirrored copies at every prediction"
+    )
     parser.add_argument("--new-prototypes", action="store_true", help="fit them anew, on smoothed embeddings")
     options = parser.parse_args()
 
     trained = ModelBundle.load(options.run / "model")
+    trained = replace(trained, card=replace(trained.card, always_mirrored=options.always_mirrored))
     if options.new_prototypes:
         trained = with_new_prototypes(trained, options.run)
     words = every[options.name]

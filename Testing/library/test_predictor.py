@@ -267,6 +267,8 @@ def test_mirroring_keeps_to_the_axes_of_the_card(blob_volume: BlobVolume) -> Non
     mirrored = Predictor(random_bundle(mirror_axes=(2,)), "cpu").predict(scan, want=("probabilities",), tta=True)
     assert mirrored.notes == plain.notes
     assert (mirrored.probabilities != plain.probabilities).any()
+    always = Predictor(random_bundle(mirror_axes=(2,), always_mirrored=True), "cpu")
+    np.testing.assert_array_equal(always.predict(scan, want=("probabilities",)).probabilities, mirrored.probabilities)
 
 
 def test_an_unknown_spacing_is_assumed_and_told(blob_volume: BlobVolume) -> None:
