@@ -255,6 +255,22 @@ def test_paper_recipe_steps_through_both_stages(name: str, dimensions: int) -> N
         assert 0 <= figures[-1]["agreement"] <= 1 and figures[-1]["spread"] > 0
 
 
+def test_spread_is_the_mean_distance_between_prototypes_of_a_class_also_under_autocast() -> None:
+    method = tiny("mper", PLUS)
+    assert isinstance(method, MPER)
+    method.student.prototypes.vectors.normal_()
+    vectors = method.student.prototypes.vectors
+    expected = [
+        1 - torch.cosine_similarity(vectors[c, a], vectors[c, b], dim=0).item()
+        for c in range(2)
+        for a in range(3)
+        for b in range(3)
+        if a != b
+    ]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert method._spread().item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
 @pytest.mark.parametrize("recipe", [PLUS, PAPER], ids=["plus", "paper"])
 def test_teacher_gets_no_gradient(recipe: Recipe) -> None:
     method = tiny("mper", recipe)

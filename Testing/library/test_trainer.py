@@ -43,9 +43,13 @@ THICK = (8.0, 1.0, 1.0)
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four filters instead of sixteen, and every step told and saved."""
-    monkeypatch.setattr(trainer, "NetConfig", functools.partial(NetConfig, filters=4))
+    have_filters(monkeypatch, 4)
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
+
+
+def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
+    monkeypatch.setattr(trainer, "NetConfig", functools.partial(NetConfig, filters=filters))
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +183,7 @@ def dice(model: Path, scan: Volume, mask: np.ndarray, value: int = 1) -> float:
 @pytest.mark.parametrize("dimensions", [3, 2])
 @pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
 def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    have_filters(monkeypatch, 8)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
     shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
     data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
@@ -191,6 +196,7 @@ def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, m
 @pytest.mark.slow
 def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two organs in HU, air around, labels in some slices only."""
+    have_filters(monkeypatch, 16)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
     shape = (16, 48, 48)
 
@@ -207,7 +213,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     data = blob_dataset(
         tmp_path / "data", 4, shape, structures=2, intensity=hounsfield, edit_label=half, names=("Liver", "Spleen")
     ).path
-    model = train(begin(data, tmp_path / "run", method="supervised", steps=200, patch=(16, 48, 48), batch=2))
+    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 48, 48), batch=2))
     bundle = ModelBundle.load(model)
     assert bundle.preprocessing.normalisation == "window" and bundle.preprocessing.window is not None
     low, high = bundle.preprocessing.window

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mper.devices import full_precision
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses
 from mper.methods.bcp import BCP
@@ -118,6 +119,7 @@ class MPER(BCP):
     def _spread(self) -> torch.Tensor:
         """Mean of 1 - cosine between two different prototypes of one class: 0 when they have collapsed."""
         unit = F.normalize(self.student.prototypes.vectors, dim=-1)
-        cosine = unit @ unit.transpose(1, 2)
+        with full_precision(unit.device):
+            cosine = unit @ unit.transpose(1, 2)
         k = cosine.shape[-1]
         return (1 - cosine).sum() / max(1, unit.shape[0] * k * (k - 1))
