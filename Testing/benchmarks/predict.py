@@ -41,7 +41,6 @@ from mper.resources import find_model
 
 WINDOW = (80, 112, 112)  # (k, j, i)
 STRIDE = (4, 18, 18)
-SPACING_MM = 0.625
 
 Mask = npt.NDArray[np.bool_]
 
@@ -193,6 +192,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="la", metavar="NAME|PATH", help="whose weights (default: la)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
+    parser.add_argument(
+        "--spacing", type=float, default=0.625, metavar="MM", help="of the common grid (default: 0.625)"
+    )
     parser.add_argument("--cases", type=int, default=1, metavar="N", help="how many scans (default: 1)")
     parser.add_argument(
         "--max-windows", type=int, metavar="M", help="extrapolate the published time from about M windows"
@@ -203,7 +205,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     shipped = ModelBundle.load(find_model(arguments.model))
-    fine = at_spacing(shipped, SPACING_MM)
+    fine = at_spacing(shipped, arguments.spacing)
     ours, own = Predictor(fine, arguments.device), Predictor(shipped, arguments.device)
     cases = []
     for scan in [made_scan(shape=(80, 112, 120))] if arguments.quick else scans(arguments.cases):

@@ -4,8 +4,8 @@ The real V-Net, 2 + 2 + 2 + 2 patches of 112 x 112 x 80, the same weights and th
 that the training loop does, cutting and turning the patches included; the published step (`_published.py`) is given
 its patches ready. Weights: those of a bundle, so that pseudo-labels look like atria; without one, random.
 
-    python Testing/benchmarks/step.py --memory                     on the CPU
-    python Testing/benchmarks/step.py --device cuda --memory --repeats 20
+    python Testing/benchmarks/step.py                              on the CPU
+    python Testing/benchmarks/step.py --device cuda --repeats 20
     python Testing/benchmarks/step.py --device cuda --full-run DATASET            1300 + 8000 steps, really
     python Testing/benchmarks/step.py --device cuda --full-run DATASET --steps 93   extrapolated from 13 + 80
 
@@ -25,10 +25,21 @@ import numpy as np
 import torch
 from _data import made_scan, scans
 from _published import PublishedStep
-from _timing import add_options, add_repeats, duration, gigabytes, keep, nothing, run_command, show, take_turns
+from _timing import (
+    Finished,
+    Times,
+    add_options,
+    add_repeats,
+    duration,
+    gigabytes,
+    keep,
+    run_command,
+    show,
+    take_turns,
+)
 
 from mper.bundle import ModelBundle
-from mper.devices import autocast_dtype
+from mper.devices import autocast_dtype, keep_freed_memory
 from mper.methods import Recipe, make_method
 from mper.methods.mper import MPER
 from mper.methods.recipe import PUBLISHED
@@ -41,6 +52,7 @@ from mper.trainer import _make_optimiser
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
 _QUICK_PATCH = (48, 48, 48)
+_NAMES = ("published", "mper")
 
 
 def paper_step(network: Network, sampler: PatchSampler, device: torch.device) -> tuple[Callable[[], None], MPER]:
@@ -69,7 +81,7 @@ def paper_step(network: Network, sampler: PatchSampler, device: torch.device) ->
 
 
 def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict[str, Callable[[], object]]:
-    """Both steps, ready to be taken; `cut` is the part of ours that cuts and turns patches."""
+    """Both steps, ready to be taken; ours cuts and turns its patches itself."""
     network = Network(NetConfig("vnet", 2))
     try:
         network.load_state_dict(dict(ModelBundle.load(find_model(model)).state))
@@ -89,29 +101,21 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
     return {
         "published": lambda: theirs(batch, weight),
         "mper": ours,
-        "cut": lambda: sampler.batch(*method.wants(_T), np.random.default_rng(2)),
     }
 
 
-def peak_bytes(name: str, arguments: argparse.Namespace) -> int | None:
-    """Peak memory of one way: of the device where it tells, else of a process that does nothing else."""
-    if arguments.device == "cuda":
-        way = steps(arguments.model, torch.device("cuda"), _patch(arguments))[name]
-        way()
-        torch.cuda.reset_peak_memory_stats()
-        way()
-        return torch.cuda.max_memory_allocated()
-    command = [
-        sys.executable,
-        __file__,
-        "--only",
-        name,
-        "--model",
-        arguments.model,
-        "--threads",
-        str(arguments.threads),
-    ]
-    return run_command([*command, "--device", arguments.device, *(["--quick"] if arguments.quick else [])]).peak_bytes
+def alone(name: str, arguments: argparse.Namespace) -> Finished:
+    """One step, after one that does not count, in a process that does nothing else and has memory as `mper train`."""
+    command = [sys.executable, __file__, "--only", name, "--model", arguments.model]
+    command += ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
+    return run_command(command)
+
+
+def _take_alone(name: str, arguments: argparse.Namespace) -> None:
+    if name == "mper":
+        keep_freed_memory()
+    way = steps(arguments.model, torch.device("cpu"), _patch(arguments))[name]
+    print(take_turns({name: way}, 1)[name].median)
 
 
 @dataclass(frozen=True)
@@ -167,25 +171,25 @@ def _measure_run(arguments: argparse.Namespace) -> None:
 
 
 def _measure_step(arguments: argparse.Namespace) -> None:
-    names = ("published", "mper")
-    peaks = {name: peak_bytes(name, arguments) if arguments.memory else None for name in names}  # while this is small
     device = torch.device(arguments.device)
-    wait = torch.cuda.synchronize if device.type == "cuda" else nothing
-    times = take_turns(steps(arguments.model, device, _patch(arguments)), arguments.repeats, wait=wait)
+    peaks: dict[str, int | None] = {}
+    if device.type == "cuda":
+        ways = steps(arguments.model, device, _patch(arguments))
+        times = take_turns(ways, arguments.repeats, wait=torch.cuda.synchronize)
+        for name in _NAMES:
+            torch.cuda.reset_peak_memory_stats()
+            ways[name]()
+            peaks[name] = torch.cuda.max_memory_allocated()
+    else:
+        turns = [{name: alone(name, arguments) for name in _NAMES} for _ in range(arguments.repeats)]
+        times = {name: Times(tuple(float(turn[name].output) for turn in turns)) for name in _NAMES}
+        peaks = {name: turns[0][name].peak_bytes for name in _NAMES}
     ratio = times["published"].median / times["mper"].median
-    rows = [[name, duration(times[name].median), duration(times[name].best), gigabytes(peaks[name])] for name in peaks]
+    rows = [[name, duration(times[name].median), duration(times[name].best), gigabytes(peaks[name])] for name in _NAMES]
     show(("step", "median", "best", "peak memory"), rows)
-    cut = duration(times["cut"].median)
-    print(f"\nmper is {ratio:.1f} times faster ({device.type}); cutting and turning patches takes {cut} of its step")
-    keep(
-        arguments.json,
-        {
-            "device": device.type,
-            "ratio": ratio,
-            **{name: each.to_json() for name, each in times.items()},
-            "peak": peaks,
-        },
-    )
+    print(f"\nmper is {ratio:.1f} times faster ({device.type})")
+    told = {name: each.to_json() for name, each in times.items()}
+    keep(arguments.json, {"device": device.type, "ratio": ratio, **told, "peak": peaks})
 
 
 def main() -> None:
@@ -194,14 +198,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--full-run", type=Path, metavar="DATASET", help="measure a whole published run instead")
     parser.add_argument("--steps", type=int, metavar="N", help="of --full-run: so many, and extrapolate")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory too (twice the time)")
-    parser.add_argument("--only", choices=("published", "mper"), help=argparse.SUPPRESS)  # for `peak_bytes`
+    parser.add_argument("--only", choices=_NAMES, help=argparse.SUPPRESS)  # for `alone`
     add_repeats(parser)
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.only:
-        steps(arguments.model, torch.device(arguments.device), _patch(arguments))[arguments.only]()
+        _take_alone(arguments.only, arguments)
     elif arguments.full_run:
         _measure_run(arguments)
     else:
