@@ -13,7 +13,7 @@ import torch
 from small_data import blob_cases
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mper.methods import BCP, MPER, NAMES, Method, Recipe, make_method
+from mper.methods import BCP, MPER, NAMES, Method, Recipe, base, make_method
 from mper.methods.losses import prototype_contrast, region_loss
 from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
@@ -31,6 +31,12 @@ CHANGES = [
     if not (name == "supervised" and change.name in ("cutmix", "clean_teacher", "confident_only"))
     and not (name != "mper" and change.name.endswith("_prototypes"))
 ]
+
+
+@pytest.fixture(autouse=True)
+def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K-means on a handful of patches."""
+    monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
 
 
 def tiny(name: str, recipe: Recipe, dimensions: int = 3, structures: int = 1) -> Method:

@@ -24,6 +24,7 @@ from mper.bundle import ModelBundle
 from mper.dataset import Dataset
 from mper.labels import make_label
 from mper.locking import locked
+from mper.methods import base
 from mper.methods.supervised import Supervised
 from mper.nets import NetConfig
 from mper.predictor import Predictor
@@ -42,8 +43,9 @@ THICK = (8.0, 1.0, 1.0)
 
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four filters instead of sixteen, and every step told and saved."""
+    """Four filters instead of sixteen, k-means on a handful of patches, and every step told and saved."""
     have_filters(monkeypatch, 4)
+    monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
 
@@ -234,7 +236,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
 def unbroken(solid: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The model of a run of eight steps of `mper` that nothing stopped: self-training begins with the fourth."""
 
-    @functools.cache
+    @functools.cache  # called within tests, as tiny as they are
     def of(recipe: str) -> Path:
         return train(begin(solid, tmp_path_factory.mktemp("unbroken") / recipe, method="mper", recipe=recipe))
 
@@ -351,8 +353,10 @@ KILLED = """
 import functools, sys
 from pathlib import Path
 from mper import trainer
+from mper.methods import base
 from mper.nets import NetConfig
 trainer.NetConfig = functools.partial(NetConfig, filters=4)
+base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
 trainer._CHECKPOINT_S = 0.0
 trainer.train(Path(sys.argv[1]), lambda progress: print(progress.values.get("step", ""), flush=True))
@@ -595,11 +599,13 @@ import functools, os, sys
 from pathlib import Path
 import torch
 from mper import trainer
+from mper.methods import base
 from mper.nets import NetConfig
 from mper.progress import Cancelled
 from mper.sampling import PatchSampler
 
 trainer.NetConfig = functools.partial(NetConfig, filters=4)
+base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = trainer._CHECKPOINT_S = 0.0
 methods, sums = [], []
 finish, batch = trainer._Training._finish, PatchSampler.batch
