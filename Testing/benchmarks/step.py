@@ -105,7 +105,7 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
 
 
 def alone(name: str, arguments: argparse.Namespace) -> Finished:
-    """One step, after one that does not count, in a process that does nothing else and has memory as `mper train`."""
+    """One step, after two that do not count, in a process that does nothing else and has memory as `mper train`."""
     command = [sys.executable, __file__, "--only", name, "--model", arguments.model]
     command += ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
     return run_command(command)
@@ -115,7 +115,7 @@ def _take_alone(name: str, arguments: argparse.Namespace) -> None:
     if name == "mper":
         keep_freed_memory()
     way = steps(arguments.model, torch.device("cpu"), _patch(arguments))[name]
-    print(take_turns({name: way}, 1)[name].median)
+    print(take_turns({name: way}, 1, warm_up=2)[name].median)
 
 
 @dataclass(frozen=True)

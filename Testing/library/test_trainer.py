@@ -629,8 +629,9 @@ def report(progress):
 try:
     model = trainer.train(Path(sys.argv[1]), report)
 except Cancelled:
-    print("cancelled", os.environ["RANK"], flush=True)
+    print(f"cancelled {os.environ['RANK']}\\n", end="", flush=True)
     torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
     sys.exit(0)
 assert (model / "card.json").exists(), "a process returned before there was a model"
 for name, value in methods[0].state_dict().items():
@@ -642,7 +643,9 @@ own = torch.stack(sums)
 everyones = [torch.empty_like(own) for _ in range(2)]
 torch.distributed.all_gather(everyones, own)
 assert (everyones[0] != everyones[1]).all(), "both processes saw the same patches"
-print("equal", os.environ["RANK"], flush=True)
+print(f"equal {os.environ['RANK']}\\n", end="", flush=True)  # in one piece: two processes write
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 

@@ -163,6 +163,8 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
             model = train(folder, report)
         except (Cancelled, KeyboardInterrupt):
             raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
+        finally:
+            _leave_the_others()
     if not voice.first:
         return OK
     if finished:
@@ -173,6 +175,14 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     voice.person(f"model: {published or model}")
     voice.person(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK
+
+
+def _leave_the_others() -> None:
+    """End the talk between processes: its threads, left running, may abort a process that is done."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _in_short(bar: Report, device: str) -> Report:
