@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mper.nets import NetConfig, Network, _smoothed
+from mper.nets import NetConfig, Network, _Smooth, _smoothed
 
 
 def parameters(config: NetConfig) -> int:
@@ -124,3 +124,12 @@ def test_a_smooth_network_classifies_as_before_and_describes_voxels_with_their_n
     slow = F.conv3d(padded.transpose(0, 1), kernel[None, None]).transpose(0, 1)
     inside = (..., *[slice(1, -1)] * 3)
     torch.testing.assert_close(after.embedding[inside], slow[inside])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 3, 2, 4)])
+def test_gradient_of_smoothing_is_right(shape: tuple[int, ...]) -> None:
+    torch.autograd.gradcheck(_Smooth.apply, torch.randn(shape, dtype=torch.float64, requires_grad=True))
+    x = torch.randn(shape)
+    pool = F.avg_pool3d if len(shape) == 5 else F.avg_pool2d
+    by_pooling = pool(pool(x, 2, stride=1, padding=1, count_include_pad=False), 2, stride=1)
+    torch.testing.assert_close(_smoothed(x), by_pooling)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mper.nets.prototypes import Prototypes
@@ -70,13 +69,19 @@ class NetConfig:
 class Output(NamedTuple):
     """What a network says of a batch.
 
-    logits : (B, classes, *S); embedding : (B, filters, *S) before the last dropout, smoothed where the
-    network is so configured; dropped : the embedding as the classifier sees it, after that dropout.
+    logits : (B, classes, *S); features : (B, filters, *S) before the last dropout; dropped : the same as the
+    classifier sees them, after that dropout; smooth : `NetConfig.smooth`.
     """
 
     logits: torch.Tensor
-    embedding: torch.Tensor
+    features: torch.Tensor
     dropped: torch.Tensor
+    smooth: bool
+
+    @property
+    def embedding(self) -> torch.Tensor:
+        """(B, filters, *S): the features, smoothed where the network is so configured; computed when asked for."""
+        return _Smooth.apply(self.features.float()) if self.smooth else self.features
 
 
 class Network(nn.Module):
@@ -90,16 +95,32 @@ class Network(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Output:
         """Image (B, 1, *S), every size a multiple of the divisor -> `Output`."""
-        logits, embedding, dropped = self.backbone(image)
-        return Output(logits, _smoothed(embedding) if self.config.smooth else embedding, dropped)
+        logits, features, dropped = self.backbone(image)
+        return Output(logits, features, dropped, self.config.smooth)
 
     def memory_format(self) -> torch.memory_format:
         """The layout in which this network's convolutions are fastest."""
         return torch.channels_last_3d if self.config.dimensions == 3 else torch.channels_last
 
 
-def _smoothed(embedding: torch.Tensor) -> torch.Tensor:
-    """(1, 2, 1) / 4 along each spatial axis of (B, filters, *S): two averages of two, one to each side."""
-    pool = F.avg_pool3d if embedding.dim() == 5 else F.avg_pool2d
-    wider = pool(embedding, 2, stride=1, padding=1, count_include_pad=False)
-    return pool(wider, 2, stride=1)
+class _Smooth(torch.autograd.Function):
+    """`_smoothed`, whose matrix is symmetric: the gradient is smoothed as the values are. Half the time of pooling."""
+
+    @staticmethod
+    def forward(_: object, values: torch.Tensor) -> torch.Tensor:
+        return _smoothed(values)
+
+    @staticmethod
+    def backward(_: object, gradient: torch.Tensor) -> torch.Tensor:
+        return _smoothed(gradient)
+
+
+def _smoothed(values: torch.Tensor) -> torch.Tensor:
+    """(1, 2, 1) / 4 along each spatial axis of (B, filters, *S); at the borders the outermost values are repeated."""
+    for axis in range(2, values.dim()):
+        end = values.shape[axis] - 1
+        mean = 0.5 * values
+        for to, source, length in ((1, 0, end), (0, 1, end), (0, 0, 1), (end, end, 1)):
+            mean.narrow(axis, to, length).add_(values.narrow(axis, source, length), alpha=0.25)
+        values = mean
+    return values
