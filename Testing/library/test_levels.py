@@ -23,9 +23,10 @@ import mper
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
     0: {"__init__", "card", "labels", "locking", "progress", "resources", "roi", "volume"},
-    1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "metrics", "records", "runs", "shards"},
-    2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "fields", "inference", "locate", "masks"}
-    | {"methods", "nets", "picture", "planning", "prediction", "predictor", "preprocess", "refine", "remarks"}
+    1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "measures", "metrics", "records"}
+    | {"runs", "shards"},
+    2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "explain", "fields", "inference", "locate"}
+    | {"masks", "methods", "nets", "picture", "planning", "prediction", "predictor", "preprocess", "refine", "remarks"}
     | {"sampling", "train_config", "trainer", "training_data"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
