@@ -7,11 +7,12 @@ background.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mper.provenance import Provenance
 from mper.volume import Volume
 
 BACKGROUND = 0
@@ -149,11 +150,11 @@ def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
     """
     if not labels:
         raise ValueError("at least one label is needed")
-    for field in ("value", "name"):
-        seen = [getattr(label, field) for label in labels]
+    for key in ("value", "name"):
+        seen = [getattr(label, key) for label in labels]
         twice = sorted({str(v) for v in seen if seen.count(v) > 1})
         if twice:
-            raise ValueError(f"two labels share the {field} {', '.join(twice)}; each needs its own")
+            raise ValueError(f"two labels share the {key} {', '.join(twice)}; each needs its own")
     return tuple(sorted(labels, key=lambda label: label.value))
 
 
@@ -167,6 +168,8 @@ class Segmentation:
         uint8; 0 background, 255 unlabelled, every other value one of `labels`.
     labels : tuple of Label
         Sorted by value; a label may be absent from the labelmap.
+    provenance : mapping of int to Provenance
+        How each label's voxels came about, by its value; without an entry nobody has said.
 
     Raises
     ------
@@ -176,6 +179,7 @@ class Segmentation:
 
     labelmap: Volume
     labels: tuple[Label, ...]
+    provenance: Mapping[int, Provenance] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))

@@ -22,12 +22,13 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: {"__init__", "card", "labels", "locking", "progress", "resources", "roi", "volume"},
+    0: {"__init__", "card", "labels", "locking", "progress", "provenance", "resources", "roi", "volume"},
     1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "measures", "metrics", "records"}
-    | {"runs", "shards"},
-    2: {"augment", "bundle", "checkpoint", "devices", "effort", "evaluate", "explain", "fields", "inference", "locate"}
-    | {"masks", "methods", "nets", "picture", "planning", "prediction", "predictor", "preprocess", "refine", "remarks"}
-    | {"sampling", "train_config", "trainer", "training_data"},
+    | {"publish", "runs", "shards"},
+    2: {"augment", "background", "bundle", "checkpoint", "comparison", "devices", "effort", "evaluate", "explain"}
+    | {"fields", "holdout_curve", "inference", "locate", "masks", "methods", "nets", "picture", "planning"}
+    | {"prediction", "predictor", "preprocess", "ranking", "refine", "remarks", "sampling", "train_config", "trainer"}
+    | {"training_data"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mper.io import nrrd
 from mper.labels import BACKGROUND, UNLABELLED, Code, Label, Segmentation
+from mper.provenance import Provenance
 from mper.volume import Geometry, Volume
 
 _UNLABELLED_NAME = "unlabelled"
@@ -44,7 +45,10 @@ def write(path: Path, segmentation: Segmentation) -> None:
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    segments = [(label.value, label.name, label.colour, _tags(label)) for label in segmentation.labels]
+    segments = [
+        (label.value, label.name, label.colour, _tags(label, segmentation.provenance.get(label.value)))
+        for label in segmentation.labels
+    ]
     if (array == UNLABELLED).any():
         segments.append((UNLABELLED, _UNLABELLED_NAME, _UNLABELLED_COLOUR, _NO_TERMINOLOGY))
     for index, (value, name, colour, tags) in enumerate(segments):
@@ -102,7 +106,12 @@ def to_segmentation(file: nrrd.Nrrd, path: Path) -> Segmentation:
                 "which one mask cannot hold; keep one of them or remove the overlap"
             )
         array[inside] = value
-    return Segmentation(Volume(array, file.geometry), tuple(labels))
+    provenance = {
+        value: segment.provenance
+        for value, segment in zip(values, named, strict=True)
+        if segment.provenance is not None
+    }
+    return Segmentation(Volume(array, file.geometry), tuple(labels), provenance)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ class _Segment:
     layer: int
     codes: tuple[Code | None, Code | None]
     colour: tuple[int, int, int]
+    provenance: Provenance | None
 
 
 def _segments(file: nrrd.Nrrd, path: Path) -> list[_Segment]:
@@ -134,37 +144,39 @@ def _segments(file: nrrd.Nrrd, path: Path) -> list[_Segment]:
         )
         if any(segment.name == name for segment in found):
             name = f"{name} ({len(found)})"  # Slicer allows two segments of one name
-        codes = _codes(file.keys.get(prefix + "Tags", ""))
+        tags = dict(tag.split(":", 1) for tag in file.keys.get(prefix + "Tags", "").split("|") if ":" in tag)
         colour = tuple(min(max(round(255 * c), 0), 255) if c == c else 128 for c in (red, green, blue))
-        found.append(_Segment(name, value, layer, codes, (colour[0], colour[1], colour[2])))
+        rgb = (colour[0], colour[1], colour[2])
+        codes = _codes(tags.get("TerminologyEntry", ""))
+        found.append(_Segment(name, value, layer, codes, rgb, Provenance.from_tags(tags)))
     return found
 
 
-def _tags(label: Label) -> str:
-    """Slicer's tags of a label: its terminology entry, an empty one where it has no code."""
+def _tags(label: Label, provenance: Provenance | None) -> str:
+    """Slicer's tags of a label: its terminology entry, an empty one where it has no code, and its provenance."""
+    tags = provenance.tags() if provenance else {}
+    if any(re.search(r"[|\n]", text) for text in tags.values()):
+        raise ValueError(f"the provenance of {label.name!r} holds a | , which separates tags in a .seg.nrrd file")
+    told = "".join(f"{key}:{text}|" for key, text in sorted(tags.items()))
     if label.category is None or label.type is None:
-        return _NO_TERMINOLOGY
+        return told + _NO_TERMINOLOGY
     for code in (label.category, label.type):
         if re.search(r"[|~^\n]", code.scheme + code.value + code.meaning):
             raise ValueError(
                 f"the code {code} of {label.name!r} holds one of | ~ ^, which separate codes in a .seg.nrrd file"
             )
     parts = [_CONTEXT, _triple(label.category), _triple(label.type), "^^", _REGION_CONTEXT, "^^", "^^"]
-    return f"TerminologyEntry:{'~'.join(parts)}|"
+    return f"{told}TerminologyEntry:{'~'.join(parts)}|"
 
 
 def _triple(code: Code) -> str:
     return f"{code.scheme}^{code.value}^{code.meaning}"
 
 
-def _codes(tags: str) -> tuple[Code | None, Code | None]:
-    """Category and type of Slicer's tags, None where the entry says none."""
-    for tag in tags.split("|"):
-        key, _, entry = tag.partition(":")
-        parts = entry.split("~")
-        if key == "TerminologyEntry" and len(parts) >= 3:
-            return _code(parts[1]), _code(parts[2])
-    return None, None
+def _codes(entry: str) -> tuple[Code | None, Code | None]:
+    """Category and type of a terminology entry, None where it says none."""
+    parts = entry.split("~")
+    return (_code(parts[1]), _code(parts[2])) if len(parts) >= 3 else (None, None)
 
 
 def _code(triple: str) -> Code | None:

@@ -1,0 +1,74 @@
+"""How a segment came about, in DICOM's words: drawn by a program, corrected by a person, or drawn by hand.
+
+Slicer keeps it in two tags of a segment, ``DICOM.SegmentAlgorithmType`` and ``DICOM.SegmentAlgorithmName``, which its
+own DICOM exporter and ours write. Model, version and checksum travel in the name: ``MPER la 1.0.0 (sha256:8d969eef)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+AUTOMATIC, SEMIAUTOMATIC, MANUAL = "AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"
+TYPE_TAG, NAME_TAG = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+
+_NAME_LENGTH = 64  # of DICOM's "long string"
+_WHOLE_NAME = re.compile(r"(.+) (\S+) \(sha256:([0-9a-f]{8,64})\)")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who drew a segment.
+
+    Parameters
+    ----------
+    type : str
+        AUTOMATIC (untouched output of a program), SEMIAUTOMATIC (a person corrected it) or MANUAL (drawn by hand).
+    algorithm, version : str
+        The program; the algorithm is needed unless MANUAL, the version is empty where it is unknown.
+    sha256 : str
+        Checksum of the model's weights, or its first digits, in lower-case hexadecimal; empty where there is none.
+    """
+
+    type: str
+    algorithm: str = ""
+    version: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in (AUTOMATIC, SEMIAUTOMATIC, MANUAL):
+            raise ValueError(f"an algorithm type is {AUTOMATIC}, {SEMIAUTOMATIC} or {MANUAL}, got {self.type!r}")
+        if self.type != MANUAL and not self.algorithm.strip():
+            raise ValueError(f"a segment of type {self.type} needs the name of its algorithm")
+
+    @classmethod
+    def of_model(cls, name: str, version: str, sha256: str) -> Provenance:
+        """Untouched output of one of our models."""
+        return cls(AUTOMATIC, f"MPER {name}", version, sha256)
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Provenance | None:
+        """What Slicer's tags say, None where they say nothing whole (no type, or a program without a name)."""
+        type_, name = (tags.get(tag, "").strip() for tag in (TYPE_TAG, NAME_TAG))
+        if type_ not in (AUTOMATIC, SEMIAUTOMATIC, MANUAL) or (type_ != MANUAL and not name):
+            return None
+        if match := _WHOLE_NAME.fullmatch(name):
+            return cls(type_, *match.groups())
+        return cls(type_, name)
+
+    @property
+    def name(self) -> str:
+        """Algorithm, version and the checksum's first digits in at most 64 characters; empty where drawn by hand."""
+        end = "".join(
+            (f" {self.version}" if self.version else "", f" (sha256:{self.sha256[:8]})" if self.sha256 else "")
+        )
+        return self.algorithm[: _NAME_LENGTH - len(end)] + end
+
+    def tags(self) -> dict[str, str]:
+        """Slicer's tags."""
+        return {TYPE_TAG: self.type} | ({NAME_TAG: self.name} if self.name else {})
+
+    def edited(self) -> Provenance:
+        """What it becomes once a person has changed the segment."""
+        return replace(self, type=SEMIAUTOMATIC) if self.type == AUTOMATIC else self
