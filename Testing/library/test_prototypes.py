@@ -134,6 +134,26 @@ def test_gradient_goes_through_the_embedding_and_is_finite_where_it_is_zero() ->
     assert not prototypes.vectors.requires_grad
 
 
+@pytest.mark.parametrize("spatial", [(150, 150), (9, 40, 60)], ids=["2d", "3d"])  # more than one slab of voxels
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_gradient_of_similarity_is_that_of_the_plain_formula(spatial: tuple[int, ...], channels_last: bool) -> None:
+    prototypes = made()
+    embedding = torch.randn(2, DIM, *spatial)
+    if channels_last:
+        embedding = embedding.to(
+            memory_format=torch.channels_last if len(spatial) == 2 else torch.channels_last_3d  # type: ignore[call-overload]
+        )
+    ours, plain = (embedding.clone().requires_grad_() for _ in range(2))
+    unit = torch.nn.functional.normalize(prototypes.vectors, dim=-1)
+    slow = torch.einsum("ckd,bd...->bck...", unit, plain / plain.norm(dim=1, keepdim=True))
+    given = torch.randn_like(slow)
+    similarity = prototypes.similarity(ours)
+    torch.testing.assert_close(similarity, slow, atol=1e-6, rtol=1e-5)
+    similarity.backward(given)
+    slow.backward(given)
+    torch.testing.assert_close(ours.grad, plain.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_autocast_changes_neither_similarity_nor_update() -> None:
     embedding, target = torch.randn(1, DIM, 8, 8), torch.randint(0, CLASSES, (1, 8, 8))
     plain, cast = made(), made()
