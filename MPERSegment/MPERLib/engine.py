@@ -1,0 +1,387 @@
+"""The engine as the modules see it: one object with a state and requests, whether it runs here or on a server.
+
+Requests of a starting engine wait for it; those of a stopped or failed one fail at once, in words. Every callback
+runs on Slicer's own thread, from the event loop, never from within the call that asked.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MPERLib import client, libraryHome, places, process, trace
+from MPERLib.client import Failed, route
+
+__all__ = ["Engine", "Job", "Pending", "route", "shared", "stopShared"]
+
+_CONSENT_KEY = "MPER/Consent/"
+
+
+class Pending:
+    """A request, perhaps still waiting for its engine."""
+
+    def __init__(self) -> None:
+        self.call: client.Call | None = None
+        self.aborted = False
+
+    def abort(self) -> None:
+        """Give it up: none of its callbacks comes any more."""
+        self.aborted = True
+        if self.call is not None:
+            self.call.abort()
+
+
+class Engine:
+    """An engine; make one with `Engine.local` or `Engine.remote`, then `start` it.
+
+    Attributes
+    ----------
+    state : str
+        "stopped", "starting", "ready" or "failed".
+    reason : str
+        Why it failed, one line for a person.
+    info : dict
+        What the engine says of itself (``GET /info``), once it is ready.
+    """
+
+    def __init__(self) -> None:
+        self.state = "stopped"
+        self.reason = ""
+        self.info: dict = {}
+        self.url = ""
+        self.isRemote = False
+        self.roots: list[str] = []
+        self._python: Path | None = None
+        self._token = ""
+        self._ca: Path | None = None
+        self._client: client.Client | None = None
+        self._process: process.EngineProcess | None = None
+        self._listeners: list[Callable[[Engine], None]] = []
+        self._waiting: list[Callable[[], None]] = []
+        self._under_way: list[Pending] = []
+
+    @classmethod
+    def local(cls, roots: Sequence[str | Path] = (), python: str | Path | None = None) -> Engine:
+        """An engine of this computer; dataset folders lie under `roots`."""
+        engine = cls()
+        engine.roots = [str(root) for root in roots]
+        engine._python = Path(python) if python else None
+        return engine
+
+    @classmethod
+    def remote(cls, url: str, token: str, ca: str | Path | None = None) -> Engine:
+        """An engine at ``https://host:port``; `ca` is the certificate of a server that signed its own."""
+        engine = cls()
+        engine.isRemote = True
+        engine.url = url.rstrip("/")
+        engine._token = token
+        engine._ca = Path(ca) if ca else None
+        return engine
+
+    # ---- state
+
+    def onState(self, listener: Callable[[Engine], None]) -> Callable[[], None]:
+        """Call `listener` with this engine at each change of its state; what is returned ends that."""
+        self._listeners.append(listener)
+
+        def forget() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return forget
+
+    def start(self) -> None:
+        """Start it, or connect to it; without effect while it is starting or ready."""
+        if self.state in ("starting", "ready"):
+            return
+        client.removeLeftovers()
+        self._become("starting")
+        try:
+            if self.isRemote:
+                self._client = client.Client(self.url, self._token, self._ca)
+                self._greet()
+            else:
+                self._launch()
+        except (OSError, ValueError) as error:
+            self._fail(str(error))
+
+    def stop(self, wait_s: float = 0) -> None:
+        """End it, or leave it alone if it is remote; what is under way is given up without a word."""
+        self._become("stopped")
+        self._waiting = []
+        for pending in list(self._under_way):
+            pending.abort()
+        self._under_way = []
+        self._client = None
+        if self._process is not None:
+            self._process.stop()
+            if wait_s:
+                self._process.wait(wait_s)
+
+    def _launch(self) -> None:
+        python = self._python or places.enginePython()
+        self._token = secrets.token_urlsafe(32)
+        words = ["-m", "mper", "serve", "--with-parent"]
+        for root in self.roots:
+            words += ["--root", root]
+        environment = process.environment(python, libraryHome(), places.packagesFolder(), {"MPER_TOKEN": self._token})
+        self._process = process.EngineProcess(python, words, environment, places.engineLog(), self._onPort, self._fail)
+
+    def _onPort(self, first: dict) -> None:
+        if self.state == "starting":
+            self.url = f"http://127.0.0.1:{int(first['port'])}"
+            self._client = client.Client(self.url, self._token)
+            self._greet()
+
+    def _greet(self) -> None:
+        def take(info: dict) -> None:
+            if self.state == "starting":
+                self.info = info
+                self._become("ready")
+                waiting, self._waiting = self._waiting, []
+                for begin in waiting:
+                    begin()
+
+        def fail(message: str) -> None:
+            if self.state == "starting":
+                self._fail(message)
+
+        call = client.JsonCall(take, fail, "GET /info")
+        call.follow(self._client.send("GET", self._client.request("/info")))
+
+    def _fail(self, reason: str) -> None:
+        self.reason = reason
+        if self._process is not None:
+            self._process.stop()
+        self._client = None
+        waiting, self._waiting = self._waiting, []
+        self._become("failed")
+        for begin in waiting:
+            begin()  # each finds that there is no engine, and says so
+
+    def _become(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            for listener in list(self._listeners):
+                listener(self)
+
+    # ---- consent to send a scan away
+
+    @property
+    def mayUpload(self) -> bool:
+        """Whether scans may go there: always on this computer, elsewhere once the user has agreed."""
+        return not self.isRemote or places.setting(_CONSENT_KEY + self._consentName()) == "yes"
+
+    def agreeToUpload(self) -> None:
+        """The user agrees that voxels and geometry, and nothing about the patient, go to this server."""
+        places.setSetting(_CONSENT_KEY + self._consentName(), "yes")
+
+    def _consentName(self) -> str:
+        return self.url.partition("//")[2].replace("/", "_")
+
+    # ---- requests; each returns what can be aborted
+
+    def get(self, path: str, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+        """Ask for JSON."""
+        return self._ask("GET", path, None, lambda fail, name: client.JsonCall(done, fail, name), failed)
+
+    def post(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+        """Send JSON, get JSON."""
+        return self._ask("POST", path, body, lambda fail, name: client.JsonCall(done, fail, name), failed)
+
+    def delete(self, path: str, done: Callable[[Any], None] | None = None, failed: Failed | None = None) -> Pending:
+        """Delete something."""
+        done = done or (lambda answer: None)
+        return self._ask("DELETE", path, None, lambda fail, name: client.JsonCall(done, fail, name), failed)
+
+    def getBytes(self, path: str, done: Callable[[bytes], None], failed: Failed | None = None) -> Pending:
+        """Ask for a picture or a text."""
+        return self._ask("GET", path, None, lambda fail, name: client.BytesCall(done, fail, name), failed)
+
+    def getArray(self, path: str, done: Callable[[np.ndarray, dict], None], failed: Failed | None = None) -> Pending:
+        """Ask for an array; `done` takes it with its header (shape, dtype, start, affine)."""
+        return self._ask("GET", path, None, lambda fail, name: client.ArrayCall(done, fail, name), failed)
+
+    def follow(
+        self,
+        path: str,
+        event: Callable[[dict], None],
+        ended: Callable[[dict | None], None],
+        failed: Failed | None = None,
+    ) -> Pending:
+        """Follow a stream of events; `ended` takes the last one."""
+        return self._ask("GET", path, None, lambda fail, name: client.StreamCall(event, ended, fail, name), failed)
+
+    def postArray(
+        self,
+        path: str,
+        array: np.ndarray,
+        header: Mapping[str, Any],
+        done: Callable[[Any], None],
+        failed: Failed | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Pending:
+        """Send an array (k, j, i) with what `header` says of it beyond shape and type; `progress` takes 0 to 1."""
+
+        def begin(pending: Pending, fail: Failed) -> None:
+            if not self.mayUpload:
+                fail(_("scans go to {url} only after you have agreed to it").format(url=self.url))
+                return
+            call = client.UploadCall(self._client, path, array, header, done, fail, progress, f"POST {_plain(path)}")
+            pending.call = call
+            call.start()
+
+        return self._begin(begin, failed)
+
+    def job(
+        self,
+        path: str,
+        body: object,
+        done: Callable[[dict], None],
+        failed: Failed | None = None,
+        progress: Callable[[dict], None] | None = None,
+        cancelled: Callable[[], None] | None = None,
+    ) -> Job:
+        """Post what starts a job and follow it; `done` takes its result, `progress` every event on the way."""
+        return Job(self, path, body, done, failed, progress, cancelled)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        make: Callable[[Failed, str], client.Call],
+        failed: Failed | None,
+    ) -> Pending:
+        def begin(pending: Pending, fail: Failed) -> None:
+            call = pending.call = make(fail, f"{method} {_plain(path)}")
+            data = None if body is None else json.dumps(body).encode()
+            request = self._client.request(path, "application/json" if data is not None else None)
+            call.follow(self._client.send(method, request, data))
+
+        return self._begin(begin, failed)
+
+    def _begin(self, begin: Callable[[Pending, Failed], None], failed: Failed | None) -> Pending:
+        pending = Pending()
+        fail = failed or (lambda message: None)
+
+        def now() -> None:
+            self._under_way = [p for p in self._under_way if p is not pending and not (p.call and p.call.over)]
+            if pending.aborted:
+                return
+            if self.state != "ready":
+                fail(self.reason or _("the engine is not running"))
+                return
+            self._under_way.append(pending)
+            begin(pending, fail)
+
+        if self.state == "starting":
+            self._waiting.append(now)
+        else:
+            qt.QTimer.singleShot(0, trace.slot(now, "request"))
+        return pending
+
+    def diagnostics(self) -> str:
+        """What helps to find a fault, without a word about any patient."""
+        version = getattr(slicer.app, "applicationVersion", "") if hasattr(slicer, "app") else ""
+        lines = [
+            f"Slicer {version}",
+            f"engine {'remote' if self.isRemote else 'local'}, {self.state}"
+            + (f": {self.reason}" if self.reason else ""),
+            str(self.info.get("diagnostics", "")),
+            trace.report(),
+        ]
+        return "\n".join(line for line in lines if line)
+
+
+class Job:
+    """A job of the engine, followed to its end.
+
+    Attributes
+    ----------
+    id : str or None
+        As soon as the engine has accepted it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        path: str,
+        body: object,
+        done: Callable[[dict], None],
+        failed: Failed | None,
+        progress: Callable[[dict], None] | None,
+        cancelled: Callable[[], None] | None,
+    ):
+        self.id: str | None = None
+        self._engine = engine
+        self._done = done
+        self._failed = failed or (lambda message: None)
+        self._progress = progress or (lambda event: None)
+        self._cancelled = cancelled or (lambda: None)
+        self._asked_to_end = False
+        self._call = engine.post(path, body, self._onAccepted, self._failed)
+
+    def cancel(self) -> None:
+        """Ask the engine to end it; `cancelled` comes when it has."""
+        self._asked_to_end = True
+        if self.id is not None:
+            self._engine.delete(route("jobs", self.id))
+
+    def abort(self) -> None:
+        """End it and hear nothing more of it."""
+        self._done = self._progress = self._failed = lambda answer: None
+        self._cancelled = lambda: None
+        self._call.abort() if self.id is not None else None
+        self.cancel()
+
+    def _onAccepted(self, answer: dict) -> None:
+        self.id = str(answer["job"])
+        if self._asked_to_end:
+            self.cancel()
+        self._call = self._engine.follow(
+            route("jobs", self.id, "events"), self._onEvent, self._onEnded, lambda message: self._failed(message)
+        )
+
+    def _onEvent(self, event: dict) -> None:
+        if event.get("state") in ("queued", "running"):
+            self._progress(event)
+
+    def _onEnded(self, last: dict | None) -> None:
+        state = (last or {}).get("state")
+        if state == "finished":
+            self._done(last["result"])
+        elif state == "cancelled":
+            self._cancelled()
+        else:
+            self._failed(str((last or {}).get("error") or _("the engine ended in the middle of the work")))
+
+
+def shared() -> Engine:
+    """The one engine that both modules use; it outlives a reload of their code."""
+    engine = getattr(slicer, "mperEngine", None)
+    if engine is None:
+        engine = slicer.mperEngine = Engine.local()
+    return engine
+
+
+def stopShared(wait_s: float = 0) -> None:
+    """End the engine that the modules share, if there is one."""
+    engine = getattr(slicer, "mperEngine", None)
+    if engine is not None:
+        slicer.mperEngine = None
+        engine.stop(wait_s)
+
+
+def _plain(path: str) -> str:
+    """A route without ids, for the trace."""
+    parts = [part for part in path.partition("?")[0].split("/") if part]
+    return "/" + "/".join(part if part.isalpha() else "*" for part in parts)

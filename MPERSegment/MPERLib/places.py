@@ -1,0 +1,63 @@
+"""Folders and choices of this computer's user: where the engine's packages and its log lie, which Python runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import qt
+from slicer.i18n import tr as _
+
+PYTHON_KEY = "MPER/EnginePython"
+FOLDER_KEY = "MPER/EngineFolder"
+
+
+def userFolder() -> Path:
+    """A short folder of the user's own, for what is large and can be fetched again; paths on Windows are limited."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "MPER"
+
+
+def packagesFolder() -> Path:
+    """The folder of the engine's packages; packages of one Python serve no other."""
+    chosen = os.environ.get("MPER_PACKAGES") or setting(FOLDER_KEY)
+    return Path(chosen) if chosen else userFolder() / f"py{sys.version_info.major}{sys.version_info.minor}"
+
+
+def engineLog() -> Path:
+    """The file that the engine's messages go to."""
+    return userFolder() / "engine.log"
+
+
+def enginePython() -> Path:
+    """The Python that runs the engine: the user's choice, else Slicer's.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none; says where to choose one.
+    """
+    chosen = setting(PYTHON_KEY) or os.environ.get("MPER_PYTHON") or shutil.which("PythonSlicer")
+    if chosen and Path(chosen).is_file():
+        return Path(chosen)
+    raise FileNotFoundError(
+        _("no Python to run the engine with ({tried}); set MPER_PYTHON to one").format(tried=chosen or "PythonSlicer")
+    )
+
+
+def setting(key: str) -> str:
+    """What the user's settings hold under `key`, "" where nothing."""
+    value = qt.QSettings().value(key, "")
+    return "" if value is None else str(value)
+
+
+def setSetting(key: str, value: str) -> None:
+    """Keep `value` in the user's settings."""
+    qt.QSettings().setValue(key, value)
