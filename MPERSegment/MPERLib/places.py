@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from slicer.i18n import tr as _
 
 PYTHON_KEY = "MPER/EnginePython"
 FOLDER_KEY = "MPER/EngineFolder"
+ROOTS_KEY = "MPER/Roots"
 
 
 def userFolder() -> Path:
@@ -50,6 +52,28 @@ def enginePython() -> Path:
     raise FileNotFoundError(
         _("no Python to run the engine with ({tried}); set MPER_PYTHON to one").format(tried=chosen or "PythonSlicer")
     )
+
+
+def datasetFolder() -> Path:
+    """Where this user's datasets are kept unless another folder is chosen."""
+    documents = qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation)
+    return Path(str(documents) or Path.home()) / "MPER"
+
+
+def roots() -> list[str]:
+    """The folders of this computer whose datasets the engine may open, as far as they exist."""
+    try:
+        kept = json.loads(setting(ROOTS_KEY) or "[]")
+    except ValueError:  # somebody wrote into the settings by hand
+        kept = []
+    return [str(folder) for folder in (datasetFolder(), *kept) if Path(folder).is_dir()]
+
+
+def addRoot(folder: str | Path) -> None:
+    """Let the engine open the datasets in `folder` from its next start on."""
+    known = roots()
+    if str(folder) not in known:
+        setSetting(ROOTS_KEY, json.dumps([*known, str(folder)]))
 
 
 def setting(key: str) -> str:
