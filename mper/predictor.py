@@ -153,6 +153,12 @@ class Predictor:
             seconds=time.perf_counter() - started,
         )
 
+    def warm_up(self) -> None:
+        """Do ahead of the first scan what takes time once: moving to the device, choosing kernels, measuring speed."""
+        self._measure(self.device)
+        if self._finder_bundle is not None and self._finder is None:
+            self._finder = Finder(self._finder_bundle, self.device, self._dtype_on(self.device))
+
     def _check(self, scan: Volume, want: Collection[str]) -> None:
         from mper.io import check_scan  # needs numpy only
 
@@ -223,15 +229,19 @@ class Predictor:
         return self._runners[device]
 
     def _seconds(self, job: Job, way: Way) -> float:
-        """Expected time of the network; its speed is measured on a small block, once a device."""
-        if way.device not in self._voxels_per_s:
+        """Expected time of the network."""
+        return effort.voxels_seen(job, way.method) / self._measure(way.device)
+
+    def _measure(self, device: torch.device) -> float:
+        """Voxels a second of the network, from a small block, once a device."""
+        if device not in self._voxels_per_s:
             block = torch.zeros((32, 64, 64) if self._config.dimensions == 3 else (2, 256, 256))
-            run = self._runner(way.device)
+            run = self._runner(device)
             run(block)
             started = time.perf_counter()
             float(run(block).logits.sum())  # waits for the device
-            self._voxels_per_s[way.device] = block.numel() / (time.perf_counter() - started)
-        return effort.voxels_seen(job, way.method) / self._voxels_per_s[way.device]
+            self._voxels_per_s[device] = block.numel() / (time.perf_counter() - started)
+        return self._voxels_per_s[device]
 
     def _attempt(
         self,

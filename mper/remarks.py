@@ -14,6 +14,15 @@ from mper.roi import Region
 from mper.volume import Geometry, Volume
 
 
+BORDER, INTENSITIES = "border", "intensities"
+_BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES}
+
+
+def kind_of(note: str) -> str | None:
+    """What a note of this module is about: a reason to look at the mask with care, or None for any other note."""
+    return next((kind for beginning, kind in _BEGINNINGS.items() if note.startswith(beginning)), None)
+
+
 class Notes:
     """Collects notes, each once, and tells each at once."""
 

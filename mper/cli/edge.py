@@ -54,7 +54,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ImportError) and error.name and not error.name.startswith("mper"):
         reason = _one_line(str(error))
         return f"the package {error.name} is missing or damaged ({reason}); install it: pip install {error.name}"
-    if str(error) and _raised_by_us(error):
+    if str(error) and raised_by_us(error):
         return _one_line(str(error))
     log = write_log(error)
     told = (
@@ -84,7 +84,7 @@ def _explain_os_error(error: OSError) -> str:
     return _one_line(f"{error.filename}: {reason}")
 
 
-def _raised_by_us(error: BaseException) -> bool:
+def raised_by_us(error: BaseException) -> bool:
     """Whether our own code raised it, with words meant for people, rather than a library or Python itself."""
     if not isinstance(error, (ValueError, RuntimeError)):
         return False

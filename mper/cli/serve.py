@@ -1,0 +1,65 @@
+"""``mper serve``: the engine, for 3D Slicer and for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mper.cli.edge import OK, UsageError
+from mper.cli.options import Commands, add_command
+
+_TEXT = """\
+Run the engine that 3D Slicer's modules (and scripts) talk to over HTTP; mper/engine/PROTOCOL.md tells how. The first
+line on stdout is JSON: the port, and the token where none was given: by the environment variable MPER_TOKEN, or in
+a file.
+
+Datasets are touched only below the folders given as --root. To be reached from other machines it takes a token file (a
+line is a client: its name and a token) and TLS.
+"""
+_EXAMPLES = """\
+  mper serve --root datasets
+  mper serve --host 0.0.0.0 --port 8443 --root /srv/mper --token-file tokens --tls-cert cert.pem --tls-key key.pem
+"""
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "serve", "run the engine behind the Slicer modules", _TEXT, _EXAMPLES)
+    command.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine alone)")
+    command.add_argument("--port", type=_port, default=0, metavar="N", help="default: a free one, told on stdout")
+    command.add_argument(
+        "--root", action="append", type=Path, default=[], metavar="DIR", help="a folder of datasets (repeatable)"
+    )
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="clients: a name and a token a line")
+    command.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM)")
+    command.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
+    command.add_argument("--with-parent", action="store_true", help="end when standard input closes")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from mper.engine.server import Options, serve
+
+    try:
+        options = Options(
+            arguments.host,
+            arguments.port,
+            arguments.root,
+            arguments.token_file,
+            arguments.tls_cert,
+            arguments.tls_key,
+            arguments.with_parent,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not serve(options):
+        sys.stdout.flush()
+        os._exit(OK)  # a job computes on in torch, which nothing can interrupt and which would crash as Python ends
+    return OK
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a whole number of 0 to 65535")
+    return int(text)

@@ -1,0 +1,38 @@
+"""Routes that tell of the engine itself and of its models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from mper import __version__
+from mper.engine.state import EngineDep
+
+PROTOCOL = 1
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health() -> dict[str, bool]:
+    return {"alive": True}
+
+
+@router.get("/info")
+def info(engine: EngineDep) -> dict[str, Any]:
+    return {
+        "protocol": PROTOCOL,
+        "version": __version__,
+        "ready": engine.devices.ready,
+        "devices": engine.devices.describe(),
+        "default_device": engine.devices.default,
+        "roots": list(engine.roots.folders),
+        "upload_limit_bytes": engine.settings.limits.upload_bytes,
+        "diagnostics": "",
+    }
+
+
+@router.get("/models")
+def models(engine: EngineDep) -> list[dict[str, Any]]:
+    return engine.models.list()

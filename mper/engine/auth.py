@@ -1,0 +1,238 @@
+"""What every request passes first: the host's name, the token, the size of the body. Nothing else answers an error.
+
+Tokens are compared in constant time with those of all clients. Wrong ones are answered late, and only few of them at a
+time from one address, so that trying many takes for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mper.engine.errors import Refused
+from mper.engine.settings import Client, Limits
+
+OPEN = "/health"
+SHORTEST_TOKEN = 16
+_LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+_UPLOADS = re.compile(r"/scans|/datasets/[^/]+/cases/[^/]+/labels")
+_SLOWEST_S = 8.0
+_FORGIVEN_S = 600.0
+_PENDING = 8  # wrong tokens of one address that are being answered at a time
+
+log = logging.getLogger("mper.engine")
+
+
+def read_tokens(path: Path) -> tuple[Client, ...]:
+    """Clients of a token file: a name and a token a line; empty lines and those that begin with # are left out.
+
+    Raises
+    ------
+    ValueError
+        If a line is malformed, a token is short, or a name or token occurs twice.
+    """
+    clients: list[Client] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise ValueError(f"line {number} of {path} is not a name and a token, separated by a blank")
+        name, token = words
+        check_token(token, f"the token in line {number} of {path}")
+        if any(name == client.name or token == client.token for client in clients):
+            raise ValueError(
+                f"line {number} of {path} has a name or token that an earlier line has; each needs its own"
+            )
+        clients.append(Client(name, token))
+    if not clients:
+        raise ValueError(f"{path} holds no token; write a name and a token in a line")
+    return tuple(clients)
+
+
+def check_token(token: str, what: str) -> str:
+    """`token`, if it is long enough and can stand in an HTTP header."""
+    if len(token) < SHORTEST_TOKEN or not all("!" <= c <= "~" for c in token):
+        raise ValueError(
+            f"{what} must be at least {SHORTEST_TOKEN} printable ASCII characters without blanks; "
+            "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return token
+
+
+class Door:
+    """ASGI middleware around the whole application.
+
+    Parameters
+    ----------
+    app : ASGI application
+    clients : sequence of Client
+    loopback : bool
+        Whether requests must name this machine as their host (a web page whose name was rebound to 127.0.0.1 does not).
+    limits : Limits
+    answer : callable
+        Gives the HTTP status and the line of an exception.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        clients: Sequence[Client],
+        loopback: bool,
+        limits: Limits,
+        answer: Callable[[BaseException], tuple[int, str]],
+    ):
+        self._app, self._loopback, self._limits, self._answer = app, loopback, limits, answer
+        self._clients = [(_digest(client.token), client) for client in clients]
+        self._failures = _Failures()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        client = None
+        try:
+            client = await self._admit(scope)
+            scope.setdefault("state", {})["client"] = client
+            await self._app(scope, self._limited(scope, receive), sent)
+        except Exception as error:
+            if status:  # too late to say it; the connection ends in the middle, which the client notices
+                self._answer(error)  # writes the log
+                raise _Broken from None
+            code, line = self._answer(error)
+            await _refuse(sent, code, line, error.headers if isinstance(error, Refused) else {})
+        finally:
+            seconds = time.perf_counter() - began
+            who = client.name if client else "-"
+            level = logging.WARNING if status >= 500 or status in (0, 401, 403) else logging.INFO
+            log.log(level, "%s %s %s %s %.0f ms", who, scope["method"], _route(scope), status, 1000 * seconds)
+
+    async def _admit(self, scope: Scope) -> Client | None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if self._loopback:
+            host = headers.get(b"host", "")
+            if re.sub(r":\d+$", "", host).lower() not in _LOCAL_NAMES:
+                raise Refused(403, "this engine answers only requests to 127.0.0.1 and localhost; name it so")
+        if scope["path"] == OPEN:
+            return None
+        kind, _, token = headers.get(b"authorization", "").partition(" ")
+        address = (scope.get("client") or ("",))[0]
+        self._failures.check(address)
+        found = self._client_of(token.strip()) if kind.lower() == "bearer" else None
+        if found is None:
+            await self._failures.wait(address)
+            raise Refused(
+                401,
+                "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        return found
+
+    def _client_of(self, token: str) -> Client | None:
+        digest, found = _digest(token), None
+        for known, client in self._clients:  # all of them, so that time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = client
+        return found
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """`receive` that refuses a body which is too large, as soon as that is known."""
+        upload = scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"]) is not None
+        limit = self._limits.upload_bytes if upload else self._limits.json_bytes
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        if not told.isdigit():
+            raise Refused(422, "the header Content-Length is no number")
+        if int(told) > limit:
+            raise too_large(int(told), limit)
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > limit:
+                    raise too_large(taken, limit)
+            return message
+
+        return limited
+
+
+def too_large(found: int, limit: int) -> Refused:
+    """The refusal of a body of `found` bytes, or more."""
+    return Refused(
+        413, f"the body has {found} bytes or more, at most {limit} are taken here; send less (a smaller region)"
+    )
+
+
+class _Broken(Exception):
+    """An answer that broke off in its middle; the log has the reason."""
+
+
+class _Failures:
+    """Wrong tokens by address."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, tuple[int, float]] = {}
+        self._pending: dict[str, int] = {}
+
+    def check(self, address: str) -> None:
+        if self._pending.get(address, 0) >= _PENDING:
+            raise Refused(429, "too many wrong tokens from this address; wait a little", {"Retry-After": "10"})
+
+    async def wait(self, address: str) -> None:
+        """Answer late: a quarter of a second after the first wrong token, twice as long after each more."""
+        now = time.monotonic()
+        self._count = {a: (n, t) for a, (n, t) in self._count.items() if now - t < _FORGIVEN_S}
+        count = self._count.get(address, (0, now))[0] + 1
+        self._count[address] = (count, now)
+        self._pending[address] = self._pending.get(address, 0) + 1
+        try:
+            await asyncio.sleep(min(_SLOWEST_S, 0.125 * 2 ** min(count, 10)))
+        finally:
+            self._pending[address] -= 1
+            if not self._pending[address]:
+                del self._pending[address]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8")).digest()  # of one length, whatever was sent
+
+
+def _route(scope: Scope) -> str:
+    """The route without what stands for its names: a case's id may be somebody's name."""
+    route: Any = scope.get("route")
+    return getattr(route, "path", "(no route)")
+
+
+async def _refuse(send: Send, status: int, line: str, headers: dict[str, str]) -> None:
+    body = json.dumps({"error": line}).encode()
+    told = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "cache-control": "no-store",
+        **headers,
+    }
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,165 @@
+"""The work of a segment job, and what can be asked of its prediction afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from mper.engine.jobs import Job
+from mper.engine.models import Models, label_entry
+from mper.engine.predictions import PredictionStore, Stored, cropped
+from mper.labels import BACKGROUND
+from mper.progress import Progress
+from mper.remarks import kind_of
+from mper.roi import bounding_box
+from mper.volume import Index3, Volume
+
+if TYPE_CHECKING:
+    from mper.measures import Measures
+    from mper.predictor import Predictor
+
+_WANTED = ("confidence", "prototypes", "embeddings")
+_PREDICTED = 0.9  # share of the work that is done when the figures begin
+_PLACES = 10
+
+
+def load(models: Models, model_id: str, device: str, job: Job) -> dict[str, Any]:
+    """Make a model ready ahead of its first use."""
+    began = time.perf_counter()
+    job(Progress("loading the model"))
+    predictor = models.predictor(model_id, device)
+    job(Progress("warming up", 0.5))
+    predictor.warm_up()
+    return {"model": model_id, "device": device, "seconds": time.perf_counter() - began}
+
+
+def segment(
+    predictor: Predictor,
+    scan: Volume,
+    roi_mm: Sequence[float] | None,
+    tta: bool,
+    client: str,
+    store: PredictionStore,
+    job: Job,
+) -> dict[str, Any]:
+    """Segment a scan, keep the prediction in `store`, and tell of it as the protocol has it."""
+    from mper.devices import release_memory
+    from mper.explain import prototype_figures, uncertain_places
+    from mper.measures import measure
+
+    began = time.perf_counter()
+
+    def report(beat: Progress) -> None:
+        share = None if beat.fraction is None else _PREDICTED * beat.fraction
+        job(replace(beat, fraction=share))
+
+    whole = predictor.predict(scan, roi=roi_mm, tta=tta, want=_WANTED, report=report)
+    release_memory(predictor.device)
+    job(Progress("measuring", _PREDICTED))
+    prediction, start = cropped(whole)
+    stop = tuple(a + n for a, n in zip(start, prediction.segmentation.labelmap.array.shape, strict=True))
+    vectors = predictor.bundle.state["prototypes.vectors"]
+    stored = Stored(client, prediction, start, _extent(prediction.segmentation.labelmap, start), vectors)
+    structures = measure(prediction.segmentation, prediction.confidence_map)
+    job(Progress("looking at prototypes", 0.95))
+    crop = scan.crop(start, stop)
+    prototypes = (
+        []
+        if prediction.prototype_map is None
+        else prototype_figures(prediction, crop, predictor.bundle.network.prototypes)
+    )
+    places = uncertain_places(prediction, _PLACES)
+    job.check()
+    store.add(stored)
+    job.on_undo(lambda: store.discard(stored.id))
+    card = predictor.bundle.card
+    return {
+        "prediction": stored.id,
+        "model": card.name,
+        "model_version": card.version,
+        "model_sha256": predictor.bundle.sha256,
+        "labels": [label_entry(label) for label in card.labels],
+        "shape": list(scan.geometry.shape),
+        "start": list(start),
+        "extent": None if stored.extent is None else [list(end) for end in stored.extent],
+        "confidence": prediction.confidence,
+        "notes": list(prediction.notes),
+        "flags": _flags(prediction.notes, structures),
+        "roi_mm": None if prediction.roi_mm is None else list(prediction.roi_mm),
+        "device": prediction.device,
+        "method": prediction.method,
+        "seconds": time.perf_counter() - began,
+        "structures": [asdict(found) for found in structures],
+        "prototypes": [
+            {
+                "value": row.value,
+                "name": row.name,
+                "class": row.of,
+                "colour": list(row.colour),
+                "voxels": row.voxels,
+                "volume_ml": row.volume_ml,
+                "mean_similarity": row.mean_similarity,
+                "mean_intensity": row.mean_intensity,
+                "typical_index": _moved(row.typical_index, start),
+                "typical_mm": row.typical_mm,
+            }
+            for row in prototypes
+        ],
+        "uncertain_places": [{**asdict(place), "index": _moved(place.index, start)} for place in places],
+    }
+
+
+def probe(stored: Stored, index: Index3) -> dict[str, Any]:
+    """What the prototypes say of one voxel of the scan."""
+    from mper import explain
+
+    k, j, i = (n - a for n, a in zip(index, stored.start, strict=True))
+    found = explain.probe(stored.prediction, stored.vectors, (k, j, i))
+    if found is None:
+        return {"value": None}
+    return {
+        "value": found.value,
+        "name": found.name,
+        "prototypes": [{"value": v, "name": name, "similarity": cosine} for v, name, cosine in found.prototypes],
+        "margin": found.margin,
+        "probability": found.probability,
+    }
+
+
+def scatter(stored: Stored, points: int) -> dict[str, Any]:
+    """Embeddings of some voxels on two axes."""
+    from mper import explain
+
+    found = explain.scatter(stored.prediction, stored.vectors, points)
+    return {
+        "x": [round(float(x), 5) for x in found.x],
+        "y": [round(float(y), 5) for y in found.y],
+        "value": found.value.tolist(),
+        "explained": list(found.explained),
+        "prototypes": [{"value": value, "x": x, "y": y} for value, x, y in found.prototypes],
+    }
+
+
+def _extent(mask: Volume, start: Index3) -> tuple[Index3, Index3] | None:
+    window = bounding_box(mask.array != BACKGROUND)
+    if window is None:
+        return None
+    (k, j, i), (dk, dj, di) = window, start
+    return (k.start + dk, j.start + dj, i.start + di), (k.stop + dk, j.stop + dj, i.stop + di)
+
+
+def _moved(index: Index3 | None, start: Index3) -> list[int] | None:
+    return None if index is None else [n + a for n, a in zip(index, start, strict=True)]
+
+
+def _flags(notes: Sequence[str], structures: Sequence[Measures]) -> list[dict[str, str]]:
+    """Reasons to look at the mask with care."""
+    flags = [{"code": kind, "words": note} for note in notes if (kind := kind_of(note))]
+    for found in structures:
+        if not found.voxels:
+            flags.append({"code": "empty", "words": f"no {found.name} was found"})
+        elif found.components > 1:
+            flags.append({"code": "components", "words": f"{found.name} is in {found.components} parts"})
+    return flags

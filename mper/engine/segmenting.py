@@ -1,0 +1,159 @@
+"""Routes for scans, jobs and predictions."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from mper.engine import segment
+from mper.engine.arrays import array_answer
+from mper.engine.errors import Refused
+from mper.engine.jobs import Job
+from mper.engine.predictions import uncertainty
+from mper.engine.scans import receive
+from mper.engine.state import ClientDep, EngineDep
+
+NDJSON = "application/x-ndjson"
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2}|mps)$")]
+
+router = APIRouter()
+
+
+class Body(BaseModel):
+    """A JSON body: nothing is guessed, and what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LoadBody(Body):
+    model: str
+    device: Device = "auto"
+
+
+class SegmentBody(Body):
+    scan: str
+    model: str
+    device: Device = "auto"
+    roi_mm: Annotated[list[float], Field(min_length=6, max_length=6)] | None = None
+    tta: bool = False
+
+
+@router.post("/models/load")
+def load_model(engine: EngineDep, client: ClientDep, body: LoadBody) -> dict[str, Any]:
+    engine.models.path(body.model)
+    job = engine.jobs.submit_on(
+        client, "load", body.device, lambda job, device: segment.load(engine.models, body.model, device, job)
+    )
+    return job.status()
+
+
+@router.post("/scans")
+async def add_scan(engine: EngineDep, client: ClientDep, request: Request) -> dict[str, str]:
+    upload = await receive(request, engine.scans.folder, engine.settings.limits)
+    scan = await run_in_threadpool(engine.scans.add, client, upload)
+    return {"scan": scan.id}
+
+
+@router.delete("/scans/{scan}")
+def forget_scan(engine: EngineDep, client: ClientDep, scan: str) -> dict[str, Any]:
+    engine.scans.remove(client, scan)
+    return {}
+
+
+@router.post("/jobs/segment")
+def start_segmenting(engine: EngineDep, client: ClientDep, body: SegmentBody) -> dict[str, Any]:
+    engine.models.path(body.model)
+    held = contextlib.ExitStack()
+    scan = held.enter_context(engine.scans.using(client, body.scan))
+
+    def work(job: Job, device: str) -> dict[str, Any]:
+        predictor = engine.models.predictor(body.model, device)
+        return segment.segment(predictor, scan.volume(), body.roi_mm, body.tta, client, engine.predictions, job)
+
+    return engine.jobs.submit_on(client, "segment", body.device, work, held.close).status()
+
+
+@router.get("/jobs")
+def jobs(engine: EngineDep, client: ClientDep) -> list[dict[str, Any]]:
+    return [job.status() for job in engine.jobs.of(client)]
+
+
+@router.get("/jobs/{job}")
+def job_status(engine: EngineDep, client: ClientDep, job: str) -> dict[str, Any]:
+    return engine.jobs.get(client, job).status()
+
+
+@router.get("/jobs/{job}/events")
+async def job_events(
+    engine: EngineDep, client: ClientDep, job: str, first: Annotated[int, Query(alias="from")] = 0
+) -> StreamingResponse:
+    lines = engine.jobs.get(client, job).follow(first, engine.settings.limits.alive_s, engine.closing)
+    return StreamingResponse(lines, media_type=NDJSON, headers={"Cache-Control": "no-store"})
+
+
+@router.delete("/jobs/{job}")
+def cancel_job(engine: EngineDep, client: ClientDep, job: str) -> dict[str, Any]:
+    found = engine.jobs.get(client, job)
+    found.cancel()
+    return found.status()
+
+
+@router.get("/predictions/{prediction}/mask")
+def mask(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
+    stored = engine.predictions.get(client, prediction)
+    array = stored.prediction.segmentation.labelmap.array
+    if stored.extent is None:  # an array has at least one voxel
+        return array_answer(array[:1, :1, :1], start=stored.start)
+    start, stop = stored.extent
+    window = tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, stored.start, strict=True))
+    return array_answer(array[window], start=start)
+
+
+@router.get("/predictions/{prediction}/prototypes")
+def prototypes(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
+    stored = engine.predictions.get(client, prediction)
+    if stored.prediction.prototype_map is None:
+        raise _no_prototypes()
+    return array_answer(stored.prediction.prototype_map.array, start=stored.start)
+
+
+@router.get("/predictions/{prediction}/similarity")
+def similarity(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
+    stored = engine.predictions.get(client, prediction)
+    if stored.prediction.similarity_map is None:
+        raise _no_prototypes()
+    return array_answer(stored.prediction.similarity_map.array, start=stored.start)
+
+
+@router.get("/predictions/{prediction}/uncertainty")
+def uncertainty_map(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
+    stored = engine.predictions.get(client, prediction)
+    assert stored.prediction.confidence_map is not None
+    return array_answer(uncertainty(stored.prediction.confidence_map.array), start=stored.start)
+
+
+@router.get("/predictions/{prediction}/probe")
+def probe(engine: EngineDep, client: ClientDep, prediction: str, k: int, j: int, i: int) -> dict[str, Any]:
+    return segment.probe(engine.predictions.get(client, prediction), (k, j, i))
+
+
+@router.get("/predictions/{prediction}/scatter")
+def scatter(
+    engine: EngineDep, client: ClientDep, prediction: str, points: Annotated[int, Query(ge=10, le=20000)] = 2000
+) -> dict[str, Any]:
+    return segment.scatter(engine.predictions.get(client, prediction), points)
+
+
+@router.delete("/predictions/{prediction}")
+def forget_prediction(engine: EngineDep, client: ClientDep, prediction: str) -> dict[str, Any]:
+    engine.predictions.discard(engine.predictions.get(client, prediction).id)
+    return {}
+
+
+def _no_prototypes() -> Refused:
+    return Refused(409, "the model has no prototypes, so there is no prototype map; take another model")

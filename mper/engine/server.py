@@ -1,0 +1,182 @@
+"""The engine as a process: it listens, says where in its first line on stdout, and ends with whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import uvicorn
+
+from mper import __version__
+from mper.background import stand_back
+from mper.engine.about import PROTOCOL
+from mper.engine.app import make_app
+from mper.engine.auth import check_token, read_tokens
+from mper.engine.scans import spool_folder
+from mper.engine.settings import Client, Settings
+from mper.engine.state import Engine
+
+TOKEN = "MPER_TOKEN"
+_LAST_S = 3  # for answers that are under way when the engine ends
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `mper serve` was asked for.
+
+    host, port : where to listen, port 0 takes a free one; roots : folders of datasets; token_file, tls_cert, tls_key :
+    files or None; with_parent : end when standard input closes.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    roots: Sequence[Path] = ()
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    with_parent: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS needs both a certificate and its key: --tls-cert FILE --tls-key FILE")
+        if not is_loopback(self.host) and (self.token_file is None or self.tls_cert is None):
+            raise ValueError(
+                f"{self.host} can be reached from other machines, so it takes --token-file, --tls-cert and --tls-key; "
+                "without them listen on 127.0.0.1"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and reached from it alone; a name other than localhost counts as not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(options: Options, environment: Mapping[str, str] = os.environ) -> bool:
+    """Serve until told to end (Ctrl-C, SIGTERM, or the parent is gone); whether all work has ended in time.
+
+    Raises
+    ------
+    ValueError, OSError
+        If tokens or certificate cannot be used, or the port is taken.
+    """
+    parent_gone = threading.Event()
+    if options.with_parent:
+        watch_parent(sys.stdin, parent_gone)
+    stand_back()
+    _write_log(sys.stderr, quiet=options.with_parent)
+    clients, made = _clients(options, environment)
+    os.environ.pop(TOKEN, None)  # no process that this one starts is told
+    with contextlib.ExitStack() as stack:
+        spool = stack.enter_context(spool_folder())
+        listener = stack.enter_context(listen(options.host, options.port))
+        app = make_app(Settings(clients, spool, tuple(options.roots), is_loopback(options.host)))
+        engine: Engine = app.state.engine
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",
+            lifespan="off",
+            timeout_graceful_shutdown=_LAST_S,
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
+        )
+        config.load()  # a certificate that cannot be used is told before the first line
+        server = _Server(config, engine)
+        first: dict[str, Any] = {
+            "port": listener.getsockname()[1],
+            "protocol": PROTOCOL,
+            "version": __version__,
+            "tls": options.tls_cert is not None,
+        }
+        print(json.dumps(first | made), flush=True)
+        engine.devices.start()
+        threading.Thread(target=_end_with, args=(parent_gone, server), daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended in order
+            server.run(sockets=[listener])
+        return engine.close()
+
+
+def watch_parent(stream: TextIO | None, gone: threading.Event) -> None:
+    """Set `gone` when a stream that the parent holds open comes to its end: the one lifeline of every system."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while stream is not None and os.read(stream.fileno(), 4096):
+                pass
+        gone.set()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; connections wait in its queue until they are served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":  # there REUSEADDR would let another program take the port over
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}; take another port") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A server that lets go of those who follow a job when it ends."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine):
+        super().__init__(config)
+        self._engine = engine
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._engine.closing.set()
+        await super().shutdown(sockets)
+
+
+def _end_with(parent_gone: threading.Event, server: uvicorn.Server) -> None:
+    parent_gone.wait()
+    server.should_exit = True
+
+
+def _clients(options: Options, environment: Mapping[str, str]) -> tuple[tuple[Client, ...], dict[str, str]]:
+    """Who may talk to the engine, and the token for the first line if it was made here."""
+    if options.token_file is not None:
+        return read_tokens(options.token_file), {}
+    if token := environment.get(TOKEN):
+        return (Client("local", check_token(token, f"the environment variable {TOKEN}"), local=True),), {}
+    token = secrets.token_urlsafe(32)
+    return (Client("local", token, local=True),), {"token": token}
+
+
+def _write_log(stream: TextIO, quiet: bool) -> None:
+    """One line a request: client, method, route without names, status, time. No token, no case, no path."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("mper.engine")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its messages may hold paths
