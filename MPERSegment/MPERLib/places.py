@@ -62,18 +62,21 @@ def datasetFolder() -> Path:
 
 def roots() -> list[str]:
     """The folders of this computer whose datasets the engine may open, as far as they exist."""
-    try:
-        kept = json.loads(setting(ROOTS_KEY) or "[]")
-    except ValueError:  # somebody wrote into the settings by hand
-        kept = []
-    return [str(folder) for folder in (datasetFolder(), *kept) if Path(folder).is_dir()]
+    return [str(folder) for folder in (datasetFolder(), *_addedRoots()) if Path(folder).is_dir()]
 
 
 def addRoot(folder: str | Path) -> None:
     """Let the engine open the datasets in `folder` from its next start on."""
-    known = roots()
-    if str(folder) not in known:
+    known = _addedRoots()
+    if str(folder) not in (*known, str(datasetFolder())):
         setSetting(ROOTS_KEY, json.dumps([*known, str(folder)]))
+
+
+def _addedRoots() -> list[str]:
+    try:
+        return [str(folder) for folder in json.loads(setting(ROOTS_KEY) or "[]")]
+    except (TypeError, ValueError):  # somebody wrote into the settings by hand
+        return []
 
 
 def setting(key: str) -> str:
