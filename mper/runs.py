@@ -8,6 +8,7 @@ checkpoint/     the newest state, to resume from
 model/          the finished bundle
 curves.csv, curves.png
 .lock           held by the process that works on the run; the system lets it go when that process ends
+log.txt         what a run in the background printed
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mper.locking import is_locked, locked
 from mper.records import write_json
 
 HEARTBEAT_S = 5.0
 COMMANDS = ("run", "pause", "cancel")
+LAUNCHING = "launching"
 _FINISHED = ("finished", "cancelled", "failed", "interrupted")
+_LOCK = ".lock"
+_LAUNCH_S = 180.0  # the first import of torch under a virus scanner takes its time
+_LOCK_WAIT_S = 0.5  # whoever only asks whether it is held lets go sooner
 
 
 class RunFolder:
@@ -69,11 +76,31 @@ class RunFolder:
             return {}
 
     def is_alive(self) -> bool:
-        """Whether a process works on this run: its state is not final and its heartbeat is fresh."""
+        """Whether a process works on this run, or was started and is on its way.
+
+        On this machine the lock tells at once; of a run on another one that shares the folder, a fresh heartbeat.
+        """
         status = self.status()
         if not status or status["state"] in _FINISHED:
             return False
-        return time.time() - float(status["heartbeat"]) < 4 * HEARTBEAT_S
+        if is_locked(self.path / _LOCK):
+            return True
+        silent_s = time.time() - float(status["heartbeat"])
+        if status["state"] == LAUNCHING:
+            return silent_s < _LAUNCH_S
+        return status.get("host") != platform.node() and silent_s < 4 * HEARTBEAT_S
+
+    def state(self) -> str:
+        """Where the run stands: new, launching, starting, running, paused, finished, cancelled, failed or interrupted.
+
+        ``interrupted`` also tells of a run whose process is gone without a word: killed, or the machine was
+        switched off.
+        """
+        for _ in range(2):  # it may finish between two looks
+            state = str(self.status().get("state", "new"))
+            if state == "new" or state in _FINISHED or self.is_alive():
+                return state
+        return "interrupted"
 
     def command(self) -> str:
         """What the run should do now; a missing or half-written control file means run."""
@@ -83,6 +110,11 @@ class RunFolder:
             return "run"
         return command if command in COMMANDS else "run"
 
+    def launch(self) -> None:
+        """Say that a process is about to be started for this run, which shall run whatever it was told before."""
+        self.steer("run")
+        write_json(self.path / "status.json", {**self.status(), "state": LAUNCHING, "heartbeat": time.time()})
+
     def steer(self, command: str) -> None:
         """Tell the run to run, pause or cancel; it obeys within a step."""
         if command not in COMMANDS:
@@ -91,9 +123,14 @@ class RunFolder:
 
 
 class RunLog:
-    """The running process's own side of a run folder: heartbeat, events, curves. A context manager.
+    """The running process's own side of a run folder: lock, heartbeat, events. A context manager.
 
     Leaving it by an exception marks the run as failed, unless a final state was set before.
+
+    Raises
+    ------
+    ValueError
+        On entering, if another process works on the run.
     """
 
     def __init__(self, folder: RunFolder):
@@ -101,13 +138,24 @@ class RunLog:
         self._status: dict[str, Any] = {
             "state": "starting",
             "pid": os.getpid(),
+            "host": platform.node(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+        self._alone = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> RunLog:
+        try:
+            self._alone.enter_context(locked(self.folder.path / _LOCK, timeout_s=_LOCK_WAIT_S))
+        except TimeoutError as error:
+            raise ValueError(
+                f"{self.folder.path} is being worked on by process {self.folder.status().get('pid', 'unknown')}; "
+                "cancel it first, or wait for it"
+            ) from error
+        if self.folder.status().get("state", LAUNCHING) != LAUNCHING:
+            self.folder.steer("run")  # what stopped the run before must not stop it again; a new one obeys at once
         self._write()
         self._mend_events()
         self._thread.start()
@@ -116,20 +164,28 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._stop.set()
         self._thread.join()
-        if kind is not None and self._status["state"] not in _FINISHED:
-            state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
-            self.set(state=state, message=f"{kind.__name__}: {error}".splitlines()[0])
-        else:
-            self._write()
+        with self._alone:
+            if kind is not None and self._status["state"] not in _FINISHED:
+                state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+                self.set(state=state, message=(str(error) or kind.__name__).splitlines()[0])
+            else:
+                self._write()
 
     def set(self, **values: Any) -> None:
         """Change the status; a change of state is also an event."""
         with self._lock:
             changed = "state" in values and values["state"] != self._status["state"]
+            if changed:
+                values.setdefault("message", values["state"])
             self._status.update(values)
         self._write()
         if changed:
             self.event("state", **values)
+
+    def note(self, **values: Any) -> None:
+        """Change the status, to be read with the next heartbeat."""
+        with self._lock:
+            self._status.update(values)
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a line to events.jsonl."""

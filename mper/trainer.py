@@ -10,12 +10,12 @@ Everything a run tells goes into its folder (`mper.runs`), which is also the onl
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,15 +30,17 @@ from mper.card import Card
 from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
 from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
+from mper.holdout_curve import HoldoutCurve
 from mper.labels import Label
-from mper.locking import locked
 from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
 from mper.planning import Plan
 from mper.progress import Cancelled, Progress, Report, silent
+from mper.publish import publish_run
 from mper.records import write_json
-from mper.runs import COMMANDS, RunFolder, RunLog
+from mper.runs import COMMANDS, RunFolder, RunLog, read_events
+from mper.shards import open_dataset
 from mper.train_config import TrainConfig
 from mper.training_data import intensity_range, load_training_data
 
@@ -99,29 +101,20 @@ def train(run: Path, report: Report = silent) -> Path:
     folder = RunFolder(run)
     config = TrainConfig.read(run)
     if (folder.model / "card.json").exists():
+        if folder.state() != "finished":  # it was stopped between its last two files
+            with RunLog(folder) as log:
+                publish_run(run)
+                log.set(state="finished", fraction=1.0, eta_s=0.0)
         return folder.model
     fabric = _make_fabric(config)
     if not fabric.is_global_zero:
         return _Training(config, folder, fabric, None, silent).work()
-    with _alone(folder):
-        if folder.status():  # what stopped the run before must not stop it again; a new run obeys from the start
-            folder.steer("run")
-        with RunLog(folder) as log:
-            return _Training(config, folder, fabric, log, report).work()
+    with RunLog(folder) as log:
+        return _Training(config, folder, fabric, log, report).work()
 
 
-@contextlib.contextmanager
-def _alone(folder: RunFolder) -> Iterator[None]:
-    """Work on a run that nobody else works on."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder.path / ".lock", timeout_s=0))
-        except TimeoutError as error:
-            raise ValueError(
-                f"{folder.path} is being worked on by process {folder.status().get('pid', 'unknown')}; "
-                "cancel it first, or wait for it"
-            ) from error
-        yield
+class _Steered(Exception):
+    """A command has come for the run."""
 
 
 class _Training:
@@ -139,6 +132,7 @@ class _Training:
     def work(self) -> Path:
         self._say("reading the scans", 0.0, {})
         labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
+        self.curve = self._make_curve(labels) if self.log else None
         self.labels, self.plan, self.sampler, self.start = labels, chosen, sampler, start
         torch.manual_seed(self.config.seed)
         network = _make_network(self.config, chosen, labels, start)
@@ -181,6 +175,10 @@ class _Training:
                 self._obey(command)
                 started += time.monotonic() - paused
                 continue
+            if self.curve and self.curve.due(t, self.elapsed_s):
+                paused = time.monotonic()
+                self._measure(self.elapsed_s / t)
+                started += time.monotonic() - paused
 
             rng = self._random(_CASE_STREAM)
             with self.fabric.autocast():
@@ -245,6 +243,37 @@ class _Training:
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         return np.random.default_rng(seeds)
 
+    # ------------------------------------------------------------------ the hold-out
+
+    def _make_curve(self, labels: tuple[Label, ...]) -> HoldoutCurve | None:
+        dataset = open_dataset(Path(self.config.dataset))
+        if dataset.holdout is None:
+            return None
+        before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
+        return HoldoutCurve(dataset.split(dataset.holdout), labels, self.fabric.device, sum(before))
+
+    def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
+        """A point of the curve; what goes wrong with it is told and costs the run nothing."""
+        assert self.curve is not None and self.log is not None
+        begin = time.monotonic()
+        try:
+            dice = self.curve.measure(self._bundle(), self._say_measuring, whole_s)
+        except _Steered:
+            return None
+        except (ValueError, OSError, RuntimeError) as error:
+            self.log.event("notice", message=f"the hold-out could not be measured: {str(error).splitlines()[0]}")
+            self.curve = None
+            return None
+        if dice:
+            seconds = round(time.monotonic() - begin, 1)
+            self.log.event("holdout", step=self.step, fraction=round(self._progress(), 5), dice=dice, seconds=seconds)
+        return dice
+
+    def _say_measuring(self, progress: Progress) -> None:
+        if self.folder.command() != "run":
+            raise _Steered
+        self._say(progress.message, None, {})
+
     # ------------------------------------------------------------------ telling
 
     def _tell(self, t: float, rate: float) -> None:
@@ -279,6 +308,8 @@ class _Training:
 
     def _say(self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None) -> None:
         """Report, and take a Cancelled from the report as a cancelled run."""
+        if self.log:
+            self.log.note(message=message)
         try:
             self.report(Progress(message, fraction, eta_s, values))
         except Cancelled:
@@ -322,13 +353,28 @@ class _Training:
             self.method.finish(self.sampler, self._random(_FIT_STREAM))
         if self.log:
             write_curves(self.folder.path)
-            state = {name: value.detach().cpu() for name, value in self.method.result.state_dict().items()}
-            ModelBundle(self._card(), state).save(self.folder.model, storage="float16")
+            dice = self._measure() if self.curve else None
+            self._bundle(intensity=intensity_range(self.sampler), quality=self._quality(dice)).save(self.folder.model)
+            publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
         self.fabric.barrier()
         return self.folder.model
 
-    def _card(self) -> Card:
+    def _quality(self, dice: dict[str, float] | None) -> object:
+        if not dice or not self.curve:
+            return "not measured"
+        return {
+            "cases": f"{len(self.curve.cases)} cases of the locked hold-out: not trained on, used for no choice",
+            "mean": {"dice": round(float(np.mean(list(dice.values()))), 4)},
+            "labels": {name: {"dice": value} for name, value in dice.items()},
+        }
+
+    def _bundle(self, **about: object) -> ModelBundle:
+        """The model as it stands."""
+        state = {name: value.detach().cpu().clone() for name, value in self.method.result.state_dict().items()}
+        return ModelBundle(self._card(about), state)
+
+    def _card(self, about: dict[str, object]) -> Card:
         names = ", ".join(label.name for label in self.labels)
         axes = self.config.flip_axes if self.recipe.affine else (1, 2)
         training = {
@@ -356,8 +402,7 @@ class _Training:
             mirror_axes=tuple(axes),
             about={
                 "training": training,
-                "quality": "not measured",
-                "intensity": intensity_range(self.sampler),
+                **about,
                 **_inherited(self.start, self.labels),
             },
         )

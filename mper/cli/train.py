@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mper.background import leave_a_core, stand_back
 from mper.cli.console import Bar, duration, say, tell
 from mper.cli.edge import OK, Explained, UsageError, exit_code, explain
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
@@ -47,7 +48,7 @@ _STORE_KEY = "mper/run"
 
 def add(commands: Commands) -> None:
     command = add_command(commands, "train", "train a model", _TEXT, _EXAMPLES)
-    command.usage = "mper train DATASET [options]\n       mper train --resume RUN [--events]"
+    command.usage = "mper train DATASET [options]\n       mper train --resume RUN [--background] [--events]"
     command.add_argument(
         "dataset", nargs="?", type=Path, metavar="DATASET", help="a dataset folder, or a packed one (see `mper pack`)"
     )
@@ -98,6 +99,9 @@ def add(commands: Commands) -> None:
     how.add_argument("--compile", action="store_true", default=None, help="compile the network first (torch.compile)")
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
+        "--background", action="store_true", help="stay behind other programs: lower priority, and a core left to them"
+    )
+    command.add_argument(
         "--events", action="store_true", help="print one JSON object a line and nothing else on stdout"
     )
     command.set_defaults(run=run)
@@ -145,6 +149,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
+    if arguments.background:
+        stand_back()
+        leave_a_core()
     folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
     import lightning_fabric
 
@@ -169,7 +176,9 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
         return OK
     if finished:
         tell("mper: note: this run was finished before; nothing was done")
-    published = None if finished else _publish(config, model)
+    from mper.publish import publish_run
+
+    published = publish_run(folder, lambda line: tell(f"mper: note: {line}"))
     voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
     voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {folder / 'curves.png'}")
     voice.person(f"model: {published or model}")
@@ -286,19 +295,6 @@ def _store() -> Any:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-
-
-def _publish(config: TrainConfig, model: Path) -> Path | None:
-    if config.name is None:
-        return None
-    from mper.dataset import Dataset
-    from mper.shards import open_dataset
-
-    dataset = open_dataset(Path(config.dataset))
-    if isinstance(dataset, Dataset):
-        return dataset.publish_model(config.name, model)
-    tell(f"mper: note: a packed dataset keeps no models; copy {model} to where it is needed")
-    return None
 
 
 @contextlib.contextmanager
