@@ -1,0 +1,184 @@
+"""What lies over a scan to explain a mask: the map of its prototypes, and its uncertainty.
+
+Both are nodes of their own on the scan's grid, cut to what the network saw. A prototype map is a label map with its own
+colour table; which prototypes are seen is kept in the table, and the threshold in the node, so both go with the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from MPERLib import mrml
+
+Node = Any
+
+_THRESHOLD = "MPER.Threshold"
+_HOT = ((0, 0, 0), (90, 20, 80), (220, 60, 40), (255, 180, 40), (255, 255, 200))
+
+
+class PrototypeOverlay:
+    """A prototype map in the scene.
+
+    Attributes
+    ----------
+    node : vtkMRMLLabelMapVolumeNode
+    colours : vtkMRMLColorTableNode
+    """
+
+    def __init__(self, node: Node, similarity: np.ndarray | None = None, values: np.ndarray | None = None):
+        self.node = node
+        self.colours = node.GetDisplayNode().GetColorNode()
+        self._values = mrml.array_of(node).copy() if values is None else values
+        self._similarity = similarity
+
+    @property
+    def canThreshold(self) -> bool:
+        """Whether the similarities are there; a scene that was loaded again has the map alone."""
+        return self._similarity is not None
+
+    @property
+    def threshold(self) -> float:
+        """Voxels less similar to their prototype than this are not shown."""
+        return float(self.node.GetAttribute(_THRESHOLD) or 0)
+
+    def setThreshold(self, similarity: float) -> None:
+        """Show only voxels at least this similar to their prototype (cosine)."""
+        if self._similarity is None or not mrml.alive(self.node):
+            return
+        slicer.util.updateVolumeFromArray(
+            self.node, np.where(self._similarity >= similarity, self._values, 0).astype(np.uint8)
+        )
+        self.node.SetAttribute(_THRESHOLD, f"{similarity:g}")
+
+    def hidden(self) -> set[int]:
+        """Values of the prototypes that are switched off."""
+        return {value for value in range(1, self.colours.GetNumberOfColors()) if not self._opacity(value)}
+
+    def setHidden(self, values: Iterable[int]) -> None:
+        """Switch these prototypes off and all others on."""
+        hidden = set(values)
+        with mrml.modifying(self.colours):
+            for value in range(1, self.colours.GetNumberOfColors()):
+                opacity = 0.0 if value in hidden else 1.0
+                if opacity != self._opacity(value):
+                    red, green, blue, _alpha = self._colour(value)
+                    self.colours.SetColor(value, red, green, blue, opacity)
+
+    def _opacity(self, value: int) -> float:
+        return self._colour(value)[3]
+
+    def _colour(self, value: int) -> tuple[float, float, float, float]:
+        colour = [0.0] * 4
+        self.colours.GetColor(value, colour)
+        return tuple(colour)  # type: ignore[return-value]
+
+
+def prototype_overlay(
+    array: np.ndarray,
+    start: Sequence[int],
+    prototypes: Sequence[Mapping[str, Any]],
+    volumeNode: Node,
+    name: str,
+    similarity: np.ndarray | None = None,
+) -> PrototypeOverlay:
+    """A prototype map as a new label map on its scan.
+
+    Parameters
+    ----------
+    array : (k, j, i) uint8 array
+        Number of the nearest prototype, 0 for none.
+    start : (int, int, int)
+        The voxel (k, j, i) of the scan at which it begins.
+    prototypes : sequence of mappings
+        The engine's ``prototypes``: ``value``, ``name``, ``colour``.
+    similarity : (k, j, i) float array or None
+        Cosine of each voxel to its prototype; without it there is no threshold.
+    """
+    scene = volumeNode.GetScene()
+    colours = scene.CreateNodeByClass("vtkMRMLColorTableNode")
+    colours.UnRegister(None)
+    colours.SetName(scene.GetUniqueNameByString(_("{name} colours").format(name=name)))
+    colours.SetTypeToUser()
+    colours.SetHideFromEditors(True)
+    colours.SetNumberOfColors(1 + max((int(p["value"]) for p in prototypes), default=0))
+    colours.SetColor(0, _("none"), 0, 0, 0, 0)
+    for prototype in prototypes:
+        red, green, blue = (part / 255 for part in prototype["colour"])
+        colours.SetColor(int(prototype["value"]), prototype["name"], red, green, blue, 1)
+    scene.AddNode(colours)
+    node = _on_scan("vtkMRMLLabelMapVolumeNode", array, start, volumeNode, name)
+    node.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+    return PrototypeOverlay(node, similarity, array)
+
+
+def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Node, name: str) -> Node:
+    """An uncertainty map (uint8 percent) as a new scalar volume, of which the certain part is not shown."""
+    scene = volumeNode.GetScene()
+    colours = scene.CreateNodeByClass("vtkMRMLColorTableNode")
+    colours.UnRegister(None)
+    colours.SetName(scene.GetUniqueNameByString(_("{name} colours").format(name=name)))
+    colours.SetTypeToUser()
+    colours.SetHideFromEditors(True)
+    colours.SetNumberOfColors(101)
+    at = np.linspace(0, 100, len(_HOT))
+    for percent in range(101):
+        red, green, blue = (np.interp(percent, at, [c[n] for c in _HOT]) / 255 for n in range(3))
+        colours.SetColor(percent, _("{n} % uncertain").format(n=percent), red, green, blue, 1)
+    scene.AddNode(colours)
+    node = _on_scan("vtkMRMLScalarVolumeNode", array, start, volumeNode, name)
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(colours.GetID())
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0, 100)
+    display.SetAutoThreshold(False)
+    display.SetApplyThreshold(True)
+    display.SetThreshold(5, 100)
+    return node
+
+
+def show(node: Node | None, opacity: float, scene: Node) -> None:
+    """Lay a prototype map or an uncertainty map over the scan in all slice views; None takes it away."""
+    label = node is not None and node.IsA("vtkMRMLLabelMapVolumeNode")
+    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+        view = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
+        view.SetLabelVolumeID(node.GetID() if label else None)
+        view.SetLabelOpacity(opacity)
+        view.SetForegroundVolumeID(node.GetID() if node is not None and not label else None)
+        view.SetForegroundOpacity(opacity)
+
+
+def remove(node: Node | None) -> None:
+    """Take an overlay and its colours out of the scene."""
+    if mrml.alive(node):
+        scene, display = node.GetScene(), node.GetDisplayNode()
+        colours = display.GetColorNode() if display else None
+        scene.RemoveNode(node)
+        if colours is not None and colours.GetHideFromEditors() and mrml.alive(colours):
+            scene.RemoveNode(colours)
+
+
+def _on_scan(kind: str, array: np.ndarray, start: Sequence[int], volumeNode: Node, name: str) -> Node:
+    """A new volume node for a part of the scan's grid, under the scan's transform."""
+    geometry = mrml.geometry_of(volumeNode)
+    stop = [a + n for a, n in zip(start, array.shape, strict=True)]
+    if min(start) < 0 or any(b > n for b, n in zip(stop, geometry.shape, strict=True)):
+        raise ValueError(
+            _("the map ({part} from {start}) does not lie on {name}; was the scan changed meanwhile?").format(
+                part=array.shape, start=tuple(start), name=volumeNode.GetName()
+            )
+        )
+    scene = volumeNode.GetScene()
+    node = scene.CreateNodeByClass(kind)
+    node.UnRegister(None)
+    node.SetName(scene.GetUniqueNameByString(name))
+    mrml.fill_volume(node, array, geometry.crop(start, stop).affine)
+    scene.AddNode(node)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.CreateDefaultDisplayNodes()
+    mrml.place(node, volumeNode)
+    return node
