@@ -7,17 +7,26 @@ and only then decoded: what is not one orthogonal, evenly spaced volume is refus
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from mper.dicom.frames import decode, frames_of, rescale
-from mper.dicom.headers import Header, SeriesInfo, by_series, choose, find_headers, first_line, read_header, series_info
+from mper.dicom.headers import (
+    Header,
+    SeriesInfo,
+    by_series,
+    choose,
+    find_headers,
+    first_line,
+    no_warnings,
+    read_header,
+    series_info,
+)
 from mper.dicom.stack import check_alike, stack_geometry, without_duplicates, without_localisers
 from mper.progress import Notify, unheard
 from mper.volume import Volume
@@ -39,12 +48,16 @@ class DicomSeries:
         Where each instance was read.
     frames : tuple of (int, int)
         For each slice k the index of its instance and its frame in there, both from 0.
+    positions_mm : (k, 3) float array
+        For each slice the LPS position of its first voxel as its file tells it; scanners round it, so that it may lie
+        beside the even steps of the volume's geometry.
     """
 
     volume: Volume
     instances: tuple[Dataset, ...]
     paths: tuple[Path, ...]
     frames: tuple[tuple[int, int], ...]
+    positions_mm: npt.NDArray[np.float64]
 
 
 def list_series(folder: Path) -> list[SeriesInfo]:
@@ -58,7 +71,7 @@ def list_series(folder: Path) -> list[SeriesInfo]:
     ValueError
         If there is none, or a DICOM image is damaged.
     """
-    with _no_warnings():
+    with no_warnings():
         return [series_info(headers) for headers in by_series(find_headers(Path(folder)), folder)]
 
 
@@ -86,21 +99,13 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
     path = Path(folder_or_file)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
-    with _no_warnings():
+    with no_warnings():
         headers = find_headers(path) if path.is_dir() else [header] if (header := read_header(path)) else []
         chosen = choose(by_series(headers, path), series_uid, path)
         try:
             return _assemble(chosen, notify)
         except ValueError as error:
             raise ValueError(f"cannot read the series in {path}: {first_line(error)}") from error
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without pydicom's warnings of values that break the standard in ways which do not matter here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _assemble(headers: Sequence[Header], notify: Notify) -> DicomSeries:
@@ -118,4 +123,5 @@ def _assemble(headers: Sequence[Header], notify: Notify) -> DicomSeries:
         instances=tuple(header.dataset for header in used),
         paths=tuple(header.path for header in used),
         frames=tuple((used.index(frame.header), frame.number) for frame in frames),
+        positions_mm=np.array([frame.position for frame in frames]),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +57,14 @@ class SeriesInfo:
         """One line for lists and messages."""
         kind = " (localiser)" if self.localiser else ""
         return f"{self.uid or '(no UID)'} {self.modality} {self.description!r} {self.images} images{kind}"
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Without pydicom's warnings of values that break the standard in ways which do not matter here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def find_headers(folder: Path) -> list[Header]:

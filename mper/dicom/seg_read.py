@@ -1,0 +1,262 @@
+"""DICOM segmentations as masks on the grid of the series that they belong to.
+
+Takes what other programs write too: frames in any order, empty ones left out, grids cropped or turned over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
+
+from mper.dicom.frames import Frame, decode, frames_of
+from mper.dicom.headers import Header, first_line, no_warnings
+from mper.dicom.lattice import Lattice, shared_lattice
+from mper.io.files import check_file, is_dicom_file
+from mper.labels import Code, Label, Segmentation
+from mper.progress import Notify, unheard
+from mper.provenance import Provenance
+
+if TYPE_CHECKING:
+    from mper.dicom import DicomSeries
+
+_LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+_SAME_PLACE_MM = 1e-2
+_LAST = 254  # of the values of a label array
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What a segment says of its algorithm beyond a `Provenance`: the texts as they are in the file."""
+
+    type: str
+    name: str
+    version: str
+    parameters: str
+
+
+def open_seg(path: Path) -> Dataset:
+    """The header of a DICOM segmentation.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else, or damaged.
+    FileNotFoundError
+        If it does not exist.
+    """
+    check_file(path)
+    if not is_dicom_file(path):
+        raise ValueError(f"{path} is not a DICOM file; a DICOM segmentation (SEG) was expected")
+    try:
+        with no_warnings():
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            sop_class, kind = str(dataset.get("SOPClassUID") or ""), dataset.get("Modality")
+            whole = bool(dataset.get("SegmentSequence")) and "Rows" in dataset and "Columns" in dataset
+    except Exception as error:  # a damaged file can fail anywhere in the parser
+        raise ValueError(
+            f"{path} is truncated or damaged: its DICOM header cannot be read ({first_line(error)})"
+        ) from error
+    if sop_class not in (SegmentationStorage, _LABELMAP):
+        told = f" (modality {kind!r})" if kind else ""
+        raise ValueError(f"{path} is a DICOM file{told} but no segmentation; a SEG was expected")
+    if not whole:
+        raise ValueError(f"{path} is truncated: its header ends early")
+    return dataset
+
+
+def read_seg(path: Path, series: DicomSeries, notify: Notify = unheard) -> Segmentation:
+    """Read a DICOM-SEG onto the grid of its source series.
+
+    Parameters
+    ----------
+    path : Path
+    series : DicomSeries
+        The segmentation must be of its study and frame of reference, and on its lattice.
+    notify : callable
+        Hears where it names another series as its source, and where two segments share a name.
+
+    Returns
+    -------
+    Segmentation
+        Values are the segments' numbers (numbered anew where those exceed 254).
+
+    Raises
+    ------
+    ValueError
+        If the file is no segmentation, damaged, of fractions, of another study, frame of reference or grid, or its
+        segments overlap.
+    FileNotFoundError
+        If it does not exist.
+    """
+    path = Path(path)
+    dataset = open_seg(path)
+    try:
+        with no_warnings():
+            _check_source(dataset, series, path, notify)
+            return _read(Header(path, dataset), series, notify)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is truncated or damaged: it cannot be read ({first_line(error)})") from error
+
+
+def algorithms(dataset: Dataset) -> dict[int, Algorithm]:
+    """What the segments of an open file say of their algorithms, by segment number."""
+    found = {}
+    for segment in dataset.SegmentSequence:
+        identification = (segment.get("SegmentationAlgorithmIdentificationSequence") or [Dataset()])[0]
+        found[int(segment.SegmentNumber)] = Algorithm(
+            type=str(segment.get("SegmentAlgorithmType") or ""),
+            name=str(segment.get("SegmentAlgorithmName") or ""),
+            version=str(identification.get("AlgorithmVersion") or ""),
+            parameters=str(identification.get("AlgorithmParameters") or ""),
+        )
+    return found
+
+
+def _check_source(dataset: Dataset, series: DicomSeries, path: Path, notify: Notify) -> None:
+    source = series.instances[0]
+    for keyword, what in (("StudyInstanceUID", "study"), ("FrameOfReferenceUID", "frame of reference")):
+        if str(dataset.get(keyword) or "") != str(source.get(keyword) or ""):
+            raise ValueError(f"{path} belongs to another {what} than the source series; give the series it was made on")
+    named = {str(item.get("SeriesInstanceUID")) for item in dataset.get("ReferencedSeriesSequence") or []}
+    if named and str(source.SeriesInstanceUID) not in named:
+        notify("the segmentation names another series of the study as its source; the grids agree")
+
+
+def _read(header: Header, series: DicomSeries, notify: Notify) -> Segmentation:
+    dataset = header.dataset
+    segments = {int(segment.SegmentNumber): segment for segment in dataset.SegmentSequence}
+    frames = frames_of(header)
+    pixels = decode(frames)
+    geometry = series.volume.geometry
+    values = _values(sorted(segments))
+    names = _names(segments, notify)
+    array = np.zeros(geometry.shape, np.uint8)
+    for frame, stored in zip(frames, pixels, strict=True):
+        lattice: Lattice | None = None
+        for number, inside in _segments_of(frame, stored, dataset, header.path):
+            if number not in segments:
+                raise ValueError(
+                    f"{header.path} is damaged: a frame is of segment {number}, which it does not describe"
+                )
+            if not inside.any():
+                continue
+            lattice = lattice or _place(frame, series)
+            if lattice is None:
+                raise ValueError(
+                    f"{header.path} lies on another grid than the source series ({geometry.describe()}); "
+                    "give the series it was made on"
+                )
+            try:
+                where = lattice.indices(inside, geometry.shape)
+            except ValueError as error:
+                raise ValueError(f"{header.path}: {error}") from error
+            taken = array[where]
+            if (other := taken[taken > 0]).size:
+                owner = next(n for n, value in values.items() if value == other[0])
+                raise ValueError(
+                    f"{header.path}: the segments {names[owner]!r} and {names[number]!r} overlap, which one mask "
+                    "cannot hold; remove the overlap in a program that shows segments"
+                )
+            array[where] = values[number]
+    labels = tuple(_label(values[number], names[number], segment) for number, segment in segments.items())
+    told = {number: _provenance(algorithm) for number, algorithm in algorithms(dataset).items()}
+    provenance = {values[number]: found for number, found in told.items() if found is not None}
+    return Segmentation(series.volume.with_array(array), labels, provenance)
+
+
+def _values(numbers: Sequence[int]) -> dict[int, int]:
+    """The value of each segment in the label array."""
+    if len(numbers) > _LAST:
+        raise ValueError(f"it holds {len(numbers)} segments, a mask holds at most {_LAST}")
+    if all(0 < number <= _LAST for number in numbers):
+        return {number: number for number in numbers}
+    return {number: value for value, number in enumerate(numbers, 1)}
+
+
+def _names(segments: Mapping[int, Dataset], notify: Notify) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for number, segment in segments.items():
+        told = str(segment.get("SegmentLabel") or "").strip() or f"Segment {number}"
+        name = told if told not in names.values() else f"{told} ({number})"
+        if name != told:
+            notify(f"two segments are named {told!r}; one became {name!r}")
+        names[number] = name
+    return names
+
+
+def _segments_of(
+    frame: Frame, stored: npt.NDArray[np.generic], dataset: Dataset, path: Path
+) -> list[tuple[int, npt.NDArray[np.bool_]]]:
+    """Which segments a frame holds, and where in it they are."""
+    if str(dataset.SOPClassUID) == _LABELMAP:
+        return [(int(number), stored == number) for number in np.unique(stored) if number]
+    groups = [
+        *dataset.PerFrameFunctionalGroupsSequence[frame.number : frame.number + 1],
+        *(dataset.get("SharedFunctionalGroupsSequence") or []),
+    ]
+    told = [group.SegmentIdentificationSequence[0] for group in groups if group.get("SegmentIdentificationSequence")]
+    if not told:
+        raise ValueError(f"{path} is damaged: frame {frame.number + 1} does not tell its segment")
+    if dataset.get("SegmentationType") == "FRACTIONAL":
+        whole = int(dataset.get("MaximumFractionalValue") or 0)
+        if not np.isin(stored, (0, whole)).all():
+            raise ValueError(f"{path} holds fractions (probabilities), no mask; a BINARY segmentation was expected")
+    return [(int(told[0].ReferencedSegmentNumber), stored != 0)]
+
+
+def _place(frame: Frame, series: DicomSeries) -> Lattice | None:
+    """Where a frame's pixels lie in the series: in the slice of the very same position, else by the even grid."""
+    geometry = series.volume.geometry
+    steps = np.stack([frame.orientation[1] * frame.spacing[0], frame.orientation[0] * frame.spacing[1]], axis=1)
+    shape = (int(frame.header.dataset.Rows), int(frame.header.dataset.Columns))
+    distances = np.linalg.norm(series.positions_mm - frame.position, axis=1)
+    k = int(distances.argmin())
+    if distances[k] > _SAME_PLACE_MM:
+        return shared_lattice(frame.position, steps, shape, geometry)
+    found = shared_lattice(geometry.to_world((k, 0, 0)), steps, shape, geometry)
+    return found
+
+
+def _label(value: int, name: str, segment: Dataset) -> Label:
+    from highdicom.color import CIELabColor
+
+    colour: tuple[int, int, int] = (128, 174, 128)
+    stored = segment.get("RecommendedDisplayCIELabValue")
+    if stored is not None and len(stored) == 3:
+        red, green, blue = CIELabColor.from_dicom_value([int(c) for c in stored]).to_rgb(clip=True)
+        colour = (int(red), int(green), int(blue))
+    category, type_ = (_code(segment.get(f"SegmentedProperty{what}CodeSequence")) for what in ("Category", "Type"))
+    return Label(value, name, category, type_, colour)
+
+
+def _code(sequence: Any) -> Code | None:
+    if not sequence:
+        return None
+    item = sequence[0]
+    value = next((str(item[key].value) for key in ("CodeValue", "LongCodeValue", "URNCodeValue") if item.get(key)), "")
+    scheme, meaning = str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or "")
+    return Code(scheme, value, meaning) if value and scheme else None
+
+
+def _provenance(told: Algorithm) -> Provenance | None:
+    """None where the file does not say it whole."""
+    parameters = dict(part.split("=", 1) for part in told.parameters.split(",") if "=" in part)
+    found = Provenance.from_tags({"DICOM.SegmentAlgorithmType": told.type, "DICOM.SegmentAlgorithmName": told.name})
+    if found is None or not told.version:
+        return found
+    if found.version not in ("", told.version):
+        return found
+    checksum = parameters.get("sha256", "")
+    return Provenance(
+        found.type, found.algorithm, told.version, checksum if checksum.startswith(found.sha256) else found.sha256
+    )

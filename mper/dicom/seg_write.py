@@ -1,0 +1,260 @@
+"""Masks as DICOM segmentations (BINARY, uncompressed, every frame of every segment), referring to their source series.
+
+Written beside and read back; only a file that says what it was meant to say (`mper.dicom.check`) gets its name.
+Empty frames are kept: readers that rebuild the grid from the frames then find the whole of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import mper
+from mper.dicom.check import ExportReport, check_export
+from mper.dicom.headers import first_line, no_warnings
+from mper.dicom.lattice import onto_grid
+from mper.dicom.sources import Sources, describe_sources, text_encoding
+from mper.io.files import write_atomically
+from mper.labels import UNLABELLED, Code, Label, Segmentation
+from mper.progress import Notify, unheard
+from mper.provenance import MANUAL, Provenance
+
+if TYPE_CHECKING:
+    from mper.dicom import DicomSeries
+
+MANUFACTURER, MODEL_NAME = "MPER for 3D Slicer", "MPER"
+_LONGEST = 64  # characters of DICOM's "long string"
+
+
+@dataclass(frozen=True)
+class SegText:
+    """What a person may add to a segmentation.
+
+    Parameters
+    ----------
+    description : str
+        SeriesDescription; empty: made of the structures and the algorithm.
+    creator : str
+        ContentCreatorName: who answers for the mask, as DICOM writes names (``Family^Given``); may be empty.
+    """
+
+    description: str = ""
+    creator: str = ""
+
+
+def write_seg(
+    path: Path, mask: Segmentation, series: DicomSeries, text: SegText | None = None, notify: Notify = unheard
+) -> ExportReport:
+    """Write `mask` as DICOM-SEG of `series`, read it back, and keep a report of the comparison beside it.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.dcm``; the report goes to the same name with ``.check.txt`` and ``.check.json``.
+    mask : Segmentation
+        On the grid of the series, or on one of the same lattice (cropped, turned over). Every label that has voxels
+        needs a code and a provenance; labels without voxels are left out and told.
+    series : DicomSeries
+    text : SegText or None
+    notify : callable
+        Hears of empty segments and of what was wrong in the source's header.
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty, partly unlabelled, lies on another grid, has a segment without code or provenance, if the
+        series cannot be referred to, or the file read back differs.
+    OSError
+        If it cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(".dcm"):
+        raise ValueError(f"cannot write {path}: the name of a DICOM-SEG must end in .dcm")
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        notify(line)
+
+    whole = _on_source(mask, series, note)
+    sources = describe_sources(series, note)
+    content = _encode(_dataset(whole, series, sources, text or SegText()))
+    beside = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
+    try:
+        write_atomically(beside, [content])
+        report = replace(check_export(beside, whole, series, notes), file=path.name)
+        if not report.passed:
+            raise ValueError(
+                f"{path.name} was not kept: read back, it differs from what was to be written ({report.failures()})"
+            )
+        report_files = report_paths(path)
+        write_atomically(report_files[0], [report.to_text().encode("utf-8")])
+        write_atomically(report_files[1], [report.to_json().encode("utf-8")])
+        beside.replace(path)
+    except OSError as error:
+        told = type(error)(str(error).replace(str(beside), str(path)))
+        told.errno = error.errno
+        raise told from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return report
+
+
+def report_paths(path: Path) -> tuple[Path, Path]:
+    """Where the export check of a segmentation lies: as text, and as JSON."""
+    stem = path.name[: -len(".dcm")]
+    return path.with_name(f"{stem}.check.txt"), path.with_name(f"{stem}.check.json")
+
+
+def _on_source(mask: Segmentation, series: DicomSeries, note: Notify) -> Segmentation:
+    """The mask on the series' grid, its segments numbered from 1, those without voxels left out."""
+    array = np.asarray(onto_grid(mask.labelmap, series.volume.geometry))
+    counts = np.bincount(array.reshape(-1), minlength=256)
+    if counts[UNLABELLED]:
+        raise ValueError(
+            f"the mask holds {counts[UNLABELLED]} unlabelled voxels (255), which DICOM-SEG cannot say; "
+            "finish drawing, or set them to background"
+        )
+    there = [label for label in mask.labels if counts[label.value]]
+    if not there:
+        raise ValueError("the mask is empty: no voxel belongs to a structure, so there is nothing to write")
+    if len(there) < len(mask.labels):
+        empty = [label.name for label in mask.labels if not counts[label.value]]
+        note(f"left out {', '.join(empty)}: no voxels")
+    for label in there:
+        _check_label(label, mask.provenance.get(label.value))
+    numbers = np.zeros(256, np.uint8)
+    for number, label in enumerate(there, 1):
+        numbers[label.value] = number
+    return Segmentation(
+        series.volume.with_array(numbers[array]),
+        tuple(replace(label, value=number) for number, label in enumerate(there, 1)),
+        {number: mask.provenance[label.value] for number, label in enumerate(there, 1)},
+    )
+
+
+def _check_label(label: Label, provenance: Provenance | None) -> None:
+    if label.category is None or label.type is None:
+        raise ValueError(
+            f"the structure {label.name!r} has no code, which DICOM-SEG needs; choose its terminology in 3D Slicer, "
+            "or name it as one of the known structures (LA, RA, LV, RV, MYO, LAA, PV, Heart, Scar)"
+        )
+    if provenance is None:
+        raise ValueError(
+            f"nobody has said how {label.name!r} was made, which a DICOM-SEG tells; name the model that drew it "
+            "(--model NAME, with --edited if a person corrected it) or say that a person did (--manual)"
+        )
+    for what, text in (("name", label.name), ("algorithm", provenance.algorithm), ("version", provenance.version)):
+        if len(text) > _LONGEST or "\\" in text or not text.isprintable():
+            raise ValueError(
+                f"the {what} {text[:80]!r} cannot be written to DICOM: "
+                f"at most {_LONGEST} printable characters without backslash are allowed"
+            )
+
+
+def _dataset(mask: Segmentation, series: DicomSeries, sources: Sources, text: SegText) -> Any:
+    from highdicom import PlanePositionSequence
+    from highdicom.seg import Segmentation as HighdicomSegmentation
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.valuerep import DSfloat
+
+    description = text.description or _description(mask)
+    names = [label.name for label in mask.labels]
+    try:
+        with no_warnings():
+            return HighdicomSegmentation(
+                source_images=sources.main,
+                further_source_images=sources.further or None,
+                pixel_array=mask.labelmap.array,
+                plane_positions=[
+                    PlanePositionSequence("PATIENT", [DSfloat(float(x), auto_format=True) for x in position])
+                    for position in series.positions_mm
+                ],
+                segmentation_type="BINARY",
+                segment_descriptions=[_described(label, mask.provenance[label.value]) for label in mask.labels],
+                omit_empty_frames=False,
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                series_instance_uid=generate_uid(prefix=None),
+                sop_instance_uid=generate_uid(prefix=None),
+                series_number=_series_number(sources),
+                instance_number=1,
+                series_description=description[:_LONGEST],
+                manufacturer=MANUFACTURER,
+                manufacturer_model_name=MODEL_NAME,
+                software_versions=mper.__version__,
+                device_serial_number=mper.__version__,  # a program has none, and the standard wants one
+                content_label="SEGMENTATION",
+                content_description=", ".join(names)[:_LONGEST],
+                content_creator_name=text.creator or None,
+                specific_character_set=text_encoding(sources.main[0], [description, text.creator, *names]),
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the series cannot be referred to by a DICOM-SEG: {first_line(error)}") from error
+
+
+def _description(mask: Segmentation) -> str:
+    names = ", ".join(label.name for label in mask.labels)
+    algorithms = dict.fromkeys(f"{p.algorithm} {p.version}".strip() for p in mask.provenance.values() if p.algorithm)
+    return f"{names}: {', '.join(algorithms) or 'drawn by hand'}"
+
+
+def _series_number(sources: Sources) -> int:
+    """Near the source's in a list, and beyond the numbers that scanners give."""
+    try:
+        return 1000 + max(0, int(str(sources.main[0].get("SeriesNumber"))))
+    except ValueError:
+        return 1000
+
+
+def _described(label: Label, provenance: Provenance) -> Any:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    assert label.category is not None and label.type is not None
+    identification = None
+    if provenance.type != MANUAL:
+        identification = AlgorithmIdentificationSequence(
+            name=provenance.algorithm,
+            family=codes.cid7162.ArtificialIntelligence,
+            version=provenance.version or "unknown",
+            source=MANUFACTURER if provenance.algorithm.startswith("MPER ") else None,
+            parameters={"sha256": provenance.sha256} if provenance.sha256 else None,
+        )
+    tracking_uid = generate_uid(prefix=None)
+    described = SegmentDescription(
+        segment_number=label.value,
+        segment_label=label.name,
+        segmented_property_category=_concept(label.category),
+        segmented_property_type=_concept(label.type),
+        algorithm_type=provenance.type,
+        algorithm_identification=identification,
+        tracking_uid=tracking_uid,
+        tracking_id=f"{label.name[:40]} {tracking_uid[-12:]}",
+        display_color=CIELabColor.from_rgb(*label.colour),
+    )
+    if identification is not None:
+        described.SegmentAlgorithmName = provenance.name
+        if not provenance.version:  # the sequence is optional, and its version is not
+            del described.SegmentationAlgorithmIdentificationSequence
+    return described
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _encode(dataset: Any) -> bytes:
+    stream = BytesIO()
+    with no_warnings():
+        dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()

@@ -1,0 +1,158 @@
+"""The images of a series as highdicom wants to hear of them, whatever their scanner left out or spelt its own way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM, DSfloat
+
+from mper.dicom.frames import Frame, frames_of
+from mper.dicom.headers import Header
+from mper.progress import Notify
+
+if TYPE_CHECKING:
+    from mper.dicom import DicomSeries
+
+# Groups of patient, study, equipment and image, and of functional groups; not of overlays or pixels, none private.
+_GROUPS = (0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040, 0x5200)
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator"),
+)
+_FORMATS: dict[str, Any] = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """`main` defines study, patient and grid; `further` are referenced as well."""
+
+    main: list[Dataset]
+    further: list[Dataset]
+
+
+def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
+    """The images of `series` in the order of its slices, without pixels, with one spelling of what they share.
+
+    highdicom takes classic images, or one multi-frame file; of several multi-frame files the others are `further`.
+
+    Raises
+    ------
+    ValueError
+        If an image tells no UID of its own, or the series no frame of reference.
+    """
+    _check(series)
+    first = series.instances[0]
+    frames = frames_of(Header(series.paths[0], first))
+    shared = frames[series.frames[0][1]]
+    described = _described(first, notify)
+    if first.get("PerFrameFunctionalGroupsSequence"):
+        _add_frames(described, frames, shared, series)
+        return Sources([described], [_identity(image) for image in series.instances[1:]])
+    images = [described, *(_identity(image) for image in series.instances[1:])]
+    for image, position in zip(images, series.positions_mm, strict=True):
+        image.ImagePositionPatient = _decimals(position)
+        image.ImageOrientationPatient = _decimals(shared.orientation.reshape(-1))
+        _measure(image, shared, first.get("SliceThickness"), series)
+    return Sources(images, [])
+
+
+def text_encoding(image: Dataset, texts: Sequence[str]) -> str | None:
+    """The character set for a file that joins `texts` to what `image` says of the patient: its own, else UTF-8."""
+    told = image.get("SpecificCharacterSet")
+    plain = all(text.isascii() for text in texts)
+    if not told:
+        return None if plain and str(image.get("PatientName") or "").isascii() else "ISO_IR 192"
+    simple = isinstance(told, str) and re.fullmatch(r"ISO_IR (6|100|101|109|110|144|127|126|138|148|13|166)", told)
+    return told if simple and plain else "ISO_IR 192"
+
+
+def _check(series: DicomSeries) -> None:
+    for image, path in zip(series.instances, series.paths, strict=True):
+        for keyword in _NEEDED:
+            if not str(image.get(keyword) or "").strip():
+                raise ValueError(f"{path.name} has no {keyword}, so a DICOM-SEG cannot refer to it")
+    if not str(series.instances[0].get("FrameOfReferenceUID") or "").strip():
+        raise ValueError(
+            "the series tells no frame of reference, without which a DICOM-SEG has no place in the patient; "
+            "write the mask as .seg.nrrd or .nii.gz"
+        )
+    if len({str(image.get("StudyInstanceUID")) for image in series.instances}) > 1:
+        raise ValueError("the images of the series name several studies; give one series of one study")
+    if not series.volume.geometry.spacing_known:
+        raise ValueError("the series is a single image of unknown thickness; give the folder of the whole series")
+
+
+def _identity(image: Dataset) -> Dataset:
+    """What a reference to an image needs, and what images of one series share."""
+    made = Dataset()
+    for keyword in (*_NEEDED, "FrameOfReferenceUID", "Rows", "Columns"):
+        setattr(made, keyword, image.get(keyword))
+    return made
+
+
+def _described(image: Dataset, notify: Notify) -> Dataset:
+    """Who and what was scanned, and with what; what the standard wants to be there is there, if empty."""
+    made = Dataset()
+    for tag in image.keys():  # noqa: SIM118 (iterating decodes, which may fail)
+        if tag.group not in _GROUPS or tag.element == 0:
+            continue
+        try:
+            made.add(image[tag])
+        except Exception:  # a damaged value can fail anywhere in the parser
+            notify(f"the source's attribute {tag} is damaged and was left out")
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in made:
+            setattr(made, keyword, "")
+    for keyword, kind in _FORMATS.items():
+        try:
+            kind(made.get(keyword))
+        except (TypeError, ValueError):
+            notify(f"the source's {keyword} is not as DICOM wants it and was left empty")
+            setattr(made, keyword, "")
+    if made.PatientSex not in ("M", "F", "O", "", None):
+        notify("the source's PatientSex is not as DICOM wants it and was left empty")
+        made.PatientSex = ""
+    return made
+
+
+def _add_frames(made: Dataset, frames: Sequence[Frame], shared: Frame, series: DicomSeries) -> None:
+    """Places of all frames of a multi-frame file, with what they share where the standard shares it."""
+    told = [
+        item.get("SliceThickness")
+        for group in made.get("SharedFunctionalGroupsSequence") or []
+        for item in group.get("PixelMeasuresSequence") or []
+    ]
+    orientation, measures, groups = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = _decimals(shared.orientation.reshape(-1))
+    _measure(measures, shared, told[0] if told else None, series)
+    groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]
+    own = []
+    for frame in frames:
+        position, group = Dataset(), Dataset()
+        position.ImagePositionPatient = _decimals(frame.position)
+        group.PlanePositionSequence = [position]
+        own.append(group)
+    made.NumberOfFrames = len(frames)
+    made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence = [groups], own
+
+
+def _measure(item: Dataset, frame: Frame, thickness: object, series: DicomSeries) -> None:
+    """Pixel spacing, thickness (the step between slices where the scanner tells none) and step."""
+    (step,) = _decimals(series.volume.geometry.step_lengths[:1])
+    try:
+        (told,) = _decimals([float(str(thickness))])
+    except (ValueError, OverflowError):
+        told = step
+    item.PixelSpacing = _decimals(frame.spacing)
+    item.SliceThickness = told if 0 < told < np.inf else step
+    item.SpacingBetweenSlices = step
+
+
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
+    return [DSfloat(float(value), auto_format=True) for value in values]
