@@ -265,7 +265,7 @@ def _scans(source: Path) -> Layout:
         if path.is_file() and path.name.lower().endswith(SCAN_SUFFIXES):
             cases.append(_file_case(_stem(path), path, path.parent, partial(_unlabelled, partial(read_volume, path))))
             continue
-        for series in _dicom_cases(path):
+        for series in dicom_cases(path):
             cases.append(series)
             notices.append(f"{series.id} is the DICOM series in {series.place}")
     if source.is_dir():
@@ -275,8 +275,8 @@ def _scans(source: Path) -> Layout:
     return Layout("scans", _by_id(cases), notices=tuple(notices))
 
 
-def _dicom_cases(folder: Path) -> Iterable[SourceCase]:
-    """The series in a folder, without localisers.
+def dicom_cases(folder: Path, series_uid: str | None = None) -> Iterable[SourceCase]:
+    """The series in a folder, without localisers; or the one that is asked for.
 
     Names of folders and files often tell who the patient is, so that a case is named by a digest of its
     SeriesInstanceUID.
@@ -287,6 +287,8 @@ def _dicom_cases(folder: Path) -> Iterable[SourceCase]:
     where = folder if folder.is_dir() else folder.parent
     for series in list_series(where):
         if series.localiser or (folder.is_file() and folder not in series.paths):
+            continue
+        if series_uid not in (None, series.uid):
             continue
         case_id = f"series-{hashlib.sha256(series.uid.encode('utf-8')).hexdigest()[:10]}"
         read = partial(_unlabelled, partial(read_volume, folder, series.uid))

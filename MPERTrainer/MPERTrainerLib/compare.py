@@ -1,0 +1,213 @@
+"""Compare and promote: two versions side by side on the locked hold-out, and which one MPERSegment uses."""
+
+from __future__ import annotations
+
+import qt
+from MPERLib import trace
+from slicer.i18n import tr as _
+
+from MPERTrainerLib.jobs import Job
+from MPERTrainerLib.session import CURRENT_MODEL, FIRST_MODEL, PREVIOUS_MODEL, Session
+from MPERTrainerLib.tables import Table
+from MPERTrainerLib.words import dice
+
+_WORSE = "#c0392b"
+_BETTER = "#1e8449"
+_SAME = 0.0005  # less than what three decimals show
+
+
+class ComparePanel:
+    """Measures versions, shows both masks of a case, and promotes.
+
+    Parameters
+    ----------
+    ui : widgets of MPERTrainer.ui
+    session : Session
+    scene : MPERTrainerLib.scene.Scene
+        Shows cases and masks in the views.
+    """
+
+    def __init__(self, ui, session: Session, scene):
+        self.ui, self.session, self.scene = ui, session, scene
+        self._models: list[dict] = []
+        self._filling = False
+        self._chosen: dict[str, str] = {}  # what the person chose in the two selectors
+        self._result: dict | None = None
+        self._pair: tuple[str, str] | None = None  # the models that the result compares
+        self._job_id: str | None = None
+        self._wanted: str | None = None  # the case whose masks are to be shown
+        self.job = Job(session, ui.compareButton, ui.compareProgress)
+        self.table = Table(ui.compareTable, widths=(150, 70, 70))
+        for role, selector in (("new", ui.newSelector), ("old", ui.oldSelector)):
+            selector.connect("currentIndexChanged(int)", trace.slot(lambda _index, role=role: self._choose(role)))
+        ui.compareButton.connect("clicked()", trace.slot(self.compare))
+        ui.compareTable.connect("itemSelectionChanged()", trace.slot(self.showCase))
+        ui.useButton.connect("clicked()", trace.slot(self.use))
+        ui.backButton.connect("clicked()", trace.slot(self.goBack))
+        session.onChange(self.update)
+
+    # ---- what there is
+
+    def update(self) -> None:
+        """Take over what the session knows."""
+        self.ui.compareSection.enabled = self.session.dataset is not None
+        if self.session.dataset:
+            self.session.get("/models", self._fillSelectors)
+        self._show()
+
+    def propose(self, version: dict) -> None:
+        """Choose a version that has just been made."""
+        self._chosen["new"] = version["id"]
+        self.update()
+
+    def _fillSelectors(self, models: list) -> None:
+        self._models = models
+        versions = [(v["id"], _("{name}, version {version}").format(**v)) for v in self.session.versions()]
+        bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled"]
+        inUse = self.session.modelInUse()
+        new = self._chosen.get("new") or (versions[0][0] if versions else None)
+        old = self._chosen.get("old")
+        if old is None or old == new:
+            old = inUse if inUse != new else next((v for v, _words in versions + bundled if v != new), None)
+        self._fill(self.ui.newSelector, versions, new)
+        self._fill(self.ui.oldSelector, versions + bundled, old)
+        self._show()
+
+    def _fill(self, selector, entries: list[tuple[str, str]], chosen: str | None) -> None:
+        self._filling = True
+        try:
+            selector.clear()
+            for value, words in entries:
+                selector.addItem(words, value)
+            selector.currentIndex = max(selector.findData(chosen), 0) if entries else -1
+        finally:
+            self._filling = False
+
+    def _choose(self, role: str) -> None:
+        if not self._filling:
+            self._chosen[role] = self._value(role)
+            self._show()
+
+    def _value(self, role: str) -> str:
+        selector = self.ui.newSelector if role == "new" else self.ui.oldSelector
+        value = selector.itemData(selector.currentIndex)
+        return "" if value is None else str(value)
+
+    def _words(self, model: str) -> str:
+        """A model's id as people read it."""
+        for version in self.session.versions():
+            if version["id"] == model:
+                return _("{name}, version {version}").format(**version)
+        bundled = next((m for m in self._models if m["id"] == model), None)
+        return bundled["title"] if bundled else model
+
+    def _show(self) -> None:
+        ui, session = self.ui, self.session
+        new, old, inUse = self._value("new"), self._value("old"), session.modelInUse()
+        ui.currentLabel.text = _("In use in MPER Segment: {model}.").format(model=self._words(inUse))
+        locked = bool((session.dataset or {}).get("holdout"))
+        reason = ""
+        if not new:
+            reason = _("Train a version first.")
+        elif not locked:
+            reason = _("Lock a hold-out first (under Cases): without one nothing honest can be said.")
+        elif new == old:
+            reason = _("Choose two different models.")
+        current = self._pair == (new, old) and self._result is not None
+        ui.compareButton.enabled = self.job.running or not reason
+        ui.compareWords.text = reason or (self._result["words"] if current else "")
+        ui.compareWords.visible = bool(ui.compareWords.text)
+        ui.compareTable.visible = current and not reason
+        ui.useButton.enabled = bool(new) and new != inUse
+        ui.useButton.text = _("Use {model}").format(model=self._words(new)) if new else _("Use this version")
+        back = str(qt.QSettings().value(PREVIOUS_MODEL, "") or "")
+        ui.backButton.visible = bool(back) and back != inUse
+        ui.backButton.text = _("Back to {model}").format(model=self._words(back)) if back else _("Go back")
+
+    # ---- comparing
+
+    def compare(self) -> None:
+        """Start the comparison, or cancel it."""
+        if self.job.running:
+            self.job.cancel()
+            return
+        pair = self._value("new"), self._value("old")
+
+        def done(result: dict, job: str) -> None:
+            self._result, self._pair, self._job_id = result, pair, job
+            self._fillTable()
+            self._show()
+
+        self.job.start(self.session.path("compare"), {"new": pair[0], "old": pair[1], "device": "auto"}, done)
+
+    def _fillTable(self) -> None:
+        rows = []
+        for case in self._result["cases"]:
+            before, after = case["before"], case["after"]
+            change, colour = "–", None
+            if before is not None and after is not None:
+                change = f"{after - before:+.3f}"
+                colour = None if abs(after - before) < _SAME else _BETTER if after > before else _WORSE
+            tip = "\n".join(
+                f"{name}: {dice(figures.get('before'))} → {dice(figures.get('after'))}"
+                for name, figures in (case.get("labels") or {}).items()
+                if isinstance(figures, dict)
+            )
+            rows.append((case["id"], [case["id"], dice(before), dice(after), change], {3: colour}, tip))
+        self.table.fill(rows)
+
+    def showCase(self) -> None:
+        """Show image and both masks of the selected case."""
+        case = self.table.selected()
+        if not case or self._job_id is None or case == self._wanted:
+            return
+        self._wanted, job = case, self._job_id
+
+        def masks(volume) -> None:
+            for which, colour, words in (
+                ("before", (255, 200, 60), _("{case} before")),
+                ("after", (80, 220, 120), _("{case} after")),
+            ):
+                route = f"/jobs/{job}/masks/{case}/{which}"
+
+                def show(array, header, colour=colour, words=words) -> None:
+                    if self._wanted == case:
+                        self.scene.showMask(array, header, volume, words.format(case=case), colour, group="compare")
+
+                self.session.getArray(route, show)
+
+        self.scene.clearGroup("compare")
+        self.scene.openImage(case, masks)
+
+    # ---- promoting
+
+    def use(self) -> None:
+        """Make the chosen version that of MPERSegment."""
+        self._switch(self._value("new"))
+
+    def goBack(self) -> None:
+        """Use again what was in use before."""
+        self._switch(str(qt.QSettings().value(PREVIOUS_MODEL, "") or FIRST_MODEL))
+
+    def _switch(self, model: str) -> None:
+        before = self.session.modelInUse()
+        own = next((v for v in self.session.versions() if v["id"] == model), None)
+
+        def switched(_answer: object = None) -> None:
+            settings = qt.QSettings()
+            settings.setValue(CURRENT_MODEL, model.rsplit("/", 1)[0] if own else model)
+            settings.setValue(PREVIOUS_MODEL, before)
+            words = _("{model} is now in use in MPER Segment.").format(model=self._words(model))
+            self.session.tell(words)
+            self.session.refresh()
+            self._show()
+
+        if own:
+            route = self.session.path("models", own["name"], "use")
+            self.session.post(route, {"version": own["version"]}, switched)
+        else:
+            switched()
+
+    def reset(self) -> None:
+        """Forget what was shown: the scene is new."""
+        self._wanted = None

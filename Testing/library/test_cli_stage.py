@@ -1,0 +1,111 @@
+"""`mper stage`: what it lays down is the scan, and it waits to be asked."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom.data
+import pytest
+
+from mper.cli.edge import UsageError
+from mper.cli.stage import stage
+from mper.dicom import list_series
+from mper.io import read_volume, write_volume
+from mper.labels import Segmentation, make_label
+from mper.volume import Volume
+
+PUBLIC = Path(pydicom.data.__file__).parent / "test_files"  # small series that come with pydicom
+
+
+def _ask(
+    out: Path, sources: list[dict[str, Any]], labels: tuple[str, ...] = ("LA",), more: int = 99
+) -> list[dict[str, Any]]:
+    out.mkdir(exist_ok=True)
+    told = [asdict(make_label(n, name)) for n, name in enumerate(labels, start=1)]
+    request = json.dumps({"sources": sources, "labels": told}) + "\n" + "next\n" * more
+    answers = io.StringIO()
+    assert stage(io.StringIO(request), answers, out) == 0
+    return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+
+def _array(entry: dict[str, Any]) -> np.ndarray:
+    return np.fromfile(entry["file"], np.dtype(entry["dtype"])).reshape(entry["shape"])
+
+
+@pytest.fixture
+def scan(tmp_path: Path, blob_volume: tuple[Volume, Segmentation]) -> Path:
+    write_volume(tmp_path / "scan one.nrrd", blob_volume[0])
+    return tmp_path / "scan one.nrrd"
+
+
+@pytest.fixture
+def challenge(tmp_path: Path, blob_volume: tuple[Volume, Segmentation]) -> Path:
+    """One case as the LA challenge lays it out; its mask is 255 in the atrium."""
+    case = tmp_path / "la" / "CASE1"
+    case.mkdir(parents=True)
+    image, mask = blob_volume
+    write_volume(case / "lgemri.nrrd", image)
+    write_volume(case / "laendo.nrrd", image.with_array((255 * mask.labelmap.array).astype(np.uint8)))
+    return tmp_path / "la"
+
+
+def test_a_file_comes_back_voxel_for_voxel_with_its_grid(scan: Path, tmp_path: Path) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(scan)}])
+    assert [entry["event"] for entry in told] == ["found", "case", "finished"]
+    volume = read_volume(scan)
+    assert told[1]["id"] == "scan one"
+    np.testing.assert_array_equal(_array(told[1]["image"]), volume.array)
+    np.testing.assert_allclose(told[1]["image"]["affine"], volume.geometry.affine)
+    assert told[1]["mask"] is None
+    assert set(told[1]["source"]) == {"format", "sha256", "file"}
+
+
+def test_nothing_is_read_before_it_is_asked_for(scan: Path, tmp_path: Path) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(scan)}], more=0)
+    assert [entry["event"] for entry in told] == ["found"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_masks_take_the_values_of_the_dataset_by_name(
+    challenge: Path, tmp_path: Path, blob_volume: tuple[Volume, Segmentation]
+) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(challenge)}], labels=("RA", "LA"))
+    np.testing.assert_array_equal(_array(told[1]["mask"]), 2 * blob_volume[1].labelmap.array)
+    assert told[1]["notices"] == []
+
+
+def test_a_mask_of_other_structures_is_left_out_and_told(challenge: Path, tmp_path: Path) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(challenge)}], labels=("Scar",))
+    assert told[1]["mask"] is None
+    assert "LA" in told[1]["notices"][0]
+
+
+def test_one_series_of_a_folder_can_be_asked_for(tmp_path: Path) -> None:
+    folder = PUBLIC / "dicomdirtests" / "98892001"
+    series = list_series(folder / "CT5N")[0].uid
+    told = _ask(tmp_path / "out", [{"path": str(folder), "series": series}])
+    assert [entry["event"] for entry in told] == ["found", "case", "finished"]
+    assert told[1]["image"]["shape"] == [5, 16, 16]
+    assert "file" not in told[1]["source"]
+
+
+def test_a_series_that_is_gone_is_told(tmp_path: Path) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(PUBLIC / "dicomdirtests" / "98892001"), "series": "1.2.3"}])
+    assert [entry["event"] for entry in told] == ["failed", "found", "finished"]
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_goes_on(scan: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.nrrd"
+    bad.write_bytes(b"no scan")
+    told = _ask(tmp_path / "out", [{"path": str(bad)}, {"path": str(tmp_path / "missing.nrrd")}, {"path": str(scan)}])
+    assert sorted(entry["event"] for entry in told) == ["case", "failed", "failed", "finished", "found"]
+
+
+def test_a_request_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no request"):
+        stage(io.StringIO("what\n"), io.StringIO(), tmp_path)

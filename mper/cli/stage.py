@@ -1,0 +1,149 @@
+"""``mper stage``: read local scans for a program that sends them to an engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from mper.cli.edge import OK, UsageError, explain
+from mper.cli.options import Commands, add_command
+
+if TYPE_CHECKING:
+    from mper.labels import Label
+    from mper.layouts import Layout, SourceCase
+    from mper.volume import Volume
+
+_TEXT = """\
+Read scans (files, folders, DICOM series, and the masks of known layouts) and lay each down in a folder as a plain array
+that any program can send to an engine. A program drives it: the first line on standard input is JSON,
+
+  {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset]}
+
+and every further line asks for the next scan. Answers are one JSON object a line: "found" (how many there are), "case"
+(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". Nothing about the patient
+is told. It ends when its standard input does.
+"""
+_EXAMPLES = """\
+  mper stage FOLDER < requests
+"""
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "stage", "read scans for a program that sends them on", _TEXT, _EXAMPLES)
+    command.add_argument("out", type=Path, metavar="FOLDER", help="an empty folder for the arrays")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return stage(sys.stdin, sys.stdout, arguments.out)
+
+
+def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
+    """Answer `requests`, see the command's help."""
+    from mper.labels import label_from_dict
+
+    try:
+        asked = json.loads(requests.readline() or "null")
+        sources = [(Path(source["path"]), source.get("series")) for source in asked["sources"]]
+        labels = [label_from_dict(label) for label in asked.get("labels", [])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"the first line of standard input is no request ({error}); see `mper stage --help`"
+        ) from error
+
+    def tell(event: str, **values: Any) -> None:
+        print(json.dumps({"event": event, **values}), file=answers, flush=True)
+
+    cases = []
+    for path, series in sources:
+        try:
+            layout = _layout(path, series)
+        except (OSError, ValueError) as error:
+            tell("failed", id=path.name, message=explain(error))
+            continue
+        for notice in layout.notices:
+            tell("notice", message=notice)
+        cases += [(case, layout) for case in layout.cases.values()]
+    tell("found", cases=len(cases))
+    for number, (case, layout) in enumerate(cases):
+        if not requests.readline():
+            return OK  # nobody wants the rest
+        try:
+            tell("case", **_staged(case, layout, labels, out / str(number)))
+        except (OSError, ValueError) as error:
+            tell("failed", id=case.id, message=explain(error))
+    tell("finished")
+    return OK
+
+
+def _layout(path: Path, series: str | None) -> Layout:
+    """The layout of a source; of a folder of DICOM one series, where it is named."""
+    from mper.layouts import Layout, find_layout
+
+    if series is None:
+        return find_layout(path)
+    from mper.layouts import dicom_cases
+
+    found = {case.id: case for case in dicom_cases(path, series)}
+    if not found:
+        raise ValueError("the folder does not hold the series that was asked for; was it moved or deleted?")
+    return Layout("scans", found)
+
+
+def _staged(case: SourceCase, layout: Layout, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
+    """Write a case's arrays, and tell what they are."""
+    from mper.io import check_scan
+
+    image, mask = case.read()
+    check_scan(image)
+    notices: list[str] = []
+    if mask is not None:
+        mask, notices = _in_values_of(mask, layout.labels, labels)
+    written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
+    source = {"format": layout.name, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
+    return {"id": case.id, "image": written[0], "mask": written[1], "source": source, "notices": notices}
+
+
+def _in_values_of(mask: Volume, found: Sequence[Label], wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:
+    """The mask with the dataset's values, by the structures' names; None where none of them is the dataset's."""
+    from mper.labels import BACKGROUND, UNLABELLED
+
+    values = {label.name.casefold(): label.value for label in wanted}
+    table = np.zeros(256, np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    missing = []
+    for label in found:
+        table[label.value] = values.get(label.name.casefold(), BACKGROUND)
+        if label.name.casefold() not in values:
+            missing.append(label.name)
+    if len(missing) == len(found):
+        return None, [f"its mask shows {', '.join(missing)}, which the dataset has not; added without a label"]
+    notices = [f"{', '.join(missing)} of its mask is no structure of the dataset; left out"] if missing else []
+    return mask.with_array(table[mask.array]), notices
+
+
+def _write(path: Path, volume: Volume) -> dict[str, Any]:
+    """Write voxels as an engine takes them, and tell the header of that array."""
+    array = volume.array
+    little = array.dtype.newbyteorder("<")
+    with path.open("xb") as file:
+        for slab in _slabs(array):
+            file.write(np.ascontiguousarray(slab, dtype=little).data)
+    return {
+        "file": str(path),
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "affine": volume.geometry.affine.tolist(),
+        "spacing_known": volume.geometry.spacing_known,
+    }
+
+
+def _slabs(array: np.ndarray) -> Iterator[np.ndarray]:
+    for k in range(0, array.shape[0], 16):
+        yield array[k : k + 16]
