@@ -183,14 +183,14 @@ def show_scan(array: np.ndarray, affine: Any, name: str, scene: Node) -> Node:
     node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
     node.UnRegister(None)
     node.SetName(scene.GetUniqueNameByString(name))
-    fill_volume(node, array, np.asarray(affine, dtype=float))
     scene.AddNode(node)
+    # The window is set before the voxels come: Slicer's own look at all of a large scan takes longer than we may.
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    sample = array[::4, ::4, ::4]  # the histogram that Slicer would make of all voxels takes longer than we may
-    low, high = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
     display.SetAutoWindowLevel(False)
+    low, high = (float(value) for value in np.percentile(array[::4, ::4, ::4], (0.5, 99.5)))
     display.SetWindowLevelMinMax(low, max(high, low + 1e-6))
+    fill_volume(node, array, np.asarray(affine, dtype=float))
     return node
 
 
