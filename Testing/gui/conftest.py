@@ -1,0 +1,68 @@
+"""A window with a module's panel beside slice views, under the host of Slicer's API; see README.md."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INSTALL = (
+    "pip install -e '.[test]'; on Debian and Ubuntu also: "
+    "apt-get install libegl1 libgl1 libxkbcommon0 libfontconfig1 libdbus-1-3 fonts-dejavu-core"
+)
+
+try:
+    import host
+
+    HOST: Any = host.start()
+    MISSING = ""
+except ImportError as error:
+    HOST, MISSING = None, f"{error}; {INSTALL}"
+    if os.environ.get("CI") == "true":
+        raise ImportError(MISSING) from error
+
+
+class _Skipped(pytest.Module):
+    def collect(self) -> Any:
+        pytest.skip(MISSING, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    """Without Qt or Slicer's library the tests here cannot even be imported."""
+    return _Skipped.from_parent(parent, path=module_path) if MISSING else None
+
+
+if HOST is not None:
+    from desk import Desk, children, leftovers
+
+    for module in ("MPERSegment", "MPERTrainer"):  # as Slicer has both folders on its module paths
+        sys.path.insert(0, str(REPOSITORY / module))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """Slicer with an empty scene: open modules, click, wait, take pictures. Fails on any exception in a callback, and
+    on processes, temporary files, connections or panels that outlive the test.
+    """
+    home = tmp_path / "user"
+    for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("MPER_PYTHON", sys.executable)
+    processes, files = children(), leftovers()
+    HOST.settings().clear()
+    made = Desk(HOST, tmp_path)
+    yield made
+    made.close()
+    try:
+        assert not made.errors(), "exceptions left callbacks: " + "; ".join(map(repr, made.errors()))
+        assert not made.survivors, f"still alive after they were closed: {made.survivors}"
+        made.wait_until(lambda: children() <= processes, 10, "processes of this test to end")
+        assert leftovers() <= files, f"temporary files were left: {leftovers() - files}"
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,155 @@
+"""What a GUI test does: open a module, click, wait, look."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+from host import pythonqt
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def children() -> set[int]:
+    """Processes that this one started and that still run (Linux; empty elsewhere)."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.add(int(entry.parent.name))
+    return found
+
+
+def leftovers() -> set[str]:
+    """Our files and folders in the system's temporary folder."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("mper-*") if not path.name.startswith("mper-host-")}
+
+
+class _Failures(logging.Handler):
+    """Exceptions that were logged instead of raised, as MPERLib.trace does for callbacks."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            self.found.append(record.exc_info[1])
+
+
+class Desk:
+    """The window of one test; made by the fixture ``desk``.
+
+    Attributes
+    ----------
+    window : QMainWindow as PythonQt shows it
+    survivors : list of str
+        Panels that were closed and are still referred to, by an observer or a connection most likely.
+    """
+
+    def __init__(self, host: Any, folder: Path):
+        self._host, self.folder = host, folder
+        self.window = pythonqt.wrap(host.window)
+        self.survivors: list[str] = []
+        self._opened: dict[str, Any] = {}
+        self._failures = _Failures()
+        logging.getLogger().addHandler(self._failures)
+        pythonqt.errors.clear()
+        host.window.resize(1500, 1000)
+        host.window.show()
+        slicer.mrmlScene.Clear(0)
+        self.events()
+
+    # ---- modules
+
+    def open(self, name: str) -> Any:
+        """Load a module if need be, select it, and return the Python widget that fills its panel."""
+        if name not in self._opened:
+            self._host.load(REPOSITORY / name / f"{name}.py")
+        widget = self._host.show(name)
+        self._opened[name] = weakref.ref(widget)
+        self.events()
+        return widget
+
+    def shut(self, name: str) -> None:
+        """Unload a module, as Slicer does when it quits; its panel must then be gone for good."""
+        watched = self._opened.pop(name)
+        self._host.unload(name)
+        self.events()
+        gc.collect()
+        if watched() is not None:
+            self.survivors.append(f"{name}Widget")
+
+    # ---- hands and eyes
+
+    def events(self) -> None:
+        """Let Qt work off what is waiting."""
+        application = self._host.application
+        for _ in range(3):
+            application.sendPostedEvents(None, 0)
+            application.processEvents()
+        application.sendPostedEvents(None, 52)  # QEvent::DeferredDelete, which else waits for an event loop
+
+    def wait_until(self, condition: Callable[[], Any], timeout: float = 10, what: str = "") -> Any:
+        """Work off events until `condition` holds, and return its value; an AssertionError after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while True:
+            self.events()
+            value = condition()
+            if value:
+                return value
+            if self.errors():
+                raise AssertionError(f"an exception left a callback: {self.errors()[0]!r}") from self.errors()[0]
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {timeout:g} s in vain for {what or 'a condition'}")
+            time.sleep(0.005)
+
+    def click(self, button: Any) -> None:
+        """Click as a person can: the button must be there and enabled."""
+        assert button.visible, f"the button {button.text!r} is not visible"
+        assert button.enabled, f"the button {button.text!r} is greyed"
+        button.click()
+        self.events()
+
+    def screenshot(self, name: str) -> Path:
+        """A picture of the window: in the folder MPER_SCREENSHOTS, if that is set, else in the test's own."""
+        folder = Path(os.environ.get("MPER_SCREENSHOTS") or self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.png"
+        self.events()
+        assert self._host.window.grab().save(str(path)), f"{path} could not be written"
+        return path
+
+    # ---- the end
+
+    def errors(self) -> list[BaseException]:
+        """Exceptions that left callbacks since the test began. A test that provokes some clears both lists."""
+        return [*pythonqt.errors, *self._failures.found]
+
+    def forgive(self) -> None:
+        """Forget the exceptions so far: they were what the test is about."""
+        pythonqt.errors.clear()
+        self._failures.found.clear()
+
+    def close(self) -> None:
+        for name in list(self._opened):
+            self.shut(name)
+        if getattr(slicer, "mperEngine", None) is not None:
+            from MPERLib import engine
+
+            engine.stopShared(wait_s=10)
+        slicer.mrmlScene.Clear(0)
+        self._host.window.hide()
+        self.events()
+        logging.getLogger().removeHandler(self._failures)

@@ -1,0 +1,40 @@
+"""A thin host of Slicer's Python API: real Qt (PySide6), real MRML (slicer-core), and just what MPER's modules use."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import types
+from pathlib import Path
+from typing import Any
+
+_running: Any = None
+
+
+def start() -> Any:
+    """Make ``qt``, ``ctk`` and the rest of ``slicer`` importable, once in a process; returns the `Host`."""
+    global _running
+    if _running is not None:
+        return _running
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    import slicer
+    import slicer.util
+
+    from . import application, ctk, mrml_widgets, qt, scripted, uiloader, views
+    from .pythonqt import wrapper_of
+
+    loader = uiloader.loader_class(ctk.WIDGETS | mrml_widgets.WIDGETS)
+    sys.modules["qt"] = qt.QtModule({"QUiLoader": loader})
+    sys.modules["ctk"] = ctk_module = types.ModuleType("ctk")
+    for name, raw in ctk.WIDGETS.items():
+        setattr(ctk_module, name, wrapper_of(raw))
+    shown = [*mrml_widgets.WIDGETS.values(), views.qMRMLSliceWidget, views.qMRMLThreeDWidget]
+    shown += [application.qSlicerScriptedLoadableModule, application.qSlicerScriptedLoadableModuleWidget]
+    for raw in shown:
+        setattr(slicer, raw.__name__, wrapper_of(raw))
+    for name, module in scripted.modules().items():
+        sys.modules[name] = module
+        setattr(slicer, name.rpartition(".")[2], module)
+    _running = application.Host(Path(tempfile.mkdtemp(prefix="mper-host-")))
+    return _running

@@ -1,0 +1,397 @@
+"""``slicer.app``, ``slicer.modules`` and the main window: a scene with Slicer's logics, and how modules are loaded.
+
+Interfaces from qSlicerCoreApplication.h, qSlicerApplication.h, qSlicerModuleManager.h, qSlicerScriptedLoadableModule.h
+and qSlicerScriptedLoadableModuleWidget.h in Slicer's sources.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import sys
+import tempfile
+import types
+from pathlib import Path
+from typing import Any
+
+import shiboken6
+import slicer
+import vtk
+from PySide6.QtCore import Property, QObject, QSettings, Qt, Signal
+from PySide6.QtGui import QIcon
+from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+
+from .mrml_widgets import qMRMLWidget
+from .properties import stored
+from .pythonqt import exposed, wrap
+from .views import VIEWS, qSlicerLayoutManager
+
+# Module name in slicer.modules, and the class of its logic. Each registers its node classes with the scene.
+LOGICS = {
+    "Colors": "vtkSlicerColorLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+    "Models": "vtkSlicerModelsLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+    "Plots": "vtkSlicerPlotsLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Tables": "vtkSlicerTablesLogic",
+    "Transforms": "vtkSlicerTransformLogic",
+    "Texts": "vtkSlicerTextsLogic",
+    "Units": "vtkSlicerUnitsLogic",
+}
+
+
+class qSlicerModuleManager(QObject):
+    """qSlicerModuleManager.h: modules by name."""
+
+    moduleLoaded = Signal(str)
+    moduleAboutToBeUnloaded = Signal(str)
+    moduleUnloaded = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._modules: dict[str, Any] = {}
+
+    @exposed
+    def module(self, name: str) -> Any:
+        return self._modules.get(name)
+
+    @exposed
+    def modulesNames(self) -> list[str]:
+        return list(self._modules)
+
+
+class qSlicerCoreModule(QObject):
+    """A module written in C++: its name and its logic (qSlicerAbstractCoreModule.h)."""
+
+    def __init__(self, name: str, logic: Any):
+        super().__init__()
+        self._module_name, self._logic = name, logic
+
+    name = Property(str, lambda self: self._module_name)
+
+    @exposed
+    def logic(self) -> Any:
+        return self._logic
+
+    @exposed
+    def mrmlScene(self) -> Any:
+        return slicer.mrmlScene
+
+
+class qSlicerScriptedLoadableModule(QObject):
+    """qSlicerScriptedLoadableModule.h: what a module's Python class sets in its constructor."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._source = path
+        self._representation: Any = None
+
+    name = Property(str, lambda self: Path(self._source).stem)
+    path = Property(str, lambda self: self._source)
+    title = stored(str, "title", "")
+    categories = stored("QStringList", "categories", [])
+    dependencies = stored("QStringList", "dependencies", [])
+    contributors = stored("QStringList", "contributors", [])
+    associatedNodeTypes = stored("QStringList", "associatedNodeTypes", [])
+    helpText = stored(str, "helpText", "")
+    acknowledgementText = stored(str, "acknowledgementText", "")
+    icon = stored(QIcon, "icon", QIcon())
+    hidden = stored(bool, "hidden", False)
+    index = stored(int, "index", -1)
+    widgetRepresentationCreationEnabled = stored(bool, "widgetRepresentationCreationEnabled", True)
+
+    @exposed
+    def logic(self) -> Any:
+        return None
+
+    @exposed
+    def widgetRepresentation(self) -> Any:
+        if self._representation is None:
+            self._representation = qSlicerScriptedLoadableModuleWidget(self._source)
+            self._representation.setMRMLScene(slicer.mrmlScene)
+            self._representation._python.setup()
+        return self._representation
+
+
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    """qSlicerScriptedLoadableModuleWidget.h: the panel that a module's widget class fills."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        QVBoxLayout(self)
+        self._source, self._entered = path, False
+        self._create()
+
+    moduleName = Property(str, lambda self: Path(self._source).stem)
+    isEntered = Property(bool, lambda self: self._entered)
+
+    def _create(self) -> None:
+        name = Path(self._source).stem + "Widget"
+        self._python = getattr(sys.modules[Path(self._source).stem], name)(wrap(self))
+        setattr(slicer.modules, name, self._python)
+
+    @exposed
+    def self(self) -> Any:
+        return self._python
+
+    @exposed
+    def reload(self) -> None:
+        self._create()
+        self._python.setup()
+
+    @exposed
+    def enter(self) -> None:
+        self._entered = True
+        if hasattr(self._python, "enter"):
+            self._python.enter()
+
+    @exposed
+    def exit(self) -> None:
+        self._entered = False
+        if hasattr(self._python, "exit"):
+            self._python.exit()
+
+
+class qSlicerModuleSelectorToolBar(QObject):
+    """The main window's module selector: selectModule(name)."""
+
+    moduleSelected = Signal(str)
+
+    @exposed
+    def selectModule(self, name: str) -> None:
+        self.parent()._select(name)
+
+    selectedModule = Property(str, lambda self: self.parent()._selected)
+
+
+class qSlicerMainWindow(QMainWindow):
+    """The main window: module panel on the left, views on the right (qSlicerMainWindow.h)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("qSlicerMainWindow")
+        self.setWindowTitle("3D Slicer (host for tests)")
+        self._selected = ""
+        self._selector = qSlicerModuleSelectorToolBar(self)
+        dock = QDockWidget("Module", self)
+        dock.setObjectName("PanelDockWidget")
+        self._panel = QScrollArea()
+        self._panel.setWidgetResizable(True)
+        self._panel.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._panel.setMinimumWidth(470)
+        dock.setWidget(self._panel)
+        self.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+        self._viewport = QWidget()
+        self.setCentralWidget(self._viewport)
+
+    @exposed
+    def moduleSelector(self) -> Any:
+        return self._selector
+
+    def _select(self, name: str) -> None:
+        old = slicer.app.moduleManager().module(self._selected) if self._selected else None
+        if old is not None:
+            old.widgetRepresentation().exit()
+        self._panel.takeWidget()
+        self._selected = name
+        module = slicer.app._host_raw._manager.module(name)
+        if module is not None:
+            self._panel.setWidget(module.widgetRepresentation())
+            module.widgetRepresentation().show()
+            module.widgetRepresentation().enter()
+        self._selector.moduleSelected.emit(name)
+
+
+class qSlicerApplication(QApplication):
+    """qSlicerCoreApplication.h and qSlicerApplication.h."""
+
+    startupCompleted = Signal()
+
+    def __init__(self, home: Path):
+        super().__init__(["Slicer"])
+        self._home = home
+        self.setApplicationName("Slicer")
+        self.setOrganizationName("MPER")
+        QSettings.setDefaultFormat(QSettings.Format.IniFormat)
+        QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(home))
+        self._manager = qSlicerModuleManager()
+        self._settings = QSettings()
+        self._layout_manager: Any = None
+        self._logic = slicer.vtkSlicerApplicationLogic()
+        self._testing = True
+
+    slicerHome = Property(str, lambda self: str(self._home))
+    temporaryPath = stored(str, "temporaryPath", tempfile.gettempdir())
+    extensionsInstallPath = stored(str, "extensionsInstallPath", "")
+    launcherExecutableFilePath = Property(str, lambda self: "")
+    majorVersion = Property(int, lambda self: 5)
+    minorVersion = Property(int, lambda self: 13)
+    revision = Property(str, lambda self: "0")
+    isInstalled = Property(bool, lambda self: True)
+    platform = Property(str, lambda self: "linux-amd64")
+
+    @exposed
+    def mrmlScene(self) -> Any:
+        return slicer.mrmlScene
+
+    @exposed
+    def applicationLogic(self) -> Any:
+        return self._logic
+
+    @exposed
+    def moduleManager(self) -> Any:
+        return self._manager
+
+    @exposed
+    def moduleLogic(self, name: str) -> Any:
+        module = self._manager.module(name)
+        return module.logic() if module is not None else None
+
+    @exposed
+    def layoutManager(self) -> Any:
+        return self._layout_manager
+
+    @exposed
+    def settings(self) -> Any:
+        return self._settings
+
+    @exposed
+    def userSettings(self) -> Any:
+        return self._settings
+
+    @exposed
+    def revisionUserSettings(self) -> Any:
+        return self._settings
+
+    @exposed
+    def testingEnabled(self) -> bool:
+        return self._testing
+
+    @exposed
+    def pauseRender(self) -> None:
+        pass
+
+    @exposed
+    def resumeRender(self) -> None:
+        pass
+
+
+class Host:
+    """The running host: one application, one scene, one window."""
+
+    def __init__(self, home: Path):
+        self.application = qSlicerApplication(home)
+        slicer.app = wrap(self.application)
+        slicer.modules = types.SimpleNamespace()
+        slicer.moduleNames = types.SimpleNamespace()
+        scene = slicer.mrmlScene = slicer.vtkMRMLScene()
+        logic = self.application._logic
+        (home / "share" / "ColorFiles").mkdir(parents=True)  # empty, but without it Slicer's logic complains
+        logic.SetHomeDirectory(str(home))
+        logic.SetShareDirectory("share")
+        logic.SetMRMLScene(scene)
+        for name, class_name in LOGICS.items():
+            module_logic = getattr(slicer, class_name)()
+            module_logic.SetMRMLApplicationLogic(logic)
+            module_logic.SetMRMLScene(scene)
+            logic.SetModuleLogic(name, module_logic)
+            self._register(name, qSlicerCoreModule(name, module_logic))
+            if name == "Colors":
+                logic.SetColorLogic(module_logic)
+        self._views(logic, scene)
+        self.window = qSlicerMainWindow()
+        self.application._layout_manager = qSlicerLayoutManager(self.window._viewport, logic.GetSliceLogics())
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Windows go before the scene that they watch, the application last."""
+        for name in list(self.application._manager._modules):
+            if isinstance(self.application._manager.module(name), qSlicerScriptedLoadableModule):
+                self.unload(name)
+        shiboken6.delete(self.window)
+        for widget in self.application.topLevelWidgets():
+            if shiboken6.isValid(widget) and widget.parent() is None:
+                shiboken6.delete(widget)
+        slicer.mrmlScene.Clear(1)
+        slicer.mrmlScene = None
+        self.application.processEvents()
+
+    def _register(self, name: str, module: Any) -> None:
+        self.application._manager._modules[name] = module
+        setattr(slicer.modules, name.lower(), wrap(module))
+        setattr(slicer.moduleNames, name, name)
+
+    def _views(self, logic: Any, scene: Any) -> None:
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
+        logics = vtk.vtkCollection()
+        for name, label, orientation, colour in VIEWS:
+            slice_logic = slicer.vtkMRMLSliceLogic()
+            slice_logic.SetMRMLApplicationLogic(logic)
+            node = scene.CreateNodeByClass("vtkMRMLSliceNode")  # with the default presets
+            node.UnRegister(None)
+            node.SetLayoutName(name)
+            node.SetSingletonTag(name)
+            node.SetName(name)
+            node.SetLayoutLabel(label)
+            node.SetLayoutColor(*colour)
+            node = scene.AddNode(node)
+            node.SetOrientation(orientation)
+            slice_logic.SetMRMLScene(scene)
+            slice_logic.SetSliceNode(node)
+            logics.AddItem(slice_logic)
+        logic.SetSliceLogics(logics)
+        view = slicer.vtkMRMLViewNode()
+        view.SetLayoutName("1")
+        view.SetSingletonTag("1")
+        scene.AddNode(view)
+        scene.AddNode(slicer.vtkMRMLLayoutNode())
+        scene.AddNode(slicer.vtkMRMLCrosshairNode())
+
+    def settings(self) -> QSettings:
+        """The settings of the user that a test pretends to be."""
+        return self.application._settings
+
+    def load(self, path: Path) -> Any:
+        """Load a scripted module as Slicer does, and return its Python instance (qSlicerScriptedLoadableModule.cxx)."""
+        name = path.stem
+        for folder in (str(path.parent),):
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None and spec.loader is not None
+            source = importlib.util.module_from_spec(spec)
+            sys.modules[name] = source
+            spec.loader.exec_module(source)
+        module = qSlicerScriptedLoadableModule(str(path))
+        instance = getattr(sys.modules[name], name)(wrap(module))
+        setattr(slicer.modules, name + "Instance", instance)
+        self._register(name, module)
+        if hasattr(instance, "setup"):
+            instance.setup()
+        self.application._manager.moduleLoaded.emit(name)
+        return instance
+
+    def show(self, name: str) -> Any:
+        """Select a loaded module in the window, and return the Python widget that fills its panel."""
+        self.window._select(name)
+        return self.application._manager.module(name).widgetRepresentation()._python
+
+    def unload(self, name: str) -> None:
+        """End a module as the application does when it closes."""
+        manager = self.application._manager
+        if self.window._selected == name:
+            self.window._select("")
+        manager.moduleAboutToBeUnloaded.emit(name)
+        module = manager._modules.pop(name)
+        for attribute in (name.lower(), name + "Instance", name + "Widget"):
+            if hasattr(slicer.modules, attribute):
+                delattr(slicer.modules, attribute)
+        if module._representation is not None:
+            module._representation._python = None
+            module._representation.deleteLater()
+        module._representation = None
+        module.deleteLater()
+        manager.moduleUnloaded.emit(name)

@@ -1,0 +1,398 @@
+"""The host keeps to PythonQt and Slicer: each test names what was looked up in their sources."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import weakref
+from pathlib import Path
+
+import ctk
+import numpy as np
+import pytest
+import qt
+import slicer
+from PySide6 import QtWidgets
+
+# ---- PythonQtInstanceWrapper_getattro and _setattro
+
+
+def test_properties_are_attributes() -> None:
+    button = qt.QPushButton("Segment")
+    button.enabled = False
+    assert (button.text, button.enabled, button.name) == ("Segment", False, "")
+    with pytest.raises(TypeError, match="not callable"):
+        button.text()
+
+
+def test_an_object_of_qt_takes_no_new_attribute() -> None:
+    with pytest.raises(AttributeError, match="creating new attributes on C\\+\\+ objects is not allowed"):
+        qt.QLabel().remark = 1
+
+
+def test_an_unknown_attribute_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="QLabel has no attribute named 'remark'"):
+        qt.QLabel().remark  # noqa: B018
+
+
+def test_a_python_class_of_a_widget_keeps_its_attributes() -> None:
+    class Panel(qt.QWidget):
+        def __init__(self) -> None:
+            qt.QWidget.__init__(self)
+            self.remark = 1
+
+    panel = Panel()
+    panel.windowTitle = "Panel"
+    assert (panel.remark, panel.windowTitle, panel.isVisible()) == (1, "Panel", False)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"]])
+def test_a_property_takes_only_its_type(value: object) -> None:
+    with pytest.raises(AttributeError, match="Property 'text' of type 'QString' does not accept"):
+        qt.QLabel().text = value
+
+
+def test_a_float_is_no_int() -> None:
+    with pytest.raises(AttributeError, match="Property 'value' of type 'int'"):
+        qt.QSpinBox().value = 2.5
+
+
+def test_a_slot_can_not_be_overwritten() -> None:
+    with pytest.raises(AttributeError, match="can not be overwritten"):
+        qt.QPushButton().click = print
+
+
+def test_a_read_only_property_says_so() -> None:
+    with pytest.raises(AttributeError, match="not writable"):
+        qt.QLabel().sizeHint = qt.QSize(1, 1)
+
+
+def test_children_are_found_by_name() -> None:
+    panel = qt.QWidget()
+    label = qt.QLabel("a", panel)
+    label.objectName = "first"
+    assert panel.first.text == "a"
+    assert panel.findChild("QLabel", "first").text == "a"
+    assert len(panel.findChildren(qt.QLabel)) == 1
+
+
+def test_a_class_of_qt_is_no_subclass_of_its_base() -> None:
+    """PythonQt's wrappers all derive from one class alone; only inherits() knows the bases of C++."""
+    label = qt.QLabel()
+    assert not isinstance(label, qt.QWidget)
+    assert label.inherits("QWidget")
+    assert label.className() == "QLabel"
+
+
+def test_a_deleted_object_is_false_and_unusable() -> None:
+    label = qt.QLabel("a")
+    label.delete()
+    assert not label
+    with pytest.raises(ValueError, match="destroyed QLabel"):
+        label.text  # noqa: B018
+    with pytest.raises(ValueError, match="destroyed QLabel"):
+        label.show()
+
+
+def test_singleShot_is_no_property_of_a_timer() -> None:
+    """PythonQt's lookForPropertyAndCache leaves it out, because QTimer.singleShot is a function."""
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    assert timer.isSingleShot()
+    assert callable(timer.singleShot)
+
+
+# ---- PythonQtSlotFunction_CallImpl and PythonQtConversion.cpp
+
+
+def test_keywords_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not support kwargs"):
+        qt.QLabel(text="a")
+    with pytest.raises(ValueError, match="does not support kwargs"):
+        qt.QVBoxLayout().addWidget(qt.QLabel(), stretch=1)
+
+
+def test_wrong_arguments_are_a_ValueError() -> None:
+    with pytest.raises(ValueError, match="wrong arguments"):
+        qt.QLabel().setText("a", "b")
+
+
+def test_a_function_is_no_argument() -> None:
+    with pytest.raises(ValueError, match="callable"):
+        qt.QMenu().addAction("a", print)
+
+
+def test_numpy_numbers_are_no_arguments() -> None:
+    with pytest.raises(ValueError, match="numpy"):
+        qt.QSpinBox().setValue(np.int64(3))
+
+
+def test_an_int_does_for_an_enum() -> None:
+    label = qt.QLabel()
+    label.setAlignment(2)
+    assert label.alignment == qt.Qt.AlignRight
+    label.alignment = qt.Qt.AlignRight | qt.Qt.AlignVCenter
+    assert label.alignment == 0x82
+    assert isinstance(qt.Qt.AlignRight, int)
+
+
+def test_lists_come_back_as_tuples() -> None:
+    model = qt.QStringListModel(["a", "b"])
+    assert model.stringList() == ("a", "b")
+
+
+def test_bytes_hide_behind_data() -> None:
+    array = qt.QByteArray(b"\x00\xffab")
+    assert array.data() == b"\x00\xffab"
+    assert str(array) == repr(b"\x00\xffab")
+    assert array.size() == 4
+
+
+def test_a_text_does_for_a_byte_array() -> None:
+    request = qt.QNetworkRequest(qt.QUrl("http://127.0.0.1"))
+    request.setRawHeader("Accept", b"text/plain")
+    assert request.rawHeader(b"Accept").data() == b"text/plain"
+
+
+def test_dialogs_return_the_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: ("a.nrrd", "All files (*)"))
+    assert qt.QFileDialog.getOpenFileName(None, "Open") == "a.nrrd"
+
+
+@pytest.mark.parametrize("name", ["Signal", "Slot", "Property", "QNothing"])
+def test_what_pythonqt_lacks_is_missing(name: str) -> None:
+    with pytest.raises(AttributeError):
+        getattr(qt, name)
+
+
+# ---- PythonQtSignalReceiver.cpp
+
+
+def test_a_callback_takes_as_many_arguments_as_it_declares() -> None:
+    heard: list[tuple] = []
+    button = qt.QPushButton()
+    button.checkable = True
+    assert button.connect("toggled(bool)", lambda: heard.append(()))
+    assert button.connect("toggled(bool)", lambda checked: heard.append((checked,)))
+    assert button.connect("toggled(bool)", lambda *given: heard.append(given))
+    button.click()
+    assert heard == [(), (True,), (True,)]
+
+
+def test_signals_can_be_attributes() -> None:
+    heard: list[int] = []
+    box = qt.QSpinBox()
+    box.valueChanged.connect(heard.append)
+    box.value = 3
+    assert heard == [3]
+    assert box.valueChanged.disconnect(heard.append)
+    box.value = 4
+    assert heard == [3]
+
+
+def test_an_unknown_signal_is_refused() -> None:
+    """Slicer prints a line and returns False; here nobody reads that line."""
+    with pytest.raises(ValueError, match="does not exist on QPushButton"):
+        qt.QPushButton().connect("pushed()", print)
+
+
+def test_an_exception_in_a_callback_is_kept_for_the_test(desk, capsys: pytest.CaptureFixture) -> None:
+    button = qt.QPushButton()
+    button.connect("clicked()", lambda: 1 / 0)
+    button.click()
+    assert [type(error) for error in desk.errors()] == [ZeroDivisionError]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    with pytest.raises(AssertionError, match="left a callback"):
+        desk.wait_until(lambda: False, 5)
+    desk.forgive()
+
+
+def test_a_method_can_be_disconnected() -> None:
+    class Counter:
+        count = 0
+
+        def more(self) -> None:
+            self.count += 1
+
+    counter, button = Counter(), qt.QPushButton()
+    button.connect("clicked()", counter.more)
+    button.click()
+    assert button.disconnect("clicked()", counter.more)
+    assert not button.disconnect("clicked()", counter.more)
+    button.click()
+    assert counter.count == 1
+
+
+def test_a_connection_keeps_its_object_alive_as_long_as_the_sender() -> None:
+    class Listener:
+        def hear(self) -> None:
+            pass
+
+    listener, button = Listener(), qt.QPushButton()
+    button.connect("clicked()", listener.hear)
+    watched = weakref.ref(listener)
+    del listener
+    gc.collect()
+    assert watched() is not None
+    button.delete()
+    gc.collect()
+    assert watched() is None
+
+
+def test_an_event_filter_in_python_is_asked(desk) -> None:
+    class Filter(qt.QObject):
+        def __init__(self) -> None:
+            qt.QObject.__init__(self)
+            self.types: list[int] = []
+
+        def eventFilter(self, target: object, event: object) -> bool:
+            self.types.append(event.type())
+            return False
+
+    watcher, label = Filter(), qt.QLabel()
+    label.installEventFilter(watcher)
+    label.show()
+    desk.events()
+    assert qt.QEvent.Show in watcher.types
+
+
+def test_a_process_speaks_bytes(desk) -> None:
+    process = qt.QProcess()
+    process.start(sys.executable, ["-c", "print('ready', flush=True); input()"])
+    desk.wait_until(lambda: process.bytesAvailable() or process.canReadLine(), 10)
+    assert process.readAllStandardOutput().data().strip() == b"ready"
+    process.closeWriteChannel()
+    desk.wait_until(lambda: process.state() == qt.QProcess.NotRunning, 10)
+
+
+# ---- CTK and MRML widgets
+
+
+def test_a_collapsed_button_hides_its_contents_and_minds_who_hid_what(desk) -> None:
+    """ctkCollapsibleButton.cpp: children shown while it is closed wait until it opens, hidden ones stay hidden."""
+    button = ctk.ctkCollapsibleButton()
+    layout = qt.QVBoxLayout(button)
+    first, second = qt.QLabel("a"), qt.QLabel("b")
+    layout.addWidget(first)
+    layout.addWidget(second)
+    button.show()
+    second.hide()
+    button.collapsed = True
+    assert not first.visible
+    first.show()
+    assert not first.visible
+    button.collapsed = False
+    assert first.visible
+    assert not second.visible
+
+
+def _volume(name: str):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    return node
+
+
+def test_a_node_box_without_none_takes_the_first_node(desk) -> None:
+    """qMRMLNodeComboBox.cpp: setMRMLScene and emitNodesAdded."""
+    box = slicer.qMRMLNodeComboBox()
+    box.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    heard: list = []
+    box.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
+    box.setMRMLScene(slicer.mrmlScene)
+    assert box.currentNode() is None
+    first, second = _volume("first"), _volume("second")
+    assert box.currentNode() is first
+    box.setCurrentNode(second)
+    assert box.currentNodeID == second.GetID()
+    slicer.mrmlScene.RemoveNode(second)
+    assert heard == [first, second, first]
+    box.noneEnabled = True
+    box.setCurrentNode(None)
+    assert box.currentNode() is None
+
+
+def test_a_ui_file_hands_the_scene_on(desk, tmp_path: Path) -> None:
+    path = tmp_path / "panel.ui"
+    path.write_text(
+        """<ui version="4.0"><class>Panel</class><widget class="qMRMLWidget" name="Panel"><layout class="QVBoxLayout">
+        <item><widget class="qMRMLNodeComboBox" name="selector"><property name="nodeTypes"><stringlist>
+        <string>vtkMRMLScalarVolumeNode</string></stringlist></property></widget></item>
+        <item><widget class="QPushButton" name="runButton"><property name="text"><string>Run</string></property>
+        </widget></item></layout></widget>
+        <connections><connection><sender>Panel</sender><signal>mrmlSceneChanged(vtkMRMLScene*)</signal>
+        <receiver>selector</receiver><slot>setMRMLScene(vtkMRMLScene*)</slot></connection></connections></ui>""",
+        encoding="utf-8",
+    )
+    node = _volume("scan")
+    panel = slicer.util.loadUI(str(path))
+    ui = slicer.util.childWidgetVariables(panel)
+    panel.setMRMLScene(slicer.mrmlScene)
+    assert ui.selector.currentNode() is node
+    assert ui.runButton.text == "Run"
+    with pytest.raises(AttributeError):
+        ui.stopButton  # noqa: B018
+
+
+def test_a_ui_file_with_an_unknown_widget_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "panel.ui"
+    path.write_text('<ui version="4.0"><widget class="ctkNothing" name="a"/></ui>', encoding="utf-8")
+    with pytest.raises(ValueError, match="ctkNothing"):
+        slicer.util.loadUI(str(path))
+
+
+# ---- the window
+
+
+def test_slices_show_the_scan_and_its_segmentation(desk) -> None:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+    scan = np.zeros((10, 20, 30), np.float32)
+    scan[2:8, 5:15, 5:25] = 100
+    slicer.util.updateVolumeFromArray(node, scan)
+    node.CreateDefaultDisplayNodes()
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mask")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(node)
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    labels.CopyOrientation(node)
+    slicer.util.updateVolumeFromArray(labels, (scan > 50).astype(np.uint8))
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+    slicer.mrmlScene.RemoveNode(labels)
+    segmentation.GetSegmentation().GetNthSegment(0).SetColor(1, 0, 0)
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    desk.screenshot("host")
+    picture = desk._host.application._layout_manager._widgets["Red"]._picture()
+    reddish = picture[..., 0].astype(int) - picture[..., 2] > 40
+    assert 0.2 < reddish.mean() < 0.6
+
+
+def test_leaks_of_a_module_are_found(desk, tmp_path: Path) -> None:
+    source = tmp_path / "Leaky.py"
+    source.write_text(
+        """
+import slicer, vtk
+from slicer.ScriptedLoadableModule import *
+class Leaky(ScriptedLoadableModule):
+    pass
+class LeakyWidget(ScriptedLoadableModuleWidget):
+    def setup(self):
+        slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, self.onNode)
+    def onNode(self, caller, event):
+        pass
+""",
+        encoding="utf-8",
+    )
+    desk._host.load(source)
+    desk._opened["Leaky"] = weakref.ref(desk._host.show("Leaky"))
+    desk.shut("Leaky")
+    assert desk.survivors == ["LeakyWidget"]
+    desk.survivors.clear()
+    slicer.mrmlScene.RemoveObservers(slicer.mrmlScene.NodeAddedEvent)
+    del sys.modules["Leaky"]
+
+
+def test_settings_are_a_test_users_own(desk) -> None:
+    qt.QSettings().setValue("MPER/Test", "1")
+    assert slicer.app.userSettings().value("MPER/Test") == "1"
+    assert Path(qt.QSettings().fileName()).is_relative_to(desk._host.application._home)
+    assert os.environ["MPER_PYTHON"] == sys.executable
