@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 from MPERLib import client, libraryHome, places, process, trace
 from MPERLib.client import Failed, route
 
-__all__ = ["Engine", "Job", "Pending", "route", "shared", "stopShared"]
+__all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
 
 _CONSENT_KEY = "MPER/Consent/"
 
@@ -58,7 +58,7 @@ class Engine:
         self.info: dict = {}
         self.url = ""
         self.isRemote = False
-        self.roots: list[str] = []
+        self.roots: list[str] | None = None
         self._python: Path | None = None
         self._token = ""
         self._ca: Path | None = None
@@ -69,10 +69,10 @@ class Engine:
         self._under_way: list[Pending] = []
 
     @classmethod
-    def local(cls, roots: Sequence[str | Path] = (), python: str | Path | None = None) -> Engine:
-        """An engine of this computer; dataset folders lie under `roots`."""
+    def local(cls, roots: Sequence[str | Path] | None = None, python: str | Path | None = None) -> Engine:
+        """An engine of this computer, with the datasets under `roots`; None takes the user's settings at each start."""
         engine = cls()
-        engine.roots = [str(root) for root in roots]
+        engine.roots = None if roots is None else [str(root) for root in roots]
         engine._python = Path(python) if python else None
         return engine
 
@@ -114,7 +114,10 @@ class Engine:
             self._fail(str(error))
 
     def stop(self, wait_s: float = 0) -> None:
-        """End it, or leave it alone if it is remote; what is under way is given up without a word."""
+        """End it, or leave it alone if it is remote; what is under way is given up without a word.
+
+        Its process needs a moment to end; `wait_s` holds everything until it has.
+        """
         self._become("stopped")
         self._waiting = []
         for pending in list(self._under_way):
@@ -366,18 +369,27 @@ class Job:
 
 
 def shared() -> Engine:
-    """The one engine that both modules use; it outlives a reload of their code."""
+    """The one engine that both modules use; it outlives a reload of their code, and ends with Slicer."""
     engine = getattr(slicer, "mperEngine", None)
     if engine is None:
         engine = slicer.mperEngine = Engine.local()
+        if not getattr(slicer, "mperEngineEnds", False):
+            slicer.mperEngineEnds = True
+            slicer.app.connect("aboutToQuit()", trace.slot(lambda: stopShared(), "stopShared"))
     return engine
 
 
+def share(engine: Engine) -> None:
+    """From now on both modules use this one."""
+    stopShared()
+    slicer.mperEngine = engine
+
+
 def stopShared(wait_s: float = 0) -> None:
-    """End the engine that the modules share, if there is one."""
+    """End the engine that the modules share, if there is one; see `Engine.stop`."""
     engine = getattr(slicer, "mperEngine", None)
+    slicer.mperEngine = None
     if engine is not None:
-        slicer.mperEngine = None
         engine.stop(wait_s)
 
 

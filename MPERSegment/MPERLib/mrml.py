@@ -8,7 +8,7 @@ wherever that is moved to. A warping transform has no such frame and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,10 @@ from vtk.util import numpy_support
 
 from mper.labels import UNLABELLED, Code, Label, check_labels, label_from_dict
 from mper.volume import Geometry
-from MPERLib import trace
 
 _RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _KJI_IJK = np.eye(4)[[2, 1, 0, 3]]  # reverses the order of indices, of columns and of rows
 _BINARY = "Binary labelmap"
-_CLOSED_SURFACE = "Closed surface"
 _GRID_TOLERANCE = 1e-3  # of a voxel
 _UNLABELLED_NAME = "unlabelled"
 _VALUE_TAG = "MPER.Value"
@@ -328,54 +326,6 @@ def model_of(segmentationNode: Node) -> dict[str, str]:
 
 
 _MODEL_KEYS = ("model", "model_version", "model_sha256")
-
-
-class EditWatch:
-    """Marks a segmentation as edited as soon as its voxels change, until `stop`.
-
-    Parameters
-    ----------
-    segmentationNode : vtkMRMLSegmentationNode
-    edited : callable or None
-        Called at the first change.
-    """
-
-    def __init__(self, segmentationNode: Node, edited: Callable[[], None] | None = None):
-        self._node = segmentationNode
-        self._segmentation = segmentationNode.GetSegmentation()
-        self._edited = edited
-        self._paused = False
-        events = (
-            slicer.vtkSegmentation.SourceRepresentationModified,
-            slicer.vtkSegmentation.SegmentAdded,
-            slicer.vtkSegmentation.SegmentRemoved,
-        )
-        self._observers = [
-            self._segmentation.AddObserver(event, trace.slot(self._onChange, "mask edited")) for event in events
-        ]
-
-    def _onChange(self) -> None:
-        if self._paused or not alive(self._node):
-            return
-        first = not is_edited(self._node)
-        mark_edited(self._node)
-        if first and self._edited:
-            self._edited()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """For changes of our own."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
-
-    def stop(self) -> None:
-        """Watch no longer."""
-        for observer in self._observers:
-            self._segmentation.RemoveObserver(observer)
-        self._observers = []
 
 
 # ---- masks out of the scene

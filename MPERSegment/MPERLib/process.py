@@ -94,9 +94,10 @@ class EngineProcess:
             self._process.closeWriteChannel()
             qt.QTimer.singleShot(_KILL_AFTER_MS, trace.slot(self._kill, "engine kill"))
 
-    def wait(self, seconds: float) -> bool:
-        """Hold everything until it has ended, as when Slicer quits; whether it has."""
-        return self._process.state() == qt.QProcess.NotRunning or self._process.waitForFinished(int(1000 * seconds))
+    def wait(self, seconds: float) -> None:
+        """Hold everything until it has ended."""
+        if self._process.state() != qt.QProcess.NotRunning:
+            self._process.waitForFinished(int(1000 * seconds))
 
     def _kill(self) -> None:
         if self._process.state() != qt.QProcess.NotRunning:
