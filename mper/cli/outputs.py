@@ -14,6 +14,7 @@ from mper.cli.edge import UsageError
 
 VOLUME_ENDINGS = (".nrrd", ".nii.gz", ".nii", ".mha")
 MASK_ENDINGS = (".seg.nrrd", *VOLUME_ENDINGS)
+SEG_ENDING = ".dcm"  # a DICOM segmentation; one scan at a time
 _SCAN_ENDINGS = (*MASK_ENDINGS, ".nhdr", ".mhd", ".h5", ".dcm")
 
 
@@ -42,10 +43,10 @@ def single_job(scan: Path, output: Path, prototypes: Path | None, probabilities:
         If a name has an ending that cannot be written, or names the scan or the same file twice.
     """
     mask = output / f"{stem(scan)}.seg.nrrd" if output.is_dir() else output
-    _check_ending(mask, MASK_ENDINGS)
+    check_ending(mask, (*MASK_ENDINGS, SEG_ENDING))
     for extra, endings in ((prototypes, MASK_ENDINGS), (probabilities, VOLUME_ENDINGS)):
         if extra is not None:
-            _check_ending(extra, endings)
+            check_ending(extra, endings)
     job = Job(scan, mask, prototypes, probabilities)
     _check_distinct([job])
     return job
@@ -116,12 +117,25 @@ def is_older_mask(path: Path) -> bool:
     if path.name.lower().endswith(".seg.nrrd"):
         return True
     try:
+        if path.name.lower().endswith(SEG_ENDING):
+            from mper.dicom.seg_read import open_seg
+
+            return bool(open_seg(path))
         array = read_labelmap(path).array
     except (ValueError, OSError):
         return False
     # Few small numbers: scans in eight bits use most of the 256, label maps number their structures from 1.
     present = set(array.reshape(-1)[:: max(1, array.size // 1_000_000)].tolist()) - {255}
     return max(present, default=0) < 64 and len(present) < 32
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UsageError where `path` is a file that does not look like a mask."""
+    if path.is_file() and not is_older_mask(path):
+        raise UsageError(
+            f"{path} exists and does not look like a mask, so it is not replaced; "
+            "choose another name, or delete it first"
+        )
 
 
 def check_writable(folder: Path) -> None:
@@ -152,7 +166,8 @@ def probability_files(path: Path, labels: Sequence[str]) -> list[Path]:
     return [path.with_name(f"{base}-{label}{path.name[len(base) :]}") for label in safe]
 
 
-def _check_ending(path: Path, endings: Sequence[str]) -> None:
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Raise UsageError unless the name of `path` has one of `endings`."""
     name = path.name.lower()
     if not name.endswith(tuple(endings)) or (name.endswith(".seg.nrrd") and ".seg.nrrd" not in endings):
         raise UsageError(f"cannot write {path}: its name must end in {', '.join(endings[:-1])} or {endings[-1]}")

@@ -7,11 +7,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.console import Bar, duration, say, say_json, tell
+from mper.cli.dicom import exported, not_dicom
 from mper.cli.edge import FAILED, OK, UsageError, explain
 from mper.cli.options import Commands, add_command, add_device, add_model, roi
 from mper.cli.outputs import Job
@@ -19,6 +21,7 @@ from mper.progress import Cancelled, Progress, part_of
 
 if TYPE_CHECKING:
     from mper.card import StoredBundle
+    from mper.dicom import DicomSeries
     from mper.prediction import Prediction
     from mper.predictor import Predictor
     from mper.volume import Volume
@@ -27,7 +30,8 @@ _TEXT = """\
 Segment scans, by default the left atrium in LGE-MRI.
 
 One scan is a file (.nrrd, .nii.gz, .mha, .h5 ...) or a folder that holds one DICOM series; OUTPUT is then a file, and
-its ending decides the format: .seg.nrrd (3D Slicer, with names and colours), .nrrd, .nii.gz or .mha.
+its ending decides the format: .seg.nrrd (3D Slicer, with names, colours and codes), .nrrd, .nii.gz, .mha, or .dcm: a
+DICOM segmentation of the series, read back and compared before it is kept (see `mper export-seg --help`).
 Several scans, a pattern with * or a folder of scans are a cohort: OUTPUT is then a folder, which gets one .seg.nrrd a
 scan under the scan's name. A scan that cannot be segmented is reported at the end and the rest goes on.
 The mask always lies on the scan's own grid. An older mask at OUTPUT is replaced; a scan never is.
@@ -35,6 +39,7 @@ The mask always lies on the scan's own grid. An older mask at OUTPUT is replaced
 _EXAMPLES = """\
   mper segment scan.nrrd mask.seg.nrrd
   mper segment dicom-folder mask.seg.nrrd --prototypes why.seg.nrrd
+  mper segment dicom-folder seg.dcm
   mper segment "study/*/lge.nii.gz" results
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
 """
@@ -108,11 +113,9 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
         if arguments.series and scans[0].name.lower().endswith(SCAN_SUFFIXES):
             raise UsageError(f"--series goes with a DICOM folder; {scans[0]} is a single volume")
         job = outputs.single_job(scans[0], output, *extras)
-        if job.mask.is_file() and not outputs.is_older_mask(job.mask):
-            raise UsageError(
-                f"{job.mask} exists and does not look like a mask, so it is not replaced; "
-                "choose another name, or delete it first"
-            )
+        if _is_seg(job) and scans[0].is_file() and scans[0].name.lower().endswith(SCAN_SUFFIXES):
+            raise not_dicom(scans[0])
+        outputs.check_replaceable(job.mask)
         for path in (job.mask, job.prototypes, job.probabilities):
             if path is not None:
                 outputs.check_writable(path.parent)
@@ -140,12 +143,13 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
     begin = time.perf_counter()
     with Bar(shown=not arguments.json) as bar:
         bar(Progress("reading", 0.0))
-        scan, notes = _read(jobs[0].scan, arguments.series)  # first: a bad scan is told before torch is loaded
+        # First: a bad scan is told before torch is loaded.
+        scan, series, notes = _read(jobs[0], arguments.series)
         bar(Progress("loading the model", 0.0))
         predictor = _predictor(stored, arguments.device)
         prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(jobs[0]), report=bar)
         found = {
-            **_write(jobs[0], prediction, notes, predictor.bundle.network.prototypes),
+            **_write(jobs[0], _told(prediction, stored), series, notes, predictor.bundle.network.prototypes),
             "seconds": round(time.perf_counter() - begin, 3),
         }
     for note in found["notes"]:
@@ -165,12 +169,12 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
             report(Progress("reading", 0.0))
             started = time.perf_counter()
             try:
-                scan, notes = _read(job.scan, None)
+                scan, series, notes = _read(job, None)
                 prediction = predictor.predict(
                     scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=report
                 )
                 job.make_folders()
-                found = _write(job, prediction, notes, predictor.bundle.network.prototypes)
+                found = _write(job, _told(prediction, stored), series, notes, predictor.bundle.network.prototypes)
             except Cancelled:
                 raise
             except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
@@ -191,14 +195,33 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
     return {**_about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
 
 
-def _read(path: Path, series: str | None) -> tuple[Volume, list[str]]:
-    """A scan that can be segmented, and what was noticed while it was read."""
+def _is_seg(job: Job) -> bool:
+    """Whether the result is a DICOM segmentation."""
+    return job.mask.name.lower().endswith(outputs.SEG_ENDING)
+
+
+def _read(job: Job, series_uid: str | None) -> tuple[Volume, DicomSeries | None, list[str]]:
+    """A scan that can be segmented, its series where the result refers to it, and what was noticed meanwhile."""
     from mper.io import check_scan, read_volume
 
     notes: list[str] = []
-    scan = read_volume(path, series, notes.append)
+    series = None
+    if _is_seg(job):
+        from mper.dicom import read_series
+
+        series = read_series(job.scan, series_uid, notes.append)
+    scan = series.volume if series else read_volume(job.scan, series_uid, notes.append)
     check_scan(scan)
-    return scan, notes
+    return scan, series, notes
+
+
+def _told(prediction: Prediction, stored: StoredBundle) -> Prediction:
+    """The prediction with a mask that tells which model drew it."""
+    from mper.provenance import Provenance
+
+    made = Provenance.of_model(stored.card.name, stored.card.version, stored.sha256)
+    mask = prediction.segmentation
+    return replace(prediction, segmentation=replace(mask, provenance={label.value: made for label in mask.labels}))
 
 
 def _wanted(job: Job) -> set[str]:
@@ -207,7 +230,9 @@ def _wanted(job: Job) -> set[str]:
     return {name for name, path in wanted.items() if path is not None}
 
 
-def _write(job: Job, prediction: Prediction, notes: Sequence[str], per_class: int) -> dict[str, Any]:
+def _write(
+    job: Job, prediction: Prediction, series: DicomSeries | None, notes: Sequence[str], per_class: int
+) -> dict[str, Any]:
     """Write what was asked for, and tell of it."""
     import numpy as np
 
@@ -215,7 +240,15 @@ def _write(job: Job, prediction: Prediction, notes: Sequence[str], per_class: in
     from mper.labels import Segmentation, prototype_labels
 
     mask = prediction.segmentation
-    write_segmentation(job.mask, mask)
+    checked: dict[str, Any] = {}
+    if series is not None:
+        from mper.dicom.seg_write import write_seg
+
+        report = write_seg(job.mask, mask, series)
+        notes = [*notes, *report.notes]
+        checked = exported(job.mask, report)
+    else:
+        write_segmentation(job.mask, mask)
     prototypes = probabilities = None
     if job.prototypes is not None and prediction.prototype_map is None:
         notes = [*notes, "the model has no prototypes, so no prototype map was written"]
@@ -238,6 +271,7 @@ def _write(job: Job, prediction: Prediction, notes: Sequence[str], per_class: in
         "confidence": round(float(prediction.confidence), 4),
         "roi_mm": None if prediction.roi_mm is None else [round(x, 3) for x in prediction.roi_mm],
         "notes": [*notes, *prediction.notes],
+        **checked,
     }
 
 
@@ -252,4 +286,5 @@ def _summary(found: dict[str, Any]) -> str:
     volumes = [
         f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}" for name, ml in found["volumes_ml"].items()
     ]
-    return ", ".join([*volumes, f"confidence {found['confidence']:.2f}", duration(found["seconds"])])
+    checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
+    return ", ".join([*volumes, f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])])
