@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,8 @@ _PACKAGES = (
     "highdicom",
     "pillow",
     "tqdm",
+    "fastapi",
+    "uvicorn",
 )
 _INSTEAD = {"lightning-fabric": ("lightning", "pytorch-lightning")}  # which bring it along
 _LITTLE_MEMORY, _LITTLE_DISK = 3e9, 2e9  # bytes
@@ -44,7 +46,9 @@ class Finding:
     good: bool = True
 
 
-def examine(explain: Callable[[BaseException], str] = str, report: Report = silent) -> list[Finding]:
+def examine(
+    explain: Callable[[BaseException], str] = str, report: Report = silent, self_test: bool = True
+) -> list[Finding]:
     """Look at everything that the program needs; what fails is a finding too, never an exception.
 
     Parameters
@@ -52,6 +56,8 @@ def examine(explain: Callable[[BaseException], str] = str, report: Report = sile
     explain : callable
         Puts an error into one line.
     report : Report
+    self_test : bool
+        Whether to segment the sample scan too, which takes seconds.
     """
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("program", _program),
@@ -61,8 +67,9 @@ def examine(explain: Callable[[BaseException], str] = str, report: Report = sile
         ("memory", _memory),
         ("disk", _disk),
         ("models", lambda: _models(explain)),
-        ("self-test", _self_test),
     )
+    if self_test:
+        checks = (*checks, ("self-test", _self_test))
     findings: list[Finding] = []
     for done, (subject, check) in enumerate(checks):
         report(Progress(f"looking at {subject}", done / len(checks)))
@@ -71,6 +78,12 @@ def examine(explain: Callable[[BaseException], str] = str, report: Report = sile
         except Exception as error:  # the rest is still worth knowing
             findings.append(Finding(subject, explain(error), good=False))
     return [replace(finding, text=_without_names(finding.text)) for finding in findings]
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """A line a finding."""
+    width = max(len(finding.subject) for finding in findings)
+    return "\n".join(f"{'ok  ' if f.good else 'BAD '}  {f.subject.ljust(width)}  {f.text}" for f in findings)
 
 
 def _without_names(text: str) -> str:

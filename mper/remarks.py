@@ -13,7 +13,6 @@ from mper.progress import Progress, Report
 from mper.roi import Region
 from mper.volume import Geometry, Volume
 
-
 BORDER, INTENSITIES = "border", "intensities"
 _BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES}
 

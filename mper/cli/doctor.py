@@ -21,13 +21,11 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mper.doctor import examine
+    from mper.doctor import as_text, examine
 
     with Bar() as bar:
         findings = examine(explain, bar)
-    width = max(len(finding.subject) for finding in findings)
-    for finding in findings:
-        say(f"{'ok  ' if finding.good else 'BAD '}  {finding.subject.ljust(width)}  {finding.text}")
+    say(as_text(findings))
     bad = [finding for finding in findings if not finding.good]
     say()
     say(

@@ -53,10 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if not serve(options):
-        sys.stdout.flush()
-        os._exit(OK)  # a job computes on in torch, which nothing can interrupt and which would crash as Python ends
-    return OK
+    serve(options)
+    sys.stdout.flush()
+    os._exit(OK)  # a job may still compute in torch, which nothing can interrupt and which would crash as Python ends
 
 
 def _port(text: str) -> int:

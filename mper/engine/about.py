@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from mper import __version__
+from mper.doctor import as_text, examine
 from mper.engine.state import EngineDep
 
 PROTOCOL = 1
@@ -29,7 +30,7 @@ def info(engine: EngineDep) -> dict[str, Any]:
         "default_device": engine.devices.default,
         "roots": list(engine.roots.folders),
         "upload_limit_bytes": engine.settings.limits.upload_bytes,
-        "diagnostics": "",
+        "diagnostics": as_text(examine(engine.explain, self_test=False)) if engine.devices.ready else "getting ready",
     }
 
 

@@ -113,6 +113,6 @@ def array_answer(
 
 
 def _pieces(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    flat = memoryview(array.reshape(-1).view(np.uint8))
+    flat = array.data.cast("B")
     for start in range(0, len(flat), _CHUNK):
         yield flat[start : start + _CHUNK]

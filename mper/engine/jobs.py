@@ -13,6 +13,7 @@ import json
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -129,8 +130,10 @@ class Job:
     def cancel(self) -> None:
         """Ask the work to stop at its next beat; a job that waits for its turn stops at once."""
         with self._lock:
-            if not self.ended:
-                self._cancelled.set()
+            if self.ended:
+                return
+            self._cancelled.set()
+        self._changed()
 
     async def follow(self, first: int, alive_s: float, closing: asyncio.Event) -> AsyncIterator[bytes]:
         """Lines of JSON from change number `first` on, until the job ends; empty lines are signs of life."""
@@ -164,7 +167,7 @@ class Job:
     def _start(self) -> None:
         self.check()
         with self._lock:
-            self._state = RUNNING
+            self._state, self._message = RUNNING, "starting"
         self._changed()
 
     def _finish(self, result: Result) -> None:
@@ -278,16 +281,18 @@ class JobStore:
         """A client's jobs, oldest first."""
         return [job for job in list(self._jobs.values()) if job.client == client]
 
-    def close(self, timeout_s: float = 2.0) -> bool:
-        """Cancel everything; whether all work has ended in time."""
+    def cancel_all(self) -> None:
+        """Cancel every job, and take no more."""
         with self._lock:
             self._closing = True
-            threads = list(self._threads.values())
         for job in list(self._jobs.values()):
             job.cancel()
-        for thread in threads:
-            thread.join(timeout_s / max(1, len(threads)))
-        return not any(thread.is_alive() for thread in threads)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for jobs that were cancelled to come to their end."""
+        end = time.monotonic() + timeout_s
+        for thread in list(self._threads.values()):
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _launch(self, client: str, kind: str, run: Work, release: Release) -> Job:
         job = Job(client, kind, self._folder)

@@ -12,7 +12,6 @@ from mper.engine.models import Models, label_entry
 from mper.engine.predictions import PredictionStore, Stored, cropped
 from mper.labels import BACKGROUND
 from mper.progress import Progress
-from mper.remarks import kind_of
 from mper.roi import bounding_box
 from mper.volume import Index3, Volume
 
@@ -119,11 +118,12 @@ def probe(stored: Stored, index: Index3) -> dict[str, Any]:
     found = explain.probe(stored.prediction, stored.vectors, (k, j, i))
     if found is None:
         return {"value": None}
+    explained = stored.prediction.prototype_map is not None
     return {
         "value": found.value,
         "name": found.name,
-        "prototypes": [{"value": v, "name": name, "similarity": cosine} for v, name, cosine in found.prototypes],
-        "margin": found.margin,
+        "prototypes": [{"value": v, "name": name, "similarity": s} for v, name, s in found.prototypes if explained],
+        "margin": found.margin if explained else None,
         "probability": found.probability,
     }
 
@@ -156,6 +156,8 @@ def _moved(index: Index3 | None, start: Index3) -> list[int] | None:
 
 def _flags(notes: Sequence[str], structures: Sequence[Measures]) -> list[dict[str, str]]:
     """Reasons to look at the mask with care."""
+    from mper.remarks import kind_of
+
     flags = [{"code": kind, "words": note} for note in notes if (kind := kind_of(note))]
     for found in structures:
         if not found.voxels:

@@ -27,7 +27,7 @@ router = APIRouter()
 class Body(BaseModel):
     """A JSON body: nothing is guessed, and what is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class LoadBody(Body):
@@ -146,7 +146,10 @@ def probe(engine: EngineDep, client: ClientDep, prediction: str, k: int, j: int,
 def scatter(
     engine: EngineDep, client: ClientDep, prediction: str, points: Annotated[int, Query(ge=10, le=20000)] = 2000
 ) -> dict[str, Any]:
-    return segment.scatter(engine.predictions.get(client, prediction), points)
+    stored = engine.predictions.get(client, prediction)
+    if stored.prediction.prototype_map is None:
+        raise _no_prototypes()
+    return segment.scatter(stored, points)
 
 
 @router.delete("/predictions/{prediction}")

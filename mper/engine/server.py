@@ -67,8 +67,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(options: Options, environment: Mapping[str, str] = os.environ) -> bool:
-    """Serve until told to end (Ctrl-C, SIGTERM, or the parent is gone); whether all work has ended in time.
+def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None:
+    """Serve until told to end: Ctrl-C, SIGTERM, or the parent is gone.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> bool
         threading.Thread(target=_end_with, args=(parent_gone, server), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended in order
             server.run(sockets=[listener])
-        return engine.close()
+        engine.jobs.wait(_LAST_S)
 
 
 def watch_parent(stream: TextIO | None, gone: threading.Event) -> None:
@@ -153,7 +153,7 @@ class _Server(uvicorn.Server):
         self._engine = engine
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._engine.closing.set()
+        self._engine.close()
         await super().shutdown(sockets)
 
 

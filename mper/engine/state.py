@@ -62,9 +62,10 @@ class Engine:
                         found.append(f"{dataset_id}/{run.path.name}")
         return found
 
-    def close(self) -> bool:
-        """Cancel all jobs; whether all have ended."""
-        return self.jobs.close()
+    def close(self) -> None:
+        """Cancel all jobs and let go of everyone who follows one."""
+        self.closing.set()
+        self.jobs.cancel_all()
 
 
 def _engine(request: Request) -> Engine:

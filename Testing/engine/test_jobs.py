@@ -1,0 +1,352 @@
+"""Jobs: progress, cancel, results, turns on a device, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engines import until
+
+from mper.engine.devices import Devices
+from mper.engine.errors import Refused
+from mper.engine.jobs import Job, JobStore
+from mper.engine.settings import Limits
+from mper.progress import Progress
+
+
+@pytest.fixture
+def devices() -> Devices:
+    found = Devices(lambda: [])
+    found.start()
+    return found
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, devices: Devices) -> Iterator[JobStore]:
+    store = JobStore(tmp_path, devices.turn, str, Limits(waiting_jobs=3, ended_jobs=2))
+    yield store
+    store.cancel_all()
+    store.wait(10)
+
+
+def followed(job: Job, first: int = 0, alive_s: float = 5.0) -> list[dict | None]:
+    """All that a follower is told."""
+
+    async def gather() -> list[dict | None]:
+        closing = asyncio.Event()
+        return [json.loads(line) if line.strip() else None async for line in job.follow(first, alive_s, closing)]
+
+    return asyncio.run(gather())
+
+
+def ended(job: Job) -> dict:
+    until(lambda: job.ended)
+    return job.status()
+
+
+def waits(go_on: threading.Event):
+    """Work that beats until it is told to go on."""
+
+    def work(job: Job, device: str = "") -> dict:
+        while not go_on.wait(0.01):
+            job(Progress("working", 0.5, 3.0))
+        return {"device": device}
+
+    return work
+
+
+def test_a_job_tells_of_its_beats_and_gives_its_result(jobs: JobStore) -> None:
+    go_on = threading.Event()
+    job = jobs.submit("a", "test", waits(go_on))
+    until(lambda: job.status()["fraction"] == 0.5)
+    status = job.status()
+    assert (status["state"], status["message"], status["eta_s"]) == ("running", "working", 3.0)
+    assert status["result"] is None and status["error"] is None
+    go_on.set()
+    status = ended(job)
+    assert (status["state"], status["fraction"], status["result"]) == ("finished", 1.0, {"device": ""})
+
+
+def test_a_beat_without_a_fraction_keeps_the_last_one(jobs: JobStore) -> None:
+    def work(job: Job) -> dict:
+        job(Progress("half", 0.5))
+        job(Progress("by the way"))
+        return {"status": job.status()}
+
+    status = ended(jobs.submit("a", "test", work))["result"]["status"]
+    assert (status["message"], status["fraction"]) == ("by the way", 0.5)
+
+
+def test_a_cancelled_job_leaves_nothing(jobs: JobStore, tmp_path: Path) -> None:
+    undone, released = [], []
+
+    def work(job: Job) -> dict:
+        (job.folder / "half").write_text("x", encoding="utf-8")
+        job.on_undo(lambda: undone.append(1))
+        while True:
+            job(Progress("working"))
+
+    job = jobs.submit("a", "test", work, lambda: released.append(1))
+    until(lambda: list(tmp_path.glob("job-*/half")))
+    job.cancel()
+    assert ended(job)["state"] == "cancelled"
+    assert undone == [1]
+    assert list(tmp_path.iterdir()) == []
+    until(lambda: released == [1])
+
+
+def test_a_cancel_in_the_last_moment_still_takes_the_result_back(jobs: JobStore) -> None:
+    undone = []
+
+    def work(job: Job) -> dict:
+        job.on_undo(lambda: undone.append(1))
+        job.cancel()
+        return {"never": "seen"}
+
+    status = ended(jobs.submit("a", "test", work))
+    assert (status["state"], status["result"], undone) == ("cancelled", None, [1])
+
+
+def test_a_cancel_after_the_end_changes_nothing(jobs: JobStore) -> None:
+    job = jobs.submit("a", "test", lambda job: {"kept": 1})
+    before = ended(job)
+    job.cancel()
+    assert job.status() == before
+
+
+def test_an_error_ends_a_job_with_one_line_and_takes_back_what_it_made(jobs: JobStore) -> None:
+    undone = []
+
+    def work(job: Job) -> dict:
+        job.on_undo(lambda: undone.append(1))
+        raise ValueError("the scan is upside down")
+
+    status = ended(jobs.submit("a", "test", work))
+    assert (status["state"], status["error"]) == ("failed", "the scan is upside down")
+    assert undone == [1]
+
+
+def test_a_result_that_json_cannot_hold_fails_the_job_and_not_its_followers(jobs: JobStore) -> None:
+    for bad in (float("nan"), object()):
+        job = jobs.submit("a", "test", lambda job, bad=bad: {"value": bad})
+        assert ended(job)["state"] == "failed"
+        assert followed(job)[-1]["state"] == "failed"
+
+
+def test_a_notice_is_told_once(jobs: JobStore) -> None:
+    def work(job: Job) -> dict:
+        for _ in range(3):
+            job.notice("mind the gap")
+        return {}
+
+    assert ended(jobs.submit("a", "test", work))["notices"] == ["mind the gap"]
+
+
+def test_a_follower_is_told_every_slow_change_in_order_and_the_end(jobs: JobStore) -> None:
+    steps = [threading.Event() for _ in range(4)]
+
+    def work(job: Job) -> dict:
+        for n, step in enumerate(steps):
+            job(Progress(f"step {n}", n / 4))
+            step.wait(10)
+        return {}
+
+    job = jobs.submit("a", "test", work)
+    seen: list[dict] = []
+
+    async def follow() -> None:
+        async for line in job.follow(0, 5.0, asyncio.Event()):
+            seen.append(json.loads(line))
+            for n, step in enumerate(steps):
+                if seen[-1]["message"] == f"step {n}":
+                    step.set()
+
+    asyncio.run(follow())
+    numbers = [event["n"] for event in seen]
+    assert numbers == sorted(set(numbers))
+    assert [event["message"] for event in seen][-5:] == ["step 0", "step 1", "step 2", "step 3", "done"]
+
+
+def test_following_from_a_number_leaves_out_what_was_seen(jobs: JobStore) -> None:
+    go_on = threading.Event()
+    job = jobs.submit("a", "test", lambda job: go_on.wait(10) and {})
+    until(lambda: job.status()["state"] == "running")
+    n = job.status()["n"]
+    threading.Timer(0.1, go_on.set).start()
+    assert [event["state"] for event in followed(job, n + 1)] == ["finished"]
+
+
+def test_an_ended_job_is_told_of_whatever_number_is_asked_for(jobs: JobStore) -> None:
+    job = jobs.submit("a", "test", lambda job: {})
+    ended(job)
+    assert [event["state"] for event in followed(job, 10**6)] == ["finished"]
+
+
+def test_a_silent_job_gives_signs_of_life(jobs: JobStore) -> None:
+    go_on = threading.Event()
+    job = jobs.submit("a", "test", lambda job: go_on.wait(10) and {})
+    threading.Timer(0.5, go_on.set).start()
+    told = followed(job, alive_s=0.1)
+    assert told.count(None) >= 2
+    assert told[-1]["state"] == "finished"
+
+
+def test_fast_beats_do_not_pile_up_for_a_follower(jobs: JobStore) -> None:
+    def work(job: Job) -> dict:
+        for n in range(20_000):
+            job(Progress(f"step {n}", n / 20_000))
+        return {}
+
+    told = followed(jobs.submit("a", "test", work))
+    assert told[-1]["state"] == "finished"
+    assert len(told) < 1000
+
+
+def test_jobs_take_turns_on_a_device_in_the_order_they_came(jobs: JobStore) -> None:
+    running, order, lock = [], [], threading.Lock()
+
+    def work(job: Job, device: str) -> dict:
+        with lock:
+            running.append(job.id)
+            order.append(job.id)
+            assert len(running) == 1
+        job.wait(0.05)
+        with lock:
+            running.remove(job.id)
+        return {"device": device}
+
+    first = jobs.submit_on("a", "test", "cpu", work)
+    until(lambda: first.status()["state"] == "running" or first.ended)
+    others = [jobs.submit_on(client, "test", "cpu", work) for client in ("a", "b")]
+    for job in [first, *others]:
+        assert ended(job)["result"] == {"device": "cpu"}
+    assert order[0] == first.id and sorted(order) == sorted(job.id for job in [first, *others])
+
+
+def test_a_job_that_waits_for_its_turn_is_queued_and_cancelled_at_once(jobs: JobStore) -> None:
+    go_on = threading.Event()
+    first = jobs.submit_on("a", "test", "cpu", waits(go_on))
+    until(lambda: first.status()["state"] == "running")
+    second = jobs.submit_on("a", "test", "cpu", waits(go_on))
+    until(lambda: "other jobs" in second.status()["message"])
+    assert second.status()["state"] == "queued"
+    second.cancel()
+    assert ended(second)["state"] == "cancelled"
+    assert first.status()["state"] == "running"
+    go_on.set()
+    assert ended(first)["state"] == "finished"
+
+
+def test_work_without_a_device_waits_for_nobody(jobs: JobStore) -> None:
+    go_on = threading.Event()
+    jobs.submit_on("a", "test", "cpu", waits(go_on))
+    assert ended(jobs.submit("a", "test", lambda job: {"done": 1}))["result"] == {"done": 1}
+    go_on.set()
+
+
+def test_a_device_that_is_not_here_fails_the_job_with_its_reason(jobs: JobStore) -> None:
+    status = ended(jobs.submit_on("a", "test", "cuda:7", waits(threading.Event())))
+    assert status["state"] == "failed"
+    assert "'cuda:7' is not here" in status["error"]
+
+
+def test_a_client_cannot_queue_without_end(jobs: JobStore) -> None:
+    go_on, released = threading.Event(), []
+    own = [jobs.submit("a", "test", waits(go_on)) for _ in range(3)]
+    with pytest.raises(Refused, match="3 jobs wait or run already") as refused:
+        jobs.submit("a", "test", waits(go_on), lambda: released.append(1))
+    assert refused.value.status == 409
+    assert released == [1]
+    jobs.submit("b", "test", lambda job: {})  # another client's queue is its own
+    go_on.set()
+    for job in own:
+        ended(job)
+
+
+def test_old_jobs_are_forgotten_with_their_files(jobs: JobStore, tmp_path: Path) -> None:
+    def work(job: Job) -> dict:
+        (job.folder / "mask").write_text("x", encoding="utf-8")
+        return {}
+
+    done = []
+    for _ in range(4):
+        done.append(jobs.submit("a", "test", work))
+        ended(done[-1])
+    assert jobs.of("a") == done[1:]
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(Refused, match="no job"):
+        jobs.get("a", done[0].id)
+
+
+def test_another_clients_job_is_unknown(jobs: JobStore) -> None:
+    job = jobs.submit("a", "test", lambda job: {})
+    with pytest.raises(Refused) as refused:
+        jobs.get("b", job.id)
+    assert refused.value.status == 404
+    assert jobs.of("b") == []
+
+
+def test_an_engine_that_ends_cancels_its_jobs_and_takes_no_more(jobs: JobStore) -> None:
+    job = jobs.submit("a", "test", waits(threading.Event()))
+    jobs.cancel_all()
+    jobs.wait(10)
+    assert job.status()["state"] == "cancelled"
+    with pytest.raises(Refused, match="ending"):
+        jobs.submit("a", "test", lambda job: {})
+
+
+@contextlib.contextmanager
+def gpu(monkeypatch: pytest.MonkeyPatch, trainings: list[str], tmp_path: Path) -> Iterator[JobStore]:
+    """A machine with a GPU, and what is trained on it."""
+    names = {"auto": "cuda:0", "cuda": "cuda:0", "cpu": "cpu"}
+    monkeypatch.setattr("mper.devices.pick_device", lambda name: names[name])
+    monkeypatch.setattr("mper.engine.devices._TRAINING_EVERY_S", 0.02)
+    devices = Devices(lambda: list(trainings))
+    monkeypatch.setattr("mper.engine.devices._look", lambda: ([], "cuda:0"))
+    devices.start()
+    store = JobStore(tmp_path, devices.turn, str, Limits())
+    yield store
+    store.cancel_all()
+    store.wait(10)
+
+
+def test_prediction_takes_the_processor_while_a_training_has_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with gpu(monkeypatch, ["Data/mine/run-1"], tmp_path) as jobs:
+        status = ended(jobs.submit_on("a", "test", "auto", lambda job, device: {"device": device}))
+    assert status["result"] == {"device": "cpu"}
+    assert status["notices"] == ["the training Data/mine/run-1 has the graphics card, so this ran on the processor"]
+
+
+def test_prediction_that_insists_on_the_gpu_waits_for_the_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainings = ["Data/mine/run-1"]
+    with gpu(monkeypatch, trainings, tmp_path) as jobs:
+        job = jobs.submit_on("a", "test", "cuda", lambda job, device: {"device": device})
+        until(lambda: "waiting for the training Data/mine/run-1" in job.status()["message"])
+        assert job.status()["state"] == "queued"
+        trainings.clear()
+        status = ended(job)
+    assert status["result"] == {"device": "cuda:0"}
+    assert "waited for the training" in status["notices"][0]
+
+
+def test_a_wait_for_a_training_can_be_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with gpu(monkeypatch, ["run"], tmp_path) as jobs:
+        job = jobs.submit_on("a", "test", "cuda", lambda job, device: {})
+        until(lambda: "waiting" in job.status()["message"])
+        job.cancel()
+        assert ended(job)["state"] == "cancelled"
+
+
+def test_without_a_training_prediction_takes_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with gpu(monkeypatch, [], tmp_path) as jobs:
+        status = ended(jobs.submit_on("a", "test", "auto", lambda job, device: {"device": device}))
+    assert (status["result"], status["notices"]) == ({"device": "cuda:0"}, [])
