@@ -1,4 +1,4 @@
-"""The qMRML widgets that the modules use: the interface of Libs/MRML/Widgets/*.h, and as much behind it as tests need."""
+"""The qMRML widgets that the modules use: the interface of Libs/MRML/Widgets/*.h, and what tests need behind it."""
 
 from __future__ import annotations
 

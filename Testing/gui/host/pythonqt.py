@@ -48,7 +48,7 @@ _enum_origins: dict[type, type] = {}
 
 
 def _enum_wrapper(enum_class: type) -> type:
-    """PythonQtPrivate::createNewPythonQtEnumWrapper: an empty subclass of int, its values live on the class around it."""
+    """PythonQtPrivate::createNewPythonQtEnumWrapper: an empty subclass of int; values are on the class around it."""
     if enum_class not in _enum_wrappers:
         wrapper = type(enum_class.__name__, (int,), {"__module__": enum_class.__module__})
         _enum_wrappers[enum_class] = wrapper
@@ -106,7 +106,7 @@ def _instance(raw: Any) -> Instance:
 def _bind(wrapper: Instance, raw: Any) -> None:
     object.__setattr__(wrapper, "_host_raw", raw)
     if isinstance(raw, QtCore.QObject):
-        # What Python derived lives as long as its C++ object; a plain wrapper comes and goes (PythonQt's shell instances).
+        # What Python derived lives as long as its C++ object (PythonQt's shell instances); plain wrappers come and go.
         raw._host_wrapper = wrapper if _is_derived(type(wrapper)) else weakref.ref(wrapper)
 
 
