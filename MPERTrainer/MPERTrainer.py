@@ -1,0 +1,233 @@
+"""The Slicer module MPER Trainer: cases and their labels, training in the background, comparing, and what to label next."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class MPERTrainer(ScriptedLoadableModule):
+    """What Slicer knows of the module before it is opened."""
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        parent.title = _("MPER Trainer")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Active Learning")]
+        parent.dependencies = ["MPERSegment", "Segmentations"]
+        parent.contributors = ["The MPER contributors"]
+        parent.helpText = _(
+            "<p>Teach a segmentation model your own cases. Gather scans in a dataset, correct or draw their labels, "
+            "retrain in the background from two labelled cases on, compare the new version with the one in use on "
+            "cases that were never trained on, and promote it to the module MPER Segment.</p>"
+            "<ol><li><b>Cases</b>: make a dataset, add scans, double-click one to label it; lock a hold-out.</li>"
+            "<li><b>Train</b>: start; Slicer can be closed meanwhile.</li>"
+            "<li><b>Compare and promote</b>: look at the worst case first, then use the version, or go back.</li>"
+            "<li><b>Next case</b>: label what teaches most.</li></ol>"
+            "<p>Labels and versions are never overwritten. Scans stay on this computer unless you choose a remote "
+            "engine. For research; no medical device.</p>"
+        )
+        parent.acknowledgementText = _(
+            "Training combines multi-prototype embedding refinement (MPER, ICASSP 2025) with bidirectional copy-paste "
+            "(BCP, CVPR 2023). The bundled models were trained on the public data of the 2018 Atrial Segmentation "
+            "Challenge and of ACDC; see DATA_LICENSES.md."
+        )
+
+
+class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: it only holds the sections and ties them to engine, scene and parameter node."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.session = None
+        self._forget = None
+        self._entered = False
+
+    def setup(self):
+        """Make the panel."""
+        ScriptedLoadableModuleWidget.setup(self)
+        from MPERLib import trace
+
+        panel = slicer.util.loadUI(self.resourcePath("UI/MPERTrainer.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = MPERTrainerLogic()
+        self.ui.engineButton.connect("clicked()", trace.slot(self.startEngine))
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self._build()
+
+    def _build(self):
+        """The sections, on the engine that both modules share now."""
+        from MPERLib import engine, trace
+        from MPERTrainerLib.cases import CasesPanel
+        from MPERTrainerLib.compare import ComparePanel
+        from MPERTrainerLib.datasets import DatasetChooser
+        from MPERTrainerLib.editing import EditPanel
+        from MPERTrainerLib.next_case import NextCasePanel
+        from MPERTrainerLib.runs import RunsPanel
+        from MPERTrainerLib.scene import Scene
+        from MPERTrainerLib.session import Session
+        from MPERTrainerLib.train import TrainPanel
+
+        ui = self.ui
+        shared = engine.shared()
+        session = self.session = Session(shared, self.logic.recall, self.logic.remember, self.tell)
+        scene = self.scene = Scene(session)
+        self.datasets = DatasetChooser(ui, session, self.loadUI)
+        self.editing = EditPanel(ui, session, scene)
+        self.cases = CasesPanel(ui, session, scene, self.editing.open)
+        self.runs = RunsPanel(ui, session, self.onRunFinished)
+        self.train = TrainPanel(ui, session, self.runs.watch)
+        self.compare = ComparePanel(ui, session, scene)
+        self.nextCase = NextCasePanel(ui, session, self.editing.open)
+        self._forget = shared.onState(trace.slot(self.onEngineState, "engine state"))
+        session.announce()
+        self.onEngineState()
+
+    def loadUI(self, name):
+        """A .ui file of this module."""
+        return slicer.util.loadUI(self.resourcePath(f"UI/{name}.ui"))
+
+    # ---- coming and going
+
+    def enter(self):
+        """The person opens the module."""
+        from MPERLib import engine
+
+        if self.session.engine is not engine.shared():  # another one was chosen in MPERSegment
+            self._unbuild()
+            self._build()
+        self._entered = True
+        self.editing.enter()
+        if self.session.engine.state == "stopped":
+            self.startEngine()
+        elif self.session.ready:
+            self.datasets.reload()
+
+    def exit(self):
+        """The person goes to another module."""
+        self._entered = False
+        self.editing.leave()
+
+    def cleanup(self):
+        """The module is closed or reloaded; runs go on, the engine serves the other module."""
+        self.removeObservers()
+        if self.session is not None:
+            self._unbuild()
+
+    def _unbuild(self):
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
+        for part in (self.editing, self.cases, self.runs, self.train, self.datasets):
+            part.close()
+        self.session.close()
+
+    def onReload(self):
+        """Reload this module with its parts, which Slicer's own Reload leaves as they were."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "MPERTrainerLib"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # ---- the scene
+
+    def onSceneStartClose(self, caller=None, event=None):
+        """What was shown goes; the dataset stays open."""
+        self.scene.reset()
+        self.compare.reset()
+        self.editing.reset()
+
+    def onSceneEndClose(self, caller=None, event=None):
+        """A scene was closed or loaded: open the dataset that it names, or keep the one that is open."""
+        wanted = self.logic.recall("Dataset")
+        known = self.session.dataset["id"] if self.session.dataset else ""
+        if not wanted and known:
+            self.logic.remember("Dataset", known)
+        elif wanted != known and self.session.ready:
+            self.datasets.reload(wanted)
+
+    # ---- the engine
+
+    def startEngine(self):
+        """Start the engine; its state tells how that goes."""
+        self.tell("")
+        self.session.engine.start()
+
+    def onEngineState(self):
+        """Show how the engine stands; once it is ready, ask it for everything."""
+        engine, ui = self.session.engine, self.ui
+        ui.engineButton.visible = engine.state in ("stopped", "failed")
+        if engine.state == "ready":
+            self.session.info = engine.info
+            where = engine.url if engine.isRemote else _("on this computer")
+            devices = {device["name"]: device["words"] for device in engine.info.get("devices", [])}
+            best = devices.get(engine.info.get("default_device"), "")
+            ui.engineLabel.text = _("The engine runs {where}: {device}.").format(where=where, device=best)
+            self.datasets.reload()
+        elif engine.state == "starting":
+            ui.engineLabel.text = _("The engine starts; the first time this may take a minute.")
+        elif engine.state == "failed":
+            ui.engineLabel.text = engine.reason
+        else:
+            ui.engineLabel.text = _("The engine is not running.")
+
+    def onRunFinished(self, status):
+        """A run has published a version: propose it for comparing."""
+        if status.get("version") and self.session.dataset:
+            name = (status.get("config") or {}).get("name")
+            words = _("{name}, version {version} is ready: compare it before you use it.")
+            self.tell(words.format(name=name, version=status["version"]))
+            self.compare.propose({"id": f"{self.session.dataset['id']}/{name}/{status['version']}"})
+            self.ui.compareSection.collapsed = False
+
+    def tell(self, message):
+        """Show a line above the sections; "" takes it away."""
+        self.ui.messageLabel.text = message
+        self.ui.messageLabel.visible = bool(message)
+
+
+class MPERTrainerLogic(ScriptedLoadableModuleLogic):
+    """What the module keeps with the scene."""
+
+    def recall(self, key):
+        """What was remembered under `key`, "" where nothing was."""
+        return self.getParameterNode().GetParameter(key) or ""
+
+    def remember(self, key, value):
+        """Keep a text with the scene."""
+        node = self.getParameterNode()
+        if node.GetParameter(key) != value:
+            node.SetParameter(key, value)
+
+
+class MPERTrainerTest(ScriptedLoadableModuleTest):
+    """The flow of a clinician inside a real Slicer."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run all tests."""
+        self.setUp()
+        self.test_two_cases_to_a_promoted_version()
+
+    def test_two_cases_to_a_promoted_version(self):
+        """A dataset is made, two scans are labelled, a small model is trained and promoted."""
+        self.delayDisplay("Not yet")

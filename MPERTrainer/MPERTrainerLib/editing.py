@@ -1,0 +1,358 @@
+"""The case that is open: its label in the Segment Editor, and what is drawn stored as a new revision."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import slicer
+from MPERLib import mrml, places, trace
+from MPERLib.engine import route
+from slicer.i18n import tr as _
+
+from MPERTrainerLib.jobs import Job
+from MPERTrainerLib.scene import Scene
+from MPERTrainerLib.session import AUTHOR, Session
+from MPERTrainerLib.words import how
+
+_EDITOR_TAG = "MPERTrainer"  # its own parameter set: the Segment Editor module keeps the user's there
+_PAUSE_S = 60.0  # who changes nothing for longer is not working on it
+
+
+class EditPanel:
+    """Opens one case at a time.
+
+    Parameters
+    ----------
+    ui : widgets of MPERTrainer.ui
+    session : Session
+    scene : Scene
+    """
+
+    def __init__(self, ui, session: Session, scene: Scene):
+        self.ui, self.session, self.scene = ui, session, scene
+        self.case: str | None = None
+        self.segmentation = None
+        self.volume = None
+        self.editor = None
+        self._parent: dict | None = None  # the revision that is open
+        self._start: tuple | None = None  # the mask as it was opened: part and where it begins
+        self._model: dict | None = None  # the result that drew the draft
+        self._watch: tuple | None = None
+        self._seconds, self._last = 0.0, 0.0
+        self._saving = False
+        self._entered = False
+        self.job = Job(session, ui.draftButton, ui.editProgress)
+        ui.authorEdit.text = places.setting(AUTHOR) or _userName()
+        ui.authorEdit.connect("editingFinished()", trace.slot(self._keepAuthor))
+        ui.saveLabelButton.connect("clicked()", trace.slot(self.save))
+        ui.draftButton.connect("clicked()", trace.slot(self.draft))
+        ui.closeCaseButton.connect("clicked()", trace.slot(self.closeCase))
+        session.onChange(self._show)
+        self._show()
+
+    # ---- opening
+
+    def open(self, case: str, revision: int | None = None) -> None:
+        """Show a case with a revision of its label, the latest by default, ready to be edited."""
+        self._leave()
+        self.session.tell("")
+        self.scene.clearGroup("compare")
+        self.scene.clearGroup("revision")
+        self.case = case
+        self._show(busy=True)
+
+        def withRevisions(revisions: list) -> None:
+            chosen = [r for r in revisions if revision in (None, r["number"])]
+            self._parent = chosen[-1] if chosen else None
+            self.scene.openImage(case, withImage, failed)
+
+        def withImage(volume) -> None:
+            if self.case != case:
+                return
+            self.volume = volume
+            if self._parent is None:
+                self._begin(None)
+                return
+            path = self.session.path("cases", case, "labels", self._parent["number"])
+            self.session.getArray(path, lambda array, _header: self.case == case and self._begin(array), failed)
+
+        def failed(message: str) -> None:
+            self.case = None
+            self._show()
+            self.session.fail(message)
+
+        self.session.get(self.session.path("cases", case, "labels"), withRevisions, failed)
+
+    def _begin(self, array: np.ndarray | None) -> None:
+        if not mrml.alive(self.volume):
+            return
+        name = _("{case} label").format(case=self.case)
+        self.segmentation = self.scene.addLabel(array, self.volume, name)
+        self._start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
+        self._model = None
+        self._observe()
+        self._bringEditor()
+        self._show()
+
+    def closeCase(self) -> None:
+        """Take the case off the views."""
+        volume = self.volume
+        self._leave()
+        if mrml.alive(volume):
+            slicer.mrmlScene.RemoveNode(volume)
+        self._show()
+
+    def _leave(self) -> None:
+        """Stop editing; the label that is open leaves the scene, its revisions stay in the dataset."""
+        if self.job.running:
+            self.job.cancel()
+        self._rest()
+        self._unobserve()
+        if self.editor is not None:
+            self.editor.setSegmentationNode(None)
+            self.editor.setSourceVolumeNode(None)
+        if mrml.alive(self.segmentation):
+            slicer.mrmlScene.RemoveNode(self.segmentation)
+        self.case = self.segmentation = self.volume = self._parent = self._start = self._model = None
+
+    # ---- who works on it, and how long
+
+    def _observe(self) -> None:
+        self._unobserve()
+        segmentation = self.segmentation.GetSegmentation()
+        event = slicer.vtkSegmentation.SourceRepresentationModified
+        self._watch = (segmentation, segmentation.AddObserver(event, trace.slot(self._onEdited, "label edited")))
+        self._seconds, self._last = 0.0, time.monotonic()
+
+    def _unobserve(self) -> None:
+        if self._watch is not None:
+            segmentation, tag = self._watch
+            segmentation.RemoveObserver(tag)
+            self._watch = None
+
+    def _onEdited(self) -> None:
+        now = time.monotonic()
+        self._seconds += min(now - self._last, _PAUSE_S)
+        self._last = now
+
+    def _keepAuthor(self) -> None:
+        places.setSetting(AUTHOR, self.ui.authorEdit.text.strip())
+
+    # ---- a draft
+
+    def draft(self) -> None:
+        """Let the model in use draw the case; what is drawn already is replaced, and can be had back by Undo."""
+        if self.job.running:
+            self.job.cancel()
+            return
+        case, model = self.case, self.session.modelInUse()
+
+        def withScan(answer: dict) -> None:
+            scan = answer["scan"]
+
+            def drawn(result: dict, _job: str) -> None:
+                self.session.delete(route("scans", scan))
+                prediction = route("predictions", result["prediction"])
+
+                def take(array, header) -> None:
+                    self.session.delete(prediction)
+                    if self.case == case and mrml.alive(self.segmentation):
+                        self._replace(array, header, result)
+
+                self.session.getArray(f"{prediction}/mask", take)
+
+            body = {"scan": scan, "model": model, "device": "auto", "roi_mm": None, "tta": False}
+            self.job.start("/jobs/segment", body, drawn)
+
+        self.session.tell("")
+        self.session.post(self.session.path("cases", case, "scan"), {}, withScan)
+
+    def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
+        own = {label["name"].casefold(): label for label in self.session.dataset["labels"]}
+        table = np.zeros(256, np.uint8)
+        for label in result["labels"]:
+            if label["name"].casefold() in own:
+                table[label["value"]] = own[label["name"].casefold()]["value"]
+        if not table.any():
+            self.session.tell(_("The model in use draws other structures than those of this dataset."))
+            return
+        if self.editor is not None:
+            self.editor.saveStateForUndo()
+        start = header.get("start") or (0, 0, 0)
+        labels = self.session.dataset["labels"]
+        self._unobserve()
+        mrml.replace_mask(self.segmentation, table[array], start, labels, self.volume, result)
+        self._model = result
+        self._start = mrml.mask_part(self.segmentation, self.volume, labels)
+        self._observe()
+        self._show()
+
+    # ---- saving
+
+    def save(self) -> None:
+        """Store what is drawn as a new revision."""
+        if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
+            self.session.tell(_("The label is no longer in the scene; open the case again."))
+            return
+        try:
+            part, start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
+        except ValueError as error:
+            self.session.tell(str(error))
+            return
+        changed = not _same((part, start), self._start)
+        if not changed and self._model is None:
+            self.session.tell(_("Nothing was changed since the last revision."))
+            return
+        self._keepAuthor()
+        case, parent, model = self.case, self._parent, self._model
+        origin = "model" if model else parent["how"] if parent else "hand"
+        inherited = bool(parent and parent.get("edited")) and model is None
+        source = (model["model"], model["model_version"]) if model else (parent or {}).get("model") or (None, None)
+        if isinstance(source, dict):
+            source = (source.get("name"), source.get("version"))
+        query = route(
+            "x",
+            author=self.ui.authorEdit.text.strip() or _("unknown"),
+            how=origin,
+            edited=str((changed and origin != "hand") or inherited).lower(),
+            model=source[0],
+            version=source[1],
+            seconds=round(self._seconds, 1),
+            parent=parent["number"] if parent else None,
+        )
+        self._saving = True
+        self._show()
+
+        def saved(revision: dict) -> None:
+            self._saving = False
+            if self.case == case:
+                self._parent, self._start, self._model = revision, (part, start), None
+                self._seconds, self._last = 0.0, time.monotonic()
+            self.session.tell(_("Saved as revision {number} of {case}.").format(number=revision["number"], case=case))
+            self.session.refresh()
+            self._show()
+
+        def failed(message: str) -> None:
+            self._saving = False
+            self._show()
+            self.session.fail(message)
+
+        path = self.session.path("cases", case, "labels") + "?" + query.partition("?")[2]
+        self.session.postArray(path, part, {"start": [int(n) for n in start]}, saved, failed)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the open label differs from its revision."""
+        return self._watch is not None and (self._seconds > 0 or self._model is not None)
+
+    # ---- the editor widget
+
+    def enter(self) -> None:
+        self._entered = True
+        self._bringEditor()
+
+    def leave(self) -> None:
+        """The user goes to another module: no effect of ours stays active in the views."""
+        self._entered = False
+        self._rest()
+
+    def _bringEditor(self) -> None:
+        if not self._entered or not mrml.alive(self.segmentation):
+            return
+        editor = self._made()
+        if editor.segmentationNode() is not self.segmentation:
+            editor.setSegmentationNode(self.segmentation)
+            editor.setSourceVolumeNode(self.volume)
+        editor.setupViewObservations()
+        editor.installKeyboardShortcuts()
+
+    def _rest(self) -> None:
+        if self.editor is not None:
+            self.editor.setActiveEffect(None)
+            self.editor.uninstallKeyboardShortcuts()
+            self.editor.removeViewObservations()
+
+    def _made(self):
+        """The editor, made when the first case is opened: it is a heavy widget."""
+        if self.editor is None:
+            self.editor = slicer.qMRMLSegmentEditorWidget()
+            self.editor.setMaximumNumberOfUndoStates(10)
+            self.editor.segmentationNodeSelectorVisible = False
+            self.editor.sourceVolumeNodeSelectorVisible = False
+            self.editor.switchToSegmentationsButtonVisible = False
+            self.editor.setMRMLSegmentEditorNode(_parameterSet())
+            self.editor.setMRMLScene(slicer.mrmlScene)
+            self.ui.editorPlace.layout().addWidget(self.editor)
+        elif self.editor.mrmlSegmentEditorNode() is None:
+            self.editor.setMRMLSegmentEditorNode(_parameterSet())
+        return self.editor
+
+    def reset(self) -> None:
+        """The scene is being closed: the case is gone from it."""
+        self._rest()
+        self._unobserve()
+        if self.job.running:
+            self.job.cancel()
+        if self.editor is not None:
+            self.editor.setSegmentationNode(None)
+            self.editor.setSourceVolumeNode(None)
+            self.editor.setMRMLSegmentEditorNode(None)
+        self.case = self.segmentation = self.volume = self._parent = self._start = self._model = None
+        self._show()
+
+    def close(self) -> None:
+        """The module is being closed."""
+        self.reset()
+        if self.editor is not None:
+            self.editor.setMRMLScene(None)
+            self.editor = None
+
+    # ---- what is shown
+
+    def _show(self, busy: bool = False) -> None:
+        ui = self.ui
+        ui.editorBox.visible = self.case is not None
+        if self.case is None:
+            return
+        if busy or self.segmentation is None:
+            ui.editorLabel.text = _("Opening {case} …").format(case=self.case)
+        elif self._model is not None:
+            words = _("<b>{case}</b>: a draft by {model}. Correct it, then save it as a label.")
+            ui.editorLabel.text = words.format(case=self.case, model=self._model["model"])
+        elif self._parent is None:
+            ui.editorLabel.text = _("<b>{case}</b> has no label yet. Draw it, or let a model draft it.").format(
+                case=self.case
+            )
+        else:
+            words = _("<b>{case}</b>, revision {number}: {how}, {author}.")
+            parent = self._parent
+            text = words.format(case=self.case, number=parent["number"], how=how(parent), author=parent["author"])
+            ui.editorLabel.text = text
+        ready = self.segmentation is not None and not self._saving
+        ui.saveLabelButton.enabled = ready
+        ui.draftButton.enabled = ready or self.job.running
+
+
+def _same(one: tuple, other: tuple | None) -> bool:
+    return other is not None and tuple(one[1]) == tuple(other[1]) and np.array_equal(one[0], other[0])
+
+
+def _parameterSet():
+    node = slicer.mrmlScene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+        node.UnRegister(None)
+        node.SetSingletonTag(_EDITOR_TAG)
+        node = slicer.mrmlScene.AddNode(node)
+    return node
+
+
+def _userName() -> str:
+    """Who sits here, as the system knows it."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name in the environment, as in some kiosks
+        return ""

@@ -1,0 +1,127 @@
+"""Cases of the dataset in Slicer's scene: their scans, their labels, and masks to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from MPERLib import mrml
+
+from MPERTrainerLib.session import Session
+
+CASE = "MPER.Case"  # of a scan: dataset and case that it is, separated by a line feed; MPERSegment sets it too
+_GROUP = "MPER.Trainer"  # of a segmentation that this module made to be looked at
+
+
+class Scene:
+    """Brings cases into the views; the engine keeps them.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session):
+        self.session = session
+        self._wanted = 0  # numbers the requests to show something: only the last one counts
+
+    def scanOf(self, case: str):
+        """The volume node of a case, if it is in the scene."""
+        mark = self._mark(case)
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node.GetAttribute(CASE) == mark:
+                return node
+        return None
+
+    def note(self, volumeNode, case: str) -> None:
+        """Remember that a loaded volume is a case of the dataset."""
+        volumeNode.SetAttribute(CASE, self._mark(case))
+
+    def openImage(self, case: str, done: Callable, failed: Callable[[str], None] | None = None) -> None:
+        """Show a case's scan in the views, fetching it where it is not in the scene yet; then ``done(volumeNode)``."""
+        self._wanted += 1
+        wanted, dataset = self._wanted, self.session.dataset["id"]
+        node = self.scanOf(case)
+        if node is not None:
+            self.show(node)
+            done(node)
+            return
+
+        def take(array, header) -> None:
+            if wanted != self._wanted or not self.session.dataset or self.session.dataset["id"] != dataset:
+                return  # something else was asked for meanwhile
+            volume = mrml.show_scan(array, header["affine"], case, slicer.mrmlScene)
+            self.note(volume, case)
+            self.show(volume)
+            done(volume)
+
+        self.session.getArray(self.session.path("cases", case, "image"), take, failed)
+
+    def show(self, volumeNode) -> None:
+        """A scan in the background of all slice views."""
+        slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, label=None, fit=True)
+
+    def addLabel(self, array, volumeNode, name: str):
+        """A label array on the scan's whole grid as a segmentation to edit; the others are hidden."""
+        part, start = _cropped(array)
+        node = mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
+        self.hideOthers(node)
+        return node
+
+    def addEmpty(self, volumeNode, name: str):
+        """A segmentation to draw in, with a segment for each structure of the dataset."""
+        return self.addLabel(None, volumeNode, name)
+
+    def showMask(self, array, header: dict, volumeNode, name: str, group: str, colour=None) -> None:
+        """A mask to look at, as outlines where it has a colour of its own; it goes with its group."""
+        if not mrml.alive(volumeNode):
+            return
+        part, start = _cropped(array)
+        begin = header.get("start") or (0, 0, 0)
+        start = [int(a) + int(b) for a, b in zip(start, begin, strict=True)]
+        node = mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
+        node.SetAttribute(_GROUP, group)
+        display = node.GetDisplayNode()
+        if colour is not None:
+            segmentation = node.GetSegmentation()
+            for n in range(segmentation.GetNumberOfSegments()):
+                segmentation.GetNthSegment(n).SetColor(*(value / 255 for value in colour))
+            display.SetOpacity2DFill(0.12)
+            display.SetOpacity2DOutline(1.0)
+            display.SetSliceIntersectionThickness(3)
+
+    def clearGroup(self, group: str) -> None:
+        """Take the masks of a group off the scene, and hide what is being edited."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(_GROUP) == group:
+                slicer.mrmlScene.RemoveNode(node)
+
+    def hideOthers(self, shown=None) -> None:
+        """Show one segmentation alone."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            display = node.GetDisplayNode()
+            if display is not None:
+                display.SetVisibility(node is shown)
+
+    def reset(self) -> None:
+        """Nothing that was asked for is shown any more: the scene is new."""
+        self._wanted += 1
+
+    def _mark(self, case: str) -> str:
+        return f"{self.session.dataset['id']}\n{case}"
+
+
+def _cropped(array):
+    """The part of a label array that holds something, and where it begins."""
+    import numpy as np
+
+    if array is None or not array.size:
+        return np.zeros((0, 0, 0), np.uint8), (0, 0, 0)
+    ends = []
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        inside = np.flatnonzero(array.any(axis=axes))
+        if not inside.size:
+            return np.zeros((0, 0, 0), np.uint8), (0, 0, 0)
+        ends.append((int(inside[0]), int(inside[-1]) + 1))
+    part = np.ascontiguousarray(array[tuple(slice(low, high) for low, high in ends)])
+    return part, tuple(low for low, _high in ends)
