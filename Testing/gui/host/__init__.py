@@ -21,15 +21,16 @@ def start() -> Any:
     import slicer
     import slicer.util
 
-    from . import application, ctk, mrml_widgets, qt, scripted, uiloader, views
+    from . import application, ctk, mrml_widgets, qt, scripted, segment_editor, uiloader, views
     from .pythonqt import wrapper_of
 
-    loader = uiloader.loader_class(ctk.WIDGETS | mrml_widgets.WIDGETS)
+    widgets = mrml_widgets.WIDGETS | {"qMRMLSegmentEditorWidget": segment_editor.qMRMLSegmentEditorWidget}
+    loader = uiloader.loader_class(ctk.WIDGETS | widgets)
     sys.modules["qt"] = qt.QtModule({"QUiLoader": loader})
     sys.modules["ctk"] = ctk_module = types.ModuleType("ctk")
     for name, raw in ctk.WIDGETS.items():
         setattr(ctk_module, name, wrapper_of(raw))
-    shown = [*mrml_widgets.WIDGETS.values(), views.qMRMLSliceWidget, views.qMRMLThreeDWidget]
+    shown = [*widgets.values(), views.qMRMLSliceWidget, views.qMRMLThreeDWidget]
     shown += [application.qSlicerScriptedLoadableModule, application.qSlicerScriptedLoadableModuleWidget]
     for raw in shown:
         setattr(slicer, raw.__name__, wrapper_of(raw))

@@ -21,6 +21,7 @@ from PySide6.QtCore import Property, QObject, QSettings, Qt, Signal
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
+from .files import qSlicerCoreIOManager
 from .mrml_widgets import qMRMLWidget
 from .properties import stored
 from .pythonqt import exposed, wrap
@@ -218,6 +219,7 @@ class qSlicerApplication(QApplication):
         QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(home))
         self._manager = qSlicerModuleManager()
         self._settings = QSettings()
+        self._files = qSlicerCoreIOManager()
         self._layout_manager: Any = None
         self._logic = slicer.vtkSlicerApplicationLogic()
         self._testing = True
@@ -248,6 +250,14 @@ class qSlicerApplication(QApplication):
     def moduleLogic(self, name: str) -> Any:
         module = self._manager.module(name)
         return module.logic() if module is not None else None
+
+    @exposed
+    def coreIOManager(self) -> Any:
+        return self._files
+
+    @exposed
+    def ioManager(self) -> Any:
+        return self._files
 
     @exposed
     def layoutManager(self) -> Any:
