@@ -1,4 +1,4 @@
-"""``slicer.app.coreIOManager()``: reading and writing nodes, as slicer.util.loadVolume, saveNode and exportNode ask for it.
+"""``slicer.app.coreIOManager()``: reads and writes nodes for slicer.util.loadVolume, saveNode and exportNode.
 
 Interface from qSlicerCoreIOManager.h. Readers do what qSlicerVolumesReader.cxx and qSlicerSegmentationsReader.cxx do,
 writers what qSlicerNodeWriter.cxx does: the node's storage node writes.
