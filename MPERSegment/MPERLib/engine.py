@@ -133,7 +133,7 @@ class Engine:
         python = self._python or places.enginePython()
         self._token = secrets.token_urlsafe(32)
         words = ["-m", "mper", "serve", "--with-parent"]
-        for root in dict.fromkeys([*self.roots, *places.roots()]):
+        for root in places.roots() if self.roots is None else self.roots:
             words += ["--root", root]
         environment = process.environment(python, libraryHome(), places.packagesFolder(), {"MPER_TOKEN": self._token})
         self._process = process.EngineProcess(python, words, environment, places.engineLog(), self._onPort, self._fail)
