@@ -26,7 +26,7 @@ from MPERLib import trace
 
 Failed = Callable[[str], None]
 
-_SLAB_BYTES = 4 << 20  # about 3 ms to write
+_SLAB_BYTES = 1 << 20  # a few ms to write, also on a slow disk
 _ANSWER_TIMEOUT_MS = 120_000
 _TYPES = {"bool": "uint8", "int64": "int64"} | {
     name: name

@@ -240,8 +240,8 @@ def show_mask(
     node.UnRegister(None)
     node.SetName(scene.GetUniqueNameByString(name))
     scene.AddNode(node)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)  # in the frame that the line above has set
     with modifying(node):
         for label in labels:
             _add_segment(node, label, image, model)
@@ -379,6 +379,7 @@ def mask_part(
     """
     labels = labels_of(segmentationNode) if labels is None else _labels(labels)
     values = {label.name.casefold(): label.value for label in labels} | {_UNLABELLED_NAME: UNLABELLED}
+    names = {label.value: label.name for label in labels} | {UNLABELLED: _UNLABELLED_NAME}
     geometry = geometry_of(volumeNode)
     segmentation = segmentationNode.GetSegmentation()
     if segmentation.GetNumberOfSegments() and segmentation.GetSourceRepresentationName() != _BINARY:
@@ -407,7 +408,7 @@ def mask_part(
             table[value] = values[segment.GetName().casefold()]
         if table.any():
             pieces.append((table[piece], start))
-    return _union(pieces, {value: name for name, value in values.items()})
+    return _union(pieces, names)
 
 
 def _layers(segmentation: Node) -> list[tuple[Node, list[Node]]]:
@@ -572,7 +573,7 @@ def algorithm_name(model: Mapping[str, Any]) -> str:
     """The model's name as DICOM segments carry it, within the 64 characters of its value representation."""
     sha = str(model.get("model_sha256") or "")[:8]
     name = f"MPER {model.get('model', '')} {model.get('model_version', '')}".strip()
-    return f"{name[:45]} (sha256:{sha})" if sha else name[:64]
+    return f"{name[:46]} (sha256:{sha})" if sha else name[:64]
 
 
 def _note_model(node: Node, model: Mapping[str, Any] | None) -> None:

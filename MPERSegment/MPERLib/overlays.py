@@ -107,6 +107,8 @@ def prototype_overlay(
     colours.SetHideFromEditors(True)
     colours.SetNumberOfColors(1 + max((int(p["value"]) for p in prototypes), default=0))
     colours.SetColor(0, _("none"), 0, 0, 0, 0)
+    for value in range(1, colours.GetNumberOfColors()):
+        colours.SetColor(value, str(value), 0.5, 0.5, 0.5, 1)
     for prototype in prototypes:
         red, green, blue = (part / 255 for part in prototype["colour"])
         colours.SetColor(int(prototype["value"]), prototype["name"], red, green, blue, 1)
@@ -157,9 +159,10 @@ def remove(node: Node | None) -> None:
     if mrml.alive(node):
         scene, display = node.GetScene(), node.GetDisplayNode()
         colours = display.GetColorNode() if display else None
-        scene.RemoveNode(node)
-        if colours is not None and colours.GetHideFromEditors() and mrml.alive(colours):
-            scene.RemoveNode(colours)
+        own = colours if colours is not None and colours.GetHideFromEditors() else None
+        for gone in (node, display, own):
+            if mrml.alive(gone):
+                scene.RemoveNode(gone)
 
 
 def _on_scan(kind: str, array: np.ndarray, start: Sequence[int], volumeNode: Node, name: str) -> Node:
