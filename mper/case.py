@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mper.labels import Label, Segmentation
+from mper.labels import UNLABELLED, Label, Segmentation
 from mper.records import read_json, write_json
 from mper.volume import Geometry, Volume
+
+_PREDICTION = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Revision:
         Time a person spent on it.
     parent : int or None
         Number of the revision it was made from.
+    partial : bool
+        Whether it leaves voxels unlabelled (255).
     """
 
     number: int
@@ -48,6 +53,7 @@ class Revision:
     model: tuple[str, str] | None = None
     seconds: float | None = None
     parent: int | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +80,11 @@ class Case:
     @property
     def is_labelled(self) -> bool:
         return bool(self._numbers())
+
+    @property
+    def voxels_sha256(self) -> str | None:
+        """Of the image's values, see `voxels_sha256`; None of a case from before it was noted."""
+        return self._record.get("voxels_sha256")
 
     def image(self) -> Volume:
         from mper.io import read_volume
@@ -138,7 +149,8 @@ class Case:
         folder.mkdir(exist_ok=True)
         number = self._claim(folder)
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        revision = Revision(number, author, when, how, edited, model, seconds, parent)
+        partial = bool((whole.array == UNLABELLED).any())
+        revision = Revision(number, author, when, how, edited, model, seconds, parent, partial)
         record = {key: value for key, value in asdict(revision).items() if key != "number"}
         if model is not None:
             record["model"] = {"name": model[0], "version": model[1]}
@@ -151,6 +163,15 @@ class Case:
             claim.unlink(missing_ok=True)
             raise
         return revision
+
+    def last_prediction(self) -> dict[str, Any] | None:
+        """What a model last said of this case, as `keep_prediction` was told; None where none did."""
+        path = self.path / _PREDICTION
+        return read_json(path) if path.is_file() else None
+
+    def keep_prediction(self, record: Mapping[str, Any]) -> None:
+        """Keep what a model says of this case (figures that JSON can hold), in place of what the last one said."""
+        write_json(self.path / _PREDICTION, record)
 
     @staticmethod
     def _claim(folder: Path) -> int:
@@ -179,6 +200,14 @@ class Case:
     @cached_property
     def _record(self) -> dict[str, Any]:
         return read_json(self.path / "case.json")
+
+
+def voxels_sha256(image: Volume) -> str:
+    """A checksum of a scan's shape and values, whatever type they are stored in and wherever the scan lies."""
+    digest = hashlib.sha256(repr(image.array.shape).encode())
+    for plane in image.array:  # one at a time: a large scan is mapped, not held
+        digest.update(np.ascontiguousarray(plane, dtype="<f4").tobytes())
+    return digest.hexdigest()
 
 
 def check_mask(mask: Volume, grid: Geometry, labels: Sequence[Label], where: str) -> Volume:

@@ -4,8 +4,9 @@
 
     dataset.json                 name, labels with codes, ordered splits, the locked hold-out
     cases/<id>/image.nrrd        with case.json: where it came from (no patient data) and its grid
+    cases/<id>/prediction.json   what a model last said of it: its confidence, and figures to rank cases by
     cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how
-    models/<name>/<version>/     bundles; a version never changes; models/<name>/current names one
+    models/<name>/<version>/     bundles; a version never changes; current and previous name two
     runs/<id>/                   one folder a training run
 
 Several programs may write at once. What carries a name of its own (case, revision, version, run) is created
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mper.card import CARD
-from mper.case import Case, Revision, geometry_to_dict
+from mper.case import Case, Revision, geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels, label_from_dict
 from mper.locking import locked
 from mper.records import beside, check_name, read_json, rename_folder, write_json, write_text
@@ -261,12 +262,18 @@ class Dataset:
         grid = image.geometry if image.geometry.spacing_known else Geometry.unknown(image.geometry.shape)
         try:
             write_volume(unfinished / "image.nrrd", image)
-            write_json(unfinished / "case.json", {"source": dict(source), "geometry": geometry_to_dict(grid)})
+            record = {"source": dict(source), "geometry": geometry_to_dict(grid), "voxels_sha256": voxels_sha256(image)}
+            write_json(unfinished / "case.json", record)
             if not rename_folder(unfinished, target):
                 raise FileExistsError(f"dataset {self.name!r} has a case {case_id!r} already; choose another id")
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return Case(target, self.labels)
+
+    def same_scan(self, image: Volume) -> list[str]:
+        """The cases whose scan has the very voxels of `image`."""
+        wanted = voxels_sha256(image)
+        return [case_id for case_id in self.cases if self.case(case_id).voxels_sha256 == wanted]
 
     def add_to_split(self, name: str, ids: Sequence[str]) -> None:
         """Put cases into a split, in their order, after what else it holds (those already there move).
@@ -338,8 +345,11 @@ class Dataset:
         return folder / str(version)
 
     def use_model(self, name: str, version: int) -> None:
-        """Make a version the current one of its model."""
-        write_text(self.model(name, version).parent / "current", f"{version}\n")
+        """Make a version the current one of its model; the one before is remembered."""
+        folder = self.model(name, version).parent
+        if (folder / "current").exists() and (before := self.current_version(name)) != version:
+            write_text(folder / "previous", f"{before}\n")
+        write_text(folder / "current", f"{version}\n")
 
     def model(self, name: str, version: int | None = None) -> Path:
         """The folder of a version of a model, the current one by default.
@@ -388,6 +398,14 @@ class Dataset:
             return self.model_versions(name)[0]
         except ValueError as error:
             raise ValueError(f"{path} does not hold the number of a version; write one into it") from error
+
+    def previous_version(self, name: str) -> int | None:
+        """The version that was in use before the current one; None where there was none."""
+        try:
+            version = int((self.path / "models" / check_name(name, "model") / "previous").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return version if version in self.model_versions(name) else None
 
     def _change(self, change: Callable[[Index], Index]) -> None:
         """Change dataset.json as it is now, whoever changed it since it was opened."""

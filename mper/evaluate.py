@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -90,6 +90,7 @@ def evaluate(
     tta: bool = False,
     report: Report = silent,
     notify: Notify = unheard,
+    keep: Callable[[str, Volume], None] | None = None,
 ) -> dict[str, Any]:
     """Segment every labelled case and compare it with its label.
 
@@ -102,6 +103,8 @@ def evaluate(
         Of the dataset; matched to the model's by name.
     tta : bool
         Average over mirrored copies.
+    keep : callable or None
+        Is given each case's id and mask, in the dataset's label values.
 
     Returns
     -------
@@ -133,8 +136,11 @@ def evaluate(
         begin = time.perf_counter()
         prediction = predictor.predict(image, tta=tta, report=beat)
         seconds = time.perf_counter() - begin
+        mask = lookup[prediction.segmentation.labelmap.array]
+        if keep is not None:
+            keep(case.id, image.with_array(mask))
         found = case_metrics(
-            lookup[prediction.segmentation.labelmap.array],
+            mask,
             np.asarray(reference.array, np.uint8),
             compared,
             image.geometry.spacing_mm,

@@ -6,6 +6,7 @@ events.jsonl    one JSON object a line: state changes and figures
 control.json    {"command": "run" | "pause" | "cancel"}, read at every step
 checkpoint/     the newest state, to resume from
 model/          the finished bundle
+cases.json      what it is trained on: the ids of the cases
 curves.csv, curves.png
 .lock           held by the process that works on the run; the system lets it go when that process ends
 log.txt         what a run in the background printed
@@ -28,8 +29,8 @@ from mper.records import write_json
 
 HEARTBEAT_S = 5.0
 COMMANDS = ("run", "pause", "cancel")
-LAUNCHING = "launching"
-_FINISHED = ("finished", "cancelled", "failed", "interrupted")
+NEW, LAUNCHING = "new", "launching"
+ENDED = ("finished", "cancelled", "failed", "interrupted")
 _LOCK = ".lock"
 _LAUNCH_S = 180.0  # the first import of torch under a virus scanner takes its time
 _LOCK_WAIT_S = 0.5  # whoever only asks whether it is held lets go sooner
@@ -81,7 +82,7 @@ class RunFolder:
         On this machine the lock tells at once; of a run on another one that shares the folder, a fresh heartbeat.
         """
         status = self.status()
-        if not status or status["state"] in _FINISHED:
+        if not status or status["state"] in ENDED:
             return False
         if is_locked(self.path / _LOCK):
             return True
@@ -97,8 +98,8 @@ class RunFolder:
         switched off.
         """
         for _ in range(2):  # it may finish between two looks
-            state = str(self.status().get("state", "new"))
-            if state == "new" or state in _FINISHED or self.is_alive():
+            state = str(self.status().get("state", NEW))
+            if state == NEW or state in ENDED or self.is_alive():
                 return state
         return "interrupted"
 
@@ -165,7 +166,7 @@ class RunLog:
         self._stop.set()
         self._thread.join()
         with self._alone:
-            if kind is not None and self._status["state"] not in _FINISHED:
+            if kind is not None and self._status["state"] not in ENDED:
                 state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
                 self.set(state=state, message=(str(error) or kind.__name__).splitlines()[0])
             else:

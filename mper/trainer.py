@@ -134,6 +134,9 @@ class _Training:
         labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
         self.curve = self._make_curve(labels) if self.log else None
         self.labels, self.plan, self.sampler, self.start = labels, chosen, sampler, start
+        if self.log:
+            trained_on = [case.id for case in (*sampler.labelled, *sampler.unlabelled)]
+            write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         torch.manual_seed(self.config.seed)
         network = _make_network(self.config, chosen, labels, start)
         published = PUBLISHED[network.config.dimensions]
@@ -323,6 +326,8 @@ class _Training:
             raise
 
     def _say_loading(self, progress: Progress) -> None:
+        if self.fabric.world_size == 1 and self.folder.command() == "cancel":  # of several, all obey later
+            self._obey("cancel")
         self._say(progress.message, progress.fraction, {})
 
     # ------------------------------------------------------------------ saving

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from mper.engine.devices import Devices
 from mper.engine.errors import explained
 from mper.engine.jobs import JobStore
+from mper.engine.launcher import Launcher
 from mper.engine.models import Models
 from mper.engine.predictions import PredictionStore
 from mper.engine.roots import Roots
@@ -37,6 +38,7 @@ class Engine:
         self.scans = ScanStore(settings.spool, settings.limits)
         self.models = Models(self.roots)
         self.predictions = PredictionStore(settings.limits)
+        self.launcher = Launcher()
         self.closing = asyncio.Event()
 
     def explain(self, error: BaseException) -> str:
