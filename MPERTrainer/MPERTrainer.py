@@ -1,4 +1,4 @@
-"""The Slicer module MPER Trainer: cases and their labels, training in the background, comparing, and what to label next."""
+"""The Slicer module MPER Trainer: cases and labels, training in the background, comparing, and what to label next."""
 
 from __future__ import annotations
 

@@ -153,7 +153,8 @@ class Adder:
     def _sendStaged(self, answer: dict) -> None:
         image, mask = answer["image"], answer["mask"]
         header = {"affine": image["affine"], "spacing_known": image["spacing_known"]}
-        name = None if self.session.engine.isRemote else answer["id"]
+        # Names of DICOM files and of what is on its way to another computer may tell who the patient is.
+        name = None if self.session.engine.isRemote or "file" not in answer["source"] else answer["id"]
 
         def added(_case: str | None) -> None:
             for entry in (image, mask):
@@ -187,39 +188,40 @@ class Adder:
         mask: np.ndarray | None,
         added: Callable[[str | None], None],
     ) -> None:
-        """Send a scan, make it a case, and give it its mask; ``added(case id or None)``."""
-        session, case = self.session, self._freeName(name)
+        """Send a scan, make it a case, and give it its mask; ``added(case id or None)``.
+
+        Without a name the engine numbers the case.
+        """
+        session = self.session
+        body = {"source": source, "split": SPLIT} | ({"id": self._freeName(name)} if name else {})
 
         def failed(message: str) -> None:
-            self._problems.append(f"{name or case}: {message}")
+            self._problems.append(f"{name}: {message}" if name else message)
             added(None)
 
         def withScan(answer: dict) -> None:
-            body = {"scan": answer["scan"], "id": case, "source": source, "split": SPLIT}
-            session.post(
-                session.path("cases", dataset=self._dataset), body, lambda _a: withCase(answer["scan"]), failed
-            )
+            scan = answer["scan"]
 
-        def withCase(scan: str) -> None:
-            session.delete(f"/scans/{scan}")
-            self._added.append(case)
-            if mask is None:
-                added(case)
-                return
-            route = session.path("cases", case, "labels", dataset=self._dataset) + "?author=import&how=imported"
-            session.postArray(route, mask, {"start": [0, 0, 0]}, lambda _a: added(case), failed)
+            def withCase(case: dict) -> None:
+                session.delete(f"/scans/{scan}")
+                self._added.append(case["id"])
+                self._problems += [f"{case['id']}: {text}" for text in case.get("notices", [])]
+                if mask is None:
+                    added(case["id"])
+                    return
+                route = (
+                    session.path("cases", case["id"], "labels", dataset=self._dataset) + "?author=import&how=imported"
+                )
+                session.postArray(route, mask, {"start": [0, 0, 0]}, lambda _answer: added(case["id"]), failed)
 
-        session.postArray("/scans", array, header, withScan, failed, lambda share: self._show(share))
+            session.post(session.path("cases", dataset=self._dataset), {**body, "scan": scan}, withCase, failed)
 
-    def _freeName(self, wanted: str | None) -> str:
-        """An id that no case has; one that says nothing about the patient where none is wanted."""
+        session.postArray("/scans", array, header, withScan, failed, self._show)
+
+    def _freeName(self, wanted: str) -> str:
+        """An id that no case has yet, and that can be the name of a folder."""
         taken = {case["id"].casefold() for case in self.session.cases} | {case.casefold() for case in self._added}
-        base = re.sub(r'[<>:"/\\|?*~\x00-\x1f]+', "-", wanted or "").strip(" .-")[:100]
-        if not base:
-            number = 1
-            while f"case-{number:03d}" in taken:
-                number += 1
-            return f"case-{number:03d}"
+        base = re.sub(r'[<>:"/\\|?*~\x00-\x1f]+', "-", wanted).strip(" .-")[:100] or "scan"
         name, number = base, 1
         while name.casefold() in taken:
             number += 1

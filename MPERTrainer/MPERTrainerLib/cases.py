@@ -163,7 +163,8 @@ class CasesPanel:
         if not any(case["labelled"] for case in self.session.cases):
             return _("Add scans, open one with a double click, draw its label and save it.")
         return _(
-            "Before the first training select some labelled cases and lock them as hold-out: only what was never trained on can tell how good a version is."
+            "Before the first training select some labelled cases and lock them as hold-out: "
+            "only what was never trained on can tell how good a version is."
         )
 
     def _fillIcons(self) -> None:
@@ -278,7 +279,8 @@ class CasesPanel:
                 self.scene.hideOthers()
                 self.scene.showMask(array, header, volume, name, "revision")
 
-            self.session.getArray(self.session.path("cases", case, "labels", number), take)
+            route = self.session.path("cases", case, "labels", number) + "?cropped=true"
+            self.session.getArray(route, take)
 
         self.scene.openImage(case, withImage)
 
@@ -321,6 +323,7 @@ class CasesPanel:
         self._menu.close()
         if self._dialog is not None:
             self._dialog.close()
+            self._dialog = None
 
 
 def _tip(case: dict) -> str:

@@ -191,6 +191,7 @@ class DatasetChooser:
     def close(self) -> None:
         if self.dialog is not None:
             self.dialog.close()
+            self.dialog = None
 
 
 def _names(text: str) -> list[str]:

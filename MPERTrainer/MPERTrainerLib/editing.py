@@ -72,10 +72,10 @@ class EditPanel:
                 return
             self.volume = volume
             if self._parent is None:
-                self._begin(None)
+                self._begin(np.zeros((0, 0, 0), np.uint8), {})
                 return
-            path = self.session.path("cases", case, "labels", self._parent["number"])
-            self.session.getArray(path, lambda array, _header: self.case == case and self._begin(array), failed)
+            path = self.session.path("cases", case, "labels", self._parent["number"]) + "?cropped=true"
+            self.session.getArray(path, lambda *answer: self.case == case and self._begin(*answer), failed)
 
         def failed(message: str) -> None:
             self.case = None
@@ -84,11 +84,11 @@ class EditPanel:
 
         self.session.get(self.session.path("cases", case, "labels"), withRevisions, failed)
 
-    def _begin(self, array: np.ndarray | None) -> None:
+    def _begin(self, part: np.ndarray, header: dict) -> None:
         if not mrml.alive(self.volume):
             return
         name = _("{case} label").format(case=self.case)
-        self.segmentation = self.scene.addLabel(array, self.volume, name)
+        self.segmentation = self.scene.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
         self._start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
         self._model = None
         self._observe()

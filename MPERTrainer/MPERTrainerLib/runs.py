@@ -45,6 +45,7 @@ class RunsPanel:
         self._stream = None
         self._filling = False
         self._waiting = False
+        self.logWindow = None
         self.lossChart = Chart(_("Loss, by training step"))
         self.diceChart = Chart(_("Dice on the hold-out, by training step"), top=1.0)
         place = ui.chartPlace.layout()
@@ -244,7 +245,8 @@ class RunsPanel:
             self.session.getText(self.session.path("runs", self._run, "log"), show)
 
     def close(self) -> None:
-        self._timer.stop()
+        self._timer = None  # its connection would keep this object alive
+        self.logWindow = None
         if self._stream is not None:
             self._stream.abort()
 

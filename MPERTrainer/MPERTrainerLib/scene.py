@@ -61,34 +61,24 @@ class Scene:
         """A scan in the background of all slice views."""
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, label=None, fit=True)
 
-    def addLabel(self, array, volumeNode, name: str):
-        """A label array on the scan's whole grid as a segmentation to edit; the others are hidden."""
-        part, start = _cropped(array)
+    def addLabel(self, part, start, volumeNode, name: str):
+        """A label, or its part from voxel `start` on, as a segmentation to edit; the others are hidden."""
         node = mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
         self.hideOthers(node)
         return node
 
-    def addEmpty(self, volumeNode, name: str):
-        """A segmentation to draw in, with a segment for each structure of the dataset."""
-        return self.addLabel(None, volumeNode, name)
-
-    def showMask(self, array, header: dict, volumeNode, name: str, group: str, colour=None) -> None:
-        """A mask to look at, as outlines where it has a colour of its own; it goes with its group."""
+    def showMask(self, part, header: dict, volumeNode, name: str, group: str, colour=None) -> None:
+        """A mask to look at, in one colour where one is given; it goes with its group."""
         if not mrml.alive(volumeNode):
             return
-        part, start = _cropped(array)
-        begin = header.get("start") or (0, 0, 0)
-        start = [int(a) + int(b) for a, b in zip(start, begin, strict=True)]
+        start = header.get("start") or (0, 0, 0)
         node = mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
         node.SetAttribute(_GROUP, group)
-        display = node.GetDisplayNode()
         if colour is not None:
             segmentation = node.GetSegmentation()
             for n in range(segmentation.GetNumberOfSegments()):
                 segmentation.GetNthSegment(n).SetColor(*(value / 255 for value in colour))
-            display.SetOpacity2DFill(0.12)
-            display.SetOpacity2DOutline(1.0)
-            display.SetSliceIntersectionThickness(3)
+            node.GetDisplayNode().SetOpacity2DFill(0.12)
 
     def clearGroup(self, group: str) -> None:
         """Take the masks of a group off the scene, and hide what is being edited."""
@@ -109,19 +99,3 @@ class Scene:
 
     def _mark(self, case: str) -> str:
         return f"{self.session.dataset['id']}\n{case}"
-
-
-def _cropped(array):
-    """The part of a label array that holds something, and where it begins."""
-    import numpy as np
-
-    if array is None or not array.size:
-        return np.zeros((0, 0, 0), np.uint8), (0, 0, 0)
-    ends = []
-    for axes in ((1, 2), (0, 2), (0, 1)):
-        inside = np.flatnonzero(array.any(axis=axes))
-        if not inside.size:
-            return np.zeros((0, 0, 0), np.uint8), (0, 0, 0)
-        ends.append((int(inside[0]), int(inside[-1]) + 1))
-    part = np.ascontiguousarray(array[tuple(slice(low, high) for low, high in ends)])
-    return part, tuple(low for low, _high in ends)

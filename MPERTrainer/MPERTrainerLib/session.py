@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -13,6 +14,17 @@ AUTHOR = "MPER/Author"
 FIRST_MODEL = "la"
 
 Done = Callable[[object], None]
+
+
+class _Guard:
+    """A callback that can be taken back, however long someone keeps the guard."""
+
+    def __init__(self, callback: Callable):
+        self.callback: Callable | None = callback
+
+    def __call__(self, *arguments) -> None:
+        if self.callback is not None:
+            self.callback(*arguments)
 
 
 class Session:
@@ -37,7 +49,7 @@ class Session:
         self.cases: list[dict] = []
         self._listeners: list[Callable[[], None]] = []
         self._calls: list = []
-        self._closed = False
+        self._guards: weakref.WeakSet = weakref.WeakSet()
 
     # ---- the dataset
 
@@ -157,12 +169,9 @@ class Session:
 
     def alive(self, callback: Callable) -> Callable:
         """`callback`, silent once the panel is gone."""
-
-        def guarded(*arguments):
-            if not self._closed:
-                callback(*arguments)
-
-        return guarded
+        guard = _Guard(callback)
+        self._guards.add(guard)
+        return guard
 
     def _track(self, start: Callable):
         call = start()
@@ -171,7 +180,8 @@ class Session:
 
     def close(self) -> None:
         """End every request; nobody is called any more."""
-        self._closed = True
         for call in self._calls:
             call.abort()
+        for guard in list(self._guards):
+            guard.callback = None
         self._calls, self._listeners = [], []

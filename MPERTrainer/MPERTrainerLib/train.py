@@ -39,7 +39,7 @@ class TrainPanel:
         for recipe in _RECIPES:
             ui.recipeSelector.addItem(recipeWords(recipe), recipe)
         self._timer = qt.QTimer()
-        self._timer.singleShot = True
+        self._timer.setSingleShot(True)
         self._timer.interval = _PATIENCE_MS
         self._timer.connect("timeout()", trace.slot(self._ask))
         for name, widget, signal in self._inputs():
@@ -222,7 +222,7 @@ class TrainPanel:
         self.session.post(self.session.path("runs"), body, started, failed)
 
     def close(self) -> None:
-        self._timer.stop()
+        self._timer = None  # its connection would keep this object alive
 
 
 def _value(selector) -> str:
