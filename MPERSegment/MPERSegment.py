@@ -1,0 +1,321 @@
+"""The module MPERSegment: segment a scan with one click, see why, refine, keep as a label, export."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class MPERSegment(ScriptedLoadableModule):
+    """What Slicer shows of the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("MPER Segment")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations", "Markups", "Plots", "SubjectHierarchy"]
+        parent.contributors = ["The MPER contributors"]
+        parent.helpText = _("""
+<p>Segments the heart with one click: the left atrium in LGE-MRI, or both ventricles and the myocardium in cine MRI.</p>
+<p>Choose a scan and a model, and press the button. <b>Result</b> measures each structure, <b>Why</b> shows by which
+learned prototype each voxel was recognised and where the model is unsure, <b>Refine</b> lets you correct the mask and
+keep it as a label for training (module MPER Trainer), and <b>Export</b> writes files, DICOM-SEG included.</p>
+<p>The model runs in a process beside Slicer. Nothing leaves this computer unless you choose an engine elsewhere and
+agree to it. For research; not a medical device.</p>
+""")
+        parent.acknowledgementText = _("""
+<p>The left-atrium models were trained on scans of the 2018 Atrial Segmentation Challenge (Xiong et al., Medical Image
+Analysis 67, 101832, 2021), the ventricle model on ACDC (Bernard et al., IEEE Transactions on Medical Imaging 37(11),
+2018). The method is that of MPER, ICASSP 2025.</p>
+""")
+
+
+class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Puts the panels together, and keeps them in step with the scene and with the engine."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self._parameters = None
+        self._showing = False
+
+    def setup(self):
+        from MPERLib import trace
+        from MPERSegmentLib.desk import Desk
+        from MPERSegmentLib.editing import EditWatch
+        from MPERSegmentLib.engine_panel import EnginePanel
+        from MPERSegmentLib.export import ExportPanel
+        from MPERSegmentLib.keep import KeepPanel
+        from MPERSegmentLib.refine import RefinePanel
+        from MPERSegmentLib.result import ResultPanel
+        from MPERSegmentLib.room import Room
+        from MPERSegmentLib.run import RunPanel
+        from MPERSegmentLib.why import WhyPanel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MPERSegment.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+
+        self.logic = MPERSegmentLogic()
+        self.desk = Desk(self.ui, lambda: self._parameters)
+        self.room = Room(self._onRoom, self._onTrouble)
+        self.watch = EditWatch(self._onEdited)
+        self.run = RunPanel(self.desk, self.room, self._onArrived)
+        self.result = ResultPanel(self.desk, self._onChosen)
+        self.why = WhyPanel(self.desk, self.room)
+        self.refine = RefinePanel(self.desk, self._onRefineOpened)
+        self.keep = KeepPanel(self.desk, self.room)
+        self.export = ExportPanel(self.desk)
+        self.engine = EnginePanel(self.desk, self.room)
+
+        scene = slicer.mrmlScene
+        withNode = vtk.calldata_type(vtk.VTK_OBJECT)
+        for event, method in (
+            (scene.StartCloseEvent, trace.slot(self._onStartClose)),
+            (scene.EndCloseEvent, trace.slot(self._onEndClose)),
+            (scene.EndImportEvent, trace.slot(self._onEndImport)),
+            (scene.NodeAboutToBeRemovedEvent, withNode(trace.slot(self._onNodeLeaves))),
+        ):
+            self.addObserver(scene, event, method)
+        self._recount = qt.QTimer()
+        self._recount.setSingleShot(True)
+        self._recount.interval = 500
+        self._recount.connect("timeout()", trace.slot(lambda: self.result.show(self._shown())))
+        self._bind()
+
+    def cleanup(self):
+        """The module is being unloaded, or Slicer quits."""
+        self._release()
+        self.removeObservers()
+        self._recount.stop()
+        self.refine.destroy()
+        self.engine.drop()
+        self.room.close()
+
+    def enter(self):
+        """The user opens the module: engine and model get ready before they are asked for."""
+        if self._parameters is None:
+            self._bind()
+        self.room.prepare(self._parameters.get("Model"), self._parameters.get("Device"))
+        self.room.start()
+        self.why.enter()
+        self.refine.enter()
+
+    def exit(self):
+        """The user goes to another module; what is computed goes on."""
+        self.why.leave()
+        self.refine.leave()
+
+    def onReload(self):
+        """Reload this module with the files that are its own; what both modules share stays loaded."""
+        for name in sorted(name for name in sys.modules if name.split(".")[0] == "MPERSegmentLib"):
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # ---- the scene
+
+    def _bind(self):
+        """Take the choices from the scene's parameter node, and show them."""
+        from MPERSegmentLib import results
+        from MPERSegmentLib.parameters import Parameters
+
+        self._parameters = Parameters(self.logic.getParameterNode())
+        for node in results.all_of(slicer.mrmlScene):
+            self.watch.watch(node)
+        self.run.show()
+        self.why.restore()
+        self._show(self._parameters.nodeOf("result"))
+
+    def _release(self):
+        """Let go of everything in the scene, and of what is under way for it."""
+        self.run.drop()
+        self.keep.drop()
+        self.export.drop()
+        self.why.close()
+        self.refine.close()
+        self.watch.leaveAll()
+        self._parameters = None
+
+    def _onStartClose(self, _caller, _event):
+        self._release()
+        self.room.scans.forgetAll()
+
+    def _onEndClose(self, _caller, _event):
+        self._bind()
+
+    def _onEndImport(self, _caller, _event):
+        if not slicer.mrmlScene.IsClosing():
+            self._bind()
+
+    def _onNodeLeaves(self, _caller, _event, node):
+        if node is None or self._parameters is None:
+            return
+        self.watch.leave(node.GetID())
+        self.room.scans.forget(node.GetID())
+        if node is self._parameters.nodeOf("result"):
+            self._show(None)
+
+    # ---- what the panels tell
+
+    def _onRoom(self):
+        """Engine, models or devices have changed."""
+        self.run.show()
+        self.engine.show()
+        self.why.show(self._shown())
+        if not self.ui.refineSection.collapsed:
+            self.keep.refresh()
+
+    def _onTrouble(self, reason):
+        self.desk.say(_("The engine is not running: {reason}").format(reason=reason), _("Start again"), self.room.start)
+
+    def _onArrived(self, request, update, mask, header, result):
+        """A mask has come: show it in the slices now, and its surface a little later."""
+        from MPERLib import mrml
+        from MPERSegmentLib import results
+
+        result = {**result, "title": self.room.titleOf(request.model)}
+        node = self._parameters.nodeOf("result") if update else None
+        try:
+            if results.is_result(node) and results.scan_of(node) is request.scan:
+                self.refine.saveForUndo(node)
+                with self.watch.ours():
+                    mrml.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
+            else:
+                name = " ".join([request.scan.GetName(), *(label["name"] for label in result["labels"])])
+                node = mrml.show_mask(mask, header["start"], result["labels"], request.scan, name, result)
+        except ValueError as error:
+            self.desk.say(str(error))
+            return
+        results.record(node, result)
+        self.watch.watch(node)
+        self._show(node)
+        self._bringScanIntoView(request.scan)
+        self._later(lambda: self._makeSurface(node))
+
+    def _makeSurface(self, node):
+        from MPERLib import mrml, surface
+
+        def done():
+            widget = slicer.app.layoutManager().threeDWidget(0) if slicer.app.layoutManager() else None
+            if widget is not None and mrml.alive(node):
+                widget.threeDView().resetFocalPoint()
+
+        if mrml.alive(node):
+            surface.make_surface(node, self._later, done)
+
+    def _later(self, function):
+        from MPERLib import trace
+
+        qt.QTimer.singleShot(0, trace.slot(function, "later"))
+
+    def _bringScanIntoView(self, scan):
+        """Show the scan behind its mask, unless the user shows it somewhere already."""
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        if all(composite.GetBackgroundVolumeID() != scan.GetID() for composite in composites):
+            slicer.util.setSliceViewerLayers(background=scan, fit=True)
+
+    def _onChosen(self, node):
+        if not self._showing:
+            self._show(node)
+
+    def _onEdited(self, node):
+        """A person has changed a result: its figures are counted again once the hand rests."""
+        if node is self._shown():
+            self.refine.tell()
+            self._recount.start()
+
+    def _onRefineOpened(self):
+        self.keep.refresh()
+        if self._shown() is not None:
+            self.watch.beginsNow(self._shown())
+
+    def _shown(self):
+        return self._parameters.nodeOf("result") if self._parameters else None
+
+    def _show(self, node):
+        """Bring a result, or none, into all panels."""
+        if self._parameters is None:
+            return
+        self._showing = True
+        try:
+            self._parameters.putNode("result", node)
+            for panel in (self.result, self.why, self.refine, self.keep, self.export):
+                panel.show(node)
+            self.run.show()
+        finally:
+            self._showing = False
+
+
+class MPERSegmentLogic(ScriptedLoadableModuleLogic):
+    """Only the parameter node lives here; what the module does is in MPERLib and MPERSegmentLib."""
+
+
+class MPERSegmentTest(ScriptedLoadableModuleTest):
+    """The way from the sample scan to a refined result, inside Slicer."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def runTest(self):
+        self.setUp()
+        self.test_sample_scan()
+
+    def test_sample_scan(self):
+        from mper.resources import sample_scan
+        from MPERLib import mrml, trace
+        from MPERSegmentLib import results
+
+        scan = slicer.util.loadVolume(str(sample_scan()))
+        slicer.util.selectModule("MPERSegment")
+        widget = slicer.modules.MPERSegmentWidget
+        self._wait(lambda: widget.room.ready, 120, "the engine")
+        widget.ui.inputSelector.setCurrentNode(scan)
+        trace.clear()
+        self.assertTrue(widget.ui.segmentButton.enabled)
+        widget.ui.segmentButton.click()
+        self.delayDisplay("Segmenting")
+        node = self._wait(lambda: widget.result.node, 300, "the mask")
+        structures = results.of(node)["structures"]
+        self.assertEqual([figures["name"] for figures in structures], ["LA"])
+        self.assertGreater(structures[0]["volume_ml"], 20)
+        self._wait(lambda: node.GetSegmentation().ContainsRepresentation("Closed surface"), 20, "the surface")
+
+        widget.ui.whySection.collapsed = False
+        widget.ui.overlayBox.setCurrentIndex(1)
+        self._wait(lambda: slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode"), 60, "the prototypes")
+        self.delayDisplay("Prototypes")
+
+        widget.ui.refineSection.collapsed = False
+        segment = node.GetSegmentation().GetNthSegmentID(0)
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, scan)
+        array[:, :, : array.shape[2] // 2] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, segment, scan)
+        self.assertTrue(mrml.is_edited(node))
+        self.delayDisplay("Test passed")
+
+    def _wait(self, condition, seconds, what):
+        import time
+
+        end = time.monotonic() + seconds
+        while not condition():
+            slicer.app.processEvents()
+            self.assertLess(time.monotonic(), end, f"waited {seconds} s in vain for {what}")
+            time.sleep(0.01)
+        return condition()

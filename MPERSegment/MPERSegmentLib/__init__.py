@@ -1,0 +1,1 @@
+"""The panels of the module MPERSegment, one file a panel; what both modules share is in MPERLib."""

@@ -1,0 +1,71 @@
+"""Who changed a result, and for how long: what a person edits is no longer the work of the model alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import slicer
+from MPERLib import mrml
+from MPERLib.trace import slot
+from MPERSegmentLib import results
+
+_PAUSE_S = 60.0  # who does nothing for longer is not working on it
+
+
+class EditWatch:
+    """Watches the results of the scene for a person's changes, wherever in Slicer they are made.
+
+    Parameters
+    ----------
+    edited : callable
+        Takes the segmentation node that a person has just changed.
+    """
+
+    def __init__(self, edited: Callable[[slicer.vtkMRMLSegmentationNode], None]):
+        self._edited = edited
+        self._watched: dict[str, tuple[slicer.vtkSegmentation, int]] = {}
+        self._last: dict[str, float] = {}
+        self._ours = False
+
+    def watch(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Begin to watch a result; time counts from now."""
+        self.leave(node.GetID())
+        segmentation = node.GetSegmentation()
+        event = slicer.vtkSegmentation.SourceRepresentationModified
+        tag = segmentation.AddObserver(event, slot(lambda *_: self._onChange(node), "result edited"))
+        self._watched[node.GetID()] = (segmentation, tag)
+        self.beginsNow(node)
+
+    def beginsNow(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """A person turns to a result: what passed until now was no work on it."""
+        self._last[node.GetID()] = time.monotonic()
+
+    def leave(self, nodeId: str) -> None:
+        """Watch a node no longer."""
+        segmentation, tag = self._watched.pop(nodeId, (None, 0))
+        if segmentation is not None:
+            segmentation.RemoveObserver(tag)
+
+    def leaveAll(self) -> None:
+        for nodeId in list(self._watched):
+            self.leave(nodeId)
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """What happens in the block is not a person's doing."""
+        was, self._ours = self._ours, True
+        try:
+            yield
+        finally:
+            self._ours = was
+
+    def _onChange(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        if self._ours or not mrml.alive(node) or not results.is_result(node):
+            return
+        now = time.monotonic()
+        results.note_editing(node, min(now - self._last.get(node.GetID(), now), _PAUSE_S))
+        self._last[node.GetID()] = now
+        mrml.mark_edited(node)
+        self._edited(node)

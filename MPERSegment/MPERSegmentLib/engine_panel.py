@@ -1,0 +1,104 @@
+"""Panel Engine: how it stands, where it runs, and what helps to find a fault."""
+
+from __future__ import annotations
+
+from MPERLib import engine as engines
+from MPERLib import places
+from MPERLib.engine import Engine
+from MPERLib.trace import slot
+from MPERSegmentLib.commands import Command
+from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.room import Room
+from slicer.i18n import tr as _
+import slicer
+
+_URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
+
+
+class EnginePanel:
+    """Lets the user choose between an engine of this computer and a remote one.
+
+    Parameters
+    ----------
+    desk : Desk
+    room : Room
+    """
+
+    def __init__(self, desk: Desk, room: Room):
+        self._desk, self._room = desk, room
+        self._doctor: Command | None = None
+        ui = desk.ui
+        ui.urlEdit.text = places.setting(_URL_KEY)
+        ui.tokenEdit.text = places.setting(_TOKEN_KEY)
+        ui.caEdit.text = places.setting(_CA_KEY)
+        ui.rememberCheck.checked = bool(places.setting(_TOKEN_KEY))
+        ui.remoteRadio.checked = room.engine.isRemote
+        ui.diagnosticsText.visible = False
+        ui.remoteRadio.connect("toggled(bool)", slot(self._onWhere))
+        for edit in (ui.urlEdit, ui.tokenEdit):
+            edit.connect("textChanged(QString)", slot(lambda _text: self.show()))
+        ui.consentCheck.connect("toggled(bool)", slot(lambda _checked: self.show()))
+        ui.engineButton.connect("clicked()", slot(self._onStart))
+        ui.diagnosticsButton.connect("clicked()", slot(self._onDiagnostics))
+        ui.copyButton.connect("clicked()", slot(self._onCopy))
+        self.show()
+
+    def show(self) -> None:
+        """Say how the engine stands."""
+        ui = self._desk.ui
+        remote = ui.remoteRadio.checked
+        ui.engineWords.text = self._room.stateWords()
+        ui.remoteFrame.visible = remote
+        same = remote == self._room.engine.isRemote
+        ui.engineButton.text = _("Connect") if remote else _("Start again") if same else _("Start")
+        complete = bool(ui.urlEdit.text.strip() and ui.tokenEdit.text.strip() and ui.consentCheck.checked)
+        ui.engineButton.enabled = not remote or complete
+        ui.engineButton.toolTip = "" if ui.engineButton.enabled else _("Needs an address, a token and your agreement")
+
+    def drop(self) -> None:
+        if self._doctor is not None:
+            self._doctor.abort()
+            self._doctor = None
+
+    def _onWhere(self, _checked: bool) -> None:
+        self.show()
+
+    def _onStart(self) -> None:
+        ui = self._desk.ui
+        self._desk.hush()
+        if ui.remoteRadio.checked:
+            url, token, ca = (edit.text.strip() for edit in (ui.urlEdit, ui.tokenEdit, ui.caEdit))
+            places.setSetting(_URL_KEY, url)
+            places.setSetting(_CA_KEY, ca)
+            places.setSetting(_TOKEN_KEY, token if ui.rememberCheck.checked else "")
+            engine = Engine.remote(url, token, ca or None)
+            engine.agreeToUpload()
+        else:
+            engine = Engine.local(places.roots())
+        engines.stopShared()
+        slicer.mperEngine = engine
+        self._room.start()
+
+    def _onDiagnostics(self) -> None:
+        ui = self._desk.ui
+        ui.diagnosticsText.visible = True
+        if self._room.engine.state == "ready" or self._doctor is not None:
+            self._tell(self._room.engine.diagnostics())
+            return
+        self._tell(_("Looking \N{HORIZONTAL ELLIPSIS}"))
+
+        def told(text: str) -> None:
+            self._doctor = None
+            self._tell(f"{self._room.engine.diagnostics()}\n{text}")
+
+        try:
+            self._doctor = Command(["doctor"], told, told)
+        except OSError as error:
+            told(str(error))
+
+    def _tell(self, text: str) -> None:
+        self._desk.ui.diagnosticsText.plainText = text
+        self._desk.ui.copyButton.enabled = True
+
+    def _onCopy(self) -> None:
+        slicer.app.clipboard().setText(self._desk.ui.diagnosticsText.plainText)

@@ -1,0 +1,244 @@
+"""Panel Keep as label: the mask becomes a revision of a case in a dataset; nothing there is ever overwritten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from MPERLib import mrml, places
+from MPERLib.engine import route
+from MPERLib.trace import slot
+from MPERSegmentLib import boxes, results
+from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.room import Room
+from slicer.i18n import tr as _
+
+_AUTHOR_KEY = "MPER/Author"
+_CASE = "MPER.Case"  # of a scan in the scene: dataset and case that it is, separated by a line feed
+
+
+class KeepPanel:
+    """Stores the result that is shown in a dataset of the engine.
+
+    Parameters
+    ----------
+    desk : Desk
+    room : Room
+    """
+
+    def __init__(self, desk: Desk, room: Room):
+        self._desk, self._room = desk, room
+        self._node: slicer.vtkMRMLSegmentationNode | None = None
+        self._datasets: list[dict[str, Any]] = []
+        self._cases: list[str] = []
+        self._call: Any = None
+        self._listing: Any = None
+        ui = desk.ui
+        ui.authorEdit.text = places.setting(_AUTHOR_KEY)
+        ui.datasetBox.connect("currentIndexChanged(int)", slot(self._onDataset))
+        ui.openDatasetButton.connect("clicked()", slot(self._onOpen))
+        ui.authorEdit.connect("textChanged(QString)", slot(lambda _text: self._showButton()))
+        ui.caseBox.connect("editTextChanged(QString)", slot(lambda _text: self._showButton()))
+        ui.keepButton.connect("clicked()", slot(self._onKeep))
+        self._showButton()
+
+    def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Keep another result, or none."""
+        self._node = node
+        self._desk.ui.keepWords.text = ""
+        self._suggest()
+        self._showButton()
+
+    def refresh(self) -> None:
+        """Ask the engine which datasets there are."""
+        if self._room.engine.state == "ready":
+            self._listing = self._room.engine.get("/datasets", self._take, self._tell)
+
+    def drop(self) -> None:
+        """Give up what is under way."""
+        for call in (self._call, self._listing):
+            if call is not None:
+                call.abort()
+        self._call = self._listing = None
+
+    # ---- datasets and cases
+
+    def _take(self, datasets: list[dict[str, Any]], chosen: str = "") -> None:
+        self._datasets = datasets
+        parameters = self._desk.parameters
+        wanted = chosen or (parameters.get("Dataset") if parameters else "")
+        entries = [
+            (dataset["id"], _("{name} ({labelled} of {cases} labelled)").format(**dataset)) for dataset in datasets
+        ]
+        boxes.fill(self._desk.ui.datasetBox, entries, wanted)
+        self._onDataset()
+
+    def _onDataset(self) -> None:
+        dataset = boxes.chosen(self._desk.ui.datasetBox)
+        if self._desk.parameters and dataset:
+            self._desk.parameters.put("Dataset", dataset)
+        self._cases = []
+        if dataset:
+            self._listing = self._room.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._tell)
+        self._showButton()
+
+    def _takeCases(self, cases: list[dict[str, Any]]) -> None:
+        self._cases = [case["id"] for case in cases]
+        self._suggest()
+
+    def _suggest(self) -> None:
+        """Offer the case that the scan is, else a new name that says nothing about the patient."""
+        box = self._desk.ui.caseBox
+        scan = results.scan_of(self._node) if self._node else None
+        dataset, _sep, case = ((scan.GetAttribute(_CASE) if scan else None) or "").partition("\n")
+        if dataset != boxes.chosen(self._desk.ui.datasetBox) or not case:
+            numbers = [int(match[1]) for match in map(re.compile(r"case-(\d+)").fullmatch, self._cases) if match]
+            case = f"case-{max(numbers, default=0) + 1:03d}"
+        blocked = box.blockSignals(True)
+        box.clear()
+        box.addItems(list(self._cases))
+        box.setEditText(case)
+        box.blockSignals(blocked)
+        self._showButton()
+
+    def _onOpen(self) -> None:
+        """Choose a dataset's folder, or an empty one to begin a dataset in."""
+        if self._room.engine.isRemote:
+            name = qt.QInputDialog.getText(None, _("New dataset"), _("Name of the new dataset on the engine's computer:"))
+            roots = self._room.engine.info.get("roots", [])
+            if name and roots:
+                self._make(roots[0], str(name))
+            return
+        start = places.datasetFolder()
+        folder = qt.QFileDialog.getExistingDirectory(
+            None, _("A dataset's folder, or a new one"), str(start if start.is_dir() else start.parent)
+        )
+        if folder:
+            self.openFolder(Path(str(folder)))
+
+    def openFolder(self, folder: Path) -> None:
+        """Open the dataset in a folder of this computer, or begin one there."""
+
+        def known(answer: dict[str, Any]) -> None:
+            places.addRoot(folder.parent)
+            if (folder / "dataset.json").is_file():
+                self._choose(f"{answer['root']}/{folder.name}")
+            else:
+                self._make(answer["root"], folder.name)
+
+        self._call = self._room.engine.post("/roots", {"path": str(folder.parent)}, known, self._tell)
+
+    def _make(self, root: str, name: str) -> None:
+        result = results.of(self._node)
+        if result is None:
+            self._tell(_("A dataset takes its structures from a result; segment a scan first."))
+            return
+        body = {"root": root, "folder": name, "name": name, "labels": result["labels"]}
+        self._call = self._room.engine.post(
+            "/datasets", body, lambda answer: self._choose(answer.get("id") or f"{root}/{name}"), self._tell
+        )
+
+    def _choose(self, dataset: str) -> None:
+        self._listing = self._room.engine.get(
+            "/datasets", lambda datasets: self._take(datasets, dataset), self._tell
+        )
+
+    # ---- keeping
+
+    def _onKeep(self) -> None:
+        node, case = self._node, self._desk.ui.caseBox.currentText.strip()
+        scan = results.scan_of(node) if mrml.alive(node) else None
+        dataset = boxes.chosen(self._desk.ui.datasetBox)
+        if scan is None or not dataset:
+            self._tell(_("The scan of this result is no longer in the scene."))
+            return
+        places.setSetting(_AUTHOR_KEY, self._desk.ui.authorEdit.text.strip())
+        self._tell(_("Keeping \N{HORIZONTAL ELLIPSIS}"))
+        self._call = self._room.engine.get(
+            route("datasets", dataset),
+            lambda found: self._withLabels(node, scan, dataset, case, found["labels"]),
+            self._tell,
+        )
+        self._showButton()
+
+    def _withLabels(self, node: Any, scan: Any, dataset: str, case: str, labels: list[dict[str, Any]]) -> None:
+        try:
+            part, start = mrml.mask_part(node, scan, labels)
+        except ValueError as error:
+            self._tell(str(error))
+            return
+
+        def store(_answer: Any = None) -> None:
+            self._store(node, scan, dataset, case, part, start)
+
+        if case in self._cases:
+            store()
+        else:
+            self._withScan(scan, lambda held: self._addCase(dataset, case, held, store))
+
+    def _withScan(self, scan: Any, then: Callable[[str], None]) -> None:
+        """The engine's id of a scan that it may have to be sent first."""
+        held = self._room.scans.known(scan)
+        if held is not None:
+            then(held)
+            return
+        geometry = mrml.geometry_of(scan)
+        header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
+
+        def sent(answer: dict[str, Any]) -> None:
+            self._room.scans.remember(scan, answer["scan"])
+            then(answer["scan"])
+
+        self._call = self._room.engine.postArray("/scans", mrml.array_of(scan), header, sent, self._tell)
+
+    def _addCase(self, dataset: str, case: str, held: str, then: Callable[[Any], None]) -> None:
+        body = {"scan": held, "id": case, "source": {"program": "3D Slicer"}, "split": "train"}
+        self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._tell)
+
+    def _store(self, node: Any, scan: Any, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> None:
+        result = results.of(node) or {}
+        edited = mrml.is_edited(node)
+        path = route(
+            "datasets",
+            dataset,
+            "cases",
+            case,
+            "labels",
+            author=self._desk.ui.authorEdit.text.strip(),
+            how="model",
+            edited="true" if edited else "false",
+            model=result.get("model"),
+            version=result.get("model_version"),
+            seconds=round(results.edited_seconds(node), 1),
+        )
+
+        def kept(answer: dict[str, Any]) -> None:
+            scan.SetAttribute(_CASE, f"{dataset}\n{case}")
+            self._tell(_("Kept as revision {n} of {case}.").format(n=answer.get("number", ""), case=case))
+            self._choose(dataset)
+
+        self._call = self._room.engine.postArray(path, part, {"start": list(start)}, kept, self._tell)
+
+    def _tell(self, message: str) -> None:
+        self._desk.ui.keepWords.text = message
+        self._showButton()
+
+    def _showButton(self) -> None:
+        ui = self._desk.ui
+        missing = (
+            _("There is no result yet")
+            if self._node is None
+            else _("Choose a dataset first")
+            if not boxes.chosen(ui.datasetBox)
+            else _("Give the case a name")
+            if not ui.caseBox.currentText.strip()
+            else _("Say who you are")
+            if not ui.authorEdit.text.strip()
+            else ""
+        )
+        ui.keepButton.enabled = not missing
+        ui.keepButton.toolTip = missing or _("Stores the mask as a new revision; earlier ones stay")

@@ -1,0 +1,132 @@
+"""Panel Refine: the Segment Editor on the result, and what a person makes of it kept as a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from MPERLib import mrml
+from MPERLib.trace import slot
+from MPERSegmentLib import results, words
+from MPERSegmentLib.desk import Desk
+from slicer.i18n import tr as _
+
+_EDITOR_TAG = "MPERSegmentEditor"  # its own parameter set: the Segment Editor module keeps the user's there
+
+
+class RefinePanel:
+    """Hosts a Segment Editor, made when the panel is first opened: it is a heavy widget.
+
+    Parameters
+    ----------
+    desk : Desk
+    opened : callable
+        Called when a person turns to the result that is shown.
+    """
+
+    def __init__(self, desk: Desk, opened: Callable[[], None]):
+        self._desk, self._opened = desk, opened
+        self._node: slicer.vtkMRMLSegmentationNode | None = None
+        self._entered = False
+        self.editor: slicer.qMRMLSegmentEditorWidget | None = None
+        desk.ui.refineSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
+        self.show(None)
+
+    def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Refine another result, or none."""
+        self._node = node
+        self._desk.ui.editorFrame.enabled = node is not None
+        self.tell()
+        self._bring()
+
+    def tell(self) -> None:
+        """Say how the result stands."""
+        node = self._node
+        if node is None:
+            text = _("No result to refine yet.")
+        elif mrml.is_edited(node):
+            spent = words.duration(results.edited_seconds(node))
+            text = _("Changed by a person ({time}): it now counts as semi-automatic.").format(time=spent)
+        else:
+            text = _("Untouched: it counts as the model's own work until you change it.")
+        self._desk.ui.refineWords.text = text
+
+    def saveForUndo(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Let the user undo what is done to a result next."""
+        editor = self._made()
+        if editor.segmentationNode() is not node:
+            editor.setSegmentationNode(node)
+            editor.setSourceVolumeNode(results.scan_of(node))
+        editor.saveStateForUndo()
+
+    def enter(self) -> None:
+        self._entered = True
+        self._bring()
+
+    def leave(self) -> None:
+        """The user goes to another module: no effect of ours stays active in the views."""
+        self._entered = False
+        self._rest()
+
+    def close(self) -> None:
+        """The scene is being closed."""
+        self._node = None
+        if self.editor is not None:
+            self._rest()
+            self.editor.setSegmentationNode(None)
+            self.editor.setSourceVolumeNode(None)
+            self.editor.setMRMLSegmentEditorNode(None)
+
+    def destroy(self) -> None:
+        """The module is being closed."""
+        self.close()
+        if self.editor is not None:
+            self.editor.setMRMLScene(None)
+            self.editor = None
+
+    def _onCollapsed(self, collapsed: bool) -> None:
+        if collapsed:
+            self._rest()
+        else:
+            self._opened()
+            self._bring()
+
+    def _bring(self) -> None:
+        """Put the result into the editor, if the panel is open."""
+        if not self._entered or self._desk.ui.refineSection.collapsed or not mrml.alive(self._node):
+            return
+        editor = self._made()
+        if editor.segmentationNode() is not self._node:
+            editor.setSegmentationNode(self._node)
+            editor.setSourceVolumeNode(results.scan_of(self._node))
+        editor.setupViewObservations()
+        editor.installKeyboardShortcuts()
+
+    def _rest(self) -> None:
+        if self.editor is not None:
+            self.editor.setActiveEffect(None)
+            self.editor.uninstallKeyboardShortcuts()
+            self.editor.removeViewObservations()
+
+    def _made(self) -> slicer.qMRMLSegmentEditorWidget:
+        if self.editor is None:
+            self.editor = slicer.qMRMLSegmentEditorWidget()
+            self.editor.setMaximumNumberOfUndoStates(10)
+            self.editor.segmentationNodeSelectorVisible = False
+            self.editor.sourceVolumeNodeSelectorVisible = False
+            self.editor.switchToSegmentationsButtonVisible = False
+            self.editor.setMRMLSegmentEditorNode(self._parameterSet())
+            self.editor.setMRMLScene(slicer.mrmlScene)
+            self._desk.ui.editorFrame.layout().addWidget(self.editor)
+        elif self.editor.mrmlSegmentEditorNode() is None:
+            self.editor.setMRMLSegmentEditorNode(self._parameterSet())
+        return self.editor
+
+    def _parameterSet(self) -> slicer.vtkMRMLSegmentEditorNode:
+        node = slicer.mrmlScene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            node.UnRegister(None)
+            node.SetSingletonTag(_EDITOR_TAG)
+            node = slicer.mrmlScene.AddNode(node)
+        return node

@@ -1,0 +1,100 @@
+"""Panel Result: which result is shown, what was measured, and what to mind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from MPERLib import mrml
+from MPERLib.trace import slot
+from MPERSegmentLib import results, words
+from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.tables import Table
+from slicer.i18n import tr as _
+
+
+class ResultPanel:
+    """Shows the measurements of one result, and lets the user choose among the results of the scene.
+
+    Parameters
+    ----------
+    desk : Desk
+    chosen : callable
+        Called with the segmentation node (or None) when another result is to be shown.
+    """
+
+    def __init__(self, desk: Desk, chosen: Callable[[slicer.vtkMRMLSegmentationNode | None], None]):
+        self._desk = desk
+        self._chosen = chosen
+        ui = desk.ui
+        self.node: slicer.vtkMRMLSegmentationNode | None = None
+        self._table = Table(
+            ui.resultTable, [_("Structure"), _("Volume"), _("Surface"), _("Confidence"), _("Parts")]
+        )
+        ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onChosen))
+        self.show(None)
+
+    def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Fill the panel; None empties it."""
+        ui = self._desk.ui
+        self.node = node
+        if ui.resultSelector.currentNode() is not node:
+            ui.resultSelector.setCurrentNode(node)
+        result = results.of(node)
+        rows, told = _content(node, result)
+        self._table.fill(rows)
+        self._table.widget.visible = bool(rows)
+        flags = [flag["words"] for flag in result.get("flags", [])] if result else []
+        ui.flagsLabel.text = "\n".join(flags)
+        ui.flagsLabel.visible = bool(flags)
+        ui.resultWords.text = told
+
+    def _onChosen(self, node: slicer.vtkMRMLNode | None) -> None:
+        self._chosen(node)
+
+
+def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any] | None) -> tuple[list[list[Any]], str]:
+    """Rows of the table, and the lines below it."""
+    if node is None:
+        return [], _("No result yet: choose a scan and press the button.")
+    try:
+        now = results.volumes_ml(node) if result is None or mrml.is_edited(node) else None
+    except ValueError as error:
+        return [], str(error)
+    if result is None:
+        labels = {label.name: label.colour for label in mrml.labels_of(node)}
+        rows = [[(name, labels[name]), words.millilitres(ml), *3 * [words.UNKNOWN]] for name, ml in now.items()]
+        return rows, _("Not made here: volumes only.")
+    return [_row(figures, result, now) for figures in result["structures"]], _told(node, result)
+
+
+def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] | None) -> list[Any]:
+    """One structure; `now` are the volumes of an edited mask, of which what only the model knew is left out."""
+    colour = next((label["colour"] for label in result["labels"] if label["value"] == figures["value"]), None)
+    if now is not None:
+        volume_ml = now.get(figures["name"]) if figures["volume_ml"] is not None else None
+        return [(figures["name"], colour), words.millilitres(volume_ml), *3 * [words.UNKNOWN]]
+    return [
+        (figures["name"], colour),
+        words.millilitres(figures["volume_ml"]),
+        words.square_centimetres(figures["surface_mm2"]),
+        words.percent(figures["confidence"]),
+        str(figures["components"]),
+    ]
+
+
+def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
+    lines = [
+        _("{model} {version} on {device}, {seconds}").format(
+            model=result.get("title") or result["model"],
+            version=result.get("model_version") or "",
+            device=result.get("device") or "",
+            seconds=words.duration(result.get("seconds") or 0),
+        )
+    ]
+    if mrml.is_edited(node):
+        lines.append(_("Changed by a person since; figures without a value were the model's."))
+    elif result.get("confidence") is not None:
+        lines.append(_("Confidence is the model's mean probability; it was not calibrated."))
+    return "\n".join(lines + list(result.get("notes", [])))

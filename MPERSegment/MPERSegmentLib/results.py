@@ -1,0 +1,68 @@
+"""A result: a segmentation node that knows from which scan it was made, by which model, and what was measured.
+
+What the engine told is kept in an attribute of the node, so that a saved scene still shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import slicer
+from MPERLib import mrml
+
+_ATTRIBUTE = "MPER.Result"
+_SECONDS = "MPER.EditedSeconds"
+
+
+def record(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None:
+    """Make a segmentation node a result, untouched by anybody."""
+    node.SetAttribute(_SECONDS, None)
+    node.SetAttribute(_ATTRIBUTE, json.dumps(result))
+
+
+def is_result(node: slicer.vtkMRMLNode | None) -> bool:
+    return bool(node and node.IsA("vtkMRMLSegmentationNode") and node.GetAttribute(_ATTRIBUTE))
+
+
+def of(node: slicer.vtkMRMLNode | None) -> dict[str, Any] | None:
+    """What the engine told of a result; None for any other node."""
+    if not is_result(node):
+        return None
+    try:
+        found = json.loads(node.GetAttribute(_ATTRIBUTE))
+    except ValueError:  # a scene that somebody changed by hand
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def scan_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The scan a segmentation was made from, while it is in the scene."""
+    return node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
+def all_of(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSegmentationNode]:
+    """The results in a scene, oldest first."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene) if is_result(node)]
+
+
+def edited_seconds(node: slicer.vtkMRMLSegmentationNode) -> float:
+    """Time a person spent on changing a result; 0 for an untouched one."""
+    return float(node.GetAttribute(_SECONDS) or 0)
+
+
+def note_editing(node: slicer.vtkMRMLSegmentationNode, seconds: float) -> None:
+    """Add to the time a person spent on it."""
+    node.SetAttribute(_SECONDS, f"{edited_seconds(node) + seconds:.1f}")
+
+
+def volumes_ml(node: slicer.vtkMRMLSegmentationNode) -> dict[str, float]:
+    """Volume of each segment as it is now, by name: counted again once a person has changed it."""
+    scan = scan_of(node)
+    if scan is None:
+        return {}
+    part, _start = mrml.mask_part(node, scan)
+    counts = np.bincount(part.reshape(-1), minlength=256)
+    voxel_ml = float(np.prod(scan.GetSpacing())) / 1000
+    return {label.name: float(counts[label.value]) * voxel_ml for label in mrml.labels_of(node)}

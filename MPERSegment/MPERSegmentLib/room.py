@@ -1,0 +1,133 @@
+"""The engine as this module uses it: what it offers, which scans it holds, and what is wrong when it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from MPERLib import engine as engines
+from MPERLib.engine import Engine, Job
+from MPERSegmentLib.scans import Scans
+from slicer.i18n import tr as _
+
+AUTO = "auto"
+
+
+class Room:
+    """The engine that both modules share, with its models and devices once it is ready.
+
+    Parameters
+    ----------
+    changed : callable
+        Called whenever state, models or devices have changed.
+    trouble : callable
+        Takes a line for a person when the engine has failed.
+    """
+
+    def __init__(self, changed: Callable[[], None], trouble: Callable[[str], None]):
+        self._changed, self._trouble = changed, trouble
+        self.models: list[dict[str, Any]] = []
+        self._preparing: Job | None = None
+        self._prepared: tuple[str, str] | None = None
+        self._wanted: tuple[str, str] = ("", AUTO)
+        self._forget: Callable[[], None] = lambda: None
+        self._take(engines.shared())
+
+    def _take(self, engine: Engine) -> None:
+        self._forget()
+        self.engine = engine
+        self.scans = Scans(engine)
+        self._forget = engine.onState(lambda _engine: self._onState())
+
+    # ---- what it offers
+
+    @property
+    def ready(self) -> bool:
+        return self.engine.state == "ready" and bool(self.models)
+
+    def stateWords(self) -> str:
+        """How it stands, in words."""
+        if self.engine.state == "ready":
+            where = self.engine.url if self.engine.isRemote else _("on this computer")
+            return _("The engine runs {where}.").format(where=where)
+        if self.engine.state == "starting":
+            return _("The engine starts; the first time this may take a minute.")
+        if self.engine.state == "failed":
+            return self.engine.reason
+        return _("The engine is not running.")
+
+    def model(self, id_: str) -> dict[str, Any] | None:
+        """An entry of ``GET /models`` by its id."""
+        return next((model for model in self.models if model["id"] == id_), None)
+
+    def titleOf(self, model: dict[str, Any]) -> str:
+        """A model as the user chooses it; one of his own tells its dataset."""
+        origin = model.get("origin")
+        title = str(model.get("title") or model.get("name") or model["id"])
+        if not isinstance(origin, dict):
+            return title
+        own = _("{title} (own version {version}{current})")
+        current = _(", in use") if origin.get("current") else ""
+        return own.format(title=title, version=origin.get("version"), current=current)
+
+    def devices(self) -> list[tuple[str, str]]:
+        """(name, words) of the devices to choose from, the engine's own choice first."""
+        found = [(device["name"], device["words"]) for device in self.engine.info.get("devices", [])]
+        best = dict(found).get(self.engine.info.get("default_device", ""))
+        return [(AUTO, _("The best there is: {device}").format(device=best) if best else _("The best there is")), *found]
+
+    # ---- what is done with it
+
+    def start(self) -> None:
+        """Start the engine, unless it is there; the model that was wanted last is loaded as soon as it can be."""
+        if self.engine is not engines.shared():  # the other module may have chosen another one
+            self._take(engines.shared())
+        if self.engine.state in ("stopped", "failed"):
+            self.engine.start()
+        elif self.engine.state == "ready":
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask which models there are; the trainer may have made one."""
+
+        def take(models: list[dict[str, Any]]) -> None:
+            self.models = models
+            self._changed()
+            self.prepare(*self._wanted)
+
+        self.engine.get("/models", take, self._trouble)
+
+    def prepare(self, model: str, device: str) -> None:
+        """Load a model before it is needed, so that the first click does not wait for it."""
+        self._wanted = (model, device)
+        chosen = self.model(model) or (self.models[0] if self.models and not model else None)
+        if self.engine.state != "ready" or chosen is None or self._prepared == (chosen["id"], device):
+            return
+        self._prepared = (chosen["id"], device)
+
+        def failed(_message: str) -> None:  # whoever segments with it is told why
+            self._prepared = None
+
+        self._preparing = self.engine.job(
+            "/models/load", {"model": chosen["id"], "device": device}, lambda _result: None, failed
+        )
+
+    def explain(self) -> None:
+        """Say what is wrong with the engine."""
+        if self.engine.state == "failed":
+            self._trouble(self.engine.reason)
+
+    def close(self) -> None:
+        """Hear nothing more; the engine itself goes on, as the other module may use it."""
+        self._forget()
+        self.scans.forgetAll()
+
+    def _onState(self) -> None:
+        self.scans = Scans(self.engine)  # a new process knows none of the old one's scans
+        self._prepared = None
+        if self.engine.state == "ready":
+            self.refresh()
+        else:
+            self.models = []
+            self._changed()
+            self.explain()

@@ -1,0 +1,69 @@
+"""The scatter plot of voxels as the model sees them, in Slicer's own plot view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk
+
+
+class ScatterPlot:
+    """One chart with a series a prototype; it is made when it is first shown."""
+
+    def __init__(self) -> None:
+        self._nodes: list[slicer.vtkMRMLNode] = []
+        self._layout: int | None = None
+
+    def show(self, answer: dict[str, Any], prototypes: list[dict[str, Any]]) -> None:
+        """Show points {x, y, value} with their share of the variance, coloured as `prototypes` are."""
+        self.remove()
+        chart = self._add("vtkMRMLPlotChartNode", _("Prototypes"))
+        x, y, value = (np.asarray(answer[key]) for key in ("x", "y", "value"))
+        for row in prototypes:
+            own = value == row["value"]
+            if not own.any():
+                continue
+            table = self._add("vtkMRMLTableNode", row["name"])
+            table.SetHideFromEditors(True)
+            for name, column in (("x", x[own]), ("y", y[own])):
+                array = numpy_to_vtk(np.ascontiguousarray(column, np.float64), deep=True)
+                array.SetName(name)
+                table.AddColumn(array)
+            series = self._add("vtkMRMLPlotSeriesNode", row["name"])
+            series.SetAndObserveTableNodeID(table.GetID())
+            series.SetXColumnName("x")
+            series.SetYColumnName("y")
+            series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+            series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
+            series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+            series.SetMarkerSize(5)
+            series.SetColor(*(part / 255 for part in row["colour"]))
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        chart.SetTitle(_("Voxels as the model sees them"))
+        share = answer.get("explained", (0, 0))
+        axis = _("Principal axis {n} ({share} of the variance)")
+        chart.SetXAxisTitle(axis.format(n=1, share=f"{share[0]:.0%}"))
+        chart.SetYAxisTitle(axis.format(n=2, share=f"{share[1]:.0%}"))
+        self._layout = slicer.app.layoutManager().layout
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+    def hide(self) -> None:
+        """Go back to the views that were there before."""
+        if self._layout is not None:
+            slicer.app.layoutManager().setLayout(self._layout)
+            self._layout = None
+        self.remove()
+
+    def remove(self) -> None:
+        for node in self._nodes:
+            if node.GetScene():
+                slicer.mrmlScene.RemoveNode(node)
+        self._nodes.clear()
+
+    def _add(self, kind: str, name: str) -> slicer.vtkMRMLNode:
+        node = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
+        self._nodes.append(node)
+        return node

@@ -1,0 +1,310 @@
+"""Panel Why: prototypes and uncertainty over the slices, what they are, and what they say of the voxel under the cursor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from MPERLib import mrml, overlays
+from MPERLib.engine import route
+from MPERLib.trace import slot
+from MPERSegmentLib import results, words
+from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.probe import Probe
+from MPERSegmentLib.room import Room
+from MPERSegmentLib.scatter import ScatterPlot
+from MPERSegmentLib.tables import Table
+from slicer.i18n import tr as _
+
+NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
+
+
+class WhyPanel:
+    """Explains one result, for as long as the engine remembers it.
+
+    Parameters
+    ----------
+    desk : Desk
+    room : Room
+    """
+
+    def __init__(self, desk: Desk, room: Room):
+        self._desk, self._room = desk, room
+        self._node: slicer.vtkMRMLSegmentationNode | None = None
+        self._result: dict[str, Any] | None = None
+        self._prototypes: overlays.PrototypeOverlay | None = None
+        self._uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
+        self._calls: dict[str, Any] = {}
+        self._place = -1
+        self._probe = Probe(desk.ui.probeLabel, room)
+        self._scatter = ScatterPlot()
+        ui = desk.ui
+        for text, key in ((_("Nothing"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
+            ui.overlayBox.addItem(text, key)
+        self._table = Table(
+            ui.prototypeTable,
+            [_("Prototype"), _("Voxels"), _("Volume"), _("Similarity"), _("Intensity")],
+        )
+        self._delay = qt.QTimer()
+        self._delay.setSingleShot(True)
+        self._delay.interval = 60
+        self._delay.connect("timeout()", slot(self._applyThreshold))
+        ui.whySection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
+        ui.overlayBox.connect("currentIndexChanged(int)", slot(self._onOverlay))
+        ui.opacitySlider.connect("valueChanged(int)", slot(self._onOpacity))
+        ui.thresholdSlider.connect("valueChanged(int)", slot(self._onThreshold))
+        ui.prototypeTable.connect("cellClicked(int,int)", slot(self._onRow))
+        ui.prototypeTable.connect("cellChanged(int,int)", slot(self._onChecked))
+        ui.uncertainButton.connect("clicked()", slot(self._onNextPlace))
+        ui.scatterButton.connect("toggled(bool)", slot(self._onScatter))
+        self.show(None)
+
+    # ---- what is shown
+
+    def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Explain another result, or none."""
+        result = results.of(node)
+        if node is not self._node or (result or {}).get("prediction") != (self._result or {}).get("prediction"):
+            self._clear()
+            self._node, self._result = node, result
+            self._place = -1
+            self._hideBackground()
+        self._fill()
+        self._update()
+
+    def restore(self) -> None:
+        """Take the user's choices from the scene."""
+        parameters, ui = self._desk.parameters, self._desk.ui
+        if parameters is None:
+            return
+        for widget, value in ((ui.opacitySlider, "Opacity"), (ui.thresholdSlider, "Threshold")):
+            blocked = widget.blockSignals(True)
+            widget.value = parameters.number(value)
+            widget.blockSignals(blocked)
+        blocked = ui.overlayBox.blockSignals(True)
+        ui.overlayBox.currentIndex = max(0, ui.overlayBox.findData(parameters.get("Overlay")))
+        ui.overlayBox.blockSignals(blocked)
+        self._showValues()
+
+    def close(self) -> None:
+        """Take everything of this panel out of the scene and stop listening to the cursor."""
+        self._clear()
+        self._node = self._result = None
+
+    def leave(self) -> None:
+        """The user goes to another module: the cursor is no longer followed."""
+        self._probe.stop()
+
+    def enter(self) -> None:
+        self._update()
+
+    def _fill(self) -> None:
+        ui, rows = self._desk.ui, (self._result or {}).get("prototypes", [])
+        self._table.fill(
+            [
+                (
+                    (row["name"], row["colour"]),
+                    words.count(row["voxels"]),
+                    words.millilitres(row["volume_ml"]),
+                    words.number(row["mean_similarity"]),
+                    words.intensity(row["mean_intensity"]),
+                )
+                for row in rows
+            ]
+        )
+        hidden = self._hidden()
+        blocked = ui.prototypeTable.blockSignals(True)
+        for number, row in enumerate(rows):
+            ui.prototypeTable.item(number, 0).setCheckState(
+                qt.Qt.Unchecked if row["value"] in hidden else qt.Qt.Checked
+            )
+        ui.prototypeTable.blockSignals(blocked)
+        ui.whyContents.visible = bool(rows)
+        ui.whyWords.text = (
+            _("Tick prototypes to see where the model found them; click one to go where it is most typical.")
+            if rows
+            else _("No result to explain yet.")
+        )
+        places = (self._result or {}).get("uncertain_places", [])
+        ui.uncertainButton.enabled = bool(places)
+        ui.uncertainLabel.text = "" if places or not rows else _("No place stands out as uncertain.")
+        self._showValues()
+
+    def _showValues(self) -> None:
+        ui = self._desk.ui
+        kind = ui.overlayBox.currentData
+        ui.opacityValue.text = f"{ui.opacitySlider.value} %"
+        ui.thresholdValue.text = (
+            f"{ui.thresholdSlider.value} %" if kind == UNCERTAINTY else f"{ui.thresholdSlider.value / 100:.2f}"
+        )
+        for widget in (ui.opacitySlider, ui.thresholdSlider):
+            widget.enabled = kind != NONE
+
+    def _update(self) -> None:
+        """Bring what is shown in the slices in line with what was chosen."""
+        open_ = not self._desk.ui.whySection.collapsed and self._result is not None
+        kind = self._desk.ui.overlayBox.currentData if open_ else NONE
+        if kind != NONE and self._shown(kind) is None:
+            self._fetch(kind)
+        self._applyThreshold()
+        self._lay(kind)
+        if open_:
+            self._probe.follow(results.scan_of(self._node), self._result)
+        else:
+            self._probe.stop()
+
+    # ---- from the engine
+
+    def _fetch(self, kind: str) -> None:
+        prediction, scan = self._result["prediction"], results.scan_of(self._node)
+        if kind in self._calls or scan is None:
+            return
+
+        def failed(_message: str) -> None:
+            self._calls.pop(kind, None)
+            self._desk.ui.whyWords.text = _(
+                "The engine no longer knows this result; segment again to see why. The figures below stay."
+            )
+
+        def takeUncertainty(percent: np.ndarray, header: dict) -> None:
+            self._calls.pop(kind, None)
+            if mrml.alive(scan):
+                name = _("{scan} uncertainty").format(scan=scan.GetName())
+                self._uncertainty = overlays.uncertainty_overlay(percent, header["start"], scan, name)
+                self._update()
+
+        def takeMap(map_: np.ndarray, header: dict) -> None:
+            self._calls[kind] = self._room.engine.getArray(
+                route("predictions", prediction, "similarity"),
+                lambda similarity, _header: takeBoth(map_, similarity, header["start"]),
+                failed,
+            )
+
+        def takeBoth(map_: np.ndarray, similarity: np.ndarray, start: list[int]) -> None:
+            self._calls.pop(kind, None)
+            if mrml.alive(scan):
+                name = _("{scan} prototypes").format(scan=scan.GetName())
+                rows = self._result["prototypes"]
+                self._prototypes = overlays.prototype_overlay(map_, start, rows, scan, name, similarity)
+                self._prototypes.setHidden(self._hidden())
+                self._update()
+
+        self._calls[kind] = self._room.engine.getArray(
+            route("predictions", prediction, "prototypes" if kind == PROTOTYPES else "uncertainty"),
+            takeMap if kind == PROTOTYPES else takeUncertainty,
+            failed,
+        )
+
+    def _clear(self) -> None:
+        for call in self._calls.values():
+            call.abort()
+        self._calls.clear()
+        self._lay(NONE)
+        for node in (self._shown(PROTOTYPES), self._shown(UNCERTAINTY)):
+            overlays.remove(node)
+        self._prototypes = self._uncertainty = None
+        self._probe.stop()
+        self._scatter.remove()
+        self._desk.ui.scatterButton.checked = False
+
+    # ---- what the user does
+
+    def _onCollapsed(self, _collapsed: bool) -> None:
+        self._update()
+
+    def _onOverlay(self) -> None:
+        if self._desk.parameters:
+            self._desk.parameters.put("Overlay", self._desk.ui.overlayBox.currentData)
+        self._showValues()
+        self._update()
+
+    def _onOpacity(self, value: int) -> None:
+        if self._desk.parameters:
+            self._desk.parameters.put("Opacity", value)
+        self._showValues()
+        self._lay(self._desk.ui.overlayBox.currentData)
+
+    def _onThreshold(self, value: int) -> None:
+        if self._desk.parameters:
+            self._desk.parameters.put("Threshold", value)
+        self._showValues()
+        self._delay.start()
+
+    def _applyThreshold(self) -> None:
+        hundredths = self._desk.ui.thresholdSlider.value
+        if self._prototypes is not None and self._prototypes.threshold != hundredths / 100:
+            self._prototypes.setThreshold(hundredths / 100)
+        if mrml.alive(self._uncertainty):
+            self._uncertainty.GetDisplayNode().SetThreshold(max(1, hundredths), 100)
+
+    def _shown(self, kind: str) -> slicer.vtkMRMLVolumeNode | None:
+        """The overlay of a kind, while the user has not deleted it."""
+        node = self._prototypes.node if kind == PROTOTYPES and self._prototypes else None
+        node = self._uncertainty if kind == UNCERTAINTY else node
+        return node if mrml.alive(node) else None
+
+    def _lay(self, kind: str) -> None:
+        if slicer.mrmlScene is not None:
+            overlays.show(self._shown(kind), self._desk.ui.opacitySlider.value / 100, slicer.mrmlScene)
+
+    def _hidden(self) -> set[int]:
+        parameters = self._desk.parameters
+        text = parameters.get("Hidden") if parameters else ""
+        return {int(value) for value in text.split(",") if value.isdigit()}
+
+    def _hideBackground(self) -> None:
+        """Prototypes of the background cover all that is not heart: they are shown on request."""
+        if self._result and self._desk.parameters:
+            background = [str(row["value"]) for row in self._result["prototypes"] if row["class"] == 0]
+            self._desk.parameters.put("Hidden", ",".join(background))
+
+    def _onChecked(self, row: int, column: int) -> None:
+        if column != 0 or not self._result or not self._desk.parameters:
+            return
+        value = self._result["prototypes"][row]["value"]
+        checked = self._desk.ui.prototypeTable.item(row, 0).checkState() == qt.Qt.Checked
+        hidden = self._hidden() - {value} if checked else self._hidden() | {value}
+        self._desk.parameters.put("Hidden", ",".join(str(value) for value in sorted(hidden)))
+        if self._shown(PROTOTYPES) is not None:
+            self._prototypes.setHidden(hidden)
+
+    def _onRow(self, row: int, _column: int) -> None:
+        index = self._result["prototypes"][row]["typical_index"] if self._result else None
+        if index is not None:
+            self._jump(index)
+
+    def _onNextPlace(self) -> None:
+        places = (self._result or {}).get("uncertain_places", [])
+        if not places:
+            return
+        self._place = (self._place + 1) % len(places)
+        place = places[self._place]
+        self._jump(place["index"])
+        self._desk.ui.uncertainLabel.text = _("{n} of {count}: {words}").format(
+            n=self._place + 1, count=len(places), words=place["words"]
+        )
+
+    def _jump(self, index: list[int]) -> None:
+        scan = results.scan_of(self._node) if self._node else None
+        if scan is not None:
+            mrml.jump_to(index, scan)
+
+    def _onScatter(self, checked: bool) -> None:
+        if not checked:
+            self._scatter.hide()
+            return
+        if self._result is None:
+            return
+        rows = self._result["prototypes"]
+
+        def failed(message: str) -> None:
+            self._desk.ui.scatterButton.checked = False
+            self._desk.say(message)
+
+        self._calls["scatter"] = self._room.engine.get(
+            route("predictions", self._result["prediction"], "scatter", points=2000),
+            lambda answer: self._scatter.show(answer, rows),
+            failed,
+        )
