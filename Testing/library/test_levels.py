@@ -28,7 +28,7 @@ LEVELS = {
     2: {"augment", "background", "bundle", "checkpoint", "comparison", "devices", "effort", "evaluate", "explain"}
     | {"fields", "holdout_curve", "inference", "locate", "masks", "methods", "nets", "picture", "planning"}
     | {"prediction", "predictor", "preprocess", "ranking", "refine", "remarks", "sampling", "train_config", "trainer"}
-    | {"training_data"},
+    | {"thumbnail", "training_data"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
