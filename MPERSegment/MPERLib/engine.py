@@ -312,6 +312,8 @@ class Job:
     ----------
     id : str or None
         As soon as the engine has accepted it.
+    notices : list of str
+        What the engine told beside the result, so far.
     """
 
     def __init__(
@@ -325,6 +327,7 @@ class Job:
         cancelled: Callable[[], None] | None,
     ):
         self.id: str | None = None
+        self.notices: list[str] = []
         self._engine = engine
         self._done = done
         self._failed = failed or (lambda message: None)
@@ -355,6 +358,7 @@ class Job:
         )
 
     def _onEvent(self, event: dict) -> None:
+        self.notices = event.get("notices") or self.notices
         if event.get("state") in ("queued", "running"):
             self._progress(event)
 
