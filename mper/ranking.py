@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from mper.predictor import Predictor
     from mper.volume import Volume
 
-_QUANTILES = 21
+# Closer together at the low end, where what is far lies.
+LEVELS = (0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
 _USUAL_FAR = 0.05
 _FIXED_FAR, _FIXED_USUAL = 0.8, 0.02  # where no labelled case says what is usual; measured with the bundled models
 _MUCH_FAR, _MUCH_UNLIKE = 0.10, 0.30  # beyond the usual, from which on more says no more
@@ -47,7 +48,7 @@ class Look:
     voxels : int
         Of its structures; 0 where nothing was found.
     similarity : tuple of float
-        21 quantiles (0, 5, ... 100 %) of the structures' cosine to their nearest prototype; empty where there is none.
+        Quantiles at `LEVELS` of the structures' cosine to their nearest prototype; empty where there is none.
     shares : tuple of float
         Of the structures' voxels, by nearest prototype; empty where there is none.
     """
@@ -61,7 +62,7 @@ class Look:
         """Share of the structures' voxels whose cosine is below `cosine`."""
         if not self.similarity:
             return 0.0
-        return float(np.interp(cosine, self.similarity, np.linspace(0, 1, _QUANTILES)))
+        return float(np.interp(cosine, self.similarity, LEVELS))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,7 +92,7 @@ def look(predictor: Predictor, scan: Volume, report: Report = silent) -> Look:
     if not voxels or prediction.prototype_map is None or prediction.similarity_map is None:
         return Look(round(prediction.confidence, 4), voxels)
     cosines = prediction.similarity_map.array[inside].astype(np.float32)
-    quantiles = np.quantile(cosines, np.linspace(0, 1, _QUANTILES))
+    quantiles = np.quantile(cosines, LEVELS)
     config = predictor.bundle.network
     first = 1 + config.prototypes  # those of the background come first
     counts = np.bincount(prediction.prototype_map.array[inside], minlength=1 + config.classes * config.prototypes)
@@ -155,7 +156,7 @@ def _usual_limit(labelled: Sequence[Look]) -> tuple[float, float]:
     if not known:
         return _FIXED_FAR, _FIXED_USUAL
     grid = np.linspace(-1, 1, 2001)
-    below = np.mean([np.interp(grid, each.similarity, np.linspace(0, 1, _QUANTILES)) for each in known], axis=0)
+    below = np.mean([np.interp(grid, each.similarity, LEVELS) for each in known], axis=0)
     return float(grid[int(np.searchsorted(below, _USUAL_FAR, side="right")) - 1]), _USUAL_FAR
 
 

@@ -188,7 +188,7 @@ async def _follow(engine: Engine, run: RunFolder, first: int) -> AsyncIterator[b
             silent_s = 0.0
         if state in _IDLE:
             entry = await run_in_threadpool(run_entry, engine, "", run)
-            end = {"event": "end", "state": entry["state"], "message": entry["message"], "n": reader.number}
+            end = {"event": "end", "state": entry["state"], "message": entry["message"], "n": reader.number - 1}
             yield json.dumps(end).encode() + b"\n"
             return
         if silent_s >= alive_s:
