@@ -46,6 +46,8 @@ class Label:
         DICOM segmented property category and type; None where nobody has said (never guessed).
     colour : (int, int, int)
         RGB, 0 to 255 each.
+    modifier, region, region_modifier : Code or None
+        What narrows the type (Right), and the anatomic region it lies in, where somebody has said so.
     """
 
     value: int
@@ -53,6 +55,9 @@ class Label:
     category: Code | None = None
     type: Code | None = None
     colour: tuple[int, int, int] = (128, 174, 128)
+    modifier: Code | None = None
+    region: Code | None = None
+    region_modifier: Code | None = None
 
     def __post_init__(self) -> None:
         if not BACKGROUND < self.value < UNLABELLED:
@@ -67,9 +72,12 @@ class Label:
 
 def label_from_dict(entry: Mapping[str, Any]) -> Label:
     """The label that `dataclasses.asdict` made a dictionary (or JSON) of."""
-    category, type_ = (Code(**entry[key]) if entry[key] else None for key in ("category", "type"))
+    category, type_, *narrower = (
+        Code(**entry[key]) if entry.get(key) else None
+        for key in ("category", "type", "modifier", "region", "region_modifier")
+    )
     red, green, blue = entry["colour"]
-    return Label(entry["value"], entry["name"], category, type_, (red, green, blue))
+    return Label(entry["value"], entry["name"], category, type_, (red, green, blue), *narrower)
 
 
 def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Code, Code, tuple[int, int, int]]:

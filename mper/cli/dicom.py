@@ -163,12 +163,20 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
                 "or which model drew it with --model la"
             )
         mask = Segmentation(labelmap, labels)
-    made = {value: _provenance(mask.provenance.get(value), model, arguments) for value in _values(mask)}
-    return replace(mask, provenance={value: found for value, found in made.items() if found is not None})
+    made = {label.value: _provenance(mask.provenance.get(label.value), model, arguments) for label in mask.labels}
+    return replace(mask, provenance={value: _whole(found) for value, found in made.items() if found is not None})
 
 
-def _values(mask: Segmentation) -> list[int]:
-    return [label.value for label in mask.labels]
+def _whole(made: Provenance) -> Provenance:
+    """With the whole checksum where a model that comes with mper has the version and the first digits."""
+    from mper.card import read_bundle
+    from mper.resources import bundled_models
+
+    for stored in map(read_bundle, bundled_models() if made.sha256 else []):
+        same = (f"MPER {stored.card.name}", stored.card.version) == (made.algorithm, made.version)
+        if same and stored.sha256.startswith(made.sha256):
+            return replace(made, sha256=stored.sha256)
+    return made
 
 
 def _model(name: str | None) -> tuple[tuple[Label, ...], Provenance] | None:

@@ -205,7 +205,7 @@ def _segment_checks(dataset: Dataset, found: Segmentation, mask: Segmentation) -
             _equal(f"{name}: label", label.name, other.name),
             _equal(f"{name}: voxels", int(expected_counts[label.value]), int(counts[label.value])),
             _equal(f"{name}: category", _words(label.category), _words(other.category)),
-            _equal(f"{name}: type", _words(label.type), _words(other.type)),
+            _equal(f"{name}: type", _type_words(label), _type_words(other)),
             _colour_check(f"{name}: colour", label, other),
             _equal(f"{name}: algorithm", _algorithm_words(made), _found_words(algorithm, made)),
             _equal(f"{name}: tracking id", "yes", "yes" if tracked.get(label.value) else "no"),
@@ -215,6 +215,11 @@ def _segment_checks(dataset: Dataset, found: Segmentation, mask: Segmentation) -
 
 def _words(code: Code | None) -> str:
     return "none" if code is None else f"{code.meaning} ({code.scheme} {code.value})"
+
+
+def _type_words(label: Label) -> str:
+    codes = (label.type, label.modifier, label.region, label.region_modifier)
+    return ", ".join(_words(code) for code in codes if code) or "none"
 
 
 def _colour_check(what: str, label: Label, other: Label) -> Check:

@@ -235,8 +235,18 @@ def _label(value: int, name: str, segment: Dataset) -> Label:
     if stored is not None and len(stored) == 3:
         red, green, blue = CIELabColor.from_dicom_value([int(c) for c in stored]).to_rgb(clip=True)
         colour = (int(red), int(green), int(blue))
-    category, type_ = (_code(segment.get(f"SegmentedProperty{what}CodeSequence")) for what in ("Category", "Type"))
-    return Label(value, name, category, type_, colour)
+    category, type_ = (segment.get(f"SegmentedProperty{what}CodeSequence") for what in ("Category", "Type"))
+    region = segment.get("AnatomicRegionSequence")
+    return Label(
+        value,
+        name,
+        _code(category),
+        _code(type_),
+        colour,
+        _code(type_ and type_[0].get("SegmentedPropertyTypeModifierCodeSequence")),
+        _code(region),
+        _code(region and region[0].get("AnatomicRegionModifierSequence")),
+    )
 
 
 def _code(sequence: Any) -> Code | None:

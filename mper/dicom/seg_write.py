@@ -238,8 +238,14 @@ def _described(label: Label, provenance: Provenance) -> Any:
         algorithm_identification=identification,
         tracking_uid=tracking_uid,
         tracking_id=f"{label.name[:40]} {tracking_uid[-12:]}",
+        anatomic_regions=[_concept(label.region)] if label.region else None,
         display_color=CIELabColor.from_rgb(*label.colour),
     )
+    if label.modifier:
+        property_type = described.SegmentedPropertyTypeCodeSequence[0]
+        property_type.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.modifier)]
+    if label.region and label.region_modifier:
+        described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_concept(label.region_modifier)]
     if identification is not None:
         described.SegmentAlgorithmName = provenance.name
         if not provenance.version:  # the sequence is optional, and its version is not

@@ -9,7 +9,7 @@ Unlabelled voxels (255) travel as a segment named "unlabelled", so that they are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,9 +91,7 @@ def to_segmentation(file: nrrd.Nrrd, path: Path) -> Segmentation:
     values = [segment.value for segment in named]
     if len(set(values)) < len(values) or not all(BACKGROUND < value < UNLABELLED for value in values):
         values = list(range(1, len(named) + 1))
-    labels = [
-        Label(value, segment.name, *segment.codes, segment.colour) for value, segment in zip(values, named, strict=True)
-    ]
+    labels = [segment.label(value) for value, segment in zip(values, named, strict=True)]
     array = np.zeros(file.geometry.shape, np.uint8)
     owner = {label.value: label.name for label in labels} | {UNLABELLED: _UNLABELLED_NAME}
     for segment in segments:
@@ -119,9 +117,13 @@ class _Segment:
     name: str
     value: int
     layer: int
-    codes: tuple[Code | None, Code | None]
+    codes: Sequence[Code | None]  # category, type, its modifier, region, its modifier
     colour: tuple[int, int, int]
     provenance: Provenance | None
+
+    def label(self, value: int) -> Label:
+        category, type_, modifier, region, region_modifier = self.codes
+        return Label(value, self.name, category, type_, self.colour, modifier, region, region_modifier)
 
 
 def _segments(file: nrrd.Nrrd, path: Path) -> list[_Segment]:
@@ -160,23 +162,25 @@ def _tags(label: Label, provenance: Provenance | None) -> str:
     told = "".join(f"{key}:{text}|" for key, text in sorted(tags.items()))
     if label.category is None or label.type is None:
         return told + _NO_TERMINOLOGY
-    for code in (label.category, label.type):
+    codes = (label.category, label.type, label.modifier, label.region, label.region_modifier)
+    for code in filter(None, codes):
         if re.search(r"[|~^\n]", code.scheme + code.value + code.meaning):
             raise ValueError(
                 f"the code {code} of {label.name!r} holds one of | ~ ^, which separate codes in a .seg.nrrd file"
             )
-    parts = [_CONTEXT, _triple(label.category), _triple(label.type), "^^", _REGION_CONTEXT, "^^", "^^"]
+    texts = [_triple(code) for code in codes]
+    parts = [_CONTEXT, *texts[:3], _REGION_CONTEXT, *texts[3:]]
     return f"{told}TerminologyEntry:{'~'.join(parts)}|"
 
 
-def _triple(code: Code) -> str:
-    return f"{code.scheme}^{code.value}^{code.meaning}"
+def _triple(code: Code | None) -> str:
+    return f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^"
 
 
-def _codes(entry: str) -> tuple[Code | None, Code | None]:
-    """Category and type of a terminology entry, None where it says none."""
-    parts = entry.split("~")
-    return (_code(parts[1]), _code(parts[2])) if len(parts) >= 3 else (None, None)
+def _codes(entry: str) -> list[Code | None]:
+    """Category, type, modifier, region and its modifier of a terminology entry, None where it says none."""
+    parts = [*entry.split("~"), *[""] * 7]
+    return [_code(parts[n]) for n in (1, 2, 3, 5, 6)]
 
 
 def _code(triple: str) -> Code | None:
