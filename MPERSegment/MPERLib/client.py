@@ -290,7 +290,7 @@ class UploadCall(JsonCall):
         self._dtype = np.dtype(_TYPES[array.dtype.name]).newbyteorder("<")
         self._header |= {"shape": list(array.shape), "dtype": self._dtype.name}
         try:
-            handle, name = tempfile.mkstemp(prefix=_UPLOAD_PREFIX, suffix=".raw")
+            handle, name = tempfile.mkstemp(prefix=f"{_UPLOAD_PREFIX}{os.getpid()}-", suffix=".raw")
             self._temporary = Path(name)
             self._file = os.fdopen(handle, "wb")
         except OSError as error:

@@ -29,8 +29,18 @@ def userFolder() -> Path:
 
 def packagesFolder() -> Path:
     """The folder of the engine's packages; packages of one Python serve no other."""
+    return chosenPackages() or userFolder() / f"py{sys.version_info.major}{sys.version_info.minor}"
+
+
+def chosenPackages() -> Path | None:
+    """The folder of packages that the user chose, by the variable MPER_PACKAGES or in the settings."""
     chosen = os.environ.get("MPER_PACKAGES") or setting(FOLDER_KEY)
-    return Path(chosen) if chosen else userFolder() / f"py{sys.version_info.major}{sys.version_info.minor}"
+    return Path(chosen) if chosen else None
+
+
+def isSlicers(python: Path) -> bool:
+    """Whether this is Slicer's own Python, not one that the user brought."""
+    return "slicer" in python.name.lower()
 
 
 def engineLog() -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from MPERLib import trace
+from MPERLib import places, trace
 
 _LOG_LIMIT_BYTES = 1 << 20
 _KILL_AFTER_MS = 5000
@@ -28,10 +28,11 @@ def environment(python: Path, home: Path, packages: Path, added: Mapping[str, st
     """The QProcessEnvironment in which `python` finds the library in `home`, and `packages` before all others.
 
     PythonSlicer puts Slicer's own folders before PYTHONPATH; so the library itself moves MPER_PACKAGES to the front.
-    Another Python must not see Slicer's libraries at all.
+    Another Python, which the user brought with packages of its own, must not see Slicer's libraries at all.
     """
     made = qt.QProcessEnvironment.systemEnvironment()
-    if "slicer" not in python.name.lower():
+    slicers = places.isSlicers(python)
+    if not slicers:
         for name in _SLICERS_OWN:
             made.remove(name)
     paths = [str(home), *filter(None, [made.value("PYTHONPATH", "")])]
@@ -39,9 +40,10 @@ def environment(python: Path, home: Path, packages: Path, added: Mapping[str, st
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
-        "MPER_PACKAGES": str(packages),
         **added,
     }
+    if slicers or places.chosenPackages() is not None:
+        settings["MPER_PACKAGES"] = str(packages)
     for name, value in settings.items():
         made.insert(name, value)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALL = (
     "pip install -e '.[test]'; on Debian and Ubuntu also: "
-    "apt-get install libegl1 libgl1 libxkbcommon0 libfontconfig1 libdbus-1-3 libglib2.0-0 libgssapi-krb5-2 fonts-dejavu-core"
+    "apt-get install libegl1 libgl1 libxkbcommon0 libfontconfig1 libdbus-1-3 libgssapi-krb5-2 fonts-dejavu-core"
 )
 
 try:
@@ -54,6 +55,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("MPER_PYTHON", sys.executable)
+    temporary = tmp_path / "temporary"  # its own, or tests that run at the same time leave files in it too
+    temporary.mkdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     processes, files = children(), leftovers()
     HOST.settings().clear()
     made = Desk(HOST, tmp_path)
