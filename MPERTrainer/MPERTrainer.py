@@ -190,11 +190,10 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onRunFinished(self, status):
         """A run has published a version: propose it for comparing."""
-        if status.get("version") and self.session.dataset:
-            name = (status.get("config") or {}).get("name")
+        if status.get("model"):
             words = _("{name}, version {version} is ready: compare it before you use it.")
-            self.tell(words.format(name=name, version=status["version"]))
-            self.compare.propose({"id": f"{self.session.dataset['id']}/{name}/{status['version']}"})
+            self.tell(words.format(**status))
+            self.compare.propose(status["model"])
             self.ui.compareSection.collapsed = False
 
     def tell(self, message):

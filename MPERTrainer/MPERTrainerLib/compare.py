@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import qt
-from MPERLib import trace
+from MPERLib import mrml, trace
+from MPERLib.engine import route
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.jobs import Job
@@ -11,6 +13,10 @@ from MPERTrainerLib.session import CURRENT_MODEL, FIRST_MODEL, PREVIOUS_MODEL, S
 from MPERTrainerLib.tables import Table
 from MPERTrainerLib.words import dice
 
+_MASKS = (
+    ("before", (255, 200, 60), _("{case} before")),
+    ("after", (80, 220, 120), _("{case} after")),
+)
 _WORSE = "#c0392b"
 _BETTER = "#1e8449"
 _SAME = 0.0005  # less than what three decimals show
@@ -55,9 +61,9 @@ class ComparePanel:
             self.session.get("/models", self._fillSelectors)
         self._show()
 
-    def propose(self, version: dict) -> None:
-        """Choose a version that has just been made."""
-        self._chosen["new"] = version["id"]
+    def propose(self, version: str) -> None:
+        """Choose a version that has just been made, by its id."""
+        self._chosen["new"] = version
         self.update()
 
     def _fillSelectors(self, models: list) -> None:
@@ -133,8 +139,10 @@ class ComparePanel:
             return
         pair = self._value("new"), self._value("old")
 
-        def done(result: dict, job: str) -> None:
-            self._result, self._pair, self._job_id = result, pair, job
+        def done(result: dict, job: str, notices: list[str]) -> None:
+            words = "\n".join([result["words"], *notices[:3]])
+            self._result, self._pair, self._job_id = {**result, "words": words}, pair, job
+            self._wanted = None
             self._fillTable()
             self._show()
 
@@ -148,35 +156,36 @@ class ComparePanel:
             if before is not None and after is not None:
                 change = f"{after - before:+.3f}"
                 colour = None if abs(after - before) < _SAME else _BETTER if after > before else _WORSE
-            tip = "\n".join(
-                f"{name}: {dice(figures.get('before'))} → {dice(figures.get('after'))}"
-                for name, figures in (case.get("labels") or {}).items()
-                if isinstance(figures, dict)
-            )
+            tip = "\n".join(f"{n}: {dice(d['before'])} → {dice(d['after'])}" for n, d in case["labels"].items())
             rows.append((case["id"], [case["id"], dice(before), dice(after), change], {3: colour}, tip))
         self.table.fill(rows)
 
     def showCase(self) -> None:
-        """Show image and both masks of the selected case."""
+        """Show scan and both masks of the selected case, where they differ most."""
         case = self.table.selected()
         if not case or self._job_id is None or case == self._wanted:
             return
         self._wanted, job = case, self._job_id
+        found: dict[str, tuple] = {}
 
         def masks(volume) -> None:
-            for which, colour, words in (
-                ("before", (255, 200, 60), _("{case} before")),
-                ("after", (80, 220, 120), _("{case} after")),
-            ):
-                route = f"/jobs/{job}/masks/{case}/{which}"
+            for when, _colour, _words in _MASKS:
+                path = route("jobs", job, "masks", case, when)
+                self.session.getArray(path, lambda part, header, when=when: take(volume, when, part, header))
 
-                def show(array, header, colour=colour, words=words) -> None:
-                    if self._wanted == case:
-                        self.scene.showMask(array, header, volume, words.format(case=case), colour, group="compare")
-
-                self.session.getArray(route, show)
+        def take(volume, when: str, part, header: dict) -> None:
+            found[when] = (part, header)
+            if self._wanted != case or len(found) < len(_MASKS) or not mrml.alive(volume):
+                return
+            for when, colour, words in _MASKS:
+                part, header = found[when]
+                self.scene.showMask(part, header, volume, words.format(case=case), "compare", colour)
+            place = _differs(*found.values())
+            if place:
+                mrml.jump_to(place, volume)
 
         self.scene.clearGroup("compare")
+        self.scene.hideOthers()
         self.scene.openImage(case, masks)
 
     # ---- promoting
@@ -211,3 +220,23 @@ class ComparePanel:
     def reset(self) -> None:
         """Forget what was shown: the scene is new."""
         self._wanted = None
+
+
+def _differs(before: tuple, after: tuple) -> list[int] | None:
+    """The middle of the slice in which two masks differ most, None where they are the same.
+
+    Each is the part of a mask with its header, which tells where in the scan it begins.
+    """
+    starts = [np.array(header.get("start") or (0, 0, 0)) for _part, header in (before, after)]
+    low = np.minimum(*starts)
+    high = np.maximum(*(start + part.shape for start, (part, _header) in zip(starts, (before, after), strict=True)))
+    whole = np.zeros((2, *(high - low)), np.uint8)
+    for mask, start, (part, _header) in zip(whole, starts, (before, after), strict=True):
+        mask[tuple(slice(a, a + n) for a, n in zip(start - low, part.shape, strict=True))] = part
+    other = whole[0] != whole[1]
+    counts = other.sum(axis=(1, 2))
+    if not counts.any():
+        return None
+    k = int(counts.argmax())
+    j, i = np.median(np.argwhere(other[k]), axis=0)
+    return [k + int(low[0]), int(j) + int(low[1]), int(i) + int(low[2])]

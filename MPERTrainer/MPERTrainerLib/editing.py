@@ -151,7 +151,7 @@ class EditPanel:
         def withScan(answer: dict) -> None:
             scan = answer["scan"]
 
-            def drawn(result: dict, _job: str) -> None:
+            def drawn(result: dict, _job: str, _notices: list[str]) -> None:
                 self.session.delete(route("scans", scan))
                 prediction = route("predictions", result["prediction"])
 

@@ -31,16 +31,15 @@ class Job:
     def running(self) -> bool:
         return self._job is not None
 
-    def start(self, path: str, body: dict, done: Callable[[dict, str], None]) -> None:
-        """Post `body`; ``done(result, job id)`` is called if the job finishes."""
+    def start(self, path: str, body: dict, done: Callable[[dict, str, list[str]], None]) -> None:
+        """Post `body`; ``done(result, job id, notices)`` is called if the job finishes."""
         self.session.tell("")
         self.button.text = _("Cancel")
         self.bar.maximum, self.bar.value, self.bar.textVisible, self.bar.visible = 0, 0, False, True
 
         def finished(result: dict) -> None:
-            name = job.id
             self._reset()
-            done(result, name)
+            done(result, job.id, job.notices)
 
         def failed(message: str) -> None:
             self._reset()

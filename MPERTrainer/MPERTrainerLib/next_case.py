@@ -51,8 +51,9 @@ class NextCasePanel:
             self.job.cancel()
             return
 
-        def done(result: dict, _job: str) -> None:
+        def done(result: dict, _job: str, notices: list[str]) -> None:
             self._ranked = result["cases"]
+            self.session.tell("\n".join(notices))
             self._show()
             if self.table.keys:
                 self.table.select(self.table.keys[0])

@@ -83,7 +83,7 @@ class RunsPanel:
             selector = self.ui.runSelector
             selector.clear()
             for run in runs:
-                name = (run.get("config") or {}).get("name") or _("unnamed")
+                name = run.get("name") or _("unnamed")
                 words = _("{name}, {when}: {state}")
                 when = moment(run.get("started")) or run["run"]
                 selector.addItem(words.format(name=name, when=when, state=stateWords(run)), run["run"])
@@ -123,7 +123,7 @@ class RunsPanel:
         def event(entry: dict) -> None:
             if run != self._run:
                 return
-            self._seen += 1
+            self._seen = entry.get("n", self._seen) + 1
             self._note(entry)
 
         def gone(_answer: object) -> None:
@@ -185,11 +185,10 @@ class RunsPanel:
             parts.append(_("step {step}").format(step=status["step"]))
         if active and status.get("state") != "paused" and status.get("eta_s"):
             parts.append(_("{time} left").format(time=duration(status["eta_s"])))
-        if status.get("state") == "failed" and status.get("message"):
+        if status.get("state") in ("failed", "interrupted") and status.get("message"):
             parts.append(status["message"])
         if status.get("version"):
-            name = (status.get("config") or {}).get("name") or ""
-            parts.append(_("saved as {name}, version {version}").format(name=name, version=status["version"]))
+            parts.append(_("saved as {name}, version {version}").format(**status))
         text = ", ".join(parts)
         ui.runLabel.text = text[:1].upper() + text[1:]
         fraction = status.get("fraction")

@@ -104,21 +104,14 @@ class Session:
     # ---- versions of models
 
     def versions(self) -> list[dict]:
-        """The versions of the dataset's own models, newest first: id, name, version, card, current."""
-        found = []
-        for model in self.dataset["models"] if self.dataset else []:
-            for entry in model["versions"]:
-                version = int(entry["version"])
-                found.append(
-                    {
-                        "id": f"{self.dataset['id']}/{model['name']}/{version}",
-                        "name": model["name"],
-                        "version": version,
-                        "card": entry.get("card") or {},
-                        "current": version == int(model["current"]),
-                    }
-                )
-        return sorted(found, key=lambda entry: (entry["card"].get("date") or "", entry["version"]), reverse=True)
+        """The versions of the dataset's own models, newest first: id, name, version, title, card, current."""
+        models = self.dataset["models"] if self.dataset else []
+        found = [{**version, "name": model["name"]} for model in models for version in model["versions"]]
+
+        def age(entry: dict) -> tuple:
+            return (entry["card"].get("training") or {}).get("date") or "", entry["version"]
+
+        return sorted(found, key=age, reverse=True)
 
     def modelInUse(self) -> str:
         """The id, with its version, of the model that MPERSegment uses."""
