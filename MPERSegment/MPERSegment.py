@@ -59,6 +59,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib.editing import EditWatch
         from MPERSegmentLib.engine_panel import EnginePanel
         from MPERSegmentLib.export import ExportPanel
+        from MPERSegmentLib.install_panel import InstallPanel
         from MPERSegmentLib.keep import KeepPanel
         from MPERSegmentLib.refine import RefinePanel
         from MPERSegmentLib.result import ResultPanel
@@ -83,6 +84,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.keep = KeepPanel(self.desk, self.room)
         self.export = ExportPanel(self.desk)
         self.engine = EnginePanel(self.desk, self.room)
+        self.install = InstallPanel(self.desk, self.room.start)
 
         scene = slicer.mrmlScene
         withNode = vtk.calldata_type(vtk.VTK_OBJECT)
@@ -93,7 +95,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (scene.NodeAboutToBeRemovedEvent, withNode(trace.slot(self._onNodeLeaves))),
         ):
             self.addObserver(scene, event, method)
-        self._recount = qt.QTimer()
+        self._recount = qt.QTimer(uiWidget)
         self._recount.setSingleShot(True)
         self._recount.interval = 500
         self._recount.connect("timeout()", trace.slot(lambda: self.result.show(self._shown())))
@@ -106,6 +108,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._recount.stop()
         self.refine.destroy()
         self.engine.drop()
+        self.install.drop()
         self.room.close()
 
     def enter(self):
@@ -183,7 +186,16 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.keep.refresh()
 
     def _onTrouble(self, reason):
-        self.desk.say(_("The engine is not running: {reason}").format(reason=reason), _("Start again"), self.room.start)
+        """The engine has failed: offer what it lacks, else to start it again."""
+
+        def tell():
+            told = _("The engine is not running: {reason}").format(reason=reason)
+            self.desk.say(told, _("Start again"), self.room.start)
+
+        if self.room.engine.isRemote:
+            tell()
+        else:
+            self.install.look(tell)
 
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""

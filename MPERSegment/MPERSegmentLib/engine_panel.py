@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import slicer
 from MPERLib import engine as engines
-from MPERLib import places
+from MPERLib import install, places
 from MPERLib.engine import Engine
 from MPERLib.trace import slot
-from MPERSegmentLib.commands import Command
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
 from slicer.i18n import tr as _
-import slicer
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
 
@@ -26,7 +25,7 @@ class EnginePanel:
 
     def __init__(self, desk: Desk, room: Room):
         self._desk, self._room = desk, room
-        self._doctor: Command | None = None
+        self._doctor: install.Run | None = None
         ui = desk.ui
         ui.urlEdit.text = places.setting(_URL_KEY)
         ui.tokenEdit.text = places.setting(_TOKEN_KEY)
@@ -74,7 +73,7 @@ class EnginePanel:
             engine = Engine.remote(url, token, ca or None)
             engine.agreeToUpload()
         else:
-            engine = Engine.local(places.roots())
+            engine = Engine.local()
         engines.stopShared()
         slicer.mperEngine = engine
         self._room.start()
@@ -87,12 +86,14 @@ class EnginePanel:
             return
         self._tell(_("Looking \N{HORIZONTAL ELLIPSIS}"))
 
-        def told(text: str) -> None:
+        said: list[str] = []
+
+        def told(*last: str) -> None:
             self._doctor = None
-            self._tell(f"{self._room.engine.diagnostics()}\n{text}")
+            self._tell("\n".join([self._room.engine.diagnostics(), *said, *last]))
 
         try:
-            self._doctor = Command(["doctor"], told, told)
+            self._doctor = install.Run(["-m", "mper", "doctor"], said.append, told, told)
         except OSError as error:
             told(str(error))
 

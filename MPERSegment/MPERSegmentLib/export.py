@@ -10,10 +10,9 @@ from pathlib import Path
 
 import qt
 import slicer
-from MPERLib import mrml, places
+from MPERLib import install, mrml, places
 from MPERLib.trace import slot
 from MPERSegmentLib import results
-from MPERSegmentLib.commands import Command
 from MPERSegmentLib.desk import Desk
 from slicer.i18n import tr as _
 
@@ -31,7 +30,7 @@ class ExportPanel:
     def __init__(self, desk: Desk):
         self._desk = desk
         self._node: slicer.vtkMRMLSegmentationNode | None = None
-        self._command: Command | None = None
+        self._command: install.Run | None = None
         self._folder: Path | None = None
         ui = desk.ui
         self._buttons = {
@@ -103,9 +102,10 @@ class ExportPanel:
         self._tell(_("Writing and checking the DICOM segmentation \N{HORIZONTAL ELLIPSIS}"))
         self._desk.ui.exportDicomButton.enabled = False
         try:
-            self._command = Command(
-                ["export-seg", str(mask), "--source", str(source), "--out", str(path)],
-                lambda _output: self._ended(_("Written: {file}").format(file=path)),
+            self._command = install.Run(
+                ["-m", "mper", "export-seg", str(mask), "--source", str(source), "--out", str(path)],
+                self._tell,
+                lambda: self._ended(_("Written: {file}").format(file=path)),
                 self._ended,
             )
         except OSError as error:

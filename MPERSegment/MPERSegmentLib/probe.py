@@ -33,7 +33,7 @@ class Probe:
         self._crosshair: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
         self._index: tuple[int, int, int] | None = None
         self._call: Any = None
-        self._timer = qt.QTimer()
+        self._timer = qt.QTimer(label)
         self._timer.setSingleShot(True)
         self._timer.interval = _REST_MS
         self._timer.connect("timeout()", slot(self._ask))

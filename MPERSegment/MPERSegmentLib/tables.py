@@ -7,8 +7,6 @@ from typing import Any
 
 import qt
 
-Cell = "str | tuple[str, Sequence[int] | None]"
-
 
 class Table:
     """Rows of text. A cell is a string, or a pair of text and colour (red, green, blue) for a swatch before it.
@@ -24,8 +22,10 @@ class Table:
         widget.columnCount = len(headings)
         widget.setHorizontalHeaderLabels(list(headings))
         widget.verticalHeader().visible = False
-        widget.horizontalHeader().stretchLastSection = True
-        widget.horizontalHeader().highlightSections = False
+        header = widget.horizontalHeader()
+        header.highlightSections = False
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         widget.alternatingRowColors = True
         widget.showGrid = False
 
@@ -44,7 +44,6 @@ class Table:
                     item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 widget.setItem(row, column, item)
         widget.blockSignals(blocked)
-        widget.resizeColumnsToContents()
         widget.resizeRowsToContents()
         height = widget.horizontalHeader().sizeHint.height() + 2 * widget.frameWidth + 2
         height += sum(widget.rowHeight(row) for row in range(len(rows)))

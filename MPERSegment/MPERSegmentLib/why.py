@@ -19,6 +19,8 @@ from MPERSegmentLib.tables import Table
 from slicer.i18n import tr as _
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
+_MAP_ROLE = "MPER.PrototypeMap"  # of a result: its map in the scene, so that a saved scene still shows it
+_FILL = "MPER.Fill"  # of a mask's display: how it was filled before an overlay was laid over it
 
 
 class WhyPanel:
@@ -36,6 +38,7 @@ class WhyPanel:
         self._result: dict[str, Any] | None = None
         self._prototypes: overlays.PrototypeOverlay | None = None
         self._uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
+        self._fetched: list[slicer.vtkMRMLVolumeNode] = []
         self._calls: dict[str, Any] = {}
         self._place = -1
         self._probe = Probe(desk.ui.probeLabel, room)
@@ -47,7 +50,7 @@ class WhyPanel:
             ui.prototypeTable,
             [_("Prototype"), _("Voxels"), _("Volume"), _("Similarity"), _("Intensity")],
         )
-        self._delay = qt.QTimer()
+        self._delay = qt.QTimer(ui.whySection)
         self._delay.setSingleShot(True)
         self._delay.interval = 60
         self._delay.connect("timeout()", slot(self._applyThreshold))
@@ -161,6 +164,10 @@ class WhyPanel:
         prediction, scan = self._result["prediction"], results.scan_of(self._node)
         if kind in self._calls or scan is None:
             return
+        saved = self._node.GetNodeReference(_MAP_ROLE) if kind == PROTOTYPES else None
+        if saved is not None:  # of a scene that was saved
+            self._prototypes = overlays.PrototypeOverlay(saved)
+            return
 
         def failed(_message: str) -> None:
             self._calls.pop(kind, None)
@@ -173,6 +180,7 @@ class WhyPanel:
             if mrml.alive(scan):
                 name = _("{scan} uncertainty").format(scan=scan.GetName())
                 self._uncertainty = overlays.uncertainty_overlay(percent, header["start"], scan, name)
+                self._fetched.append(self._uncertainty)
                 self._update()
 
         def takeMap(map_: np.ndarray, header: dict) -> None:
@@ -189,6 +197,8 @@ class WhyPanel:
                 rows = self._result["prototypes"]
                 self._prototypes = overlays.prototype_overlay(map_, start, rows, scan, name, similarity)
                 self._prototypes.setHidden(self._hidden())
+                self._fetched.append(self._prototypes.node)
+                self._node.SetNodeReferenceID(_MAP_ROLE, self._prototypes.node.GetID())
                 self._update()
 
         self._calls[kind] = self._room.engine.getArray(
@@ -202,8 +212,9 @@ class WhyPanel:
             call.abort()
         self._calls.clear()
         self._lay(NONE)
-        for node in (self._shown(PROTOTYPES), self._shown(UNCERTAINTY)):
+        for node in self._fetched:
             overlays.remove(node)
+        self._fetched.clear()
         self._prototypes = self._uncertainty = None
         self._probe.stop()
         self._scatter.remove()
@@ -234,7 +245,7 @@ class WhyPanel:
 
     def _applyThreshold(self) -> None:
         hundredths = self._desk.ui.thresholdSlider.value
-        if self._prototypes is not None and self._prototypes.threshold != hundredths / 100:
+        if self._prototypes is not None and self._prototypes.canThreshold and self._prototypes.threshold != hundredths / 100:
             self._prototypes.setThreshold(hundredths / 100)
         if mrml.alive(self._uncertainty):
             self._uncertainty.GetDisplayNode().SetThreshold(max(1, hundredths), 100)
@@ -248,6 +259,20 @@ class WhyPanel:
     def _lay(self, kind: str) -> None:
         if slicer.mrmlScene is not None:
             overlays.show(self._shown(kind), self._desk.ui.opacitySlider.value / 100, slicer.mrmlScene)
+            self._outline(self._shown(kind) is not None)
+
+    def _outline(self, only: bool) -> None:
+        """Under an overlay the mask is drawn as an outline, so that its colour does not mix with the others."""
+        display = self._node.GetDisplayNode() if mrml.alive(self._node) else None
+        if display is None:
+            return
+        was = display.GetAttribute(_FILL)
+        if only and was is None:
+            display.SetAttribute(_FILL, f"{display.GetOpacity2DFill():g}")
+            display.SetOpacity2DFill(0)
+        elif not only and was is not None:
+            display.SetAttribute(_FILL, None)
+            display.SetOpacity2DFill(float(was))
 
     def _hidden(self) -> set[int]:
         parameters = self._desk.parameters

@@ -1,0 +1,103 @@
+"""Panel Install: what the engine still needs, fetched on the user's click, with a log of what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from MPERLib import install
+from MPERLib.trace import slot
+from MPERSegmentLib.desk import Desk
+from slicer.i18n import tr as _
+
+
+class InstallPanel:
+    """Hidden for as long as nothing is missing.
+
+    Parameters
+    ----------
+    desk : Desk
+    installed : callable
+        Called when everything is there.
+    """
+
+    def __init__(self, desk: Desk, installed: Callable[[], None]):
+        self._desk, self._installed = desk, installed
+        self._work: Any = None
+        self._missing: install.Missing | None = None
+        ui = desk.ui
+        ui.installFrame.visible = False
+        ui.installLog.visible = False
+        ui.installButton.connect("clicked()", slot(self._onInstall))
+        ui.installFolderButton.connect("clicked()", slot(self._onFolder))
+
+    def look(self, otherwise: Callable[[], None]) -> None:
+        """See whether packages are missing, and offer them; `otherwise` is called if none is."""
+
+        def found(missing: install.Missing) -> None:
+            self._work = None
+            if missing:
+                self._offer(missing)
+            else:
+                otherwise()
+
+        def failed(_message: str) -> None:  # without a Python that can be asked, the engine's own words tell more
+            self._work = None
+            otherwise()
+
+        if self._work is None:
+            self._work = install.check(found, failed)
+
+    def drop(self) -> None:
+        """Give up what is under way; what was installed before stays."""
+        if self._work is not None:
+            self._work.abort()
+            self._work = None
+
+    def _offer(self, missing: install.Missing) -> None:
+        self._missing = missing
+        ui = self._desk.ui
+        self._desk.hush()
+        ui.installLabel.text = missing.words()
+        ui.installFrame.visible = True
+        self._showButtons()
+
+    def _showButtons(self) -> None:
+        ui = self._desk.ui
+        ui.installButton.text = _("Cancel") if self._work else _("Install")
+        ui.installFolderButton.enabled = self._work is None
+
+    def _onInstall(self) -> None:
+        if self._work is None:
+            self._begin(None)
+        else:
+            self.drop()
+            self._desk.ui.installLabel.text = _("Cancelled; nothing was changed. {words}").format(words=self._missing.words())
+            self._showButtons()
+
+    def _onFolder(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of wheels (*.whl)"))
+        if folder:
+            self._begin(Path(str(folder)))
+
+    def _begin(self, wheels: Path | None) -> None:
+        """The click is the consent: what comes, and where to, stands above the button."""
+        ui = self._desk.ui
+        ui.installLog.clear()
+        ui.installLog.visible = True
+        ui.installLabel.text = _("Installing; this can take some minutes.")
+        self._work = install.Installation(self._missing, wheels, ui.installLog.appendPlainText, self._onDone, self._onFailed)
+        self._showButtons()
+
+    def _onDone(self) -> None:
+        self._work = None
+        self._desk.ui.installFrame.visible = False
+        self._installed()
+
+    def _onFailed(self, message: str) -> None:
+        self._work = None
+        self._desk.ui.installLabel.text = message
+        self._showButtons()
