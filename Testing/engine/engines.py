@@ -21,7 +21,7 @@ import numpy as np
 import uvicorn
 
 from mper.engine.app import make_app
-from mper.engine.server import listen
+from mper.engine.server import configure, listen
 from mper.engine.settings import Client, Limits, Settings
 from mper.engine.state import Engine
 from mper.volume import Geometry, Volume
@@ -199,8 +199,7 @@ def served(
     engine: Engine = app.state.engine
     engine.devices.start()
     with listen("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configure(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -102,19 +102,23 @@ class Door:
                 await send({"type": "websocket.close", "code": 1008})
             return
         began = time.perf_counter()
+        body = _Body(scope, receive)
         status = 0
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if not body.complete:  # what else comes in is not wanted, and may never end
+                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
         client = None
         try:
             client = await self._admit(scope)
+            body.allow(self._limit(scope))
             scope.setdefault("state", {})["client"] = client
-            await self._app(scope, self._limited(scope, receive), sent)
+            await self._app(scope, body.receive, sent)
         except Exception as error:
             if status:  # too late to say it; the connection ends in the middle, which the client notices
                 self._answer(error)  # writes the log
@@ -155,27 +159,38 @@ class Door:
                 found = client
         return found
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that refuses a body which is too large, as soon as that is known."""
+    def _limit(self, scope: Scope) -> int:
         upload = scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"]) is not None
-        limit = self._limits.upload_bytes if upload else self._limits.json_bytes
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit():
+        return self._limits.upload_bytes if upload else self._limits.json_bytes
+
+
+class _Body:
+    """A request's body: how much of it may come, and whether all of it has."""
+
+    def __init__(self, scope: Scope, receive: Receive):
+        headers = dict(scope["headers"])
+        self._told = headers.get(b"content-length", b"0")
+        self._receive, self._limit, self._taken = receive, 0, 0
+        self.complete = b"transfer-encoding" not in headers and self._told == b"0"
+
+    def allow(self, limit: int) -> None:
+        """Take so many bytes and no more; what says that it is longer is refused without a look."""
+        if not self._told.isdigit():
             raise Refused(422, "the header Content-Length is no number")
-        if int(told) > limit:
-            raise too_large(int(told), limit)
-        taken = 0
+        if int(self._told) > limit:
+            raise too_large(int(self._told), limit)
+        self._limit = limit
 
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > limit:
-                    raise too_large(taken, limit)
-            return message
-
-        return limited
+    async def receive(self) -> Message:
+        """What the application reads."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._taken += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+            if self._taken > self._limit:
+                self.complete = False
+                raise too_large(self._taken, self._limit)
+        return message
 
 
 def too_large(found: int, limit: int) -> Refused:

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import uvicorn
+from fastapi import FastAPI
 
 from mper import __version__
 from mper.background import stand_back
@@ -87,20 +89,8 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
         listener = stack.enter_context(listen(options.host, options.port))
         app = make_app(Settings(clients, spool, tuple(options.roots), is_loopback(options.host)))
         engine: Engine = app.state.engine
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            http="h11",
-            lifespan="off",
-            timeout_graceful_shutdown=_LAST_S,
-            ssl_certfile=options.tls_cert,
-            ssl_keyfile=options.tls_key,
-        )
-        config.load()  # a certificate that cannot be used is told before the first line
+        config = configure(app, options.tls_cert, options.tls_key)
+        _load(config, options)
         server = _Server(config, engine)
         first: dict[str, Any] = {
             "port": listener.getsockname()[1],
@@ -108,12 +98,44 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
             "version": __version__,
             "tls": options.tls_cert is not None,
         }
-        print(json.dumps(first | made), flush=True)
-        engine.devices.start()
-        threading.Thread(target=_end_with, args=(parent_gone, server), daemon=True).start()
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended in order
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM: an order to end
+            print(json.dumps(first | made), flush=True)
+            engine.devices.start()
+            threading.Thread(target=_end_with, args=(parent_gone, server), daemon=True).start()
             server.run(sockets=[listener])
+        engine.close()
         engine.jobs.wait(_LAST_S)
+
+
+def configure(app: FastAPI, tls_cert: Path | None = None, tls_key: Path | None = None) -> uvicorn.Config:
+    """How the application is served: it says nothing of itself, and has its own log."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        http="h11",
+        lifespan="off",
+        timeout_graceful_shutdown=_LAST_S,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+    )
+
+
+def _load(config: uvicorn.Config, options: Options) -> None:
+    """Read the certificate, so that one that cannot be used is told before the first line."""
+    for path in (options.tls_cert, options.tls_key):
+        if path is not None:
+            path.open("rb").close()  # an error of its own, which names the file
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise ValueError(
+            f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM "
+            f"({error.reason or error}); give the files that belong together"
+        ) from error
 
 
 def watch_parent(stream: TextIO | None, gone: threading.Event) -> None:
