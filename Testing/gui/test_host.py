@@ -123,9 +123,47 @@ def test_a_function_is_no_argument() -> None:
         qt.QMenu().addAction("a", print)
 
 
-def test_numpy_numbers_are_no_arguments() -> None:
-    with pytest.raises(ValueError, match="numpy"):
-        qt.QSpinBox().setValue(np.int64(3))
+def test_numpy_numbers_are_numbers() -> None:
+    box = qt.QSpinBox()
+    box.setValue(np.int64(3))
+    assert box.value == 3
+    box.value = np.int16(4)
+    assert box.value == 4
+
+
+def test_none_and_numbers_are_no_texts() -> None:
+    """PythonQt writes "None" and "3"; here that is an error."""
+    for value in (None, 3, b"a"):
+        with pytest.raises(ValueError, match="wrong arguments"):
+            qt.QLabel().setText(value)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: qt.QNetworkRequest("http://a"), lambda: qt.QIcon(qt.QPixmap()).swap(qt.QPixmap())]
+)
+def test_nothing_is_converted_without_a_word(call) -> None:
+    with pytest.raises(ValueError, match="wrong arguments"):
+        call()
+
+
+def test_a_function_of_a_class_that_is_a_method_too_wants_an_instance() -> None:
+    """PythonQt finds the method first: qt.QFile.exists("a") fails, qt.QFile("a").exists() works."""
+    with pytest.raises(ValueError, match="requires an instance"):
+        qt.QFile.exists("/nothing")
+    assert not qt.QFile("/nothing").exists()
+
+
+def test_an_empty_byte_array_is_false() -> None:
+    assert not qt.QByteArray()
+    assert qt.QByteArray(b"a") == b"a"
+    assert (qt.QByteArray(b"a") + b"b").data() == b"ab"
+
+
+def test_what_only_one_version_of_qt_has_is_missing() -> None:
+    with pytest.raises(AttributeError):
+        qt.QVBoxLayout().contentsMargins.left()
+    with pytest.raises(AttributeError):
+        qt.QProcess().startCommand  # noqa: B018
 
 
 def test_an_int_does_for_an_enum() -> None:
@@ -156,7 +194,8 @@ def test_a_text_does_for_a_byte_array() -> None:
 
 
 def test_dialogs_return_the_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", lambda *_: ("a.nrrd", "All files (*)"))
+    chosen = staticmethod(lambda *_: ("a.nrrd", "All files (*)"))
+    monkeypatch.setattr(QtWidgets.QFileDialog, "getOpenFileName", chosen)
     assert qt.QFileDialog.getOpenFileName(None, "Open") == "a.nrrd"
 
 

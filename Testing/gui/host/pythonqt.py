@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import sys
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import shiboken6
 from PySide6 import QtCore
@@ -67,7 +69,7 @@ def _enums(raw: type) -> dict[str, Any]:
             found[name] = wrapper
             for key, member in candidate.__members__.items():
                 found.setdefault(key, wrapper(member.value))
-    return found
+    return {name: value for name, value in found.items() if not _is_absent(raw, name)}
 
 
 # Values --------------------------------------------------------------------------------------------------------------
@@ -128,8 +130,8 @@ def unwrap(value: Any) -> Any:
         return [unwrap(item) for item in value]
     if type(value) is dict:
         return {key: unwrap(item) for key, item in value.items()}
-    if type(value).__module__ == "numpy":
-        raise ValueError(f"{value!r} is a numpy value, which PythonQt does not convert; use int() or float()")
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()  # __index__ and __float__ do for PythonQt
     return value
 
 
@@ -156,6 +158,8 @@ def wrapper_of(raw: type) -> ClassWrapper:
     while raw.__dict__.get("_host_shell"):
         raw = raw.__mro__[1]
     if raw not in _wrappers:
+        if issubclass(raw, QtCore.QObject):
+            _meta(raw)
         _wrappers[raw] = ClassWrapper(
             raw.__name__, (Instance,), {"__module__": raw.__module__, "__slots__": (), "_host_class": raw}
         )
@@ -166,9 +170,21 @@ def _is_derived(wrapper_class: type) -> bool:
     return wrapper_class.__mro__[1] is not Instance
 
 
+def _absent_names() -> dict[str, set[str]]:
+    lines = (Path(__file__).parent / "not_in_pythonqt.txt").read_text(encoding="utf-8").splitlines()
+    return {line.partition(":")[0]: set(line.partition(":")[2].split()) for line in lines if not line.startswith("#")}
+
+
+_ABSENT = _absent_names()
+
+
+def _is_absent(raw: type, name: str) -> bool:
+    return any(name in _ABSENT.get(base.__name__, ()) for base in raw.__mro__)
+
+
 def _method(raw: type, name: str) -> Any:
     """A public method of a class, or nothing. The host's own classes show only what C++ would show."""
-    if name.startswith("_") or name in _FOREIGN:
+    if name.startswith("_") or name in _FOREIGN or _is_absent(raw, name):
         return _NOTHING
     if raw is QtCore.QTimer and name == "singleShot":
         return _single_shot
@@ -190,7 +206,23 @@ def _is_of_qt(raw: type, name: str) -> bool:
     return any(name in base.__dict__ and base.__module__.startswith("PySide6.") for base in raw.__mro__)
 
 
+# Static functions that share their name with a method: PythonQt finds the method and wants an instance.
+_ALSO_METHODS = {
+    "exists",
+    "remove",
+    "rename",
+    "copy",
+    "link",
+    "resize",
+    "permissions",
+    "setPermissions",
+    "symLinkTarget",
+}
+
+
 def _is_static(raw: type, name: str) -> bool:
+    if issubclass(raw, (QtCore.QFile, QtCore.QFileInfo)) and name in _ALSO_METHODS:
+        return False
     for base in raw.__mro__:
         if name in base.__dict__:
             return isinstance(base.__dict__[name], (staticmethod, types.BuiltinFunctionType))
@@ -202,24 +234,41 @@ def _single_shot(msec: int, function: Callable[..., Any]) -> None:
     QtCore.QTimer.singleShot(msec, lambda: _call_back(function, ()))
 
 
+class _Property(NamedTuple):
+    type_name: str
+    writable: bool
+    is_enum: bool
+
+
+class _Meta(NamedTuple):
+    properties: dict[str, _Property]
+    signals: dict[str, list[str]]  # signatures by name, in the order of the meta object
+    methods: set[str]
+
+
 @functools.cache
-def _signals(meta_class: str, raw: type) -> dict[str, list[str]]:
-    """Signatures by name in the order of the meta object, as PythonQt's types name them."""
+def _meta(raw: type) -> _Meta:
+    """What a class's meta object says, read once: PySide6's wrapper of it dies with the first object asked for it."""
     meta = raw.staticMetaObject
-    found: dict[str, list[str]] = {}
-    for index in range(meta.methodCount()):
-        method = meta.method(index)
+    methods = [meta.method(index) for index in range(meta.methodCount())]
+    signals: dict[str, list[str]] = {}
+    for method in methods:
         if method.methodType() == QtCore.QMetaMethod.MethodType.Signal:
-            found.setdefault(bytes(method.name().data()).decode(), []).append(
-                bytes(method.methodSignature().data()).decode()
-            )
-    return found
+            signature = _text(method.methodSignature()).replace("qlonglong", "qint64")  # as in Qt 5
+            signals.setdefault(_text(method.name()), []).append(signature)
+    properties = {}
+    for index in range(meta.propertyCount()):
+        found = meta.property(index)
+        if found.name() not in _NEW_PROPERTIES:
+            properties[found.name()] = _Property(found.typeName(), found.isWritable(), found.isEnumType())
+    if issubclass(raw, QtCore.QTimer):  # users need setSingleShot and isSingleShot (lookForPropertyAndCache)
+        del properties["singleShot"]
+    properties.setdefault("name", properties["objectName"])
+    return _Meta(properties, signals, {_text(method.methodSignature()) for method in methods})
 
 
-def signals_of(raw: Any) -> dict[str, list[str]]:
-    """All signals of an object: name and signatures."""
-    raw_class = raw if isinstance(raw, type) else type(raw)
-    return _signals(raw_class.__name__, raw_class)
+def _text(array: QtCore.QByteArray) -> str:
+    return bytes(array.data()).decode()
 
 
 class ClassWrapper(type):
@@ -274,10 +323,10 @@ class Instance(metaclass=ClassWrapper):
         is_object = isinstance(raw, QtCore.QObject)
         alive = shiboken6.isValid(raw)
         raw_class = type(self)._host_class
-        if is_object and name in _properties(raw_class):
+        if is_object and name in _meta(raw_class).properties:
             if not alive:
                 raise ValueError(f"Trying to read property '{name}' from a destroyed {type(self).__name__} object")
-            return _read(raw, _QT_NAME.get(name, name))
+            return _read(raw, raw_class, _QT_NAME.get(name, name))
         if is_object and name in ("connect", "disconnect"):
             return functools.partial(_connect if name == "connect" else _disconnect, self)
         if is_object and name in ("findChild", "findChildren"):
@@ -286,7 +335,7 @@ class Instance(metaclass=ClassWrapper):
         if function is _NOTHING and name.endswith("_") and not name.endswith("__"):
             called = name[:-1]
             function = _method(raw_class, called)
-        if is_object and function is _NOTHING and name in signals_of(raw_class):
+        if is_object and function is _NOTHING and name in _meta(raw_class).signals:
             return BoundSignal(self, name)
         if function is not _NOTHING:
             return Slot(function, called, self, _is_static(raw_class, called) or function is _single_shot)
@@ -305,12 +354,12 @@ class Instance(metaclass=ClassWrapper):
         raw, raw_class = self._host_raw, type(self)._host_class
         is_object = isinstance(raw, QtCore.QObject)
         who = type(self).__name__
-        if is_object and name in _properties(raw_class):
+        if is_object and name in _meta(raw_class).properties:
             if not shiboken6.isValid(raw):
                 raise AttributeError(f"Trying to set property '{name}' on a destroyed {who} object")
-            _write(raw, _QT_NAME.get(name, name), value, who)
+            _write(raw, raw_class, _QT_NAME.get(name, name), value)
             return
-        if _method(raw_class, name) is not _NOTHING or (is_object and name in signals_of(raw_class)):
+        if _method(raw_class, name) is not _NOTHING or (is_object and name in _meta(raw_class).signals):
             raise AttributeError(f"Slot '{name}' can not be overwritten on {who} object")
         if name in _enums(raw_class):
             raise AttributeError(f"EnumValue '{name}' can not be overwritten on {who} object")
@@ -325,7 +374,9 @@ class Instance(metaclass=ClassWrapper):
 
     def __eq__(self, other: object) -> bool:
         if other is None:
-            return not bool(self)
+            return not shiboken6.isValid(self._host_raw)
+        if isinstance(other, bytes) and isinstance(self._host_raw, QtCore.QByteArray):
+            return bool(self._host_raw == other)
         if not isinstance(other, Instance):
             return False
         if isinstance(self._host_raw, QtCore.QObject):
@@ -336,7 +387,12 @@ class Instance(metaclass=ClassWrapper):
         return id(self._host_raw)
 
     def __bool__(self) -> bool:
+        if isinstance(self._host_raw, QtCore.QByteArray):
+            return not self._host_raw.isEmpty()
         return shiboken6.isValid(self._host_raw)
+
+    def __add__(self, other: Any) -> Any:
+        return wrap(self._host_raw + unwrap(other))
 
     def __repr__(self) -> str:
         if isinstance(self._host_raw, QtCore.QByteArray):
@@ -366,57 +422,38 @@ class Instance(metaclass=ClassWrapper):
 _QT_NAME = {"name": "objectName"}  # PYTHONQT_SUPPORT_NAME_PROPERTY, which Slicer builds with
 
 
-@functools.cache
-def _properties(raw: type) -> dict[str, QtCore.QMetaProperty]:
-    meta = raw.staticMetaObject
-    found = {meta.property(index).name(): meta.property(index) for index in range(meta.propertyCount())}
-    if issubclass(raw, QtCore.QTimer):  # users need setSingleShot and isSingleShot (lookForPropertyAndCache)
-        del found["singleShot"]
-    found.setdefault("name", found["objectName"])
-    return found
+# Properties that came with Qt 6. The first was a function before: fit for neither as long as both are in use.
+_NEW_PROPERTIES = {"contentsMargins", "supportedDragActions", "updateThreshold", "keyboardSearchFlags", "timeZone"}
+_NEW_PROPERTIES |= {"labelDrawingMode", "accessibleIdentifier", "horizontalSizeConstraint", "verticalSizeConstraint"}
 
 
-def _read(raw: Any, name: str) -> Any:
-    meta = _properties(type(raw)).get(name)
+def _read(raw: Any, raw_class: type, name: str) -> Any:
+    meta = _meta(raw_class).properties[name]
     try:
         value = raw.property(name)
     except RuntimeError:  # PySide6 has no converter of this enum from a QVariant; the getter has one
-        getter = _method(type(raw), name)
+        getter = _method(raw_class, name)
         value = getattr(raw, name if getter is not _NOTHING else f"is{name[0].upper()}{name[1:]}")()
-    if meta is not None and meta.isEnumType() and isinstance(value, (int, enum.Enum)):
-        number = value if isinstance(value, int) else value.value
-        wrapper = _enum_by_name(type(raw), meta.typeName())
-        return wrapper(number) if wrapper else int(number)
+    if meta.is_enum and isinstance(value, (int, enum.Enum)):
+        return int(value.value) if isinstance(value, enum.Enum) else value  # in a QVariant an enum is a plain int
     return wrap(value)
-
-
-@functools.cache
-def _enum_by_name(raw: type, type_name: str) -> type | None:
-    scope, _, name = type_name.removeprefix("QFlags<").removesuffix(">").rpartition("::")
-    candidates = _enums(raw) if not scope else {}
-    if scope == "Qt":
-        candidates = _enums(QtCore.Qt)
-    for base in raw.__mro__:
-        if base.__name__ == scope:
-            candidates = _enums(base)
-    found = candidates.get(name)
-    return found if isinstance(found, type) else None
 
 
 _NUMBERS = {"int": (int,), "uint": (int,), "bool": (bool, int), "double": (int, float), "float": (int, float)}
 
 
-def _write(raw: Any, name: str, value: Any, who: str) -> None:
-    meta = _properties(type(raw))[name]
-    if not meta.isWritable():
+def _write(raw: Any, raw_class: type, name: str, value: Any) -> None:
+    meta, who = _meta(raw_class).properties[name], raw_class.__name__
+    if not meta.writable:
         raise AttributeError(f"Property '{name}' of {who} object is not writable")
-    type_name = meta.typeName()
+    type_name = meta.type_name
+    value = unwrap(value) if type(value).__module__ == "numpy" else value
     fits = value is not None or type_name in ("QVariant", "PyObject")
     if type_name in _NUMBERS:
         fits = isinstance(value, _NUMBERS[type_name])
     elif type_name == "QString":
         fits = isinstance(value, str)
-    elif meta.isEnumType():
+    elif meta.is_enum:
         fits = isinstance(value, (int, str))
         value = int(value) if isinstance(value, int) else value
     if not fits or not raw.setProperty(name, unwrap(value)):
@@ -444,8 +481,10 @@ class Slot:
         given = list(args)
         function = self._function
         target = self._instance
-        if target is None and not self._static and given and isinstance(given[0], Instance):
-            target = given.pop(0)  # an unbound call: QWidget.show(widget)
+        if target is None and not self._static:  # an unbound call: QWidget.show(widget)
+            if not given or not isinstance(given[0], Instance):
+                raise ValueError(f"slot {self.__name__} requires an instance as first argument, got {given[:1]!r}")
+            target = given.pop(0)
         if target is not None:
             raw = target._host_raw
             if not shiboken6.isValid(raw):
@@ -477,6 +516,8 @@ def _construct(raw: type, args: tuple[Any, ...]) -> Any:
 
 def _convert_and_call(function: Any, name: str, args: list[Any], unbound: Any = None) -> Any:
     values = [unwrap(value) for value in args]
+    if not _arguments_fit(unbound or function, tuple(type(value) for value in values)):
+        raise ValueError(f"Called {name} with wrong arguments: {tuple(args)!r}")
     try:
         return function(*values)
     except (TypeError, ValueError) as error:
@@ -493,6 +534,47 @@ def _convert_and_call(function: Any, name: str, args: list[Any], unbound: Any = 
     raise ValueError(f"Called {name} with wrong arguments: {tuple(args)!r}") from mismatch
 
 
+# Conversions without a word, by what is wanted and what is given (PythonQtConv::handlePythonToQtAutoConversion).
+# PySide6 knows many more: a QUrl of a text, a QIcon of a QPixmap.
+_CONVERSIONS = {("QPen", "QColor"), ("QBrush", "QColor")}
+
+
+@functools.cache
+def _arguments_fit(function: Any, types: tuple[type, ...]) -> bool:
+    """Whether some signature wants just these types, as far as texts, None and Qt's classes go."""
+    signatures = _signatures(function)
+    return not signatures or any(
+        len(parameters) >= len(types) and all(map(_fits, types, parameters)) for parameters in signatures
+    )
+
+
+def _fits(given: type, parameter: inspect.Parameter) -> bool:
+    wanted = _kinds(parameter)[0]  # what follows in PySide6's annotations is what it converts
+    if not isinstance(wanted, type) or wanted in (object, Any):
+        return True
+    if given is str:
+        return wanted in (str, bytes, QtCore.QByteArray)
+    if given is type(None):  # what Python prints of None is no text
+        return not issubclass(wanted, (str, int, float))
+    if issubclass(given, shiboken6.Shiboken.Object) and issubclass(wanted, shiboken6.Shiboken.Object):
+        return issubclass(given, wanted) or (wanted.__name__, given.__name__) in _CONVERSIONS
+    return True
+
+
+def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
+    return getattr(parameter.annotation, "__args__", None) or (parameter.annotation,)
+
+
+@functools.cache
+def _signatures(function: Any) -> list[list[inspect.Parameter]]:
+    try:
+        found = get_signature(function.__init__ if isinstance(function, type) else function)
+    except (AttributeError, TypeError):
+        return []
+    every = found if isinstance(found, list) else [found] if found is not None else []
+    return [[p for p in signature.parameters.values() if p.name != "self"] for signature in every]
+
+
 def _is_mismatch(error: Exception, function: Any) -> bool:
     text = str(error)
     return error.__traceback__.tb_next is None and (
@@ -501,21 +583,13 @@ def _is_mismatch(error: Exception, function: Any) -> bool:
 
 
 def _less_strict(function: Any, values: list[Any]) -> list[list[Any]]:
-    try:
-        signatures = get_signature(function)
-    except (AttributeError, TypeError):
-        return []
-    if signatures is None:
-        return []
     found = []
-    for signature in signatures if isinstance(signatures, list) else [signatures]:
-        parameters = [p for p in signature.parameters.values() if p.name != "self"]
+    for parameters in _signatures(function):
         if len(parameters) < len(values):
             continue
         candidate = list(values)
         for index, (value, parameter) in enumerate(zip(values, parameters, strict=False)):
-            kinds = getattr(parameter.annotation, "__args__", None) or (parameter.annotation,)
-            for kind in kinds:
+            for kind in _kinds(parameter):
                 if type(value) is int and isinstance(kind, type) and issubclass(kind, enum.Enum):
                     candidate[index] = kind(value)
                 elif isinstance(value, str) and kind is QtCore.QByteArray:
@@ -578,7 +652,7 @@ class BoundSignal:
 
     def __init__(self, sender: Instance, name: str) -> None:
         self._sender, self._name = sender, name
-        self._signature = signals_of(type(sender)._host_class)[name][0]
+        self._signature = _meta(type(sender)._host_class).signals[name][0]
 
     def connect(self, function: Any) -> bool:
         """Connect a Python callable."""
@@ -599,17 +673,21 @@ class BoundSignal:
     __call__ = emit
 
 
-def _resolve(raw: Any, signal: str) -> str:
+def _normal(signature: str) -> str:
+    """Without blanks and const references, as moc writes it (Qt 6 also puts qlonglong for qint64, Qt 5 does not)."""
+    name, bracket, rest = signature.lstrip("0123456789").partition("(")
+    kinds = [kind.strip() for kind in rest.rpartition(")")[0].split(",")]
+    plain = [kind[6:-1].strip() if kind.startswith("const ") and kind.endswith("&") else kind for kind in kinds]
+    return f"{name.strip()}{bracket}{','.join(kind.replace(' ', '') for kind in plain)}{')' * bool(bracket)}"
+
+
+def _resolve(raw_class: type, signal: str) -> str:
     """The signature of a signal in the meta object, where MRML's pointers are Python objects."""
-    name, _, rest = signal.lstrip("0123456789").partition("(")
-    asked = QtCore.QMetaObject.normalizedSignature(f"{name.strip()}({rest}").data().decode()
-    meta = raw.metaObject()
-    if meta.indexOfSignal(asked) >= 0:
-        return asked
-    for known, qt_signature in getattr(type(raw), "SIGNATURES", {}).items():
-        if known == asked:
-            return qt_signature
-    raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {meta.className()}")
+    asked = _normal(signal)
+    known = getattr(raw_class, "SIGNATURES", {}).get(asked, asked)
+    if known not in _meta(raw_class).signals.get(known.partition("(")[0], ()):
+        raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {raw_class.__name__}")
+    return known
 
 
 def _connect(sender: Instance, signal: str, *target: Any) -> bool:
@@ -618,11 +696,11 @@ def _connect(sender: Instance, signal: str, *target: Any) -> bool:
         raise ValueError(f"connect needs the signal's signature as text, got {signal!r}")
     if not shiboken6.isValid(raw):
         raise ValueError(f"Trying to call 'connect' on a destroyed {type(sender).__name__} object")
-    signature = _resolve(raw, signal)
+    signature = _resolve(type(sender)._host_class, signal)
     if len(target) == 2 and isinstance(target[0], Instance):
         receiver, slot = target
-        name = slot.lstrip("0123456789")
-        if receiver._host_raw.metaObject().indexOfMethod(QtCore.QMetaObject.normalizedSignature(name)) < 0:
+        name = _normal(slot)
+        if name not in _meta(type(receiver)._host_class).methods:
             raise ValueError(f"slot '{slot}' does not exist on {receiver.className()}")
         return bool(QtCore.QObject.connect(raw, "2" + signature, receiver._host_raw, "1" + name))
     if len(target) != 1 or not callable(target[0]):
@@ -642,7 +720,7 @@ def _connect(sender: Instance, signal: str, *target: Any) -> bool:
 
 def _disconnect(sender: Instance, signal: str, *target: Any) -> bool:
     raw = sender._host_raw
-    signature = _resolve(raw, signal)
+    signature = _resolve(type(sender)._host_class, signal)
     targets = _connections.get(shiboken6.getCppPointer(raw)[0], [])
     found = [entry for entry in targets if entry[0] == signature and (not target or entry[1] == target[0])]
     for entry in found[:1] if target else found:
