@@ -1,0 +1,25 @@
+"""The sample scan in Slicer's module Sample Data; it comes with the extension, nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mper import resources
+
+SAMPLE_NAME = "MPERLeftAtrium"
+SHA256 = "9ca091b4db8679958c606eeb9d6e4dec7f25f6056e5dd8f5494ff3c854d3b7d6"
+
+
+def registerSampleData() -> None:
+    """Offer the sample scan; to be called when Slicer has started."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="MPER",
+        sampleName=SAMPLE_NAME,
+        uris=resources.sample_scan().as_uri(),  # Slicer copies the file into its cache
+        fileNames=f"{SAMPLE_NAME}.nrrd",
+        nodeNames=SAMPLE_NAME,
+        checksums=f"SHA256:{SHA256}",
+        thumbnailFileName=str(Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "LeftAtrium.png"),
+    )

@@ -1,0 +1,107 @@
+"""What Slicer's extension is built from: CMake lists every file, so that what works from a clone works packaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODULES = ("MPERSegment", "MPERTrainer")
+LEFT_OUT = {".DS_Store", "CMakeLists.txt"}
+
+
+def listed(folder: Path, variable: str) -> list[str]:
+    """The files that a CMake variable of a folder names."""
+    text = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
+    block = re.search(rf"set\({variable}\n(.*?)\n  \)", text, re.DOTALL)
+    assert block, f"{folder.name}/CMakeLists.txt has no list {variable}"
+    return [line.strip().replace("${MODULE_NAME}", folder.name) for line in block[1].splitlines()]
+
+
+def present(folder: Path, *patterns: str) -> set[str]:
+    """The files of the tree, without what git leaves out."""
+    found = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
+    if (REPOSITORY / ".git").exists():
+        words = [str(file.relative_to(REPOSITORY)) for file in found]
+        done = subprocess.run(
+            ["git", "check-ignore", "--stdin"], cwd=REPOSITORY, input="\n".join(words), capture_output=True, text=True
+        )
+        found -= {REPOSITORY / line for line in done.stdout.splitlines()}
+    names = {file.relative_to(folder).as_posix() for file in found}
+    return {name for name in names if "__pycache__" not in name and Path(name).name not in LEFT_OUT}
+
+
+@pytest.mark.parametrize(
+    ("folder", "variable", "patterns"),
+    [
+        ("", "LIBRARY_SCRIPTS", ("mper/**/*.py",)),
+        (
+            "",
+            "LIBRARY_RESOURCES",
+            ("DATA_LICENSES.md", *(f"Resources/{n}/**/*" for n in ("Models", "SampleData", "Terminology"))),
+        ),
+        *((module, "MODULE_PYTHON_SCRIPTS", ("**/*.py",)) for module in MODULES),
+        *((module, "MODULE_PYTHON_RESOURCES", ("Resources/**/*",)) for module in MODULES),
+    ],
+)
+def test_cmake_lists_every_file_once_in_order(folder: str, variable: str, patterns: tuple[str, ...]) -> None:
+    names = listed(REPOSITORY / folder, variable)
+    tree = present(REPOSITORY / folder, *patterns)
+    assert not tree - set(names), f"add to {variable} in {folder or '.'}/CMakeLists.txt: {sorted(tree - set(names))}"
+    assert not set(names) - tree, f"not there, though {variable} names them: {sorted(set(names) - tree)}"
+    assert len(names) == len(set(names))
+
+
+def test_extension_is_described_alike_wherever_it_is() -> None:
+    entry = json.loads((REPOSITORY / "MPER.json").read_text(encoding="utf-8"))
+    text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert re.search(r"project\((\w+)\)", text)[1] == "MPER"  # type: ignore[index]
+    url = entry["scm_url"].removesuffix(".git")
+    assert f'EXTENSION_HOMEPAGE "{url}' in text
+    raw = url.replace("https://github.com", "https://raw.githubusercontent.com") + f"/{entry['scm_revision']}/"
+    for variable in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        for address in re.search(rf'{variable} "([^"]+)"', text)[1].split():  # type: ignore[index]
+            assert address.startswith(raw)
+            assert (REPOSITORY / address.removeprefix(raw)).is_file(), f"{variable}: there is no {address}"
+    assert re.search(r'EXTENSION_DEPENDS "([^"]+)"', text)[1].split() == entry["build_dependencies"]  # type: ignore[index]
+
+
+def test_icons_are_large_enough() -> None:
+    image = pytest.importorskip("PIL.Image")
+    for path in ("MPER.png", *(f"{m}/Resources/Icons/{m}.png" for m in MODULES)):
+        with image.open(REPOSITORY / path) as icon:
+            assert icon.width == icon.height >= 128
+
+
+def test_sample_data_knows_the_scan_that_comes_with_it() -> None:
+    text = (REPOSITORY / "MPERSegment" / "MPERLib" / "samples.py").read_text(encoding="utf-8")
+    scan = (REPOSITORY / "Resources" / "SampleData" / "la.nrrd").read_bytes()
+    assert f'SHA256 = "{hashlib.sha256(scan).hexdigest()}"' in text
+
+
+def test_modules_import_nothing_that_slicer_may_lack() -> None:
+    """Slicer's own process never imports torch and its like; what they are needed for runs in the engine."""
+    forbidden = (
+        r"^\s*(?:import|from)\s+(torch|h5py|highdicom|SimpleITK|scipy|skimage|safetensors|lightning_fabric|fastapi)\b"
+    )
+    for module in MODULES:
+        for file in (REPOSITORY / module).rglob("*.py"):
+            found = re.search(forbidden, file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert not found, f"{file}: {found and found[0].strip()}"
+
+
+def test_modules_use_only_the_lowest_level_of_the_library() -> None:
+    allowed = {"volume", "labels", "progress", "resources"}
+    for module in MODULES:
+        for file in (REPOSITORY / module).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            used = set(re.findall(r"^\s*from mper\.(\w+)", text, re.MULTILINE))
+            used |= set(re.findall(r"^\s*import mper\.(\w+)", text, re.MULTILINE))
+            for names in re.findall(r"^\s*from mper import ([\w, ]+)", text, re.MULTILINE):
+                used |= {name.strip() for name in names.split(",")}
+            assert used <= allowed, f"{file} imports mper.{', mper.'.join(sorted(used - allowed))}"
