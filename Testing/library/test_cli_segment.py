@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from small_models import random_bundle, threshold_bundle
-from test_dicom import stack, write_classic
+from small_series import stack, write_classic
 
 from mper.bundle import ModelBundle
 from mper.cli import edge, main
