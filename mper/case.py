@@ -166,8 +166,10 @@ class Case:
 
     def last_prediction(self) -> dict[str, Any] | None:
         """What a model last said of this case, as `keep_prediction` was told; None where none did."""
-        path = self.path / _PREDICTION
-        return read_json(path) if path.is_file() else None
+        try:
+            return read_json(self.path / _PREDICTION)
+        except (FileNotFoundError, ValueError):  # a damaged one is only asked again
+            return None
 
     def keep_prediction(self, record: Mapping[str, Any]) -> None:
         """Keep what a model says of this case (figures that JSON can hold), in place of what the last one said."""

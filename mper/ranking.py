@@ -58,6 +58,10 @@ class Look:
     similarity: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len(self.similarity) not in (0, len(LEVELS)):
+            raise ValueError(f"a look has {len(LEVELS)} quantiles or none, this one has {len(self.similarity)}")
+
     def farther_than(self, cosine: float) -> float:
         """Share of the structures' voxels whose cosine is below `cosine`."""
         if not self.similarity:

@@ -385,6 +385,38 @@ def test_an_empty_or_unknown_holdout_is_refused(dataset: Dataset) -> None:
         dataset.lock_holdout(["a"])
 
 
+# ---- what goes with a case
+
+
+def test_a_scan_is_known_again_whatever_its_type_and_place(dataset: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    scan = small().with_array(rng.integers(0, 100, (2, 3, 4)).astype(np.int16))
+    dataset.add_case("a", scan, SOURCE)
+    dataset.add_case("b", scan.with_array(scan.array[::-1].copy()), SOURCE)
+    elsewhere = Volume(scan.array.astype(np.float64), Geometry.unknown((2, 3, 4)))
+    assert dataset.same_scan(elsewhere) == ["a"] and dataset.same_scan(small()) == []
+    flat = Volume(scan.array.reshape(4, 3, 2), Geometry.unknown((4, 3, 2)))
+    assert dataset.same_scan(flat) == []
+
+
+def test_what_a_model_last_said_of_a_case_is_kept_beside_it(case: Case) -> None:
+    assert case.last_prediction() is None
+    for confidence in (0.5, 0.75):
+        case.keep_prediction({"confidence": confidence})
+        assert case.last_prediction() == {"confidence": confidence}
+    (case.path / "prediction.json").write_text("{", encoding="utf-8")
+    assert case.last_prediction() is None
+
+
+def test_a_label_that_leaves_voxels_unlabelled_is_partial(case: Case, blob_volume: tuple[Volume, Segmentation]) -> None:
+    whole = blob_volume[1].labelmap
+    partial = whole.array.copy()
+    partial[0] = 255
+    assert not case.add_label(whole, author="a", how="hand").partial
+    assert case.add_label(whole.with_array(partial), author="a", how="hand").partial
+    assert [revision.partial for revision in case.revisions()] == [False, True]
+
+
 # ---- runs and models
 
 
@@ -422,6 +454,18 @@ def test_models_get_versions_and_one_is_current(dataset: Dataset, tmp_path: Path
     assert dataset.model("my la") != dataset.publish_model("my la", bundle(tmp_path, "three"))
     assert dataset.publish_model("my la", bundle(tmp_path, "four"), make_current=True) == dataset.model("my la")
     assert card(first) == {"name": "my la", "title": "one", "version": "1"}
+
+
+def test_the_version_in_use_before_is_remembered(dataset: Dataset, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        dataset.publish_model("la", bundle(tmp_path, name))
+    assert dataset.previous_version("la") is None and dataset.previous_version("none") is None
+    dataset.use_model("la", 3)
+    assert (dataset.current_version("la"), dataset.previous_version("la")) == (3, 1)
+    dataset.use_model("la", 3)
+    assert dataset.previous_version("la") == 1
+    dataset.use_model("la", 1)
+    assert (dataset.current_version("la"), dataset.previous_version("la")) == (1, 3)
 
 
 def test_an_unknown_model_version_or_bundle_is_refused(dataset: Dataset, tmp_path: Path) -> None:

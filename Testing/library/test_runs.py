@@ -47,6 +47,59 @@ def test_run_whose_heart_stopped_is_not_alive(tmp_path: Path) -> None:
     assert not RunFolder(tmp_path).is_alive()
 
 
+def test_lock_tells_at_once_that_a_process_is_gone(tmp_path: Path) -> None:
+    """A fresh heartbeat outlives its process by seconds; the lock does not."""
+    folder = RunFolder(tmp_path)
+    with RunLog(folder) as log:
+        log.set(state="running")
+        assert folder.is_alive() and folder.state() == "running"
+        status = folder.status()
+    (tmp_path / "status.json").write_text(json.dumps({**status, "heartbeat": time.time()}))
+    assert not folder.is_alive() and folder.state() == "interrupted"
+    (tmp_path / "status.json").write_text(json.dumps({**status, "host": "another", "heartbeat": time.time()}))
+    assert folder.is_alive() and folder.state() == "running"  # its lock is not seen from here, its heartbeat is
+    (tmp_path / "status.json").write_text(json.dumps({**status, "state": "finished"}))
+    assert folder.state() == "finished" and RunFolder(tmp_path / "none").state() == "new"
+
+
+def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
+    told = f"is being worked on by process {os.getpid()}"
+    with RunLog(RunFolder(tmp_path)), pytest.raises(ValueError, match=told):
+        RunLog(RunFolder(tmp_path)).__enter__()
+    with RunLog(RunFolder(tmp_path)):
+        pass
+
+
+def test_what_stopped_a_run_before_does_not_stop_it_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.steer("pause")
+    with RunLog(folder) as log:
+        assert folder.command() == "pause"  # told before the run began
+        folder.steer("cancel")
+        log.set(state="cancelled")
+    with RunLog(folder):
+        assert folder.command() == "run"
+
+
+def test_command_for_a_run_that_was_launched_reaches_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.steer("cancel")
+    folder.launch()
+    assert folder.command() == "run" and folder.state() == "launching"
+    folder.steer("pause")
+    with RunLog(folder):
+        assert folder.command() == "pause"
+
+
+def test_note_is_told_with_the_next_status(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with RunLog(folder) as log:
+        log.note(message="reading")
+        assert "message" not in folder.status()
+        log.set(step=1)
+        assert folder.status()["message"] == "reading"
+
+
 @pytest.mark.parametrize(
     "error, state", [(ValueError("no label\nmore"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )

@@ -48,6 +48,9 @@ class LabelBody(Body):
     category: CodeBody | None = None
     type: CodeBody | None = None
     colour: Annotated[list[int], Field(min_length=3, max_length=3)] | None = None
+    modifier: CodeBody | None = None
+    region: CodeBody | None = None
+    region_modifier: CodeBody | None = None
 
 
 class RootBody(Body):
@@ -163,11 +166,13 @@ def _label(number: int, entry: str | LabelBody) -> Label:
     if isinstance(entry, str):
         return make_label(number, entry)
     known = make_label(entry.value or number, entry.name)
-    category, type_ = (
-        Code(code.scheme, code.value, code.meaning) if code else None for code in (entry.category, entry.type)
+    category, type_, *narrower = (
+        Code(code.scheme, code.value, code.meaning) if code else None
+        for code in (entry.category, entry.type, entry.modifier, entry.region, entry.region_modifier)
     )
     red, green, blue = entry.colour or known.colour
-    return Label(known.value, known.name, category or known.category, type_ or known.type, (red, green, blue))
+    coded = category or known.category, type_ or known.type
+    return Label(known.value, known.name, *coded, (red, green, blue), *narrower)
 
 
 # ---------------------------------------------------------------------- cases
@@ -177,7 +182,16 @@ def _label(number: int, entry: str | LabelBody) -> Label:
 def cases(engine: EngineDep, d: str) -> list[dict[str, Any]]:
     dataset = open_dataset(engine, d)
     split_of = {case_id: name for name, ids in dataset.splits.items() for case_id in ids}
-    return [case_entry(dataset.case(case_id), split_of.get(case_id)) for case_id in dataset.cases]
+    entries = []
+    for case_id in dataset.cases:
+        case, split = dataset.case(case_id), split_of.get(case_id)
+        try:
+            entries.append(case_entry(case, split))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # one damaged case must not hide the others
+            entries.append(
+                {"id": case_id, "labelled": False, "revisions": 0, "split": split, "error": engine.explain(error)}
+            )
+    return entries
 
 
 def case_entry(case: Case, split: str | None) -> dict[str, Any]:

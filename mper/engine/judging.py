@@ -97,11 +97,12 @@ def _look(case: Case, predictor: Any, report: Any) -> Look:
     from mper.ranking import Look, look
 
     bundle = predictor.bundle
-    known = case.last_prediction()
-    if known is not None and known["model"]["sha256"] == bundle.sha256:
-        return Look.from_dict(known)
-    found = look(predictor, case.image(), report)
     who = {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256}
+    known = case.last_prediction()
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older version, or damaged: it is asked again
+        if known is not None and known["model"] == who:
+            return Look.from_dict(known)
+    found = look(predictor, case.image(), report)
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs only the time
         case.keep_prediction({"model": who, "when": when, **found.to_dict()})

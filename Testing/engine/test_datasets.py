@@ -1,0 +1,494 @@
+"""Datasets over HTTP: cases, revisions of labels, the hold-out, ranking, comparison, promotion; and nothing outside."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from engines import Answer, Served, array_header, served
+from PIL import Image
+from small_models import random_bundle
+
+from mper import ranking
+from mper.dataset import Dataset
+from mper.engine.plans import duration_in_words
+from mper.labels import make_label
+from mper.metrics import dice
+from mper.predictor import Predictor
+from mper.runs import RunFolder
+from mper.volume import Geometry, Volume
+
+ROOT = "Räu me"
+
+
+def volume(seed: int = 0, shape: tuple[int, int, int] = (12, 20, 24)) -> Volume:
+    """A bright box in noise, on a grid of its own that is turned by a quarter."""
+    rng = np.random.default_rng(seed)
+    array = rng.normal(100, 10, shape).astype(np.int16)
+    array[3:9, 5:15, 6:18] += 120
+    directions = np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]], float)
+    return Volume(array, Geometry.from_axes((3.5, -20, 7), (2.0, 1.5, 1.25), directions, shape))
+
+
+def mask_of(scan: Volume, value: int = 1) -> Volume:
+    mask = np.zeros(scan.array.shape, np.uint8)
+    mask[3:9, 5:15, 6:18] = value
+    return scan.with_array(mask)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("roots") / ROOT
+    home.mkdir()
+    return home
+
+
+@pytest.fixture(scope="module")
+def engine(root: Path) -> Iterator[Served]:
+    with served(root.parent / "spool", [root], names=("local", "other")) as found:
+        yield found
+
+
+@pytest.fixture
+def data(engine: Served, root: Path, request: pytest.FixtureRequest) -> str:
+    """The route of a new dataset with the labels LA and Scar."""
+    name = f"{request.node.originalname} {hash(request.node.name) % 10000}"
+    made = engine.post("/datasets", {"root": ROOT, "folder": f"of/{name}", "labels": ["LA", "Scar"]}).json()
+    assert made["id"] == f"{ROOT}/of/{name}"
+    return "/datasets/" + quote(made["id"].replace("/", "~"))
+
+
+def opened(root: Path, made: dict[str, Any]) -> Dataset:
+    return Dataset.open(root / Path(*made["id"].split("/")[1:]))
+
+
+def add(engine: Served, data: str, scan: Volume, **more: Any) -> dict[str, Any]:
+    return engine.post(f"{data}/cases", {"scan": engine.upload(scan), **more}).json()
+
+
+def send(engine: Served, data: str, case: str, mask: Volume, query: str = "author=me&how=hand", **more: Any) -> Answer:
+    headers = {"MPER-Array": array_header(mask, **more)}
+    return engine.call("POST", f"{data}/cases/{case}/labels?{query}", mask.array.tobytes(), headers)
+
+
+# ---------------------------------------------------------------------- datasets and roots
+
+
+def test_a_dataset_is_made_with_codes_and_found_again(engine: Served, data: str, root: Path) -> None:
+    made = engine.get(data).json()
+    assert [(label["value"], label["name"]) for label in made["labels"]] == [(1, "LA"), (2, "Scar")]
+    assert made["labels"][0]["type"] == {"scheme": "SCT", "value": "82471001", "meaning": "Left atrium"}
+    assert (made["splits"], made["holdout"], made["models"], made["runs"]) == ({}, None, [], [])
+    entry = next(each for each in engine.get("/datasets").json() if each["id"] == made["id"])
+    assert entry == {"id": made["id"], "name": made["name"], "cases": 0, "labelled": 0}
+    assert opened(root, made).labels == (make_label(1, "LA"), make_label(2, "Scar"))
+
+
+def test_labels_of_ones_own_keep_value_code_and_colour(engine: Served) -> None:
+    label = {"value": 7, "name": "Tumour", "type": {"scheme": "SCT", "value": "1", "meaning": "T"}, "colour": [1, 2, 3]}
+    made = engine.post("/datasets", {"root": ROOT, "folder": "tumours", "name": "Ours", "labels": [label]}).json()
+    (found,) = made["labels"]
+    assert {name: found[name] for name in label} == label and made["name"] == "Ours"
+
+
+@pytest.mark.parametrize(
+    ("folder", "status"),
+    [
+        *[("of", 409), ("../beside", 403), ("of/../../beside", 403), ("/etc/mper", 403), ("C:\\data", 403)],
+        *[("c:/data", 403), ("con", 403), ("a/nul.txt", 403), ("a//b", 403), (".hidden", 403)],
+        *[("out/inner", 403), ("a~b", 422)],
+    ],
+)
+def test_no_dataset_is_made_where_it_must_not_be(
+    engine: Served, data: str, root: Path, folder: str, status: int
+) -> None:
+    link = root / "out"
+    if folder.startswith("out") and not link.exists():
+        (root.parent / "outside").mkdir(exist_ok=True)
+        try:
+            link.symlink_to(root.parent / "outside", target_is_directory=True)
+        except OSError:
+            pytest.skip("this account may make no links")
+    answer = engine.post("/datasets", {"root": ROOT, "folder": folder, "labels": ["LA"]})
+    assert answer.status == status and str(root) not in answer.error()
+    assert not (root.parent / "beside").exists() and not list((root.parent).glob("outside/*"))
+
+
+def test_nothing_lies_inside_a_dataset_but_what_it_knows(engine: Served, data: str) -> None:
+    inside = engine.get(data).json()["id"].split("/", 1)[1] + "/cases"
+    answer = engine.post("/datasets", {"root": ROOT, "folder": inside, "labels": ["LA"]})
+    assert answer.status == 409 and "inside a dataset" in answer.error()
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *["", "/cases", "/cases/none/labels", "/cases/../x/image", "/cases/%2e%2e/image", "/cases/C%3A/labels"],
+        *["/runs/none", "/runs/..%2F..%2Fother/log", "/cases/none/thumbnail", "/models/none/use"],
+    ],
+)
+def test_what_is_not_there_is_404(engine: Served, data: str, route: str) -> None:
+    if route in ("", "/cases"):
+        assert engine.get(f"/datasets/nowhere~at~all{route}").status == 404
+        assert engine.get(f"/datasets/{quote(ROOT)}~..~beside{route}").status == 404
+    elif route.startswith("/models"):
+        assert engine.post(data + route, {"version": 1}).status == 404
+    else:
+        assert engine.get(data + route).status == 404
+
+
+def test_a_case_that_is_a_link_to_elsewhere_is_not_opened(engine: Served, data: str, root: Path) -> None:
+    home = opened(root, engine.get(data).json()).path / "cases"
+    (root.parent / "private").mkdir(exist_ok=True)
+    (root.parent / "private" / "case.json").write_text("{}")
+    home.mkdir()
+    try:
+        (home / "linked").symlink_to(root.parent / "private", target_is_directory=True)
+    except OSError:
+        pytest.skip("this account may make no links")
+    answer = engine.get(f"{data}/cases/linked/image")
+    assert answer.status == 404 and "leads out" in answer.error()
+
+
+def test_roots_are_added_by_who_started_the_engine_alone(engine: Served, root: Path) -> None:
+    other = root.parent / "more" / ROOT
+    assert engine.as_client("other").post("/roots", {"path": str(other)}).status == 403 and not other.exists()
+    name = engine.post("/roots", {"path": str(other)}).json()["root"]
+    assert name == f"{ROOT}-2" and other.is_dir() and name in engine.get("/info").json()["roots"]
+    assert engine.post("/roots", {"path": str(other)}).json() == {"root": name}
+    assert engine.post("/roots", {"path": "relative/folder"}).status == 422
+
+
+# ---------------------------------------------------------------------- cases
+
+
+def test_a_scan_becomes_a_case_and_comes_back_voxel_by_voxel(engine: Served, data: str, root: Path) -> None:
+    scan = volume()
+    made = add(engine, data, scan, id="first", source={"format": "test"})
+    assert (made["id"], made["split"], made["labelled"], made["duplicates"]) == ("first", "train", False, [])
+    assert made["shape"] == [12, 20, 24] and made["spacing_mm"] == [2.0, 1.5, 1.25]
+    answer = engine.get(f"{data}/cases/first/image")
+    assert answer.array().dtype == np.int16 and np.array_equal(answer.array(), scan.array)
+    assert np.allclose(answer.array_header()["affine"], scan.geometry.affine)
+    case = opened(root, engine.get(data).json()).case("first")
+    assert case.source == {"format": "test"} and case.geometry.is_close(scan.geometry)
+
+
+def test_a_scan_of_unknown_spacing_stays_so(engine: Served, data: str) -> None:
+    scan = Volume(volume().array, Geometry.unknown((12, 20, 24)))
+    made = add(engine, data, scan)
+    assert made["spacing_mm"] is None
+    assert engine.get(f"{data}/cases/{made['id']}/image").array_header()["spacing_known"] is False
+    assert send(engine, data, made["id"], mask_of(scan)).status == 200
+
+
+def test_cases_are_numbered_and_duplicates_told(engine: Served, data: str) -> None:
+    first, second = (add(engine, data, volume(n)) for n in (0, 1))
+    assert (first["id"], second["id"], second["notices"]) == ("case-001", "case-002", [])
+    same = volume(0)
+    moved = Volume(same.array.astype(np.float32), same.geometry.crop((1, 0, 0), (13, 20, 24)))
+    third = add(engine, data, moved)
+    assert third["duplicates"] == ["case-001"] and "already, as case-001" in third["notices"][0]
+    taken = engine.post(f"{data}/cases", {"scan": engine.upload(volume(2)), "id": "case-001"})
+    assert taken.status == 409 and "already" in taken.error()
+    bad = engine.post(f"{data}/cases", {"scan": engine.upload(volume(2)), "id": "../x"})
+    assert bad.status == 422 and [case["id"] for case in engine.get(f"{data}/cases").json()] == [
+        *("case-001", "case-002", "case-003")
+    ]
+
+
+def test_a_case_as_scan_is_the_scan(engine: Served, data: str, root: Path) -> None:
+    add(engine, data, volume(), id="one")
+    scan = engine.post(f"{data}/cases/one/scan").json()["scan"]
+    kept = engine.engine.scans.get("local", scan).volume()
+    assert np.array_equal(kept.array, volume().array) and kept.geometry.is_close(volume().geometry)
+
+
+def test_thumbnail_is_a_small_picture_that_follows_the_label(engine: Served, data: str) -> None:
+    add(engine, data, volume(), id="one")
+    plain = engine.get(f"{data}/cases/one/thumbnail")
+    assert plain.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(plain.body)) as picture:
+        assert picture.size == (128, 128)  # 24 x 1.25 mm by 20 x 1.5 mm
+        assert len({band for band in np.asarray(picture.convert("RGB")).std(axis=-1).ravel()}) == 1  # grey
+    send(engine, data, "one", mask_of(volume()))
+    coloured = engine.get(f"{data}/cases/one/thumbnail").body
+    with Image.open(io.BytesIO(coloured)) as picture:
+        rgb = np.asarray(picture.convert("RGB")).astype(int)
+    share = (rgb[..., 0] - rgb[..., 2] > 20).mean()
+    assert share == pytest.approx(10 * 12 / (20 * 24), abs=0.05)
+    assert engine.get(f"{data}/cases/one/thumbnail").body == coloured
+
+
+def test_one_damaged_case_does_not_hide_the_others(engine: Served, data: str, root: Path) -> None:
+    for name in ("bad", "good"):
+        add(engine, data, volume(), id=name)
+    (opened(root, engine.get(data).json()).path / "cases" / "bad" / "case.json").write_text("{")
+    bad, good = engine.get(f"{data}/cases").json()
+    assert "damaged" in bad["error"] and str(root) not in bad["error"] and good["shape"] == [12, 20, 24]
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def test_every_revision_stays_and_an_old_one_can_be_the_newest(engine: Served, data: str) -> None:
+    scan = volume()
+    add(engine, data, scan, id="one")
+    first = send(engine, data, "one", mask_of(scan), "author=A&how=model&model=la&version=1.0.0").json()
+    query = "author=B%20C&how=strokes&edited=true&seconds=12.5&parent=1"
+    second = send(engine, data, "one", mask_of(scan, 2), query).json()
+    assert (first["model"], first["edited"]) == ({"name": "la", "version": "1.0.0"}, False)
+    assert (second["author"], second["how"], second["edited"]) == ("B C", "strokes", True)
+    assert (second["seconds"], second["parent"], second["partial"]) == (12.5, 1, False)
+    restored = engine.post(f"{data}/cases/one/restore", {"number": 1, "author": "D"}).json()
+    assert (restored["number"], restored["parent"], restored["author"], restored["how"]) == (3, 1, "D", "model")
+    assert [r["number"] for r in engine.get(f"{data}/cases/one/labels").json()] == [1, 2, 3]
+    for number, value in ((1, 1), (2, 2), (3, 1)):
+        answer = engine.get(f"{data}/cases/one/labels/{number}")
+        assert np.array_equal(answer.array(), mask_of(scan, value).array)
+        assert np.allclose(answer.array_header()["affine"], scan.geometry.affine)
+    (case,) = engine.get(f"{data}/cases").json()
+    assert (case["labelled"], case["revisions"], case["author"], case["partial"]) == (True, 3, "D", False)
+    assert engine.post(f"{data}/cases/one/restore", {"number": 9, "author": "D"}).status == 404
+    assert engine.get(f"{data}/cases/one/labels/9").status == 404
+
+
+@pytest.mark.parametrize("outside", ["background", "unlabelled"])
+def test_a_part_of_a_label_is_put_in_its_place(engine: Served, data: str, outside: str) -> None:
+    scan = volume()
+    add(engine, data, scan, id="one")
+    start, stop = (2, 4, 5), (10, 17, 20)
+    part = mask_of(scan).crop(start, stop)
+    made = send(engine, data, "one", part, f"author=me&how=hand&outside={outside}", start=start).json()
+    found = engine.get(f"{data}/cases/one/labels/1").array()
+    whole = np.full(scan.array.shape, 255 if outside == "unlabelled" else 0, np.uint8)
+    whole[2:10, 4:17, 5:20] = part.array
+    assert np.array_equal(found, whole) and made["partial"] == (outside == "unlabelled")
+    assert engine.get(f"{data}/cases").json()[0]["partial"] == (outside == "unlabelled")
+
+
+def test_the_part_of_a_label_that_holds_something_can_be_asked_for(engine: Served, data: str) -> None:
+    scan = volume()
+    add(engine, data, scan, id="one")
+    send(engine, data, "one", mask_of(scan))
+    send(engine, data, "one", scan.with_array(np.zeros(scan.array.shape, np.uint8)))
+    answer = engine.get(f"{data}/cases/one/labels/1?cropped=true")
+    header = answer.array_header()
+    assert header["start"] == [3, 5, 6] and answer.array().shape == (6, 10, 12) and (answer.array() == 1).all()
+    assert np.allclose(header["affine"], scan.geometry.crop((3, 5, 6), (9, 15, 18)).affine)
+    assert engine.get(f"{data}/cases/one/labels/2?cropped=true").array().tolist() == [[[0]]]
+
+
+def test_a_label_that_does_not_fit_is_refused_and_leaves_nothing(engine: Served, data: str) -> None:
+    scan = volume()
+    add(engine, data, scan, id="one")
+    mask = mask_of(scan)
+    whole = {
+        "a value that no label has": (mask_of(scan, 9), {}),
+        "another shape": (mask.crop((0, 0, 0), (11, 20, 24)), {}),
+        "beyond the grid": (mask, {"start": (1, 0, 0)}),
+        "elsewhere": (Volume(mask.array, mask.geometry.crop((1, 0, 0), (13, 20, 24))), {}),
+        "broken numbers": (mask.with_array(mask.array.astype(np.float32)), {}),
+        "negative": (mask.with_array(-mask.array.astype(np.int16)), {}),
+    }
+    for what, (wrong, more) in whole.items():
+        answer = send(engine, data, "one", wrong, **more)
+        assert answer.status == 422 and answer.error(), what
+    assert send(engine, data, "one", mask, "author=me&how=hand&parent=4").status == 422
+    assert send(engine, data, "one", mask, "author=me&how=guess").status == 422
+    assert send(engine, data, "one", mask, "how=hand").status == 422
+    assert engine.get(f"{data}/cases/one/labels").json() == []
+    assert not list(engine.engine.scans.folder.glob("upload-*"))[len(engine.engine.scans._scans) :]
+
+
+# ---------------------------------------------------------------------- hold-out and splits
+
+
+def test_the_hold_out_is_locked_for_good(engine: Served, data: str) -> None:
+    for n in range(3):
+        add(engine, data, volume(n))
+    send(engine, data, "case-001", mask_of(volume()))
+    locked = engine.post(f"{data}/holdout", {"cases": ["case-001", "case-003"]}).json()
+    assert (locked["holdout"], locked["cases"]) == ("holdout", ["case-001", "case-003"])
+    assert locked["notices"] == ["case-003: no label yet, and nothing is measured on it before"]
+    found = engine.get(data).json()
+    assert found["splits"] == {"train": ["case-002"], "holdout": ["case-001", "case-003"]}
+    assert engine.post(f"{data}/holdout", {"cases": ["case-002"]}).status == 422
+    assert engine.post(f"{data}/splits", {"name": "train", "cases": ["case-001"]}).status == 422
+    again = engine.post(f"{data}/cases", {"scan": engine.upload(volume(0))})
+    assert again.status == 409 and "case-001 of the locked hold-out" in again.error()
+    into = engine.post(f"{data}/cases", {"scan": engine.upload(volume(5)), "split": "holdout"})
+    assert into.status == 409 and len(engine.get(f"{data}/cases").json()) == 3
+    plan = engine.post(f"{data}/plan", {"split": "holdout"})
+    assert plan.status == 422 and "never trained on" in plan.error()
+
+
+def test_cases_go_into_splits(engine: Served, data: str) -> None:
+    for n in range(2):
+        add(engine, data, volume(n), split=None)
+    assert engine.get(data).json()["splits"] == {}
+    assert engine.post(f"{data}/splits", {"name": "later", "cases": ["case-002"]}).json() == {"later": ["case-002"]}
+    assert engine.post(f"{data}/splits", {"name": "later", "cases": ["none"]}).status == 422
+
+
+# ---------------------------------------------------------------------- plans
+
+
+def test_a_plan_chooses_what_is_left_open(engine: Served, root: Path) -> None:
+    made = engine.post("/datasets", {"root": ROOT, "folder": "plans", "labels": ["Left atrium"]}).json()
+    data = "/datasets/" + quote(made["id"].replace("/", "~"))
+    empty = engine.post(f"{data}/plan", {}).json()
+    assert (empty["ready"], empty["labelled"], empty["words"]) == (False, 0, "label a case first")
+    assert engine.post(f"{data}/runs", {}).status == 409
+    for n in range(3):
+        add(engine, data, volume(n))
+    for n in (1, 2):
+        send(engine, data, f"case-00{n}", mask_of(volume(n)))
+    plan = engine.post(f"{data}/plan", {}).json()
+    assert (plan["labelled"], plan["unlabelled"], plan["holdout"], plan["ready"]) == (2, 1, 0, True)
+    assert (plan["method"], plan["recipe"], plan["start_from"], plan["name"]) == ("mper", "plus", "la", "left-atrium")
+    assert any("no hold-out is locked" in line for line in plan["warnings"])
+    assert plan["words"] == f"{duration_in_words(plan['budget_s'])} on this computer"
+    send(engine, data, "case-003", mask_of(volume(2)))
+    scratch = engine.post(f"{data}/plan", {"start_from": None, "device": "cpu"}).json()
+    assert (scratch["method"], scratch["unlabelled"], scratch["start_from"]) == ("supervised", 0, None)
+    assert scratch["budget_s"] > plan["budget_s"]
+    few = engine.post(f"{data}/plan", {"labeled": 1, "method": "bcp", "steps": 50}).json()
+    assert (few["labelled"], few["unlabelled"], few["steps"], few["budget_s"]) == (1, 2, 50, None)
+    assert any("by heart" in line for line in few["warnings"]) and "no run before tells" in few["words"]
+    many = engine.post(f"{data}/plan", {"labeled": 5}).json()
+    assert not many["ready"] and "there are 3" in many["warnings"][0]
+    assert engine.post(f"{data}/plan", {"steps": 5, "budget_s": 5.0}).status == 422
+    assert engine.post(f"{data}/plan", {"start_from": "nobody"}).status == 404
+    assert engine.post(f"{data}/plan", {"optimizer": "adam"}).status == 422
+
+
+def test_structures_that_no_model_knows_start_from_scratch_or_are_told(engine: Served, data: str) -> None:
+    add(engine, data, volume())
+    send(engine, data, "case-001", mask_of(volume()))
+    plan = engine.post(f"{data}/plan", {}).json()
+    assert (plan["start_from"], plan["name"]) == (None, "la-scar")
+    told = engine.post(f"{data}/plan", {"start_from": "la"}).json()["warnings"]
+    assert any(line.startswith("la segments LA, not LA, Scar") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        *[(20, "less than a minute"), (70, "about 1 minute"), (1500, "about 25 minutes"), (5100, "about 85 minutes")],
+        *[(7200, "about 2 hours"), (9300, "about 2.5 hours")],
+    ],
+)
+def test_times_are_told_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration_in_words(seconds) == words
+
+
+# ---------------------------------------------------------------------- judging
+
+
+@pytest.fixture(scope="module")
+def judged(engine: Served, root: Path) -> tuple[str, Dataset]:
+    """Two labelled and two unlabelled cases, two held out, and two versions of a model."""
+    dataset = Dataset.create(root / "judged", "judged", [make_label(1, "structure 1")])
+    for n in range(6):
+        case = dataset.add_case(f"case{n}", volume(n, (14, 32, 36)), {})
+        if n < 4:
+            case.add_label(mask_of(volume(n, (14, 32, 36))), author="t", how="hand")
+    dataset.add_to_split("train", [f"case{n}" for n in range(6)])
+    dataset.lock_holdout(["case2", "case3"])
+    for n, name in enumerate(("one", "two")):
+        bundle = random_bundle("vnet", preprocessing={"spacing_mm": (2.0 + n, 1.5, 1.25)})
+        dataset.publish_model("small", bundle.save(root.parent / name))
+    return f"/datasets/{quote(ROOT)}~judged", dataset
+
+
+def test_unlabelled_cases_are_ranked_once_a_model(
+    engine: Served, judged: tuple[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, dataset = judged
+    looked = []
+    look = ranking.look
+    monkeypatch.setattr(ranking, "look", lambda *arguments: (looked.append(1), look(*arguments))[1])
+    body = {"model": f"{ROOT}/judged/small", "device": "cpu"}
+    found = engine.result(engine.post(f"{data}/rank", body).json())
+    assert {each["id"] for each in found["cases"]} == {"case4", "case5"} and found["labelled"] == 2
+    scores = [each["score"] for each in found["cases"]]
+    assert scores == sorted(scores, reverse=True) and all(each["words"] for each in found["cases"])
+    predictor = Predictor(random_bundle("vnet", preprocessing={"spacing_mm": (2.0, 1.5, 1.25)}), "cpu")
+    cases = {case["id"]: case for case in engine.get(f"{data}/cases").json()}
+    for each in found["cases"]:
+        wanted = predictor.predict(dataset.case(each["id"]).image()).confidence
+        assert each["confidence"] == cases[each["id"]]["confidence"] == pytest.approx(wanted, abs=0.01)
+    assert cases["case4"]["predicted_by"]["version"] == "1" and cases["case2"]["confidence"] is None
+    assert len(looked) == 4
+    assert engine.result(engine.post(f"{data}/rank", body).json()) == found and len(looked) == 4
+    engine.result(engine.post(f"{data}/rank", {**body, "model": f"{ROOT}/judged/small/2"}).json())
+    assert len(looked) == 8
+
+
+def test_versions_are_compared_on_the_hold_out_and_their_masks_kept(
+    engine: Served, judged: tuple[str, Dataset]
+) -> None:
+    data, dataset = judged
+    body = {"old": f"{ROOT}/judged/small/1", "new": f"{ROOT}/judged/small/2", "device": "cpu"}
+    job = engine.post(f"{data}/compare", body).json()
+    found = engine.result(job)
+    assert {case["id"] for case in found["cases"]} == {"case2", "case3"} and found["split"] == "holdout"
+    assert "On 2 held-out cases" in found["words"]
+    for case in found["cases"]:
+        truth = dataset.case(case["id"]).label().array == 1  # type: ignore[union-attr]
+        for when in ("before", "after"):
+            answer = engine.get(f"/jobs/{job['job']}/masks/{case['id']}/{when}")
+            part, header = answer.array(), answer.array_header()
+            window = tuple(slice(a, a + n) for a, n in zip(header["start"], part.shape, strict=True))
+            mask = np.zeros(truth.shape, np.uint8)
+            mask[window] = part
+            assert dice(mask == 1, truth) == pytest.approx(case[when])
+            crop = dataset.case(case["id"]).geometry.crop(header["start"], [w.stop for w in window])
+            assert np.allclose(header["affine"], crop.affine)
+    assert engine.get(f"/jobs/{job['job']}/masks/case0/after").status == 404
+    assert engine.get(f"/jobs/{job['job']}/masks/case2/then").status == 422
+    assert engine.as_client("other").get(f"/jobs/{job['job']}/masks/case2/after").status == 404
+
+
+def test_comparing_needs_a_hold_out(engine: Served, data: str) -> None:
+    answer = engine.post(f"{data}/compare", {"old": "la", "new": "la"})
+    assert answer.status == 409 and "no locked hold-out" in answer.error()
+
+
+def test_a_model_that_saw_the_hold_out_is_named(engine: Served, judged: tuple[str, Dataset]) -> None:
+    data, dataset = judged
+    run = dataset.new_run("old")
+    for name, entry in (
+        ("config.json", {"name": "small", "dataset": str(dataset.path)}),
+        ("published.json", {"name": "small", "version": 1}),
+        ("cases.json", {"trained_on": ["case3", "case0"]}),
+        ("status.json", {"state": "finished", "heartbeat": 0}),
+    ):
+        (run / name).write_text(json.dumps(entry))
+    body = {"old": f"{ROOT}/judged/small/1", "new": f"{ROOT}/judged/small/2", "device": "cpu"}
+    notices = engine.ended(engine.post(f"{data}/compare", body).json()["job"])["notices"]
+    assert [line for line in notices if "trained on" in line] == [
+        f"{ROOT}/judged/small/1 was trained on case3 before they were held out: its figures are too good there"
+    ]
+    assert RunFolder(run).state() == "finished"
+
+
+def test_a_version_is_used_and_one_click_goes_back(engine: Served, judged: tuple[str, Dataset]) -> None:
+    data, dataset = judged
+    (model,) = engine.get(data).json()["models"]
+    assert (model["name"], model["current"], model["previous"]) == ("small", 1, None)
+    assert [version["id"] for version in model["versions"]] == [f"{ROOT}/judged/small/{n}" for n in (1, 2)]
+    used = engine.post(f"{data}/models/small/use", {"version": 2}).json()
+    assert used == {"name": "small", "current": 2, "previous": 1} and dataset.current_version("small") == 2
+    listed = {entry["id"]: entry["origin"] for entry in engine.get("/models").json() if entry["origin"] != "bundled"}
+    assert listed[f"{ROOT}/judged/small/2"]["current"] and not listed[f"{ROOT}/judged/small/1"]["current"]
+    back = engine.post(f"{data}/models/small/use", {"version": used["previous"]}).json()
+    assert back == {"name": "small", "current": 1, "previous": 2}
+    assert engine.post(f"{data}/models/small/use", {"version": 5}).status == 422

@@ -1,0 +1,208 @@
+"""Training runs: processes of their own, which outlive the engine, are found again, steered, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from engines import Caller, Served, engine_process, served, until
+from small_data import blob_dataset
+
+from mper.dataset import Dataset
+from mper.engine.launcher import Launcher
+from mper.engine.runs import _Lines
+from mper.locking import locked
+from mper.runs import RunFolder, RunLog
+
+TINY: dict[str, Any] = {"patch": [16, 32, 32], "batch": 2, "device": "cpu", "method": "supervised"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A root with a dataset of two labelled cases, and one held out."""
+    dataset = blob_dataset(tmp_path_factory.mktemp("roots") / "Daten ü" / "set", 3, (16, 32, 32))
+    dataset.lock_holdout(["case2"])
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def engine(home: Dataset) -> Iterator[Served]:
+    with served(home.path.parents[1] / "spool", [home.path.parent]) as found:
+        yield found
+
+
+def route(home: Dataset, run: str = "") -> str:
+    return "/datasets/" + quote(f"{home.path.parent.name}~{home.path.name}") + (f"/runs/{run}" if run else "")
+
+
+def state(caller: Caller, at: str) -> str:
+    return str(caller.get(at).json()["state"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL; its processes end otherwise")
+def test_a_run_outlives_its_engine_a_pause_and_its_own_death(home: Dataset, engine: Served) -> None:
+    with engine_process(home.path.parents[1] / "engine", ["--root", str(home.path.parent)]) as first:
+        body = {**TINY, "steps": 24, "start_from": None, "name": "mine"}
+        run = first.post(f"{route(home)}/runs", body).json()
+        at = route(home, run["run"])
+        assert (run["state"], run["alive"], run["version"]) == ("starting", True, None)
+        told = (event for event in first.events(f"{at}/events") if event)
+        next(event for event in told if event["event"] == "step")
+        first.post(f"{at}/command", {"command": "pause"})
+        until(lambda: state(first, at) == "paused", 60)
+        pid = RunFolder(home.path / "runs" / run["run"]).status()["pid"]
+        assert os.getsid(pid) == pid and os.getpriority(os.PRIO_PROCESS, pid) >= 10
+        first.process.kill()
+        first.process.wait()
+
+    assert "MPER_TOKEN" not in Path(f"/proc/{pid}/environ").read_text() if sys.platform == "linux" else True
+    found = engine.get(at).json()  # another engine, which never heard of the run
+    assert (found["state"], found["alive"]) == ("paused", True) and found["step"] >= 1
+    assert engine.post(f"{at}/command", {"command": "resume"}).json()["alive"]
+    until(lambda: state(engine, at) == "running", 60)
+    engine.post(f"{at}/command", {"command": "pause"})
+    until(lambda: state(engine, at) == "paused", 60)
+    checkpointed = engine.get(at).json()["step"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: state(engine, at) == "interrupted", 10)
+    dead = engine.get(at).json()
+    assert not dead["alive"] and "resume it" in dead["message"] and dead["eta_s"] is None
+    events = [event for event in engine.events(f"{at}/events") if event]
+    assert [event["n"] for event in events[:-1]] == list(range(len(events) - 1))
+    assert events[-1] == {"event": "end", "state": "interrupted", "message": dead["message"], "n": len(events) - 2}
+    refused = engine.post(f"{at}/command", {"command": "pause"})
+    assert refused.status == 409 and "is interrupted" in refused.error()
+
+    assert engine.post(f"{at}/command", {"command": "resume"}).json()["state"] == "starting"
+    assert engine.post(f"{at}/command", {"command": "resume"}).status in (200, 409)
+    later = [event for event in engine.events(f"{at}/events?from={len(events) - 1}") if event]
+    steps = [event["step"] for event in later if event["event"] == "step"]
+    assert min(steps) > checkpointed and max(steps) == 24
+    assert [event["dice"].keys() for event in later if event["event"] == "holdout"][-1] == {"LA"}
+    assert (later[-1]["event"], later[-1]["state"]) == ("end", "finished")
+    done = engine.get(at).json()
+    assert (done["state"], done["version"], done["fraction"]) == ("finished", 1, 1.0)
+    assert done["model"] == f"{home.path.parent.name}/set/mine/1"
+    assert done["config"]["dataset"] == f"{home.path.parent.name}/set" and done["config"]["start_from"] is None
+    assert str(home.path) not in json.dumps(done)
+    log = engine.get(f"{at}/log").body.decode()
+    assert "trained in" in log and str(home.path.parent) not in log
+    assert engine.post(f"{at}/command", {"command": "resume"}).status == 409
+    assert home.model_versions("mine") == [1]
+    listed = engine.get(f"{route(home)}/runs").json()
+    assert [each["run"] for each in listed] == [run["run"]] and engine.get(route(home)).json()["runs"] == listed
+    plan = engine.post(f"{route(home)}/plan", {"method": "supervised", "steps": 100}).json()
+    assert "as fast as the run before" in plan["words"] and plan["start_from"] == done["model"]
+
+
+def test_a_run_that_cannot_work_says_why(home: Dataset, engine: Served) -> None:
+    body = {**TINY, "steps": 3, "patch": [16, 16, 20]}
+    run = engine.post(f"{route(home)}/runs", body).json()["run"]
+    last = [event for event in engine.events(f"{route(home, run)}/events") if event][-1]
+    assert last["state"] == "failed" and "multiples of 16" in last["message"]
+
+
+def test_a_process_that_never_began_is_seen_at_once(
+    home: Dataset, engine: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(home.new_run())
+    (run.path / "config.json").write_text('{"optimizer": "magic", "dataset": "x", "name": null}')
+    engine.engine.launcher.start(run)
+    at = route(home, run.path.name)
+    until(lambda: state(engine, at) == "failed", 60)
+    found = engine.get(at).json()
+    assert "holds 'optimizer', which this version of mper does not know" in found["message"]
+    assert found["config"]["dataset"] == f"{home.path.parent.name}/set"
+
+
+def test_two_processes_never_work_on_one_run(home: Dataset, engine: Served) -> None:
+    folder = home.new_run()
+    (folder / "config.json").write_text('{"dataset": "x", "name": null}')
+    run = RunFolder(folder)
+    with RunLog(run) as log:
+        log.set(state="running")
+        answer = engine.post(f"{route(home, folder.name)}/command", {"command": "resume"})
+        assert answer.json()["alive"] and run.command() == "run"  # what ends a pause
+        with pytest.raises(Exception, match="is being worked on"):
+            Launcher().start(run)
+        for word in ("pause", "run", "cancel"):
+            assert engine.post(f"{route(home, folder.name)}/command", {"command": word}).status == 200
+            assert run.command() == word
+        assert engine.post(f"{route(home, folder.name)}/command", {"command": "explode"}).status == 422
+    assert state(engine, route(home, folder.name)) == "interrupted"
+
+
+def test_a_moved_dataset_goes_on_where_it_is_now(
+    home: Dataset, engine: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home.new_run()
+    start = Path("/before/set/models/mine/1")
+    config = {"dataset": "/before/set", "start_from": str(start), "name": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "status.json").write_text(json.dumps({"state": "interrupted", "heartbeat": 0}))
+    found = engine.get(route(home, folder.name)).json()["config"]
+    assert found["start_from"] == f"{home.path.parent.name}/set/mine/1"
+    started = []
+    monkeypatch.setattr(engine.engine.launcher, "start", started.append)
+    engine.post(f"{route(home, folder.name)}/command", {"command": "resume"}).json()
+    now = RunFolder(folder).config()
+    assert (now["dataset"], now["start_from"]) == (str(home.path), str(home.path / "models" / "mine" / "1"))
+    assert len(started) == 1
+
+
+def test_events_are_followed_as_they_come_and_from_any_line_on(home: Dataset, engine: Served) -> None:
+    folder = home.new_run()
+    (folder / "config.json").write_text('{"dataset": "x", "name": null}')
+    with RunLog(RunFolder(folder)) as log:
+        log.set(state="running")
+        stream = (event for event in engine.events(f"{route(home, folder.name)}/events?from=2") if event)
+        for n in range(1, 6):
+            log.event("step", step=n)
+        assert [next(stream)["step"] for _ in range(4)] == [2, 3, 4, 5]
+        began = time.monotonic()
+        log.event("holdout", dice={"LA": 0.5})
+        assert next(stream) | {"time": 0} == {"n": 6, "time": 0, "event": "holdout", "dice": {"LA": 0.5}}
+        assert time.monotonic() - began < 2
+        log.set(state="finished")
+    assert [event["event"] for event in stream] == ["state", "end"]
+
+
+def test_torn_and_strange_lines_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = _Lines(path, 0)
+    assert lines.new() == []
+    path.write_bytes(b'{"a": 1}\nnonsense\n[2]\n{"b": ')
+    assert [json.loads(line) for line in lines.new()] == [{"n": 0, "a": 1}] and lines.number == 3
+    with path.open("ab") as stream:
+        stream.write(b"2}\n")
+    assert [json.loads(line) for line in lines.new()] == [{"n": 3, "b": 2}]
+    assert lines.new() == []
+
+
+def test_prediction_knows_of_a_training(home: Dataset, engine: Served) -> None:
+    folder = home.new_run()
+    (folder / "config.json").write_text('{"dataset": "x", "name": null, "device": "auto"}')
+    name = f"{home.path.parent.name}/set/{folder.name}"
+    with RunLog(RunFolder(folder)) as log:
+        log.set(state="running")
+        assert name in engine.engine.trainings()
+    assert name not in engine.engine.trainings()
+
+
+def test_a_run_that_only_waits_for_its_process_counts_as_alive_for_a_while(home: Dataset) -> None:
+    run = RunFolder(home.new_run())
+    run.launch()
+    assert run.is_alive() and run.state() == "launching"
+    status = json.loads((run.path / "status.json").read_text())
+    (run.path / "status.json").write_text(json.dumps({**status, "heartbeat": time.time() - 1000}))
+    assert not run.is_alive() and run.state() == "interrupted"
+    with locked(run.path / ".lock"):
+        assert run.is_alive()
