@@ -89,7 +89,8 @@ class Desk:
         self.events()
         gc.collect()
         if watched() is not None:
-            self.survivors.append(f"{name}Widget")
+            holders = pythonqt.connections_to(watched()) or ["an observer, or another reference in Python"]
+            self.survivors.append(f"{name}Widget, held by {', '.join(holders[:5])}")
 
     # ---- hands and eyes
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
+from host import pythonqt
 from PySide6 import QtWidgets
 
 # ---- PythonQtInstanceWrapper_getattro and _setattro
@@ -424,10 +425,21 @@ class LeakyWidget(ScriptedLoadableModuleWidget):
     desk._host.load(source)
     desk._opened["Leaky"] = weakref.ref(desk._host.show("Leaky"))
     desk.shut("Leaky")
-    assert desk.survivors == ["LeakyWidget"]
+    assert desk.survivors == ["LeakyWidget, held by an observer, or another reference in Python"]
     desk.survivors.clear()
     slicer.mrmlScene.RemoveObservers(slicer.mrmlScene.NodeAddedEvent)
     del sys.modules["Leaky"]
+
+
+def test_a_connection_that_holds_an_object_is_named() -> None:
+    class Listener:
+        def hear(self) -> None:
+            pass
+
+    listener, button = Listener(), qt.QPushButton()
+    button.name = "runButton"
+    button.connect("clicked()", lambda: listener.hear())
+    assert pythonqt.connections_to(listener) == ["QPushButton 'runButton' clicked()"]
 
 
 def test_settings_are_a_test_users_own(desk) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import inspect
 import sys
 import types
@@ -637,14 +638,32 @@ def _override(name: str, raw_class: type) -> Callable[..., Any]:
 
 # Signals -------------------------------------------------------------------------------------------------------------
 
-# By address of the sender: (signature, callable, the function that Qt calls). Python keeps the callables alive as long
-# as the sender lives, as PythonQtSignalReceiver does.
-_connections: dict[int, list[tuple[str, Any, Any]]] = {}
+# By address of the sender: its name and (signature, callable, the function that Qt calls) of each connection. They keep
+# the callables alive as long as the sender lives, as PythonQtSignalReceiver does.
+_connections: dict[int, tuple[str, list[tuple[str, Any, Any]]]] = {}
 
 
-def connection_count() -> int:
-    """How many connections to Python callables there are."""
-    return sum(len(targets) for targets in _connections.values())
+def connections_to(target: object) -> list[str]:
+    """The connections whose callables lead to an object and so keep it alive: class and name of the sender, signal."""
+    found = []
+    for name, entries in _connections.values():
+        found += [f"{name} {signature}" for signature, function, _ in entries if _leads_to(function, target)]
+    return found
+
+
+def _leads_to(start: object, target: object) -> bool:
+    seen, waiting = {id(start)}, [start]
+    while waiting and len(seen) < 50_000:
+        item = waiting.pop()
+        if item is target:
+            return True
+        for other in gc.get_referents(item):
+            if id(other) not in seen and not isinstance(other, (type, types.ModuleType)):
+                seen.add(id(other))
+                # A function's globals lead everywhere.
+                if not (isinstance(other, dict) and isinstance(item, types.FunctionType)):
+                    waiting.append(other)
+    return False
 
 
 class BoundSignal:
@@ -712,16 +731,16 @@ def _connect(sender: Instance, signal: str, *target: Any) -> bool:
 
     address = shiboken6.getCppPointer(raw)[0]
     if address not in _connections:
-        _connections[address] = []
+        _connections[address] = (f"{type(sender).__name__} {raw.objectName()!r}", [])
         raw.destroyed.connect(functools.partial(_connections.pop, address, None))
-    _connections[address].append((signature, function, call))
+    _connections[address][1].append((signature, function, call))
     return bool(QtCore.QObject.connect(raw, "2" + signature, call))
 
 
 def _disconnect(sender: Instance, signal: str, *target: Any) -> bool:
     raw = sender._host_raw
     signature = _resolve(type(sender)._host_class, signal)
-    targets = _connections.get(shiboken6.getCppPointer(raw)[0], [])
+    targets = _connections.get(shiboken6.getCppPointer(raw)[0], ("", []))[1]
     found = [entry for entry in targets if entry[0] == signature and (not target or entry[1] == target[0])]
     for entry in found[:1] if target else found:
         QtCore.QObject.disconnect(raw, "2" + signature, entry[2])
