@@ -80,6 +80,13 @@ def label_from_dict(entry: Mapping[str, Any]) -> Label:
     return Label(entry["value"], entry["name"], category, type_, (red, green, blue), *narrower)
 
 
+def structure_of(label: Label) -> object:
+    """What a label means, whatever it is called and numbered: its codes, or its name where it has none."""
+    if label.type is None:
+        return label.name.casefold()
+    return label.type, label.modifier, label.region, label.region_modifier
+
+
 def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Code, Code, tuple[int, int, int]]:
     return ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), colour
 

@@ -31,7 +31,7 @@ from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
 from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
 from mper.holdout_curve import HoldoutCurve
-from mper.labels import Label
+from mper.labels import Label, structure_of
 from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
@@ -431,16 +431,11 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
         smooth = clean and chosen.network == "vnet"
         return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout, smooth=smooth))
     network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
-    same = [_structure(label) for label in labels] == [_structure(label) for label in start.card.labels]
+    same = [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
     new = () if same else ("backbone.classifier.", "prototypes.")
     taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
     network.load_state_dict({**network.state_dict(), **taken})
     return network
-
-
-def _structure(label: Label) -> object:
-    """What a label means, whatever it is called and numbered."""
-    return label.type or label.name.casefold()
 
 
 def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

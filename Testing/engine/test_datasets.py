@@ -95,6 +95,9 @@ def test_labels_of_ones_own_keep_value_code_and_colour(engine: Served) -> None:
     made = engine.post("/datasets", {"root": ROOT, "folder": "tumours", "name": "Ours", "labels": [label]}).json()
     (found,) = made["labels"]
     assert {name: found[name] for name in label} == label and made["name"] == "Ours"
+    told = next(entry["labels"] for entry in engine.get("/models").json() if entry["id"] == "acdc")
+    again = engine.post("/datasets", {"root": ROOT, "folder": "from a model", "labels": told}).json()
+    assert again["labels"] == told
 
 
 @pytest.mark.parametrize(

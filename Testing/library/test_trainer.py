@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -463,6 +464,40 @@ def test_label_of_a_few_slices_is_enough_to_train(tmp_path: Path, method: str) -
     blob_dataset(tmp_path / "data", 2, edit_label=few)
     train(begin(tmp_path / "data", tmp_path / "run", method=method, steps=4))
     assert all(0 < event["labelled"] < 20 for event in told_steps(tmp_path / "run"))
+
+
+def test_run_that_is_cancelled_while_it_reads_its_scans_obeys(solid: Path, tmp_path: Path) -> None:
+    run = begin(solid, tmp_path / "run", method="supervised")
+
+    def report(progress: Progress) -> None:
+        if progress.message.startswith("reading case"):
+            RunFolder(run).steer("cancel")
+
+    with pytest.raises(Cancelled):
+        train(run, report)
+    assert RunFolder(run).status()["state"] == "cancelled" and not told_steps(run)
+    train(run)
+    assert [event["step"] for event in told_steps(run)][-1] == 8
+
+
+def test_run_tells_what_it_was_trained_on(solid: Path, tmp_path: Path) -> None:
+    for method, wanted in (("supervised", ["case0", "case1"]), ("mper", ["case0", "case1", "case2"])):
+        run = begin(solid, tmp_path / method, method=method, steps=1)
+        train(run)
+        assert json.loads((run / "cases.json").read_text(encoding="utf-8")) == {"trained_on": wanted}
+
+
+def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 2)
+    run = begin(dataset.path, tmp_path / "run", method="supervised", name="mine", steps=1)
+    train(run)
+    assert dataset.model_versions("mine") == [1]
+    (run / "status.json").write_text('{"state": "running", "heartbeat": 0}')  # killed before its last word
+    (run / "published.json").unlink()
+    assert train(run) == run / "model"
+    assert RunFolder(run).status()["state"] == "finished" and dataset.model_versions("mine") == [1, 2]
+    train(run)
+    assert dataset.model_versions("mine") == [1, 2]
 
 
 def test_locked_holdout_is_never_trained_on(tmp_path: Path) -> None:

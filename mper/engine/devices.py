@@ -57,6 +57,10 @@ class Devices:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return self._described or [{"name": "cpu", "words": f"CPU ({cores} cores)"}]
 
+    def settled(self, timeout_s: float) -> bool:
+        """Wait until it is known what this machine has, at most so long; whether it is."""
+        return self._ready.wait(timeout_s)
+
     def wait(self, job: Job) -> None:
         """Wait until torch is there.
 

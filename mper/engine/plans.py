@@ -16,7 +16,7 @@ from mper.dataset import Dataset
 from mper.engine.errors import Refused
 from mper.engine.segmenting import Body, Device
 from mper.engine.state import Engine
-from mper.labels import Label
+from mper.labels import Label, structure_of
 from mper.resources import bundled_models
 from mper.runs import RunFolder
 
@@ -29,6 +29,7 @@ _BUDGET_S = {  # (fine-tuning, on a graphics card)
 }
 _FEW = 2  # labelled cases, below which a model learns one case by heart
 _FEW_HELD = 3
+_PATIENCE_S = 20.0  # for torch to be imported, which knows whether there is a graphics card
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
 _UNET, _VNET = "unet", "vnet"
 
@@ -172,19 +173,18 @@ def _training_split(dataset: Dataset) -> str:
     return others[0] if len(others) == 1 else "train"
 
 
-def structures(labels: Sequence[Label]) -> list[object]:
-    """What labels mean, whatever they are called: their codes, or their names where they have none."""
-    return [label.type or label.name.casefold() for label in labels]
+def _structures(labels: Sequence[Label]) -> list[object]:
+    return [structure_of(label) for label in labels]
 
 
 def _best_start(dataset: Dataset, dataset_id: str) -> str | None:
     """The newest own model of the same structures that is in use, else a bundled one, else none."""
-    wanted = structures(dataset.labels)
+    wanted = _structures(dataset.labels)
     for name in dataset.models:
-        if structures(read_bundle(dataset.model(name)).card.labels) == wanted:
+        if _structures(read_bundle(dataset.model(name)).card.labels) == wanted:
             return f"{dataset_id.replace('~', '/')}/{name}/{dataset.current_version(name)}"
     for path in bundled_models():
-        if structures(read_bundle(path).card.labels) == wanted and "locator" not in path.name:
+        if _structures(read_bundle(path).card.labels) == wanted and "locator" not in path.name:
             return path.name
     return None
 
@@ -197,6 +197,8 @@ def _model_name(dataset: Dataset) -> str:
 
 
 def _has_gpu(engine: Engine, device: str) -> bool:
+    if device == "auto":
+        engine.devices.settled(_PATIENCE_S)
     return (engine.devices.default if device == "auto" else device) != "cpu"
 
 
@@ -262,7 +264,7 @@ def _alive(run: Path) -> bool:
 
 
 def _start_warnings(wanted: Sequence[Label], known: Sequence[Label], model: str) -> list[str]:
-    if structures(wanted) == structures(known):
+    if _structures(wanted) == _structures(known):
         return []
     ours, theirs = (", ".join(label.name for label in labels) for labels in (wanted, known))
     return [f"{model} segments {theirs}, not {ours}: what it knows of scans is taken over, its structures begin anew"]
