@@ -197,7 +197,7 @@ def served(
     clients = [Client(name, secrets.token_urlsafe() if n else TOKEN, local=not n) for n, name in enumerate(names)]
     app = make_app(Settings(tuple(clients), spool, tuple(roots), limits=limits or Limits()))
     engine: Engine = app.state.engine
-    engine.devices.start()
+    engine.start()
     with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(configure(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mper.explain import probe
 from mper.io import read_volume
 from mper.measures import measure
 from mper.predictor import Predictor
+from mper.progress import Progress
 from mper.resources import sample_scan
 from mper.volume import Geometry, Volume
 
@@ -308,23 +310,52 @@ def test_predictions_are_bounded_in_bytes(tmp_path: Path, root: Path, scan: Volu
         assert engine.get(f"/predictions/{second}/mask").status == 404
 
 
+def test_what_nobody_uses_is_forgotten(tmp_path: Path, root: Path, scan: Volume) -> None:
+    with served(tmp_path, [root], Limits(keep_s=0.3)) as engine:
+        one = engine.upload(scan)
+        prediction = engine.segment(one, MODEL)["prediction"]
+        parts = engine.engine.scans, engine.engine.predictions
+        until(lambda: time.monotonic() - parts[0]._scans[one].used > 0.35)
+        assert engine.get(f"/predictions/{prediction}/mask").status == 200  # used again
+        for part in parts:
+            part.expire()
+        assert engine.delete(f"/scans/{one}").status == 404
+        assert not list(tmp_path.glob("upload-*"))
+        assert engine.get(f"/predictions/{prediction}/mask").status == 200
+        until(lambda: time.monotonic() - parts[1]._stored[prediction].used > 0.35)
+        parts[1].expire()
+        assert engine.get(f"/predictions/{prediction}/mask").status == 404
+
+
+def test_an_upload_leaves_room_on_the_disk(tmp_path: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mper.engine.scans._SPARE", 2**62)
+    with served(tmp_path) as engine:
+        answer = engine.call("POST", "/scans", scan.array.tobytes(), {"MPER-Array": array_header(scan)})
+        assert answer.status == 409 and "disk" in answer.error()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_torch_is_told_by_every_job_and_in_the_diagnostics(
+    tmp_path: Path, root: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ImportError("libtorch.so: cannot open shared object file", name="torch")
+
+    monkeypatch.setattr("mper.engine.devices._look", broken)
+    with served(tmp_path, [root]) as engine:
+        last = engine.ended(engine.post("/jobs/segment", {"scan": engine.upload(scan), "model": MODEL}).json()["job"])
+        assert last["state"] == "failed" and "pip install torch" in last["error"]
+        told = engine.get("/info").json()
+        assert told["ready"] is False and "pip install torch" in told["diagnostics"]
+
+
 def test_a_cancelled_segmentation_leaves_no_prediction(tmp_path: Path, root: Path, scan: Volume) -> None:
     class Slow(Predictor):
         def predict(self, *args, report, **more):
             for n in range(10_000):
-                report(replace(BEAT, fraction=n / 10_000))
-                torch.zeros(1)
-                pause()
+                report(Progress("looking", n / 10_000))
+                time.sleep(0.01)
             raise AssertionError("nobody cancelled")
-
-    import time
-
-    from mper.progress import Progress
-
-    BEAT = Progress("looking")
-
-    def pause() -> None:
-        time.sleep(0.01)
 
     bundle = ModelBundle.load(root / "mine" / "models" / "small" / "1")
     with served(tmp_path, [root]) as engine:

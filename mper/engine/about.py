@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from mper import __version__
 from mper.doctor import as_text, examine
-from mper.engine.state import EngineDep
+from mper.engine.state import Engine, EngineDep
 
 PROTOCOL = 1
 
@@ -30,10 +30,16 @@ def info(engine: EngineDep) -> dict[str, Any]:
         "default_device": engine.devices.default,
         "roots": list(engine.roots.folders),
         "upload_limit_bytes": engine.settings.limits.upload_bytes,
-        "diagnostics": as_text(examine(engine.explain, self_test=False)) if engine.devices.ready else "getting ready",
+        "diagnostics": _diagnostics(engine),
     }
 
 
 @router.get("/models")
 def models(engine: EngineDep) -> list[dict[str, Any]]:
     return engine.models.list()
+
+
+def _diagnostics(engine: Engine) -> str:
+    if engine.devices.failure is not None:
+        return engine.explain(engine.devices.failure)
+    return as_text(examine(engine.explain, self_test=False)) if engine.devices.ready else "getting ready"

@@ -48,6 +48,11 @@ class Devices:
         return self._ready.is_set() and self._failure is None
 
     @property
+    def failure(self) -> BaseException | None:
+        """Why torch cannot be imported."""
+        return self._failure
+
+    @property
     def default(self) -> str:
         """What ``auto`` takes."""
         return self._default

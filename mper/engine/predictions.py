@@ -57,7 +57,7 @@ class PredictionStore:
     """All predictions of all clients."""
 
     def __init__(self, limits: Limits):
-        self._limit = limits.predictions_bytes
+        self._limit, self._keep_s = limits.predictions_bytes, limits.keep_s
         self._stored: dict[str, Stored] = {}
         self._lock = threading.Lock()
 
@@ -90,6 +90,13 @@ class PredictionStore:
             )
         stored.used = time.monotonic()
         return stored
+
+    def expire(self) -> None:
+        """Forget what nobody has used for long."""
+        with self._lock:
+            for stored in list(self._stored.values()):
+                if time.monotonic() - stored.used > self._keep_s:
+                    del self._stored[stored.id]
 
     def discard(self, prediction_id: str) -> None:
         """Forget a prediction, if it is still there."""

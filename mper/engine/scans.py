@@ -33,6 +33,7 @@ from mper.volume import Volume
 _PREFIX = "mper-engine-"
 _LOCK = ".lock"
 _AT_ONCE = 2**20  # bytes gathered before they are written
+_SPARE = 500 * 2**20  # bytes of the disk that uploads leave free
 _YOUNG_S = 60.0  # a spool folder may be without its lock for a moment after it was made
 
 
@@ -90,6 +91,8 @@ async def receive(request: Request, folder: Path, limits: Limits) -> Upload:
     told = request.headers.get("content-length")
     if told is not None and int(told) != header.nbytes:
         raise _wrong_length(int(told), header)
+    if shutil.disk_usage(folder).free < header.nbytes + _SPARE:
+        raise Refused(409, "the engine's disk is nearly full; make room there, or send less (a smaller region)")
     path = folder / f"upload-{secrets.token_hex(8)}"
     try:
         with path.open("xb") as file:
@@ -226,6 +229,13 @@ class ScanStore:
         """Forget a scan; its file stays as long as a job needs it."""
         with self._lock:
             self._forget(self.get(client, scan_id))
+
+    def expire(self) -> None:
+        """Forget what nobody has used for long: a patient's voxels do not stay where nobody needs them."""
+        with self._lock:
+            for scan in list(self._scans.values()):
+                if not scan.users and time.monotonic() - scan.used > self._limits.keep_s:
+                    self._forget(scan)
 
     def _forget(self, scan: Scan) -> None:
         del self._scans[scan.id]

@@ -30,6 +30,7 @@ from mper.engine.settings import Client, Settings
 from mper.engine.state import Engine
 
 TOKEN = "MPER_TOKEN"
+_IDLE_S = 75  # a connection; a client that takes it up again in the moment it is closed would lose a request
 _LAST_S = 3  # for answers that are under way when the engine ends
 
 
@@ -100,7 +101,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
         }
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM: an order to end
             print(json.dumps(first | made), flush=True)
-            engine.devices.start()
+            engine.start()
             threading.Thread(target=_end_with, args=(parent_gone, server), daemon=True).start()
             server.run(sockets=[listener])
         engine.close()
@@ -118,6 +119,7 @@ def configure(app: FastAPI, tls_cert: Path | None = None, tls_key: Path | None =
         ws="none",
         http="h11",
         lifespan="off",
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_LAST_S,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,

@@ -26,7 +26,8 @@ class Limits:
 
     upload_bytes : of one array; json_bytes : of any other body; scans_bytes : of the scans of one client, on disk;
     predictions_bytes : of the predictions of all, in memory; waiting_jobs : not yet ended, of one client; ended_jobs :
-    remembered, of one client; stall_s : an upload may pause; alive_s : between two signs of life of a stream.
+    remembered, of one client; keep_s : a scan or prediction that nobody uses; stall_s : an upload may pause; alive_s :
+    between two signs of life of a stream.
     """
 
     upload_bytes: int = 2048 * _MB
@@ -35,6 +36,7 @@ class Limits:
     predictions_bytes: int = 1024 * _MB
     waiting_jobs: int = 64
     ended_jobs: int = 200
+    keep_s: float = 12 * 3600.0
     stall_s: float = 60.0
     alive_s: float = 5.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from mper.engine.roots import Roots
 from mper.engine.scans import ScanStore
 from mper.engine.settings import Client, Settings
 from mper.runs import RunFolder
+
+_EXPIRE_EVERY_S = 300.0
 
 
 class Engine:
@@ -40,6 +43,17 @@ class Engine:
         self.predictions = PredictionStore(settings.limits)
         self.launcher = Launcher()
         self.closing = asyncio.Event()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin what goes on beside the requests: importing torch, and forgetting what nobody uses."""
+        self.devices.start()
+        threading.Thread(target=self._expire, name="expire", daemon=True).start()
+
+    def _expire(self) -> None:
+        while not self._ended.wait(_EXPIRE_EVERY_S):
+            self.scans.expire()
+            self.predictions.expire()
 
     def explain(self, error: BaseException) -> str:
         """One line for a client."""
@@ -67,6 +81,7 @@ class Engine:
     def close(self) -> None:
         """Cancel all jobs and let go of everyone who follows one."""
         self.closing.set()
+        self._ended.set()
         self.jobs.cancel_all()
 
 

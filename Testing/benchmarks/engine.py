@@ -1,0 +1,213 @@
+"""What a person in Slicer waits for: the engine's start, an upload, a segmentation over HTTP, against the direct call.
+
+The engine is a process of its own, as in Slicer, below normal priority; its client is the standard library's. The
+direct call is `mper.predictor.Predictor` in this process, at the same priority and with the same results wanted (mask,
+confidence, prototypes and embeddings). Ratios say what HTTP, the job and the figures of the result's table add.
+
+    python Testing/benchmarks/engine.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _timing import add_options, add_repeats, duration, keep, show, take_turns
+from commands import BIG_SHAPE, write_big_scan
+
+from mper.background import stand_back
+from mper.io import read_volume
+from mper.resources import find_model, sample_scan
+from mper.volume import Volume
+
+_WANTED = ("confidence", "prototypes", "embeddings")
+
+
+class Engine:
+    """A client of an engine."""
+
+    def __init__(self, port: int, token: str):
+        self._port, self._headers = port, {"Authorization": f"Bearer {token}"}
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> bytes:
+        if isinstance(body, dict):
+            body, headers = json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {**self._headers, **headers})
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"{method} {path} was answered {answer.status}: {content[:500]!r}")
+            return content
+
+    def upload(self, scan: Volume) -> str:
+        """As Slicer does it: from a file."""
+        geometry = scan.geometry
+        header = {"shape": list(scan.array.shape), "dtype": scan.array.dtype.name, "affine": geometry.affine.tolist()}
+        with tempfile.TemporaryFile() as file:
+            file.write(np.ascontiguousarray(scan.array).data)
+            file.seek(0)
+            told = {"MPER-Array": json.dumps(header), "Content-Length": str(scan.array.nbytes)}
+            return str(json.loads(self.call("POST", "/scans", file, **told))["scan"])
+
+    def result(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a job, follow it, and give what it gave."""
+        job = json.loads(self.call("POST", path, body))["job"]
+        last = json.loads(self.call("GET", f"/jobs/{job}/events").splitlines()[-1])
+        if last["state"] != "finished":
+            raise RuntimeError(f"the job {last['state']}: {last['error']}")
+        return dict(last["result"])
+
+    def segment(self, scan: str, model: str) -> str:
+        """From the click to the mask in hand; gives the prediction."""
+        result = self.result("/jobs/segment", {"scan": scan, "model": model, "device": "cpu"})
+        self.call("GET", f"/predictions/{result['prediction']}/mask")
+        return str(result["prediction"])
+
+
+@contextlib.contextmanager
+def started(threads: int) -> Iterator[tuple[Engine, float]]:
+    """An engine, and the seconds until it listened."""
+    token = secrets.token_urlsafe()
+    environment = {**os.environ, "MPER_TOKEN": token, "OMP_NUM_THREADS": str(threads)}
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mper", "serve", "--with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        port = json.loads(process.stdout.readline())["port"]
+        yield Engine(port, token), time.perf_counter() - begin
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds over HTTP beside those of the direct way; None where there is none."""
+
+    what: str
+    seconds: float
+    direct: str = ""
+    direct_s: float | None = None
+    target_s: float | None = None
+
+    def row(self) -> list[str]:
+        ratio = "-" if self.direct_s is None else f"{self.seconds / self.direct_s:.2f}"
+        target = "" if self.target_s is None else f"{self.target_s:g} s"
+        return [self.what, duration(self.seconds), self.direct, duration(self.direct_s), ratio, target]
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def starts(model: str, scan: Volume, repeats: int, threads: int) -> list[Result]:
+    """Engines that have just been started: until they listen, until a model is loaded, until a first mask."""
+    listens, loads, masks = [], [], []
+    for turn in range(repeats + 1):
+        with started(threads) as (engine, seconds):
+            loaded = timed(lambda engine=engine: engine.result("/models/load", {"model": model, "device": "cpu"}))
+        with started(threads) as (engine, again):
+            mask = timed(lambda engine=engine: engine.segment(engine.upload(scan), model))
+        if turn:  # the first one reads files from disk
+            listens += [seconds, again]
+            loads.append(seconds + loaded)
+            masks.append(again + mask)
+    return [
+        Result("start, until it listens", float(np.median(listens))),
+        Result("start, until the model is loaded", float(np.median(loads))),
+        Result("start, until the sample's mask is there", float(np.median(masks)), target_s=8),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="la", metavar="NAME", help="which bundled model (default: la)")
+    add_repeats(parser)
+    add_options(parser)
+    arguments = parser.parse_args()
+    model, repeats, threads = arguments.model, arguments.repeats, arguments.threads
+    sample = read_volume(sample_scan())
+    with tempfile.TemporaryDirectory() as name:
+        write_big_scan(Path(name) / "big.nrrd", (16, 64, 64) if arguments.quick else BIG_SHAPE)
+        found = read_volume(Path(name) / "big.nrrd")
+        big = found.with_array(found.array.astype(np.int16))
+        results = starts(model, sample, repeats, threads)
+
+        import torch
+
+        from mper.bundle import ModelBundle
+        from mper.predictor import Predictor
+
+        torch.set_num_threads(threads)
+        stand_back()
+        predictor = Predictor(ModelBundle.load(find_model(model)), "cpu")
+        with started(threads) as (engine, _):
+            engine.result("/models/load", {"model": model, "device": "cpu"})
+            copy = Path(name) / "copy"
+            k, j, i = big.array.shape
+            size = f"{i}x{j}x{k}"
+            times = take_turns(
+                {
+                    "upload": lambda: engine.upload(big),
+                    "copy": lambda: copy.write_bytes(big.array.data),
+                },
+                repeats,
+            )
+            upload = f"upload of {size} int16 ({big.array.nbytes / 1e6:.0f} MB)"
+            results.append(Result(upload, times["upload"].median, "to a file", times["copy"].median))
+            ids = {"sample": engine.upload(sample), "big": engine.upload(big)}
+            times = take_turns(
+                {
+                    "sample": lambda: engine.segment(ids["sample"], model),
+                    "sample direct": lambda: predictor.predict(sample, want=_WANTED),
+                    "sample mask": lambda: predictor.predict(sample),
+                    "big": lambda: engine.segment(ids["big"], model),
+                    "big direct": lambda: predictor.predict(big, want=_WANTED),
+                },
+                repeats,
+            )
+            direct = "Predictor"
+            results += [
+                Result(
+                    "the sample, from click to mask", times["sample"].median, direct, times["sample direct"].median, 4
+                ),
+                Result("the same", times["sample"].median, "mask alone", times["sample mask"].median),
+                Result(f"{size}, from click to mask", times["big"].median, direct, times["big direct"].median),
+            ]
+            prediction = engine.segment(ids["sample"], model)
+            asked = {
+                "a probe": f"/predictions/{prediction}/probe?k=40&j=60&i=80",
+                "the scatter plot": f"/predictions/{prediction}/scatter",
+                "the prototype map": f"/predictions/{prediction}/prototypes",
+            }
+            times = take_turns({what: lambda path=path: engine.call("GET", path) for what, path in asked.items()}, 20)
+            results += [Result(what, times[what].median) for what in asked]
+    show(("what", "time", "direct way", "time", "ratio", "should be under"), [result.row() for result in results])
+    keep(arguments.json, {"results": [asdict(result) for result in results]})
+
+
+if __name__ == "__main__":
+    main()
