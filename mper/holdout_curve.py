@@ -2,7 +2,7 @@
 
 Measuring touches neither the method nor a random number that a step will use, so a run ends with the same weights
 with and without it. Its time comes on top of the run's own, at most a tenth of it, but for the last point, which is
-always there.
+always there. A run that fine-tunes a model begins with what that model reaches.
 """
 
 from __future__ import annotations

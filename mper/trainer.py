@@ -159,6 +159,8 @@ class _Training:
                 method=self.config.method,
                 recipe=self.config.recipe,
             )
+        if self.curve and not self.step and start is not None and _same_structures(labels, start):
+            self._measure(self.config.budget_s or math.inf)  # what there is to improve
         self._loop(wrapped, optimiser)
         return self._finish()
 
@@ -269,7 +271,8 @@ class _Training:
             return None
         if dice:
             seconds = round(time.monotonic() - begin, 1)
-            self.log.event("holdout", step=self.step, fraction=round(self._progress(), 5), dice=dice, seconds=seconds)
+            done = min(1.0, round(self._progress(), 5))
+            self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
         return dice
 
     def _say_measuring(self, progress: Progress) -> None:
@@ -431,11 +434,14 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
         smooth = clean and chosen.network == "vnet"
         return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout, smooth=smooth))
     network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
-    same = [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
-    new = () if same else ("backbone.classifier.", "prototypes.")
+    new = () if _same_structures(labels, start) else ("backbone.classifier.", "prototypes.")
     taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
     network.load_state_dict({**network.state_dict(), **taken})
     return network
+
+
+def _same_structures(labels: tuple[Label, ...], start: ModelBundle) -> bool:
+    return [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
 
 
 def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small_data import blob_dataset
-from small_models import threshold_bundle
+from small_models import random_bundle, threshold_bundle
 
 from mper import holdout_curve, trainer
 from mper.bundle import ModelBundle
@@ -112,6 +113,21 @@ def test_run_measures_the_hold_out_and_ends_with_the_same_weights(
     quality = measured.card.about["quality"]
     assert quality["mean"]["dice"] == points[-1]["dice"]["LA"] and "locked hold-out" in quality["cases"]
     assert plain.card.about["quality"] == "not measured"
+
+
+def test_fine_tuning_begins_with_what_its_model_reaches(held: Dataset, tmp_path: Path, tiny: None) -> None:
+    points = {}
+    for name in ("LA", "RA"):
+        bundle = random_bundle("vnet", preprocessing={"spacing_mm": (2.0, 2.0, 2.0)}, window=(16, 16, 16))
+        bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, name),)))
+        model = bundle.save(tmp_path / f"model {name}", "float32")
+        run = tmp_path / name
+        config = TrainConfig(str(held.path), "supervised", start_from=str(model), steps=2, batch=4, device="cpu")
+        start_run(config, run)
+        train(run)
+        points[name] = {e["step"]: e["dice"] for e in read_events(run) if e["event"] == "holdout"}
+    assert list(points["RA"]) == [1, 2] and list(points["LA"]) == [0, 1, 2]
+    assert points["LA"][0] == curve(held).measure(bundle, silent)
 
 
 def test_command_ends_the_measuring_and_is_obeyed(held: Dataset, tmp_path: Path, tiny: None) -> None:
