@@ -56,9 +56,9 @@ def test_an_output_folder_takes_the_name_of_the_scan(tmp_path: Path) -> None:
     assert single_job(Path("x") / "scan.nii.gz", tmp_path, None, None).mask == tmp_path / "scan.seg.nrrd"
 
 
-@pytest.mark.parametrize("name", ["mask.dcm", "mask", "mask.nhdr", "mask.seg", "mask.gz"])
+@pytest.mark.parametrize("name", ["mask.seg.dcm.gz", "mask", "mask.nhdr", "mask.seg", "mask.gz"])
 def test_an_ending_that_cannot_be_written_names_those_that_can(name: str) -> None:
-    with pytest.raises(UsageError, match=r"\.seg\.nrrd, \.nrrd, \.nii\.gz, \.nii or \.mha"):
+    with pytest.raises(UsageError, match=r"\.seg\.nrrd, \.nrrd, \.nii\.gz, \.nii, \.mha or \.dcm"):
         single_job(Path("scan.nrrd"), Path(name), None, None)
 
 

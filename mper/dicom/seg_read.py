@@ -134,7 +134,8 @@ def _check_source(dataset: Dataset, series: DicomSeries, path: Path, notify: Not
 
 def _read(header: Header, series: DicomSeries, notify: Notify) -> Segmentation:
     dataset = header.dataset
-    segments = {int(segment.SegmentNumber): segment for segment in dataset.SegmentSequence}
+    # Label maps describe their background too, as segment 0.
+    segments = {int(segment.SegmentNumber): segment for segment in dataset.SegmentSequence if segment.SegmentNumber}
     frames = frames_of(header)
     pixels = decode(frames)
     geometry = series.volume.geometry
@@ -170,7 +171,7 @@ def _read(header: Header, series: DicomSeries, notify: Notify) -> Segmentation:
             array[where] = values[number]
     labels = tuple(_label(values[number], names[number], segment) for number, segment in segments.items())
     told = {number: _provenance(algorithm) for number, algorithm in algorithms(dataset).items()}
-    provenance = {values[number]: found for number, found in told.items() if found is not None}
+    provenance = {values[number]: found for number, found in told.items() if found is not None and number in values}
     return Segmentation(series.volume.with_array(array), labels, provenance)
 
 

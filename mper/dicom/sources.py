@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,11 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
     described = _described(first, notify)
     if first.get("PerFrameFunctionalGroupsSequence"):
         _add_frames(described, frames, shared, series)
-        return Sources([described], [_identity(image) for image in series.instances[1:]])
+        further = []
+        for image, path in zip(series.instances[1:], series.paths[1:], strict=True):
+            further.append(_identity(image))
+            _add_frames(further[-1], frames_of(Header(path, image)), shared, series)
+        return Sources([described], further)
     images = [described, *(_identity(image) for image in series.instances[1:])]
     for image, position in zip(images, series.positions_mm, strict=True):
         image.ImagePositionPatient = _decimals(position)
@@ -103,7 +108,7 @@ def _described(image: Dataset, notify: Notify) -> Dataset:
         if tag.group not in _GROUPS or tag.element == 0:
             continue
         try:
-            made.add(image[tag])
+            made.add(deepcopy(image[tag]))
         except Exception:  # a damaged value can fail anywhere in the parser
             notify(f"the source's attribute {tag} is damaged and was left out")
     for keyword in _MAY_BE_EMPTY:
