@@ -82,6 +82,15 @@ class Case:
         return bool(self._numbers())
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether the newest label says anything of a voxel: one that is 255 throughout was only begun."""
+        numbers = self._numbers()
+        if not numbers or not self._revision(numbers[-1]).partial:
+            return bool(numbers)
+        label = self.label()
+        return label is not None and bool((label.array != UNLABELLED).any())
+
+    @property
     def voxels_sha256(self) -> str | None:
         """Of the image's values, see `voxels_sha256`; None of a case from before it was noted."""
         return self._record.get("voxels_sha256")

@@ -14,6 +14,7 @@ _MARGIN = (70, 34, 20, 30)  # left, top, right, bottom
 _PANELS = (
     ("losses", ("loss", "labelled", "pseudo", "prototype", "contrast")),
     ("agreement of the two classifiers; share of voxels that the losses count", ("agreement", "known")),
+    ("mean Dice on the locked hold-out", ("dice",)),
     ("spread of the prototypes", ("spread",)),
     ("learning rate", ("rate",)),
 )
@@ -44,6 +45,12 @@ def _rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             while rows and rows[-1]["step"] >= event["step"]:
                 rows.pop()
             rows.append({name: value for name, value in event.items() if name not in ("time", "event")})
+        elif event["event"] == "holdout":
+            dice = sum(event["dice"].values()) / len(event["dice"])
+            if rows and rows[-1]["step"] == event["step"]:
+                rows[-1]["dice"] = dice
+            else:
+                rows.append({"step": event["step"], "dice": dice})
     return rows
 
 

@@ -114,7 +114,8 @@ class RunFolder:
     def launch(self) -> None:
         """Say that a process is about to be started for this run, which shall run whatever it was told before."""
         self.steer("run")
-        write_json(self.path / "status.json", {**self.status(), "state": LAUNCHING, "heartbeat": time.time()})
+        told = {"state": LAUNCHING, "message": "starting", "heartbeat": time.time()}
+        write_json(self.path / "status.json", {**self.status(), **told})
 
     def steer(self, command: str) -> None:
         """Tell the run to run, pause or cancel; it obeys within a step."""
@@ -138,6 +139,7 @@ class RunLog:
         self.folder = folder
         self._status: dict[str, Any] = {
             "state": "starting",
+            "message": "starting",
             "pid": os.getpid(),
             "host": platform.node(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),

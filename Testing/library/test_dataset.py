@@ -408,6 +408,17 @@ def test_what_a_model_last_said_of_a_case_is_kept_beside_it(case: Case) -> None:
     assert case.last_prediction() is None
 
 
+def test_a_label_that_is_only_begun_says_nothing(case: Case, blob_volume: tuple[Volume, Segmentation]) -> None:
+    whole = blob_volume[1].labelmap
+    assert not case.is_drawn
+    case.add_label(whole.with_array(np.full_like(whole.array, 255)), author="a", how="hand")
+    assert case.is_labelled and not case.is_drawn
+    some = np.full_like(whole.array, 255)
+    some[0, 0, 0] = 0
+    case.add_label(whole.with_array(some), author="a", how="hand")
+    assert case.is_drawn
+
+
 def test_a_label_that_leaves_voxels_unlabelled_is_partial(case: Case, blob_volume: tuple[Volume, Segmentation]) -> None:
     whole = blob_volume[1].labelmap
     partial = whole.array.copy()

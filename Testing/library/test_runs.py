@@ -95,7 +95,7 @@ def test_note_is_told_with_the_next_status(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with RunLog(folder) as log:
         log.note(message="reading")
-        assert "message" not in folder.status()
+        assert folder.status()["message"] == "starting"
         log.set(step=1)
         assert folder.status()["message"] == "reading"
 
@@ -174,6 +174,19 @@ def test_curves_show_each_step_once_though_a_killed_run_had_been_further(tmp_pat
         colours = {colour for _, colour in picture.getcolors(10**6)}
     assert (31, 119, 180) in colours
     assert not list(tmp_path.glob(".curves*"))
+
+
+def test_dice_on_the_hold_out_goes_into_the_curves(tmp_path: Path) -> None:
+    with RunLog(RunFolder(tmp_path)) as log:
+        log.event("holdout", step=0, dice={"LA": 0.5, "RA": 0.7})
+        for step in (10, 20):
+            log.event("step", step=step, loss=1 / step)
+        log.event("holdout", step=20, dice={"LA": 0.9, "RA": 0.7})
+        log.event("holdout", step=25, dice={"LA": 1.0, "RA": 0.8})
+    write_curves(tmp_path)
+    with (tmp_path / "curves.csv").open(newline="") as stream:
+        rows = [(int(row["step"]), row["loss"], row["dice"]) for row in csv.DictReader(stream)]
+    assert rows == [(0, "", "0.6"), (10, "0.1", ""), (20, "0.05", "0.8"), (25, "", "0.9")]
 
 
 def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:

@@ -74,8 +74,9 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
 
     held = set(dataset.splits[dataset.holdout]) if dataset.holdout else set()
     cases = [dataset.case(case_id) for case_id in dataset.cases if case_id not in held]
-    candidates = [case for case in cases if not case.is_labelled]
-    references = [case for case in cases if case.is_labelled][:_REFERENCES]
+    drawn = {case.id for case in cases if case.is_drawn}
+    candidates = [case for case in cases if case.id not in drawn]
+    references = [case for case in cases if case.id in drawn][:_REFERENCES]
     looks: dict[str, Look] = {}
     everyone = [*candidates, *references]
     predictor = engine.models.predictor(model_id, device)

@@ -99,7 +99,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
     if split == dataset.holdout:
         raise Refused(422, f"split {split!r} is the locked hold-out and never trained on; choose another")
     cases = dataset.split(split) if split in dataset.splits else ()
-    with_label = sum(case.is_labelled for case in cases)
+    with_label = sum(case.is_drawn for case in cases)
     labelled = with_label if body.labeled is None else min(body.labeled, with_label)
     unlabelled = len(cases) - labelled
     method = body.method or ("mper" if unlabelled else "supervised")
@@ -241,7 +241,7 @@ def _warnings(
         )
     else:
         held = dataset.split(dataset.holdout)
-        measured = sum(case.is_labelled for case in held)
+        measured = sum(case.is_drawn for case in held)
         if measured < _FEW_HELD:
             found.append(
                 f"the hold-out has {measured} labelled {'case' if measured == 1 else 'cases'}: too few to trust"

@@ -61,7 +61,7 @@ def run_entry(engine: Engine, dataset_id: str, run: RunFolder) -> dict[str, Any]
         "run": run.path.name,
         "state": "starting" if state == LAUNCHING else state,
         "alive": state not in _IDLE,
-        "message": _without_folders(engine, "starting" if message == LAUNCHING else message),
+        "message": _without_folders(engine, message),
         "fraction": status.get("fraction"),
         "eta_s": status.get("eta_s") if state == "running" else None,
         "step": status.get("step"),
