@@ -103,6 +103,7 @@ class Engine:
         if self.state in ("starting", "ready"):
             return
         client.removeLeftovers()
+        self.reason = ""
         self._become("starting")
         try:
             if self.isRemote:
@@ -118,6 +119,7 @@ class Engine:
 
         Its process needs a moment to end; `wait_s` holds everything until it has.
         """
+        self.reason = ""
         self._become("stopped")
         self._waiting = []
         for pending in list(self._under_way):
@@ -135,8 +137,11 @@ class Engine:
         words = ["-m", "mper", "serve", "--with-parent"]
         for root in places.roots() if self.roots is None else self.roots:
             words += ["--root", root]
-        environment = process.environment(python, libraryHome(), places.packagesFolder(), {"MPER_TOKEN": self._token})
-        self._process = process.EngineProcess(python, words, environment, places.engineLog(), self._onPort, self._fail)
+        home = libraryHome()
+        environment = process.environment(python, home, places.packagesFolder(), {"MPER_TOKEN": self._token})
+        self._process = process.EngineProcess(
+            python, words, environment, str(home), places.engineLog(), self._onPort, self._fail
+        )
 
     def _onPort(self, first: dict) -> None:
         if self.state == "starting":
@@ -275,16 +280,16 @@ class Engine:
     def _begin(self, begin: Callable[[Pending, Failed], None], failed: Failed | None) -> Pending:
         pending = Pending()
         fail = failed or (lambda message: None)
+        self._under_way = [p for p in self._under_way if not (p.aborted or (p.call and p.call.over))] + [pending]
 
         def now() -> None:
-            self._under_way = [p for p in self._under_way if p is not pending and not (p.call and p.call.over)]
             if pending.aborted:
                 return
-            if self.state != "ready":
+            if self.state == "ready":
+                begin(pending, fail)
+            else:
+                pending.aborted = True
                 fail(self.reason or _("the engine is not running"))
-                return
-            self._under_way.append(pending)
-            begin(pending, fail)
 
         if self.state == "starting":
             self._waiting.append(now)

@@ -139,6 +139,7 @@ class Run:
         python = places.enginePython()
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(environment(python, libraryHome(), places.packagesFolder(), {}))
+        self._process.setWorkingDirectory(str(libraryHome()))  # Python looks there first for what it imports
         self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
         self._process.connect("readyReadStandardOutput()", trace.slot(self._onOutput, "install output"))
         self._process.connect("finished(int,QProcess::ExitStatus)", trace.slot(self._onFinished, "install finished"))

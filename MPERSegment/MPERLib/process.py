@@ -56,6 +56,8 @@ class EngineProcess:
     ----------
     python, arguments, environment
         What is run; see `environment`.
+    home : str
+        The folder that it stands in: the library's own, so that nothing else is imported by accident.
     log : Path
         The process's messages are appended to it.
     ready : callable
@@ -69,6 +71,7 @@ class EngineProcess:
         python: Path,
         arguments: Sequence[str],
         environment: Any,
+        home: str,
         log: Path,
         ready: Callable[[dict], None],
         died: Callable[[str], None],
@@ -83,6 +86,7 @@ class EngineProcess:
         self._log_start = log.stat().st_size if log.exists() else 0
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(environment)
+        self._process.setWorkingDirectory(home)  # Python looks there first for what it imports
         self._process.setStandardErrorFile(str(log), qt.QIODevice.Append)
         self._process.connect("readyReadStandardOutput()", trace.slot(self._onOutput, "engine output"))
         self._process.connect("finished(int,QProcess::ExitStatus)", trace.slot(self._onFinished, "engine finished"))

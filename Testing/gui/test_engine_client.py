@@ -1,0 +1,555 @@
+"""The engine from Slicer's side: what travels, what fails in words, and what must never be left behind."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from desk import children
+from MPERLib import client, engine, places, process, trace
+from MPERLib.engine import Engine, route
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """An engine that answers what a test needs, also what a sound engine never would."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.asked.append(
+            (self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
+        name = self.path.strip("/").partition("?")[0].replace("/", "_")
+        getattr(self, f"get_{name}", self.unknown)()
+
+    do_DELETE = do_GET
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append(
+            (self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
+        self.server.bodies.append(body)
+        if self.path == "/refuse":
+            self.answer(b'{"error": "the scan is too large, send less"}', 413)
+        else:
+            self.answer(json.dumps({"bytes": len(body)}).encode())
+
+    def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def unknown(self) -> None:
+        self.answer(b'{"error": "no such thing, ask for another"}', 404)
+
+    def get_info(self) -> None:
+        self.answer(b'{"version": "0", "diagnostics": "all well"}')
+
+    def get_array(self) -> None:
+        array = self.server.array
+        header = {"shape": array.shape, "dtype": array.dtype.name, "start": [1, 2, 3]}
+        self.answer(array.tobytes(), MPER_Array=json.dumps(header))
+
+    def get_short(self) -> None:
+        self.answer(b"\0" * 7, MPER_Array='{"shape": [2, 2, 2], "dtype": "uint8"}')
+
+    def get_long(self) -> None:
+        self.answer(b"\0" * 9, MPER_Array='{"shape": [2, 2, 2], "dtype": "uint8"}')
+
+    def get_huge(self) -> None:
+        self.answer(b"\0", MPER_Array='{"shape": [9000000, 9000000, 9000], "dtype": "uint8"}')
+
+    def get_object(self) -> None:
+        self.answer(b"\0" * 8, MPER_Array='{"shape": [1, 1, 1], "dtype": "object"}')
+
+    def get_plain(self) -> None:
+        self.answer(b"<html>")
+
+    def get_crash(self) -> None:
+        self.answer(b"<html>", 500)
+
+    def get_away(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/stolen")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def get_silence(self) -> None:
+        self.server.released.wait(20)
+        self.answer(b"{}")
+
+    def get_events(self) -> None:
+        self.stream(
+            [b'{"n": 0, "state": "run', b'ning"}\n\n{"n": 1, "state": "running"}\n', b'{"n": 2, "state": "finished"}\n']
+        )
+        self.wfile.write(b"0\r\n\r\n")
+
+    def get_cut(self) -> None:
+        self.stream([b'{"n": 0}\n'])
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def stream(self, pieces: list[bytes]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+            time.sleep(0.02)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Where the handler keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
+        self.array = np.zeros((1, 1, 1), np.uint8)
+        self.released = threading.Event()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.released.set()
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture
+def remote(desk: Any, server: Server) -> Iterator[Engine]:
+    """A connection to the made-up engine, ready."""
+    made = Engine.remote(f"http://127.0.0.1:{server.server_port}", "secret")
+    made.start()
+    desk.wait_until(lambda: made.state == "ready", 10)
+    server.asked.clear()
+    yield made
+    made.stop()
+
+
+class Heard:
+    """The answers of one request."""
+
+    def __init__(self, desk: Any):
+        self._desk = desk
+        self.done: list[Any] = []
+        self.failed: list[str] = []
+
+    def take(self, *answer: Any) -> None:
+        self.done.append(answer if len(answer) > 1 else answer[0])
+
+    def fail(self, message: str) -> None:
+        self.failed.append(message)
+
+    def wait(self, seconds: float = 10) -> Any:
+        self._desk.wait_until(lambda: self.done or self.failed, seconds, "an answer")
+        assert not self.failed, self.failed
+        return self.done[0]
+
+    def wait_for_failure(self) -> str:
+        self._desk.wait_until(lambda: self.done or self.failed, 10, "an answer")
+        assert not self.done, self.done
+        return self.failed[0]
+
+
+@pytest.fixture
+def heard(desk: Any) -> Heard:
+    return Heard(desk)
+
+
+# ---- what travels
+
+
+def test_route_quotes_its_parts() -> None:
+    assert route("datasets", "ROOT/my set", "cases", "ä/b") == "/datasets/ROOT~my%20set/cases/%C3%A4~b"
+    assert route("jobs", 7, "events", **{"from": 3, "x": None}) == "/jobs/7/events?from=3"
+
+
+def test_token_goes_with_every_request_and_stays_here(remote: Engine, server: Server, heard: Heard) -> None:
+    remote.get("/info", heard.take, heard.fail)
+    heard.wait()
+    assert server.asked[0][2]["authorization"] == "Bearer secret"
+    away = Heard(heard._desk)
+    remote.get("/away", away.take, away.fail)
+    assert "302" in away.wait_for_failure()
+    assert not [path for _, path, _ in server.asked if path == "/stolen"]
+
+
+def test_json_is_posted_and_answered(remote: Engine, server: Server, heard: Heard) -> None:
+    remote.post("/anything", {"name": "Müller"}, heard.take, heard.fail)
+    assert heard.wait() == {"bytes": len(server.bodies[0])}
+    assert json.loads(server.bodies[0]) == {"name": "Müller"}
+
+
+def test_delete_is_sent(remote: Engine, server: Server, heard: Heard) -> None:
+    remote.delete("/info", heard.take, heard.fail)
+    heard.wait()
+    assert server.asked[0][0] == "DELETE"
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "float16", "float32", "float64"])
+def test_array_comes_as_it_was(remote: Engine, server: Server, heard: Heard, kind: str) -> None:
+    server.array = np.random.default_rng(1).integers(0, 100, (5, 6, 7)).astype(kind)
+    remote.getArray("/array", heard.take, heard.fail)
+    array, header = heard.wait()
+    np.testing.assert_array_equal(array, server.array)
+    assert array.dtype == server.array.dtype
+    assert header["start"] == [1, 2, 3]
+
+
+def test_empty_array_comes(remote: Engine, server: Server, heard: Heard) -> None:
+    server.array = np.zeros((0, 4, 4), np.uint8)
+    remote.getArray("/array", heard.take, heard.fail)
+    assert heard.wait()[0].shape == (0, 4, 4)
+
+
+def test_large_array_comes_in_pieces_that_do_not_hold_the_window(remote: Engine, server: Server, heard: Heard) -> None:
+    server.array = np.random.default_rng(1).integers(0, 999, (88, 320, 640)).astype(np.int16)
+    for _attempt in range(3):  # a busy machine may hold anybody once
+        trace.clear()
+        heard = Heard(heard._desk)
+        remote.getArray("/array", heard.take, heard.fail)
+        np.testing.assert_array_equal(heard.wait(60)[0], server.array)
+        if trace.slowest(1)[0].seconds < trace.TOO_LONG_S:
+            return
+    pytest.fail(trace.report())
+
+
+@pytest.mark.parametrize("array", [np.arange(24, dtype=">i2").reshape(2, 3, 4), np.ones((2, 3, 4), bool)])
+def test_upload_is_little_endian_in_c_order(remote: Engine, server: Server, heard: Heard, array: np.ndarray) -> None:
+    remote.agreeToUpload()
+    remote.postArray("/scans", array.transpose(0, 2, 1), {"affine": np.eye(4).tolist()}, heard.take, heard.fail)
+    heard.wait()
+    header = json.loads(server.asked[0][2]["mper-array"])
+    assert header["shape"] == [2, 4, 3] and header["affine"] == np.eye(4).tolist()
+    got = np.frombuffer(server.bodies[0], np.dtype(header["dtype"]).newbyteorder("<")).reshape(header["shape"])
+    np.testing.assert_array_equal(got, array.transpose(0, 2, 1))
+
+
+def test_large_upload_does_not_hold_the_window(desk: Any, remote: Engine, server: Server) -> None:
+    remote.agreeToUpload()
+    array = np.random.default_rng(1).integers(0, 999, (24, 640, 640)).astype(np.int16)
+    for _attempt in range(3):
+        trace.clear()
+        server.bodies.clear()
+        heard, told = Heard(desk), []
+        remote.postArray("/scans", array, {}, heard.take, heard.fail, told.append)
+        assert heard.wait(60) == {"bytes": array.nbytes}
+        assert np.array_equal(np.frombuffer(server.bodies[0], np.int16), array.ravel())
+        assert told == sorted(told) and told[-1] == 1
+        if trace.slowest(1)[0].seconds < trace.TOO_LONG_S:
+            return
+    pytest.fail(trace.report())
+
+
+def test_events_come_one_by_one_across_pieces(desk: Any, remote: Engine, heard: Heard) -> None:
+    events: list[dict] = []
+    remote.follow("/events", events.append, heard.take, heard.fail)
+    assert heard.wait() == {"n": 2, "state": "finished"}
+    assert [event["n"] for event in events] == [0, 1, 2]
+
+
+# ---- what fails, in words
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/nothing", "no such thing, ask for another"),
+        ("/crash", "the engine refused with status 500"),
+        ("/plain", "an answer that is not JSON"),
+    ],
+)
+def test_refusals_are_one_line(remote: Engine, heard: Heard, path: str, words: str) -> None:
+    remote.get(path, heard.take, heard.fail)
+    assert words in heard.wait_for_failure()
+    assert "\n" not in heard.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/short", "in the middle of an array"),
+        ("/long", "more than the array it announced"),
+        ("/huge", "not an array this module can hold"),
+        ("/object", "not an array this module can hold"),
+        ("/info", "not an array this module can hold"),
+        ("/nothing", "no such thing"),
+    ],
+)
+def test_unsound_arrays_are_refused(remote: Engine, heard: Heard, path: str, words: str) -> None:
+    remote.getArray(path, heard.take, heard.fail)
+    assert words in heard.wait_for_failure()
+
+
+def test_refused_upload_tells_why_and_leaves_no_file(remote: Engine, heard: Heard) -> None:
+    remote.agreeToUpload()
+    remote.postArray("/refuse", np.zeros((2, 2, 2), np.uint8), {}, heard.take, heard.fail)
+    assert heard.wait_for_failure() == "the scan is too large, send less"
+
+
+def test_stream_that_breaks_is_a_failure(desk: Any, remote: Engine, heard: Heard) -> None:
+    events: list[dict] = []
+    remote.follow("/cut", events.append, heard.take, heard.fail)
+    assert heard.wait_for_failure().startswith("no answer from the engine")
+    assert events == [{"n": 0}]
+
+
+def test_nobody_there(desk: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nobody = Engine.remote(f"http://127.0.0.1:{port}", "secret")
+    nobody.start()
+    desk.wait_until(lambda: nobody.state == "failed")
+    assert nobody.reason.startswith("no answer from the engine: ")
+
+
+def test_aborted_requests_call_nobody(desk: Any, remote: Engine, server: Server, heard: Heard) -> None:
+    remote.agreeToUpload()
+    array = np.zeros((20, 300, 300), np.int16)
+    calls = [
+        remote.get("/silence", heard.take, heard.fail),
+        remote.postArray("/scans", array, {}, heard.take, heard.fail),
+        remote.get("/info", heard.take, heard.fail),
+    ]
+    calls[2].abort()
+    desk.wait_until(lambda: server.asked)
+    for call in calls:
+        call.abort()
+    server.released.set()
+    after = Heard(desk)
+    remote.get("/info", after.take, after.fail)
+    after.wait()
+    assert not heard.done and not heard.failed
+
+
+def test_stopped_engine_refuses_in_words_and_starts_again(desk: Any, remote: Engine, heard: Heard) -> None:
+    remote.get("/silence", heard.take, heard.fail)
+    remote.stop()
+    late = Heard(desk)
+    remote.get("/info", late.take, late.fail)
+    assert late.wait_for_failure() == "the engine is not running"
+    assert not heard.done and not heard.failed
+    remote.start()
+    again = Heard(desk)
+    remote.get("/info", again.take, again.fail)  # waits until it is ready
+    assert again.wait()["version"] == "0"
+
+
+def test_callbacks_never_come_from_within_the_call(remote: Engine, heard: Heard) -> None:
+    remote.stop()
+    remote.get("/info", heard.take, heard.fail)
+    assert not heard.failed
+    heard.wait_for_failure()
+
+
+# ---- leaving this computer
+
+
+def test_scans_go_to_a_server_only_after_the_user_agreed(desk: Any, remote: Engine, server: Server) -> None:
+    before = Heard(desk)
+    remote.postArray("/scans", np.zeros((1, 1, 1), np.uint8), {}, before.take, before.fail)
+    assert "only after you have agreed" in before.wait_for_failure()
+    assert not server.asked
+    remote.agreeToUpload()
+    same_server = Engine.remote(remote.url, "secret")
+    assert same_server.mayUpload
+    assert not Engine.remote("https://elsewhere:1", "secret").mayUpload
+    assert Engine.local().mayUpload
+
+
+@pytest.mark.parametrize("url", ["http://example.org:80", "ftp://127.0.0.1", "example.org", ""])
+def test_addresses_that_give_the_token_away_are_refused(desk: Any, url: str) -> None:
+    wrong = Engine.remote(url, "secret")
+    wrong.start()
+    assert wrong.state == "failed"
+    assert wrong.reason
+
+
+def test_missing_certificate_file_is_told(desk: Any, tmp_path: Path) -> None:
+    wrong = Engine.remote("https://127.0.0.1:1", "secret", tmp_path / "ca.pem")
+    wrong.start()
+    assert "holds no certificate" in wrong.reason
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_own_certificate_is_trusted_only_when_given(desk: Any, server: Server, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    for ca, state in ((None, "failed"), (certificate, "ready")):
+        made = Engine.remote(f"https://127.0.0.1:{server.server_port}", "secret", ca)
+        made.start()
+        desk.wait_until(lambda made=made: made.state != "starting")
+        assert made.state == state, made.reason
+        made.stop()
+
+
+# ---- the process
+
+
+@pytest.fixture
+def local(desk: Any, tmp_path: Path) -> Iterator[Engine]:
+    root = tmp_path / "my däta"
+    root.mkdir()
+    made = Engine.local([root])
+    yield made
+    made.stop(wait_s=10)
+
+
+def processes(parent: int) -> dict[int, list[bytes]]:
+    """Command lines of a process's children."""
+    return {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children()} if parent else {}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
+def test_engine_starts_answers_and_leaves_no_process(desk: Any, local: Engine, heard: Heard) -> None:
+    before = children()
+    states: list[str] = []
+    local.onState(lambda engine: states.append(engine.state))
+    local.start()
+    local.get("/models", heard.take, heard.fail)
+    assert "la" in [model["id"] for model in heard.wait(60)]
+    assert states == ["starting", "ready"]
+    started = children() - before
+    assert len(started) == 1
+    line = processes(os.getpid())[started.pop()]
+    assert local._token.encode() not in b" ".join(line), "the token can be read in the list of processes"
+    assert "Slicer" in local.diagnostics() and "callbacks: " in local.diagnostics()
+    local.stop()
+    desk.wait_until(lambda: children() <= before, 10, "the engine to end")
+    assert states[-1] == "stopped"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
+def test_killed_engine_is_told_and_can_be_started_again(desk: Any, local: Engine) -> None:
+    before = children()
+    local.start()
+    desk.wait_until(lambda: local.state == "ready", 60)
+    (pid,) = children() - before
+    heard = Heard(desk)
+    os.kill(pid, signal.SIGKILL)
+    desk.wait_until(lambda: local.state == "failed", 10)
+    assert local.reason.startswith("the engine ended")
+    local.get("/models", heard.take, heard.fail)
+    assert heard.wait_for_failure() == local.reason
+    local.start()
+    again = Heard(desk)
+    local.get("/models", again.take, again.fail)
+    assert again.wait(60)
+
+
+def test_missing_packages_are_named(desk: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
+    monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
+    local.start()
+    desk.wait_until(lambda: local.state == "failed", 60)
+    assert local.reason == "the engine's packages are incomplete (fastapi is missing); install them"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print('hello')", "the engine's first words were 'hello'"),
+        ("raise SystemExit(3)", "the engine ended without a word (exit code 3)"),
+        ("import sys; sys.exit('no more room')", "the engine ended: no more room"),
+    ],
+)
+def test_engine_that_does_not_start_says_why(
+    desk: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
+) -> None:
+    (tmp_path / "home" / "mper").mkdir(parents=True)
+    (tmp_path / "home" / "mper" / "__init__.py").write_text("")
+    (tmp_path / "home" / "mper" / "__main__.py").write_text(program)
+    monkeypatch.setattr(engine, "libraryHome", lambda: tmp_path / "home")
+    local.start()
+    desk.wait_until(lambda: local.state == "failed", 60)
+    assert local.reason == words
+
+
+def test_no_python_is_told(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPER_PYTHON", "/nowhere/python")
+    made = Engine.local([])
+    made.start()
+    assert made.state == "failed"
+    assert "no Python to run the engine with (/nowhere/python)" in made.reason
+
+
+def test_log_is_kept_in_bounds(desk: Any, tmp_path: Path) -> None:
+    (tmp_path / "mper").mkdir()
+    (tmp_path / "mper" / "__init__.py").write_text("")
+    (tmp_path / "mper" / "__main__.py").write_text("import sys; sys.exit('new')")
+    log = tmp_path / "logs" / "engine.log"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * (2 << 20))
+    ended: list[str] = []
+    environment = process.environment(Path(sys.executable), tmp_path, tmp_path, {})
+    process.EngineProcess(Path(sys.executable), ["-m", "mper"], environment, str(tmp_path), log, print, ended.append)
+    desk.wait_until(lambda: ended, 30)
+    assert log.read_text().strip() == "new"
+    assert log.with_suffix(".1.log").stat().st_size == 2 << 20
+
+
+def test_uploads_of_dead_sessions_are_removed(desk: Any, local: Engine, tmp_path: Path) -> None:
+    folder = Path(os.environ["TMPDIR"])
+    old, new = folder / "mper-upload-1-a.raw", folder / "mper-upload-1-b.raw"
+    for path in (old, new):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    client.removeLeftovers()
+    assert not old.exists() and new.exists()
+    new.unlink()
+
+
+def test_both_modules_share_one_engine(desk: Any) -> None:
+    assert engine.shared() is engine.shared()
+    other = Engine.local([])
+    engine.share(other)
+    assert engine.shared() is other
+
+
+# ---- jobs
+
+
+def test_failed_job_says_why(desk: Any, local: Engine) -> None:
+    local.start()
+    heard = Heard(desk)
+    local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, heard.take, heard.fail)
+    desk.wait_until(lambda: heard.failed, 60)
+    assert "nothing of the kind" in heard.failed[0]
+
+
+def test_python_of_the_tests_is_what_ran(desk: Any) -> None:
+    assert places.enginePython() == Path(sys.executable)
