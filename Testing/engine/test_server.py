@@ -11,14 +11,16 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import MODEL, TOKEN, Caller, Process, engine_process, until
+from engines import MODEL, TOKEN, Caller, Process, array_header, engine_process, until
 
+from mper.dataset import Dataset
 from mper.engine.scans import remove_dead_spools, spool_folder
 from mper.volume import Geometry, Volume
 
@@ -212,6 +214,46 @@ def test_the_death_of_the_engine_is_seen_at_once_and_the_next_one_cleans_up(
         assert not left[0].exists()
         assert process.segment(process.upload(scan), MODEL)["prediction"]
         assert process.get(f"/jobs/{job}").status == 404
+
+
+def test_killed_at_any_point_it_loses_nothing_that_it_said_was_done(tmp_path: Path, scan: Volume) -> None:
+    home = tmp_path / "Data"
+    home.mkdir()
+    masks = [Volume(np.full(scan.array.shape, n % 2, np.uint8), scan.geometry) for n in range(2)]
+    answered: list[int] = []
+    with engine_process(tmp_path / "engine", ["--root", str(home)]) as process:
+        process.post("/datasets", {"root": "Data", "folder": "d", "name": "D", "labels": ["LA"]}).json()
+        body = {"scan": process.upload(scan), "id": "c"}
+        process.post("/datasets/Data~d/cases", body).json()
+
+        def label() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for n in range(10_000):
+                    mask = masks[n % 2]
+                    headers = {"MPER-Array": array_header(mask)}
+                    path = "/datasets/Data~d/cases/c/labels?author=a&how=hand"
+                    answered.append(process.call("POST", path, mask.array.tobytes(), headers).json()["number"])
+
+        thread = threading.Thread(target=label)
+        thread.start()
+        until(lambda: len(answered) >= 5)
+        process.process.kill()
+        thread.join(10)
+    case = Dataset.open(home / "d").case("c")
+    kept = [revision.number for revision in case.revisions()]
+    assert len(answered) >= 5 and set(answered) <= set(kept) and len(kept) <= len(answered) + 1
+    for place, number in enumerate(answered):
+        assert np.array_equal(case.label(number).array, masks[place % 2].array)
+    with engine_process(tmp_path / "engine", ["--root", str(home)]) as process:
+        told = process.get("/datasets/Data~d/cases/c/labels").json()
+        assert [entry["number"] for entry in told] == kept
+        after = process.call(
+            "POST",
+            "/datasets/Data~d/cases/c/labels?author=a&how=hand",
+            masks[0].array.tobytes(),
+            {"MPER-Array": array_header(masks[0])},
+        )
+        assert after.json()["number"] > max(kept)
 
 
 @pytest.mark.skipif(not _POSIX, reason="Windows has no such signals")
