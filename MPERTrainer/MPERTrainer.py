@@ -89,7 +89,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         shared = engine.shared()
         session = self.session = Session(shared, self.logic.recall, self.logic.remember, self.tell)
         scene = self.scene = Scene(session)
-        self.datasets = DatasetChooser(ui, session, self.loadUI)
+        self.datasets = DatasetChooser(ui, session)
         self.editing = EditPanel(ui, session, scene)
         self.cases = CasesPanel(ui, session, scene, self.editing.open)
         self.runs = RunsPanel(ui, session, self.onRunFinished)
@@ -99,10 +99,6 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._forget = shared.onState(trace.slot(self.onEngineState, "engine state"))
         session.announce()
         self.onEngineState()
-
-    def loadUI(self, name):
-        """A .ui file of this module."""
-        return slicer.util.loadUI(self.resourcePath(f"UI/{name}.ui"))
 
     # ---- coming and going
 
@@ -135,7 +131,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._forget is not None:
             self._forget()
             self._forget = None
-        for part in (self.editing, self.cases, self.runs, self.train, self.datasets):
+        for part in (self.editing, self.cases, self.runs, self.train):
             part.close()
         self.session.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -43,9 +44,11 @@ class Adder:
         self.session, self.scene, self.bar, self._changed = session, scene, bar, changed
         self._volumes: deque = deque()
         self._process = None
+        self._slots: dict[str, Callable] = {}
         self._folder: Path | None = None
         self._output = b""
-        self._total = self._done = 0
+        self._total = self._done = self._asked = 0
+        self._all = self._sending = False
         self._problems: list[str] = []
         self._added: list[str] = []
         self._dataset: str | None = None
@@ -109,9 +112,13 @@ class Adder:
         }
         process = self._process = qt.QProcess()
         process.setProcessEnvironment(environment(python, libraryHome(), places.packagesFolder(), {}))
-        process.connect("readyReadStandardOutput()", trace.slot(self._onOutput, "staged scan"))
-        process.connect("finished(int,QProcess::ExitStatus)", trace.slot(self._onEnded, "staging ended"))
-        process.connect("errorOccurred(QProcess::ProcessError)", trace.slot(self._onBroken, "staging broke"))
+        self._slots = {
+            "readyReadStandardOutput()": trace.slot(self._onOutput, "staged scan"),
+            "finished(int,QProcess::ExitStatus)": trace.slot(self._onEnded, "staging ended"),
+            "errorOccurred(QProcess::ProcessError)": trace.slot(self._onBroken, "staging broke"),
+        }
+        for signal, slot in self._slots.items():
+            process.connect(signal, slot)
         self._output = b""
         process.start(str(python), ["-m", "mper", "stage", str(self._folder)])
         process.write(json.dumps(request).encode() + b"\n")
@@ -142,12 +149,16 @@ class Adder:
         elif event == "case":
             self._problems += [f"{answer['id']}: {text}" for text in answer["notices"]]
             self._sendStaged(answer)
-        elif event == "finished":
-            self._finish()
+        elif event == "finished":  # the last scan may still be on its way to the engine
+            self._all = True
+            if not self._sending:
+                self._finish()
 
     def _askNext(self) -> None:
         self._asked = self._done + 1
-        if self._process is not None:
+        if self._all:
+            self._finish()
+        elif self._process is not None:
             self._process.write(b"next\n")
 
     def _sendStaged(self, answer: dict) -> None:
@@ -157,12 +168,15 @@ class Adder:
         name = None if self.session.engine.isRemote or "file" not in answer["source"] else answer["id"]
 
         def added(_case: str | None) -> None:
+            self._sending = False
             for entry in (image, mask):
                 if entry:
-                    Path(entry["file"]).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # Windows keeps it while it is mapped; it goes with the folder
+                        Path(entry["file"]).unlink()
             self._step()
             self._askNext()
 
+        self._sending = True
         self._send(_mapped(image), header, name, answer["source"], _mapped(mask) if mask else None, added)
 
     def _onBroken(self) -> None:
@@ -173,7 +187,7 @@ class Adder:
         if self._process is None:
             return
         self._onOutput()
-        if self._process is not None:  # it ended before it had told everything
+        if self._process is not None and not self._all:  # it ended before it had told everything
             text = self._process.readAllStandardError().data().decode("utf-8", errors="replace").strip()
             self._abandon(text.splitlines()[-1] if text else _("The program that reads scans ended without a word."))
 
@@ -242,6 +256,7 @@ class Adder:
         self.session.tell("")
         self._dataset = self.session.dataset["id"]
         self._total, self._done, self._asked, self._problems, self._added = max(count, 1), 0, 0, [], []
+        self._all = self._sending = False
         self._show()
         self._changed()
         return True
@@ -289,6 +304,9 @@ class Adder:
         self._volumes.clear()
         process, self._process = self._process, None
         if process is not None:
+            for signal, slot in self._slots.items():
+                process.disconnect(signal, slot)
+            self._slots = {}
             process.closeWriteChannel()  # it ends when its standard input does
             _retire(process, self._folder)
         elif self._folder is not None:

@@ -10,7 +10,7 @@ from MPERLib import places, trace
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.adding import Adder
-from MPERTrainerLib.dicom import SeriesDialog
+from MPERTrainerLib.dicom import SeriesChooser
 from MPERTrainerLib.scene import Scene
 from MPERTrainerLib.session import AUTHOR, Session
 from MPERTrainerLib.tables import Table
@@ -37,10 +37,10 @@ class CasesPanel:
         self._icons: dict[str, object] = {}  # by dataset and case
         self._asked: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, how many
-        self._dialog = None
         self.adder = Adder(session, scene, ui.addProgress, self._show)
-        self.table = Table(ui.casesTable, widths=(_ICON + 8, 110, 110, 80, 80))
-        self.revisions = Table(ui.revisionsTable, widths=(40, 120, 80, 110))
+        self.series = SeriesChooser(ui, self.adder.addSources)
+        self.table = Table(ui.casesTable, stretched=1)
+        self.revisions = Table(ui.revisionsTable, stretched=3)
         ui.casesTable.iconSize = qt.QSize(_ICON, _ICON)
         ui.casesTable.verticalHeader().defaultSectionSize = _ICON + 4
         ui.casesTable.connect("itemSelectionChanged()", trace.slot(self._selected))
@@ -115,8 +115,7 @@ class CasesPanel:
         if getattr(slicer, "dicomDatabase", None) is None:
             self.session.tell(_("Slicer's DICOM database is not open; open the module DICOM once."))
             return
-        self._dialog = SeriesDialog(slicer.dicomDatabase, self.adder.addSources)
-        self._dialog.show()
+        self.series.show()
 
     # ---- the table
 
@@ -324,9 +323,6 @@ class CasesPanel:
     def close(self) -> None:
         self.adder.close()
         self._menu.close()
-        if self._dialog is not None:
-            self._dialog.close()
-            self._dialog = None
 
 
 def _tip(case: dict) -> str:

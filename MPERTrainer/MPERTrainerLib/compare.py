@@ -43,7 +43,7 @@ class ComparePanel:
         self._job_id: str | None = None
         self._wanted: str | None = None  # the case whose masks are to be shown
         self.job = Job(session, ui.compareButton, ui.compareProgress)
-        self.table = Table(ui.compareTable, widths=(150, 70, 70))
+        self.table = Table(ui.compareTable, stretched=0)
         for role, selector in (("new", ui.newSelector), ("old", ui.oldSelector)):
             selector.connect("currentIndexChanged(int)", trace.slot(lambda _index, role=role: self._choose(role)))
         ui.compareButton.connect("clicked()", trace.slot(self.compare))
@@ -110,7 +110,6 @@ class ComparePanel:
     def _show(self) -> None:
         ui, session = self.ui, self.session
         new, old, inUse = self._value("new"), self._value("old"), session.modelInUse()
-        ui.currentLabel.text = _("In use in MPER Segment: {model}.").format(model=self._words(inUse))
         locked = bool((session.dataset or {}).get("holdout"))
         reason = ""
         if not new:
@@ -125,10 +124,14 @@ class ComparePanel:
         ui.compareWords.visible = bool(ui.compareWords.text)
         ui.compareTable.visible = current and not reason
         ui.useButton.enabled = bool(new) and new != inUse
-        ui.useButton.text = _("Use {model}").format(model=self._words(new)) if new else _("Use this version")
+        ui.useButton.toolTip = _("Segment with {model} in MPER Segment").format(model=self._words(new)) if new else ""
         back = str(qt.QSettings().value(PREVIOUS_MODEL, "") or "")
         ui.backButton.visible = bool(back) and back != inUse
-        ui.backButton.text = _("Back to {model}").format(model=self._words(back)) if back else _("Go back")
+        ui.backButton.toolTip = _("Use {model} again").format(model=self._words(back))
+        words = _("In use in MPER Segment: {model}.").format(model=self._words(inUse))
+        if ui.backButton.visible:
+            words += " " + _("Before that: {model}.").format(model=self._words(back))
+        ui.currentLabel.text = words
 
     # ---- comparing
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import qt
-import slicer
 from MPERLib import places, trace
 from slicer.i18n import tr as _
 
@@ -20,18 +19,16 @@ class DatasetChooser:
     ----------
     ui : widgets of MPERTrainer.ui
     session : Session
-    loadUI : callable
-        Loads a .ui file of this module by its name.
     """
 
-    def __init__(self, ui, session: Session, loadUI):
-        self.ui, self.session, self._loadUI = ui, session, loadUI
+    def __init__(self, ui, session: Session):
+        self.ui, self.session = ui, session
         self.datasets: list[dict] = []
-        self.dialog = None
         self._filling = False
         ui.datasetSelector.connect("currentIndexChanged(int)", trace.slot(self._chosen))
         ui.newDatasetButton.connect("clicked()", trace.slot(self.askNew))
         ui.openDatasetButton.connect("clicked()", trace.slot(self.askFolder))
+        self._makeForm()
         session.onChange(self._show)
 
     def reload(self, choose: str | None = None) -> None:
@@ -125,73 +122,77 @@ class DatasetChooser:
     # ---- a new one
 
     def askNew(self) -> None:
-        """Show the window that makes a dataset."""
-        dialog = self._loadUI("NewDataset")
-        ui = slicer.util.childWidgetVariables(dialog)
-        remote = self.session.engine.isRemote
-        ui.folderEdit.text = str(places.datasetFolder())
-        ui.folderRow.visible = not remote
+        """Unfold the form that makes a dataset."""
+        ui, remote = self.ui, self.session.engine.isRemote
+        ui.newDatasetBox.visible = True
+        for widget in (ui.folderEdit, ui.browseButton):
+            widget.visible = not remote
         ui.rootSelector.visible = remote
+        ui.rootSelector.clear()
         for root in self.session.info.get("roots", []):
             ui.rootSelector.addItem(root, root)
+        ui.newNameEdit.text = ""
+        ui.folderEdit.text = ui.folderEdit.text or str(places.datasetFolder())
+        self._takeKind(ui.kindSelector.currentIndex)
+        ui.newNameEdit.setFocus()
+
+    def _makeForm(self) -> None:
+        ui = self.ui
         for words in (_("Left atrium"), _("Ventricles and myocardium"), _("My own structures")):
             ui.kindSelector.addItem(words)
+        ui.kindSelector.connect("currentIndexChanged(int)", trace.slot(self._takeKind))
+        ui.browseButton.connect("clicked()", trace.slot(self._browse))
+        for edit in (ui.structuresEdit, ui.newNameEdit):
+            edit.connect("textChanged(QString)", trace.slot(self._check))
+        ui.createButton.connect("clicked()", trace.slot(self._create))
+        ui.cancelNewButton.connect("clicked()", trace.slot(self._hideForm))
+        self._hideForm()
 
-        def kind(index: int) -> None:
-            own = not _TEMPLATES[index]
-            ui.structuresEdit.readOnly = not own
-            ui.structuresEdit.text = ", ".join(_TEMPLATES[index])
-            if own:
-                ui.structuresEdit.setFocus()
+    def _hideForm(self) -> None:
+        self.ui.newDatasetBox.visible = False
 
-        def browse() -> None:
-            folder = qt.QFileDialog.getExistingDirectory(dialog, _("Where datasets are kept"), ui.folderEdit.text)
-            if folder:
-                ui.folderEdit.text = str(folder)
+    def _takeKind(self, index: int) -> None:
+        edit, template = self.ui.structuresEdit, _TEMPLATES[max(index, 0)]
+        edit.readOnly = bool(template)
+        edit.text = ", ".join(template)
+        if not template:
+            edit.setFocus()
+        self._check()
 
-        def check() -> None:
-            labels = _names(ui.structuresEdit.text)
-            ui.meaningLabel.text = "; ".join(_describe(n, name) for n, name in enumerate(labels, start=1))
-            ui.createButton.enabled = bool(labels) and bool(ui.nameEdit.text.strip())
+    def _browse(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Where datasets are kept"), self.ui.folderEdit.text)
+        if folder:
+            self.ui.folderEdit.text = str(folder)
 
-        def create() -> None:
-            root = str(ui.rootSelector.itemData(ui.rootSelector.currentIndex)) if remote else None
-            names = _names(ui.structuresEdit.text)
-            self.make(ui.nameEdit.text.strip(), names, folder=ui.folderEdit.text.strip(), root=root)
-            dialog.close()
+    def _check(self) -> None:
+        labels = _names(self.ui.structuresEdit.text)
+        self.ui.meaningLabel.text = "\n".join(_describe(n, name) for n, name in enumerate(labels, start=1))
+        self.ui.createButton.enabled = bool(labels) and bool(self.ui.newNameEdit.text.strip())
 
-        ui.kindSelector.connect("currentIndexChanged(int)", trace.slot(kind))
-        ui.browseButton.connect("clicked()", trace.slot(browse))
-        for edit in (ui.structuresEdit, ui.nameEdit):
-            edit.connect("textChanged(QString)", trace.slot(lambda _text: check()))
-        ui.createButton.connect("clicked()", trace.slot(create))
-        ui.cancelButton.connect("clicked()", trace.slot(lambda: dialog.close()))
-        kind(0)
-        check()
-        self.dialog = dialog
-        dialog.show()
-        ui.nameEdit.setFocus()
+    def _create(self) -> None:
+        ui = self.ui
+        root = str(ui.rootSelector.itemData(ui.rootSelector.currentIndex)) if self.session.engine.isRemote else None
+        self.make(ui.newNameEdit.text.strip(), _names(ui.structuresEdit.text), ui.folderEdit.text.strip(), root)
 
-    def make(self, name: str, structures: list[str], folder: str = "", root: str | None = None) -> None:
-        """Make a dataset and open it; in a folder of this computer, or in a root of a remote engine."""
+    def make(self, name: str, structures: list[str], folder: str, root: str | None = None) -> None:
+        """Make a dataset and open it; below a folder of this computer, or in a root of a remote engine."""
 
         def create(answer: dict) -> None:
-            if folder and root is None:
+            if root is None:
                 places.addRoot(folder)
             inside = "".join("-" if c in '<>:"/\\|?*~' else c for c in name).strip(" .")
             body = {"root": answer["root"], "folder": inside, "name": name, "labels": structures}
-            self.session.post("/datasets", body, lambda made: self.reload(made["id"]))
+            self.session.post("/datasets", body, made)
+
+        def made(dataset: dict) -> None:
+            self._hideForm()
+            self.reload(dataset["id"])
 
         self.session.tell("")
         if root is not None:
             create({"root": root})
         else:
             self.session.post("/roots", {"path": folder}, create)
-
-    def close(self) -> None:
-        if self.dialog is not None:
-            self.dialog.close()
-            self.dialog = None
 
 
 def _names(text: str) -> list[str]:

@@ -28,7 +28,7 @@ class NextCasePanel:
         self._ranked: list[dict] = []
         self._dataset: str | None = None
         self.job = Job(session, ui.rankButton, ui.rankProgress)
-        self.table = Table(ui.nextTable, widths=(150,))
+        self.table = Table(ui.nextTable, stretched=1)
         ui.rankButton.connect("clicked()", trace.slot(self.rank))
         ui.labelNextButton.connect("clicked()", trace.slot(self.label))
         ui.skipButton.connect("clicked()", trace.slot(self.skip))

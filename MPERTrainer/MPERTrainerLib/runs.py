@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import qt
-import slicer
 from MPERLib import trace
 from slicer.i18n import tr as _
 
@@ -45,7 +44,6 @@ class RunsPanel:
         self._stream = None
         self._filling = False
         self._waiting = False
-        self.logWindow = None
         self.lossChart = Chart(_("Loss, by training step"))
         self.diceChart = Chart(_("Dice on the hold-out, by training step"), top=1.0)
         place = ui.chartPlace.layout()
@@ -106,6 +104,7 @@ class RunsPanel:
         self._run, self._seen, self.status = run, 0, {}
         self._losses, self._dice = {}, {}
         self._waiting = False
+        self.ui.logText.visible = self.ui.logButton.checked = False
         if run is None:
             self._timer.stop()
             return
@@ -225,27 +224,21 @@ class RunsPanel:
         self.session.post(self.session.path("runs", self._run, "command"), {"command": command}, done)
 
     def showLog(self) -> None:
-        """The run's log in a window of its own."""
+        """Unfold the run's log, or fold it away."""
+        ui = self.ui
+        ui.logText.visible = ui.logButton.checked
+        if not ui.logButton.checked or not self._run:
+            return
 
         def show(text: str) -> None:
-            box = qt.QDialog(slicer.util.mainWindow())
-            box.windowTitle = _("Log of the training")
-            box.resize(760, 480)
-            layout = qt.QVBoxLayout(box)
-            view = qt.QPlainTextEdit()
-            view.readOnly = True
-            view.plainText = text or _("Nothing was told yet.")
-            layout.addWidget(view)
-            box.setAttribute(qt.Qt.WA_DeleteOnClose, True)
-            box.show()
-            self.logWindow = box
+            ui.logText.plainText = text or _("Nothing was told yet.")
+            bar = ui.logText.verticalScrollBar()
+            bar.value = bar.maximum
 
-        if self._run:
-            self.session.getText(self.session.path("runs", self._run, "log"), show)
+        self.session.getText(self.session.path("runs", self._run, "log"), show)
 
     def close(self) -> None:
         self._timer = None  # its connection would keep this object alive
-        self.logWindow = None
         if self._stream is not None:
             self._stream.abort()
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import qt
 
+from MPERTrainerLib.words import sentence
+
 CURRENT_MODEL = "MPER/CurrentModel"  # the model of MPERSegment: "la", or DATASET/NAME for its current version
 PREVIOUS_MODEL = "MPER/PreviousModel"  # what was in use before, "MODEL" or "MODEL@VERSION"
 AUTHOR = "MPER/Author"
@@ -158,7 +160,8 @@ class Session:
         )
 
     def fail(self, message: str) -> None:
-        self.tell(message)
+        """Show what went wrong."""
+        self.tell(sentence(message))
 
     def alive(self, callback: Callable) -> Callable:
         """`callback`, silent once the panel is gone."""

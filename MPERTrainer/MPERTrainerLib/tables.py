@@ -15,15 +15,18 @@ class Table:
     Parameters
     ----------
     widget : QTableWidget
-    widths : sequence of int
-        Of the first columns; the last one takes the rest.
+    stretched : int
+        The column that takes what the others, as wide as their texts, leave.
     """
 
-    def __init__(self, widget, widths: Sequence[int]):
+    def __init__(self, widget, stretched: int):
         self.widget = widget
         self.keys: list[str] = []
-        for column, width in enumerate(widths):
-            widget.setColumnWidth(column, width)
+        header = widget.horizontalHeader()
+        header.stretchLastSection = False
+        for column in range(widget.columnCount):
+            mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+            header.setSectionResizeMode(column, mode)
 
     def fill(self, rows: Sequence[Row]) -> None:
         """Show `rows`: key, cells, colours by column, tool tip. Who was selected stays so, and nobody is told."""

@@ -7,7 +7,7 @@ from MPERLib import trace
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.session import Session
-from MPERTrainerLib.words import methodWords, recipeWords
+from MPERTrainerLib.words import methodWords, recipeWords, sentence
 
 _METHODS = ("mper", "bcp", "supervised")
 _RECIPES = ("plus", "paper")
@@ -33,6 +33,7 @@ class TrainPanel:
         self._plan: dict = {}
         self._models: list[dict] = []
         self._starting = False
+        self._asked = 0
         self._dataset: str | None = None
         for method in _METHODS:
             ui.methodSelector.addItem(methodWords(method), method)
@@ -148,10 +149,11 @@ class TrainPanel:
         except ValueError as error:
             self.ui.estimateLabel.text = str(error)
             return
-        dataset = self._dataset
+        self._asked += 1
+        asked = self._asked
 
         def take(plan: dict) -> None:
-            if dataset == self._dataset:
+            if asked == self._asked:  # answers may overtake each other
                 self._plan = plan
                 self._follow()
                 self._show()
@@ -189,7 +191,7 @@ class TrainPanel:
             words = _("{labelled} labelled and {unlabelled} unlabelled cases to learn from, {holdout} held out.")
             ui.countsLabel.text = words.format(**plan)
         ui.budgetSpin.enabled = not ui.stepsSpin.value
-        lines = [plan.get("words", ""), *plan.get("warnings", [])]
+        lines = [sentence(plan.get("words", "")), *(f"• {sentence(words)}" for words in plan.get("warnings", []))]
         ui.estimateLabel.text = "\n".join(line for line in lines if line)
         ui.estimateLabel.visible = True
         ui.startButton.enabled = bool(plan.get("ready")) and not self._starting

@@ -37,6 +37,12 @@ def moment(text: str | None) -> str:
         return text
 
 
+def sentence(text: str) -> str:
+    """What the engine says in passing, as a sentence of its own."""
+    text = text.strip()
+    return text and text[:1].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
 def split(name: str | None, holdout: str | None) -> str:
     """What a split is called in the table."""
     if name and name == holdout:

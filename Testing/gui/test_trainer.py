@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import qt
 import slicer
 from MPERLib import mrml, places, trace
@@ -67,6 +66,20 @@ def draw(widget, mask: np.ndarray) -> None:
     mrml.replace_mask(node, mask, (0, 0, 0), widget.session.dataset["labels"], widget.editing.volume)
 
 
+def segmentations() -> list[str]:
+    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+
+
+def label(desk, widget, n: int) -> None:
+    """Open the n-th case by a double click, draw it and save it."""
+    case = widget.cases.table.keys[n]
+    widget.ui.casesTable.cellDoubleClicked(n, 1)
+    desk.wait_until(lambda: widget.editing.case == case and widget.editing.segmentation is not None, 20, "the case")
+    draw(widget, blob(n)[1])
+    desk.click(widget.ui.saveLabelButton)
+    desk.wait_until(lambda: widget.session.case(case)["labelled"], 20, "the label")
+
+
 def choose(selector, value: str) -> None:
     index = selector.findData(value)
     assert index >= 0, f"{value} is not to be chosen"
@@ -75,12 +88,13 @@ def choose(selector, value: str) -> None:
 
 def train_small(desk, widget, steps: int) -> None:
     ui = widget.ui
+    desk.wait_until(lambda: widget.train._plan and ui.startSelector.findData("la") >= 0, 20, "the plan")
     choose(ui.startSelector, "")
     choose(ui.methodSelector, "supervised")
     ui.stepsSpin.value = steps
     ui.patchEdit.text = SMALL_PATCH
     widget.train._touch("patch")  # textEdited comes from the keyboard alone
-    desk.wait_until(lambda: "steps" in widget.train._plan and widget.train._plan["steps"] == steps, 20, "the plan")
+    desk.wait_until(lambda: widget.train._plan.get("steps") == steps, 20, "the plan")
     desk.wait_until(lambda: ui.startButton.enabled, 20, "the start button")
     desk.click(ui.startButton)
     desk.wait_until(lambda: widget.runs.status, 20, "the run")
@@ -92,11 +106,10 @@ def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
 
     # a dataset is made
     desk.click(ui.newDatasetButton)
-    dialog = slicer.util.childWidgetVariables(widget.datasets.dialog)
-    assert "82471001" in dialog.meaningLabel.text
-    dialog.nameEdit.text = "Atria"
-    dialog.folderEdit.text = str(tmp_path / "data sets")
-    desk.click(dialog.createButton)
+    assert "82471001" in ui.meaningLabel.text
+    ui.newNameEdit.text = "Atria"
+    ui.folderEdit.text = str(tmp_path / "data sets")
+    desk.click(ui.createButton)
     desk.wait_until(lambda: widget.session.dataset, 20, "the dataset")
     assert json.loads((tmp_path / "data sets" / "Atria" / "dataset.json").read_text())["labels"][0]["name"] == "LA"
 
@@ -109,12 +122,8 @@ def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
 
     # each but the last is labelled
     for n in range(4):
-        ui.casesTable.cellDoubleClicked(n, 1)
-        desk.wait_until(lambda: widget.editing.segmentation is not None and widget.editing.case == f"scan {n}", 20)
+        label(desk, widget, n)
         assert widget.editing.volume is scans[n]  # it was in the scene already
-        draw(widget, blob(n)[1])
-        desk.click(ui.saveLabelButton)
-        desk.wait_until(lambda: widget.session.case(f"scan {n}")["labelled"], 20, "the label")
     assert widget.session.case("scan 0")["how"] == "hand"
 
     # two of them are held out, for good
@@ -169,5 +178,133 @@ def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
     assert not late, late
 
 
-def segmentations() -> list[str]:
-    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+def test_a_run_is_paused_found_again_cancelled_and_resumed(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=2)
+    widget = opened(desk, tmp_path)
+    train_small(desk, widget, 100000)
+    desk.wait_until(lambda: widget.runs.status.get("step"), 60, "the first steps")
+    run = widget.runs.status["run"]
+    desk.click(widget.ui.pauseButton)
+    desk.wait_until(lambda: widget.runs.status["state"] == "paused", 30, "the pause")
+    desk.click(widget.ui.resumeButton)
+    desk.wait_until(lambda: widget.runs.status["state"] == "running", 30, "the training to go on")
+
+    # Slicer is closed: panel and engine end, the run does not
+    from MPERLib import engine
+
+    widget = None
+    desk.shut("MPERTrainer")
+    engine.stopShared(wait_s=20)
+    widget = opened(desk, tmp_path)
+    desk.wait_until(lambda: widget.runs.status.get("run") == run, 30, "the run to be found again")
+    desk.wait_until(lambda: widget.runs.active and widget.runs.lossChart.values(), 30, "its curves")
+    desk.screenshot("trainer-running")
+    desk.click(widget.ui.logButton)
+    desk.wait_until(lambda: widget.ui.logText.plainText, 20, "the log")
+    desk.click(widget.ui.cancelButton)
+    desk.wait_until(lambda: widget.runs.status["state"] == "cancelled", 30, "the end")
+    assert not widget.ui.cancelButton.enabled
+
+    # what was learned is kept
+    step = widget.runs.status["step"]
+    desk.click(widget.ui.resumeButton)
+    desk.wait_until(lambda: widget.runs.status["state"] == "running", 60, "the training to go on")
+    desk.click(widget.ui.cancelButton)
+    desk.wait_until(lambda: widget.runs.status["state"] == "cancelled", 30, "the end")
+    assert json.loads(next(tmp_path.glob("Atria/runs/*/checkpoint/*.json")).read_text())["step"] >= step
+
+
+def test_every_revision_can_be_seen_and_restored(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=1)
+    widget = opened(desk, tmp_path)
+    ui = widget.ui
+    ui.casesTable.cellDoubleClicked(0, 1)
+    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
+    desk.click(ui.saveLabelButton)
+    assert "Nothing was changed" in ui.messageLabel.text
+    draw(widget, np.zeros(SHAPE, np.uint8))
+    ui.authorEdit.text = "Dr. B"
+    desk.click(ui.saveLabelButton)
+    desk.wait_until(lambda: widget.session.cases[0]["revisions"] == 2, 20, "the second revision")
+    assert widget.session.cases[0]["author"] == "Dr. B"
+
+    widget.cases.table.select("case-001")
+    desk.wait_until(lambda: widget.cases.revisions.keys == ["2", "1"], 20, "the revisions")
+    assert not ui.restoreButton.enabled  # nothing is chosen
+    widget.cases.revisions.select("1")
+    desk.click(ui.showRevisionButton)
+    desk.wait_until(lambda: "case-001 revision 1" in segmentations(), 20, "the first revision")
+    desk.click(ui.restoreButton)
+    desk.wait_until(lambda: widget.session.cases[0]["revisions"] == 3, 20, "the restored one")
+    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
+    part, start = mrml.mask_part(widget.editing.segmentation, widget.editing.volume, widget.session.dataset["labels"])
+    whole = np.zeros(SHAPE, np.uint8)
+    whole[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
+    np.testing.assert_array_equal(whole, blob(0)[1])
+    assert len(list((tmp_path / "Atria" / "cases" / "case-001" / "labels").glob("*.nrrd"))) == 3
+
+
+def test_files_come_in_with_their_masks_and_what_fails_is_told(desk, tmp_path):
+    from mper.io import write_volume
+    from mper.volume import Geometry, Volume
+
+    dataset_on_disk(tmp_path / "root", labelled=1)
+    case = tmp_path / "challenge" / "CASE1"
+    case.mkdir(parents=True)
+    image, mask = blob(7)
+    grid = Geometry(AFFINE, SHAPE)
+    write_volume(case / "lgemri.nrrd", Volume(image, grid))
+    write_volume(case / "laendo.nrrd", Volume(255 * mask, grid))
+    (tmp_path / "bad.nrrd").write_bytes(b"no scan")
+    widget = opened(desk, tmp_path / "root")
+    widget.cases.adder.addSources([(str(tmp_path / "bad.nrrd"), None), (str(tmp_path / "challenge"), None)])
+    desk.wait_until(lambda: not widget.cases.adder.busy, 60, "the scans")
+    desk.wait_until(lambda: len(widget.session.cases) == 2, 20, "the case")
+    added = widget.session.case("CASE1")
+    assert (added["labelled"], added["how"]) == (True, "imported")
+    assert "bad" in widget.ui.messageLabel.text
+
+
+def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=2, unlabelled=2, holdout=1)
+    widget = opened(desk, tmp_path)
+    ui = widget.ui
+    ui.casesTable.cellDoubleClicked(0, 1)
+    slicer.mrmlScene.Clear(0)  # while the case is on its way
+    desk.events()
+    assert widget.editing.case is None
+    desk.wait_until(lambda: widget.session.cases, 20)
+    ui.casesTable.cellDoubleClicked(0, 1)
+    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
+    slicer.mrmlScene.RemoveNode(widget.editing.segmentation)
+    desk.click(ui.saveLabelButton)
+    assert "no longer in the scene" in ui.messageLabel.text
+    slicer.mrmlScene.Clear(0)
+    assert not ui.editorBox.visible
+    assert widget.logic.recall("Dataset") == widget.session.dataset["id"]  # the dataset stays open
+
+    ui.nextSection.collapsed = False
+    desk.events()
+    desk.click(ui.rankButton)
+    desk.wait_until(lambda: widget.nextCase.job._job and widget.nextCase.job._job.id, 20, "the job")
+    widget.session.engine._process._process.kill()
+    desk.wait_until(lambda: widget.session.engine.state == "failed", 20, "the engine's end")
+    assert not widget.nextCase.job.running
+    desk.click(ui.engineButton)
+    desk.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
+    desk.click(ui.rankButton)
+    desk.wait_until(lambda: widget.nextCase.table.keys, 60, "the ranking")
+
+
+def test_a_hold_out_is_locked_of_labelled_cases_alone(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=2, unlabelled=1)
+    widget = opened(desk, tmp_path)
+    widget.cases.table.select("case-003")
+    desk.events()
+    assert not widget.ui.lockButton.enabled
+    widget.cases.table.select("case-002")
+    desk.events()
+    desk.click(widget.ui.lockButton)
+    desk.wait_until(lambda: widget.session.dataset["holdout"], 20, "the hold-out")
+    assert "locked" in widget.ui.holdoutLabel.text
+    desk.wait_until(lambda: "1 labelled and 1 unlabelled" in widget.ui.countsLabel.text, 20, "the new counts")
