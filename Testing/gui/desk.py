@@ -69,6 +69,7 @@ class Desk:
         host.window.resize(1500, 1000)
         host.window.show()
         slicer.mrmlScene.Clear(0)
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         self.events()
 
     # ---- modules

@@ -333,23 +333,79 @@ def _volume(name: str):
     return node
 
 
-def test_a_node_box_without_none_takes_the_first_node(desk) -> None:
-    """qMRMLNodeComboBox.cpp: setMRMLScene and emitNodesAdded."""
+def _box(none: bool):
     box = slicer.qMRMLNodeComboBox()
     box.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    box.noneEnabled = none
+    box.setMRMLScene(slicer.mrmlScene)
+    return box
+
+
+def test_a_node_box_takes_the_first_node_that_is_there_but_none_that_comes(desk) -> None:
+    """Seen in Slicer 5.13, as what the next tests say."""
+    early, with_none = _box(none=False), _box(none=True)
+    node = _volume("scan")
+    late = _box(none=False)
+    assert (early.currentNode(), with_none.currentNode(), late.currentNode()) == (None, None, node)
+    early.noneEnabled = True
+    assert early.currentNode() is None
+    early.noneEnabled = False
+    assert early.currentNode() is node
+
+
+@pytest.mark.parametrize("none", [False, True])
+@pytest.mark.parametrize(("removed", "left"), [(0, 1), (1, 2), (2, 1)])
+def test_the_neighbour_of_a_removed_node_is_chosen(desk, none: bool, removed: int, left: int) -> None:
+    nodes = [_volume(name) for name in "abc"]
+    box = _box(none)
+    box.setCurrentNode(nodes[removed])
     heard: list = []
     box.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
-    box.setMRMLScene(slicer.mrmlScene)
-    assert box.currentNode() is None
-    first, second = _volume("first"), _volume("second")
-    assert box.currentNode() is first
-    box.setCurrentNode(second)
-    assert box.currentNodeID == second.GetID()
-    slicer.mrmlScene.RemoveNode(second)
-    assert heard == [first, second, first]
-    box.noneEnabled = True
-    box.setCurrentNode(None)
-    assert box.currentNode() is None
+    slicer.mrmlScene.RemoveNode(nodes[removed])
+    assert box.currentNode() is nodes[left]
+    assert heard == [nodes[left]]
+
+
+def test_a_node_box_is_empty_after_the_scene_was_closed(desk) -> None:
+    _volume("a")
+    box = _box(none=False)
+    slicer.mrmlScene.Clear(0)
+    assert (box.currentNode(), box.nodeCount(), box.currentNodeID) == (None, 0, "")
+
+
+def test_a_node_box_adds_nodes_with_slicers_names_and_chooses_them(desk) -> None:
+    box = _box(none=False)
+    node = box.addNode()
+    assert (node.GetName(), box.currentNode()) == ("Volume", node)
+    with pytest.raises(TypeError, match="VTK object"):
+        box.setCurrentNode(node.GetID())
+    with pytest.raises(AttributeError):
+        box.setNodeTypes(["vtkMRMLNode"])
+
+
+def test_a_collapsible_button_takes_no_text_when_it_is_made() -> None:
+    with pytest.raises(ValueError, match="matching overload"):
+        ctk.ctkCollapsibleButton("Segment")
+
+
+def test_a_chart_brings_its_layout_and_its_view(desk) -> None:
+    """The layout logic is Slicer's own: vtkMRMLLayoutLogic and vtkSlicerPlotsLogic."""
+    manager = slicer.app.layoutManager()
+    assert (manager.layout, manager.plotViewCount, manager.plotWidget(0)) == (3, 0, None)
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    assert (manager.layout, manager.plotViewCount) == (37, 1)
+    assert manager.plotWidget(0).mrmlPlotViewNode().GetPlotChartNode() is chart
+    manager.setLayout(3)
+    assert manager.plotViewCount == 0
+
+
+def test_the_scene_begins_as_slicers_does(desk) -> None:
+    nodes = [slicer.mrmlScene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(3)]
+    assert [node.GetID().removeprefix("vtkMRMLSliceNode") for node in nodes] == ["Red", "Green", "Yellow"]
+    assert [node.GetOrientation() for node in nodes] == ["Axial", "Coronal", "Sagittal"]
+    assert slicer.mrmlScene.GetNodeByID("vtkMRMLCrosshairNodedefault") is not None
+    assert slicer.mrmlScene.GetNodeByID("vtkMRMLLayoutNodevtkMRMLLayoutNode") is not None
 
 
 def test_a_ui_file_hands_the_scene_on(desk, tmp_path: Path) -> None:
@@ -401,7 +457,7 @@ def test_slices_show_the_scan_and_its_segmentation(desk) -> None:
     segmentation.GetSegmentation().GetNthSegment(0).SetColor(1, 0, 0)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
     desk.screenshot("host")
-    picture = desk._host.application._layout_manager._widgets["Red"]._picture()
+    picture = desk._host.application._layout_manager._slices["Red"]._picture()
     reddish = picture[..., 0].astype(int) - picture[..., 2] > 40
     assert 0.2 < reddish.mean() < 0.6
 

@@ -30,7 +30,7 @@ def start() -> Any:
     sys.modules["ctk"] = ctk_module = types.ModuleType("ctk")
     for name, raw in ctk.WIDGETS.items():
         setattr(ctk_module, name, wrapper_of(raw))
-    shown = [*widgets.values(), views.qMRMLSliceWidget, views.qMRMLThreeDWidget]
+    shown = [*widgets.values(), views.qMRMLSliceWidget, views.qMRMLThreeDWidget, views.qMRMLPlotWidget]
     shown += [application.qSlicerScriptedLoadableModule, application.qSlicerScriptedLoadableModuleWidget]
     for raw in shown:
         setattr(slicer, raw.__name__, wrapper_of(raw))

@@ -16,16 +16,15 @@ from typing import Any
 
 import shiboken6
 import slicer
-import vtk
 from PySide6.QtCore import Property, QObject, QSettings, Qt, Signal
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from .files import qSlicerCoreIOManager
-from .mrml_widgets import qMRMLWidget
+from .mrml_widgets import SceneWidget
 from .properties import stored
 from .pythonqt import exposed, wrap
-from .views import VIEWS, qSlicerLayoutManager
+from .views import qSlicerLayoutManager
 
 # Module name in slicer.modules, and the class of its logic. Each registers its node classes with the scene.
 LOGICS = {
@@ -48,7 +47,6 @@ class qSlicerModuleManager(QObject):
 
     moduleLoaded = Signal(str)
     moduleAboutToBeUnloaded = Signal(str)
-    moduleUnloaded = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +114,7 @@ class qSlicerScriptedLoadableModule(QObject):
         return self._representation
 
 
-class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+class qSlicerScriptedLoadableModuleWidget(SceneWidget):
     """qSlicerScriptedLoadableModuleWidget.h: the panel that a module's widget class fills."""
 
     def __init__(self, path: str):
@@ -310,9 +308,13 @@ class Host:
             self._register(name, qSlicerCoreModule(name, module_logic))
             if name == "Colors":
                 logic.SetColorLogic(module_logic)
-        self._views(logic, scene)
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
+        crosshair = scene.CreateNodeByClass("vtkMRMLCrosshairNode")
+        crosshair.UnRegister(None)
+        crosshair.SetSingletonTag("default")
+        scene.AddNode(crosshair)
         self.window = qSlicerMainWindow()
-        self.application._layout_manager = qSlicerLayoutManager(self.window._viewport, logic.GetSliceLogics())
+        self.application._layout_manager = qSlicerLayoutManager(self.window._viewport, logic)
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -332,32 +334,6 @@ class Host:
         self.application._manager._modules[name] = module
         setattr(slicer.modules, name.lower(), wrap(module))
         setattr(slicer.moduleNames, name, name)
-
-    def _views(self, logic: Any, scene: Any) -> None:
-        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
-        logics = vtk.vtkCollection()
-        for name, label, orientation, colour in VIEWS:
-            slice_logic = slicer.vtkMRMLSliceLogic()
-            slice_logic.SetMRMLApplicationLogic(logic)
-            node = scene.CreateNodeByClass("vtkMRMLSliceNode")  # with the default presets
-            node.UnRegister(None)
-            node.SetLayoutName(name)
-            node.SetSingletonTag(name)
-            node.SetName(name)
-            node.SetLayoutLabel(label)
-            node.SetLayoutColor(*colour)
-            node = scene.AddNode(node)
-            node.SetOrientation(orientation)
-            slice_logic.SetMRMLScene(scene)
-            slice_logic.SetSliceNode(node)
-            logics.AddItem(slice_logic)
-        logic.SetSliceLogics(logics)
-        view = slicer.vtkMRMLViewNode()
-        view.SetLayoutName("1")
-        view.SetSingletonTag("1")
-        scene.AddNode(view)
-        scene.AddNode(slicer.vtkMRMLLayoutNode())
-        scene.AddNode(slicer.vtkMRMLCrosshairNode())
 
     def settings(self) -> QSettings:
         """The settings of the user that a test pretends to be."""
@@ -404,4 +380,3 @@ class Host:
             module._representation.deleteLater()
         module._representation = None
         module.deleteLater()
-        manager.moduleUnloaded.emit(name)

@@ -58,12 +58,11 @@ class ctkCollapsibleButton(QAbstractButton):
 
     contentsCollapsed = Signal(bool)
 
-    def __init__(self, *args: Any):
-        text = args[0] if args and isinstance(args[0], str) else ""
-        parent = args[-1] if args and isinstance(args[-1], QWidget) else None
+    def __init__(self, parent: QWidget | None = None):
+        if isinstance(parent, str):  # PythonQt offers only the constructor with a parent
+            raise ValueError("Could not find matching overload for given arguments")
         self._contents = _Contents(self)
         super().__init__(parent)
-        self.setText(text)
         self.setCheckable(True)
         self.setChecked(True)
         self._fit()
@@ -140,9 +139,11 @@ class ctkCollapsibleButton(QAbstractButton):
 class ctkCollapsibleGroupBox(QGroupBox):
     """ctkCollapsibleGroupBox.h: a group box whose check mark folds its contents away."""
 
-    def __init__(self, *args: Any):
+    def __init__(self, parent: QWidget | None = None):
+        if isinstance(parent, str):
+            raise ValueError("Could not find matching overload for given arguments")
         self._contents = _Contents(self)
-        super().__init__(*args)
+        super().__init__(parent)
         self.setCheckable(True)
         self.toggled.connect(lambda _checked: (self._contents.apply(), self.updateGeometry()))
 

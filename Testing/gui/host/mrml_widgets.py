@@ -26,18 +26,14 @@ class Observers:
         self._all.clear()
 
 
-class _SceneWidget(QWidget):
-    """What every widget with a scene has: setMRMLScene and mrmlScene (qMRMLWidget.h)."""
+class SceneWidget(QWidget):
+    """What every widget with a scene has."""
 
     def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
         self._scene: Any = None
         self._observers = Observers()
         self.destroyed.connect(self._observers.clear)
-
-    @exposed
-    def mrmlScene(self) -> Any:
-        return self._scene
 
     @exposed
     def setMRMLScene(self, scene: Any) -> None:
@@ -51,21 +47,25 @@ class _SceneWidget(QWidget):
         pass
 
 
-class qMRMLWidget(_SceneWidget):
+class qMRMLWidget(SceneWidget):
     """qMRMLWidget.h: hands its scene on to the widgets that a .ui file connects to it."""
 
     mrmlSceneChanged = Signal(object)
     SIGNATURES: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
 
+    @exposed
+    def mrmlScene(self) -> Any:
+        return self._scene
+
     def _scene_changed(self) -> None:
         self.mrmlSceneChanged.emit(self._scene)
 
 
-class qMRMLNodeComboBox(_SceneWidget):
+class qMRMLNodeComboBox(SceneWidget):
     """qMRMLNodeComboBox.h: the nodes of some classes, in the order of the scene.
 
-    Without a "None" the first node of the scene is taken by itself (qMRMLNodeComboBox.cpp: setMRMLScene and
-    emitNodesAdded); when the chosen node goes, so does the choice, or the next node takes its place.
+    As seen in Slicer 5.13: without a "None" the first node that is there when the scene comes is chosen, one that is
+    added later is not. When the chosen node goes, its neighbour takes its place.
     """
 
     currentNodeChanged = Signal((object,), (bool,))
@@ -103,7 +103,7 @@ class qMRMLNodeComboBox(_SceneWidget):
         self._fill()
 
     def _refresh(self) -> None:
-        self._fill()
+        self._fill(take_first=True)
 
     nodeTypes = stored("QStringList", "nodeTypes", [], _refresh)
     showHidden = stored(bool, "showHidden", False, _refresh)
@@ -124,9 +124,13 @@ class qMRMLNodeComboBox(_SceneWidget):
         return self._current.GetID() if self._current is not None else ""
 
     def _set_id(self, node_id: str) -> None:
-        self.setCurrentNode(node_id)
+        self.setCurrentNodeID(node_id)
 
     currentNodeID = Property(str, _get_id, _set_id, notify=currentNodeIDChanged)
+
+    @exposed
+    def mrmlScene(self) -> Any:
+        return self._scene
 
     @exposed
     def addAttribute(self, node_type: str, name: str, value: Any = None) -> None:
@@ -152,13 +156,13 @@ class qMRMLNodeComboBox(_SceneWidget):
 
     @exposed
     def setCurrentNode(self, node: Any) -> None:
-        if isinstance(node, str):
-            node = self._scene.GetNodeByID(node) if self._scene is not None and node else None
+        if isinstance(node, str):  # of the two overloads PythonQt takes the one with the node
+            raise TypeError("method requires a VTK object")
         self._choose(node if node in self._nodes else None)
 
     @exposed
     def setCurrentNodeID(self, node_id: str) -> None:
-        self.setCurrentNode(node_id)
+        self.setCurrentNode(self._scene.GetNodeByID(node_id) if self._scene is not None and node_id else None)
 
     @exposed
     def setCurrentNodeIndex(self, index: int) -> None:
@@ -166,8 +170,7 @@ class qMRMLNodeComboBox(_SceneWidget):
 
     @exposed
     def addNode(self, node_type: str = "") -> Any:
-        kind = node_type or self.nodeTypes[0]
-        node = self._scene.AddNewNodeByClass(kind, self._scene.GenerateUniqueName(self.baseName or kind))
+        node = self._scene.AddNewNodeByClass(node_type or self.nodeTypes[0], self.baseName)
         if self.selectNodeUponCreation:
             self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)
@@ -188,12 +191,8 @@ class qMRMLNodeComboBox(_SceneWidget):
                 scene.EndBatchProcessEvent,
                 scene.EndCloseEvent,
             ):
-                self._observers.add(scene, event, self._on_scene)
-        self._fill()
-
-    def _on_scene(self, _scene: Any, _event: Any) -> None:
-        if not self._scene.IsBatchProcessing():
-            self._fill()
+                self._observers.add(scene, event, lambda *_: self._fill())
+        self._fill(take_first=True)
 
     def _fits(self, node: Any) -> bool:
         kinds = self.nodeTypes
@@ -209,18 +208,25 @@ class qMRMLNodeComboBox(_SceneWidget):
             if node.IsA(kind)
         )
 
-    def _fill(self) -> None:
+    def _fill(self, take_first: bool = False) -> None:
+        if self._scene is not None and self._scene.IsClosing():
+            self._nodes = []
+            self._choose(None)
+            return
+        row = self._nodes.index(self._current) if self._current in self._nodes else 0
         every = (
             [] if self._scene is None else [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
         )
         self._nodes = [node for node in every if self._fits(node)]
         self._box.clear()
-        for node in self._nodes:
-            self._box.addItem(node.GetName() or "")
         if self.noneEnabled:
             self._box.addItem(self.noneDisplay)
+        for node in self._nodes:
+            self._box.addItem(node.GetName() or "")
         current = self._current if self._current in self._nodes else None
-        if current is None and not self.noneEnabled and self._nodes:
+        if self._current is not None and self._current not in every and self._nodes:
+            current = self._nodes[min(row, len(self._nodes) - 1)]
+        if current is None and take_first and not self.noneEnabled and self._nodes:
             current = self._nodes[0]
         self._choose(current)
         self._show_current()
@@ -235,11 +241,12 @@ class qMRMLNodeComboBox(_SceneWidget):
         self.currentNodeIDChanged.emit(self._get_id())
 
     def _show_current(self) -> None:
-        none = len(self._nodes) if self.noneEnabled else -1
-        self._box.setCurrentIndex(self._nodes.index(self._current) if self._current in self._nodes else none)
+        first = int(self.noneEnabled)
+        known = self._current in self._nodes
+        self._box.setCurrentIndex(first + self._nodes.index(self._current) if known else first - 1)
 
     def _on_activated(self, index: int) -> None:
-        self._choose(self.nodeFromIndex(index))
+        self._choose(self.nodeFromIndex(index - int(self.noneEnabled)))
         self.nodeActivated.emit(self._current)
 
 

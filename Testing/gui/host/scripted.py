@@ -134,7 +134,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 def translate(context: str, text: str) -> str:
     """Host and tests speak English."""
     if not isinstance(text, str):
-        raise TypeError(f"translate takes a text, got {text!r}")
+        raise TypeError(f"expected string or bytes-like object, got {type(text).__name__!r}")
     return text
 
 

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from PySide6.QtCore import Property, QObject, QRect, Qt, Signal
+from PySide6.QtCore import Property, QObject, QPointF, QRect, Qt, Signal
 from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .mrml_widgets import Observers
 from .pythonqt import exposed
-
-VIEWS = (("Red", "R", "Axial", (0.952, 0.290, 0.200)), ("Yellow", "Y", "Sagittal", (0.929, 0.835, 0.298)))
-VIEWS += (("Green", "G", "Coronal", (0.431, 0.690, 0.294)),)
 
 
 def _matrix(matrix: Any) -> np.ndarray:
@@ -174,60 +171,146 @@ class qMRMLThreeDWidget(QWidget):
         return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLViewNode")
 
 
+class qMRMLPlotWidget(QWidget):
+    """qMRMLPlotWidget.h; draws the series of its view's chart as points or lines."""
+
+    def __init__(self, parent: QWidget):
+        super().__init__(parent)
+        self._node: Any = None
+
+    @exposed
+    def mrmlPlotViewNode(self) -> Any:
+        return self._node
+
+    def paintEvent(self, _event: Any) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.fillRect(self.rect(), QColor(255, 255, 255))
+        chart = self._node.GetPlotChartNode() if self._node is not None else None
+        if chart is None:
+            return
+        painter.drawText(self.rect().adjusted(0, 6, 0, 0), Qt.AlignmentFlag.AlignHCenter, chart.GetTitle() or "")
+        painter.drawText(
+            self.rect(), Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignBottom, chart.GetXAxisTitle()
+        )
+        drawn = [series for n in range(chart.GetNumberOfPlotSeriesNodes()) if (series := chart.GetNthPlotSeriesNode(n))]
+        columns = [(series, *_columns(series)) for series in drawn]
+        points = [np.stack([x, y], axis=1) for _, x, y in columns if len(x)]
+        if not points:
+            return
+        low, high = np.concatenate(points).min(axis=0), np.concatenate(points).max(axis=0)
+        size = np.where(high > low, high - low, 1)
+        for series, x, y in columns:
+            across = 40 + (x - low[0]) / size[0] * (self.width() - 60)
+            down = self.height() - 40 - (y - low[1]) / size[1] * (self.height() - 80)
+            places = [QPointF(a, d) for a, d in zip(across, down, strict=True)]
+            painter.setPen(QColor.fromRgbF(*series.GetColor()))
+            if series.GetLineStyle() != series.LineStyleNone:
+                painter.drawPolyline(places)
+            if series.GetMarkerStyle() != series.MarkerStyleNone:
+                painter.setBrush(QColor.fromRgbF(*series.GetColor()))
+                for place in places:
+                    painter.drawEllipse(place, series.GetMarkerSize() / 3, series.GetMarkerSize() / 3)
+
+
+def _columns(series: Any) -> tuple[np.ndarray, np.ndarray]:
+    table = series.GetTableNode().GetTable()
+    y = vtk_to_numpy(table.GetColumnByName(series.GetYColumnName()))
+    name = series.GetXColumnName()
+    return vtk_to_numpy(table.GetColumnByName(name)) if name else np.arange(len(y)), y
+
+
 class qSlicerLayoutManager(QObject):
-    """qMRMLLayoutManager.h: slice views by name, one 3-D view, the number of the layout."""
+    """qMRMLLayoutManager.h: slice views by name, one 3-D view, plot views, the number of the layout.
+
+    Slicer's own vtkMRMLLayoutLogic makes the view nodes of a layout. Of the arrangement only this is shown: the three
+    slice views, and beside them the 3-D view, or the plot view where the layout has one.
+    """
 
     layoutChanged = Signal(int)
 
-    def __init__(self, viewport: QWidget, slice_logics: Any):
+    def __init__(self, viewport: QWidget, application_logic: Any):
         super().__init__(viewport)
         self._viewport = viewport
-        self._widgets: dict[str, qMRMLSliceWidget] = {}
+        self._logic = slicer.vtkMRMLLayoutLogic()
+        self._logic.SetMRMLScene(slicer.mrmlScene)
+        self._logic.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        slice_logics = vtk.vtkCollection()
+        self._slices: dict[str, qMRMLSliceWidget] = {}
+        for node in self._views("vtkMRMLSliceNode"):
+            logic = slicer.vtkMRMLSliceLogic()
+            logic.SetMRMLApplicationLogic(application_logic)
+            logic.SetMRMLScene(slicer.mrmlScene)
+            logic.SetSliceNode(node)
+            slice_logics.AddItem(logic)
+            self._slices[node.GetLayoutName()] = qMRMLSliceWidget(viewport, logic, node)
+        application_logic.SetSliceLogics(slice_logics)
+        self._three_d, self._plot = qMRMLThreeDWidget(viewport), qMRMLPlotWidget(viewport)
         grid = QGridLayout(viewport)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(2)
-        for number in range(slice_logics.GetNumberOfItems()):
-            logic = slice_logics.GetItemAsObject(number)
-            widget = qMRMLSliceWidget(viewport, logic, logic.GetSliceNode())
-            self._widgets[logic.GetSliceNode().GetLayoutName()] = widget
-        self._three_d = qMRMLThreeDWidget(viewport)
-        grid.addWidget(self._widgets["Red"], 0, 0)
-        grid.addWidget(self._three_d, 0, 1)
-        grid.addWidget(self._widgets["Green"], 1, 0)
-        grid.addWidget(self._widgets["Yellow"], 1, 1)
+        places = {(0, 0): self._slices["Red"], (1, 0): self._slices["Green"], (1, 1): self._slices["Yellow"]}
+        for (row, column), widget in {**places, (0, 1): self._three_d}.items():
+            grid.addWidget(widget, row, column)
+        grid.addWidget(self._plot, 0, 1)
+        self._observers = Observers()
+        self.destroyed.connect(self._observers.clear)
+        self._observers.add(self._logic.GetLayoutNode(), vtk.vtkCommand.ModifiedEvent, lambda *_: self._arrange())
+        self._shown = -1
+        self._arrange()
+
+    def _views(self, kind: str) -> list[Any]:
+        nodes = self._logic.GetViewNodes()
+        every = [nodes.GetItemAsObject(number) for number in range(nodes.GetNumberOfItems())]
+        return [node for node in every if node.IsA(kind)]
+
+    def _arrange(self) -> None:
+        plots = self._views("vtkMRMLPlotViewNode")
+        self._plot._node = plots[0] if plots else None
+        self._plot.setVisible(bool(plots))
+        self._three_d.setVisible(not plots)
+        self._plot.update()
+        if self._shown != self._get_layout():
+            self._shown = self._get_layout()
+            self.layoutChanged.emit(self._shown)
 
     def _get_layout(self) -> int:
-        node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        return node.GetViewArrangement() if node else 3
+        return self._logic.GetLayoutNode().GetViewArrangement()
 
     def _set_layout(self, layout: int) -> None:
         self.setLayout(layout)
 
     layout = Property(int, _get_layout, _set_layout, notify=layoutChanged)
-    threeDViewCount = Property(int, lambda self: 1)
+    threeDViewCount = Property(int, lambda self: len(self._views("vtkMRMLViewNode")))
+    plotViewCount = Property(int, lambda self: len(self._views("vtkMRMLPlotViewNode")))
 
     @exposed
     def setLayout(self, layout: int) -> None:
-        node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if node:
-            node.SetViewArrangement(layout)
-        self.layoutChanged.emit(layout)
+        self._logic.GetLayoutNode().SetViewArrangement(layout)
 
     @exposed
     def sliceViewNames(self) -> list[str]:
-        return sorted(self._widgets)
+        return list(self._slices)
 
     @exposed
     def sliceWidget(self, name: str) -> Any:
-        return self._widgets.get(name)
+        return self._slices.get(name)
 
     @exposed
-    def threeDWidget(self, _number: int) -> Any:
-        return self._three_d
+    def threeDWidget(self, number: int) -> Any:
+        return self._three_d if number < self.threeDViewCount else None
+
+    @exposed
+    def plotWidget(self, number: int) -> Any:
+        return self._plot if number < self.plotViewCount else None
 
     @exposed
     def viewport(self) -> Any:
         return self._viewport
+
+    @exposed
+    def layoutLogic(self) -> Any:
+        return self._logic
 
     @exposed
     def mrmlSliceLogics(self) -> Any:
@@ -235,7 +318,7 @@ class qSlicerLayoutManager(QObject):
 
     @exposed
     def resetSliceViews(self) -> None:
-        for widget in self._widgets.values():
+        for widget in self._slices.values():
             widget.fitSliceToBackground()
 
     @exposed
