@@ -148,7 +148,7 @@ def dataset_entry(engine: Engine, dataset_id: str) -> dict[str, Any]:
 @router.post("/datasets/{d}/holdout")
 def lock_holdout(engine: EngineDep, d: str, body: HoldoutBody) -> dict[str, Any]:
     dataset = open_dataset(engine, d)
-    unlabelled = [case_id for case_id in body.cases if not dataset.case(case_id).is_labelled]
+    unlabelled = [case_id for case_id in body.cases if not dataset.case(case_id).is_drawn]
     notices = [f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before"] if unlabelled else []
     if seen := trained_on(dataset, body.cases):
         notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
