@@ -100,6 +100,8 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._recount.interval = 500
         self._recount.connect("timeout()", trace.slot(lambda: self.result.show(self._shown())))
         self._bind()
+        if self.parent.isEntered:  # reloaded
+            self.enter()
 
     def cleanup(self):
         """The module is being unloaded, or Slicer quits."""
@@ -187,15 +189,9 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onTrouble(self, reason):
         """The engine has failed: offer what it lacks, else to start it again."""
-
-        def tell():
-            told = _("The engine is not running: {reason}").format(reason=reason)
-            self.desk.say(told, _("Start again"), self.room.start)
-
-        if self.room.engine.isRemote:
-            tell()
-        else:
-            self.install.look(tell)
+        self.desk.say(_("The engine has stopped: {reason}").format(reason=reason), _("Start again"), self.room.start)
+        if not self.room.engine.isRemote:
+            self.install.look()
 
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""
@@ -215,19 +211,23 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except ValueError as error:
             self.desk.say(str(error))
             return
+        first = not results.all_of(slicer.mrmlScene)
         results.record(node, result)
         self.watch.watch(node)
+        self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
         self._bringScanIntoView(request.scan)
-        self._later(lambda: self._makeSurface(node))
+        self._later(lambda: self._makeSurface(node, first))
 
-    def _makeSurface(self, node):
+    def _makeSurface(self, node, first):
+        """The surface of a result; the first one comes into the middle of the 3-D view."""
         from MPERLib import mrml, surface
 
         def done():
-            widget = slicer.app.layoutManager().threeDWidget(0) if slicer.app.layoutManager() else None
-            if widget is not None and mrml.alive(node):
-                widget.threeDView().resetFocalPoint()
+            if first and mrml.alive(node) and slicer.app.layoutManager().threeDViewCount:
+                view = slicer.app.layoutManager().threeDWidget(0).threeDView()
+                view.resetFocalPoint()
+                view.resetCamera()
 
         if mrml.alive(node):
             surface.make_surface(node, self._later, done)
@@ -290,9 +290,10 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         self.test_sample_scan()
 
     def test_sample_scan(self):
-        from mper.resources import sample_scan
         from MPERLib import mrml, trace
         from MPERSegmentLib import results
+
+        from mper.resources import sample_scan
 
         scan = slicer.util.loadVolume(str(sample_scan()))
         slicer.util.selectModule("MPERSegment")

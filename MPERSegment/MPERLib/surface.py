@@ -26,6 +26,8 @@ def surface_steps(segmentationNode: Node) -> Iterator[None]:
     It ends early where the node leaves the scene or its voxels change in between: Slicer then has a newer wish.
     """
     segmentation = segmentationNode.GetSegmentation()
+    for parameter in ("Conversion method", "SurfaceNets smoothing"):
+        segmentation.SetConversionParameter(parameter, "1")  # Slicer's own, at each stroke, is then as fast and alike
     began = _state(segmentation)
     surfaces = {}
     for segment_id in segmentation.GetSegmentIDs():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from MPERLib.trace import slot
+
 from MPERSegmentLib.parameters import Parameters
 
 

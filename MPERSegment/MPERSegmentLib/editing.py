@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import slicer
 from MPERLib import mrml
 from MPERLib.trace import slot
+
 from MPERSegmentLib import results
 
 _PAUSE_S = 60.0  # who does nothing for longer is not working on it

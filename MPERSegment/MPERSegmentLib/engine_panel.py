@@ -7,9 +7,10 @@ from MPERLib import engine as engines
 from MPERLib import install, places
 from MPERLib.engine import Engine
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
-from slicer.i18n import tr as _
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
 
@@ -81,10 +82,12 @@ class EnginePanel:
     def _onDiagnostics(self) -> None:
         ui = self._desk.ui
         ui.diagnosticsText.visible = True
-        if self._room.engine.state == "ready" or self._doctor is not None:
-            self._tell(self._room.engine.diagnostics())
+        if self._doctor is not None:
             return
         self._tell(_("Looking \N{HORIZONTAL ELLIPSIS}"))
+        if self._room.engine.state == "ready":
+            self._room.askAgain(lambda: self._tell(self._room.engine.diagnostics()))
+            return
 
         said: list[str] = []
 

@@ -12,9 +12,10 @@ import qt
 import slicer
 from MPERLib import install, mrml, places
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import results
 from MPERSegmentLib.desk import Desk
-from slicer.i18n import tr as _
 
 _FOLDER_KEY = "MPER/ExportFolder"
 
@@ -34,7 +35,9 @@ class ExportPanel:
         self._folder: Path | None = None
         ui = desk.ui
         self._buttons = {
-            ui.exportSegNrrdButton: lambda: self._ask(".seg.nrrd", _("Slicer segmentation (*.seg.nrrd)"), self.toSegNrrd),
+            ui.exportSegNrrdButton: lambda: self._ask(
+                ".seg.nrrd", _("Slicer segmentation (*.seg.nrrd)"), self.toSegNrrd
+            ),
             ui.exportNiftiButton: lambda: self._ask(".nii.gz", _("NIfTI label map (*.nii.gz)"), self.toNifti),
             ui.exportStlButton: self._askFolder,
             ui.exportDicomButton: self._askDicom,
@@ -80,7 +83,9 @@ class ExportPanel:
     def toStl(self, folder: Path) -> None:
         """A surface a structure, in LPS mm, as other programs expect it."""
         logic = slicer.vtkSlicerSegmentationsModuleLogic
-        good = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(str(folder), self._node, None, "STL", True, 1.0, False)
+        good = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(
+            str(folder), self._node, None, "STL", True, 1.0, False
+        )
         self._written(folder, good)
 
     def toDicom(self, path: Path) -> None:
@@ -115,7 +120,8 @@ class ExportPanel:
 
     def _ask(self, suffix: str, kind: str, write: Callable[[Path], None]) -> None:
         start = self._lastFolder() / (_file_name(self._node.GetName()) + suffix)
-        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), str(start), kind)
+        pattern = f"{kind} (*{suffix})"
+        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), str(start), pattern)
         if chosen:
             path = Path(str(chosen))
             if not path.name.endswith(suffix):
@@ -124,7 +130,9 @@ class ExportPanel:
             write(path)
 
     def _askFolder(self) -> None:
-        chosen = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Export STL to"), str(self._lastFolder()))
+        chosen = qt.QFileDialog.getExistingDirectory(
+            slicer.util.mainWindow(), _("Export STL to"), str(self._lastFolder())
+        )
         if chosen:
             self._remember(Path(str(chosen)))
             self.toStl(Path(str(chosen)))
@@ -135,7 +143,7 @@ class ExportPanel:
         if message:
             self._tell(message)
         else:
-            self._ask(".dcm", _("DICOM segmentation (*.dcm)"), self.toDicom)
+            self._ask(".dcm", _("DICOM segmentation"), self.toDicom)
 
     def _lastFolder(self) -> Path:
         folder = Path(places.setting(_FOLDER_KEY) or Path.home())
@@ -147,7 +155,9 @@ class ExportPanel:
     # ---- how it went
 
     def _written(self, path: Path, good: bool) -> None:
-        words = _("Written: {file}") if good else _("{file} could not be written; is there room, and may you write there?")
+        words = (
+            _("Written: {file}") if good else _("{file} could not be written; is there room, and may you write there?")
+        )
         self._tell(words.format(file=path))
 
     def _ended(self, message: str) -> None:
@@ -173,16 +183,18 @@ def dicom_files(scan: slicer.vtkMRMLVolumeNode | None) -> tuple[list[str], str]:
     other = _("Choose .seg.nrrd or NIfTI instead.")
     uids = (scan.GetAttribute("DICOM.instanceUIDs") or "").split() if scan else []
     if not uids:
-        return [], _("This scan did not come from DICOM, so there is no series to refer to. {other}").format(other=other)
+        return [], _("This scan did not come from DICOM, so there is no series to refer to. {other}").format(
+            other=other
+        )
     database = getattr(slicer, "dicomDatabase", None)
     if database is None or not database.isOpen:
         return [], _("Slicer's DICOM database is not open. {other}").format(other=other)
     files = [str(database.fileForInstance(uid) or "") for uid in uids]
-    missing = sum(not file or not os.path.isfile(file) for file in files)
+    missing = sum(not file or not Path(file).is_file() for file in files)
     if missing:
-        return [], _("{n} of the scan's {all} DICOM files are no longer there; import the series again. {other}").format(
-            n=missing, all=len(files), other=other
-        )
+        return [], _(
+            "{n} of the scan's {all} DICOM files are no longer there; import the series again. {other}"
+        ).format(n=missing, all=len(files), other=other)
     return list(dict.fromkeys(files)), ""
 
 

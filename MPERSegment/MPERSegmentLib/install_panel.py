@@ -10,8 +10,9 @@ import qt
 import slicer
 from MPERLib import install
 from MPERLib.trace import slot
-from MPERSegmentLib.desk import Desk
 from slicer.i18n import tr as _
+
+from MPERSegmentLib.desk import Desk
 
 
 class InstallPanel:
@@ -34,19 +35,16 @@ class InstallPanel:
         ui.installButton.connect("clicked()", slot(self._onInstall))
         ui.installFolderButton.connect("clicked()", slot(self._onFolder))
 
-    def look(self, otherwise: Callable[[], None]) -> None:
-        """See whether packages are missing, and offer them; `otherwise` is called if none is."""
+    def look(self) -> None:
+        """See whether packages are missing, and offer them."""
 
         def found(missing: install.Missing) -> None:
             self._work = None
             if missing:
                 self._offer(missing)
-            else:
-                otherwise()
 
         def failed(_message: str) -> None:  # without a Python that can be asked, the engine's own words tell more
             self._work = None
-            otherwise()
 
         if self._work is None:
             self._work = install.check(found, failed)
@@ -75,7 +73,9 @@ class InstallPanel:
             self._begin(None)
         else:
             self.drop()
-            self._desk.ui.installLabel.text = _("Cancelled; nothing was changed. {words}").format(words=self._missing.words())
+            self._desk.ui.installLabel.text = _("Cancelled; nothing was changed. {words}").format(
+                words=self._missing.words()
+            )
             self._showButtons()
 
     def _onFolder(self) -> None:
@@ -89,7 +89,9 @@ class InstallPanel:
         ui.installLog.clear()
         ui.installLog.visible = True
         ui.installLabel.text = _("Installing; this can take some minutes.")
-        self._work = install.Installation(self._missing, wheels, ui.installLog.appendPlainText, self._onDone, self._onFailed)
+        self._work = install.Installation(
+            self._missing, wheels, ui.installLog.appendPlainText, self._onDone, self._onFailed
+        )
         self._showButtons()
 
     def _onDone(self) -> None:

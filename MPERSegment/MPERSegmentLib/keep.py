@@ -12,10 +12,11 @@ import slicer
 from MPERLib import mrml, places
 from MPERLib.engine import route
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import boxes, results
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
-from slicer.i18n import tr as _
 
 _AUTHOR_KEY = "MPER/Author"
 _CASE = "MPER.Case"  # of a scan in the scene: dataset and case that it is, separated by a line feed
@@ -34,7 +35,7 @@ class KeepPanel:
         self._desk, self._room = desk, room
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._datasets: list[dict[str, Any]] = []
-        self._cases: list[str] = []
+        self._cases: list[str] | None = None  # None while they are being read
         self._call: Any = None
         self._listing: Any = None
         ui = desk.ui
@@ -81,7 +82,7 @@ class KeepPanel:
         dataset = boxes.chosen(self._desk.ui.datasetBox)
         if self._desk.parameters and dataset:
             self._desk.parameters.put("Dataset", dataset)
-        self._cases = []
+        self._cases = None
         if dataset:
             self._listing = self._room.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._tell)
         self._showButton()
@@ -96,11 +97,11 @@ class KeepPanel:
         scan = results.scan_of(self._node) if self._node else None
         dataset, _sep, case = ((scan.GetAttribute(_CASE) if scan else None) or "").partition("\n")
         if dataset != boxes.chosen(self._desk.ui.datasetBox) or not case:
-            numbers = [int(match[1]) for match in map(re.compile(r"case-(\d+)").fullmatch, self._cases) if match]
+            numbers = [int(match[1]) for match in map(re.compile(r"case-(\d+)").fullmatch, self._cases or []) if match]
             case = f"case-{max(numbers, default=0) + 1:03d}"
         blocked = box.blockSignals(True)
         box.clear()
-        box.addItems(list(self._cases))
+        box.addItems(self._cases or [])
         box.setEditText(case)
         box.blockSignals(blocked)
         self._showButton()
@@ -108,14 +109,18 @@ class KeepPanel:
     def _onOpen(self) -> None:
         """Choose a dataset's folder, or an empty one to begin a dataset in."""
         if self._room.engine.isRemote:
-            name = qt.QInputDialog.getText(None, _("New dataset"), _("Name of the new dataset on the engine's computer:"))
+            name = qt.QInputDialog.getText(
+                None, _("New dataset"), _("Name of the new dataset on the engine's computer:")
+            )
             roots = self._room.engine.info.get("roots", [])
             if name and roots:
                 self._make(roots[0], str(name))
             return
         start = places.datasetFolder()
         folder = qt.QFileDialog.getExistingDirectory(
-            None, _("A dataset's folder, or a new one"), str(start if start.is_dir() else start.parent)
+            slicer.util.mainWindow(),
+            _("A dataset's folder, or a new one"),
+            str(start if start.is_dir() else start.parent),
         )
         if folder:
             self.openFolder(Path(str(folder)))
@@ -143,9 +148,7 @@ class KeepPanel:
         )
 
     def _choose(self, dataset: str) -> None:
-        self._listing = self._room.engine.get(
-            "/datasets", lambda datasets: self._take(datasets, dataset), self._tell
-        )
+        self._listing = self._room.engine.get("/datasets", lambda datasets: self._take(datasets, dataset), self._tell)
 
     # ---- keeping
 
@@ -175,7 +178,7 @@ class KeepPanel:
         def store(_answer: Any = None) -> None:
             self._store(node, scan, dataset, case, part, start)
 
-        if case in self._cases:
+        if case in (self._cases or []):
             store()
         else:
             self._withScan(scan, lambda held: self._addCase(dataset, case, held, store))
@@ -234,6 +237,8 @@ class KeepPanel:
             if self._node is None
             else _("Choose a dataset first")
             if not boxes.chosen(ui.datasetBox)
+            else _("The dataset is being read")
+            if self._cases is None
             else _("Give the case a name")
             if not ui.caseBox.currentText.strip()
             else _("Say who you are")

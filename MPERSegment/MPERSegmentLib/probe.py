@@ -10,9 +10,10 @@ import slicer
 from MPERLib import mrml
 from MPERLib.engine import route
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import words
 from MPERSegmentLib.room import Room
-from slicer.i18n import tr as _
 
 _REST_MS = 40  # the engine is asked when the cursor rests, and never twice at once
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import slicer
 from MPERLib import mrml
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import results, words
 from MPERSegmentLib.desk import Desk
-from slicer.i18n import tr as _
 
 _EDITOR_TAG = "MPERSegmentEditor"  # its own parameter set: the Segment Editor module keeps the user's there
 

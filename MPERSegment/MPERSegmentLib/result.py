@@ -8,10 +8,11 @@ from typing import Any
 import slicer
 from MPERLib import mrml
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import results, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.tables import Table
-from slicer.i18n import tr as _
 
 
 class ResultPanel:
@@ -29,9 +30,7 @@ class ResultPanel:
         self._chosen = chosen
         ui = desk.ui
         self.node: slicer.vtkMRMLSegmentationNode | None = None
-        self._table = Table(
-            ui.resultTable, [_("Structure"), _("Volume"), _("Surface"), _("Confidence"), _("Parts")]
-        )
+        self._table = Table(ui.resultTable, [_("Structure"), _("Volume"), _("Surface"), _("Confidence"), _("Parts")])
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onChosen))
         self.show(None)
 
@@ -86,7 +85,7 @@ def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] 
 
 def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
     lines = [
-        _("{model} {version} on {device}, {seconds}").format(
+        _("{model} (version {version}); {device}, {seconds}").format(
             model=result.get("title") or result["model"],
             version=result.get("model_version") or "",
             device=result.get("device") or "",

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from MPERLib import engine as engines
-from MPERLib.engine import Engine, Job
-from MPERSegmentLib.scans import Scans
+from MPERLib.engine import Engine, Job, Pending
 from slicer.i18n import tr as _
+
+from MPERSegmentLib.scans import Scans
 
 AUTO = "auto"
 
@@ -28,6 +29,7 @@ class Room:
         self._changed, self._trouble = changed, trouble
         self.models: list[dict[str, Any]] = []
         self._preparing: Job | None = None
+        self._asked: list[Pending] = []
         self._prepared: tuple[str, str] | None = None
         self._wanted: tuple[str, str] = ("", AUTO)
         self._forget: Callable[[], None] = lambda: None
@@ -74,7 +76,10 @@ class Room:
         """(name, words) of the devices to choose from, the engine's own choice first."""
         found = [(device["name"], device["words"]) for device in self.engine.info.get("devices", [])]
         best = dict(found).get(self.engine.info.get("default_device", ""))
-        return [(AUTO, _("The best there is: {device}").format(device=best) if best else _("The best there is")), *found]
+        return [
+            (AUTO, _("The best there is: {device}").format(device=best) if best else _("The best there is")),
+            *found,
+        ]
 
     # ---- what is done with it
 
@@ -95,7 +100,7 @@ class Room:
             self._changed()
             self.prepare(*self._wanted)
 
-        self.engine.get("/models", take, self._trouble)
+        self._ask("/models", take, self._trouble)
 
     def prepare(self, model: str, device: str) -> None:
         """Load a model before it is needed, so that the first click does not wait for it."""
@@ -112,6 +117,15 @@ class Room:
             "/models/load", {"model": chosen["id"], "device": device}, lambda _result: None, failed
         )
 
+    def askAgain(self, then: Callable[[], None]) -> None:
+        """Let the engine say anew what it is; its diagnostics take a while after the start."""
+
+        def take(info: dict[str, Any]) -> None:
+            self.engine.info = info
+            then()
+
+        self._ask("/info", take, lambda _message: then())
+
     def explain(self) -> None:
         """Say what is wrong with the engine."""
         if self.engine.state == "failed":
@@ -120,7 +134,13 @@ class Room:
     def close(self) -> None:
         """Hear nothing more; the engine itself goes on, as the other module may use it."""
         self._forget()
+        for pending in [*self._asked, *filter(None, [self._preparing])]:
+            pending.abort()
         self.scans.forgetAll()
+
+    def _ask(self, path: str, done: Callable[[Any], None], failed: Callable[[str], None]) -> None:
+        self._asked = [pending for pending in self._asked if pending.call is None or not pending.call.over]
+        self._asked.append(self.engine.get(path, done, failed))
 
     def _onState(self) -> None:
         self.scans = Scans(self.engine)  # a new process knows none of the old one's scans

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import slicer
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import boxes, results, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.segmenting import Request, Segmenting, Told
-from slicer.i18n import tr as _
 
 NEW, UPDATE = "new", "update"
 
@@ -68,7 +68,11 @@ class RunPanel:
         ui.inputSelector.setCurrentNode(parameters.nodeOf("scan") or ui.inputSelector.currentNode())
         parameters.putNode("scan", ui.inputSelector.currentNode())
         ui.roiSelector.setCurrentNode(parameters.nodeOf("roi"))
-        boxes.fill(ui.modelBox, [(model["id"], self._room.titleOf(model)) for model in self._room.models], parameters.get("Model"))
+        boxes.fill(
+            ui.modelBox,
+            [(model["id"], self._room.titleOf(model)) for model in self._room.models],
+            parameters.get("Model"),
+        )
         boxes.fill(ui.deviceBox, self._room.devices(), parameters.get("Device"))
         shown = parameters.nodeOf("result")
         targets = [(NEW, _("A new segmentation"))]

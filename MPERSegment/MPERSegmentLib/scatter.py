@@ -64,6 +64,6 @@ class ScatterPlot:
         self._nodes.clear()
 
     def _add(self, kind: str, name: str) -> slicer.vtkMRMLNode:
-        node = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
+        node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
         self._nodes.append(node)
         return node

@@ -13,9 +13,10 @@ import numpy as np
 import slicer
 from MPERLib import mrml
 from MPERLib.engine import Engine, route
-from MPERSegmentLib import results, words
-from MPERSegmentLib.scans import Scans
 from slicer.i18n import tr as _
+
+from MPERSegmentLib import words
+from MPERSegmentLib.scans import Scans
 
 _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 

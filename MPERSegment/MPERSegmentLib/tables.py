@@ -28,6 +28,7 @@ class Table:
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         widget.alternatingRowColors = True
         widget.showGrid = False
+        widget.wordWrap = False
 
     def fill(self, rows: Sequence[Sequence[Any]]) -> None:
         """Replace the rows, and make the table as high as they need."""

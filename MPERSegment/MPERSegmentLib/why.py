@@ -1,4 +1,4 @@
-"""Panel Why: prototypes and uncertainty over the slices, what they are, and what they say of the voxel under the cursor."""
+"""Panel Why: prototypes and uncertainty over the slices, and what they say of the voxel under the cursor."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import slicer
 from MPERLib import mrml, overlays
 from MPERLib.engine import route
 from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
 from MPERSegmentLib import results, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.probe import Probe
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.scatter import ScatterPlot
 from MPERSegmentLib.tables import Table
-from slicer.i18n import tr as _
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
 _MAP_ROLE = "MPER.PrototypeMap"  # of a result: its map in the scene, so that a saved scene still shows it
@@ -48,7 +49,7 @@ class WhyPanel:
             ui.overlayBox.addItem(text, key)
         self._table = Table(
             ui.prototypeTable,
-            [_("Prototype"), _("Voxels"), _("Volume"), _("Similarity"), _("Intensity")],
+            [_("Prototype"), _("Voxels"), _("mL"), _("Similarity"), _("Intensity")],
         )
         self._delay = qt.QTimer(ui.whySection)
         self._delay.setSingleShot(True)
@@ -110,7 +111,7 @@ class WhyPanel:
                 (
                     (row["name"], row["colour"]),
                     words.count(row["voxels"]),
-                    words.millilitres(row["volume_ml"]),
+                    words.number(row["volume_ml"], 1),
                     words.number(row["mean_similarity"]),
                     words.intensity(row["mean_intensity"]),
                 )
@@ -245,7 +246,11 @@ class WhyPanel:
 
     def _applyThreshold(self) -> None:
         hundredths = self._desk.ui.thresholdSlider.value
-        if self._prototypes is not None and self._prototypes.canThreshold and self._prototypes.threshold != hundredths / 100:
+        if (
+            self._prototypes is not None
+            and self._prototypes.canThreshold
+            and self._prototypes.threshold != hundredths / 100
+        ):
             self._prototypes.setThreshold(hundredths / 100)
         if mrml.alive(self._uncertainty):
             self._uncertainty.GetDisplayNode().SetThreshold(max(1, hundredths), 100)

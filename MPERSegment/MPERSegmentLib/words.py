@@ -60,6 +60,7 @@ def left(eta_s: float | None) -> str:
 
 def progress(message: str, eta_s: float | None) -> str:
     rest = left(eta_s)
+    message = message[:1].upper() + message[1:]
     return f"{message} \N{MIDDLE DOT} {rest}" if rest else message
 
 
@@ -71,16 +72,16 @@ def about(model: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def model_words(model: Mapping[str, Any]) -> str:
-    """A model's card in two lines: what it looks at, and how well it did where."""
+    """A model's card in two lines: what it looks at, and how well it did; the rest is in `model_card`."""
     card = about(model)
-    lines = [str(card["modality"])] if card.get("modality") else []
     quality = card.get("quality") or {}
     dice = (quality.get("mean") or {}).get("dice")
+    lines = [str(card["modality"])] if card.get("modality") else []
     if dice is not None:
-        lines.append(_("Dice {dice} on {cases}").format(dice=f"{dice:.2f}", cases=quality.get("cases", "")))
-    elif not lines:
-        lines.append(_("This model says nothing of its quality."))
-    return "\n".join(lines)
+        cases = len(quality.get("per_case") or ())
+        measured = _("Dice {dice} on {n} cases it was not trained on") if cases else _("Dice {dice}")
+        lines.append(measured.format(dice=f"{dice:.2f}", n=cases))
+    return "\n".join(lines) or _("This model says nothing of its quality.")
 
 
 def model_card(model: Mapping[str, Any]) -> str:
