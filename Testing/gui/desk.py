@@ -54,15 +54,13 @@ class Desk:
     Attributes
     ----------
     window : QMainWindow as PythonQt shows it
-    survivors : list of str
-        Panels that were closed and are still referred to, by an observer or a connection most likely.
     """
 
     def __init__(self, host: Any, folder: Path):
         self._host, self.folder = host, folder
         self.window = pythonqt.wrap(host.window)
-        self.survivors: list[str] = []
         self._opened: dict[str, Any] = {}
+        self._closed: list[tuple[str, Any]] = []
         self._failures = _Failures()
         logging.getLogger().addHandler(self._failures)
         pythonqt.errors.clear()
@@ -84,14 +82,20 @@ class Desk:
         return widget
 
     def shut(self, name: str) -> None:
-        """Unload a module, as Slicer does when it quits; its panel must then be gone for good."""
-        watched = self._opened.pop(name)
+        """Unload a module, as Slicer does when it quits; its panel must be gone for good when the test ends."""
+        self._closed.append((name, self._opened.pop(name)))
         self._host.unload(name)
         self.events()
+
+    def survivors(self) -> list[str]:
+        """Panels that were closed and are still there, and what holds each."""
         gc.collect()
-        if watched() is not None:
-            holders = pythonqt.connections_to(watched()) or ["an observer, or another reference in Python"]
-            self.survivors.append(f"{name}Widget, held by {', '.join(holders[:5])}")
+        found = []
+        for name, panel in self._closed:
+            if panel() is not None:
+                holders = pythonqt.connections_to(panel()) or ["an observer, or another reference in Python"]
+                found.append(f"{name}Widget, held by {', '.join(holders[:5])}")
+        return found
 
     # ---- hands and eyes
 

@@ -481,8 +481,7 @@ class LeakyWidget(ScriptedLoadableModuleWidget):
     desk._host.load(source)
     desk._opened["Leaky"] = weakref.ref(desk._host.show("Leaky"))
     desk.shut("Leaky")
-    assert desk.survivors == ["LeakyWidget, held by an observer, or another reference in Python"]
-    desk.survivors.clear()
+    assert desk.survivors() == ["LeakyWidget, held by an observer, or another reference in Python"]
     slicer.mrmlScene.RemoveObservers(slicer.mrmlScene.NodeAddedEvent)
     del sys.modules["Leaky"]
 
