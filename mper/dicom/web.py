@@ -329,7 +329,10 @@ class Archive:
                 return Dataset.from_json(response.json())
         if status in (404, 405):
             raise _Missing(str(self._no_dicomweb())) from error
-        raise ValueError(f"{url} answers {status} {response.reason}; ask who runs the archive") from error
+        raise ValueError(
+            f"{url} answers {status} {response.reason}; check the address (of an Orthanc it ends in /dicom-web), "
+            "or ask who runs the archive"
+        ) from error
 
     def _no_dicomweb(self) -> ValueError:
         return ValueError(
