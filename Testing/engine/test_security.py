@@ -85,6 +85,7 @@ def test_wrong_tokens_are_answered_ever_later_and_right_ones_at_once(tmp_path: P
 
 
 def test_wrong_tokens_cannot_be_tried_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mper.engine.auth._FIRST_S", 3.0)
     monkeypatch.setattr("mper.engine.auth._SLOWEST_S", 3.0)
     with served(tmp_path) as engine:
         found: list[int] = []

@@ -1,4 +1,4 @@
-"""What every request passes first: the host's name, the token, the size of the body. Nothing else answers an error.
+"""What every request passes first: the host's name, the token, the size of the body; and where every error ends.
 
 Tokens are compared in constant time with those of all clients. Wrong ones are answered late, and only few of them at a
 time from one address, so that trying many takes for ever.
@@ -26,7 +26,7 @@ OPEN = "/health"
 SHORTEST_TOKEN = 16
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _UPLOADS = re.compile(r"/scans|/datasets/[^/]+/cases/[^/]+/labels")
-_SLOWEST_S = 8.0
+_FIRST_S, _SLOWEST_S = 0.25, 8.0  # until a wrong token is answered
 _FORGIVEN_S = 600.0
 _PENDING = 8  # wrong tokens of one address that are being answered at a time
 
@@ -216,14 +216,14 @@ class _Failures:
             raise Refused(429, "too many wrong tokens from this address; wait a little", {"Retry-After": "10"})
 
     async def wait(self, address: str) -> None:
-        """Answer late: a quarter of a second after the first wrong token, twice as long after each more."""
+        """Answer late, after each wrong token twice as late as after the one before."""
         now = time.monotonic()
         self._count = {a: (n, t) for a, (n, t) in self._count.items() if now - t < _FORGIVEN_S}
         count = self._count.get(address, (0, now))[0] + 1
         self._count[address] = (count, now)
         self._pending[address] = self._pending.get(address, 0) + 1
         try:
-            await asyncio.sleep(min(_SLOWEST_S, 0.125 * 2 ** min(count, 10)))
+            await asyncio.sleep(min(_SLOWEST_S, _FIRST_S * 2 ** min(count - 1, 10)))
         finally:
             self._pending[address] -= 1
             if not self._pending[address]:
