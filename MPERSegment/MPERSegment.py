@@ -41,6 +41,14 @@ agree to it. For research; not a medical device.</p>
 Analysis 67, 101832, 2021), the ventricle model on ACDC (Bernard et al., IEEE Transactions on Medical Imaging 37(11),
 2018). The method is that of MPER, ICASSP 2025.</p>
 """)
+        slicer.app.connect("startupCompleted()", registerWithSlicer)
+
+
+def registerWithSlicer():
+    """Offer the sample scan and our codes, once all modules of Slicer are there."""
+    from MPERLib import startup
+
+    startup.register()
 
 
 class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -20,6 +20,7 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from mper.labels import UNLABELLED, Code, Label, check_labels, label_from_dict
+from mper.provenance import AUTOMATIC, MANUAL, SEMIAUTOMATIC, TYPE_TAG, Provenance
 from mper.volume import Geometry
 
 _RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -28,8 +29,7 @@ _BINARY = "Binary labelmap"
 _GRID_TOLERANCE = 1e-3  # of a voxel
 _UNLABELLED_NAME = "unlabelled"
 _VALUE_TAG = "MPER.Value"
-_TYPE_TAG = "DICOM.SegmentAlgorithmType"
-_NAME_TAG = "DICOM.SegmentAlgorithmName"
+_MODEL_KEYS = ("model", "model_version", "model_sha256")
 _MASTER_LIST = "Segmentation category and type - DICOM master list"
 _REGION_LIST = "Anatomic codes - DICOM master list"
 _OWN_LIST = "MPER"  # Resources/Terminology/MPER.term.json
@@ -308,8 +308,8 @@ def mark_edited(segmentationNode: Node) -> None:
     segmentation = segmentationNode.GetSegmentation()
     for n in _count(segmentation):
         segment = segmentation.GetNthSegment(n)
-        if _tag_of(segment, _TYPE_TAG) == "AUTOMATIC":
-            segment.SetTag(_TYPE_TAG, "SEMIAUTOMATIC")
+        if _tag_of(segment, TYPE_TAG) == AUTOMATIC:
+            segment.SetTag(TYPE_TAG, SEMIAUTOMATIC)
     if segmentationNode.GetAttribute("MPER.Edited") != "yes":
         segmentationNode.SetAttribute("MPER.Edited", "yes")
 
@@ -325,9 +325,6 @@ def model_of(segmentationNode: Node) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-_MODEL_KEYS = ("model", "model_version", "model_sha256")
-
-
 # ---- masks out of the scene
 
 
@@ -341,9 +338,9 @@ def labels_of(segmentationNode: Node) -> tuple[Label, ...]:
     values = [int(tag) for tag in tags] if known else list(range(1, len(tags) + 1))
     found = []
     for value, segment in zip(values, segments, strict=True):
-        category, type_ = codes_of(segment.GetTerminology())
+        category, type_, *narrower = codes_of(segment.GetTerminology() or "")
         red, green, blue = (round(255 * part) for part in segment.GetColor())
-        found.append(Label(value, segment.GetName().strip(), category, type_, (red, green, blue)))
+        found.append(Label(value, segment.GetName().strip(), category, type_, (red, green, blue), *narrower))
     return tuple(found)
 
 
@@ -499,22 +496,16 @@ def terminology_of(label: Label) -> str:
     if label.category is None or label.type is None:
         return ""
     context = _OWN_LIST if label.type.value in _ONLY_IN_OWN_LIST else _MASTER_LIST
-    return f"{context}~{_code(label.category)}~{_code(label.type)}~^^~{_REGION_LIST}~^^~^^"
+    codes = (label.category, label.type, label.modifier, label.region, label.region_modifier)
+    texts = [f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^" for code in codes]
+    return "~".join([context, *texts[:3], _REGION_LIST, *texts[3:]])
 
 
-def codes_of(entry: str) -> tuple[Code | None, Code | None]:
-    """Category and type of a terminology entry."""
-    parts = (entry or "").split("~")
-    found = []
-    for part in parts[1:3]:
-        words = part.split("^")
-        found.append(Code(*words) if len(words) == 3 and all(words) else None)
-    category, type_ = [*found, None, None][:2]
-    return category, type_
-
-
-def _code(code: Code) -> str:
-    return f"{code.scheme}^{code.value}^{code.meaning}"
+def codes_of(entry: str) -> list[Code | None]:
+    """Category, type, modifier, region and its modifier of a terminology entry, None where it says none."""
+    parts = [*entry.split("~"), *[""] * 7]
+    triples = [parts[n].split("^") for n in (1, 2, 3, 5, 6)]
+    return [Code(*words) if len(words) == 3 and all(words) else None for words in triples]
 
 
 # ---- parts
@@ -564,16 +555,14 @@ def _add_segment(
 def _tag(segment: Node, label: Label, model: Mapping[str, Any] | None) -> None:
     segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology_of(label))
     segment.SetTag(_VALUE_TAG, str(label.value))
-    segment.SetTag(_TYPE_TAG, "AUTOMATIC" if model else "MANUAL")
-    if model:
-        segment.SetTag(_NAME_TAG, algorithm_name(model))
+    for name, text in _provenance(model).tags().items():
+        segment.SetTag(name, text)
 
 
-def algorithm_name(model: Mapping[str, Any]) -> str:
-    """The model's name as DICOM segments carry it, within the 64 characters of its value representation."""
-    sha = str(model.get("model_sha256") or "")[:8]
-    name = f"MPER {model.get('model', '')} {model.get('model_version', '')}".strip()
-    return f"{name[:46]} (sha256:{sha})" if sha else name[:64]
+def _provenance(model: Mapping[str, Any] | None) -> Provenance:
+    if not model:
+        return Provenance(MANUAL)
+    return Provenance.of_model(*(str(model.get(key) or "") for key in _MODEL_KEYS))
 
 
 def _note_model(node: Node, model: Mapping[str, Any] | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import vtk
 from MPERLib import mrml
 from scenes import grid
 
-from mper.labels import Label, make_label
+from mper import resources
+from mper.labels import Code, Label, make_label
 
 SHAPE = (12, 20, 30)
 LABELS = (make_label(1, "RV"), make_label(2, "MYO"), make_label(3, "LV"))
@@ -273,10 +275,20 @@ def test_what_a_person_drew_stays_manual(scan: Any) -> None:
     assert mrml.model_of(node) == {}
 
 
-def test_algorithm_name_fits_dicoms_64_characters() -> None:
-    name = mrml.algorithm_name({"model": "m" * 90, "model_version": "1", "model_sha256": "f" * 64})
-    assert len(name) == 64
-    assert name.endswith("(sha256:ffffffff)")
+def test_modifiers_and_regions_are_kept(scan: Any) -> None:
+    right, heart = Code("SCT", "24028007", "Right"), Code("SCT", "80891009", "Heart")
+    label = replace(make_label(1, "PV"), modifier=right, region=heart)
+    node = mrml.show_mask(np.ones((1, 1, 1), np.uint8), (0, 0, 0), [label], scan, "vein")
+    assert mrml.labels_of(node) == (label,)
+
+
+def test_every_code_stands_in_the_list_that_its_entry_names() -> None:
+    terms = json.loads(next(resources.terminology_dir().glob("*.term.json")).read_text(encoding="utf-8"))
+    assert terms["SegmentationCategoryTypeContextName"] == mrml.terminology_of(make_label(1, "MYO")).partition("~")[0]
+    ours = {(c["CodeValue"], t["CodeValue"]) for c in terms["SegmentationCodes"]["Category"] for t in c["Type"]}
+    for name in ("LA", "RA", "LV", "RV", "MYO", "LAA", "PV", "Heart", "Scar"):
+        label = make_label(1, name)
+        assert (label.category.value, label.type.value) in ours  # type: ignore[union-attr]
 
 
 def test_empty_mask_has_its_segments_and_no_voxel(scan: Any) -> None:

@@ -1,8 +1,10 @@
-"""The sample scan in Slicer's module Sample Data; it comes with the extension, nothing is downloaded."""
+"""What Slicer is told when it has started: the sample scan, and the codes of structures that its own lists lack."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import slicer
 
 from mper import resources
 
@@ -10,8 +12,14 @@ SAMPLE_NAME = "MPERLeftAtrium"
 SHA256 = "9ca091b4db8679958c606eeb9d6e4dec7f25f6056e5dd8f5494ff3c854d3b7d6"
 
 
+def register() -> None:
+    """Tell Slicer all of it."""
+    registerSampleData()
+    registerTerminology()
+
+
 def registerSampleData() -> None:
-    """Offer the sample scan; to be called when Slicer has started."""
+    """Offer the sample scan in the module Sample Data; it comes with the extension, nothing is downloaded."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
@@ -23,3 +31,10 @@ def registerSampleData() -> None:
         checksums=f"SHA256:{SHA256}",
         thumbnailFileName=str(Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "LeftAtrium.png"),
     )
+
+
+def registerTerminology() -> None:
+    """Make our codes known where a segment's terminology is chosen and shown."""
+    logic = slicer.modules.terminologies.logic()
+    for file in sorted(resources.terminology_dir().glob("*.term.json")):
+        logic.LoadTerminologyFromFile(str(file))
