@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLosslessSV1, RLELossless
 from small_series import item, set_pixels, stack, write_classic, write_enhanced
 
 from mper import dicom, io
@@ -104,6 +104,26 @@ def test_compressed_slices_are_read(tmp_path: Path) -> None:
     write_classic(tmp_path, volume, lambda _, image: image.compress(RLELossless))
     stored = pydicom.dcmread(next(tmp_path.iterdir()))
     assert stored.file_meta.TransferSyntaxUID == RLELossless
+    assert_same(dicom.read_series(tmp_path).volume, volume)
+
+
+def test_slices_in_lossless_jpeg_are_read(tmp_path: Path) -> None:
+    import gdcm  # no other package here writes it
+
+    volume = stack()
+    write_classic(tmp_path, volume)
+    for path in tmp_path.iterdir():
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        assert reader.Read()
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
     assert_same(dicom.read_series(tmp_path).volume, volume)
 
 
