@@ -39,6 +39,9 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
     return _Skipped.from_parent(parent, path=module_path) if MISSING else None
 
 
+if type(HOST).__name__ == "Slicer":
+    collect_ignore = ["test_host.py"]  # the host's own tests; what it promises of Slicer is in test_pythonqt.py
+
 if HOST is not None:
     from desk import Desk, children, leftovers
 
@@ -70,14 +73,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     home = tmp_path / "user"
     for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("MPER_PYTHON", sys.executable)
+    monkeypatch.setenv("MPER_PYTHON", os.environ.get("MPER_PYTHON") or sys.executable)
     temporary = tmp_path / "temporary"  # its own, or tests that run at the same time leave files in it too
     temporary.mkdir()
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(name, str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     processes, files = children(), leftovers()
-    HOST.settings().clear()
+    HOST.forget_settings()
     made = Desk(HOST, tmp_path)
     yield made
     made.close()

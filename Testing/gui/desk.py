@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
-from host import pythonqt
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,14 +58,14 @@ class Desk:
 
     def __init__(self, host: Any, folder: Path):
         self._host, self.folder = host, folder
-        self.window = pythonqt.wrap(host.window)
+        self.window = slicer.util.mainWindow()
         self._opened: dict[str, Any] = {}
         self._closed: list[tuple[str, Any]] = []
         self._failures = _Failures()
         logging.getLogger().addHandler(self._failures)
-        pythonqt.errors.clear()
-        host.window.resize(1500, 1000)
-        host.window.show()
+        host.errors.clear()
+        self.window.resize(1500, 1000)
+        self.window.show()
         slicer.mrmlScene.Clear(0)
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         self.events()
@@ -93,7 +93,7 @@ class Desk:
         found = []
         for name, panel in self._closed:
             if panel() is not None:
-                holders = pythonqt.connections_to(panel()) or ["an observer, or another reference in Python"]
+                holders = self._host.holders(panel()) or ["an observer, or another reference in Python"]
                 found.append(f"{name}Widget, held by {', '.join(holders[:5])}")
         return found
 
@@ -101,11 +101,9 @@ class Desk:
 
     def events(self) -> None:
         """Let Qt work off what is waiting."""
-        application = self._host.application
         for _ in range(3):
-            application.sendPostedEvents(None, 0)
-            application.processEvents()
-        application.sendPostedEvents(None, 52)  # QEvent::DeferredDelete, which else waits for an event loop
+            slicer.app.processEvents()
+        qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)  # which else waits for an event loop
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 10, what: str = "") -> Any:
         """Work off events until `condition` holds, and return its value; an AssertionError after `timeout` seconds."""
@@ -134,18 +132,18 @@ class Desk:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.png"
         self.events()
-        assert self._host.window.grab().save(str(path)), f"{path} could not be written"
+        assert self.window.grab().save(str(path)), f"{path} could not be written"
         return path
 
     # ---- the end
 
     def errors(self) -> list[BaseException]:
         """Exceptions that left callbacks since the test began. A test that provokes some clears both lists."""
-        return [*pythonqt.errors, *self._failures.found]
+        return [*self._host.errors, *self._failures.found]
 
     def forgive(self) -> None:
         """Forget the exceptions so far: they were what the test is about."""
-        pythonqt.errors.clear()
+        self._host.errors.clear()
         self._failures.found.clear()
 
     def close(self) -> None:
@@ -156,6 +154,5 @@ class Desk:
 
             engine.stopShared(wait_s=10)
         slicer.mrmlScene.Clear(0)
-        self._host.window.hide()
         self.events()
         logging.getLogger().removeHandler(self._failures)

@@ -13,9 +13,17 @@ _running: Any = None
 
 
 def start() -> Any:
-    """Make ``qt``, ``ctk`` and the rest of ``slicer`` importable, once in a process; returns the `Host`."""
+    """Make ``qt``, ``ctk`` and the rest of ``slicer`` importable, once in a process; returns the `Host`.
+
+    In a real Slicer all of that is there, and what is returned speaks to it.
+    """
     global _running
     if _running is not None:
+        return _running
+    if "qt" in sys.modules and hasattr(sys.modules.get("slicer"), "app"):
+        from .real import Slicer
+
+        _running = Slicer()
         return _running
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     import slicer

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollAre
 from .files import qSlicerCoreIOManager
 from .mrml_widgets import SceneWidget
 from .properties import stored
-from .pythonqt import exposed, wrap
+from .pythonqt import connections_to, errors, exposed, wrap
 from .views import qSlicerLayoutManager
 
 # Module name in slicer.modules, and the class of its logic. Each registers its node classes with the scene.
@@ -335,9 +335,18 @@ class Host:
         setattr(slicer.modules, name.lower(), wrap(module))
         setattr(slicer.moduleNames, name, name)
 
-    def settings(self) -> QSettings:
-        """The settings of the user that a test pretends to be."""
-        return self.application._settings
+    @property
+    def errors(self) -> list[BaseException]:
+        """Exceptions that left callbacks."""
+        return errors
+
+    def holders(self, target: object) -> list[str]:
+        """The connections that keep an object alive."""
+        return connections_to(target)
+
+    def forget_settings(self) -> None:
+        """A new user begins."""
+        self.application._settings.clear()
 
     def load(self, path: Path) -> Any:
         """Load a scripted module as Slicer does, and return its Python instance (qSlicerScriptedLoadableModule.cxx)."""

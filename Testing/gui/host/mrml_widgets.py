@@ -105,12 +105,15 @@ class qMRMLNodeComboBox(SceneWidget):
     def _refresh(self) -> None:
         self._fill(take_first=True)
 
+    def _none_changed(self) -> None:
+        self._fill(take_first=self._box.currentIndex() == 0)  # "None" was shown, and is gone
+
     nodeTypes = stored("QStringList", "nodeTypes", [], _refresh)
     showHidden = stored(bool, "showHidden", False, _refresh)
     showChildNodeTypes = stored(bool, "showChildNodeTypes", True, _refresh)
     hideChildNodeTypes = stored("QStringList", "hideChildNodeTypes", [], _refresh)
     baseName = stored(str, "baseName", "")
-    noneEnabled = stored(bool, "noneEnabled", False, _refresh)
+    noneEnabled = stored(bool, "noneEnabled", False, _none_changed)
     addEnabled = stored(bool, "addEnabled", True, _refresh)
     removeEnabled = stored(bool, "removeEnabled", True, _refresh)
     editEnabled = stored(bool, "editEnabled", False, _refresh)
@@ -218,6 +221,7 @@ class qMRMLNodeComboBox(SceneWidget):
             [] if self._scene is None else [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
         )
         self._nodes = [node for node in every if self._fits(node)]
+        nothing_shown = self._box.currentIndex() == -1 and not take_first
         self._box.clear()
         if self.noneEnabled:
             self._box.addItem(self.noneDisplay)
@@ -230,6 +234,8 @@ class qMRMLNodeComboBox(SceneWidget):
             current = self._nodes[0]
         self._choose(current)
         self._show_current()
+        if current is None and nothing_shown:
+            self._box.setCurrentIndex(-1)
 
     def _choose(self, node: Any) -> None:
         if node is self._current:

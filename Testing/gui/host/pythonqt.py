@@ -294,7 +294,7 @@ class ClassWrapper(type):
             name = name[:-1]
             function = _method(raw, name)
         if function is not _NOTHING:
-            return Slot(function, name, None, _is_static(raw, name) or function is _single_shot)
+            return Slot(function, name, None, _is_static(raw, name) or function is _single_shot, raw)
         raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -339,7 +339,7 @@ class Instance(metaclass=ClassWrapper):
         if is_object and function is _NOTHING and name in _meta(raw_class).signals:
             return BoundSignal(self, name)
         if function is not _NOTHING:
-            return Slot(function, called, self, _is_static(raw_class, called) or function is _single_shot)
+            return Slot(function, called, self, _is_static(raw_class, called) or function is _single_shot, raw_class)
         values = _enums(raw_class)
         if name in values:
             return values[name]
@@ -470,8 +470,8 @@ def _write(raw: Any, raw_class: type, name: str, value: Any) -> None:
 class Slot:
     """PythonQtSlotFunction: a method that was looked up, bound to an object or not."""
 
-    def __init__(self, function: Any, name: str, instance: Instance | None, static: bool) -> None:
-        self._function, self._instance, self._static = function, instance, static
+    def __init__(self, function: Any, name: str, instance: Instance | None, static: bool, owner: type) -> None:
+        self._function, self._instance, self._static, self._owner = function, instance, static, owner
         self.__name__ = name
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
@@ -484,7 +484,8 @@ class Slot:
         target = self._instance
         if target is None and not self._static:  # an unbound call: QWidget.show(widget)
             if not given or not isinstance(given[0], Instance):
-                raise ValueError(f"slot {self.__name__} requires an instance as first argument, got {given[:1]!r}")
+                who = self._owner.__name__
+                raise ValueError(f"slot {self.__name__} requires {who} instance as first argument, got {given[:1]!r}")
             target = given.pop(0)
         if target is not None:
             raw = target._host_raw

@@ -1,0 +1,51 @@
+"""The same desk in a real Slicer: what `Desk` asks of the host, asked of Slicer itself; see in_slicer.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+
+class Slicer:
+    """A running Slicer with its main window."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        sys.excepthook = self._keep  # PythonQt prints exceptions of callbacks through it
+
+    def _keep(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        self.errors.append(error)
+        sys.__excepthook__(kind, error, trace)
+
+    def load(self, path: Path) -> None:
+        """Load a scripted module, as the module paths of the settings would."""
+        name = path.stem
+        if slicer.app.moduleManager().module(name) is None:
+            factory = slicer.app.moduleManager().factoryManager()
+            factory.registerModule(qt.QFileInfo(str(path)))
+            if not factory.loadModules([name]):
+                raise RuntimeError(f"Slicer did not load {path}")
+
+    def show(self, name: str) -> Any:
+        """Select a module and return the Python widget of its panel."""
+        slicer.util.selectModule(name)
+        return slicer.util.getModuleWidget(name)
+
+    def unload(self, name: str) -> None:
+        """End a panel and put a fresh one in its place: Slicer unloads modules only when it quits."""
+        slicer.util.selectModule("Welcome")
+        slicer.util.reloadScriptedModule(name)
+
+    def holders(self, target: object) -> list[str]:
+        """What keeps an object alive, as far as that can be told."""
+        return []
+
+    def forget_settings(self) -> None:
+        """Forget what the modules keep in the user's settings."""
+        for key in slicer.app.userSettings().allKeys():
+            if key.startswith("MPER"):
+                slicer.app.userSettings().remove(key)
