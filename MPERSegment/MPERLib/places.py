@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 PYTHON_KEY = "MPER/EnginePython"
 FOLDER_KEY = "MPER/EngineFolder"
 ROOTS_KEY = "MPER/Roots"
+CURRENT_MODEL_KEY = "MPER/CurrentModel"  # what the trainer put in use: "la", or DATASET/NAME for its current version
 
 
 def userFolder() -> Path:

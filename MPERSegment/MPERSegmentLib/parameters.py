@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import slicer
+from MPERLib import places
 
 _NODES = {
     "scan": "InputVolume",
@@ -28,7 +29,10 @@ class Parameters:
         self.node = node
 
     def get(self, name: str) -> str:
-        return self.node.GetParameter(name) or _DEFAULTS[name]
+        kept = self.node.GetParameter(name)
+        if name == "Model":  # the trainer's word counts until the user chooses another one
+            kept = kept or places.setting(places.CURRENT_MODEL_KEY)
+        return kept or _DEFAULTS[name]
 
     def put(self, name: str, value: object) -> None:
         if name not in _DEFAULTS:

@@ -59,8 +59,8 @@ class Room:
         return _("The engine is not running.")
 
     def model(self, id_: str) -> dict[str, Any] | None:
-        """An entry of ``GET /models`` by its id."""
-        return next((model for model in self.models if model["id"] == id_), None)
+        """An entry of ``GET /models`` by its id; ``DATASET/NAME`` stands for its current version."""
+        return next((model for model in self.models if id_ in (model["id"], _current_id(model))), None)
 
     def titleOf(self, model: dict[str, Any]) -> str:
         """A model as the user chooses it; one of his own tells its dataset."""
@@ -151,3 +151,9 @@ class Room:
             self.models = []
             self._changed()
             self.explain()
+
+
+def _current_id(model: dict[str, Any]) -> str | None:
+    """``DATASET/NAME`` of the version that is in use, None for all others."""
+    origin = model.get("origin")
+    return f"{origin['dataset']}/{origin['name']}" if isinstance(origin, dict) and origin["current"] else None

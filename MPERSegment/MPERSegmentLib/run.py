@@ -71,7 +71,7 @@ class RunPanel:
         boxes.fill(
             ui.modelBox,
             [(model["id"], self._room.titleOf(model)) for model in self._room.models],
-            parameters.get("Model"),
+            (self._room.model(parameters.get("Model")) or {}).get("id", ""),
         )
         boxes.fill(ui.deviceBox, self._room.devices(), parameters.get("Device"))
         shown = parameters.nodeOf("result")
