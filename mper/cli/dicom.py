@@ -60,7 +60,9 @@ def add(commands: Commands) -> None:
     )
     how = command.add_mutually_exclusive_group()
     how.add_argument("--edited", action="store_true", help="a person corrected what a model drew (SEMIAUTOMATIC)")
-    how.add_argument("--manual", action="store_true", help="a person drew everything by hand (MANUAL)")
+    how.add_argument(
+        "--manual", action="store_true", help="a person drew by hand what the file says nothing about (MANUAL)"
+    )
     command.add_argument("--creator", metavar="NAME", default="", help="who answers for the mask, as Family^Given")
     command.add_argument("--description", metavar="TEXT", default="", help="the new series' description")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
@@ -145,6 +147,7 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
     """The mask with names, codes and provenance: of the file, and of the options."""
     from mper.io import read_labelmap, read_segmentation
     from mper.labels import Segmentation, make_label
+    from mper.provenance import MANUAL
 
     model = _model(arguments.model)
     if arguments.mask.name.lower().endswith(".seg.nrrd"):
@@ -163,6 +166,15 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
                 "or which model drew it with --model la"
             )
         mask = Segmentation(labelmap, labels)
+    if (
+        arguments.manual
+        and mask.labels
+        and all((told := mask.provenance.get(label.value)) is not None and told.type != MANUAL for label in mask.labels)
+    ):
+        raise UsageError(
+            f"{arguments.mask} says that {next(iter(mask.provenance.values())).name} drew it; "
+            "a person may have edited it (--edited), but did not draw it by hand"
+        )
     made = {label.value: _provenance(mask.provenance.get(label.value), model, arguments) for label in mask.labels}
     return replace(mask, provenance={value: _whole(found) for value, found in made.items() if found is not None})
 
@@ -194,26 +206,21 @@ def _provenance(
     told: Provenance | None, model: tuple[object, Provenance] | None, arguments: argparse.Namespace
 ) -> Provenance | None:
     """What the file says, made whole by the options; they may not say something else."""
-    from mper.provenance import MANUAL, SEMIAUTOMATIC, Provenance
+    from mper.provenance import MANUAL, Provenance
 
     named = model[1] if model else None
     if arguments.manual:
-        if told is not None and told.type != MANUAL:
-            raise UsageError(
-                f"{arguments.mask} says that {told.name} drew it; a person may have edited it (--edited), "
-                "but did not draw it by hand"
-            )
-        return Provenance(MANUAL)
-    if told is not None and told.type != MANUAL and named is not None:
-        if told.name != replace(named, type=told.type).name:
+        return told or Provenance(MANUAL)
+    found = told or named
+    if told and named and told.type != MANUAL:
+        found = replace(named, type=told.type)
+        if told.name != found.name:
             raise UsageError(f"{arguments.mask} says that {told.name} drew it, not {named.name}; leave --model out")
-        named = replace(named, type=told.type)
-    found = told if told is not None and (named is None or told.type == MANUAL) else named
-    if arguments.edited and found is None:
-        raise UsageError("--edited needs the model whose mask was edited: add --model NAME")
-    if arguments.edited and found is not None and found.type == MANUAL:
+    if not arguments.edited:
         return found
-    return replace(found, type=SEMIAUTOMATIC) if arguments.edited and found is not None else found
+    if found is None:
+        raise UsageError("--edited needs the model whose mask was edited: add --model NAME")
+    return found.edited()
 
 
 def run_import(arguments: argparse.Namespace) -> int:
