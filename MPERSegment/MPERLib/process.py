@@ -80,6 +80,7 @@ class EngineProcess:
         self._output = b""
         self._told = False
         self._stopping = False
+        self._gone = False
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         _rotate(log)
@@ -97,16 +98,17 @@ class EngineProcess:
         """End it: it is asked to leave, and made to if it does not. Its `died` is not called."""
         if not self._stopping:
             self._stopping = True
-            self._process.closeWriteChannel()
-            qt.QTimer.singleShot(_KILL_AFTER_MS, trace.slot(self._kill, "engine kill"))
+            if not self._gone:
+                self._process.closeWriteChannel()
+                qt.QTimer.singleShot(_KILL_AFTER_MS, trace.slot(self._kill, "engine kill"))
 
     def wait(self, seconds: float) -> None:
         """Hold everything until it has ended."""
-        if self._process.state() != qt.QProcess.NotRunning:
+        if not self._gone:
             self._process.waitForFinished(int(1000 * seconds))
 
     def _kill(self) -> None:
-        if self._process.state() != qt.QProcess.NotRunning:
+        if not self._gone:
             self._process.kill()
 
     def _onOutput(self) -> None:
@@ -124,11 +126,18 @@ class EngineProcess:
             self._end(_("the engine's first words were {words}").format(words=repr(line[:80].decode(errors="replace"))))
 
     def _onError(self) -> None:
-        if self._process.state() == qt.QProcess.NotRunning and not self._told:
+        if not self._gone and self._process.state() == qt.QProcess.NotRunning and not self._told:
+            self._forget()
             self._end(_("the engine could not be started: {error}").format(error=self._process.errorString()))
 
     def _onFinished(self) -> None:
-        self._end(self._lastWords())
+        if not self._gone:
+            self._forget()
+            self._end(self._lastWords())
+
+    def _forget(self) -> None:
+        self._gone = True
+        self._process.deleteLater()  # and with it the connections, which Python's collector does not see
 
     def _end(self, reason: str) -> None:
         if not self._stopping:
