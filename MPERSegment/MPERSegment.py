@@ -100,6 +100,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (scene.StartCloseEvent, trace.slot(self._onStartClose)),
             (scene.EndCloseEvent, trace.slot(self._onEndClose)),
             (scene.EndImportEvent, trace.slot(self._onEndImport)),
+            (scene.NodeAddedEvent, withNode(trace.slot(self._onNodeComes))),
             (scene.NodeAboutToBeRemovedEvent, withNode(trace.slot(self._onNodeLeaves))),
         ):
             self.addObserver(scene, event, method)
@@ -176,6 +177,10 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onEndImport(self, _caller, _event):
         if not slicer.mrmlScene.IsClosing():
             self._bind()
+
+    def _onNodeComes(self, _caller, _event, node):
+        if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
+            self._later(self.run.suggest)
 
     def _onNodeLeaves(self, _caller, _event, node):
         if node is None or self._parameters is None:

@@ -168,9 +168,11 @@ class Run:
     def _onError(self) -> None:
         if not self.over and self._process.state() == qt.QProcess.NotRunning:
             self.over = True
+            self._process.deleteLater()
             self._failed(_("Python could not be started: {error}").format(error=self._process.errorString()))
 
     def _onFinished(self) -> None:
+        self._process.deleteLater()  # with it go the connections, which Python's own collector does not see
         if self.over:
             return
         self._onOutput()

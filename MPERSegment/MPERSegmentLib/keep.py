@@ -148,6 +148,7 @@ class KeepPanel:
         )
 
     def _choose(self, dataset: str) -> None:
+        self._cases = None  # what was read before may be out of date
         self._listing = self._room.engine.get("/datasets", lambda datasets: self._take(datasets, dataset), self._tell)
 
     # ---- keeping
@@ -221,10 +222,13 @@ class KeepPanel:
 
         def kept(answer: dict[str, Any]) -> None:
             scan.SetAttribute(_CASE, f"{dataset}\n{case}")
-            self._tell(_("Kept as revision {n} of {case}.").format(n=answer.get("number", ""), case=case))
             self._choose(dataset)
+            self._tell(_("Kept as revision {n} of {case}.").format(n=answer.get("number", ""), case=case))
 
-        self._call = self._room.engine.postArray(path, part, {"start": list(start)}, kept, self._tell)
+        stop = [first + n for first, n in zip(start, part.shape, strict=True)]
+        grid = mrml.geometry_of(scan).crop(start, stop)  # the engine refuses the grid of another scan
+        header = {"start": list(start), "affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
+        self._call = self._room.engine.postArray(path, part, header, kept, self._tell)
 
     def _tell(self, message: str) -> None:
         self._desk.ui.keepWords.text = message

@@ -65,7 +65,7 @@ class RunPanel:
             return
         ui = self._desk.ui
         self._filling = True
-        ui.inputSelector.setCurrentNode(parameters.nodeOf("scan") or ui.inputSelector.currentNode())
+        ui.inputSelector.setCurrentNode(parameters.nodeOf("scan") or ui.inputSelector.currentNode() or _scanInView())
         parameters.putNode("scan", ui.inputSelector.currentNode())
         ui.roiSelector.setCurrentNode(parameters.nodeOf("roi"))
         boxes.fill(
@@ -107,6 +107,12 @@ class RunPanel:
 
     def _chosenModel(self) -> str:
         return boxes.chosen(self._desk.ui.modelBox)
+
+    def suggest(self) -> None:
+        """A node has come: take it for the scan if the user has chosen none."""
+        parameters = self._desk.parameters
+        if parameters is not None and parameters.nodeOf("scan") is None:
+            self._desk.ui.inputSelector.setCurrentNode(_scanInView())
 
     # ---- what the user does
 
@@ -213,3 +219,14 @@ class RunPanel:
         ui.progressLabel.text = message
         ui.progressLabel.visible = bool(message)
         self._showButton()
+
+
+def _scanInView() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """What the user most likely means: the scan that the slices show, else the only one there is."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        node = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+        if node is not None:
+            return node
+    scans = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    scans = [node for node in scans if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+    return scans[0] if len(scans) == 1 else None

@@ -1,26 +1,444 @@
-"""MPERSegment in a window: from the click to the mask, and what the panels then show."""
+"""MPERSegment in a window: from the click to the mask, what the panels then show, and what goes wrong on the way."""
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qt
 import slicer
+import vtk
+from MPERLib import install, mrml, places, trace
+from vtk.util.numpy_support import vtk_to_numpy
+
+from mper.io import read_labelmap, read_volume
+from mper.labels import make_label
 from mper.resources import sample_scan
 
-ENGINE_S = 60
+ENGINE_S, MASK_S = 60, 120
+LA = (make_label(1, "LA"),)
+RESULT = {
+    "prediction": "gone",
+    "model": "la",
+    "model_version": "1.0.0",
+    "model_sha256": "d097f80d",
+    "title": "Left atrium",
+    "device": "CPU",
+    "seconds": 2.5,
+    "labels": [{"value": 1, "name": "LA", "category": None, "type": None, "colour": [203, 108, 81]}],
+    "structures": [
+        {
+            "value": 1,
+            "name": "LA",
+            "voxels": 64,
+            "volume_ml": 0.512,
+            "surface_mm2": 400.0,
+            "confidence": 0.9,
+            "components": 2,
+        }
+    ],
+    "flags": [{"code": "components", "words": "LA has two parts"}],
+    "notes": [],
+    "prototypes": [],
+    "uncertain_places": [],
+}
 
 
-def load(path=None):
-    from mper.io import read_volume
-    from MPERLib import mrml
+@pytest.fixture(scope="module")
+def atrium():
+    """The middle of the sample scan: small, so that the model looks once."""
+    volume = read_volume(sample_scan())
+    window = (slice(14, 74), slice(20, 120), slice(30, 150))
+    start = [part.start for part in window]
+    grid = volume.geometry.crop(start, [part.stop for part in window])
+    return volume.array[window], grid.affine
 
-    volume = read_volume(path or sample_scan())
-    return mrml.show_scan(volume.array, volume.geometry.affine, "LGE-MRI", slicer.mrmlScene)
+
+def show(atrium, name="LGE-MRI"):
+    return mrml.show_scan(*atrium, name, slicer.mrmlScene)
 
 
-def test_a_click_makes_a_mask(desk):
-    scan = load()
+def opened(desk):
+    """The panel with a ready engine."""
     widget = desk.open("MPERSegment")
-    desk.wait_until(lambda: widget.room.ready, ENGINE_S, "the engine")
-    assert widget.ui.segmentButton.text == "Segment LA"
+    desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
+    return widget
+
+
+def segmented(desk, widget):
+    """A click on the button, and the mask."""
     desk.click(widget.ui.segmentButton)
-    node = desk.wait_until(lambda: widget.result.node, 60, "the mask")
+    return desk.wait_until(lambda: widget.result.node, MASK_S, "the mask")
+
+
+def small_result(name="small LA"):
+    """A scan with a mask of 4 x 4 x 4 voxels of 2 mm in it, as a result of a model; made without the engine."""
+    affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, -30], [2.0, 0, 0, 5], [0, 0, 0, 1]])
+    scan = mrml.show_scan(np.arange(12 * 14 * 16, dtype=np.int16).reshape(12, 14, 16), affine, "scan", slicer.mrmlScene)
+    mask = np.ones((4, 4, 4), np.uint8)
+    node = mrml.show_mask(mask, (3, 4, 5), LA, scan, name, RESULT)
+    from MPERSegmentLib import results
+
+    results.record(node, RESULT)
+    return scan, node
+
+
+def draw(node, mask):
+    """What an effect of the Segment Editor does: a new labelmap for a segment."""
+    segmentation = node.GetSegmentation()
+    image = slicer.vtkOrientedImageData()
+    image.DeepCopy(segmentation.GetNthSegment(0).GetRepresentation("Binary labelmap"))
+    vtk_to_numpy(image.GetPointData().GetScalars())[:] = mask.reshape(-1)
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.SetBinaryLabelmapToSegment(image, node, segmentation.GetNthSegmentID(0), logic.MODE_REPLACE)
+
+
+def tags(node):
+    segment = node.GetSegmentation().GetNthSegment(0)
+    found = {}
+    for name in ("DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"):
+        value = vtk.reference("")
+        found[name.rpartition("Algorithm")[2]] = str(value) if segment.GetTag(name, value) else ""
+    return found
+
+
+def cell(table, row, column):
+    return table.item(row, column).text()
+
+
+# ---- run
+
+
+def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
+    scan = show(atrium)
+    widget = opened(desk)
+    ui = widget.ui
+    assert ui.segmentButton.text == "Segment LA"
+    assert "Dice 0.92 on 8 cases" in ui.modelWords.text
+    trace.clear()
+    desk.click(ui.segmentButton)
+    assert ui.segmentButton.text == "Cancel"
+    assert not ui.inputSelector.enabled
+    node = desk.wait_until(lambda: widget.result.node, MASK_S, "the mask")
+    desk.wait_until(lambda: node.GetSegmentation().ContainsRepresentation("Closed surface"), 10, "the surface")
+    assert ui.segmentButton.text == "Segment LA"
+    assert node.GetNodeReference("referenceImageGeometryRef") is scan
+    mask = mrml.mask_of(node, scan)
+    volume_ml = mask.sum() * 0.625**3 / 1000
+    assert 20 < volume_ml < 60
+    assert [cell(ui.resultTable, 0, column) for column in (0, 1, 4)] == ["LA", f"{volume_ml:.1f} mL", "1"]
+    assert tags(node)["Type"] == "AUTOMATIC"
+    assert tags(node)["Name"].startswith("MPER la 1.0.0 (sha256:")
+
+    ui.runSection.collapsed = True
+    ui.whySection.collapsed = False
+    ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
+    overlay = desk.wait_until(lambda: widget.why._prototypes, 20, "the prototypes")
+    shown = set(np.unique(slicer.util.arrayFromVolume(overlay.node))) - {0}
+    rows = {cell(ui.prototypeTable, row, 0): row for row in range(ui.prototypeTable.rowCount)}
+    assert len(rows) == 6
+    assert overlay.hidden() == {1, 2, 3}  # the background's, which cover all the rest
+    assert shown >= {4, 5, 6}
+    ui.prototypeTable.item(rows["LA 2"], 0).setCheckState(qt.Qt.Unchecked)
+    assert overlay.hidden() == {1, 2, 3, 5}
+
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert composite.GetLabelVolumeID() == overlay.node.GetID()
+    ui.opacitySlider.value = 30
+    assert composite.GetLabelOpacity() == pytest.approx(0.3)
+    before = np.count_nonzero(slicer.util.arrayFromVolume(overlay.node))
+    ui.thresholdSlider.value = 95
+    desk.wait_until(lambda: np.count_nonzero(slicer.util.arrayFromVolume(overlay.node)) < before, 5, "the threshold")
+
+    ui.prototypeTable.cellClicked(rows["LA 1"], 0)
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    middle = [red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
+    k, j, i = mrml.index_at(middle, scan)
+    assert slicer.util.arrayFromVolume(overlay.node).max() >= 4
+    assert mask[k, j, i] == 1
+
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCursorPositionRAS(middle)
+    desk.wait_until(lambda: "Margin" in ui.probeLabel.text, 5, "the probe")
+    assert "<b>LA</b>" in ui.probeLabel.text
+    assert ui.probeLabel.text.index("LA&nbsp;1") < ui.probeLabel.text.index("LA&nbsp;3")
+    desk.click(ui.uncertainButton)
+    assert ui.uncertainLabel.text.startswith("1 of ")
     desk.screenshot("segment")
+
+    ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
+    desk.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
+    assert composite.GetLabelVolumeID() is None
+    desk.click(ui.scatterButton)
+    chart = desk.wait_until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 10, "the plot")
+    assert chart.GetNumberOfPlotSeriesNodes() >= 4
+    desk.click(ui.scatterButton)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
+
+
+def test_cancel_leaves_nothing_and_one_can_go_on(desk, atrium):
+    show(atrium)
+    widget = opened(desk)
+    desk.click(widget.ui.segmentButton)
+    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    desk.click(widget.ui.segmentButton)
+    assert widget.ui.progressLabel.text == "Cancelled; nothing was changed."
+    assert widget.ui.segmentButton.text == "Segment LA"
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    first = segmented(desk, widget)
+    widget.ui.targetBox.currentIndex = 0
+    desk.click(widget.ui.segmentButton)
+    second = desk.wait_until(lambda: widget.result.node is not first and widget.result.node, MASK_S, "another mask")
+    assert {node.GetName() for node in (first, second)} == {"LGE-MRI LA", "LGE-MRI LA_1"}
+    scan = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    assert (mrml.mask_of(first, scan) == mrml.mask_of(second, scan)).all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills the engine with a signal")
+def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on(desk, atrium):
+    show(atrium)
+    widget = opened(desk)
+    desk.click(widget.ui.segmentButton)
+    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    os.kill(int(slicer.mperEngine._process._process.processId()), signal.SIGKILL)
+    desk.wait_until(lambda: "has stopped" in widget.ui.messageLabel.text, 20, "the message")
+    assert not widget.ui.segmentButton.enabled
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    desk.click(widget.ui.messageButton)
+    desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the new engine")
+    assert not widget.ui.messageFrame.visible
+    assert mrml.mask_of(segmented(desk, widget), widget.ui.inputSelector.currentNode()).any()
+
+
+def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(desk, atrium):
+    scan = show(atrium)
+    widget = opened(desk)
+    desk.click(widget.ui.segmentButton)
+    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    slicer.mrmlScene.Clear(0)
+    desk.events()
+    assert not widget.run.running
+    assert not widget.ui.segmentButton.enabled
+    assert widget.ui.segmentButton.text == "Segment LA"
+    scan = show(atrium, "another")
+    desk.wait_until(lambda: widget.ui.inputSelector.currentNode() is scan, 5, "the other scan")
+    desk.click(widget.ui.segmentButton)
+    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    slicer.mrmlScene.RemoveNode(scan)
+    desk.wait_until(lambda: not widget.run.running, MASK_S, "the end of the job")
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    show(atrium, "a third")
+    desk.wait_until(lambda: widget.ui.segmentButton.enabled, 5, "the third scan")
+    desk.click(widget.ui.segmentButton)
+    desk.shut("MPERSegment")  # in the middle of a job: the fixture looks for what is left
+
+
+def test_a_region_that_lies_off_the_scan_is_refused_in_words(desk):
+    small_result()
+    widget = opened(desk)
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    roi.SetXYZ(500, 500, 500)
+    roi.SetRadiusXYZ(5, 5, 5)
+    widget.ui.roiSelector.setCurrentNode(roi)
+    desk.click(widget.ui.segmentButton)
+    assert "lies off the scan" in widget.ui.messageLabel.text
+    assert not widget.run.running
+    desk.click(widget.ui.drawRoiButton)
+    assert widget.ui.roiSelector.currentNode() is not roi
+    selection = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    assert selection.GetActivePlaceNodeID() == widget.ui.roiSelector.currentNode().GetID()
+
+
+# ---- result and refinement, which need no engine
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No engine: what works without one must."""
+    monkeypatch.setattr("MPERLib.engine.Engine.start", lambda self: None)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
+    _scan, node = small_result()
+    widget = desk.open("MPERSegment")
+    ui = widget.ui
+    ui.resultSelector.setCurrentNode(node)
+    assert [cell(ui.resultTable, 0, column) for column in range(5)] == ["LA", "0.5 mL", "4 cm²", "90 %", "2"]
+    assert ui.flagsLabel.text == "LA has two parts"
+    assert tags(node)["Type"] == "AUTOMATIC"
+    mask = np.zeros((4, 4, 4), np.uint8)
+    mask[:2] = 1
+    ui.refineSection.collapsed = False
+    draw(node, mask)
+    assert tags(node) == {"Type": "SEMIAUTOMATIC", "Name": "MPER la 1.0.0 (sha256:d097f80d)"}
+    assert "semi-automatic" in ui.refineWords.text
+    desk.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the new volume")
+    assert cell(ui.resultTable, 0, 3) == "\N{EN DASH}"
+
+
+@pytest.mark.usefixtures("alone")
+def test_choices_and_results_are_in_a_saved_scene(desk):
+    _scan, node = small_result()
+    widget = desk.open("MPERSegment")
+    widget.ui.resultSelector.setCurrentNode(node)
+    widget.ui.opacitySlider.value = 25
+    scene = slicer.mrmlScene
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    text = scene.GetSceneXMLString()
+    scene.Clear(0)
+    desk.events()
+    assert widget.result.node is None
+    assert widget.ui.opacitySlider.value == 60
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(text)
+    scene.Import()
+    scene.SetLoadFromXMLString(0)
+    scene.SetSaveToXMLString(0)
+    assert widget.result.node.GetName() == "small LA"
+    assert widget.ui.opacitySlider.value == 25
+    assert "Left atrium" in widget.ui.resultWords.text
+
+
+@pytest.mark.usefixtures("alone")
+def test_exported_files_hold_the_mask_on_the_scans_grid(desk, tmp_path):
+    scan, node = small_result()
+    widget = desk.open("MPERSegment")
+    widget.ui.resultSelector.setCurrentNode(node)
+    expected, grid = mrml.mask_of(node, scan), mrml.geometry_of(scan)
+    for write, name in ((widget.export.toNifti, "möglich.nii.gz"), (widget.export.toSegNrrd, "mask.seg.nrrd")):
+        write(tmp_path / name)
+        assert "Written" in widget.ui.exportWords.text
+        found = read_labelmap(tmp_path / name)
+        assert found.geometry.is_close(grid)
+        assert (found.array == expected).all()
+    widget.export.toStl(tmp_path)
+    assert [file.name for file in tmp_path.glob("*.stl")] == ["small LA_LA.stl"]
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
+    desk.click(widget.ui.exportSection) if widget.ui.exportSection.collapsed else None
+    desk.click(widget.ui.exportDicomButton)
+    assert "did not come from DICOM" in widget.ui.exportWords.text
+    assert ".seg.nrrd" in widget.ui.exportWords.text
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_from(desk, tmp_path, monkeypatch):
+    pydicom = pytest.importorskip("pydicom")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "library"))
+    from small_series import stack, write_classic
+
+    from mper.dicom import read_series
+
+    source = tmp_path / "Müller"
+    write_classic(source, stack((6, 5, 7)))
+    series = read_series(source)
+    volume = series.volume
+    scan = mrml.show_scan(volume.array, volume.geometry.affine, "scan", slicer.mrmlScene)
+    files = {str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in source.iterdir()}
+    scan.SetAttribute("DICOM.instanceUIDs", " ".join(files))
+
+    class Database:
+        isOpen = True
+
+        def fileForInstance(self, uid):
+            return files[uid]
+
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
+    node = mrml.show_mask(np.ones((2, 3, 3), np.uint8), (1, 1, 2), LA, scan, "LA", RESULT)
+    widget = desk.open("MPERSegment")
+    widget.ui.resultSelector.setCurrentNode(node)
+    widget.export.toDicom(tmp_path / "out.dcm")
+    desk.wait_until(lambda: widget.ui.exportDicomButton.enabled, 60, "the file")
+    assert "Written" in widget.ui.exportWords.text, widget.ui.exportWords.text
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert written.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+    referenced = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert {item.ReferencedSOPInstanceUID for item in referenced} == set(files)
+
+
+# ---- keep as label
+
+
+def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
+    from mper.dataset import Dataset
+
+    scan, node = small_result()
+    widget = opened(desk)
+    ui = widget.ui
+    ui.resultSelector.setCurrentNode(node)
+    ui.refineSection.collapsed = False
+    assert not ui.keepButton.enabled
+    ui.authorEdit.text = "A. Reader"
+    widget.keep.openFolder(tmp_path / "my atria")
+    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: ui.keepWords.text == "Kept as revision 1 of case-001.", 20, "the first revision")
+    mask = np.zeros((4, 4, 4), np.uint8)
+    mask[1:] = 1
+    draw(node, mask)
+    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
+    assert ui.caseBox.currentText == "case-001"
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the second revision")
+    assert ui.keepWords.text == "Kept as revision 2 of case-001."
+    desk.screenshot("segment-refine")
+
+    case = Dataset.open(tmp_path / "my atria").case("case-001")
+    first, second = case.revisions()
+    assert (first.author, first.how, first.edited, first.model) == ("A. Reader", "model", False, ("la", "1.0.0"))
+    assert second.edited
+    assert second.seconds is not None
+    assert case.geometry.is_close(mrml.geometry_of(scan))
+    assert (case.label(2).array == mrml.mask_of(node, scan)).all()
+    assert places.setting("MPER/Author") == "A. Reader"
+
+
+# ---- engine and installation
+
+
+def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
+    monkeypatch.setenv("MPER_PYTHON", "/nonexistent/python")
+    missing = install.Missing(("fastapi>=0.110,<1",), torch=False)
+    monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
+    widget = desk.open("MPERSegment")
+    ui = widget.ui
+    assert "no Python" in ui.modelWords.text
+    assert ui.installFrame.visible
+    assert "fastapi" in ui.installLabel.text
+    assert str(places.packagesFolder()) in ui.installLabel.text
+    begun = []
+    monkeypatch.setattr(install, "Installation", lambda *arguments: begun.append(arguments) or begun)
+    desk.click(ui.installButton)
+    (_missing, wheels, log, _done, failed) = begun.pop()
+    assert (_missing, wheels) == (missing, None)
+    assert ui.installButton.text == "Cancel"
+    log("Collecting fastapi")
+    assert "Collecting fastapi" in ui.installLog.plainText
+    failed("The installation failed: no connection. Check it.")
+    assert "no connection" in ui.installLabel.text
+    assert ui.installButton.text == "Install"
+    del log, failed
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
+    widget = desk.open("MPERSegment")
+    ui = widget.ui
+    ui.engineSection.collapsed = False
+    ui.remoteRadio.checked = True
+    assert not ui.engineButton.enabled
+    ui.urlEdit.text, ui.tokenEdit.text = "https://gpu.example:8443", "secret"
+    assert not ui.engineButton.enabled
+    ui.consentCheck.checked = True
+    desk.click(ui.engineButton)
+    assert slicer.mperEngine.isRemote
+    assert slicer.mperEngine.mayUpload
+    assert places.setting("MPER/RemoteUrl") == "https://gpu.example:8443"
+    assert places.setting("MPER/RemoteToken") == ""  # kept only on request
+    ui.localRadio.checked = True
+    desk.click(ui.engineButton)
+    assert not slicer.mperEngine.isRemote
