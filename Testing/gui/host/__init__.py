@@ -32,6 +32,9 @@ def start() -> Any:
     from . import application, ctk, mrml_widgets, qt, scripted, segment_editor, uiloader, views
     from .pythonqt import wrapper_of
 
+    for name in list(vars(slicer.util)):  # the wheel shows them in both places, Slicer in slicer.util alone
+        if not name.startswith("__") and getattr(slicer, name, None) is getattr(slicer.util, name):
+            delattr(slicer, name)
     widgets = mrml_widgets.WIDGETS | {"qMRMLSegmentEditorWidget": segment_editor.qMRMLSegmentEditorWidget}
     loader = uiloader.loader_class(ctk.WIDGETS | widgets)
     sys.modules["qt"] = qt.QtModule({"QUiLoader": loader})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import shutil
 import sys
 import tempfile
 import types
@@ -16,6 +17,7 @@ from typing import Any
 
 import shiboken6
 import slicer
+import vtk
 from PySide6.QtCore import Property, QObject, QSettings, Qt, Signal
 from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
@@ -318,17 +320,28 @@ class Host:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Windows go before the scene that they watch, the application last."""
+        """Windows go before the logics behind them, and these before the scene that they watch."""
+        vtk.vtkObject.GlobalWarningDisplayOff()  # a scene that is taken away is always worth a warning to Slicer
         for name in list(self.application._manager._modules):
             if isinstance(self.application._manager.module(name), qSlicerScriptedLoadableModule):
                 self.unload(name)
+        views = self.application._layout_manager
+        views._observers.clear()
+        logics = [widget._logic for widget in views._slices.values()] + [views._logic]
+        for widget in views._slices.values():
+            widget._observers.clear()
         shiboken6.delete(self.window)
         for widget in self.application.topLevelWidgets():
             if shiboken6.isValid(widget) and widget.parent() is None:
                 shiboken6.delete(widget)
-        slicer.mrmlScene.Clear(1)
+        modules = self.application._manager._modules.values()
+        application_logic = self.application._logic
+        application_logic.SetSliceLogics(None)
+        for logic in [*logics, *[module._logic for module in modules], application_logic]:
+            logic.SetMRMLScene(None)
         slicer.mrmlScene = None
         self.application.processEvents()
+        shutil.rmtree(self.application._home, ignore_errors=True)
 
     def _register(self, name: str, module: Any) -> None:
         self.application._manager._modules[name] = module

@@ -38,7 +38,11 @@ class Slicer:
     def unload(self, name: str) -> None:
         """End a panel and put a fresh one in its place: Slicer unloads modules only when it quits."""
         slicer.util.selectModule("Welcome")
+        panel = slicer.app.moduleManager().module(name).widgetRepresentation()
+        old = [child for child in panel.children() if child.inherits("QWidget")]
         slicer.util.reloadScriptedModule(name)
+        for child in old:  # a reload only hides them, with all their connections
+            child.deleteLater()
 
     def holders(self, target: object) -> list[str]:
         """What keeps an object alive, as far as that can be told."""
