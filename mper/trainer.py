@@ -53,6 +53,7 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
+_TUNING_RATE = 2e-4  # la-8, 8 more labels, 200 steps: Dice 0.901 -> 0.908, with 1e-3 0.905 (8 cases, one seed)
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
 
@@ -144,7 +145,8 @@ class _Training:
         batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
         self.method: Method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
         self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
-        self.optimiser = _make_optimiser(self.method, self.recipe, self.fabric.device)
+        tuned = start is not None and _same_structures(labels, start)
+        self.optimiser = _make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
         self.first_rate = self.optimiser.param_groups[0]["lr"]
         if has_checkpoint(self.folder.checkpoint):
             self._restore()
@@ -159,7 +161,7 @@ class _Training:
                 method=self.config.method,
                 recipe=self.config.recipe,
             )
-        if self.curve and not self.step and start is not None and _same_structures(labels, start):
+        if self.curve and not self.step and tuned:
             self._measure(self.config.budget_s or math.inf)  # what there is to improve
         self._loop(wrapped, optimiser)
         return self._finish()
@@ -444,12 +446,14 @@ def _same_structures(labels: tuple[Label, ...], start: ModelBundle) -> bool:
     return [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
 
 
-def _make_optimiser(method: Method, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+def _make_optimiser(method: Method, recipe: Recipe, device: torch.device, tuned: bool) -> torch.optim.Optimizer:
+    """`tuned`: what the network knows already is to be improved, not learned anew."""
     parameters = [p for p in method.parameters() if p.requires_grad]
     # A fused step would undo float16's loss scaling by itself, which does not go with clipping.
     fused = device.type in ("cuda", "cpu") and autocast_dtype(device) != torch.float16
     if recipe.adamw:
-        return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2, fused=fused)
+        rate = _TUNING_RATE if tuned else 1e-3
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2, fused=fused)
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
 
 
