@@ -129,11 +129,9 @@ class CasesPanel:
         rows = []
         for case in session.cases:
             count = case["revisions"]
-            label = "–"
-            if count:
-                label = _("1 revision") if count == 1 else _("{n} revisions").format(n=count)
+            label = str(count) if count else "–"
             if case.get("partial"):
-                label = _("{label}, partly").format(label=label)
+                label = _("{n}, partly").format(n=label)
             cells = [
                 "",
                 case["id"],
@@ -327,7 +325,8 @@ class CasesPanel:
 
 def _tip(case: dict) -> str:
     shape = case.get("shape")
-    lines = [case["id"]]
+    count = case["revisions"]
+    lines = [case["id"], _("{n} revisions of its label").format(n=count) if count else _("no label yet")]
     if shape:
         lines.append(_("{k} slices of {j} x {i} voxels").format(k=shape[0], j=shape[1], i=shape[2]))
     if case.get("when"):

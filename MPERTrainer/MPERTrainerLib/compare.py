@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import qt
-from MPERLib import mrml, trace
+import slicer
+from MPERLib import mrml, places, trace
 from MPERLib.engine import route
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.jobs import Job
-from MPERTrainerLib.session import CURRENT_MODEL, FIRST_MODEL, PREVIOUS_MODEL, Session
+from MPERTrainerLib.session import FIRST_MODEL, PREVIOUS_MODEL, Session
 from MPERTrainerLib.tables import Table
 from MPERTrainerLib.words import dice
 
@@ -69,7 +69,7 @@ class ComparePanel:
     def _fillSelectors(self, models: list) -> None:
         self._models = models
         versions = [(v["id"], _("{name}, version {version}").format(**v)) for v in self.session.versions()]
-        bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled"]
+        bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled" and self._related(m)]
         inUse = self.session.modelInUse()
         new = self._chosen.get("new") or (versions[0][0] if versions else None)
         old = self._chosen.get("old")
@@ -78,6 +78,14 @@ class ComparePanel:
         self._fill(self.ui.newSelector, versions, new)
         self._fill(self.ui.oldSelector, versions + bundled, old)
         self._show()
+
+    def _related(self, model: dict) -> bool:
+        """Whether it draws one of the dataset's structures at least."""
+
+        def meanings(labels: list) -> set:
+            return {(label.get("type") or {}).get("value") or label["name"].casefold() for label in labels}
+
+        return bool(meanings(model["labels"]) & meanings(self.session.dataset["labels"]))
 
     def _fill(self, selector, entries: list[tuple[str, str]], chosen: str | None) -> None:
         self._filling = True
@@ -122,10 +130,10 @@ class ComparePanel:
         ui.compareButton.enabled = self.job.running or not reason
         ui.compareWords.text = reason or (self._result["words"] if current else "")
         ui.compareWords.visible = bool(ui.compareWords.text)
-        ui.compareTable.visible = current and not reason
+        ui.compareTable.visible = ui.compareHint.visible = current and not reason
         ui.useButton.enabled = bool(new) and new != inUse
         ui.useButton.toolTip = _("Segment with {model} in MPER Segment").format(model=self._words(new)) if new else ""
-        back = str(qt.QSettings().value(PREVIOUS_MODEL, "") or "")
+        back = places.setting(PREVIOUS_MODEL)
         ui.backButton.visible = bool(back) and back != inUse
         ui.backButton.toolTip = _("Use {model} again").format(model=self._words(back))
         words = _("In use in MPER Segment: {model}.").format(model=self._words(inUse))
@@ -141,6 +149,7 @@ class ComparePanel:
             self.job.cancel()
             return
         pair = self._value("new"), self._value("old")
+        self._chosen = {"new": pair[0], "old": pair[1]}  # stays so, whatever is put in use meanwhile
 
         def done(result: dict, job: str, notices: list[str]) -> None:
             words = "\n".join([result["words"], *notices[:3]])
@@ -199,18 +208,18 @@ class ComparePanel:
 
     def goBack(self) -> None:
         """Use again what was in use before."""
-        self._switch(str(qt.QSettings().value(PREVIOUS_MODEL, "") or FIRST_MODEL))
+        self._switch(places.setting(PREVIOUS_MODEL) or FIRST_MODEL)
 
     def _switch(self, model: str) -> None:
         before = self.session.modelInUse()
         own = next((v for v in self.session.versions() if v["id"] == model), None)
 
         def switched(_answer: object = None) -> None:
-            settings = qt.QSettings()
-            settings.setValue(CURRENT_MODEL, model.rsplit("/", 1)[0] if own else model)
-            settings.setValue(PREVIOUS_MODEL, before)
-            words = _("{model} is now in use in MPER Segment.").format(model=self._words(model))
-            self.session.tell(words)
+            chosen = model.rsplit("/", 1)[0] if own else model
+            places.setSetting(places.CURRENT_MODEL_KEY, chosen)
+            places.setSetting(PREVIOUS_MODEL, before)
+            self._tellSegment(chosen)
+            self.session.tell(_("{model} is now in use in MPER Segment.").format(model=self._words(model)))
             self.session.refresh()
             self._show()
 
@@ -219,6 +228,13 @@ class ComparePanel:
             self.session.post(route, {"version": own["version"]}, switched)
         else:
             switched()
+
+    @staticmethod
+    def _tellSegment(model: str) -> None:
+        """MPERSegment keeps its choice with the scene: there too the new one counts."""
+        node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
+        if node is not None:
+            node.SetParameter("Model", model)
 
     def reset(self) -> None:
         """Forget what was shown: the scene is new."""

@@ -52,7 +52,7 @@ class DatasetChooser:
             selector.clear()
             selector.addItem(_("Choose a dataset") if self.datasets else _("Make a dataset, or open a folder"), "")
             for entry in self.datasets:
-                words = _("{name} ({labelled} of {cases} labelled)")
+                words = _("{name}, {labelled} of {cases} labelled")
                 selector.addItem(words.format(**entry), entry["id"])
                 selector.setItemData(selector.count - 1, entry["id"], qt.Qt.ToolTipRole)
             selector.currentIndex = max(selector.findData(wanted or ""), 0)
@@ -82,7 +82,7 @@ class DatasetChooser:
         if about:  # counts may have changed
             selector = self.ui.datasetSelector
             labelled = sum(case["labelled"] for case in self.session.cases)
-            words = _("{name} ({labelled} of {cases} labelled)")
+            words = _("{name}, {labelled} of {cases} labelled")
             text = words.format(name=about["name"], labelled=labelled, cases=len(self.session.cases))
             index = selector.findData(about["id"])
             if index >= 0:

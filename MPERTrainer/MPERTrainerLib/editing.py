@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import qt
 import slicer
 from MPERLib import mrml, places, trace
 from MPERLib.engine import route
@@ -61,6 +62,7 @@ class EditPanel:
         self.scene.clearGroup("revision")
         self.case = case
         self._show(busy=True)
+        self.ui.casesSection.collapsed = False
 
         def withRevisions(revisions: list) -> None:
             chosen = [r for r in revisions if revision in (None, r["number"])]
@@ -92,8 +94,8 @@ class EditPanel:
         self._start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
         self._model = None
         self._observe()
-        self._bringEditor()
         self._show()
+        self.session.later(self._bringEditor, "label in the editor")
 
     def closeCase(self) -> None:
         """Take the case off the views."""
@@ -250,7 +252,8 @@ class EditPanel:
 
     def enter(self) -> None:
         self._entered = True
-        self._bringEditor()
+        self.session.later(self._made, "segment editor made")
+        self.session.later(self._bringEditor, "label in the editor")
 
     def leave(self) -> None:
         """The user goes to another module: no effect of ours stays active in the views."""
@@ -266,6 +269,7 @@ class EditPanel:
             editor.setSourceVolumeNode(self.volume)
         editor.setupViewObservations()
         editor.installKeyboardShortcuts()
+        self.session.later(lambda: reveal(self.ui.editorBox), "editor revealed")
 
     def _rest(self) -> None:
         if self.editor is not None:
@@ -274,7 +278,7 @@ class EditPanel:
             self.editor.removeViewObservations()
 
     def _made(self):
-        """The editor, made when the first case is opened: it is a heavy widget."""
+        """The editor, made when the module is first opened: it is a heavy widget."""
         if self.editor is None:
             self.editor = slicer.qMRMLSegmentEditorWidget()
             self.editor.setMaximumNumberOfUndoStates(10)
@@ -332,6 +336,15 @@ class EditPanel:
         ready = self.segmentation is not None and not self._saving
         ui.saveLabelButton.enabled = ready
         ui.draftButton.enabled = ready or self.job.running
+
+
+def reveal(widget) -> None:
+    """Scroll the module panel to a widget."""
+    area = widget.parent()
+    while area is not None and not isinstance(area, qt.QScrollArea):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
 
 
 def _same(one: tuple, other: tuple | None) -> bool:

@@ -105,6 +105,7 @@ class NextCasePanel:
             words = _("skipped; {words}").format(words=case["words"])
             rows.append((case["id"], [case["id"], words], {0: "#808080", 1: "#808080"}, words))
         self.table.fill(rows)
+        self.ui.nextTable.resizeRowsToContents()
         ui = self.ui
         if not unlabelled:
             text = _("Every case of this dataset has a label.")

@@ -44,6 +44,7 @@ class RunsPanel:
         self._stream = None
         self._filling = False
         self._waiting = False
+        self._polling = False
         self.lossChart = Chart(_("Loss, by training step"))
         self.diceChart = Chart(_("Dice on the hold-out, by training step"), top=1.0)
         place = ui.chartPlace.layout()
@@ -51,7 +52,7 @@ class RunsPanel:
         place.addWidget(self.diceChart.widget)
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
-        self._timer.connect("timeout()", trace.slot(self._poll))
+        self._timer.connect("timeout()", trace.slot(self._beat))
         ui.runSelector.connect("currentIndexChanged(int)", trace.slot(self._chosen))
         for button, command in (
             (ui.pauseButton, "pause"),
@@ -109,6 +110,7 @@ class RunsPanel:
             self._timer.stop()
             return
         self.session.remember("Run", run)
+        self._polling = True
         self._follow()
         self._poll()
         self._timer.start()
@@ -142,6 +144,11 @@ class RunsPanel:
                 if value is not None:
                     _append(self._dice.setdefault(name, []), step, value)
 
+    def _beat(self) -> None:
+        self._draw()  # the panel may have become wider
+        if self._polling:
+            self._poll()
+
     def _poll(self) -> None:
         if not self._run or not self.session.ready or self._waiting:
             return
@@ -163,8 +170,7 @@ class RunsPanel:
         active = self.active
         if active and self._stream is None:
             self._follow()
-        if not active and self._stream is None:
-            self._timer.stop()
+        self._polling = active or self._stream is not None
         if before and before.get("state") != status.get("state"):
             if status.get("state") == "finished":
                 self._finished(status)
@@ -217,7 +223,7 @@ class RunsPanel:
             command = "run"
 
         def done(_answer: object) -> None:
-            self._timer.start()
+            self._polling = True
             self._poll()
 
         self.session.tell("")

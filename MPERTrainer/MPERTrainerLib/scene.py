@@ -42,19 +42,26 @@ class Scene:
         self._wanted += 1
         wanted, dataset = self._wanted, self.session.dataset["id"]
         node = self.scanOf(case)
-        if node is not None:
-            self.show(node)
-            done(node)
-            return
+
+        def current(volume=None) -> bool:
+            """Whether nothing else was asked for meanwhile."""
+            here = self.session.dataset is not None and self.session.dataset["id"] == dataset
+            return here and wanted == self._wanted and (volume is None or mrml.alive(volume))
+
+        def show(volume) -> None:
+            if current(volume):
+                self.show(volume)
+                self.session.later(lambda: current(volume) and done(volume), "case shown")
 
         def take(array, header) -> None:
-            if wanted != self._wanted or not self.session.dataset or self.session.dataset["id"] != dataset:
-                return  # something else was asked for meanwhile
-            volume = mrml.show_scan(array, header["affine"], case, slicer.mrmlScene)
-            self.note(volume, case)
-            self.show(volume)
-            done(volume)
+            if current():
+                volume = mrml.show_scan(array, header["affine"], case, slicer.mrmlScene)
+                self.note(volume, case)
+                self.session.later(lambda: show(volume), "show case")
 
+        if node is not None:
+            show(node)
+            return
         self.session.getArray(self.session.path("cases", case, "image"), take, failed)
 
     def show(self, volumeNode) -> None:

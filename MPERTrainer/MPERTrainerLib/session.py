@@ -7,11 +7,11 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import qt
+from MPERLib import places, trace
 
 from MPERTrainerLib.words import sentence
 
-CURRENT_MODEL = "MPER/CurrentModel"  # the model of MPERSegment: "la", or DATASET/NAME for its current version
-PREVIOUS_MODEL = "MPER/PreviousModel"  # what was in use before, "MODEL" or "MODEL@VERSION"
+PREVIOUS_MODEL = "MPER/PreviousModel"  # the model id, with its version, that was in use before
 AUTHOR = "MPER/Author"
 FIRST_MODEL = "la"
 
@@ -50,6 +50,7 @@ class Session:
         self.dataset: dict | None = None
         self.cases: list[dict] = []
         self._listeners: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []  # those that have not heard the news yet
         self._calls: list = []
         self._guards: weakref.WeakSet = weakref.WeakSet()
 
@@ -100,8 +101,16 @@ class Session:
         self._listeners.append(listener)
 
     def announce(self) -> None:
-        for listener in self._listeners:
-            listener()
+        """Tell all listeners, each in a turn of its own."""
+        waiting, self._waiting = self._waiting, list(self._listeners)
+        if not waiting:
+            self.later(self._tellNext, "news")
+
+    def _tellNext(self) -> None:
+        listener = self._waiting.pop(0)
+        if self._waiting:
+            self.later(self._tellNext, "news")
+        listener()
 
     # ---- versions of models
 
@@ -117,7 +126,7 @@ class Session:
 
     def modelInUse(self) -> str:
         """The id, with its version, of the model that MPERSegment uses."""
-        chosen = str(qt.QSettings().value(CURRENT_MODEL, FIRST_MODEL) or FIRST_MODEL)
+        chosen = places.setting(places.CURRENT_MODEL_KEY) or FIRST_MODEL
         own = [v for v in self.versions() if v["current"] and v["id"].rsplit("/", 1)[0] == chosen]
         return own[0]["id"] if own else chosen
 
@@ -159,6 +168,10 @@ class Session:
             lambda: self.engine.follow(path, self.alive(event), self.alive(ended), self.alive(failed or self.fail))
         )
 
+    def later(self, callback: Callable[[], None], name: str) -> None:
+        """Call it at the next turn of the event loop: what Slicer takes long for is not added up in one."""
+        qt.QTimer.singleShot(0, trace.slot(self.alive(callback), name))
+
     def fail(self, message: str) -> None:
         """Show what went wrong."""
         self.tell(sentence(message))
@@ -180,4 +193,4 @@ class Session:
             call.abort()
         for guard in list(self._guards):
             guard.callback = None
-        self._calls, self._listeners = [], []
+        self._calls, self._listeners, self._waiting = [], [], []

@@ -46,8 +46,8 @@ def sentence(text: str) -> str:
 def split(name: str | None, holdout: str | None) -> str:
     """What a split is called in the table."""
     if name and name == holdout:
-        return _("hold-out, locked")
-    return {None: "–", "train": _("training")}.get(name, name)
+        return _("held out")
+    return {None: "–", "train": _("train")}.get(name, name)
 
 
 def how(revision: dict) -> str:
