@@ -387,6 +387,8 @@ class StreamCall(Call):
 
 
 def _unreachable(error: str) -> str:
+    if error.lower() in ("operation canceled", "operation timed out"):  # Qt 5's and Qt 6's words for the time limit
+        return _("no answer from the engine within {n} s").format(n=_ANSWER_TIMEOUT_MS // 1000)
     return _("no answer from the engine: {error}").format(error=error or _("the connection ended"))
 
 

@@ -23,6 +23,8 @@ from MPERLib.client import Failed, route
 __all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
 
 _CONSENT_KEY = "MPER/Consent/"
+_TRIES = 5  # to take up a broken connection to a job
+_TRY_AGAIN_MS = 1000
 
 
 class Pending:
@@ -339,7 +341,10 @@ class Job:
         self._progress = progress or (lambda event: None)
         self._cancelled = cancelled or (lambda: None)
         self._asked_to_end = False
-        self._call = engine.post(path, body, self._onAccepted, self._failed)
+        self._aborted = False
+        self._seen = 0  # events so far, so that a broken connection goes on where it ended
+        self._tries = 0
+        self._call = engine.post(path, body, self._onAccepted, lambda message: self._failed(message))
 
     def cancel(self) -> None:
         """Ask the engine to end it; `cancelled` comes when it has."""
@@ -349,20 +354,35 @@ class Job:
 
     def abort(self) -> None:
         """End it and hear nothing more of it."""
+        self._aborted = True
         self._done = self._progress = self._failed = lambda answer: None
         self._cancelled = lambda: None
-        self._call.abort() if self.id is not None else None
+        if self.id is not None:
+            self._call.abort()
         self.cancel()
 
     def _onAccepted(self, answer: dict) -> None:
         self.id = str(answer["job"])
         if self._asked_to_end:
             self.cancel()
-        self._call = self._engine.follow(
-            route("jobs", self.id, "events"), self._onEvent, self._onEnded, lambda message: self._failed(message)
-        )
+        self._follow()
+
+    def _follow(self) -> None:
+        if not self._aborted:
+            path = route("jobs", self.id, "events", **{"from": self._seen})
+            self._call = self._engine.follow(path, self._onEvent, self._onEnded, self._onBroken)
+
+    def _onBroken(self, message: str) -> None:
+        """A network may fail for a moment, in which the work goes on."""
+        if self._engine.state == "ready" and self._tries < _TRIES:
+            self._tries += 1
+            qt.QTimer.singleShot(_TRY_AGAIN_MS, trace.slot(self._follow, "follow again"))
+        else:
+            self._failed(message)
 
     def _onEvent(self, event: dict) -> None:
+        self._seen = int(event.get("n", self._seen)) + 1
+        self._tries = 0
         self.notices = event.get("notices") or self.notices
         if event.get("state") in ("queued", "running"):
             self._progress(event)

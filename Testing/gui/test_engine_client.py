@@ -48,7 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             (self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
         )
         self.server.bodies.append(body)
-        if self.path == "/refuse":
+        if self.path == "/jobs/new":
+            self.answer(b'{"job": "7"}')
+        elif self.path == "/refuse":
             self.answer(b'{"error": "the scan is too large, send less"}', 413)
         else:
             self.answer(json.dumps({"bytes": len(body)}).encode())
@@ -110,6 +112,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.stream([b'{"n": 0}\n'])
         self.connection.shutdown(socket.SHUT_RDWR)
 
+    def get_jobs_7_events(self) -> None:
+        """Breaks the connection once, after two events; `from` tells where to go on."""
+        events = [b'{"n": %d, "state": "running"}\n' % n for n in range(3)]
+        events.append(b'{"n": 3, "state": "finished", "result": {"answer": 42}}\n')
+        start = int(self.path.partition("from=")[2])
+        if start == 0:
+            self.stream(events[:2])
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self.stream(events[start:])
+            self.wfile.write(b"0\r\n\r\n")
+
     def stream(self, pieces: list[bytes]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -131,6 +145,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.bodies: list[bytes] = []
         self.array = np.zeros((1, 1, 1), np.uint8)
         self.released = threading.Event()
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hangs up is what tests are about."""
 
 
 @pytest.fixture
@@ -541,6 +558,25 @@ def test_both_modules_share_one_engine(desk: Any) -> None:
 
 
 # ---- jobs
+
+
+def test_job_is_followed_across_a_broken_connection(
+    desk: Any, remote: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_TRY_AGAIN_MS", 20)
+    told: list[int] = []
+    remote.job("/jobs/new", {}, heard.take, heard.fail, lambda event: told.append(event["n"]))
+    assert heard.wait() == {"answer": 42}
+    assert told == [0, 1, 2]
+
+
+def test_unanswered_request_ends_with_words(
+    desk: Any, remote: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_ANSWER_TIMEOUT_MS", 1000)
+    asked = client.JsonCall(heard.take, heard.fail, "silence")
+    asked.follow(remote._client.send("GET", remote._client.request("/silence", timeout_ms=100)))
+    assert heard.wait_for_failure() == "no answer from the engine within 1 s"
 
 
 def test_failed_job_says_why(desk: Any, local: Engine) -> None:
