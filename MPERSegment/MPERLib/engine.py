@@ -171,9 +171,12 @@ class Engine:
         self.reason = reason
         if self._process is not None:
             self._process.stop()
-        self._client = None
         waiting, self._waiting = self._waiting, []
+        under_way, self._under_way = self._under_way, []
         self._become("failed")
+        for pending in under_way:  # with the client go the replies, and their signals would never come
+            pending.call.fail(reason)
+        self._client = None
         for begin in waiting:
             begin()  # each finds that there is no engine, and says so
 
@@ -341,10 +344,11 @@ class Job:
         self._progress = progress or (lambda event: None)
         self._cancelled = cancelled or (lambda: None)
         self._asked_to_end = False
-        self._aborted = False
+        self._over = False
         self._seen = 0  # events so far, so that a broken connection goes on where it ended
         self._tries = 0
-        self._call = engine.post(path, body, self._onAccepted, lambda message: self._failed(message))
+        self._forget = engine.onState(self._onState)
+        self._call = engine.post(path, body, self._onAccepted, self._fail)
 
     def cancel(self) -> None:
         """Ask the engine to end it; `cancelled` comes when it has."""
@@ -354,9 +358,8 @@ class Job:
 
     def abort(self) -> None:
         """End it and hear nothing more of it."""
-        self._aborted = True
-        self._done = self._progress = self._failed = lambda answer: None
-        self._cancelled = lambda: None
+        self._over = True
+        self._forget()
         if self.id is not None:
             self._call.abort()
         self.cancel()
@@ -368,7 +371,7 @@ class Job:
         self._follow()
 
     def _follow(self) -> None:
-        if not self._aborted:
+        if not self._over:
             path = route("jobs", self.id, "events", **{"from": self._seen})
             self._call = self._engine.follow(path, self._onEvent, self._onEnded, self._onBroken)
 
@@ -378,23 +381,38 @@ class Job:
             self._tries += 1
             qt.QTimer.singleShot(_TRY_AGAIN_MS, trace.slot(self._follow, "follow again"))
         else:
-            self._failed(message)
+            self._fail(message)
 
     def _onEvent(self, event: dict) -> None:
         self._seen = int(event.get("n", self._seen)) + 1
         self._tries = 0
         self.notices = event.get("notices") or self.notices
-        if event.get("state") in ("queued", "running"):
+        if event.get("state") in ("queued", "running") and not self._over:
             self._progress(event)
 
     def _onEnded(self, last: dict | None) -> None:
         state = (last or {}).get("state")
         if state == "finished":
-            self._done(last["result"])
+            self._end(self._done, last["result"])
         elif state == "cancelled":
-            self._cancelled()
+            self._end(self._cancelled)
         else:
-            self._failed(str((last or {}).get("error") or _("the engine ended in the middle of the work")))
+            self._fail(str((last or {}).get("error") or _("the engine ended in the middle of the work")))
+
+    def _onState(self, engine: Engine) -> None:
+        if engine.state == "failed":
+            self._fail(engine.reason)
+        elif engine.state == "stopped":  # by whoever wanted that, who knows what is given up with it
+            self._end(lambda: None)
+
+    def _fail(self, message: str) -> None:
+        self._end(self._failed, message)
+
+    def _end(self, tell: Callable[..., None], *words: Any) -> None:
+        if not self._over:
+            self._over = True
+            self._forget()
+            tell(*words)
 
 
 def shared() -> Engine:
