@@ -12,10 +12,15 @@ import pytest
 _PACKAGES = {"dciodvfy": "dicom3tools", "Orthanc": "orthanc orthanc-dicomweb"}
 
 
+def find_tool(program: str) -> str | None:
+    """The path of a program, None where it is missing."""
+    beside = Path(sys.executable).parent  # what pip installs lies there, whether or not the environment is active
+    return shutil.which(program, path=os.pathsep.join([str(beside), os.environ.get("PATH", ""), "/usr/sbin"]))
+
+
 def tool(program: str) -> str:
     """The path of a program; without it the test is skipped with the install line, and fails under CI=true."""
-    beside = Path(sys.executable).parent  # what pip installs lies there, whether or not the environment is active
-    found = shutil.which(program, path=os.pathsep.join([str(beside), os.environ.get("PATH", ""), "/usr/sbin"]))
+    found = find_tool(program)
     if found:
         return found
     packages = _PACKAGES.get(program)

@@ -182,6 +182,14 @@ def test_any_series_gets_a_segmentation_that_validator_and_other_programs_read(t
     validate(path)
 
 
+def test_a_public_ct_series_gets_a_segmentation(tmp_path: Path) -> None:
+    series = read_series(PUBLIC / "dicomdirtests" / "98892001" / "CT5N")
+    mask = mask_of(series)
+    assert write_seg(tmp_path / "seg.dcm", mask, series).passed
+    np.testing.assert_array_equal(read_by_highdicom(tmp_path / "seg.dcm", series), numbered(mask))
+    validate(tmp_path / "seg.dcm")
+
+
 def test_study_and_place_are_the_sources_and_every_image_is_referenced(tmp_path: Path, series: DicomSeries) -> None:
     write_seg(tmp_path / "seg.dcm", mask_of(series), series)
     seg, source = pydicom.dcmread(tmp_path / "seg.dcm"), series.instances[0]
@@ -458,6 +466,12 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path, keyword:
     write_classic(tmp_path / "series", stack(SHAPE), lambda _, image: delattr(image, keyword))
     series = read_series(tmp_path / "series")
     assert told in refusal(lambda: write_seg(tmp_path / "seg.dcm", mask_of(series), series))
+
+
+def test_a_single_image_gets_no_segmentation(folder: Path, tmp_path: Path) -> None:
+    series = read_series(next(folder.iterdir()))
+    mask = Segmentation(series.volume.with_array(np.ones((1, 5, 7), np.uint8)), (make_label(1, "LA"),), {1: MODEL})
+    assert "is a single image" in refusal(lambda: write_seg(tmp_path / "seg.dcm", mask, series))
 
 
 # What others write

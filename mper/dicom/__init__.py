@@ -3,6 +3,9 @@
 Each image is a frame with a position, an orientation and a spacing, wherever the file keeps them. Frames are sorted by
 position along the normal of their plane (never by file name or InstanceNumber), checked to form one regular stack,
 and only then decoded: what is not one orthogonal, evenly spaced volume is refused with the reason, never repaired.
+
+Masks become DICOM segmentations of their series in `mper.dicom.seg_write`, which reads them back and compares
+(`mper.dicom.check`), and are read in `mper.dicom.seg_read`; `mper.dicom.web` speaks with archives.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def write_seg(
         notes.append(line)
         notify(line)
 
-    whole = _on_source(mask, series, note)
     sources = describe_sources(series, note)
+    whole = _on_source(mask, series, note)
     content = _encode(_dataset(whole, series, sources, text or SegText()))
     beside = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
     try:
@@ -167,7 +167,7 @@ def _dataset(mask: Segmentation, series: DicomSeries, sources: Sources, text: Se
     names = [label.name for label in mask.labels]
     try:
         with no_warnings():
-            return HighdicomSegmentation(
+            dataset = HighdicomSegmentation(
                 source_images=sources.main,
                 further_source_images=sources.further or None,
                 pixel_array=mask.labelmap.array,
@@ -191,10 +191,13 @@ def _dataset(mask: Segmentation, series: DicomSeries, sources: Sources, text: Se
                 content_label="SEGMENTATION",
                 content_description=", ".join(names)[:_LONGEST],
                 content_creator_name=text.creator or None,
-                specific_character_set=text_encoding(sources.main[0], [description, text.creator, *names]),
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the series cannot be referred to by a DICOM-SEG: {first_line(error)}") from error
+    encoding = text_encoding(series.instances[0], [description, text.creator, *names])
+    if encoding:
+        dataset.SpecificCharacterSet = encoding
+    return dataset
 
 
 def _description(mask: Segmentation) -> str:

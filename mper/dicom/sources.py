@@ -26,6 +26,7 @@ _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator"),
 )
+_CHARACTER_SET = 0x00080005
 _FORMATS: dict[str, Any] = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
 
 
@@ -105,7 +106,7 @@ def _described(image: Dataset, notify: Notify) -> Dataset:
     """Who and what was scanned, and with what; what the standard wants to be there is there, if empty."""
     made = Dataset()
     for tag in image.keys():  # noqa: SIM118 (iterating decodes, which may fail)
-        if tag.group not in _GROUPS or tag.element == 0:
+        if tag.group not in _GROUPS or tag.element == 0 or tag == _CHARACTER_SET:  # the writer chooses its own
             continue
         try:
             made.add(deepcopy(image[tag]))
