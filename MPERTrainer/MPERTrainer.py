@@ -73,8 +73,8 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._build()
 
     def _build(self):
-        """The sections, on the engine that both modules share now."""
-        from MPERLib import engine, trace
+        """The sections."""
+        from MPERLib import engine
         from MPERTrainerLib.cases import CasesPanel
         from MPERTrainerLib.compare import ComparePanel
         from MPERTrainerLib.datasets import DatasetChooser
@@ -86,8 +86,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERTrainerLib.train import TrainPanel
 
         ui = self.ui
-        shared = engine.shared()
-        session = self.session = Session(shared, self.logic.recall, self.logic.remember, self.tell)
+        session = self.session = Session(engine.shared(), self.logic.recall, self.logic.remember, self.tell)
         scene = self.scene = Scene(session)
         self.datasets = DatasetChooser(ui, session)
         self.editing = EditPanel(ui, session, scene)
@@ -96,9 +95,8 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.train = TrainPanel(ui, session, self.runs.watch)
         self.compare = ComparePanel(ui, session, scene)
         self.nextCase = NextCasePanel(ui, session, self.editing.open)
-        self._forget = shared.onState(trace.slot(self.onEngineState, "engine state"))
         session.announce()
-        self.onEngineState()
+        self._listen()
 
     # ---- coming and going
 
@@ -107,8 +105,8 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERLib import engine
 
         if self.session.engine is not engine.shared():  # another one was chosen in MPERSegment
-            self._unbuild()
-            self._build()
+            self.session.use(engine.shared())
+            self._listen()
         self._entered = True
         self.editing.enter()
         if self.session.engine.state == "stopped":
@@ -125,12 +123,19 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The module is closed or reloaded; runs go on, the engine serves the other module."""
         self.removeObservers()
         if self.session is not None:
-            self._unbuild()
+            self._close()
 
-    def _unbuild(self):
+    def _listen(self):
+        """Hear how the engine stands."""
+        from MPERLib import trace
+
         if self._forget is not None:
             self._forget()
-            self._forget = None
+        self._forget = self.session.engine.onState(trace.slot(self.onEngineState, "engine state"))
+        self.onEngineState()
+
+    def _close(self):
+        self._forget()
         for part in (self.editing, self.cases, self.runs, self.train):
             part.close()
         self.session.close()
@@ -177,7 +182,9 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             best = devices.get(engine.info.get("default_device"), "")
             ui.engineLabel.text = _("The engine runs {where}: {device}.").format(where=where, device=best)
             self.datasets.reload()
-        elif engine.state == "starting":
+            return
+        self.session.lose()
+        if engine.state == "starting":
             ui.engineLabel.text = _("The engine starts; the first time this may take a minute.")
         elif engine.state == "failed":
             ui.engineLabel.text = engine.reason

@@ -53,6 +53,7 @@ class Adder:
         self._added: list[str] = []
         self._dataset: str | None = None
         bar.visible = False
+        session.onLost(lambda: self.busy and self._clear())
 
     @property
     def busy(self) -> bool:

@@ -41,6 +41,12 @@ class CasesPanel:
         self.series = SeriesChooser(ui, self.adder.addSources)
         self.table = Table(ui.casesTable, stretched=1)
         self.revisions = Table(ui.revisionsTable, stretched=3)
+        for column, tip in (
+            (2, _("How many revisions of its label there are")),
+            (3, _("Who made the latest one")),
+            (4, _("How sure the model that saw the case last was of it")),
+        ):
+            ui.casesTable.horizontalHeaderItem(column).setToolTip(tip)
         ui.casesTable.iconSize = qt.QSize(_ICON, _ICON)
         ui.casesTable.verticalHeader().defaultSectionSize = _ICON + 4
         ui.casesTable.connect("itemSelectionChanged()", trace.slot(self._selected))

@@ -50,6 +50,14 @@ class EditPanel:
         ui.draftButton.connect("clicked()", trace.slot(self.draft))
         ui.closeCaseButton.connect("clicked()", trace.slot(self.closeCase))
         session.onChange(self._show)
+        session.onLost(self._lost)
+        self._show()
+
+    def _lost(self) -> None:
+        """The engine is gone: what is drawn stays, and can be saved when it is back."""
+        self._saving = False
+        if self.segmentation is None:
+            self.case = None
         self._show()
 
     # ---- opening
@@ -210,16 +218,14 @@ class EditPanel:
         case, parent, model = self.case, self._parent, self._model
         origin = "model" if model else parent["how"] if parent else "hand"
         inherited = bool(parent and parent.get("edited")) and model is None
-        source = (model["model"], model["model_version"]) if model else (parent or {}).get("model") or (None, None)
-        if isinstance(source, dict):
-            source = (source.get("name"), source.get("version"))
+        source = {"name": model["model"], "version": model["model_version"]} if model else (parent or {}).get("model")
         query = route(
             "x",
             author=self.ui.authorEdit.text.strip() or _("unknown"),
             how=origin,
             edited=str((changed and origin != "hand") or inherited).lower(),
-            model=source[0],
-            version=source[1],
+            model=(source or {}).get("name"),
+            version=(source or {}).get("version"),
             seconds=round(self._seconds, 1),
             parent=parent["number"] if parent else None,
         )

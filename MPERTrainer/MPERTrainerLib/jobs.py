@@ -26,6 +26,7 @@ class Job:
         self._text = button.text
         self._job = None
         bar.visible = False
+        session.onLost(self._reset)
 
     @property
     def running(self) -> bool:

@@ -62,6 +62,7 @@ class RunsPanel:
             button.connect("clicked()", trace.slot(lambda command=command: self.steer(command), f"run {command}"))
         ui.logButton.connect("clicked()", trace.slot(self.showLog))
         session.onChange(self.update)
+        session.onLost(self._lost)
 
     # ---- which run
 
@@ -114,6 +115,9 @@ class RunsPanel:
         self._follow()
         self._poll()
         self._timer.start()
+
+    def _lost(self) -> None:
+        self._stream, self._waiting = None, False  # followed again as soon as there is an engine
 
     # ---- what it tells
 

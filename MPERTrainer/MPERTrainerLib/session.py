@@ -51,8 +51,30 @@ class Session:
         self.cases: list[dict] = []
         self._listeners: list[Callable[[], None]] = []
         self._waiting: list[Callable[[], None]] = []  # those that have not heard the news yet
+        self._mourners: list[Callable[[], None]] = []
         self._calls: list = []
         self._guards: weakref.WeakSet = weakref.WeakSet()
+
+    # ---- the engine
+
+    def use(self, engine) -> None:
+        """Talk to another engine from now on."""
+        self.lose()
+        self.engine, self.info = engine, {}
+        self.dataset, self.cases = None, []
+        self.announce()
+
+    def lose(self) -> None:
+        """The engine is gone: nothing that was asked of it will come."""
+        for call in self._calls:
+            call.abort()
+        self._calls = []
+        for mourner in self._mourners:
+            mourner()
+
+    def onLost(self, mourner: Callable[[], None]) -> None:
+        """Call `mourner` when the engine is gone."""
+        self._mourners.append(mourner)
 
     # ---- the dataset
 
@@ -103,7 +125,7 @@ class Session:
     def announce(self) -> None:
         """Tell all listeners, each in a turn of its own."""
         waiting, self._waiting = self._waiting, list(self._listeners)
-        if not waiting:
+        if self._waiting and not waiting:
             self.later(self._tellNext, "news")
 
     def _tellNext(self) -> None:
@@ -193,4 +215,4 @@ class Session:
             call.abort()
         for guard in list(self._guards):
             guard.callback = None
-        self._calls, self._listeners, self._waiting = [], [], []
+        self._calls, self._listeners, self._waiting, self._mourners = [], [], [], []

@@ -47,6 +47,11 @@ class TrainPanel:
             widget.connect(signal, trace.slot(lambda *_value, name=name: self._touch(name), f"chosen {name}"))
         ui.startButton.connect("clicked()", trace.slot(self.start))
         session.onChange(self.update)
+        session.onLost(self._lost)
+
+    def _lost(self) -> None:
+        self._starting = False
+        self._show()
 
     def _inputs(self) -> list[tuple]:
         ui = self.ui
@@ -108,7 +113,7 @@ class TrainPanel:
     # ---- the plan
 
     def _touch(self, name: str) -> None:
-        if self._filling:
+        if self._filling or self._timer is None:
             return
         self._touched.add(name)
         self._timer.start()

@@ -62,8 +62,7 @@ def how(revision: dict) -> str:
     text = origins.get(revision.get("how"), revision.get("how") or "")
     model = revision.get("model")
     if model:
-        name = " ".join(str(part) for part in model) if isinstance(model, (list, tuple)) else str(model)
-        text = _("{how} ({model})").format(how=text, model=name)
+        text = _("{how} ({name}, version {version})").format(how=text, **model)
     return _("{how}, corrected").format(how=text) if revision.get("edited") else text
 
 
