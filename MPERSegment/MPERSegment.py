@@ -179,8 +179,10 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._bind()
 
     def _onNodeComes(self, _caller, _event, node):
+        from MPERSegmentLib.turns import later
+
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
-            self._later(self.run.suggest)
+            later(self.run.suggest, "suggest a scan")
 
     def _onNodeLeaves(self, _caller, _event, node):
         if node is None or self._parameters is None:
@@ -210,6 +212,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A mask has come: show it in the slices now, and its surface a little later."""
         from MPERLib import mrml
         from MPERSegmentLib import results
+        from MPERSegmentLib.turns import later
 
         result = {**result, "title": self.room.titleOf(request.model)}
         node = self._parameters.nodeOf("result") if update else None
@@ -230,11 +233,12 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
         self._bringScanIntoView(request.scan)
-        self._later(lambda: self._makeSurface(node, first))
+        later(lambda: self._makeSurface(node, first), "surface begins")
 
     def _makeSurface(self, node, first):
         """The surface of a result; the first one comes into the middle of the 3-D view."""
         from MPERLib import mrml, surface
+        from MPERSegmentLib.turns import later
 
         def done():
             if first and mrml.alive(node) and slicer.app.layoutManager().threeDViewCount:
@@ -243,12 +247,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 view.resetCamera()
 
         if mrml.alive(node):
-            surface.make_surface(node, self._later, done)
-
-    def _later(self, function):
-        from MPERLib import trace
-
-        qt.QTimer.singleShot(0, trace.slot(function, "later"))
+            surface.make_surface(node, lambda step: later(step, "surface"), done)
 
     def _bringScanIntoView(self, scan):
         """Show the scan behind its mask, unless the user shows it somewhere already."""

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from MPERSegmentLib import results, words
 from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.turns import later
 
 _EDITOR_TAG = "MPERSegmentEditor"  # its own parameter set: the Segment Editor module keeps the user's there
 
@@ -95,6 +96,10 @@ class RefinePanel:
     def _bring(self) -> None:
         """Put the result into the editor, if the panel is open."""
         if not self._entered or self._desk.ui.refineSection.collapsed or not mrml.alive(self._node):
+            return
+        if self.editor is None:
+            self._made()
+            later(self._bring, "segment editor")  # to make it is work enough for one turn
             return
         editor = self._made()
         if editor.segmentationNode() is not self._node:

@@ -9,6 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
+from MPERSegmentLib.turns import later
+
 
 class ScatterPlot:
     """One chart with a series a prototype; it is made when it is first shown."""
@@ -48,14 +50,18 @@ class ScatterPlot:
         chart.SetXAxisTitle(axis.format(n=1, share=f"{share[0]:.0%}"))
         chart.SetYAxisTitle(axis.format(n=2, share=f"{share[1]:.0%}"))
         self._layout = slicer.app.layoutManager().layout
-        slicer.modules.plots.logic().ShowChartInLayout(chart)
+        later(lambda: self._lay(chart), "plot view")
+
+    def _lay(self, chart: slicer.vtkMRMLPlotChartNode) -> None:
+        if chart.GetScene():
+            slicer.modules.plots.logic().ShowChartInLayout(chart)
 
     def hide(self) -> None:
         """Go back to the views that were there before."""
         if self._layout is not None:
             slicer.app.layoutManager().setLayout(self._layout)
             self._layout = None
-        self.remove()
+        later(self.remove, "plot removal")
 
     def remove(self) -> None:
         for node in self._nodes:

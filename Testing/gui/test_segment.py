@@ -205,6 +205,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     os.kill(int(slicer.mperEngine._process._process.processId()), signal.SIGKILL)
     desk.wait_until(lambda: "has stopped" in widget.ui.messageLabel.text, 20, "the message")
+    desk.wait_until(lambda: not widget.run.running, 20, "the end of the job")
     assert not widget.ui.segmentButton.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     desk.click(widget.ui.messageButton)
