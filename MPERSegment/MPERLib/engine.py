@@ -175,7 +175,8 @@ class Engine:
         under_way, self._under_way = self._under_way, []
         self._become("failed")
         for pending in under_way:  # with the client go the replies, and their signals would never come
-            pending.call.fail(reason)
+            if pending.call is not None:  # else it has not begun, and will be told by itself
+                pending.call.fail(reason)
         self._client = None
         for begin in waiting:
             begin()  # each finds that there is no engine, and says so
