@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from desk import children
-from MPERLib import client, engine, places, process, trace
+from MPERLib import client, engine, process, trace
 from MPERLib.engine import Engine, route
 
 
@@ -585,7 +585,3 @@ def test_failed_job_says_why(desk: Any, local: Engine) -> None:
     local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, heard.take, heard.fail)
     desk.wait_until(lambda: heard.failed, 60)
     assert "nothing of the kind" in heard.failed[0]
-
-
-def test_python_of_the_tests_is_what_ran(desk: Any) -> None:
-    assert places.enginePython() == Path(sys.executable)

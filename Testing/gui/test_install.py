@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,25 +158,3 @@ def test_extension_installs_torch_where_it_is(
     assert PyTorchUtils.asked == [wishes]
     assert not folder.exists()
     assert ended.failed == []
-
-
-def test_requirements_are_those_of_the_library() -> None:
-    """What pyproject.toml asks for comes, with the same lower bounds, and the rest is what lightning-fabric needs."""
-    requirement = pytest.importorskip("packaging.requirements").Requirement
-    import importlib.metadata
-
-    ours = {requirement(line).name.casefold(): requirement(line) for line in install.requirements()}
-    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    block = text.partition("dependencies = [")[2].partition("\n]")[0]
-    library = [requirement(line.split('"')[1]) for line in block.splitlines() if '"' in line]
-    lower: Callable[[Any], set[str]] = lambda r: {str(s) for s in r.specifier if s.operator == ">="}  # noqa: E731
-    for wanted in library:
-        if wanted.name == "torch":
-            assert str(wanted.specifier) == str(requirement(install.TORCH_NEEDED).specifier)
-            continue
-        assert lower(ours[wanted.name.casefold()]) == lower(wanted), f"{wanted} is another in engine-requirements.txt"
-    rest = set(ours) - {wanted.name.casefold() for wanted in library}
-    needs = [requirement(line) for line in importlib.metadata.requires("lightning-fabric") or []]
-    needed = {need.name.casefold() for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
-    assert needed - {"torch"} - set(ours) == set()
-    assert rest <= needed

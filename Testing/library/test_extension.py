@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,36 @@ def test_sample_data_knows_the_scan_that_comes_with_it() -> None:
     text = (REPOSITORY / "MPERSegment" / "MPERLib" / "startup.py").read_text(encoding="utf-8")
     scan = (REPOSITORY / "Resources" / "SampleData" / "la.nrrd").read_bytes()
     assert f'SHA256 = "{hashlib.sha256(scan).hexdigest()}"' in text
+
+
+def test_engine_is_installed_with_what_the_library_needs() -> None:
+    """The same lower bounds as in pyproject.toml, and besides what lightning-fabric needs but torch."""
+    requirement = pytest.importorskip("packaging.requirements").Requirement
+
+    def lower(wanted: Any) -> set[str]:
+        return {str(part) for part in wanted.specifier if part.operator == ">="}
+
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.partition("\ndependencies = [")[2].partition("\n]")[0]
+    library = {
+        r.name.casefold(): r for r in (requirement(line.split('"')[1]) for line in block.splitlines() if '"' in line)
+    }
+    code = (REPOSITORY / "MPERSegment" / "MPERLib" / "install.py").read_text(encoding="utf-8")
+    lines = (
+        (REPOSITORY / "MPERSegment" / "Resources" / "engine-requirements.txt").read_text(encoding="utf-8").splitlines()
+    )
+    lines = [
+        *filter(None, (line.partition("#")[0].strip() for line in lines)),
+        *re.findall(r'= "((?:torch|lightning)[^"]+)"', code),
+    ]
+    ours = {r.name.casefold(): r for r in map(requirement, lines)}
+    for name, wanted in library.items():
+        assert lower(ours[name]) == lower(wanted), f"{wanted} is another where the engine is installed"
+    assert str(ours["torch"].specifier) == str(library["torch"].specifier)
+    needs = [requirement(line) for line in importlib.metadata.requires("lightning-fabric") or []]
+    needed = {need.name.casefold() for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
+    assert needed <= set(ours), "add to engine-requirements.txt what lightning-fabric needs"
+    assert set(ours) - set(library) <= needed, "nobody needs these"
 
 
 def test_modules_import_nothing_that_slicer_may_lack() -> None:
