@@ -24,6 +24,7 @@ from MPERLib.process import environment
 TORCH_NEEDED = "torch>=2.6,<2.14"
 TORCH_INSTALLED = ">=2.8,<2.13"  # 2.13 has files whose paths are too long for Windows
 _WITHOUT_DEPENDENCIES = "lightning-fabric>=2.4,<3"
+_SLICERS = "SimpleITK"  # large, and Slicer's Python brings its own
 _REQUIREMENTS = "engine-requirements.txt"
 _PIP_INSTALL = (
     *("--no-input", "--disable-pip-version-check", "install", "--progress-bar", "off"),
@@ -87,7 +88,7 @@ class Missing:
         if self.packages:
             names = ", ".join(_name(line) for line in self.packages)
             lines.append(
-                _("The engine needs {names}: about 200 MB, into the folder {folder}.").format(
+                _("The engine needs {names}: up to 400 MB, into the folder {folder}.").format(
                     names=names, folder=places.packagesFolder()
                 )
             )
@@ -235,6 +236,11 @@ class Installation:
         torch_by_pip = missing.torch and (wheels is not None or not hasExtension())
         if missing.packages or torch_by_pip:
             with_dependencies = [line for line in requirements() if line != _WITHOUT_DEPENDENCIES]
+            if (
+                not any(line.startswith(_SLICERS) for line in missing.packages)
+                and not (self._folder / _SLICERS).is_dir()
+            ):
+                with_dependencies = [line for line in with_dependencies if not line.startswith(_SLICERS)]
             self._steps = [with_dependencies, ["--no-deps", _WITHOUT_DEPENDENCIES]]
             if torch_by_pip or (self._folder / "torch").is_dir():  # a torch of the folder's own goes on being there
                 self._steps.append([f"torch{TORCH_INSTALLED}"])
