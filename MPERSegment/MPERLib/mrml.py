@@ -29,6 +29,7 @@ _BINARY = "Binary labelmap"
 _GRID_TOLERANCE = 1e-3  # of a voxel
 _UNLABELLED_NAME = "unlabelled"
 _VALUE_TAG = "MPER.Value"
+_EDITED = "MPER.Edited"
 _MODEL_KEYS = ("model", "model_version", "model_sha256")
 _MASTER_LIST = "Segmentation category and type - DICOM master list"
 _REGION_LIST = "Anatomic codes - DICOM master list"
@@ -247,7 +248,6 @@ def show_mask(
             _add_segment(node, label, image, model)
     if array.size and (array == UNLABELLED).any():
         _add_segment(node, Label(UNLABELLED - 1, _UNLABELLED_NAME, colour=(144, 144, 144)), image, None, UNLABELLED)
-    _note_model(node, model)
     node.CreateDefaultDisplayNodes()
     place(node, volumeNode)
     return node
@@ -290,7 +290,7 @@ def replace_mask(
             segment.SetLabelValue(label.value)
             segment.AddRepresentation(_BINARY, image)
             _tag(segment, label, model)
-    _note_model(segmentationNode, model)
+    segmentationNode.SetAttribute(_EDITED, None)
 
 
 @contextmanager
@@ -310,19 +310,13 @@ def mark_edited(segmentationNode: Node) -> None:
         segment = segmentation.GetNthSegment(n)
         if _tag_of(segment, TYPE_TAG) == AUTOMATIC:
             segment.SetTag(TYPE_TAG, SEMIAUTOMATIC)
-    if segmentationNode.GetAttribute("MPER.Edited") != "yes":
-        segmentationNode.SetAttribute("MPER.Edited", "yes")
+    if segmentationNode.GetAttribute(_EDITED) != "yes":
+        segmentationNode.SetAttribute(_EDITED, "yes")
 
 
 def is_edited(segmentationNode: Node) -> bool:
     """Whether `mark_edited` was called."""
-    return segmentationNode.GetAttribute("MPER.Edited") == "yes"
-
-
-def model_of(segmentationNode: Node) -> dict[str, str]:
-    """The model that made the mask (``model``, ``model_version``, ``model_sha256``), empty where none did."""
-    found = {key: segmentationNode.GetAttribute(f"MPER.{key}") for key in _MODEL_KEYS}
-    return {key: value for key, value in found.items() if value}
+    return segmentationNode.GetAttribute(_EDITED) == "yes"
 
 
 # ---- masks out of the scene
@@ -563,13 +557,6 @@ def _provenance(model: Mapping[str, Any] | None) -> Provenance:
     if not model:
         return Provenance(MANUAL)
     return Provenance.of_model(*(str(model.get(key) or "") for key in _MODEL_KEYS))
-
-
-def _note_model(node: Node, model: Mapping[str, Any] | None) -> None:
-    for key in _MODEL_KEYS:
-        value = (model or {}).get(key)
-        node.SetAttribute(f"MPER.{key}", str(value) if value else None)
-    node.SetAttribute("MPER.Edited", None)
 
 
 def place(node: Node, volumeNode: Node) -> None:
