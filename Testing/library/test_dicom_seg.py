@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,25 @@ def test_what_is_written_is_read_back_whole(tmp_path: Path, series: DicomSeries)
     # A checksum travels in Slicer's tags with its first digits.
     assert {p.name for p in again.provenance.values()} == {p.name for p in mask.provenance.values()}
     validate(tmp_path / "seg.dcm")
+
+
+def test_nobody_is_told_the_name_of_a_patient(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def change(_: int, image: Dataset) -> None:
+        # None is as the standard wants it, and pydicom's log would say so, in places with the value.
+        image.PatientName, image.PatientID, image.PatientSex = "Jane Q. Doe", "Doe" * 30, "Doe, a lady"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_classic(tmp_path / "series", stack(SHAPE), change)
+    capfd.readouterr()
+    caplog.clear()
+    series = read_series(tmp_path / "series")
+    report = write_seg(tmp_path / "seg.dcm", mask_of(series), series)
+    told = capfd.readouterr()
+    assert caplog.records == []
+    assert "Doe" not in told.out + told.err + report.to_text()
 
 
 @pytest.mark.parametrize("charset", [None, "ISO_IR 100", "ISO_IR 192", "ISO 2022 IR 87"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,10 +62,21 @@ class SeriesInfo:
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Without pydicom's warnings of values that break the standard in ways which do not matter here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the libraries' warnings of values that break the standard in ways which do not matter here.
+
+    Their loggers are silent too: they would tell names of patients.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "dicomweb_client")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def find_headers(folder: Path) -> list[Header]:

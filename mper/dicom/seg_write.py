@@ -81,7 +81,8 @@ def write_seg(
         notes.append(line)
         notify(line)
 
-    sources = describe_sources(series, note)
+    with no_warnings():
+        sources = describe_sources(series, note)
     whole = _on_source(mask, series, note)
     content = _encode(_dataset(whole, series, sources, text or SegText()))
     beside = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
