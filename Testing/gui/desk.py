@@ -15,6 +15,7 @@ from typing import Any
 import qt
 import slicer
 
+MODULES = ("MPERSegment", "MPERTrainer")  # each after those that it depends on
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -74,8 +75,8 @@ class Desk:
 
     def open(self, name: str) -> Any:
         """Load a module if need be, select it, and return the Python widget that fills its panel."""
-        if name not in self._opened:
-            self._host.load(REPOSITORY / name / f"{name}.py")
+        for module in MODULES:
+            self._host.load(REPOSITORY / module / f"{module}.py")
         widget = self._host.show(name)
         self._opened[name] = weakref.ref(widget)
         self.events()
@@ -93,8 +94,10 @@ class Desk:
         found = []
         for name, panel in self._closed:
             if panel() is not None:
-                holders = self._host.holders(panel()) or ["an observer, or another reference in Python"]
-                found.append(f"{name}Widget, held by {', '.join(holders[:5])}")
+                holders = self._host.holders(panel())
+                if holders is not None:
+                    who = ", ".join(holders[:5]) or "an observer, or another reference in Python"
+                    found.append(f"{name}Widget, held by {who}")
         return found
 
     # ---- hands and eyes

@@ -361,12 +361,13 @@ class Host:
         """A new user begins."""
         self.application._settings.clear()
 
-    def load(self, path: Path) -> Any:
-        """Load a scripted module as Slicer does, and return its Python instance (qSlicerScriptedLoadableModule.cxx)."""
+    def load(self, path: Path) -> None:
+        """Load a scripted module as Slicer does (qSlicerScriptedLoadableModule.cxx), unless it is there already."""
         name = path.stem
-        for folder in (str(path.parent),):
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
+        if self.application._manager.module(name) is not None:
+            return
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, path)
             assert spec is not None and spec.loader is not None
@@ -375,12 +376,14 @@ class Host:
             spec.loader.exec_module(source)
         module = qSlicerScriptedLoadableModule(str(path))
         instance = getattr(sys.modules[name], name)(wrap(module))
+        missing = [other for other in module.dependencies if self.application._manager.module(other) is None]
+        if missing:
+            raise RuntimeError(f"When loading module {name}, the dependency {missing[0]} failed to be loaded.")
         setattr(slicer.modules, name + "Instance", instance)
         self._register(name, module)
         if hasattr(instance, "setup"):
             instance.setup()
         self.application._manager.moduleLoaded.emit(name)
-        return instance
 
     def show(self, name: str) -> Any:
         """Select a loaded module in the window, and return the Python widget that fills its panel."""

@@ -44,9 +44,9 @@ class Slicer:
         for child in old:  # a reload only hides them, with all their connections
             child.deleteLater()
 
-    def holders(self, target: object) -> list[str]:
-        """What keeps an object alive, as far as that can be told."""
-        return []
+    def holders(self, target: object) -> list[str] | None:
+        """Nothing can be told: what QTimer.singleShot called lives until Slicer is back in its own event loop."""
+        return None
 
     def forget_settings(self) -> None:
         """Forget what the modules keep in the user's settings."""
