@@ -25,7 +25,7 @@ from mper.masks import Decision, check_room, decide, nearest_prototypes, prototy
 from mper.prediction import Embeddings, Prediction
 from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Progress, Report, silent
-from mper.remarks import Notes, on_border, on_intensities
+from mper.remarks import Notes, on_border, on_intensities, on_volumes
 from mper.roi import Region, region_of_box
 from mper.volume import Volume
 
@@ -141,6 +141,7 @@ class Predictor:
             why = f"{way.device.type} lacks an operation of this network" if lacking else "memory ran out"
             notes(f"{why} with {effort.describe_way(way)}; went on with {effort.describe_way(next_way)}")
         notes.extend(on_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
+        notes.extend(on_volumes(found.decision.classes, scan.geometry, self.bundle.card))
         if "prototypes" in want and found.nearest is None:
             notes("the model has no prototypes, so there is no prototype map")
         prediction = self._prediction(scan, region, found, want)

@@ -13,8 +13,9 @@ from mper.progress import Progress, Report
 from mper.roi import Region
 from mper.volume import Geometry, Volume
 
-BORDER, INTENSITIES = "border", "intensities"
-_BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES}
+BORDER, INTENSITIES, VOLUME = "border", "intensities", "volume"
+_BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES, "the volume of": VOLUME}
+_VOLUME_ROOM = 1.5  # times smaller or larger than any training label
 
 
 def kind_of(note: str) -> str | None:
@@ -80,4 +81,28 @@ def on_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry
                     if at_scan
                     else "the mask touches the border of the region; a larger ROI may show more of it"
                 )
+    return lines
+
+
+def on_volumes(classes: npt.NDArray[np.uint8], geometry: Geometry, card: Card) -> list[str]:
+    """Whether a volume is unlike those of the training labels: ``about["volume_ml"]``, name -> [least, most].
+
+    A wrong kind of scan often looks right to a network, and its mask is the size of something else. What was not found
+    is not told here.
+    """
+    lines: list[str] = []
+    usual = card.about.get("volume_ml", {})
+    if geometry.spacing_mm is None or not usual:
+        return lines
+    voxels = np.bincount(classes.reshape(-1), minlength=len(card.labels) + 1)
+    for label, count in zip(card.labels, voxels[1:].tolist(), strict=True):
+        if not count or label.name not in usual:
+            continue
+        ml = count * float(np.prod(geometry.spacing_mm)) / 1000
+        low, high = usual[label.name]
+        if not low / _VOLUME_ROOM <= ml <= high * _VOLUME_ROOM:
+            lines.append(
+                f"the volume of {label.name} ({ml:.3g} mL) is unlike that of the training labels "
+                f"({low:.3g} to {high:.3g} mL); is it the right kind of scan?"
+            )
     return lines

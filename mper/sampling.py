@@ -21,12 +21,14 @@ _ANCHORS = 5000  # voxels remembered of a scan to place patches by
 class TrainingCase:
     """One scan on the working grid, normalised.
 
-    image : (k, j, i) float tensor; label : (k, j, i) uint8 tensor, None for an unlabelled scan.
+    image : (k, j, i) float tensor; label : (k, j, i) uint8 tensor, None for an unlabelled scan; voxel_ml : volume of a
+    voxel, None where the scan's spacing is unknown.
     """
 
     id: str
     image: torch.Tensor
     label: torch.Tensor | None
+    voxel_ml: float | None = None
 
 
 class Batch(NamedTuple):

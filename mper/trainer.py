@@ -42,7 +42,7 @@ from mper.records import write_json
 from mper.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.shards import open_dataset
 from mper.train_config import TrainConfig
-from mper.training_data import intensity_range, load_training_data
+from mper.training_data import intensity_range, load_training_data, volume_range
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -364,7 +364,11 @@ class _Training:
         if self.log:
             write_curves(self.folder.path)
             dice = self._measure() if self.curve else None
-            self._bundle(intensity=intensity_range(self.sampler), quality=self._quality(dice)).save(self.folder.model)
+            self._bundle(
+                intensity=intensity_range(self.sampler),
+                volume_ml=volume_range(self.sampler, self.labels),
+                quality=self._quality(dice),
+            ).save(self.folder.model)
             publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
         self.fabric.barrier()

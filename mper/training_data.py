@@ -51,7 +51,8 @@ def load_training_data(
         except ValueError as error:
             raise ValueError(f"case {case_id}: {error}") from error
         label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
-        loaded.append(TrainingCase(case_id, working.to(device), label))
+        voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if image.geometry.spacing_known else None
+        loaded.append(TrainingCase(case_id, working.to(device), label, voxel_ml))
     labelled = [case for case in loaded if case.label is not None]
     unlabelled = [case for case in loaded if case.label is None]
     affine = Recipe.named(config.recipe, config.without, config.method).affine
@@ -99,6 +100,19 @@ def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
     return {
         str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)
     }
+
+
+def volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str, list[float]]:
+    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it."""
+    volumes: dict[str, list[float]] = {}
+    for case in sampler.labelled:
+        if case.label is None or case.voxel_ml is None or (case.label == UNLABELLED).any():
+            continue
+        voxels = case.label.flatten().bincount(minlength=len(labels) + 1).tolist()
+        for label, count in zip(labels, voxels[1:], strict=True):
+            if count:
+                volumes.setdefault(label.name, []).append(round(count * case.voxel_ml, 1))
+    return {name: [min(found), max(found)] for name, found in volumes.items()}
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:

@@ -15,6 +15,7 @@ from mper.labels import Segmentation
 from mper.predictor import WANTED, Predictor
 from mper.preprocess import WorkingGrid
 from mper.progress import Cancelled, Progress
+from mper.remarks import kind_of
 from mper.roi import extent_of
 from mper.volume import Geometry, Volume
 
@@ -311,6 +312,28 @@ def test_intensities_unlike_the_training_scans_are_told(blob_volume: BlobVolume)
     assert not any("Hounsfield" in note for note in ct.predict(scan).notes)
     scaled = ct.predict(scan.with_array((scan.array / 300).astype(np.float32)))
     assert any("is the scan in Hounsfield units?" in note for note in scaled.notes)
+
+
+def test_a_volume_unlike_the_training_labels_is_told(blob_volume: BlobVolume) -> None:
+    scan = blob_volume[0]
+    found = Predictor(threshold_bundle(), "cpu").predict(scan)
+    ml = float((found.segmentation.labelmap.array == 1).sum() * np.prod(scan.geometry.spacing_mm or ())) / 1000
+
+    def notes(least: float, most: float) -> tuple[str, ...]:
+        about = {"volume_ml": {"structure 1": [least, most], "another": [0, 1]}}
+        return Predictor(threshold_bundle(about=about), "cpu").predict(scan).notes
+
+    assert notes(ml, ml) == notes(1.4 * ml, 3 * ml) == notes(0.5 * ml, 0.7 * ml) == found.notes
+    for least, most in ((1.6 * ml, 2 * ml), (0.5 * ml, 0.6 * ml)):
+        (note,) = set(notes(least, most)) - set(found.notes)
+        assert note.startswith(f"the volume of structure 1 ({ml:.3g} mL) is unlike")
+        assert kind_of(note) == "volume"
+    unknown = Volume(scan.array, Geometry.unknown(scan.geometry.shape))
+    bundle = threshold_bundle(
+        about={"volume_ml": {"structure 1": [1e6, 1e7]}},
+        preprocessing={"spacing_mm": (1.5, 1, 1), "assumed_spacing_mm": (2, 1, 1)},
+    )
+    assert not any("volume" in note for note in Predictor(bundle, "cpu").predict(unknown).notes)
 
 
 def test_integers_and_foreign_byte_order_give_the_same_mask(blob_volume: BlobVolume) -> None:

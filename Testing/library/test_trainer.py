@@ -109,6 +109,26 @@ def crash() -> None:
 # ---------------------------------------------------------------------- a run from end to end
 
 
+def test_the_card_tells_which_volumes_the_training_labels_have(tmp_path: Path) -> None:
+    data = blob_dataset(tmp_path / "data", 3, (5, 40, 40), spacing_mm=THICK, structures=2)
+    last = data.case("case2")
+    whole = last.label()
+    assert whole is not None
+    begun = np.where(np.arange(40) < 20, whole.array, 255).astype(np.uint8)
+    last.add_label(whole.with_array(begun), author="test", how="hand")
+    volumes: dict[str, list[float]] = {}
+    for case in data.split("train")[:2]:  # of the third one only a part is known
+        label = case.label()
+        assert label is not None and label.geometry.spacing_mm is not None
+        for structure in data.labels:
+            voxels = int((label.array == structure.value).sum())
+            volumes.setdefault(structure.name, []).append(voxels * float(np.prod(label.geometry.spacing_mm)) / 1000)
+    card = ModelBundle.load(train(begin(data.path, tmp_path / "run", method="supervised", patch=None))).card
+    assert set(card.about["volume_ml"]) == set(volumes)
+    for name, (least, most) in card.about["volume_ml"].items():
+        assert (least, most) == pytest.approx((min(volumes[name]), max(volumes[name])), rel=0.1)  # on the working grid
+
+
 @pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
 @pytest.mark.parametrize("recipe", ["plus", "paper"])
 def test_run_ends_with_a_bundle_and_all_that_was_told(solid: Path, tmp_path: Path, method: str, recipe: str) -> None:
