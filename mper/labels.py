@@ -91,13 +91,14 @@ def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Co
     return ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), colour
 
 
-# SNOMED CT codes as in DICOM PS3.16; colours near those of Slicer's anatomical table.
+# SNOMED CT codes as in DICOM PS3.16. The left atrium has the colour of Slicer's anatomical table; there all chambers are
+# brown, here they can be told apart.
 _KNOWN = {
     "LA": _anatomy("82471001", "Left atrium", (203, 108, 81)),
-    "RA": _anatomy("73829009", "Right atrium", (210, 122, 96)),
-    "LV": _anatomy("87878005", "Left ventricle", (152, 55, 13)),
-    "RV": _anatomy("53085002", "Right ventricle", (181, 85, 57)),
-    "MYO": _anatomy("74281007", "Myocardium", (192, 104, 88)),
+    "RA": _anatomy("73829009", "Right atrium", (130, 165, 220)),
+    "LV": _anatomy("87878005", "Left ventricle", (190, 40, 48)),
+    "RV": _anatomy("53085002", "Right ventricle", (62, 108, 178)),
+    "MYO": _anatomy("74281007", "Myocardium", (230, 188, 92)),
     "LAA": _anatomy("33626005", "Left atrial appendage", (221, 140, 110)),
     "PV": _anatomy("122972007", "Pulmonary vein", (186, 77, 64)),
     "Heart": _anatomy("80891009", "Heart", (206, 110, 84)),
