@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
+import time
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -220,16 +223,77 @@ class MPERTrainerLogic(ScriptedLoadableModuleLogic):
 
 
 class MPERTrainerTest(ScriptedLoadableModuleTest):
-    """The flow of a clinician inside a real Slicer."""
+    """The way from three scans to a promoted version, inside Slicer; in a folder and with settings of its own."""
 
     def setUp(self):
-        slicer.mrmlScene.Clear()
+        slicer.mrmlScene.Clear(0)
 
     def runTest(self):
-        """Run all tests."""
         self.setUp()
         self.test_two_cases_to_a_promoted_version()
 
     def test_two_cases_to_a_promoted_version(self):
-        """A dataset is made, two scans are labelled, a small model is trained and promoted."""
-        self.delayDisplay("Not yet")
+        keys = ("MPER/CurrentModel", "MPER/PreviousModel", "MPER/LastDataset", "MPER/Roots")
+        settings = qt.QSettings()
+        before = {key: settings.value(key) for key in keys}
+        try:
+            with tempfile.TemporaryDirectory(prefix="mper-test-", ignore_cleanup_errors=True) as folder:
+                self._train_and_promote(folder)
+        finally:
+            for key, value in before.items():
+                settings.remove(key) if value is None else settings.setValue(key, value)
+
+    def _train_and_promote(self, folder):
+        from MPERLib import mrml
+
+        from mper.resources import sample_scan
+
+        slicer.util.selectModule("MPERTrainer")
+        widget = slicer.modules.MPERTrainerWidget
+        ui = widget.ui
+        self._wait(lambda: widget.session.ready, 120, "the engine")
+        widget.datasets.make("Test", ["LA"], folder)
+        self._wait(lambda: widget.session.dataset and widget.session.dataset["name"] == "Test", 30, "the dataset")
+
+        scan = slicer.util.loadVolume(str(sample_scan()))
+        scan.SetName("case 0")
+        reference = slicer.util.loadLabelVolume(str(sample_scan().with_name("la-reference.nrrd")))
+        mask = (slicer.util.arrayFromVolume(reference) > 0).astype("uint8")
+        slicer.mrmlScene.RemoveNode(reference)
+        array, affine = mrml.array_of(scan), mrml.geometry_of(scan).affine
+        others = [mrml.show_scan(array + n, affine, f"case {n}", slicer.mrmlScene) for n in (1, 2)]
+        widget.cases.adder.addVolumes([scan, *others])
+        self._wait(lambda: ui.casesTable.rowCount == 3, 60, "the cases")
+        for n in range(3):
+            widget.editing.open(f"case {n}")
+            self._wait(lambda: widget.editing.segmentation is not None, 60, "the case")
+            segmentation, labels = widget.editing.segmentation, widget.session.dataset["labels"]
+            mrml.replace_mask(segmentation, mask, (0, 0, 0), labels, widget.editing.volume)
+            ui.saveLabelButton.click()
+            self._wait(lambda n=n: widget.session.case(f"case {n}")["labelled"], 60, "the label")
+        self.delayDisplay("Labelled")
+        widget.cases.lockCases(["case 2"])
+        self._wait(lambda: widget.session.dataset["holdout"], 30, "the hold-out")
+
+        self._wait(lambda: widget.train.plan, 60, "the plan")
+        ui.stepsSpin.value = 4
+        self._wait(lambda: widget.train.plan.get("steps") == 4 and ui.startButton.enabled, 30, "the plan of four steps")
+        ui.startButton.click()
+        self._wait(lambda: widget.runs.status.get("state") == "finished", 600, "the training")
+        self.delayDisplay("Trained")
+        self._wait(lambda: ui.compareButton.enabled, 30, "the version")
+        ui.compareButton.click()
+        self._wait(lambda: ui.compareTable.rowCount == 1, 300, "the comparison")
+        ui.useButton.click()
+        self._wait(lambda: "Test" in str(qt.QSettings().value("MPER/CurrentModel")), 30, "the promotion")
+        self._wait(lambda: ui.backButton.visible, 30, "the way back")
+        ui.backButton.click()
+        self._wait(lambda: "Test" not in str(qt.QSettings().value("MPER/CurrentModel")), 30, "the way back")
+        self.delayDisplay("Test passed")
+
+    def _wait(self, condition, seconds, what):
+        end = time.monotonic() + seconds
+        while not condition():
+            slicer.app.processEvents()
+            self.assertLess(time.monotonic(), end, f"waited {seconds} s in vain for {what}")
+            time.sleep(0.01)

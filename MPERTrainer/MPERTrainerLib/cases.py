@@ -29,7 +29,7 @@ class CasesPanel:
     session : Session
     scene : Scene
     openCase : callable
-        Opens a case for editing: its id, and a revision or None for the latest.
+        Opens a case for editing, by its id.
     """
 
     def __init__(self, ui, session: Session, scene: Scene, openCase: Callable):
@@ -317,9 +317,14 @@ class CasesPanel:
             text, windowTitle=_("Lock the hold-out")
         ):
             return
+        self.lockCases(cases)
 
-        def locked(_answer: object) -> None:
-            self.session.tell(_("{n} cases are locked as hold-out.").format(n=len(cases)))
+    def lockCases(self, cases: list[str]) -> None:
+        """Lock cases as hold-out without asking."""
+
+        def locked(answer: dict) -> None:
+            words = [_("{n} cases are locked as hold-out.").format(n=len(cases)), *answer.get("notices", [])]
+            self.session.tell("\n".join(words))
             self.session.refresh()
 
         self.session.post(self.session.path("holdout"), {"cases": cases}, locked)

@@ -37,6 +37,7 @@ class ComparePanel:
         self.ui, self.session, self.scene = ui, session, scene
         self._models: list[dict] = []
         self._filling = False
+        self._dataset: str | None = None
         self._chosen: dict[str, str] = {}  # what the person chose in the two selectors
         self._result: dict | None = None
         self._pair: tuple[str, str] | None = None  # the models that the result compares
@@ -56,8 +57,11 @@ class ComparePanel:
 
     def update(self) -> None:
         """Take over what the session knows."""
-        self.ui.compareSection.enabled = self.session.dataset is not None
-        if self.session.dataset:
+        dataset = self.session.dataset["id"] if self.session.dataset else None
+        if dataset != self._dataset:
+            self._dataset, self._chosen, self._result, self._pair = dataset, {}, None, None
+        self.ui.compareSection.enabled = dataset is not None
+        if dataset:
             self.session.get("/models", self._fillSelectors)
         self._show()
 
@@ -71,12 +75,15 @@ class ComparePanel:
         versions = [(v["id"], _("{name}, version {version}").format(**v)) for v in self.session.versions()]
         bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled" and self._related(m)]
         inUse = self.session.modelInUse()
+        others = versions + bundled
+        if inUse not in [model for model, _title in others]:  # of another dataset
+            others.append((inUse, self._words(inUse)))
         new = self._chosen.get("new") or (versions[0][0] if versions else None)
-        old = self._chosen.get("old")
-        if old is None or old == new:
-            old = inUse if inUse != new else next((v for v, _words in versions + bundled if v != new), None)
+        old = self._chosen.get("old") or inUse
+        if old == new:
+            old = next((model for model, _title in others if model != new), None)
         self._fill(self.ui.newSelector, versions, new)
-        self._fill(self.ui.oldSelector, versions + bundled, old)
+        self._fill(self.ui.oldSelector, others, old)
         self._show()
 
     def _related(self, model: dict) -> bool:
@@ -112,8 +119,13 @@ class ComparePanel:
         for version in self.session.versions():
             if version["id"] == model:
                 return _("{name}, version {version}").format(**version)
-        bundled = next((m for m in self._models if m["id"] == model), None)
-        return bundled["title"] if bundled else model
+        for entry in self._models:
+            origin = entry["origin"]
+            if entry["id"] == model and origin == "bundled":
+                return entry["title"]
+            if origin != "bundled" and model in (entry["id"], f"{origin['dataset']}/{origin['name']}"):
+                return _("{name} of {dataset}").format(**origin)
+        return model
 
     def _show(self) -> None:
         ui, session = self.ui, self.session

@@ -62,30 +62,34 @@ class EditPanel:
 
     # ---- opening
 
-    def open(self, case: str, revision: int | None = None) -> None:
-        """Show a case with a revision of its label, the latest by default, ready to be edited."""
+    def open(self, case: str) -> None:
+        """Show a case with its latest label, or with what was drawn and not saved, ready to be edited."""
         self._leave()
         self.session.tell("")
         self.scene.clearGroup("compare")
         self.scene.clearGroup("revision")
         self.case = case
-        self._show(busy=True)
+        self._show()
         self.ui.casesSection.collapsed = False
 
         def withRevisions(revisions: list) -> None:
-            chosen = [r for r in revisions if revision in (None, r["number"])]
-            self._parent = chosen[-1] if chosen else None
-            self.scene.openImage(case, withImage, failed)
+            if self.case == case:
+                self._parent = revisions[-1] if revisions else None
+                self.scene.openImage(case, withImage, failed)
 
         def withImage(volume) -> None:
             if self.case != case:
                 return
             self.volume = volume
-            if self._parent is None:
-                self._begin(np.zeros((0, 0, 0), np.uint8), {})
-                return
-            path = self.session.path("cases", case, "labels", self._parent["number"]) + "?cropped=true"
-            self.session.getArray(path, lambda *answer: self.case == case and self._begin(*answer), failed)
+            kept = self.scene.unsaved(case)
+            if kept is not None:
+                self._begin(*kept)
+                self.session.tell(_("These are your changes to {case} that were not saved yet.").format(case=case))
+            elif self._parent is None:
+                self._beginWith(np.zeros((0, 0, 0), np.uint8), {})
+            else:
+                path = self.session.path("cases", case, "labels", self._parent["number"]) + "?cropped=true"
+                self.session.getArray(path, lambda *answer: self.case == case and self._beginWith(*answer), failed)
 
         def failed(message: str) -> None:
             self.case = None
@@ -94,27 +98,31 @@ class EditPanel:
 
         self.session.get(self.session.path("cases", case, "labels"), withRevisions, failed)
 
-    def _begin(self, part: np.ndarray, header: dict) -> None:
-        if not mrml.alive(self.volume):
-            return
-        name = _("{case} label").format(case=self.case)
-        self.segmentation = self.scene.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
-        self._start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
-        self._model = None
+    def _beginWith(self, part: np.ndarray, header: dict) -> None:
+        """Edit a label that has come from the engine."""
+        if mrml.alive(self.volume):
+            name = _("{case} label").format(case=self.case)
+            node = self.scene.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
+            self._begin(node, None, mrml.mask_part(node, self.volume, self.session.dataset["labels"]))
+
+    def _begin(self, segmentation, model: dict | None, start: tuple | None = None) -> None:
+        """Edit a segmentation that `model` drew, if one did; `start` is its mask where that is saved."""
+        self.segmentation, self._model, self._start = segmentation, model, start
+        self.scene.hideOthers(segmentation)
         self._observe()
         self._show()
         self.session.later(self._bringEditor, "label in the editor")
 
     def closeCase(self) -> None:
-        """Take the case off the views."""
+        """Take the case off the views; what was drawn and not saved stays in the scene."""
         volume = self.volume
-        self._leave()
-        if mrml.alive(volume):
+        kept = self._leave()
+        if mrml.alive(volume) and not kept:
             slicer.mrmlScene.RemoveNode(volume)
         self._show()
 
-    def _leave(self) -> None:
-        """Stop editing; the label that is open leaves the scene, its revisions stay in the dataset."""
+    def _leave(self) -> bool:
+        """Stop editing; whether there were changes that stay in the scene until the case is opened again."""
         if self.job.running:
             self.job.cancel()
         self._rest()
@@ -122,8 +130,25 @@ class EditPanel:
         if self.editor is not None:
             self.editor.setSegmentationNode(None)
             self.editor.setSourceVolumeNode(None)
-        if mrml.alive(self.segmentation):
+        kept = self._changed()
+        if kept:
+            self.scene.keepUnsaved(self.segmentation, self.case, self._model)
+        elif mrml.alive(self.segmentation):
             slicer.mrmlScene.RemoveNode(self.segmentation)
+        self._forget()
+        return kept
+
+    def _changed(self) -> bool:
+        """Whether what is drawn differs from the revision that was opened."""
+        if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
+            return False
+        try:
+            mask = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
+        except (TypeError, ValueError):  # such a label cannot be saved as it is, which is no reason to lose it
+            return True
+        return self._model is not None or not _same(mask, self._start)
+
+    def _forget(self) -> None:
         self.case = self.segmentation = self.volume = self._parent = self._start = self._model = None
 
     # ---- who works on it, and how long
@@ -145,6 +170,8 @@ class EditPanel:
         now = time.monotonic()
         self._seconds += min(now - self._last, _PAUSE_S)
         self._last = now
+        if mrml.alive(self.segmentation):
+            mrml.mark_edited(self.segmentation)
 
     def _keepAuthor(self) -> None:
         places.setSetting(AUTHOR, self.ui.authorEdit.text.strip())
@@ -179,11 +206,10 @@ class EditPanel:
         self.session.post(self.session.path("cases", case, "scan"), {}, withScan)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
-        own = {label["name"].casefold(): label for label in self.session.dataset["labels"]}
+        own = {_meaning(label): label["value"] for label in self.session.dataset["labels"]}
         table = np.zeros(256, np.uint8)
         for label in result["labels"]:
-            if label["name"].casefold() in own:
-                table[label["value"]] = own[label["name"].casefold()]["value"]
+            table[label["value"]] = own.get(_meaning(label), 0)
         if not table.any():
             self.session.tell(_("The model in use draws other structures than those of this dataset."))
             return
@@ -206,21 +232,26 @@ class EditPanel:
             self.session.tell(_("The label is no longer in the scene; open the case again."))
             return
         try:
-            part, start = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
+            mask = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
         except ValueError as error:
-            self.session.tell(str(error))
+            self.session.fail(str(error))
             return
-        changed = not _same((part, start), self._start)
+        changed = not _same(mask, self._start)
         if not changed and self._model is None:
             self.session.tell(_("Nothing was changed since the last revision."))
             return
         self._keepAuthor()
+        self._saving = True
+        self._show()
+        self.session.later(lambda: self._send(mask, changed), "label sent")
+
+    def _send(self, mask: tuple, changed: bool) -> None:
         case, parent, model = self.case, self._parent, self._model
+        part, start = mask
         origin = "model" if model else parent["how"] if parent else "hand"
         inherited = bool(parent and parent.get("edited")) and model is None
         source = {"name": model["model"], "version": model["model_version"]} if model else (parent or {}).get("model")
-        query = route(
-            "x",
+        about = route(
             author=self.ui.authorEdit.text.strip() or _("unknown"),
             how=origin,
             edited=str((changed and origin != "hand") or inherited).lower(),
@@ -229,13 +260,11 @@ class EditPanel:
             seconds=round(self._seconds, 1),
             parent=parent["number"] if parent else None,
         )
-        self._saving = True
-        self._show()
 
         def saved(revision: dict) -> None:
             self._saving = False
             if self.case == case:
-                self._parent, self._start, self._model = revision, (part, start), None
+                self._parent, self._start, self._model = revision, mask, None
                 self._seconds, self._last = 0.0, time.monotonic()
             self.session.tell(_("Saved as revision {number} of {case}.").format(number=revision["number"], case=case))
             self.session.refresh()
@@ -246,13 +275,8 @@ class EditPanel:
             self._show()
             self.session.fail(message)
 
-        path = self.session.path("cases", case, "labels") + "?" + query.partition("?")[2]
+        path = self.session.path("cases", case, "labels") + about
         self.session.postArray(path, part, {"start": [int(n) for n in start]}, saved, failed)
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether the open label differs from its revision."""
-        return self._watch is not None and (self._seconds > 0 or self._model is not None)
 
     # ---- the editor widget
 
@@ -308,7 +332,7 @@ class EditPanel:
             self.editor.setSegmentationNode(None)
             self.editor.setSourceVolumeNode(None)
             self.editor.setMRMLSegmentEditorNode(None)
-        self.case = self.segmentation = self.volume = self._parent = self._start = self._model = None
+        self._forget()
         self._show()
 
     def close(self) -> None:
@@ -320,12 +344,12 @@ class EditPanel:
 
     # ---- what is shown
 
-    def _show(self, busy: bool = False) -> None:
+    def _show(self) -> None:
         ui = self.ui
         ui.editorBox.visible = self.case is not None
         if self.case is None:
             return
-        if busy or self.segmentation is None:
+        if self.segmentation is None:
             ui.editorLabel.text = _("Opening {case} …").format(case=self.case)
         elif self._model is not None:
             words = _("<b>{case}</b>: a draft by {model}. Correct it, then save it as a label.")
@@ -342,6 +366,11 @@ class EditPanel:
         ready = self.segmentation is not None and not self._saving
         ui.saveLabelButton.enabled = ready
         ui.draftButton.enabled = ready or self.job.running
+
+
+def _meaning(label: dict) -> str:
+    """What a label stands for, whatever it is called where it has a code."""
+    return (label.get("type") or {}).get("value") or label["name"].casefold()
 
 
 def reveal(widget) -> None:

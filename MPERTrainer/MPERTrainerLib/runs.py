@@ -10,7 +10,7 @@ from MPERTrainerLib.chart import Chart
 from MPERTrainerLib.session import Session
 from MPERTrainerLib.words import duration, moment, stateWords
 
-_POLL_MS = 2000
+_POLL_MS = 1000
 _ACTIVE = ("starting", "running", "paused")
 _LOSSES = {
     "loss": _("loss"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import slicer
 from MPERLib import mrml
+from slicer.i18n import tr as _
 
 from MPERTrainerLib.session import Session
 
 CASE = "MPER.Case"  # of a scan: dataset and case that it is, separated by a line feed; MPERSegment sets it too
+_UNSAVED = "MPER.Unsaved"  # of a segmentation: the case whose label it is, with changes that are not saved
+_DRAWN_BY = "MPER.DrawnBy"
 _GROUP = "MPER.Trainer"  # of a segmentation that this module made to be looked at
 
 
@@ -69,10 +73,8 @@ class Scene:
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, label=None, fit=True)
 
     def addLabel(self, part, start, volumeNode, name: str):
-        """A label, or its part from voxel `start` on, as a segmentation to edit; the others are hidden."""
-        node = mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
-        self.hideOthers(node)
-        return node
+        """A label, or its part from voxel `start` on, as a segmentation to edit."""
+        return mrml.show_mask(part, start, self.session.dataset["labels"], volumeNode, name)
 
     def showMask(self, part, header: dict, volumeNode, name: str, group: str, colour=None) -> None:
         """A mask to look at, in one colour where one is given; it goes with its group."""
@@ -92,6 +94,28 @@ class Scene:
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if node.GetAttribute(_GROUP) == group:
                 slicer.mrmlScene.RemoveNode(node)
+
+    def keepUnsaved(self, segmentation, case: str, model: dict | None) -> None:
+        """Leave a label with changes in the scene, out of sight, until its case is opened again.
+
+        `model` is the result that drew it, if one did.
+        """
+        segmentation.SetAttribute(_UNSAVED, self._mark(case))
+        drawn = model and {key: model[key] for key in ("model", "model_version")}
+        segmentation.SetAttribute(_DRAWN_BY, json.dumps(drawn))
+        segmentation.SetName(_("{case} label, not saved").format(case=case))
+        if segmentation.GetDisplayNode() is not None:
+            segmentation.GetDisplayNode().SetVisibility(False)
+
+    def unsaved(self, case: str) -> tuple | None:
+        """The label of a case with changes that were left, and the model that drew it; it is taken up again."""
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if node.GetAttribute(_UNSAVED) == self._mark(case):
+                model = json.loads(node.GetAttribute(_DRAWN_BY))
+                node.SetAttribute(_UNSAVED, None)
+                node.SetName(_("{case} label").format(case=case))
+                return node, model
+        return None
 
     def hideOthers(self, shown=None) -> None:
         """Show one segmentation alone."""

@@ -30,7 +30,7 @@ class TrainPanel:
         self.ui, self.session, self._started = ui, session, started
         self._filling = False
         self._touched: set[str] = set()  # what the person chose; the rest follows the engine's defaults
-        self._plan: dict = {}
+        self.plan: dict = {}
         self._models: list[dict] = []
         self._starting = False
         self._asked = 0
@@ -74,7 +74,7 @@ class TrainPanel:
         """Take over what the session knows, and ask for the plan."""
         dataset = self.session.dataset["id"] if self.session.dataset else None
         if dataset != self._dataset:
-            self._dataset, self._touched, self._plan = dataset, set(), {}
+            self._dataset, self._touched, self.plan = dataset, set(), {}
         self.ui.trainSection.enabled = dataset is not None
         self._show()
         if dataset:
@@ -97,7 +97,7 @@ class TrainPanel:
             words = _("{name}, version {version}").format(**version)
             entries.append((version["id"], words))
         entries.append((_SCRATCH, _("Nothing: learn from scratch")))
-        chosen = _value(self.ui.startSelector) if "start_from" in self._touched else self._plan.get("start_from")
+        chosen = _value(self.ui.startSelector) if "start_from" in self._touched else self.plan.get("start_from")
         self._fill(self.ui.startSelector, entries, chosen or _SCRATCH)
 
     def _fill(self, selector, entries: list[tuple[str, str]], chosen: str) -> None:
@@ -159,20 +159,20 @@ class TrainPanel:
 
         def take(plan: dict) -> None:
             if asked == self._asked:  # answers may overtake each other
-                self._plan = plan
+                self.plan = plan
                 self._follow()
                 self._show()
 
         self.session.post(self.session.path("plan"), body, take, self._noPlan)
 
     def _noPlan(self, message: str) -> None:
-        self._plan = {}
+        self.plan = {}
         self._show()
         self.ui.estimateLabel.text = message
 
     def _follow(self) -> None:
         """Show the engine's defaults where the person has chosen nothing."""
-        ui, plan = self.ui, self._plan
+        ui, plan = self.ui, self.plan
         self._filling = True
         try:
             for name, selector in (("method", ui.methodSelector), ("recipe", ui.recipeSelector)):
@@ -189,7 +189,7 @@ class TrainPanel:
             self._filling = False
 
     def _show(self) -> None:
-        ui, plan = self.ui, self._plan
+        ui, plan = self.ui, self.plan
         known = "labelled" in plan
         ui.countsLabel.visible = known
         if known:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import qt
 import slicer
 from MPERLib import mrml, places, trace
@@ -95,13 +96,13 @@ def steps_kept(checkpoint: Path) -> int:
 
 def train_small(desk, widget, steps: int) -> None:
     ui = widget.ui
-    desk.wait_until(lambda: widget.train._plan and ui.startSelector.findData("la") >= 0, 20, "the plan")
+    desk.wait_until(lambda: widget.train.plan and ui.startSelector.findData("la") >= 0, 20, "the plan")
     choose(ui.startSelector, "")
     choose(ui.methodSelector, "supervised")
     ui.stepsSpin.value = steps
     ui.patchEdit.text = SMALL_PATCH
     widget.train._touch("patch")  # textEdited comes from the keyboard alone
-    desk.wait_until(lambda: widget.train._plan.get("steps") == steps, 20, "the plan")
+    desk.wait_until(lambda: widget.train.plan.get("steps") == steps, 20, "the plan")
     desk.wait_until(lambda: ui.startButton.enabled, 20, "the start button")
     desk.click(ui.startButton)
     desk.wait_until(lambda: widget.runs.status, 20, "the run")
@@ -163,6 +164,11 @@ def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
     desk.click(ui.useButton)
     own = f"{widget.session.dataset['id']}/la"
     desk.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == own, 20, "the promotion")
+    segment = desk.open("MPERSegment")
+    desk.wait_until(
+        lambda: segment.room.ready and segment.ui.modelBox.currentData == f"{own}/1", 30, "it in MPERSegment"
+    )
+    desk.open("MPERTrainer")
     desk.wait_until(lambda: ui.backButton.visible, 20)
     desk.click(ui.backButton)
     desk.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == "la", 20, "the way back")
@@ -247,6 +253,80 @@ def test_every_revision_can_be_seen_and_restored(desk, tmp_path):
     whole[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
     np.testing.assert_array_equal(whole, blob(0)[1])
     assert len(list((tmp_path / "Atria" / "cases" / "case-001" / "labels").glob("*.nrrd"))) == 3
+
+
+def test_what_is_not_saved_is_there_when_the_case_is_opened_again(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=2)
+    widget = opened(desk, tmp_path)
+    ui = widget.ui
+    ui.casesTable.cellDoubleClicked(0, 1)
+    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
+    mine = blob(5)[1]
+    draw(widget, mine)
+    drawn = widget.editing.segmentation
+    ui.casesTable.cellDoubleClicked(1, 1)
+    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation, 20, "the other case")
+    assert mrml.alive(drawn) and not drawn.GetDisplayNode().GetVisibility()
+    desk.click(ui.closeCaseButton)
+    assert len(segmentations()) == 1  # nothing was changed there
+    ui.casesTable.cellDoubleClicked(0, 1)
+    desk.wait_until(lambda: widget.editing.segmentation is drawn, 20, "what was drawn")
+    desk.click(ui.saveLabelButton)
+    desk.wait_until(lambda: widget.session.case("case-001")["revisions"] == 2, 20, "the revision")
+    desk.wait_until(lambda: "Saved" in ui.messageLabel.text, 20)
+    desk.click(ui.closeCaseButton)
+    assert segmentations() == []
+
+
+class Database:
+    """As much of a ctkDICOMDatabase as is asked."""
+
+    def __init__(self, files: list[Path]):
+        self.files = [str(file) for file in files]
+
+    def patients(self):
+        return ["1"]
+
+    def nameForPatient(self, patient):
+        return "DOE^JANE"
+
+    def studiesForPatient(self, patient):
+        return ["2"]
+
+    def descriptionForStudy(self, study):
+        return "Heart"
+
+    def seriesForStudy(self, study):
+        import pydicom
+
+        return [str(pydicom.dcmread(self.files[0]).SeriesInstanceUID)]
+
+    def descriptionForSeries(self, series):
+        return "CT"
+
+    def fieldForSeries(self, field, series):
+        return "CT"
+
+    def filesForSeries(self, series):
+        return self.files
+
+
+def test_a_dicom_series_comes_in_without_a_word_about_the_patient(desk, tmp_path, monkeypatch):
+    pydicom = pytest.importorskip("pydicom")
+    folder = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "98892001" / "CT5N"
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(sorted(folder.iterdir())), raising=False)
+    dataset_on_disk(tmp_path, labelled=1)
+    widget = opened(desk, tmp_path)
+    ui = widget.ui
+    widget.cases.askSeries()
+    assert ui.seriesTree.topLevelItem(0).text(0) == "DOE JANE"
+    assert not ui.addSeriesButton.enabled
+    ui.seriesTree.topLevelItem(0).setSelected(True)  # the patient stands for all series
+    desk.click(ui.addSeriesButton)
+    desk.wait_until(lambda: len(widget.session.cases) == 2, 60, "the case")
+    assert widget.session.case("case-002")["shape"] == [5, 16, 16]
+    written = (tmp_path / "Atria" / "cases" / "case-002" / "case.json").read_text()
+    assert "DOE" not in written.upper() and "98892001" not in written
 
 
 def test_files_come_in_with_their_masks_and_what_fails_is_told(desk, tmp_path):
