@@ -107,7 +107,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._recount = qt.QTimer(uiWidget)
         self._recount.setSingleShot(True)
         self._recount.interval = 500
-        self._recount.connect("timeout()", trace.slot(lambda: self.result.show(self._shown())))
+        self._recount.connect("timeout()", trace.slot(self._onRested))
         self._bind()
         if self.parent.isEntered:  # reloaded
             self.enter()
@@ -175,8 +175,13 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._bind()
 
     def _onEndImport(self, _caller, _event):
+        from MPERSegmentLib.turns import later
+
         if not slicer.mrmlScene.IsClosing():
             self._bind()
+            later(
+                self.why.enter, "overlay of a loaded scene"
+            )  # Slicer chooses the layers of the slices after this event
 
     def _onNodeComes(self, _caller, _event, node):
         from MPERSegmentLib.turns import later
@@ -228,7 +233,8 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.desk.say(str(error))
             return
         first = not results.all_of(slicer.mrmlScene)
-        results.record(node, result)
+        with self.watch.ours():
+            results.record(node, result)
         self.watch.watch(node)
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
@@ -260,10 +266,15 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._show(node)
 
     def _onEdited(self, node):
-        """A person has changed a result: its figures are counted again once the hand rests."""
+        """A result is another than before: its figures are counted again once the hand rests."""
         if node is self._shown():
             self.refine.tell()
             self._recount.start()
+
+    def _onRested(self):
+        if self._parameters is not None:
+            self.result.show(self._shown())
+            self.why.show(self._shown())
 
     def _onRefineOpened(self):
         self.keep.refresh()

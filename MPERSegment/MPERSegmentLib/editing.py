@@ -20,13 +20,13 @@ class EditWatch:
 
     Parameters
     ----------
-    edited : callable
-        Takes the segmentation node that a person has just changed.
+    changed : callable
+        Takes the segmentation node whenever its voxels or its segments are others: edited, or an edit undone.
     """
 
-    def __init__(self, edited: Callable[[slicer.vtkMRMLSegmentationNode], None]):
-        self._edited = edited
-        self._watched: dict[str, tuple[slicer.vtkSegmentation, int]] = {}
+    def __init__(self, changed: Callable[[slicer.vtkMRMLSegmentationNode], None]):
+        self._changed = changed
+        self._watched: dict[str, tuple[slicer.vtkSegmentation, list[int]]] = {}
         self._last: dict[str, float] = {}
         self._ours = False
 
@@ -34,9 +34,14 @@ class EditWatch:
         """Begin to watch a result; time counts from now."""
         self.leave(node.GetID())
         segmentation = node.GetSegmentation()
-        event = slicer.vtkSegmentation.SourceRepresentationModified
-        tag = segmentation.AddObserver(event, slot(lambda *_: self._onChange(node), "result edited"))
-        self._watched[node.GetID()] = (segmentation, tag)
+        tags = [
+            segmentation.AddObserver(event, slot(lambda *_arguments, react=react: react(node), "result edited"))
+            for event, react in (
+                (slicer.vtkSegmentation.SourceRepresentationModified, self._onEdit),
+                (slicer.vtkSegmentation.SegmentModified, self._onSegment),
+            )
+        ]
+        self._watched[node.GetID()] = (segmentation, tags)
         self.beginsNow(node)
 
     def beginsNow(self, node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -45,8 +50,8 @@ class EditWatch:
 
     def leave(self, nodeId: str) -> None:
         """Watch a node no longer."""
-        segmentation, tag = self._watched.pop(nodeId, (None, 0))
-        if segmentation is not None:
+        segmentation, tags = self._watched.pop(nodeId, (None, []))
+        for tag in tags:
             segmentation.RemoveObserver(tag)
 
     def leaveAll(self) -> None:
@@ -62,11 +67,16 @@ class EditWatch:
         finally:
             self._ours = was
 
-    def _onChange(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+    def _onEdit(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         if self._ours or not mrml.alive(node) or not results.is_result(node):
             return
         now = time.monotonic()
         results.note_editing(node, min(now - self._last.get(node.GetID(), now), _PAUSE_S))
         self._last[node.GetID()] = now
         mrml.mark_edited(node)
-        self._edited(node)
+        self._changed(node)
+
+    def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Undo brings back segments as they were, with their tags, and tells nothing else."""
+        if not self._ours and mrml.alive(node):
+            self._changed(node)

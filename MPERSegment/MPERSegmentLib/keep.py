@@ -205,7 +205,7 @@ class KeepPanel:
 
     def _store(self, node: Any, scan: Any, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> None:
         result = results.of(node) or {}
-        edited = mrml.is_edited(node)
+        edited = results.is_edited(node)
         path = route(
             "datasets",
             dataset,

@@ -46,7 +46,7 @@ class RefinePanel:
         node = self._node
         if node is None:
             text = _("No result to refine yet.")
-        elif mrml.is_edited(node):
+        elif results.is_edited(node):
             spent = words.duration(results.edited_seconds(node))
             text = _("Changed by a person ({time}): it now counts as semi-automatic.").format(time=spent)
         else:

@@ -58,7 +58,7 @@ def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any]
     if node is None:
         return [], _("No result yet: choose a scan and press the button.")
     try:
-        now = results.volumes_ml(node) if result is None or mrml.is_edited(node) else None
+        now = results.volumes_ml(node) if result is None or results.is_edited(node) else None
     except ValueError as error:
         return [], str(error)
     if result is None:
@@ -92,8 +92,9 @@ def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
             seconds=words.duration(result.get("seconds") or 0),
         )
     ]
-    if mrml.is_edited(node):
+    if results.is_edited(node):
         lines.append(_("Changed by a person since; figures without a value were the model's."))
     elif result.get("confidence") is not None:
         lines.append(_("Confidence is the model's mean probability; it was not calibrated."))
-    return "\n".join(lines + list(result.get("notes", [])))
+    notes = [note[:1].upper() + note[1:] for note in result.get("notes", [])]
+    return "\n".join([*lines, *notes])

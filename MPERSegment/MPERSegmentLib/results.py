@@ -1,6 +1,7 @@
 """A result: a segmentation node that knows from which scan it was made, by which model, and what was measured.
 
-What the engine told is kept in an attribute of the node, so that a saved scene still shows it.
+What the engine told is kept in an attribute of the node, so that a saved scene still shows it. Which of its tellings
+holds stands in a tag of the segments: when an update is undone, Slicer brings the old segments back, tags included.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from MPERLib import mrml
+
+from mper.provenance import SEMIAUTOMATIC, TYPE_TAG
 
 _ATTRIBUTE = "MPER.Result"
 _SECONDS = "MPER.EditedSeconds"
+_PREDICTION = "MPER.Prediction"
 
 
 def record(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None:
     """Make a segmentation node a result, untouched by anybody."""
     node.SetAttribute(_SECONDS, None)
-    node.SetAttribute(_ATTRIBUTE, json.dumps(result))
+    node.SetAttribute(_ATTRIBUTE, json.dumps({**_told(node), result["prediction"]: result}))
+    for segment in _segments(node):
+        segment.SetTag(_PREDICTION, result["prediction"])
 
 
 def is_result(node: slicer.vtkMRMLNode | None) -> bool:
@@ -30,11 +37,14 @@ def of(node: slicer.vtkMRMLNode | None) -> dict[str, Any] | None:
     """What the engine told of a result; None for any other node."""
     if not is_result(node):
         return None
-    try:
-        found = json.loads(node.GetAttribute(_ATTRIBUTE))
-    except ValueError:  # a scene that somebody changed by hand
-        return None
-    return found if isinstance(found, dict) else None
+    known = _told(node)
+    tags = [_tag(segment, _PREDICTION) for segment in _segments(node)]
+    return known[next((tag for tag in tags if tag in known), list(known)[-1])] if known else None
+
+
+def is_edited(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether a person has changed it, and has not undone that."""
+    return any(_tag(segment, TYPE_TAG) == SEMIAUTOMATIC for segment in _segments(node))
 
 
 def scan_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
@@ -66,3 +76,22 @@ def volumes_ml(node: slicer.vtkMRMLSegmentationNode) -> dict[str, float]:
     counts = np.bincount(part.reshape(-1), minlength=256)
     voxel_ml = float(np.prod(scan.GetSpacing())) / 1000
     return {label.name: float(counts[label.value]) * voxel_ml for label in mrml.labels_of(node)}
+
+
+def _told(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:
+    """All that the engine ever told of a node, by prediction."""
+    try:
+        found = json.loads(node.GetAttribute(_ATTRIBUTE) or "{}")
+    except ValueError:  # a scene that somebody changed by hand
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _segments(node: slicer.vtkMRMLSegmentationNode) -> list[slicer.vtkSegment]:
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
+
+
+def _tag(segment: slicer.vtkSegment, name: str) -> str:
+    value = vtk.reference("")
+    return str(value) if segment.GetTag(name, value) else ""

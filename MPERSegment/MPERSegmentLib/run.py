@@ -172,7 +172,7 @@ class RunPanel:
         update = boxes.chosen(ui.targetBox) == UPDATE
         told = Told(
             self._onProgress,
-            self._desk.say,
+            lambda notice: self._desk.say(notice[:1].upper() + notice[1:]),
             lambda mask, header, result: self._onFinished(request, update, mask, header, result),
             self._onFailed,
             self._onCancelled,
@@ -194,6 +194,7 @@ class RunPanel:
 
     def _onFinished(self, request: Request, update: bool, mask: np.ndarray, header: dict, result: dict) -> None:
         self._rest()
+        self._desk.hush()  # notices stand among the result's notes now
         self._arrived(request, update, mask, header, result)
 
     def _onFailed(self, message: str) -> None:

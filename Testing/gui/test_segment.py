@@ -282,6 +282,27 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
 
 
 @pytest.mark.usefixtures("alone")
+def test_an_update_that_was_asked_for_can_be_undone(desk):
+    from MPERSegmentLib.segmenting import Request
+
+    scan, node = small_result()
+    before = mrml.mask_of(node, scan)
+    widget = desk.open("MPERSegment")
+    widget.ui.resultSelector.setCurrentNode(node)
+    better = {**RESULT, "prediction": "new", "model_version": "2.0.0", "title": "A better one"}
+    request = Request(scan, {"id": "la", "title": "A better one"}, "auto")
+    widget._onArrived(request, True, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
+    assert widget.result.node is node
+    assert mrml.mask_of(node, scan).sum() == 8
+    assert "A better one" in widget.ui.resultWords.text
+    assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 2.0.0 (sha256:d097f80d)"}
+    widget.refine.editor.undo()
+    assert (mrml.mask_of(node, scan) == before).all()
+    desk.wait_until(lambda: "Left atrium" in widget.ui.resultWords.text, 5, "the old figures")
+    assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 1.0.0 (sha256:d097f80d)"}
+
+
+@pytest.mark.usefixtures("alone")
 def test_choices_and_results_are_in_a_saved_scene(desk):
     _scan, node = small_result()
     widget = desk.open("MPERSegment")
