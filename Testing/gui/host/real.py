@@ -15,6 +15,7 @@ class Slicer:
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
+        self._ended: set[str] = set()
         sys.excepthook = self._keep  # PythonQt prints exceptions of callbacks through it
 
     def _keep(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -32,12 +33,19 @@ class Slicer:
 
     def show(self, name: str) -> Any:
         """Select a module and return the Python widget of its panel."""
+        if name in self._ended:  # a panel of its own for each test, set up when the test asks for it
+            self._ended.remove(name)
+            self._renew(name)
         slicer.util.selectModule(name)
         return slicer.util.getModuleWidget(name)
 
     def unload(self, name: str) -> None:
-        """End a panel and put a fresh one in its place: Slicer unloads modules only when it quits."""
+        """End a panel: Slicer unloads modules only when it quits, but reloads them."""
         slicer.util.selectModule("Welcome")
+        self._renew(name)
+        self._ended.add(name)
+
+    def _renew(self, name: str) -> None:
         panel = slicer.app.moduleManager().module(name).widgetRepresentation()
         old = [child for child in panel.children() if child.inherits("QWidget")]
         slicer.util.reloadScriptedModule(name)
