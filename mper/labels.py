@@ -91,8 +91,8 @@ def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Co
     return ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), colour
 
 
-# SNOMED CT codes as in DICOM PS3.16. The left atrium has the colour of Slicer's anatomical table; there all chambers are
-# brown, here they can be told apart.
+# SNOMED CT codes as in DICOM PS3.16. Slicer's anatomical table has all chambers in brown; here only the left atrium
+# keeps its colour there, so that the others can be told apart.
 _KNOWN = {
     "LA": _anatomy("82471001", "Left atrium", (203, 108, 81)),
     "RA": _anatomy("73829009", "Right atrium", (130, 165, 220)),
