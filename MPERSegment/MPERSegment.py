@@ -65,7 +65,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERLib import trace
         from MPERSegmentLib.desk import Desk
         from MPERSegmentLib.editing import EditWatch
-        from MPERSegmentLib.engine_panel import EnginePanel
+        from MPERSegmentLib.engine_panel import EnginePanel, chooseLast
         from MPERSegmentLib.export import ExportPanel
         from MPERSegmentLib.install_panel import InstallPanel
         from MPERSegmentLib.keep import KeepPanel
@@ -83,6 +83,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.logic = MPERSegmentLogic()
         self.desk = Desk(self.ui, lambda: self._parameters)
+        chooseLast()
         self.room = Room(self._onRoom, self._onTrouble)
         self.watch = EditWatch(self._onEdited)
         self.run = RunPanel(self.desk, self.room, self._onArrived)

@@ -17,6 +17,7 @@ from MPERLib import mrml
 
 Node = Any
 
+_OVERLAY = "MPER.Overlay"  # "yes" on the nodes made here
 _THRESHOLD = "MPER.Threshold"
 _HOT = ((0, 0, 0), (90, 20, 80), (220, 60, 40), (255, 180, 40), (255, 255, 200))
 
@@ -144,14 +145,26 @@ def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Nod
 
 
 def show(node: Node | None, opacity: float, scene: Node) -> None:
-    """Lay a prototype map or an uncertainty map over the scan in all slice views; None takes it away."""
+    """Lay a prototype map or an uncertainty map over the scan in all slice views; None takes ours away.
+
+    What else lies there is the user's, and stays where it is not in the way.
+    """
     label = node is not None and node.IsA("vtkMRMLLabelMapVolumeNode")
     for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
         view = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
-        view.SetLabelVolumeID(node.GetID() if label else None)
-        view.SetLabelOpacity(opacity)
-        view.SetForegroundVolumeID(node.GetID() if node is not None and not label else None)
-        view.SetForegroundOpacity(opacity)
+        if label or _is_ours(scene, view.GetLabelVolumeID()):
+            view.SetLabelVolumeID(node.GetID() if label else None)
+        if (node is not None and not label) or _is_ours(scene, view.GetForegroundVolumeID()):
+            view.SetForegroundVolumeID(node.GetID() if node is not None and not label else None)
+        if label:
+            view.SetLabelOpacity(opacity)
+        elif node is not None:
+            view.SetForegroundOpacity(opacity)
+
+
+def _is_ours(scene: Node, node_id: str | None) -> bool:
+    node = scene.GetNodeByID(node_id) if node_id else None
+    return node is not None and node.GetAttribute(_OVERLAY) == "yes"
 
 
 def remove(node: Node | None) -> None:
@@ -178,6 +191,7 @@ def _on_scan(kind: str, array: np.ndarray, start: Sequence[int], volumeNode: Nod
     scene = volumeNode.GetScene()
     node = scene.CreateNodeByClass(kind)
     node.UnRegister(None)
+    node.SetAttribute(_OVERLAY, "yes")
     node.SetName(scene.GetUniqueNameByString(name))
     mrml.fill_volume(node, array, geometry.crop(start, stop).affine)
     scene.AddNode(node)

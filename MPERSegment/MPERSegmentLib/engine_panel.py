@@ -13,6 +13,14 @@ from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
+_WHERE_KEY = "MPER/EngineWhere"
+
+
+def chooseLast() -> None:
+    """Go back to the remote engine that the user worked with last, if its token was kept and no engine is there yet."""
+    url, token, ca = (places.setting(key) for key in (_URL_KEY, _TOKEN_KEY, _CA_KEY))
+    if getattr(slicer, "mperEngine", None) is None and places.setting(_WHERE_KEY) == "remote" and url and token:
+        engines.share(Engine.remote(url, token, ca or None))
 
 
 class EnginePanel:
@@ -33,6 +41,7 @@ class EnginePanel:
         ui.caEdit.text = places.setting(_CA_KEY)
         ui.rememberCheck.checked = bool(places.setting(_TOKEN_KEY))
         ui.remoteRadio.checked = room.engine.isRemote
+        ui.consentCheck.checked = room.engine.isRemote and room.engine.mayUpload
         ui.diagnosticsText.visible = False
         ui.remoteRadio.connect("toggled(bool)", slot(self._onWhere))
         for edit in (ui.urlEdit, ui.tokenEdit):
@@ -75,8 +84,8 @@ class EnginePanel:
             engine.agreeToUpload()
         else:
             engine = Engine.local()
-        engines.stopShared()
-        slicer.mperEngine = engine
+        places.setSetting(_WHERE_KEY, "remote" if engine.isRemote else "local")
+        engines.share(engine)
         self._room.start()
 
     def _onDiagnostics(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -464,3 +467,36 @@ def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
     ui.localRadio.checked = True
     desk.click(ui.engineButton)
     assert not slicer.mperEngine.isRemote
+
+
+def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_path, atrium):
+    token = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "tokens").write_text(f"reader {token}\n", encoding="utf-8")
+    (tmp_path / "tokens").chmod(0o600)
+    words = [sys.executable, "-m", "mper", "serve", "--token-file", str(tmp_path / "tokens"), "--with-parent"]
+    root = str(Path(__file__).parents[2])
+    server = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
+    )
+    try:
+        url = f"http://127.0.0.1:{json.loads(server.stdout.readline())['port']}"
+        for key, value in (("Url", url), ("Token", token)):
+            places.setSetting(f"MPER/Remote{key}", value)
+        places.setSetting("MPER/EngineWhere", "remote")
+        show(atrium)
+        widget = opened(desk)
+        assert widget.room.engine.isRemote
+        assert widget.ui.remoteRadio.checked
+        desk.click(widget.ui.segmentButton)
+        desk.wait_until(lambda: widget.ui.messageFrame.visible, 10, "the refusal")
+        assert "only after you have agreed" in widget.ui.messageLabel.text
+        widget.ui.engineSection.collapsed = False
+        assert widget.ui.tokenEdit.text == token
+        widget.ui.consentCheck.checked = True
+        desk.click(widget.ui.engineButton)
+        desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
+        assert mrml.mask_of(segmented(desk, widget), widget.ui.inputSelector.currentNode()).any()
+    finally:
+        server.stdin.close()
+        server.wait(20)
+        server.stdout.close()
