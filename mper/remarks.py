@@ -15,6 +15,7 @@ from mper.volume import Geometry, Volume
 
 BORDER, INTENSITIES, VOLUME = "border", "intensities", "volume"
 _BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES, "the volume of": VOLUME}
+_MANY = 10  # scans, of which the ranges tell something of scans to come
 _VOLUME_ROOM = 1.5  # times smaller or larger than any training label
 
 
@@ -58,16 +59,19 @@ def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[s
             )
     usual = card.about.get("intensity", {})
     found = np.percentile(normalised.cpu().numpy(), [float(percent) for percent in usual])
-    for percent, value, (low, high) in zip(usual, found, usual.values(), strict=True):
-        room = max(0.1, (high - low) / 2)  # the training scans are a sample
+    for value, (low, high) in zip(found, usual.values(), strict=True):
+        room = max(_least_room(card), (high - low) / 2)
         if not low - room <= value <= high + room:
-            lines.append(
-                "the intensities are spread unlike those of the training scans "
-                f"(after normalising, {percent} % lie below {value:.2f}, there below {low:.2f} to {high:.2f}); "
-                "look at the mask with care"
-            )
+            lines.append("the intensities are spread unlike those of the training scans; look at the mask with care")
             break
     return lines
+
+
+def _least_room(card: Card) -> float:
+    """How far normalised intensities may lie outside of those of the training scans: a sample, or a handful."""
+    training = card.about.get("training", {})
+    scans = training.get("labelled_cases", _MANY) + training.get("unlabelled_cases", 0)
+    return 0.1 if scans >= _MANY else 0.5
 
 
 def on_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int) -> list[str]:

@@ -416,8 +416,7 @@ class _Training:
             mirror_axes=tuple(axes),
             about={
                 "training": training,
-                **about,
-                **_inherited(self.start, self.labels),
+                **_with_what_was_known(about, self.start, self.labels),
             },
         )
 
@@ -425,11 +424,23 @@ class _Training:
 # ---------------------------------------------------------------------- parts
 
 
-def _inherited(start: ModelBundle | None, labels: tuple[Label, ...]) -> dict[str, Any]:
-    """What stays true of a fine-tuned model whose structures are the same: who finds them in a wide field of view."""
+def _with_what_was_known(
+    about: dict[str, object], start: ModelBundle | None, labels: tuple[Label, ...]
+) -> dict[str, object]:
+    """What stays true of a fine-tuned model of the same structures: what its scans look like, who finds them.
+
+    Ranges of intensity and volume hold those of the model that it started from: a few scans of one's own say little.
+    """
     if start is None or {x.name for x in start.card.labels} != {x.name for x in labels}:
-        return {}
-    return {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
+        return about
+    known = {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
+    for key in ("intensity", "volume_ml"):
+        found = dict(about.get(key) or {})  # type: ignore[call-overload]
+        for name, (low, high) in start.card.about.get(key, {}).items():
+            own_low, own_high = found.get(name, (low, high))
+            found[name] = [min(low, own_low), max(high, own_high)]
+        known[key] = found
+    return {**about, **known}
 
 
 def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], start: ModelBundle | None) -> Network:

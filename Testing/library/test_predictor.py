@@ -13,7 +13,7 @@ from small_models import random_bundle, threshold_bundle
 from mper.inference import Runner
 from mper.labels import Segmentation
 from mper.predictor import WANTED, Predictor
-from mper.preprocess import WorkingGrid
+from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Cancelled, Progress
 from mper.remarks import kind_of
 from mper.roi import extent_of
@@ -305,8 +305,17 @@ def test_intensities_unlike_the_training_scans_are_told(blob_volume: BlobVolume)
     scan = blob_volume[0]
     usual = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [0, 4]}}), "cpu").predict(scan)
     odd = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [8, 9]}}), "cpu").predict(scan)
-    assert any("95 % lie below" in note and "there below 8.00 to 9.00" in note for note in odd.notes)
+    assert any("spread unlike those of the training scans" in note for note in odd.notes)
     assert not any("unlike" in note for note in usual.notes)
+    bundle = random_bundle()
+    grid = WorkingGrid.plan(scan.geometry, bundle.preprocessing, 3)
+    median = float(normalise(grid.forward(scan.array), bundle.preprocessing).median())
+    near = {"intensity": {"50": [median + 0.3, median + 0.3]}}
+    told = [
+        any("unlike" in note for note in Predictor(random_bundle(about=about), "cpu").predict(scan).notes)
+        for about in (near, {**near, "training": {"labelled_cases": 2, "unlabelled_cases": 1}})
+    ]
+    assert told == [True, False]  # three scans do not tell what is usual
     window = {"spacing_mm": (1.5, 1, 1), "normalisation": "window", "window": (-1000, 1000)}
     ct = Predictor(random_bundle(preprocessing=window), "cpu")
     assert not any("Hounsfield" in note for note in ct.predict(scan).notes)

@@ -106,6 +106,22 @@ def crash() -> None:
     raise Crash
 
 
+def test_a_fine_tuned_model_keeps_the_ranges_that_its_start_knew(solid: Path, tmp_path: Path) -> None:
+    first = ModelBundle.load(train(begin(solid, tmp_path / "first", method="supervised")))
+    usual = first.card.about["intensity"]
+    about = {
+        **first.card.about,
+        "intensity": {**usual, "5": [-9.0, usual["5"][1]]},
+        "volume_ml": {"LA": [0.001, 0.002]},
+        "locator": "la-locator",
+    }
+    start = ModelBundle(replace(first.card, about=about), first.state).save(tmp_path / "start")
+    tuned = ModelBundle.load(train(begin(solid, tmp_path / "tuned", method="supervised", start_from=str(start)))).card
+    assert tuned.about["locator"] == "la-locator"
+    assert tuned.about["intensity"] == {**usual, "5": [-9.0, usual["5"][1]]}
+    assert tuned.about["volume_ml"] == {"LA": [0.001, first.card.about["volume_ml"]["LA"][1]]}
+
+
 # ---------------------------------------------------------------------- a run from end to end
 
 
