@@ -291,15 +291,30 @@ class EditPanel:
         self._rest()
 
     def _bringEditor(self) -> None:
-        if not self._entered or not mrml.alive(self.segmentation):
-            return
-        editor = self._made()
-        if editor.segmentationNode() is not self.segmentation:
-            editor.setSegmentationNode(self.segmentation)
-            editor.setSourceVolumeNode(self.volume)
-        editor.setupViewObservations()
-        editor.installKeyboardShortcuts()
-        self.session.later(lambda: reveal(self.ui.editorBox), "editor revealed")
+        """Hand the label to the editor, in turns: with a large scan each step takes Slicer a while."""
+        node, volume = self.segmentation, self.volume
+
+        def open_() -> bool:
+            return self._entered and self.segmentation is node and mrml.alive(node) and mrml.alive(volume)
+
+        def withLabel() -> None:
+            if open_() and self._made().segmentationNode() is not node:
+                self.editor.setSegmentationNode(node)
+            self.session.later(withScan, "scan in the editor")
+
+        def withScan() -> None:
+            if open_():
+                self.editor.setSourceVolumeNode(volume)
+                self.session.later(withViews, "editor in the views")
+
+        def withViews() -> None:
+            if open_():
+                self.editor.setupViewObservations()
+                self.editor.installKeyboardShortcuts()
+                reveal(self.ui.editorBox)
+
+        if open_():
+            withLabel()
 
     def _rest(self) -> None:
         if self.editor is not None:
