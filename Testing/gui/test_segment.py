@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -473,11 +472,18 @@ def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_pa
     token = "0123456789abcdef0123456789abcdef"
     (tmp_path / "tokens").write_text(f"reader {token}\n", encoding="utf-8")
     (tmp_path / "tokens").chmod(0o600)
-    words = [sys.executable, "-m", "mper", "serve", "--token-file", str(tmp_path / "tokens"), "--with-parent"]
-    root = str(Path(__file__).parents[2])
-    server = subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
-    )
+    words = [
+        str(places.enginePython()),
+        "-m",
+        "mper",
+        "serve",
+        "--token-file",
+        str(tmp_path / "tokens"),
+        "--with-parent",
+    ]
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "LD_LIBRARY_PATH")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
         url = f"http://127.0.0.1:{json.loads(server.stdout.readline())['port']}"
         for key, value in (("Url", url), ("Token", token)):
