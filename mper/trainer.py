@@ -146,7 +146,7 @@ class _Training:
         self.method: Method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
         self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
         tuned = start is not None and _same_structures(labels, start)
-        self.optimiser = _make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
+        self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
         self.first_rate = self.optimiser.param_groups[0]["lr"]
         if has_checkpoint(self.folder.checkpoint):
             self._restore()
@@ -461,8 +461,8 @@ def _same_structures(labels: tuple[Label, ...], start: ModelBundle) -> bool:
     return [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
 
 
-def _make_optimiser(method: Method, recipe: Recipe, device: torch.device, tuned: bool) -> torch.optim.Optimizer:
-    """`tuned`: what the network knows already is to be improved, not learned anew."""
+def make_optimiser(method: Method, recipe: Recipe, device: torch.device, tuned: bool = False) -> torch.optim.Optimizer:
+    """The recipe's optimiser; `tuned` where what the network knows already is improved, not learned anew."""
     parameters = [p for p in method.parameters() if p.requires_grad]
     # A fused step would undo float16's loss scaling by itself, which does not go with clipping.
     fused = device.type in ("cuda", "cpu") and autocast_dtype(device) != torch.float16

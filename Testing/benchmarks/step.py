@@ -48,7 +48,7 @@ from mper.preprocess import Preprocessing, WorkingGrid, normalise
 from mper.resources import find_model
 from mper.runs import read_events
 from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import _make_optimiser
+from mper.trainer import make_optimiser
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
 _QUICK_PATCH = (48, 48, 48)
@@ -63,7 +63,7 @@ def paper_step(network: Network, sampler: PatchSampler, device: torch.device) ->
     assert isinstance(method, MPER)
     method.to(device=device, memory_format=network.memory_format())  # type: ignore[call-overload]
     method.train()
-    optimiser = _make_optimiser(method, recipe, device)
+    optimiser = make_optimiser(method, recipe, device)
     rng = np.random.default_rng(0)
     method.prepare(_T, sampler, rng)
     dtype = autocast_dtype(device)

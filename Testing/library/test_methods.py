@@ -19,7 +19,7 @@ from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
 from mper.nets.prototypes import Prototypes
 from mper.sampling import PatchSampler
-from mper.trainer import _make_optimiser
+from mper.trainer import make_optimiser
 
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
@@ -192,7 +192,7 @@ def test_teacher_labels_with_its_largest_component_only() -> None:
 
 def steps(method: Method, times: tuple[float, ...], dimensions: int, structures: int = 1) -> list[dict[str, Any]]:
     """A few steps as the trainer takes them; the figures of each."""
-    optimiser = _make_optimiser(method, method.recipe, torch.device("cpu"))
+    optimiser = make_optimiser(method, method.recipe, torch.device("cpu"))
     first = optimiser.param_groups[0]["lr"]
     patches = sampler(dimensions, method.recipe.affine, structures)
     figures = []
