@@ -151,7 +151,8 @@ class RunPanel:
         roi.CreateDefaultDisplayNodes()
         self._desk.ui.roiSelector.setCurrentNode(roi)
         slicer.modules.markups.logic().SetActiveList(roi)
-        slicer.modules.markups.logic().StartPlaceMode(False)
+        # Not the logic's StartPlaceMode: that one begins a point, whatever list is active.
+        slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
 
     def _onButton(self) -> None:
         if self._work is not None:

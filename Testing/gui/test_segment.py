@@ -253,6 +253,9 @@ def test_a_region_that_lies_off_the_scan_is_refused_in_words(desk):
     assert widget.ui.roiSelector.currentNode() is not roi
     selection = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSelectionNode")
     assert selection.GetActivePlaceNodeID() == widget.ui.roiSelector.currentNode().GetID()
+    assert selection.GetActivePlaceNodeClassName() == "vtkMRMLMarkupsROINode"  # and no list of points
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
 
 
 # ---- result and refinement, which need no engine
