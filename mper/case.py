@@ -217,7 +217,7 @@ def voxels_sha256(image: Volume) -> str:
     """A checksum of a scan's shape and values, whatever type they are stored in and wherever the scan lies."""
     digest = hashlib.sha256(repr(image.array.shape).encode())
     for plane in image.array:  # one at a time: a large scan is mapped, not held
-        digest.update(np.ascontiguousarray(plane, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(plane, dtype="<f8").tobytes())
     return digest.hexdigest()
 
 
