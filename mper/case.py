@@ -91,6 +91,13 @@ class Case:
         return label is not None and bool((label.array != UNLABELLED).any())
 
     @property
+    def is_draft(self) -> bool:
+        """Whether the newest label is what a model drew, and no person changed it."""
+        numbers = self._numbers()
+        newest = self._revision(numbers[-1]) if numbers else None
+        return newest is not None and newest.how == "model" and not newest.edited
+
+    @property
     def voxels_sha256(self) -> str | None:
         """Of the image's values, see `voxels_sha256`; None of a case from before it was noted."""
         return self._record.get("voxels_sha256")

@@ -332,6 +332,20 @@ def test_the_hold_out_is_locked_for_good(engine: Served, data: str) -> None:
     assert plan.status == 422 and "never trained on" in plan.error()
 
 
+def test_a_hold_out_that_only_a_model_drew_is_told(engine: Served, data: str) -> None:
+    for n in range(3):
+        add(engine, data, volume(n))
+    send(engine, data, "case-001", mask_of(volume()), "author=me&how=model&model=la&version=1.0.0")
+    send(engine, data, "case-002", mask_of(volume()), "author=me&how=model&model=la&version=1.0.0&edited=true")
+    notices = engine.post(f"{data}/holdout", {"cases": ["case-001", "case-002"]}).json()["notices"]
+    assert [line.partition(":")[0] for line in notices] == ["case-001"] and "labelled by a model alone" in notices[0]
+    warnings = engine.post(f"{data}/plan", {}).json()["warnings"]
+    assert any("case-001: labelled by a model alone" in line for line in warnings)
+    send(engine, data, "case-001", mask_of(volume()))
+    warnings = engine.post(f"{data}/plan", {}).json()["warnings"]
+    assert not any("by a model alone" in line for line in warnings)
+
+
 def test_cases_go_into_splits(engine: Served, data: str) -> None:
     for n in range(2):
         add(engine, data, volume(n), split=None)

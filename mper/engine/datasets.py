@@ -18,7 +18,7 @@ from mper.case import Case, Revision
 from mper.dataset import Dataset
 from mper.engine.arrays import ArrayHeader, array_answer
 from mper.engine.errors import Refused
-from mper.engine.judging import models_of, trained_on
+from mper.engine.judging import DRAFTS, models_of, trained_on
 from mper.engine.models import label_entry
 from mper.engine.opening import open_case, open_dataset
 from mper.engine.runs import runs_of
@@ -150,6 +150,8 @@ def lock_holdout(engine: EngineDep, d: str, body: HoldoutBody) -> dict[str, Any]
     dataset = open_dataset(engine, d)
     unlabelled = [case_id for case_id in body.cases if not dataset.case(case_id).is_drawn]
     notices = [f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before"] if unlabelled else []
+    if drafts := [case_id for case_id in body.cases if dataset.case(case_id).is_draft]:
+        notices.append(f"{', '.join(drafts)}: {DRAFTS}")
     if seen := trained_on(dataset, body.cases):
         notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
     return {"holdout": dataset.lock_holdout(body.cases), "cases": body.cases, "notices": notices}

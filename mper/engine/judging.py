@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mper.ranking import Look
 
 router = APIRouter()
+DRAFTS = "labelled by a model alone; figures there flatter that model, so look at these labels and correct them first"
 
 _REFERENCES = 8  # labelled cases that tell what is usual
 
@@ -148,6 +149,8 @@ def compare_models(engine: Engine, dataset: Dataset, body: CompareBody, device: 
         keep=keep,
     )
     write_json(job.folder / "cases.json", places)
+    if drafts := [case.id for case in cases if case.is_draft]:
+        job.notice(f"{', '.join(drafts)}: {DRAFTS}")
     seen = {
         model: trained_on(dataset, [case.id for case in cases], engine.models.path(model))
         for model in (body.old, body.new)

@@ -14,6 +14,7 @@ from pydantic import Field
 from mper.card import read_bundle
 from mper.dataset import Dataset
 from mper.engine.errors import Refused
+from mper.engine.judging import DRAFTS
 from mper.engine.segmenting import Body, Device
 from mper.engine.state import Engine
 from mper.labels import Label, structure_of
@@ -242,6 +243,8 @@ def _warnings(
     else:
         held = dataset.split(dataset.holdout)
         measured = sum(case.is_drawn for case in held)
+        if drafts := [case.id for case in held if case.is_draft]:
+            found.append(f"of the hold-out, {', '.join(drafts)}: {DRAFTS}")
         if measured < _FEW_HELD:
             found.append(
                 f"the hold-out has {measured} labelled {'case' if measured == 1 else 'cases'}: too few to trust"
