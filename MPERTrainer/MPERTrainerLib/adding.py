@@ -277,9 +277,8 @@ class Adder:
 
     def _finish(self) -> None:
         count, problems = len(self._added), self._problems
-        words = (
-            _("{n} scans added.").format(n=count) if count != 1 else _("{case} was added.").format(case=self._added[0])
-        )
+        words = _("Added: {cases}.").format(cases=", ".join(self._added[:5]) + (" …" if count > 5 else ""))
+        words = words if count else _("Nothing was added.")
         if problems:
             more = "" if len(problems) < 4 else "\n" + _("and {n} more").format(n=len(problems) - 3)
             words += "\n" + "\n".join(problems[:3]) + more

@@ -160,9 +160,8 @@ class CasesPanel:
             return ""
         if dataset["holdout"]:
             held = len((dataset.get("splits") or {}).get(dataset["holdout"], []))
-            return _(
-                "{n} cases are the locked hold-out: they measure every version, and nothing is ever trained on them."
-            ).format(n=held)
+            words = _("The hold-out is locked ({n}): its cases measure every version and are never trained on.")
+            return words.format(n=held)
         if not any(case["labelled"] for case in self.session.cases):
             return _("Add scans, open one with a double click, draw its label and save it.")
         return _(
@@ -309,9 +308,9 @@ class CasesPanel:
         cases = self.table.allSelected()
         labelled = sum(case["labelled"] for case in self.session.cases)
         text = _(
-            "Lock {n} cases as hold-out?\n\nThey will never be trained on, and measure every version from now on. "
-            "This is for good: it cannot be undone or changed. {rest} labelled cases remain to learn from."
-        ).format(n=len(cases), rest=labelled - len(cases))
+            "Lock as hold-out: {cases}?\n\nThis is for good: it cannot be undone or changed. These cases will never be "
+            "trained on, and measure every version from now on. Labelled cases that remain to learn from: {rest}."
+        ).format(cases=", ".join(cases), rest=labelled - len(cases))
         # In testing mode Slicer's own question answers itself with True, which it then takes for "not OK".
         if not slicer.app.testingEnabled() and not slicer.util.confirmOkCancelDisplay(
             text, windowTitle=_("Lock the hold-out")
@@ -323,7 +322,7 @@ class CasesPanel:
         """Lock cases as hold-out without asking."""
 
         def locked(answer: dict) -> None:
-            words = [_("{n} cases are locked as hold-out.").format(n=len(cases)), *answer.get("notices", [])]
+            words = [_("Locked as hold-out: {cases}.").format(cases=", ".join(cases)), *answer.get("notices", [])]
             self.session.tell("\n".join(words))
             self.session.refresh()
 
@@ -337,7 +336,7 @@ class CasesPanel:
 def _tip(case: dict) -> str:
     shape = case.get("shape")
     count = case["revisions"]
-    lines = [case["id"], _("{n} revisions of its label").format(n=count) if count else _("no label yet")]
+    lines = [case["id"], _("revisions of its label: {n}").format(n=count) if count else _("no label yet")]
     if shape:
         lines.append(_("{k} slices of {j} x {i} voxels").format(k=shape[0], j=shape[1], i=shape[2]))
     if case.get("when"):

@@ -110,9 +110,9 @@ class NextCasePanel:
         if not unlabelled:
             text = _("Every case of this dataset has a label.")
         elif rows:
-            text = _("{n} cases without a label, the most instructive first.").format(n=len(rows))
+            text = _("Cases without a label: {n}, the most instructive first.").format(n=len(rows))
         else:
-            text = _("{n} cases without a label.").format(n=len(unlabelled))
+            text = _("Cases without a label: {n}.").format(n=len(unlabelled))
         ui.nextLabel.text = text
         ui.rankButton.enabled = self.job.running or bool(unlabelled)
         ui.nextTable.visible = bool(rows)

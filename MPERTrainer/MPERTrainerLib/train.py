@@ -193,7 +193,7 @@ class TrainPanel:
         known = "labelled" in plan
         ui.countsLabel.visible = known
         if known:
-            words = _("{labelled} labelled and {unlabelled} unlabelled cases to learn from, {holdout} held out.")
+            words = _("To learn from: {labelled} labelled and {unlabelled} unlabelled. Held out: {holdout}.")
             ui.countsLabel.text = words.format(**plan)
         ui.budgetSpin.enabled = not ui.stepsSpin.value
         lines = [sentence(plan.get("words", "")), *(f"• {sentence(words)}" for words in plan.get("warnings", []))]
