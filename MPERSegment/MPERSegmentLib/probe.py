@@ -107,8 +107,14 @@ class Probe:
         first = "<b>{name}</b>".format(name=html.escape(answer["name"]))
         if answer.get("probability") is not None:
             first += ", " + _("probability {share}").format(share=words.percent(answer["probability"]))
-        margin = answer["margin"]
-        told = _("Margin to the next class {margin}").format(margin=f"{margin:+.2f}")
-        if margin < 0:
-            told += " \N{EN DASH} " + _("its prototypes speak for another class")
-        return f"{first}<br/>{near}<br/>{told}"
+        lines = [first, near, _margin(answer["margin"])]
+        return "<br/>".join(line for line in lines if line)
+
+
+def _margin(margin: float | None) -> str:
+    if margin is None:  # a model without prototypes
+        return ""
+    told = _("Margin to the next class {margin}").format(margin=f"{margin:+.2f}")
+    if margin < 0:
+        told += " \N{EN DASH} " + _("its prototypes speak for another class")
+    return told

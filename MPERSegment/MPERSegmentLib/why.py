@@ -125,15 +125,19 @@ class WhyPanel:
                 qt.Qt.Unchecked if row["value"] in hidden else qt.Qt.Checked
             )
         ui.prototypeTable.blockSignals(blocked)
-        ui.whyContents.visible = bool(rows)
-        ui.whyWords.text = (
-            _("Tick prototypes to see where the model found them; click one to go where it is most typical.")
-            if rows
-            else _("No result to explain yet.")
-        )
+        ui.whyContents.visible = self._result is not None
+        for widget in (ui.prototypeTable, ui.scatterButton):
+            widget.visible = bool(rows)
+        if rows:
+            told = _("Tick prototypes to see where the model found them; click one to go where it is most typical.")
+        elif self._result:
+            told = _("This model has no prototypes; where it is unsure can be shown.")
+        else:
+            told = _("No result to explain yet.")
+        ui.whyWords.text = told
         places = (self._result or {}).get("uncertain_places", [])
         ui.uncertainButton.enabled = bool(places)
-        ui.uncertainLabel.text = "" if places or not rows else _("No place stands out as uncertain.")
+        ui.uncertainLabel.text = "" if places or not self._result else _("No place stands out as uncertain.")
         self._showValues()
 
     def _showValues(self) -> None:
@@ -163,17 +167,17 @@ class WhyPanel:
 
     def _fetch(self, kind: str) -> None:
         prediction, scan = self._result["prediction"], results.scan_of(self._node)
-        if kind in self._calls or scan is None:
+        if kind in self._calls or scan is None or (kind == PROTOTYPES and not self._result["prototypes"]):
             return
         saved = self._node.GetNodeReference(_MAP_ROLE) if kind == PROTOTYPES else None
         if saved is not None:  # of a scene that was saved
             self._prototypes = overlays.PrototypeOverlay(saved)
             return
 
-        def failed(_message: str) -> None:
+        def failed(message: str) -> None:
             self._calls.pop(kind, None)
-            self._desk.ui.whyWords.text = _(
-                "The engine no longer knows this result; segment again to see why. The figures below stay."
+            self._desk.ui.whyWords.text = _("{reason}. Segment again to see why; the figures stay.").format(
+                reason=(message[:1].upper() + message[1:]).rstrip(".")
             )
 
         def takeUncertainty(percent: np.ndarray, header: dict) -> None:

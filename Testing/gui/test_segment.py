@@ -287,6 +287,30 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
 
 
 @pytest.mark.usefixtures("alone")
+def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
+    from MPERSegmentLib import results
+
+    scan, node = small_result()
+    row = {"value": 4, "name": "LA 1", "class": 1, "colour": [9, 9, 9], "voxels": 64, "volume_ml": 0.5}
+    row |= {"mean_similarity": 0.9, "mean_intensity": None, "typical_index": [4, 5, 6], "typical_mm": None}
+    widget = desk.open("MPERSegment")
+    ui = widget.ui
+    ui.whySection.collapsed = False
+    ui.resultSelector.setCurrentNode(node)
+    assert not ui.prototypeTable.visible  # a model without prototypes
+    assert "no prototypes" in ui.whyWords.text
+    results.record(node, {**RESULT, "prototypes": [row]})
+    widget.why.show(None)
+    widget.why.show(node)
+    ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
+    desk.wait_until(lambda: "Segment again" in ui.whyWords.text, 5, "the message")
+    assert [cell(ui.prototypeTable, 0, column) for column in range(5)] == ["LA 1", "64", "0.5", "0.90", "\N{EN DASH}"]
+    ui.prototypeTable.cellClicked(0, 0)
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    assert mrml.index_at([red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)], scan) == (4, 5, 6)
+
+
+@pytest.mark.usefixtures("alone")
 def test_an_update_that_was_asked_for_can_be_undone(desk):
     from MPERSegmentLib.segmenting import Request
 
