@@ -210,7 +210,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onTrouble(self, reason):
         """The engine has failed: offer what it lacks, else to start it again."""
-        self.desk.say(_("The engine has stopped: {reason}").format(reason=reason), _("Start again"), self.room.start)
+        self.desk.say(reason, _("Start again"), self.room.start)
         if not self.room.engine.isRemote:
             self.install.look()
 
@@ -220,7 +220,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib import results
         from MPERSegmentLib.turns import later
 
-        result = {**result, "title": self.room.titleOf(request.model)}
+        result = {**result, "title": self.room.nameOf(request.model)}
         node = self._parameters.nodeOf("result") if update else None
         try:
             if results.is_result(node) and results.scan_of(node) is request.scan:

@@ -31,12 +31,12 @@ _PIP_INSTALL = (
     *("--no-warn-script-location", "--no-warn-conflicts", "--upgrade"),
 )
 
-# Ends with its standard input: PythonSlicer is a launcher, and to kill that would leave pip alive.
-_PIP = """
+# Runs a module that ends with its standard input: PythonSlicer is a launcher, and to kill that would leave it alive.
+_MODULE = """
 import os, runpy, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-sys.argv[0] = "pip"
-runpy.run_module("pip", run_name="__main__", alter_sys=True)
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 # Runs in the engine's Python: names of the requirements that it does not meet. Finds packages without importing them.
@@ -115,6 +115,11 @@ def requirements() -> list[str]:
 def hasExtension() -> bool:
     """Whether Slicer's PyTorch extension is there."""
     return importlib.util.find_spec("PyTorchUtils") is not None
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """What `Run` takes to run a module that ends when it is aborted, also behind a launcher."""
+    return ["-c", _MODULE, name, *arguments]
 
 
 class Run:
@@ -279,7 +284,7 @@ class Installation:
             return
         if self._steps:
             source = ["--no-index", "--find-links", str(self._wheels)] if self._wheels else []
-            arguments = ["-c", _PIP, *_PIP_INSTALL, *source, "--target", str(self._part), *self._steps.pop(0)]
+            arguments = module("pip", *_PIP_INSTALL, *source, "--target", str(self._part), *self._steps.pop(0))
             try:
                 self._run = Run(arguments, self._log, self._next, self._failed)
             except OSError as error:

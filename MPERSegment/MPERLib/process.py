@@ -155,8 +155,8 @@ class EngineProcess:
             return _("the engine's packages are incomplete ({name} is missing); install them").format(name=missing[-1])
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if lines:
-            return _("the engine ended: {line}").format(line=lines[-1][:300])
-        return _("the engine ended without a word (exit code {code})").format(code=self._process.exitCode())
+            return _("the engine stopped: {line}").format(line=lines[-1][:300])
+        return _("the engine stopped unexpectedly (exit code {code})").format(code=self._process.exitCode())
 
 
 def _rotate(log: Path) -> None:

@@ -28,16 +28,28 @@ class Record:
 
 
 _records: deque[Record] = deque(maxlen=5000)
+_asked_s = 0.0  # spent in dialogs so far: there the window waits for the user, not the user for it
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
     """Record how long the block takes."""
-    began = time.perf_counter()
+    began, asked_s = time.perf_counter(), _asked_s
     try:
         yield
     finally:
-        _records.append(Record(name, began, time.perf_counter() - began))
+        _records.append(Record(name, began, time.perf_counter() - began - (_asked_s - asked_s)))
+
+
+@contextmanager
+def dialog() -> Iterator[None]:
+    """The block waits for the user's answer in a dialog, which holds nothing."""
+    global _asked_s
+    began, asked_s = time.perf_counter(), _asked_s
+    try:
+        yield
+    finally:
+        _asked_s = asked_s + time.perf_counter() - began  # a dialog within it counts once
 
 
 def slot(function: Callable[..., Any], name: str | None = None) -> Callable[..., None]:

@@ -10,6 +10,12 @@ from MPERLib.trace import slot
 from MPERSegmentLib.parameters import Parameters
 
 
+def sentence(message: str) -> str:
+    """A line of the engine's, which begins small and has no end, as it stands alone."""
+    message = message.strip()
+    return message[:1].upper() + message[1:] + ("" if message[-1:] in ("", *".!?\N{HORIZONTAL ELLIPSIS}") else ".")
+
+
 class Desk:
     """The widgets of the .ui file, the user's choices, and one message bar that all panels share.
 
@@ -36,7 +42,7 @@ class Desk:
     def say(self, message: str, button: str = "", action: Callable[[], object] | None = None) -> None:
         """Show a message above the panel, with a button for what to do about it."""
         self._action = action
-        self.ui.messageLabel.text = message
+        self.ui.messageLabel.text = sentence(message)
         self.ui.messageButton.text = button
         self.ui.messageButton.visible = action is not None
         self.ui.messageFrame.visible = True

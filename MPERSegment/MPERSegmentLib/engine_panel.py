@@ -9,7 +9,7 @@ from MPERLib.engine import Engine
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.desk import Desk, sentence
 from MPERSegmentLib.room import Room
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
@@ -56,7 +56,8 @@ class EnginePanel:
         """Say how the engine stands."""
         ui = self._desk.ui
         remote = ui.remoteRadio.checked
-        ui.engineWords.text = self._room.stateWords()
+        reason = self._room.engine.reason if self._room.engine.state == "failed" else ""
+        ui.engineWords.text = sentence(reason) or self._room.stateWords()
         ui.remoteFrame.visible = remote
         same = remote == self._room.engine.isRemote
         ui.engineButton.text = _("Connect") if remote else _("Start again") if same else _("Start")
@@ -105,7 +106,7 @@ class EnginePanel:
             self._tell("\n".join([self._room.engine.diagnostics(), *said, *last]))
 
         try:
-            self._doctor = install.Run(["-m", "mper", "doctor"], said.append, told, told)
+            self._doctor = install.Run(install.module("mper", "doctor"), said.append, told, told)
         except OSError as error:
             told(str(error))
 

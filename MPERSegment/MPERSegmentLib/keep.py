@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +11,19 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import mrml, places
+from MPERLib import mrml, places, trace
 from MPERLib.engine import route
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import boxes, results
-from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.desk import Desk, sentence
 from MPERSegmentLib.room import Room
+from MPERSegmentLib.turns import later
 
 _AUTHOR_KEY = "MPER/Author"
 _CASE = "MPER.Case"  # of a scan in the scene: dataset and case that it is, separated by a line feed
+_KEPT = "MPER.Kept"  # of a result: where it was kept last, by whom, and a checksum of its voxels
 
 
 class KeepPanel:
@@ -35,29 +39,30 @@ class KeepPanel:
         self._desk, self._room = desk, room
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._datasets: list[dict[str, Any]] = []
-        self._cases: list[str] | None = None  # None while they are being read
+        self._cases: dict[str, int] | None = None  # each with its revisions; None while they are being read
+        self._busy = False
+        self._said = ""
         self._call: Any = None
         self._listing: Any = None
         ui = desk.ui
         ui.authorEdit.text = places.setting(_AUTHOR_KEY)
         ui.datasetBox.connect("currentIndexChanged(int)", slot(self._onDataset))
         ui.openDatasetButton.connect("clicked()", slot(self._onOpen))
-        ui.authorEdit.connect("textChanged(QString)", slot(lambda _text: self._showButton()))
-        ui.caseBox.connect("editTextChanged(QString)", slot(lambda _text: self._showButton()))
+        ui.authorEdit.connect("textChanged(QString)", slot(self._onTyped))
+        ui.caseBox.connect("editTextChanged(QString)", slot(self._onTyped))
         ui.keepButton.connect("clicked()", slot(self._onKeep))
         self._showButton()
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Keep another result, or none."""
         self._node = node
-        self._desk.ui.keepWords.text = ""
+        self._said = ""
         self._suggest()
-        self._showButton()
 
     def refresh(self) -> None:
         """Ask the engine which datasets there are."""
         if self._room.engine.state == "ready":
-            self._listing = self._room.engine.get("/datasets", self._take, self._tell)
+            self._listing = self._room.engine.get("/datasets", self._take, self._fail)
 
     def drop(self) -> None:
         """Give up what is under way."""
@@ -65,6 +70,7 @@ class KeepPanel:
             if call is not None:
                 call.abort()
         self._call = self._listing = None
+        self._busy = False
 
     # ---- datasets and cases
 
@@ -84,11 +90,11 @@ class KeepPanel:
             self._desk.parameters.put("Dataset", dataset)
         self._cases = None
         if dataset:
-            self._listing = self._room.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._tell)
+            self._listing = self._room.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._fail)
         self._showButton()
 
     def _takeCases(self, cases: list[dict[str, Any]]) -> None:
-        self._cases = [case["id"] for case in cases]
+        self._cases = {case["id"]: int(case.get("revisions") or 0) for case in cases}
         self._suggest()
 
     def _suggest(self) -> None:
@@ -101,7 +107,7 @@ class KeepPanel:
             case = f"case-{max(numbers, default=0) + 1:03d}"
         blocked = box.blockSignals(True)
         box.clear()
-        box.addItems(self._cases or [])
+        box.addItems(list(self._cases or ()))
         box.setEditText(case)
         box.blockSignals(blocked)
         self._showButton()
@@ -109,19 +115,21 @@ class KeepPanel:
     def _onOpen(self) -> None:
         """Choose a dataset's folder, or an empty one to begin a dataset in."""
         if self._room.engine.isRemote:
-            name = qt.QInputDialog.getText(
-                None, _("New dataset"), _("Name of the new dataset on the engine's computer:")
-            )
+            with trace.dialog():
+                name = qt.QInputDialog.getText(
+                    None, _("New dataset"), _("Name of the new dataset on the engine's computer:")
+                )
             roots = self._room.engine.info.get("roots", [])
             if name and roots:
                 self._make(roots[0], str(name))
             return
         start = places.datasetFolder()
-        folder = qt.QFileDialog.getExistingDirectory(
-            slicer.util.mainWindow(),
-            _("A dataset's folder, or a new one"),
-            str(start if start.is_dir() else start.parent),
-        )
+        with trace.dialog():
+            folder = qt.QFileDialog.getExistingDirectory(
+                slicer.util.mainWindow(),
+                _("A dataset's folder, or a new one"),
+                str(start if start.is_dir() else start.parent),
+            )
         if folder:
             self.openFolder(Path(str(folder)))
 
@@ -135,21 +143,21 @@ class KeepPanel:
             else:
                 self._make(answer["root"], folder.name)
 
-        self._call = self._room.engine.post("/roots", {"path": str(folder.parent)}, known, self._tell)
+        self._call = self._room.engine.post("/roots", {"path": str(folder.parent)}, known, self._fail)
 
     def _make(self, root: str, name: str) -> None:
         result = results.of(self._node)
         if result is None:
-            self._tell(_("A dataset takes its structures from a result; segment a scan first."))
+            self._fail(_("A dataset takes its structures from a result; segment a scan first."))
             return
         body = {"root": root, "folder": name, "name": name, "labels": result["labels"]}
         self._call = self._room.engine.post(
-            "/datasets", body, lambda answer: self._choose(answer.get("id") or f"{root}/{name}"), self._tell
+            "/datasets", body, lambda answer: self._choose(answer.get("id") or f"{root}/{name}"), self._fail
         )
 
     def _choose(self, dataset: str) -> None:
         self._cases = None  # what was read before may be out of date
-        self._listing = self._room.engine.get("/datasets", lambda datasets: self._take(datasets, dataset), self._tell)
+        self._listing = self._room.engine.get("/datasets", lambda datasets: self._take(datasets, dataset), self._fail)
 
     # ---- keeping
 
@@ -158,28 +166,42 @@ class KeepPanel:
         scan = results.scan_of(node) if mrml.alive(node) else None
         dataset = boxes.chosen(self._desk.ui.datasetBox)
         if scan is None or not dataset:
-            self._tell(_("The scan of this result is no longer in the scene."))
+            self._fail(_("The scan of this result is no longer in the scene."))
             return
-        places.setSetting(_AUTHOR_KEY, self._desk.ui.authorEdit.text.strip())
+        author = self._desk.ui.authorEdit.text.strip()
+        if places.setting(_AUTHOR_KEY) != author:
+            places.setSetting(_AUTHOR_KEY, author)
+        self._busy = True
         self._tell(_("Keeping \N{HORIZONTAL ELLIPSIS}"))
         self._call = self._room.engine.get(
             route("datasets", dataset),
-            lambda found: self._withLabels(node, scan, dataset, case, found["labels"]),
-            self._tell,
+            lambda found: later(
+                lambda: self._withLabels(node, scan, dataset, case, found["labels"]), "mask of what is kept"
+            ),
+            self._fail,
         )
-        self._showButton()
 
     def _withLabels(self, node: Any, scan: Any, dataset: str, case: str, labels: list[dict[str, Any]]) -> None:
+        if not self._busy or not (mrml.alive(node) and mrml.alive(scan)):
+            self._fail("")
+            return
         try:
             part, start = mrml.mask_part(node, scan, labels)
         except ValueError as error:
-            self._tell(str(error))
+            self._fail(str(error))
+            return
+        now = self._kept(dataset, case, part, start)
+        before = _kept_before(node)
+        number = before.pop("number", None)
+        if before == now and (self._cases or {}).get(case) == number:
+            self._busy = False
+            self._tell(_("Nothing has changed: this is revision {n} of {case} already.").format(n=number, case=case))
             return
 
         def store(_answer: Any = None) -> None:
-            self._store(node, scan, dataset, case, part, start)
+            later(lambda: self._store(node, scan, dataset, case, part, start), "keep begins")
 
-        if case in (self._cases or []):
+        if case in (self._cases or {}):
             store()
         else:
             self._withScan(scan, lambda held: self._addCase(dataset, case, held, store))
@@ -197,13 +219,16 @@ class KeepPanel:
             self._room.scans.remember(scan, answer["scan"])
             then(answer["scan"])
 
-        self._call = self._room.engine.postArray("/scans", mrml.array_of(scan), header, sent, self._tell)
+        self._call = self._room.engine.postArray("/scans", mrml.array_of(scan), header, sent, self._fail)
 
     def _addCase(self, dataset: str, case: str, held: str, then: Callable[[Any], None]) -> None:
         body = {"scan": held, "id": case, "source": {"program": "3D Slicer"}, "split": "train"}
-        self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._tell)
+        self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._fail)
 
     def _store(self, node: Any, scan: Any, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> None:
+        if not (mrml.alive(node) and mrml.alive(scan)):
+            self._fail(_("The scan of this result is no longer in the scene."))
+            return
         result = results.of(node) or {}
         edited = results.is_edited(node)
         path = route(
@@ -221,33 +246,70 @@ class KeepPanel:
         )
 
         def kept(answer: dict[str, Any]) -> None:
-            scan.SetAttribute(_CASE, f"{dataset}\n{case}")
-            self._choose(dataset)
-            self._tell(_("Kept as revision {n} of {case}.").format(n=answer.get("number", ""), case=case))
+            number = answer.get("number", "")
+            self._busy, self._cases = False, None  # until the cases are read anew
+            self._tell(_("Kept as revision {n} of {case}.").format(n=number, case=case))
+            later(lambda: self._note(node, scan, f"{dataset}\n{case}", {**now, "number": number}), "note what is kept")
+            later(lambda: self._choose(dataset), "datasets after keeping")
 
+        now = self._kept(dataset, case, part, start)
         stop = [first + n for first, n in zip(start, part.shape, strict=True)]
         grid = mrml.geometry_of(scan).crop(start, stop)  # the engine refuses the grid of another scan
         header = {"start": list(start), "affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
-        self._call = self._room.engine.postArray(path, part, header, kept, self._tell)
+        self._call = self._room.engine.postArray(path, part, header, kept, self._fail)
+
+    def _kept(self, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> dict[str, Any]:
+        """What makes two revisions the same."""
+        voxels = hashlib.sha256(repr((tuple(map(int, start)), part.shape)).encode())
+        voxels.update(part.tobytes())
+        author = self._desk.ui.authorEdit.text.strip()
+        return {"dataset": dataset, "case": case, "author": author, "voxels": voxels.hexdigest()}
+
+    @staticmethod
+    def _note(node: Any, scan: Any, case: str, kept: dict[str, Any]) -> None:
+        if mrml.alive(scan):
+            scan.SetAttribute(_CASE, case)
+        if mrml.alive(node):
+            node.SetAttribute(_KEPT, json.dumps(kept))
+
+    def _onTyped(self, _text: str) -> None:
+        self._said = ""
+        self._showButton()
+
+    def _fail(self, message: str) -> None:
+        self._busy = False
+        self._tell(sentence(message))
 
     def _tell(self, message: str) -> None:
-        self._desk.ui.keepWords.text = message
+        self._said = message
         self._showButton()
 
     def _showButton(self) -> None:
         ui = self._desk.ui
-        missing = (
-            _("There is no result yet")
-            if self._node is None
-            else _("Choose a dataset first")
-            if not boxes.chosen(ui.datasetBox)
-            else _("The dataset is being read")
-            if self._cases is None
-            else _("Give the case a name")
-            if not ui.caseBox.currentText.strip()
-            else _("Say who you are")
-            if not ui.authorEdit.text.strip()
-            else ""
-        )
-        ui.keepButton.enabled = not missing
-        ui.keepButton.toolTip = missing or _("Stores the mask as a new revision; earlier ones stay")
+        dataset, waiting = boxes.chosen(ui.datasetBox), ""
+        missing = []
+        if self._node is None:
+            waiting = _("There is no result to keep yet.")
+        elif dataset and self._cases is None:
+            waiting = _("The dataset is being read.")
+        else:
+            if not dataset:
+                missing.append(_("a dataset (Folder\N{HORIZONTAL ELLIPSIS} opens or begins one)"))
+            if not ui.caseBox.currentText.strip():
+                missing.append(_("a name for the case"))
+            if not ui.authorEdit.text.strip():
+                missing.append(_("your name"))
+            if missing:
+                waiting = _("Still needed: {things}.").format(things=", ".join(missing))
+        ui.keepButton.enabled = not waiting and not self._busy
+        ui.keepButton.toolTip = waiting or _("Stores the mask as a new revision; earlier ones stay")
+        ui.keepWords.text = self._said or waiting
+
+
+def _kept_before(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:
+    """Where a result was kept last, and what it was like."""
+    try:
+        found = json.loads(node.GetAttribute(_KEPT) or "{}")
+    except ValueError:  # a scene that somebody changed by hand
+        return {}
+    return found if isinstance(found, dict) else {}

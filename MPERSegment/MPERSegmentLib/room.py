@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from MPERLib import engine as engines
+from MPERLib import places
 from MPERLib.engine import Engine, Job, Pending
 from slicer.i18n import tr as _
 
 from MPERSegmentLib.scans import Scans
 
 AUTO = "auto"
+_FIRST = "la"  # in use until the trainer puts another one in use
 
 
 class Room:
@@ -55,22 +57,29 @@ class Room:
         if self.engine.state == "starting":
             return _("The engine starts; the first time this may take a minute.")
         if self.engine.state == "failed":
-            return self.engine.reason
+            return _("The engine has stopped.")  # why is said once, in the message above and in the panel Engine
         return _("The engine is not running.")
 
     def model(self, id_: str) -> dict[str, Any] | None:
         """An entry of ``GET /models`` by its id; ``DATASET/NAME`` stands for its current version."""
-        return next((model for model in self.models if id_ in (model["id"], _current_id(model))), None)
+        return next((model for model in self.models if id_ in _ids(model)), None)
+
+    def nameOf(self, model: dict[str, Any]) -> str:
+        """A model in a few words; one of the user's own tells its dataset."""
+        origin = model.get("origin")
+        if not isinstance(origin, dict):
+            return str(model.get("title") or model.get("name") or model["id"])
+        structures = "/".join(label["name"] for label in model.get("labels") or ()) or model.get("name") or model["id"]
+        return _("{structures}, own version {version} from {dataset}").format(
+            structures=structures, version=origin.get("version"), dataset=str(origin.get("dataset")).rpartition("/")[2]
+        )
 
     def titleOf(self, model: dict[str, Any]) -> str:
-        """A model as the user chooses it; one of his own tells its dataset."""
-        origin = model.get("origin")
-        title = str(model.get("title") or model.get("name") or model["id"])
-        if not isinstance(origin, dict):
-            return title
-        own = _("{title} (own version {version}{current})")
-        current = _(", in use") if origin.get("current") else ""
-        return own.format(title=title, version=origin.get("version"), current=current)
+        """A model as the user chooses it; the one that the trainer put in use says so."""
+        name = self.nameOf(model)
+        own = any(isinstance(other.get("origin"), dict) for other in self.models)
+        used = self.model(places.setting(places.CURRENT_MODEL_KEY) or _FIRST)
+        return _("{name} (in use)").format(name=name) if own and model is used else name
 
     def devices(self) -> list[tuple[str, str]]:
         """(name, words) of the devices to choose from, the engine's own choice first."""
@@ -96,7 +105,7 @@ class Room:
         """Ask which models there are; the trainer may have made one."""
 
         def take(models: list[dict[str, Any]]) -> None:
-            self.models = models
+            self.models = _each_once(models)
             self._changed()
             self.prepare(*self._wanted)
 
@@ -151,6 +160,29 @@ class Room:
             self.models = []
             self._changed()
             self.explain()
+
+
+def _each_once(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the same weights again: a dataset whose folder lies under two roots is listed under both."""
+    used = places.setting(places.CURRENT_MODEL_KEY)
+    found: dict[object, dict[str, Any]] = {}
+    for model in models:
+        origin = model.get("origin")
+        own = isinstance(origin, dict)
+        key = (origin["name"], origin["version"], (model.get("card") or {}).get("sha256")) if own else model["id"]
+        same = found.get(key)
+        if same is None:
+            found[key] = model
+        elif used in _ids(model):
+            found[key] = {**model, "also": _ids(same)}
+        else:
+            found[key] = {**same, "also": [*same.get("also", ()), *_ids(model)]}
+    return list(found.values())
+
+
+def _ids(model: dict[str, Any]) -> list[str]:
+    """All ids under which a model may have been chosen."""
+    return list(filter(None, [model["id"], _current_id(model), *model.get("also", ())]))
 
 
 def _current_id(model: dict[str, Any]) -> str | None:

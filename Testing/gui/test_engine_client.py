@@ -479,7 +479,7 @@ def test_killed_engine_is_told_and_can_be_started_again(desk: Any, local: Engine
     heard = Heard(desk)
     os.kill(pid, signal.SIGKILL)
     desk.wait_until(lambda: local.state == "failed", 10)
-    assert local.reason.startswith("the engine ended")
+    assert local.reason.startswith("the engine stopped")
     local.get("/models", heard.take, heard.fail)
     assert heard.wait_for_failure() == local.reason
     local.start()
@@ -500,8 +500,8 @@ def test_missing_packages_are_named(desk: Any, local: Engine, tmp_path: Path, mo
     ("program", "words"),
     [
         ("print('hello')", "the engine's first words were 'hello'"),
-        ("raise SystemExit(3)", "the engine ended without a word (exit code 3)"),
-        ("import sys; sys.exit('no more room')", "the engine ended: no more room"),
+        ("raise SystemExit(3)", "the engine stopped unexpectedly (exit code 3)"),
+        ("import sys; sys.exit('no more room')", "the engine stopped: no more room"),
     ],
 )
 def test_engine_that_does_not_start_says_why(

@@ -206,8 +206,10 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     desk.click(widget.ui.segmentButton)
     desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     os.kill(int(slicer.mperEngine._process._process.processId()), signal.SIGKILL)
-    desk.wait_until(lambda: "has stopped" in widget.ui.messageLabel.text, 20, "the message")
+    desk.wait_until(lambda: "stopped unexpectedly" in widget.ui.messageLabel.text, 20, "the message")
     desk.wait_until(lambda: not widget.run.running, 20, "the end of the job")
+    assert widget.ui.messageLabel.text == "The engine stopped unexpectedly (exit code 9)."
+    assert widget.ui.modelWords.text == "The engine has stopped."  # why is said once
     assert not widget.ui.segmentButton.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     desk.click(widget.ui.messageButton)
@@ -423,11 +425,18 @@ def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
     ui.resultSelector.setCurrentNode(node)
     ui.refineSection.collapsed = False
     assert not ui.keepButton.enabled
+    assert ui.keepWords.text.startswith("Still needed: a dataset (Folder")
+    assert ui.keepWords.text.endswith("your name.")
     ui.authorEdit.text = "A. Reader"
+    assert "your name" not in ui.keepWords.text
     widget.keep.openFolder(tmp_path / "my atria")
     desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     desk.click(ui.keepButton)
     desk.wait_until(lambda: ui.keepWords.text == "Kept as revision 1 of case-001.", 20, "the first revision")
+    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: ui.keepWords.text.startswith("Nothing"), 20, "the comparison")
+    assert ui.keepWords.text == "Nothing has changed: this is revision 1 of case-001 already."
     mask = np.zeros((4, 4, 4), np.uint8)
     mask[1:] = 1
     draw(node, mask)
@@ -451,13 +460,56 @@ def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
 # ---- engine and installation
 
 
+@pytest.mark.usefixtures("alone")
+def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(desk):
+    def own(dataset, version, current):
+        origin = {"dataset": dataset, "name": "LA", "version": version, "current": current}
+        model = {"id": f"{dataset}/LA/{version}", "title": "LA: trained", "labels": RESULT["labels"]}
+        return {**model, "name": "LA", "origin": origin, "card": {"sha256": version * 8}}
+
+    bundled = {"id": "la", "title": "Left atrium", "name": "la", "labels": RESULT["labels"], "origin": "bundled"}
+    listed = [bundled, *(own(dataset, v, v == "2") for dataset in ("A/atria", "B/atria") for v in "12")]
+    widget = desk.open("MPERSegment")
+    room, ui = widget.room, widget.ui
+
+    def answer(path, done, failed=None):
+        done(listed)
+        return widget.room.engine.job  # stands for a request that is over
+
+    def shown():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, "_ask", answer)
+            patch.setattr(room, "prepare", lambda *arguments: None)
+            room.refresh()
+        return [ui.modelBox.itemText(n) for n in range(ui.modelBox.count)]
+
+    places.setSetting(places.CURRENT_MODEL_KEY, "B/atria/LA")
+    names = ["LA, own version 1 from atria", "LA, own version 2 from atria"]
+    assert shown() == ["Left atrium", names[0], names[1] + " (in use)"]
+    assert ui.modelBox.currentText == names[1] + " (in use)"
+    assert room.model("A/atria/LA/2") is room.model("B/atria/LA")
+    places.setSetting(places.CURRENT_MODEL_KEY, "la")
+    assert shown() == ["Left atrium (in use)", *names]
+
+
+def test_a_dialog_is_no_work(desk):
+    import time
+
+    trace.clear()
+    with trace.timed("asks"):
+        with trace.dialog():
+            time.sleep(0.05)
+        time.sleep(0.02)
+    assert 0.02 <= trace.records()[-1].seconds < 0.045
+
+
 def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
     monkeypatch.setenv("MPER_PYTHON", "/nonexistent/python")
     missing = install.Missing(("fastapi>=0.110,<1",), torch=False)
     monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
     widget = desk.open("MPERSegment")
     ui = widget.ui
-    assert "no Python" in ui.modelWords.text
+    assert "No Python" in ui.engineWords.text
     assert ui.installFrame.visible
     assert "fastapi" in ui.installLabel.text
     assert str(places.packagesFolder()) in ui.installLabel.text
