@@ -10,6 +10,7 @@ from MPERLib import places, trace
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.adding import Adder
+from MPERTrainerLib.datasets import askFolder
 from MPERTrainerLib.dicom import SeriesChooser
 from MPERTrainerLib.scene import Scene
 from MPERTrainerLib.session import AUTHOR, Session
@@ -107,14 +108,15 @@ class CasesPanel:
     def askFiles(self) -> None:
         """Let the person choose files of scans."""
         kinds = _("Scans ({patterns});;All files (*)").format(patterns=_FILES)
-        files = qt.QFileDialog.getOpenFileNames(None, _("Add scans"), "", kinds)
+        with trace.dialog():
+            files = qt.QFileDialog.getOpenFileNames(slicer.util.mainWindow(), _("Add scans"), "", kinds)
         self.adder.addSources([(str(file), None) for file in files])
 
     def askFolder(self) -> None:
         """Let the person choose a folder; its layout is recognised, masks come along as labels."""
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Add a folder of scans"), "")
+        folder = askFolder(_("Add a folder of scans"), "")
         if folder:
-            self.adder.addSources([(str(folder), None)])
+            self.adder.addSources([(folder, None)])
 
     def askSeries(self) -> None:
         """Let the person choose series of Slicer's DICOM database."""
@@ -312,11 +314,12 @@ class CasesPanel:
             "trained on, and measure every version from now on. Labelled cases that remain to learn from: {rest}."
         ).format(cases=", ".join(cases), rest=labelled - len(cases))
         # In testing mode Slicer's own question answers itself with True, which it then takes for "not OK".
-        if not slicer.app.testingEnabled() and not slicer.util.confirmOkCancelDisplay(
-            text, windowTitle=_("Lock the hold-out")
-        ):
-            return
-        self.lockCases(cases)
+        with trace.dialog():
+            agreed = slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(
+                text, windowTitle=_("Lock the hold-out")
+            )
+        if agreed:
+            self.lockCases(cases)
 
     def lockCases(self, cases: list[str]) -> None:
         """Lock cases as hold-out without asking."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import qt
+import slicer
 from MPERLib import places, trace
 from slicer.i18n import tr as _
 
@@ -95,29 +98,29 @@ class DatasetChooser:
         if self.session.engine.isRemote:
             self.session.tell(_("A remote engine has its own folders; those of this computer cannot be opened there."))
             return
-        folder = qt.QFileDialog.getExistingDirectory(
-            None, _("Open a dataset folder"), str(places.datasetFolder().parent)
-        )
+        folder = askFolder(_("Open a dataset folder"), str(places.datasetFolder().parent))
         if folder:
-            self.openFolder(str(folder))
+            self.openFolder(folder)
 
     def openFolder(self, folder: str) -> None:
         """Open the dataset in a folder, or those below it."""
+        root, below = _root(Path(folder).resolve())
 
         def added(answer: dict) -> None:
-            root = answer["root"]
+            wanted = "/".join((answer["root"], *below))
 
             def take(found: list) -> None:
-                inside = [e["id"] for e in found if e["id"] == root or e["id"].startswith(f"{root}/")]
+                inside = [e["id"] for e in found if e["id"] == wanted or e["id"].startswith(f"{wanted}/")]
                 if inside:
-                    places.addRoot(folder)
-                    self.reload(inside[0] if len(inside) == 1 else None)
+                    places.addRoot(root)
+                    self.reload(inside[0])
                 else:
                     self.session.tell(_("{folder} holds no dataset; make one with New.").format(folder=folder))
 
             self.session.get("/datasets", take)
 
-        self.session.post("/roots", {"path": folder}, added)
+        self.session.tell("")
+        self.session.post("/roots", {"path": str(root)}, added)
 
     # ---- a new one
 
@@ -160,9 +163,9 @@ class DatasetChooser:
         self._check()
 
     def _browse(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(None, _("Where datasets are kept"), self.ui.folderEdit.text)
+        folder = askFolder(_("Where datasets are kept"), self.ui.folderEdit.text)
         if folder:
-            self.ui.folderEdit.text = str(folder)
+            self.ui.folderEdit.text = folder
 
     def _check(self) -> None:
         labels = _names(self.ui.structuresEdit.text)
@@ -193,6 +196,23 @@ class DatasetChooser:
             create({"root": root})
         else:
             self.session.post("/roots", {"path": folder}, create)
+
+
+def askFolder(title: str, start: str) -> str:
+    """A folder that the person chooses, "" if none."""
+    with trace.dialog():
+        return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")
+
+
+def _root(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The root through which the engine reaches a folder, and the way from there.
+
+    One that is known already, or a dataset would be listed twice; else the folder that a dataset lies in.
+    """
+    for root in map(Path, places.roots()):
+        if folder.is_relative_to(root.resolve()):
+            return root, folder.relative_to(root.resolve()).parts
+    return (folder.parent, (folder.name,)) if (folder / "dataset.json").is_file() else (folder, ())
 
 
 def _names(text: str) -> list[str]:

@@ -225,6 +225,21 @@ def test_a_run_is_paused_found_again_cancelled_and_resumed(desk, tmp_path):
     assert steps_kept(next(tmp_path.glob("Atria/runs/*/checkpoint/*.safetensors"))) >= step
 
 
+def test_a_folder_is_opened_once_however_it_is_named(desk, tmp_path):
+    dataset_on_disk(tmp_path, labelled=1)
+    widget = opened(desk)
+    ui = widget.ui
+    (tmp_path / "empty").mkdir()
+    widget.datasets.openFolder(str(tmp_path / "empty"))
+    desk.wait_until(lambda: "holds no dataset" in ui.messageLabel.text, 20, "a word about it")
+    for folder in (tmp_path / "Atria", tmp_path):
+        widget.session.choose(None)
+        widget.datasets.openFolder(str(folder))
+        desk.wait_until(lambda: widget.session.dataset, 20, "the dataset")
+        assert [entry["name"] for entry in widget.datasets.datasets] == ["Atria"]
+    assert places.roots()[-1] == str(tmp_path)
+
+
 def test_every_revision_can_be_seen_and_restored(desk, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     widget = opened(desk, tmp_path)
