@@ -121,6 +121,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The person goes to another module."""
         self._entered = False
         self.editing.leave()
+        self.compare.leave()
 
     def cleanup(self):
         """The module is closed or reloaded; runs go on, the engine serves the other module."""

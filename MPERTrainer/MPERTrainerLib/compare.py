@@ -143,6 +143,8 @@ class ComparePanel:
         ui.compareWords.text = reason or (self._result["words"] if current else "")
         ui.compareWords.visible = bool(ui.compareWords.text)
         ui.compareTable.visible = ui.compareHint.visible = current and not reason
+        worse = current and not reason and self._result["mean_after"] < self._result["mean_before"]
+        ui.useButton.text = _("Use it although it is worse") if worse else _("Use this version")
         ui.useButton.enabled = bool(new) and new != inUse
         ui.useButton.toolTip = _("Segment with {model} in MPER Segment").format(model=self._words(new)) if new else ""
         back = places.setting(PREVIOUS_MODEL)
@@ -211,6 +213,11 @@ class ComparePanel:
         self.scene.clearGroup("compare")
         self.scene.hideOthers()
         self.scene.openImage(case, masks)
+
+    def leave(self) -> None:
+        """Take the masks off the views: another scan may be shown there next."""
+        self._wanted = None
+        self.scene.clearGroup("compare")
 
     # ---- promoting
 

@@ -47,7 +47,7 @@ def split(name: str | None, holdout: str | None) -> str:
     """What a split is called in the table."""
     if name and name == holdout:
         return _("held out")
-    return {None: "–", "train": _("train")}.get(name, name)
+    return {None: "–", "train": _("training")}.get(name, name)
 
 
 def how(revision: dict) -> str:
