@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from mper.labels import UNLABELLED, Code, Label, check_labels, label_from_dict
-from mper.provenance import AUTOMATIC, MANUAL, SEMIAUTOMATIC, TYPE_TAG, Provenance
+from mper.provenance import AUTOMATIC, MANUAL, NAME_TAG, SEMIAUTOMATIC, TYPE_TAG, Provenance
 from mper.volume import Geometry
 
 _RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -317,6 +317,15 @@ def mark_edited(segmentationNode: Node) -> None:
 def is_edited(segmentationNode: Node) -> bool:
     """Whether `mark_edited` was called."""
     return segmentationNode.GetAttribute(_EDITED) == "yes"
+
+
+def provenances_of(segmentationNode: Node) -> list[tuple[str, Provenance | None]]:
+    """Name of each segment, and how it came about; None where nobody has said."""
+    segmentation = segmentationNode.GetSegmentation()
+    segments = [segmentation.GetNthSegment(n) for n in _count(segmentation)]
+    return [
+        (s.GetName(), Provenance.from_tags({tag: _tag_of(s, tag) for tag in (TYPE_TAG, NAME_TAG)})) for s in segments
+    ]
 
 
 # ---- masks out of the scene

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
-from MPERLib import install, mrml, places
+from MPERLib import install, mrml, places, trace
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import results
-from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.desk import Desk, sentence
+from MPERSegmentLib.turns import later
 
 _FOLDER_KEY = "MPER/ExportFolder"
+_TURN_S = 0.03
+_NAME_LENGTH = 64  # of a part of a DICOM person name
 
 
 class ExportPanel:
@@ -34,6 +40,9 @@ class ExportPanel:
         self._command: install.Run | None = None
         self._folder: Path | None = None
         ui = desk.ui
+        ui.exportCheckText.setFont(qt.QFontDatabase.systemFont(qt.QFontDatabase.FixedFont))
+        ui.exportCheckButton.connect("toggled(bool)", slot(self._onShowCheck))
+        ui.exportCopyButton.connect("clicked()", slot(self._onCopy))
         self._buttons = {
             ui.exportSegNrrdButton: lambda: self._ask(
                 ".seg.nrrd", _("Slicer segmentation (*.seg.nrrd)"), self.toSegNrrd
@@ -57,6 +66,7 @@ class ExportPanel:
         """Give up what is under way."""
         if self._command is not None:
             self._command.abort()
+            self._command = None
         self._cleanUp()
 
     # ---- what is written; each can be called without a dialog
@@ -76,7 +86,7 @@ class ExportPanel:
             mrml.fill_volume(node, mrml.mask_of(self._node, scan), mrml.geometry_of(scan).affine)
             self._written(path, slicer.util.saveNode(node, str(path)))
         except ValueError as error:
-            self._tell(str(error))
+            self._tell(sentence(str(error)))
         finally:
             slicer.mrmlScene.RemoveNode(node)
 
@@ -94,34 +104,89 @@ class ExportPanel:
         if message:
             self._tell(message)
             return
+        untold = undeclared(self._node)
+        if untold and not self._mayBeManual(untold):
+            self._tell(_("Nothing was written: a DICOM segmentation has to say how each structure was made."))
+            return
         self._cleanUp()
         self._folder = Path(tempfile.mkdtemp(prefix="mper-dicom-"))
         mask = self._folder / "mask.seg.nrrd"
         source = self._folder / "source"
         source.mkdir()
-        for number, file in enumerate(files):
-            _link(Path(file), source / f"{number:06d}.dcm")
         if not slicer.util.exportNode(self._node, str(mask)):
+            self._cleanUp()
             self._tell(_("The mask could not be written to {file}.").format(file=mask))
             return
+        words = ["export-seg", str(mask), "--source", str(source), "--out", str(path), "--json"]
+        if untold:
+            words.append("--manual")
+        creator = self._desk.ui.authorEdit.text.strip()
+        if creator and len(creator) <= _NAME_LENGTH and not set(creator) & set("\\=^"):
+            words.append(f"--creator={creator}")
         self._tell(_("Writing and checking the DICOM segmentation \N{HORIZONTAL ELLIPSIS}"))
         self._desk.ui.exportDicomButton.enabled = False
+        self._gather([(Path(file), source / f"{n:06d}.dcm") for n, file in enumerate(files)], words, self._folder)
+
+    def _gather(self, files: list[tuple[Path, Path]], words: list[str], folder: Path) -> None:
+        """Put the source's files together, some at each turn; then the process begins."""
+        if self._folder is not folder:  # given up
+            return
+        end = time.monotonic() + _TURN_S
+        said: list[str] = []
         try:
+            while files and time.monotonic() < end:
+                _link(*files.pop())
+            if files:
+                later(lambda: self._gather(files, words, folder), "export gathers files")
+                return
             self._command = install.Run(
-                ["-m", "mper", "export-seg", str(mask), "--source", str(source), "--out", str(path)],
-                self._tell,
-                lambda: self._ended(_("Written: {file}").format(file=path)),
-                self._ended,
+                install.module("mper", *words), said.append, lambda: self._checked(said), self._failed
             )
         except OSError as error:
-            self._ended(str(error))
+            self._failed(str(error))
+
+    def _mayBeManual(self, names: list[str]) -> bool:
+        question = _(
+            "Nobody has noted how {names} came about. Were these structures drawn by hand? They are then marked as "
+            "drawn by a person (MANUAL) in the DICOM file; what a model drew keeps its own mark."
+        ).format(names=", ".join(names))
+        with trace.dialog():
+            return bool(slicer.util.confirmYesNoDisplay(question, windowTitle=_("Export as DICOM segmentation")))
+
+    # ---- the export check
+
+    def _checked(self, said: list[str]) -> None:
+        """The file is written, was read back and agrees with the mask."""
+        try:
+            answer = json.loads("\n".join(said[said.index("{") :]))
+            report = Path(answer["check_files"][0]).read_text(encoding="utf-8")
+            summary = "\n".join([*check_words(answer["check"]), *answer["check"]["notes"]])
+        except (ValueError, KeyError, IndexError, TypeError, OSError):
+            self._failed(_("the program that writes DICOM gave no report; its version may not fit this module"))
+            return
+        self._ended("\n".join([_("Written: {file}").format(file=answer["seg"]), summary]))
+        self._desk.ui.exportCheckText.plainText = report
+        self._desk.ui.exportCheckFrame.visible = True
+
+    def _onShowCheck(self, shown: bool) -> None:
+        ui = self._desk.ui
+        ui.exportCheckButton.text = _("Hide check") if shown else _("Show check")
+        ui.exportCheckText.visible = ui.exportCopyButton.visible = shown
+
+    def _onCopy(self) -> None:
+        slicer.app.clipboard().setText(self._desk.ui.exportCheckText.plainText)
+
+    def _failed(self, message: str) -> None:
+        message = message.removeprefix("mper: ").removeprefix("error: ")
+        self._ended(_("{reason} Nothing was written; .seg.nrrd and NIfTI still work.").format(reason=sentence(message)))
 
     # ---- dialogs
 
     def _ask(self, suffix: str, kind: str, write: Callable[[Path], None]) -> None:
         start = self._lastFolder() / (_file_name(self._node.GetName()) + suffix)
         pattern = f"{kind} (*{suffix})"
-        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), str(start), pattern)
+        with trace.dialog():
+            chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), str(start), pattern)
         if chosen:
             path = Path(str(chosen))
             if not path.name.endswith(suffix):
@@ -130,9 +195,10 @@ class ExportPanel:
             write(path)
 
     def _askFolder(self) -> None:
-        chosen = qt.QFileDialog.getExistingDirectory(
-            slicer.util.mainWindow(), _("Export STL to"), str(self._lastFolder())
-        )
+        with trace.dialog():
+            chosen = qt.QFileDialog.getExistingDirectory(
+                slicer.util.mainWindow(), _("Export STL to"), str(self._lastFolder())
+            )
         if chosen:
             self._remember(Path(str(chosen)))
             self.toStl(Path(str(chosen)))
@@ -172,7 +238,33 @@ class ExportPanel:
             self._folder = None
 
     def _tell(self, message: str) -> None:
-        self._desk.ui.exportWords.text = message
+        ui = self._desk.ui
+        ui.exportWords.text = message
+        ui.exportCheckFrame.visible = False  # it tells of an export before
+        ui.exportCheckButton.checked = False
+        self._onShowCheck(False)
+
+
+def check_words(check: dict[str, Any]) -> list[str]:
+    """An export check in a line."""
+    found = {entry["what"].partition(" (")[0]: entry["found"] for entry in check["checks"]}
+    if not check["passed"]:
+        return [_("The export check failed.")]
+    return [
+        _("Read back and compared: passed, {frames} frames, {voxels} voxels differ.").format(
+            frames=found["frames"], voxels=found["voxels"].rpartition(", ")[2].partition(" ")[0]
+        )
+    ]
+
+
+def undeclared(node: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Names of the drawn segments of which nothing says whether a program or a person made them."""
+    names = [name for name, made in mrml.provenances_of(node) if made is None]
+    try:
+        volumes = results.volumes_ml(node) if names else {}
+    except ValueError:  # segments that overlap: the export says so
+        volumes = {}
+    return [name for name in names if volumes.get(name, 1)]
 
 
 def dicom_files(scan: slicer.vtkMRMLVolumeNode | None) -> tuple[list[str], str]:

@@ -8,11 +8,13 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import install
+from MPERLib import install, places, trace
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib.desk import Desk
+
+_REMOVE_TRIES, _REMOVE_AGAIN_MS = 30, 250  # longer than an engine takes to end
 
 
 class InstallPanel:
@@ -34,6 +36,7 @@ class InstallPanel:
         ui.installLog.visible = False
         ui.installButton.connect("clicked()", slot(self._onInstall))
         ui.installFolderButton.connect("clicked()", slot(self._onFolder))
+        ui.removeButton.connect("clicked()", slot(self._onRemove))
 
     def look(self) -> None:
         """See whether packages are missing, and offer them."""
@@ -79,9 +82,48 @@ class InstallPanel:
             self._showButtons()
 
     def _onFolder(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of wheels (*.whl)"))
+        with trace.dialog():
+            folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of wheels (*.whl)"))
         if folder:
             self._begin(Path(str(folder)))
+
+    # ---- removing
+
+    def _onRemove(self) -> None:
+        """Ask, and take the engine's packages away."""
+        folder = places.packagesFolder()
+        if not folder.is_dir():
+            self._desk.say(_("No packages of the engine are installed in {folder}.").format(folder=folder))
+            return
+        question = _(
+            "Delete the engine's packages, the folder {folder}? Scans, datasets, trained models, Slicer and other "
+            "extensions are left as they are. Nothing can be segmented until the packages are installed again."
+        ).format(folder=folder)
+        with trace.dialog():
+            agreed = slicer.util.confirmYesNoDisplay(question, windowTitle=_("Remove the engine's packages"))
+        if agreed:
+            self.drop()
+            engine = getattr(slicer, "mperEngine", None)
+            if engine is not None and not engine.isRemote:
+                engine.stop()
+            self._remove(_REMOVE_TRIES)
+
+    def _remove(self, tries: int) -> None:
+        """As soon as the engine, which needs a moment to end, has let go of the files."""
+        try:
+            install.uninstall()
+        except OSError as error:
+            if tries:
+                qt.QTimer.singleShot(_REMOVE_AGAIN_MS, slot(lambda: self._remove(tries - 1), "remove packages"))
+            else:
+                self._desk.say(
+                    _("The packages are in use and were not removed ({error}); close other Slicers.").format(
+                        error=error
+                    )
+                )
+            return
+        self._desk.ui.installFrame.visible = False
+        self._desk.say(_("The engine's packages were removed."))
 
     def _begin(self, wheels: Path | None) -> None:
         """The click is the consent: what comes, and where to, stands above the button."""

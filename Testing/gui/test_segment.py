@@ -404,13 +404,45 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
     node = mrml.show_mask(np.ones((2, 3, 3), np.uint8), (1, 1, 2), LA, scan, "LA", RESULT)
     widget = desk.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(node)
+    ui = widget.ui
+    ui.exportSection.collapsed = False
+    ui.authorEdit.text = "Jörg Müller"
     widget.export.toDicom(tmp_path / "out.dcm")
-    desk.wait_until(lambda: widget.ui.exportDicomButton.enabled, 60, "the file")
-    assert "Written" in widget.ui.exportWords.text, widget.ui.exportWords.text
+    desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the file")
+    assert "Written" in ui.exportWords.text, ui.exportWords.text
+    assert "passed, 6 frames, 0 voxels differ." in ui.exportWords.text
+    assert not ui.exportCheckText.visible
+    desk.click(ui.exportCheckButton)
+    assert ui.exportCheckText.plainText == (tmp_path / "out.check.txt").read_text(encoding="utf-8")
+    assert ui.exportCheckText.visible
+    desk.click(ui.exportCopyButton)
     written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert written.ContentCreatorName == "Jörg Müller"
     assert written.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
     referenced = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert {item.ReferencedSOPInstanceUID for item in referenced} == set(files)
+
+    asked = []
+    drawn = mrml.show_mask(np.ones((1, 2, 2), np.uint8), (4, 1, 1), (make_label(1, "RA"),), scan, "drawn")
+    segment = drawn.GetSegmentation().GetNthSegment(0)
+    for tag in ("DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"):
+        segment.RemoveTag(tag)
+    assert node.GetSegmentation().AddSegment(segment)
+    for answer in (False, True):
+        monkeypatch.setattr(
+            slicer.util, "confirmYesNoDisplay", lambda text, answer=answer, **_k: asked.append(text) or answer
+        )
+        widget.export.toDicom(tmp_path / "both.dcm")
+        desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the end")
+        assert "RA" in asked.pop()
+        assert not ui.exportCheckText.visible  # that of the file before
+        assert (tmp_path / "both.dcm").is_file() == answer, ui.exportWords.text
+    both = pydicom.dcmread(tmp_path / "both.dcm").SegmentSequence
+    assert [one.SegmentAlgorithmType for one in both] == ["AUTOMATIC", "MANUAL"]
+    (tmp_path / "Müller" / "extra").mkdir()
+    widget.export.toDicom(tmp_path / "both.png")
+    desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the refusal")
+    assert ".seg.nrrd and NIfTI still work" in ui.exportWords.text
 
 
 # ---- keep as label
@@ -525,6 +557,26 @@ def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
     assert "no connection" in ui.installLabel.text
     assert ui.installButton.text == "Install"
     del log, failed
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_engines_packages_are_removed_after_a_question(desk, tmp_path, monkeypatch):
+    folder = tmp_path / "packages"
+    (folder / "torch").mkdir(parents=True)
+    monkeypatch.setenv("MPER_PACKAGES", str(folder))
+    widget = desk.open("MPERSegment")
+    widget.ui.engineSection.collapsed = False
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **_kwargs: bool(asked.append(text)))
+    desk.click(widget.ui.removeButton)
+    assert str(folder) in asked[0]
+    assert folder.is_dir()
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda _text, **_kwargs: True)
+    desk.click(widget.ui.removeButton)
+    assert not folder.exists()
+    assert widget.ui.messageLabel.text == "The engine's packages were removed."
+    desk.click(widget.ui.removeButton)
+    assert "No packages of the engine are installed" in widget.ui.messageLabel.text
 
 
 @pytest.mark.usefixtures("alone")
