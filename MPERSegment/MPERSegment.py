@@ -191,12 +191,17 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             later(self.run.suggest, "suggest a scan")
 
     def _onNodeLeaves(self, _caller, _event, node):
+        from MPERSegmentLib import results
+
         if node is None or self._parameters is None:
             return
         self.watch.leave(node.GetID())
+        self.run.leave(node)
         self.room.scans.forget(node.GetID())
         if node is self._parameters.nodeOf("result"):
-            self._show(None)
+            left = [other for other in results.all_of(slicer.mrmlScene) if other is not node]
+            near = [other for other in left if results.scan_of(other) is results.scan_of(node)]
+            self._show(next(reversed(near or left), None))
 
     # ---- what the panels tell
 
@@ -217,7 +222,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""
         from MPERLib import mrml
-        from MPERSegmentLib import results
+        from MPERSegmentLib import inview, results
         from MPERSegmentLib.turns import later
 
         result = {**result, "title": self.room.nameOf(request.model)}
@@ -233,38 +238,36 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except ValueError as error:
             self.desk.say(str(error))
             return
-        first = not results.all_of(slicer.mrmlScene)
         with self.watch.ours():
             results.record(node, result)
         self.watch.watch(node)
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
-        self._bringScanIntoView(request.scan)
-        later(lambda: self._makeSurface(node, first), "surface begins")
+        inview.bring(request.scan)
+        later(lambda: self._makeSurface(node, inview.is_alone(node)), "surface begins")
 
-    def _makeSurface(self, node, first):
-        """The surface of a result; the first one comes into the middle of the 3-D view."""
+    def _makeSurface(self, node, alone):
+        """The surface of a result; the first one of a scan comes into the middle of the 3-D views."""
         from MPERLib import mrml, surface
+        from MPERSegmentLib import inview
         from MPERSegmentLib.turns import later
 
         def done():
-            if first and mrml.alive(node) and slicer.app.layoutManager().threeDViewCount:
-                view = slicer.app.layoutManager().threeDWidget(0).threeDView()
-                view.resetFocalPoint()
-                view.resetCamera()
+            if alone and mrml.alive(node):
+                inview.centre(node)
 
         if mrml.alive(node):
             surface.make_surface(node, lambda step: later(step, "surface"), done)
 
-    def _bringScanIntoView(self, scan):
-        """Show the scan behind its mask, unless the user shows it somewhere already."""
-        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-        if all(composite.GetBackgroundVolumeID() != scan.GetID() for composite in composites):
-            slicer.util.setSliceViewerLayers(background=scan, fit=True)
-
     def _onChosen(self, node):
-        if not self._showing:
-            self._show(node)
+        from MPERSegmentLib import inview, results
+
+        if self._showing:
+            return
+        self._show(node)
+        scan = results.scan_of(node) if node is not None else None
+        if scan is not None:
+            inview.bring(scan)
 
     def _onEdited(self, node):
         """A result is another than before: its figures are counted again once the hand rests."""

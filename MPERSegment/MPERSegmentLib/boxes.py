@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import qt
+
 
 def fill(box: Any, entries: Sequence[tuple[str, str]], wanted: str) -> None:
     """Put (id, text) into a box without a signal and choose one, the first where it is not among them."""
@@ -12,6 +14,7 @@ def fill(box: Any, entries: Sequence[tuple[str, str]], wanted: str) -> None:
     box.clear()
     for key, text in entries:
         box.addItem(text, key)
+        box.setItemData(box.count - 1, text, qt.Qt.ToolTipRole)
     if entries:
         box.currentIndex = max(0, box.findData(wanted))
     box.blockSignals(blocked)

@@ -17,6 +17,7 @@ _DEFAULTS = {
     "Overlay": "none",
     "Opacity": "60",
     "Threshold": "0",
+    "Uncertainty": "15",
     "Hidden": "",
     "Dataset": "",
 }

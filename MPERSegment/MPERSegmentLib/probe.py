@@ -13,6 +13,7 @@ from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import words
+from MPERSegmentLib.desk import sentence
 from MPERSegmentLib.room import Room
 
 _REST_MS = 40  # the engine is asked when the cursor rests, and never twice at once
@@ -86,7 +87,7 @@ class Probe:
 
         def failed(message: str) -> None:
             self._call = None
-            self._label.text = html.escape(message)
+            self._label.text = html.escape(sentence(message))
 
         self._call = self._room.engine.get(
             route("predictions", self._result["prediction"], "probe", k=k, j=j, i=i), done, failed
@@ -104,6 +105,8 @@ class Probe:
             )
             for row in answer["prototypes"]
         )
+        if near:
+            near = _("Similarity to {prototypes}").format(prototypes=near)
         first = "<b>{name}</b>".format(name=html.escape(answer["name"]))
         if answer.get("probability") is not None:
             first += ", " + _("probability {share}").format(share=words.percent(answer["probability"]))

@@ -11,8 +11,10 @@ from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import results, words
-from MPERSegmentLib.desk import Desk
-from MPERSegmentLib.tables import Table
+from MPERSegmentLib.desk import Desk, sentence
+from MPERSegmentLib.tables import Cell, Table
+
+_UNLIKE = ("volume", "intensities")  # flags of a scan that is unlike those the model was trained on
 
 
 class ResultPanel:
@@ -30,7 +32,16 @@ class ResultPanel:
         self._chosen = chosen
         ui = desk.ui
         self.node: slicer.vtkMRMLSegmentationNode | None = None
-        self._table = Table(ui.resultTable, [_("Structure"), _("Volume"), _("Surface"), _("Confidence"), _("Parts")])
+        self._table = Table(
+            ui.resultTable,
+            [
+                (_("Structure"), _("What was segmented")),
+                (_("Volume"), _("Of all voxels of the structure")),
+                (_("Surface"), _("Area of the structure's surface")),
+                (_("Confidence"), _("Mean probability that the model gives its own mask; not calibrated")),
+                (_("Parts"), _("Pieces that do not touch each other")),
+            ],
+        )
         ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onChosen))
         self.show(None)
 
@@ -45,7 +56,7 @@ class ResultPanel:
         self._table.fill(rows)
         self._table.widget.visible = bool(rows)
         flags = [flag["words"] for flag in result.get("flags", [])] if result else []
-        ui.flagsLabel.text = "\n".join(flags)
+        ui.flagsLabel.text = "\n".join(sentence(flag) for flag in flags)
         ui.flagsLabel.visible = bool(flags)
         ui.resultWords.text = told
 
@@ -56,14 +67,14 @@ class ResultPanel:
 def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any] | None) -> tuple[list[list[Any]], str]:
     """Rows of the table, and the lines below it."""
     if node is None:
-        return [], _("No result yet: choose a scan and press the button.")
+        return [], _("No result is shown: choose a scan and press the button.")
     try:
         now = results.volumes_ml(node) if result is None or results.is_edited(node) else None
     except ValueError as error:
         return [], str(error)
     if result is None:
         labels = {label.name: label.colour for label in mrml.labels_of(node)}
-        rows = [[(name, labels[name]), words.millilitres(ml), *3 * [words.UNKNOWN]] for name, ml in now.items()]
+        rows = [[Cell(name, labels[name]), words.millilitres(ml), *3 * [words.UNKNOWN]] for name, ml in now.items()]
         return rows, _("Not made here: volumes only.")
     return [_row(figures, result, now) for figures in result["structures"]], _told(node, result)
 
@@ -73,14 +84,23 @@ def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] 
     colour = next((label["colour"] for label in result["labels"] if label["value"] == figures["value"]), None)
     if now is not None:
         volume_ml = now.get(figures["name"]) if figures["volume_ml"] is not None else None
-        return [(figures["name"], colour), words.millilitres(volume_ml), *3 * [words.UNKNOWN]]
+        return [Cell(figures["name"], colour), words.millilitres(volume_ml), *3 * [words.UNKNOWN]]
     return [
-        (figures["name"], colour),
+        Cell(figures["name"], colour),
         words.millilitres(figures["volume_ml"]),
         words.square_centimetres(figures["surface_mm2"]),
-        words.percent(figures["confidence"]),
+        _confidence(figures["confidence"], result),
         str(figures["components"]),
     ]
+
+
+def _confidence(share: float | None, result: dict[str, Any]) -> str | Cell:
+    """The model's confidence, which says nothing of a scan unlike those it was trained on."""
+    doubts = [sentence(flag["words"]) for flag in result.get("flags", []) if flag.get("code") in _UNLIKE]
+    if share is None or not doubts:
+        return words.percent(share)
+    tip = _("A model can be sure of itself and wrong: do not rely on this figure here.")
+    return Cell(f"\N{WARNING SIGN} {words.percent(share)}", tip="\n".join([tip, *doubts]))
 
 
 def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
@@ -96,5 +116,6 @@ def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
         lines.append(_("Changed by a person since; figures without a value were the model's."))
     elif result.get("confidence") is not None:
         lines.append(_("Confidence is the model's mean probability; it was not calibrated."))
-    notes = [note[:1].upper() + note[1:] for note in result.get("notes", [])]
+    flagged = {flag["words"] for flag in result.get("flags", [])}  # these stand above the table's words already
+    notes = [sentence(note) for note in result.get("notes", []) if note not in flagged]
     return "\n".join([*lines, *notes])

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import qt
 import slicer
+from MPERLib import mrml
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import boxes, results, words
+from MPERSegmentLib import boxes, inview, results, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.segmenting import Request, Segmenting, Told
+from MPERSegmentLib.turns import later
 
 NEW, UPDATE = "new", "update"
 
@@ -42,6 +45,7 @@ class RunPanel:
         ui.modelMore.visible = False
         ui.progressBar.visible = False
         ui.progressLabel.visible = False
+        ui.modelBox.elideMode = qt.Qt.ElideRight  # in the middle it would cut 72 scans to 2
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onScan))
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onRoi))
         ui.modelBox.connect("currentIndexChanged(int)", slot(self._onModel))
@@ -86,6 +90,7 @@ class RunPanel:
     def _showModel(self) -> None:
         ui, model = self._desk.ui, self._room.model(self._chosenModel())
         ui.modelWords.text = words.model_words(model) if model else self._room.stateWords()
+        ui.modelBox.toolTip = ui.modelBox.currentText or _("What to look for")  # a narrow box shows a part of it
         ui.modelMoreButton.enabled = model is not None
         ui.modelMore.text = words.model_card(model) if model else ""
         ui.modelMore.visible = bool(model) and ui.modelMoreButton.checked
@@ -119,7 +124,13 @@ class RunPanel:
     def _onScan(self, node: slicer.vtkMRMLNode | None) -> None:
         if not self._filling and self._desk.parameters:
             self._desk.parameters.putNode("scan", node)
+            if node is not None:
+                later(lambda: self._bring(node), "scan into view")  # a node that has just come has no voxels yet
         self._showButton()
+
+    def _bring(self, scan: slicer.vtkMRMLNode) -> None:
+        if mrml.alive(scan) and scan is self._desk.ui.inputSelector.currentNode():
+            inview.bring(scan)
 
     def _onRoi(self, node: slicer.vtkMRMLNode | None) -> None:
         if not self._filling and self._desk.parameters:
@@ -173,7 +184,7 @@ class RunPanel:
         update = boxes.chosen(ui.targetBox) == UPDATE
         told = Told(
             self._onProgress,
-            lambda notice: self._desk.say(notice[:1].upper() + notice[1:]),
+            self._desk.say,
             lambda mask, header, result: self._onFinished(request, update, mask, header, result),
             self._onFailed,
             self._onCancelled,
@@ -181,6 +192,7 @@ class RunPanel:
         try:
             self._work = Segmenting(self._room.engine, self._room.scans, request, told)
         except ValueError as error:
+            self._rest()
             self._desk.say(str(error))
             return
         ui.progressBar.visible = True
@@ -207,6 +219,12 @@ class RunPanel:
 
     def _onCancelled(self) -> None:
         self._rest(_("Cancelled; nothing was changed."))
+
+    def leave(self, node: slicer.vtkMRMLNode) -> None:
+        """A node is being removed; without its scan the work has no end."""
+        if self._work is not None and node is self._work.scan:
+            self._work.drop()
+            self._rest(_("{scan} was removed from the scene, so it is not segmented.").format(scan=node.GetName()))
 
     def drop(self) -> None:
         """Give up what is under way, as the scene or the module is closed."""

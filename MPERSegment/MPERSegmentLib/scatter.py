@@ -45,6 +45,7 @@ class ScatterPlot:
             series.SetColor(*(part / 255 for part in row["colour"]))
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
         chart.SetTitle(_("Voxels as the model sees them"))
+        chart.SetLegendVisibility(False)  # it would lie over points; the table tells the colours
         share = answer.get("explained", (0, 0))
         axis = _("Principal axis {n} ({share} of the variance)")
         chart.SetXAxisTitle(axis.format(n=1, share=f"{share[0]:.0%}"))

@@ -39,7 +39,7 @@ class Told:
     notice : takes a line that the user should read although the work goes on.
     finished : takes the mask (k, j, i), the header that says where it lies, and the job's result.
     failed : takes one line for a person.
-    cancelled : the user no longer wanted it, or the scan is gone.
+    cancelled : the user no longer wanted it.
     """
 
     progress: Callable[[float | None, str], None]
@@ -79,13 +79,17 @@ class Segmenting:
         else:
             self._compute(scan, known=True)
 
+    @property
+    def scan(self) -> slicer.vtkMRMLScalarVolumeNode:
+        return self._request.scan
+
     def cancel(self) -> None:
         """Stop; whatever the engine still does about it ends unseen."""
         self.drop()
         self._told.cancelled()
 
     def drop(self) -> None:
-        """Stop without a word: the scene or the module is being closed."""
+        """Stop without a word: scan, scene or module are going."""
         if not self._over:
             self._over = True
             self._call.abort()
@@ -99,7 +103,7 @@ class Segmenting:
         self._told.progress(0.0, message)
 
         def sent(answer: dict) -> None:
-            if self._still():
+            if not self._over:
                 self._scans.remember(scan, answer["scan"])
                 self._compute(answer["scan"], known=False)
 
@@ -121,7 +125,7 @@ class Segmenting:
         }
 
         def failed(message: str) -> None:
-            if known and self._call.id is None and self._still():  # the engine keeps a bounded number of scans
+            if known and self._call.id is None and not self._over:  # the engine keeps a bounded number of scans
                 self._scans.forget(self._request.scan.GetID())
                 self._send()
             else:
@@ -139,22 +143,16 @@ class Segmenting:
         self._told.progress(done, words.progress(event.get("message") or "", event.get("eta_s")))
 
     def _fetch(self, result: dict) -> None:
-        if not self._still():
+        if self._over:
             return
         self._told.progress(1 - _FETCHING, _("Bringing the mask"))
 
         def arrived(mask: np.ndarray, header: dict) -> None:
-            if self._still():
+            if not self._over:
                 self._over = True
                 self._told.finished(mask, header, result)
 
         self._call = self._engine.getArray(route("predictions", result["prediction"], "mask"), arrived, self._fail)
-
-    def _still(self) -> bool:
-        """Whether to go on: a scan that was deleted in the meantime ends it."""
-        if not self._over and not mrml.alive(self._request.scan):
-            self.cancel()
-        return not self._over
 
     def _fail(self, message: str) -> None:
         if not self._over:

@@ -13,11 +13,12 @@ from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import results, words
-from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.desk import Desk, sentence
+from MPERSegmentLib.marker import Marker
 from MPERSegmentLib.probe import Probe
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.scatter import ScatterPlot
-from MPERSegmentLib.tables import Table
+from MPERSegmentLib.tables import Cell, Table
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
 _MAP_ROLE = "MPER.PrototypeMap"  # of a result: its map in the scene, so that a saved scene still shows it
@@ -43,13 +44,20 @@ class WhyPanel:
         self._calls: dict[str, Any] = {}
         self._place = -1
         self._probe = Probe(desk.ui.probeLabel, room)
+        self._marker = Marker()
         self._scatter = ScatterPlot()
         ui = desk.ui
         for text, key in ((_("Nothing"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
             ui.overlayBox.addItem(text, key)
         self._table = Table(
             ui.prototypeTable,
-            [_("Prototype"), _("Voxels"), _("mL"), _("Similarity"), _("Intensity")],
+            [
+                (_("Prototype"), _("What the model compares voxels with; a tick shows where it was the nearest")),
+                (_("Voxels"), _("How many were most like this prototype")),
+                (_("mL"), _("Volume of these voxels")),
+                (_("Similarity"), _("Mean cosine between these voxels and the prototype; 1 is alike")),
+                (_("Intensity"), _("Mean grey value of these voxels in the scan")),
+            ],
         )
         self._delay = qt.QTimer(ui.whySection)
         self._delay.setSingleShot(True)
@@ -83,10 +91,9 @@ class WhyPanel:
         parameters, ui = self._desk.parameters, self._desk.ui
         if parameters is None:
             return
-        for widget, value in ((ui.opacitySlider, "Opacity"), (ui.thresholdSlider, "Threshold")):
-            blocked = widget.blockSignals(True)
-            widget.value = parameters.number(value)
-            widget.blockSignals(blocked)
+        blocked = ui.opacitySlider.blockSignals(True)
+        ui.opacitySlider.value = parameters.number("Opacity")
+        ui.opacitySlider.blockSignals(blocked)
         blocked = ui.overlayBox.blockSignals(True)
         ui.overlayBox.currentIndex = max(0, ui.overlayBox.findData(parameters.get("Overlay")))
         ui.overlayBox.blockSignals(blocked)
@@ -98,8 +105,10 @@ class WhyPanel:
         self._node = self._result = None
 
     def leave(self) -> None:
-        """The user goes to another module: the cursor is no longer followed."""
+        """The user goes to another module: the cursor is no longer followed, and the slices are as without us."""
         self._probe.stop()
+        self._marker.hide()
+        self._lay(NONE)
 
     def enter(self) -> None:
         self._update()
@@ -109,13 +118,13 @@ class WhyPanel:
         self._table.fill(
             [
                 (
-                    (row["name"], row["colour"]),
+                    Cell(row["name"], row["colour"]),
                     words.count(row["voxels"]),
                     words.number(row["volume_ml"], 1),
                     words.number(row["mean_similarity"]),
-                    words.intensity(row["mean_intensity"]),
+                    intensity,
                 )
-                for row in rows
+                for row, intensity in zip(rows, words.intensities([row["mean_intensity"] for row in rows]), strict=True)
             ]
         )
         hidden = self._hidden()
@@ -144,9 +153,17 @@ class WhyPanel:
         ui = self._desk.ui
         kind = ui.overlayBox.currentData
         ui.opacityValue.text = f"{ui.opacitySlider.value} %"
-        ui.thresholdValue.text = (
-            f"{ui.thresholdSlider.value} %" if kind == UNCERTAINTY else f"{ui.thresholdSlider.value / 100:.2f}"
-        )
+        blocked = ui.thresholdSlider.blockSignals(True)
+        ui.thresholdSlider.value = self._threshold(kind)
+        ui.thresholdSlider.blockSignals(blocked)
+        if kind == UNCERTAINTY:
+            ui.thresholdSliderLabel.text = _("Uncertainty at least:")
+            ui.thresholdSlider.toolTip = _("Voxels of which the model is surer than this are left out")
+            ui.thresholdValue.text = f"{ui.thresholdSlider.value} %"
+        else:
+            ui.thresholdSliderLabel.text = _("Similarity at least:")
+            ui.thresholdSlider.toolTip = _("Voxels less similar to their prototype than this are left out (cosine)")
+            ui.thresholdValue.text = f"{ui.thresholdSlider.value / 100:.2f}"
         for widget in (ui.opacitySlider, ui.thresholdSlider):
             widget.enabled = kind != NONE
 
@@ -177,7 +194,7 @@ class WhyPanel:
         def failed(message: str) -> None:
             self._calls.pop(kind, None)
             self._desk.ui.whyWords.text = _("{reason}. Segment again to see why; the figures stay.").format(
-                reason=(message[:1].upper() + message[1:]).rstrip(".")
+                reason=sentence(message).rstrip(".")
             )
 
         def takeUncertainty(percent: np.ndarray, header: dict) -> None:
@@ -222,6 +239,7 @@ class WhyPanel:
         self._fetched.clear()
         self._prototypes = self._uncertainty = None
         self._probe.stop()
+        self._marker.hide()
         self._scatter.remove()
         self._desk.ui.scatterButton.checked = False
 
@@ -244,20 +262,20 @@ class WhyPanel:
 
     def _onThreshold(self, value: int) -> None:
         if self._desk.parameters:
-            self._desk.parameters.put("Threshold", value)
+            self._desk.parameters.put(_threshold_of(self._desk.ui.overlayBox.currentData), value)
         self._showValues()
         self._delay.start()
 
     def _applyThreshold(self) -> None:
-        hundredths = self._desk.ui.thresholdSlider.value
-        if (
-            self._prototypes is not None
-            and self._prototypes.canThreshold
-            and self._prototypes.threshold != hundredths / 100
-        ):
-            self._prototypes.setThreshold(hundredths / 100)
+        similarity = self._threshold(PROTOTYPES) / 100
+        if self._prototypes is not None and self._prototypes.canThreshold and self._prototypes.threshold != similarity:
+            self._prototypes.setThreshold(similarity)
         if mrml.alive(self._uncertainty):
-            self._uncertainty.GetDisplayNode().SetThreshold(max(1, hundredths), 100)
+            self._uncertainty.GetDisplayNode().SetThreshold(max(1, self._threshold(UNCERTAINTY)), 100)
+
+    def _threshold(self, kind: str) -> int:
+        """Below how many hundredths nothing is shown: each overlay has a bound of its own."""
+        return self._desk.parameters.number(_threshold_of(kind)) if self._desk.parameters else 0
 
     def _shown(self, kind: str) -> slicer.vtkMRMLVolumeNode | None:
         """The overlay of a kind, while the user has not deleted it."""
@@ -317,13 +335,13 @@ class WhyPanel:
         place = places[self._place]
         self._jump(place["index"])
         self._desk.ui.uncertainLabel.text = _("{n} of {count}: {words}").format(
-            n=self._place + 1, count=len(places), words=place["words"]
+            n=self._place + 1, count=len(places), words=sentence(place["words"])
         )
 
     def _jump(self, index: list[int]) -> None:
         scan = results.scan_of(self._node) if self._node else None
         if scan is not None:
-            mrml.jump_to(index, scan)
+            self._marker.show(mrml.jump_to(index, scan))
 
     def _onScatter(self, checked: bool) -> None:
         if not checked:
@@ -342,3 +360,8 @@ class WhyPanel:
             lambda answer: self._scatter.show(answer, rows),
             failed,
         )
+
+
+def _threshold_of(kind: str) -> str:
+    """The parameter that holds the lower bound of an overlay."""
+    return "Uncertainty" if kind == UNCERTAINTY else "Threshold"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -29,9 +29,10 @@ def number(value: float | None, digits: int = 2) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def intensity(value: float | None) -> str:
-    """Scans come in units of thousands and in z-scores: four figures serve both."""
-    return UNKNOWN if value is None else f"{value:.4g}"
+def intensities(values: Sequence[float | None]) -> list[str]:
+    """A column with as many decimals in each line; scans come in units of thousands and in z-scores."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    return [number(value, 0 if largest >= 100 else 1 if largest >= 10 else 2) for value in values]
 
 
 def count(n: int) -> str:

@@ -163,6 +163,8 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     assert mask[k, j, i] == 1
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    assert crosshair.GetCrosshairMode() == crosshair.ShowSmallBasic
+    assert mrml.index_at(crosshair.GetCrosshairRAS(), scan) == (k, j, i)
     crosshair.SetCursorPositionRAS(middle)
     desk.wait_until(lambda: "Margin" in ui.probeLabel.text, 5, "the probe")
     assert "<b>LA</b>" in ui.probeLabel.text
@@ -172,13 +174,26 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     desk.screenshot("segment")
 
     ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
-    desk.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
+    uncertainty = desk.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
+    assert ui.thresholdSliderLabel.text == "Uncertainty at least:"
+    assert ui.thresholdValue.text == "15 %"
+    assert slicer.mrmlScene.GetNodeByID(uncertainty).GetDisplayNode().GetLowerThreshold() == 15
     assert composite.GetLabelVolumeID() is None
     desk.click(ui.scatterButton)
     chart = desk.wait_until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 10, "the plot")
     assert chart.GetNumberOfPlotSeriesNodes() >= 4
+    assert not chart.GetLegendVisibility()
     desk.click(ui.scatterButton)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
+
+    display = node.GetDisplayNode()
+    assert display.GetOpacity2DFill() == 0
+    widget.exit()  # to another module, which finds the slices as if this one had never been
+    assert display.GetOpacity2DFill() > 0
+    assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
+    widget.enter()
+    assert display.GetOpacity2DFill() == 0
+    assert composite.GetForegroundVolumeID() == uncertainty
 
 
 def test_cancel_leaves_nothing_and_one_can_go_on(desk, atrium):
@@ -233,7 +248,9 @@ def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(desk, 
     desk.click(widget.ui.segmentButton)
     desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     slicer.mrmlScene.RemoveNode(scan)
-    desk.wait_until(lambda: not widget.run.running, MASK_S, "the end of the job")
+    assert not widget.run.running
+    assert widget.ui.progressLabel.text == "another was removed from the scene, so it is not segmented."
+    desk.events()
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     show(atrium, "a third")
     desk.wait_until(lambda: widget.ui.segmentButton.enabled, 5, "the third scan")
@@ -276,7 +293,7 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
     ui = widget.ui
     ui.resultSelector.setCurrentNode(node)
     assert [cell(ui.resultTable, 0, column) for column in range(5)] == ["LA", "0.5 mL", "4 cm²", "90 %", "2"]
-    assert ui.flagsLabel.text == "LA has two parts"
+    assert ui.flagsLabel.text == "LA has two parts."
     assert tags(node)["Type"] == "AUTOMATIC"
     mask = np.zeros((4, 4, 4), np.uint8)
     mask[:2] = 1
@@ -286,6 +303,84 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
     assert "semi-automatic" in ui.refineWords.text
     desk.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the new volume")
     assert cell(ui.resultTable, 0, 3) == "\N{EN DASH}"
+
+
+@pytest.mark.usefixtures("alone")
+def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(desk):
+    from MPERSegmentLib import results
+
+    _scan, node = small_result()
+    doubt = "the volume of LA (311 mL) is unlike that of the training labels"
+    flags = [{"code": "volume", "words": doubt}]
+    results.record(node, {**RESULT, "flags": flags, "notes": [doubt, "the field of view is wide; give an ROI"]})
+    ui = desk.open("MPERSegment").ui
+    ui.resultSelector.setCurrentNode(node)
+    confidence = ui.resultTable.item(0, 3)
+    assert confidence.text() == "\N{WARNING SIGN} 90 %"
+    assert doubt[1:] in confidence.toolTip()
+    assert ui.flagsLabel.text == f"T{doubt[1:]}."
+    assert "training labels" not in ui.resultWords.text  # it stands above already
+    assert ui.resultWords.text.endswith("The field of view is wide; give an ROI.")
+
+
+@pytest.mark.usefixtures("alone")
+def test_only_results_of_the_scan_in_view_are_seen(desk):
+    (first_scan, first), (second_scan, second) = small_result("one"), small_result("two")
+    ui = desk.open("MPERSegment").ui
+    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+
+    def seen():
+        return [node for node in (first, second) if node.GetDisplayNode().GetVisibility()]
+
+    ui.inputSelector.setCurrentNode(second_scan)
+    desk.wait_until(lambda: composite.GetBackgroundVolumeID() == second_scan.GetID(), 5, "the scan in the slices")
+    desk.events()
+    assert seen() == [second]
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    camera.SetFocalPoint(500, 0, 0)
+    ui.resultSelector.setCurrentNode(first)
+    desk.wait_until(lambda: composite.GetBackgroundVolumeID() == first_scan.GetID(), 5, "its scan in the slices")
+    desk.events()
+    assert seen() == [first]
+    bounds = [0.0] * 6
+    first.GetRASBounds(bounds)
+    assert camera.GetFocalPoint() == pytest.approx(
+        [(low + high) / 2 for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+    )
+    first.GetDisplayNode().SetVisibility(False)  # the user's own choice
+    ui.resultSelector.setCurrentNode(second)
+    ui.resultSelector.setCurrentNode(first)
+    desk.events()
+    assert seen() == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_when_the_shown_result_is_deleted_another_one_is_shown(desk):
+    (_scan, first), (_other_scan, second) = small_result("one"), small_result("two")
+    widget = desk.open("MPERSegment")
+    widget.ui.resultSelector.setCurrentNode(first)
+    slicer.mrmlScene.RemoveNode(first)
+    desk.events()
+    assert widget.result.node is second
+    assert widget.ui.resultSelector.currentNode() is second
+    slicer.mrmlScene.RemoveNode(second)
+    desk.events()
+    assert widget.result.node is None
+    assert widget.ui.resultWords.text.startswith("No result")
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_crosshair_of_the_users_own_stays(desk):
+    desk.open("MPERSegment")
+    from MPERSegmentLib.marker import Marker
+
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCrosshairMode(crosshair.ShowIntersection)
+    marker = Marker()
+    marker.show((1, 2, 3))
+    assert crosshair.GetCrosshairRAS() == (1, 2, 3)
+    marker.hide()
+    assert crosshair.GetCrosshairMode() == crosshair.ShowIntersection
 
 
 @pytest.mark.usefixtures("alone")

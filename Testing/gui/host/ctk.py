@@ -8,10 +8,12 @@ from PySide6.QtCore import Property, QEvent, QSize, Qt, Signal
 from PySide6.QtGui import QPainter
 from PySide6.QtWidgets import (
     QAbstractButton,
+    QComboBox,
     QGroupBox,
     QMessageBox,
     QStyle,
     QStyleOptionButton,
+    QStyleOptionComboBox,
     QStylePainter,
     QWidget,
 )
@@ -175,6 +177,24 @@ class ctkCollapsibleGroupBox(QGroupBox):
         return QSize(size.width(), self.fontMetrics().height() + 10) if self._is_collapsed() else size
 
 
+class ctkComboBox(QComboBox):
+    """ctkComboBox.h: a combo box that shortens the text it shows to what there is room for."""
+
+    elideMode = stored(int, "elideMode", 3, QComboBox.update)  # Qt.ElideNone
+
+    def paintEvent(self, event: Any) -> None:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        part = QStyle.SubControl.SC_ComboBoxEditField
+        room = self.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, part, self)
+        mode = Qt.TextElideMode(self.elideMode)
+        option.currentText = option.fontMetrics.elidedText(option.currentText, mode, room.width())
+        painter = QStylePainter(self)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+
+
 class ctkMessageBox(QMessageBox):
     """ctkMessageBox.h: a message box with "Don't show this message again"."""
 
@@ -183,4 +203,4 @@ class ctkMessageBox(QMessageBox):
     dontShowAgainVisible = stored(bool, "dontShowAgainVisible", False)
 
 
-WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkCollapsibleGroupBox, ctkMessageBox)}
+WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkCollapsibleGroupBox, ctkComboBox, ctkMessageBox)}

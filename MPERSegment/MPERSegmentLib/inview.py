@@ -1,0 +1,73 @@
+"""Which scan the views show, and with it which results: never the heart of one scan beside the slices of another."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from MPERSegmentLib import results
+from MPERSegmentLib.turns import later
+
+_HIDDEN = "MPER.Hidden"  # of a result's display: hidden here, not by the user
+
+
+def bring(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Show a scan in the slices, unless the user shows it in one of them already, and its results with it."""
+    if scan.GetID() not in _shown_scans():
+        slicer.util.setSliceViewerLayers(background=scan)
+        later(slicer.app.layoutManager().resetSliceViews, "fit slices")
+    later(settle, "results in view")
+
+
+def settle() -> None:
+    """Hide the results of scans that no slice shows; show those again that were hidden here."""
+    if slicer.mrmlScene is None:
+        return
+    shown = _shown_scans()
+    for node in results.all_of(slicer.mrmlScene):
+        scan, display = results.scan_of(node), node.GetDisplayNode()
+        if scan is None or display is None:
+            continue
+        if scan.GetID() not in shown:
+            if display.GetVisibility():
+                display.SetAttribute(_HIDDEN, "yes")
+                display.SetVisibility(False)
+        elif display.GetAttribute(_HIDDEN):
+            display.SetAttribute(_HIDDEN, None)
+            display.SetVisibility(True)
+            centre(node)
+
+
+def is_alone(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether no other result of the same scan is seen, so that nothing has drawn the user's eye there yet."""
+    for other in results.all_of(slicer.mrmlScene):
+        display = other.GetDisplayNode()
+        same = other is not node and results.scan_of(other) is results.scan_of(node)
+        if same and display is not None and display.GetVisibility():
+            return False
+    return True
+
+
+def centre(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Bring a result into the middle of the 3-D views, seen from where they look now."""
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+    if (low > high).any():  # empty
+        return
+    middle, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    for cameraNode in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
+        camera = cameraNode.GetCamera()
+        away = radius / np.sin(np.radians(camera.GetViewAngle()) / 2)
+        cameraNode.SetFocalPoint(middle)
+        cameraNode.SetPosition(middle - away * np.array(camera.GetDirectionOfProjection()))
+        cameraNode.SetParallelScale(radius)
+        cameraNode.ResetClippingRange()
+
+
+def _shown_scans() -> set[str]:
+    return {
+        composite.GetBackgroundVolumeID()
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        if composite.GetBackgroundVolumeID()
+    }
