@@ -15,7 +15,7 @@ def bring(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Show a scan in the slices, unless the user shows it in one of them already, and its results with it."""
     if scan.GetID() not in _shown_scans():
         slicer.util.setSliceViewerLayers(background=scan)
-        later(slicer.app.layoutManager().resetSliceViews, "fit slices")
+        later(lambda: slicer.app.layoutManager().resetSliceViews(), "fit slices")
     later(settle, "results in view")
 
 
@@ -56,11 +56,15 @@ def centre(node: slicer.vtkMRMLSegmentationNode) -> None:
     if (low > high).any():  # empty
         return
     middle, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
-    for cameraNode in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
-        camera = cameraNode.GetCamera()
-        away = radius / np.sin(np.radians(camera.GetViewAngle()) / 2)
+    cameras = slicer.util.getNodesByClass("vtkMRMLCameraNode")
+    directions = [np.array(cameraNode.GetCamera().GetDirectionOfProjection()) for cameraNode in cameras]
+    manager = slicer.app.layoutManager()
+    for number in range(manager.threeDViewCount):  # Slicer's box and letters follow, but so does what is hidden
+        manager.threeDWidget(number).threeDView().resetFocalPoint()
+    for cameraNode, direction in zip(cameras, directions, strict=True):
+        away = radius / np.sin(np.radians(cameraNode.GetCamera().GetViewAngle()) / 2)
         cameraNode.SetFocalPoint(middle)
-        cameraNode.SetPosition(middle - away * np.array(camera.GetDirectionOfProjection()))
+        cameraNode.SetPosition(middle - away * direction)
         cameraNode.SetParallelScale(radius)
         cameraNode.ResetClippingRange()
 

@@ -338,6 +338,7 @@ def test_only_results_of_the_scan_in_view_are_seen(desk):
     assert seen() == [second]
     camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
     camera.SetFocalPoint(500, 0, 0)
+    direction = camera.GetCamera().GetDirectionOfProjection()
     ui.resultSelector.setCurrentNode(first)
     desk.wait_until(lambda: composite.GetBackgroundVolumeID() == first_scan.GetID(), 5, "its scan in the slices")
     desk.events()
@@ -347,6 +348,7 @@ def test_only_results_of_the_scan_in_view_are_seen(desk):
     assert camera.GetFocalPoint() == pytest.approx(
         [(low + high) / 2 for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
     )
+    assert camera.GetCamera().GetDirectionOfProjection() == pytest.approx(direction)
     first.GetDisplayNode().SetVisibility(False)  # the user's own choice
     ui.resultSelector.setCurrentNode(second)
     ui.resultSelector.setCurrentNode(first)
