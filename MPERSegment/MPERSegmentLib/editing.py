@@ -28,6 +28,7 @@ class EditWatch:
         self._changed = changed
         self._watched: dict[str, tuple[slicer.vtkSegmentation, list[int]]] = {}
         self._last: dict[str, float] = {}
+        self._looks: dict[str, tuple] = {}
         self._ours = False
 
     def watch(self, node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -42,6 +43,7 @@ class EditWatch:
             )
         ]
         self._watched[node.GetID()] = (segmentation, tags)
+        self._looks[node.GetID()] = _look(node)
         self.beginsNow(node)
 
     def beginsNow(self, node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -51,6 +53,7 @@ class EditWatch:
     def leave(self, nodeId: str) -> None:
         """Watch a node no longer."""
         segmentation, tags = self._watched.pop(nodeId, (None, []))
+        self._looks.pop(nodeId, None)
         for tag in tags:
             segmentation.RemoveObserver(tag)
 
@@ -74,9 +77,25 @@ class EditWatch:
         results.note_editing(node, min(now - self._last.get(node.GetID(), now), _PAUSE_S))
         self._last[node.GetID()] = now
         mrml.mark_edited(node)
+        self._looks[node.GetID()] = _look(node)
         self._changed(node)
 
     def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """Undo brings back segments as they were, with their tags, and tells nothing else."""
-        if not self._ours and mrml.alive(node):
+        """Undo brings back segments as they were, with their tags, and tells nothing else; a new surface tells too."""
+        if self._ours or not mrml.alive(node):
+            return
+        look = _look(node)
+        if look != self._looks.get(node.GetID()):
+            self._looks[node.GetID()] = look
             self._changed(node)
+
+
+def _look(node: slicer.vtkMRMLSegmentationNode) -> tuple:
+    """Differs whenever voxels, names or makers of the segments do."""
+    segmentation = node.GetSegmentation()
+    found = []
+    for n, made in enumerate(mrml.provenances_of(node)):
+        image = segmentation.GetNthSegment(n).GetRepresentation("Binary labelmap")
+        scalars = image.GetPointData().GetScalars() if image is not None else None
+        found.append((made, image and image.GetMTime(), scalars and scalars.GetMTime()))
+    return tuple(found)
