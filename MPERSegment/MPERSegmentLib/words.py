@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ def model_words(model: Mapping[str, Any]) -> str:
     dice = (quality.get("mean") or {}).get("dice")
     lines = [str(card["modality"])] if card.get("modality") else []
     if dice is not None:
-        cases = len(quality.get("per_case") or ())
+        counted = re.match(r"(\d+) case", str(quality.get("cases")))  # "3 cases of the locked hold-out: ..."
+        cases = len(quality.get("per_case") or ()) or int(counted[1] if counted else 0)
         measured = _("Dice {dice} on {n} cases it was not trained on") if cases else _("Dice {dice}")
         lines.append(measured.format(dice=f"{dice:.2f}", n=cases))
     return "\n".join(lines) or _("This model says nothing of its quality.")
