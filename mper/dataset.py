@@ -151,9 +151,9 @@ class Dataset:
         FileExistsError
             If the folder holds a dataset or anything else.
         ValueError
-            If there is no label, or two share a name or a value.
+            If there is no label, two share a value or a name (in any case), or one is called as what is no structure.
         """
-        index = Index(name, check_labels(labels), {})
+        index = Index(name, _check_names(check_labels(labels)), {})
         if path.exists() and not path.is_dir():
             raise FileExistsError(f"{path} is a file; choose a new or empty folder for the dataset")
         path.mkdir(parents=True, exist_ok=True)
@@ -413,6 +413,16 @@ class Dataset:
             index = change(_read_index(self.path))
             write_json(self.path / DATASET, index.to_dict())
         self._index = index
+
+
+def _check_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Labels of a new dataset: people, and Slicer's segments, tell them apart by name alone."""
+    names = [label.name.casefold() for label in labels]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two structures are called {twice[0]!r}, but for capitals; give each a name of its own")
+    if taken := sorted({"background", "unlabelled"} & set(names)):
+        raise ValueError(f"{taken[0]!r} is no structure: every dataset has it already; leave it out")
+    return labels
 
 
 def new_run_folder(root: Path, run_id: str | None = None) -> Path:

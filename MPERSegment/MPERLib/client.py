@@ -389,7 +389,10 @@ class StreamCall(Call):
 def _unreachable(error: str) -> str:
     if error.lower() in ("operation canceled", "operation timed out"):  # Qt 5's and Qt 6's words for the time limit
         return _("no answer from the engine within {n} s").format(n=_ANSWER_TIMEOUT_MS // 1000)
-    return _("no answer from the engine: {error}").format(error=error or _("the connection ended"))
+    told = _("no answer from the engine: {error}").format(error=error or _("the connection ended"))
+    if "ssl" in error.lower():  # Qt does not say more: unknown, expired or of another name
+        told += _("; check the address, and the certificate file where the server signed its own")
+    return told
 
 
 def _refusal(status: int, body: bytes) -> str:

@@ -198,6 +198,10 @@ class Engine:
         """The user agrees that voxels and geometry, and nothing about the patient, go to this server."""
         places.setSetting(_CONSENT_KEY + self._consentName(), "yes")
 
+    def withdrawUpload(self) -> None:
+        """The user no longer agrees: nothing more is sent to this server, until `agreeToUpload`."""
+        places.setSetting(_CONSENT_KEY + self._consentName(), "no")
+
     def _consentName(self) -> str:
         return self.url.partition("//")[2].replace("/", "_")
 

@@ -46,7 +46,7 @@ class EnginePanel:
         ui.remoteRadio.connect("toggled(bool)", slot(self._onWhere))
         for edit in (ui.urlEdit, ui.tokenEdit):
             edit.connect("textChanged(QString)", slot(lambda _text: self.show()))
-        ui.consentCheck.connect("toggled(bool)", slot(lambda _checked: self.show()))
+        ui.consentCheck.connect("toggled(bool)", slot(self._onConsent))
         ui.engineButton.connect("clicked()", slot(self._onStart))
         ui.diagnosticsButton.connect("clicked()", slot(self._onDiagnostics))
         ui.copyButton.connect("clicked()", slot(self._onCopy))
@@ -71,6 +71,13 @@ class EnginePanel:
             self._doctor = None
 
     def _onWhere(self, _checked: bool) -> None:
+        self.show()
+
+    def _onConsent(self, agreed: bool) -> None:
+        """Agreement that is taken back counts at once; that which is given counts when Connect is pressed."""
+        engine = self._room.engine
+        if engine.isRemote and not agreed:
+            engine.withdrawUpload()
         self.show()
 
     def _onStart(self) -> None:

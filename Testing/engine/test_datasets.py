@@ -346,6 +346,26 @@ def test_a_hold_out_that_only_a_model_drew_is_told(engine: Served, data: str) ->
     assert not any("by a model alone" in line for line in warnings)
 
 
+def test_a_structure_that_no_label_shows_is_told(engine: Served, data: str) -> None:
+    for n in range(2):
+        add(engine, data, volume(n))
+    send(engine, data, "case-001", mask_of(volume(), 1))
+
+    def told() -> list[str]:
+        return [line for line in engine.post(f"{data}/plan", {}).json()["warnings"] if "drawn in no" in line]
+
+    assert [line.partition(":")[0] for line in told()] == ["Scar"]
+    send(engine, data, "case-002", mask_of(volume(1), 2))
+    assert told() == []
+
+
+def test_a_model_of_other_structures_ranks_nothing(engine: Served, root: Path) -> None:
+    made = engine.post("/datasets", {"root": ROOT, "folder": "aortas", "name": "Aortas", "labels": ["Aorta"]}).json()
+    route = "/datasets/" + quote(made["id"].replace("/", "~"))
+    answer = engine.post(f"{route}/rank", {"model": "la", "device": "cpu"})
+    assert answer.status == 409 and "none of which this dataset has" in answer.error()
+
+
 def test_cases_go_into_splits(engine: Served, data: str) -> None:
     for n in range(2):
         add(engine, data, volume(n), split=None)

@@ -401,6 +401,8 @@ def test_scans_go_to_a_server_only_after_the_user_agreed(desk: Any, remote: Engi
     assert same_server.mayUpload
     assert not Engine.remote("https://elsewhere:1", "secret").mayUpload
     assert Engine.local().mayUpload
+    same_server.withdrawUpload()
+    assert not remote.mayUpload
 
 
 @pytest.mark.parametrize("url", ["http://example.org:80", "ftp://127.0.0.1", "example.org", ""])

@@ -689,6 +689,8 @@ def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
     desk.click(ui.engineButton)
     assert slicer.mperEngine.isRemote
     assert slicer.mperEngine.mayUpload
+    ui.consentCheck.checked = False  # taken back: nothing more is sent
+    assert not slicer.mperEngine.mayUpload
     assert places.setting("MPER/RemoteUrl") == "https://gpu.example:8443"
     assert places.setting("MPER/RemoteToken") == ""  # kept only on request
     ui.localRadio.checked = True

@@ -47,6 +47,21 @@ def files(folder: Path) -> dict[str, bytes]:
 # ---- the folder and its index
 
 
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (("Aorta", "aorta"), "called 'aorta', but for capitals"),
+        (("LA", "Background"), "'background' is no structure"),
+        (("unlabelled",), "'unlabelled' is no structure"),
+    ],
+)
+def test_structures_need_names_that_are_told_apart(tmp_path: Path, names: tuple[str, ...], match: str) -> None:
+    labels = [make_label(n, name) for n, name in enumerate(names, start=1)]
+    with pytest.raises(ValueError, match=match):
+        Dataset.create(tmp_path / "data", "Odd", labels)
+    assert not (tmp_path / "data" / "dataset.json").exists()
+
+
 def test_dataset_opens_as_it_was_made(dataset: Dataset) -> None:
     opened = Dataset.open(dataset.path)
     assert opened.name == "my data"

@@ -24,7 +24,7 @@ from mper.engine.models import label_entry
 from mper.engine.opening import open_dataset
 from mper.engine.segmenting import Body, Device
 from mper.engine.state import ClientDep, Engine, EngineDep
-from mper.labels import BACKGROUND
+from mper.labels import BACKGROUND, structure_of
 from mper.progress import part_of
 from mper.publish import published_version
 from mper.records import read_json, write_json
@@ -61,7 +61,13 @@ class UseBody(Body):
 @router.post("/datasets/{d}/rank")
 def start_ranking(engine: EngineDep, client: ClientDep, d: str, body: RankBody) -> dict[str, Any]:
     dataset = open_dataset(engine, d)
-    engine.models.path(body.model)
+    drawn = read_bundle(engine.models.path(body.model)).card.labels
+    if not {structure_of(label) for label in drawn} & {structure_of(label) for label in dataset.labels}:
+        raise Refused(
+            409,
+            f"{body.model} draws {', '.join(label.name for label in drawn)}, none of which this dataset has, so it "
+            "cannot tell which case to label; train a version first",
+        )
 
     def work(job: Job, device: str) -> dict[str, Any]:
         return rank_cases(engine, dataset, body.model, device, job)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from mper.card import read_bundle
+from mper.case import Case
 from mper.dataset import Dataset
 from mper.engine.errors import Refused
 from mper.engine.judging import DRAFTS
@@ -30,6 +32,7 @@ _BUDGET_S = {  # (fine-tuning, on a graphics card)
 }
 _FEW = 2  # labelled cases, below which a model learns one case by heart
 _FEW_HELD = 3
+_LOOKED_AT = 50  # labels that are read at most, to see whether each structure occurs
 _PATIENCE_S = 20.0  # for torch to be imported, which knows whether there is a graphics card
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
 _UNET, _VNET = "unet", "vnet"
@@ -107,6 +110,11 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
     start_from = body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id)
     start_path = None if start_from is None else engine.models.path(start_from)
     warnings = _warnings(engine, dataset, body, labelled, with_label, unlabelled if method != "supervised" else 0)
+    drawn = [case for case in cases if case.is_drawn][: body.labeled]
+    if drawn and (absent := _drawn_nowhere(dataset.labels, drawn)):
+        warnings.append(
+            f"{', '.join(absent)}: drawn in no labelled case, so nothing can be learnt of it; draw it first"
+        )
     if start_path is not None:
         warnings += _start_warnings(dataset.labels, read_bundle(start_path).card.labels, start_from or "")
     gpu = _has_gpu(engine, body.device)
@@ -260,6 +268,18 @@ def _warnings(
     if shutil.disk_usage(dataset.path).free < _LEAST_FREE:
         found.append("less than 1 GB is free on the disk of the dataset: make room first")
     return found
+
+
+def _drawn_nowhere(labels: Sequence[Label], cases: Sequence[Case]) -> list[str]:
+    """Structures that none of the labelled cases shows; reading ends as soon as each was seen."""
+    missing = {label.value: label.name for label in labels}
+    for case in cases[:_LOOKED_AT]:
+        mask = case.label()
+        for value in [] if mask is None else np.unique(mask.array).tolist():
+            missing.pop(value, None)
+        if not missing:
+            break
+    return list(missing.values()) if len(cases) <= _LOOKED_AT else []
 
 
 def _alive(run: Path) -> bool:
