@@ -191,7 +191,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if engine.state == "starting":
             ui.engineLabel.text = _("The engine starts; the first time this may take a minute.")
         elif engine.state == "failed":
-            ui.engineLabel.text = engine.reason
+            ui.engineLabel.text = engine.reason[:1].upper() + engine.reason[1:] + "."
         else:
             ui.engineLabel.text = _("The engine is not running.")
 

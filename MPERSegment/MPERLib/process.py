@@ -152,7 +152,8 @@ class EngineProcess:
             text = file.read().decode("utf-8", errors="replace")
         missing = re.findall(r"No module named '([\w.]+)'", text)
         if missing:
-            return _("the engine's packages are incomplete ({name} is missing); install them").format(name=missing[-1])
+            words = _("the engine's packages are incomplete ({name} is missing); MPER Segment offers to install them")
+            return words.format(name=missing[-1])
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if lines:
             return _("the engine stopped: {line}").format(line=lines[-1][:300])

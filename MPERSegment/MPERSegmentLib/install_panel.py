@@ -62,7 +62,14 @@ class InstallPanel:
         self._missing = missing
         ui = self._desk.ui
         self._desk.hush()
-        ui.installLabel.text = missing.words()
+        theirs = _ownPython()
+        if theirs is None:
+            ui.installLabel.text = missing.words()
+        else:
+            ui.installLabel.text = _(
+                "The engine runs with {python}, which you chose and which lacks {names}; install mper there."
+            ).format(python=theirs, names=", ".join([*missing.packages, *(["torch"] if missing.torch else [])]))
+        ui.installButton.visible = ui.installFolderButton.visible = theirs is None
         ui.installFrame.visible = True
         self._showButtons()
 
@@ -145,3 +152,12 @@ class InstallPanel:
         self._work = None
         self._desk.ui.installLabel.text = message
         self._showButtons()
+
+
+def _ownPython() -> Path | None:
+    """The Python that the user brought for the engine, and fills; None where its packages are ours to install."""
+    try:
+        python = places.enginePython()
+    except OSError:
+        return None
+    return None if places.isSlicers(python) or places.chosenPackages() is not None else python

@@ -495,7 +495,9 @@ def test_missing_packages_are_named(desk: Any, local: Engine, tmp_path: Path, mo
     monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
     local.start()
     desk.wait_until(lambda: local.state == "failed", 60)
-    assert local.reason == "the engine's packages are incomplete (fastapi is missing); install them"
+    assert local.reason == (
+        "the engine's packages are incomplete (fastapi is missing); MPER Segment offers to install them"
+    )
 
 
 @pytest.mark.parametrize(

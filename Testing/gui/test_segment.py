@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -654,6 +655,19 @@ def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
     assert "no connection" in ui.installLabel.text
     assert ui.installButton.text == "Install"
     del log, failed
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_python_that_the_user_brought_is_left_to_the_user(desk, monkeypatch):
+    monkeypatch.setenv("MPER_PYTHON", sys.executable)
+    monkeypatch.delenv("MPER_PACKAGES", raising=False)
+    missing = install.Missing(("fastapi>=0.110,<1",), torch=True)
+    monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
+    widget = desk.open("MPERSegment")
+    ui = widget.ui
+    widget.install.look()
+    assert f"runs with {sys.executable}, which you chose and which lacks fastapi" in ui.installLabel.text
+    assert ui.installFrame.visible and not ui.installButton.visible and not ui.installFolderButton.visible
 
 
 @pytest.mark.usefixtures("alone")
