@@ -26,8 +26,6 @@ _PIXELS_PER_MM = 4.8
 _EDGE, _GAP, _HEAD, _CAPTION = 44, 18, 112, 30
 _WASH = 0.72, 0.40  # how strongly prototypes of structures and of the background colour the scan
 
-Rgb = tuple[int, int, int]
-
 
 @dataclass(frozen=True)
 class _Plane:

@@ -167,6 +167,17 @@ def alive(node: Node | None) -> bool:
     return node is not None and node.GetScene() is not None
 
 
+def editor_settings(tag: str) -> slicer.vtkMRMLSegmentEditorNode:
+    """A Segment Editor parameter set of a panel's own, found again by its tag; the module keeps the user's apart."""
+    node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+        node.UnRegister(None)
+        node.SetSingletonTag(tag)
+        node = slicer.mrmlScene.AddNode(node)
+    return node
+
+
 # ---- scans
 
 

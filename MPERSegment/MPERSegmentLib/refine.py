@@ -13,7 +13,7 @@ from MPERSegmentLib import results, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.turns import later
 
-_EDITOR_TAG = "MPERSegmentEditor"  # its own parameter set: the Segment Editor module keeps the user's there
+_EDITOR_TAG = "MPERSegmentEditor"
 
 
 class RefinePanel:
@@ -121,18 +121,9 @@ class RefinePanel:
             self.editor.segmentationNodeSelectorVisible = False
             self.editor.sourceVolumeNodeSelectorVisible = False
             self.editor.switchToSegmentationsButtonVisible = False
-            self.editor.setMRMLSegmentEditorNode(self._parameterSet())
+            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
             self.editor.setMRMLScene(slicer.mrmlScene)
             self._desk.ui.editorFrame.layout().addWidget(self.editor)
         elif self.editor.mrmlSegmentEditorNode() is None:
-            self.editor.setMRMLSegmentEditorNode(self._parameterSet())
+            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
         return self.editor
-
-    def _parameterSet(self) -> slicer.vtkMRMLSegmentEditorNode:
-        node = slicer.mrmlScene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-            node.UnRegister(None)
-            node.SetSingletonTag(_EDITOR_TAG)
-            node = slicer.mrmlScene.AddNode(node)
-        return node

@@ -16,7 +16,7 @@ from MPERTrainerLib.scene import Scene
 from MPERTrainerLib.session import AUTHOR, Session
 from MPERTrainerLib.words import how
 
-_EDITOR_TAG = "MPERTrainer"  # its own parameter set: the Segment Editor module keeps the user's there
+_EDITOR_TAG = "MPERTrainer"
 _PAUSE_S = 60.0  # who changes nothing for longer is not working on it
 
 
@@ -330,11 +330,11 @@ class EditPanel:
             self.editor.segmentationNodeSelectorVisible = False
             self.editor.sourceVolumeNodeSelectorVisible = False
             self.editor.switchToSegmentationsButtonVisible = False
-            self.editor.setMRMLSegmentEditorNode(_parameterSet())
+            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
             self.editor.setMRMLScene(slicer.mrmlScene)
             self.ui.editorPlace.layout().addWidget(self.editor)
         elif self.editor.mrmlSegmentEditorNode() is None:
-            self.editor.setMRMLSegmentEditorNode(_parameterSet())
+            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
         return self.editor
 
     def reset(self) -> None:
@@ -399,16 +399,6 @@ def reveal(widget) -> None:
 
 def _same(one: tuple, other: tuple | None) -> bool:
     return other is not None and tuple(one[1]) == tuple(other[1]) and np.array_equal(one[0], other[0])
-
-
-def _parameterSet():
-    node = slicer.mrmlScene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
-    if node is None:
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-        node.UnRegister(None)
-        node.SetSingletonTag(_EDITOR_TAG)
-        node = slicer.mrmlScene.AddNode(node)
-    return node
 
 
 def _userName() -> str:
