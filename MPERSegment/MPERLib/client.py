@@ -100,6 +100,8 @@ class Client:
             return self._manager.get(request)
         if method == "DELETE":
             return self._manager.deleteResource(request)
+        if method == "PUT":
+            return self._manager.put(request, body if body is not None else b"")
         return self._manager.post(request, body if body is not None else b"")
 
 

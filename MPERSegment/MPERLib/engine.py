@@ -215,6 +215,10 @@ class Engine:
         """Send JSON, get JSON."""
         return self._ask("POST", path, body, lambda fail, name: client.JsonCall(done, fail, name), failed)
 
+    def put(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+        """Send JSON that takes the place of what is there, get JSON."""
+        return self._ask("PUT", path, body, lambda fail, name: client.JsonCall(done, fail, name), failed)
+
     def delete(self, path: str, done: Callable[[Any], None] | None = None, failed: Failed | None = None) -> Pending:
         """Delete something."""
         done = done or (lambda answer: None)

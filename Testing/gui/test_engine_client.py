@@ -55,6 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(json.dumps({"bytes": len(body)}).encode())
 
+    do_PUT = do_POST
+
     def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -223,6 +225,14 @@ def test_json_is_posted_and_answered(remote: Engine, server: Server, heard: Hear
     remote.post("/anything", {"name": "Müller"}, heard.take, heard.fail)
     assert heard.wait() == {"bytes": len(server.bodies[0])}
     assert json.loads(server.bodies[0]) == {"name": "Müller"}
+
+
+def test_json_is_put_and_answered(remote: Engine, server: Server, heard: Heard) -> None:
+    remote.put("/predictions/7/strokes", {"strokes": [], "name": "Müller"}, heard.take, heard.fail)
+    assert heard.wait() == {"bytes": len(server.bodies[0])}
+    assert server.asked[0][:2] == ("PUT", "/predictions/7/strokes")
+    assert json.loads(server.bodies[0]) == {"strokes": [], "name": "Müller"}
+    assert server.asked[0][2]["content-type"] == "application/json"
 
 
 def test_delete_is_sent(remote: Engine, server: Server, heard: Heard) -> None:
