@@ -16,7 +16,7 @@ from mper.volume import Index3, Volume
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Voxel embeddings on the working grid of a crop.
+    """What the network saw and said on the working grid of a crop.
 
     Parameters
     ----------
@@ -26,12 +26,17 @@ class Embeddings:
         Of the crop: `grid.back` leads to its voxels.
     start, stop : (int, int, int)
         The crop ``array[start:stop]`` of the source.
+    image : (*grid.size) float16 tensor on the CPU, or None
+        Normalised intensities.
+    logits : (classes, *grid.size) float16 tensor on the CPU, or None
     """
 
     values: torch.Tensor
     grid: WorkingGrid
     start: Index3
     stop: Index3
+    image: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -283,6 +283,7 @@ class Predictor:
                 found.nearest, found.similarity = nearest_prototypes(cosines, grid, decision.classes, region.inside)
             if "embeddings" in want:
                 found.embedding = scores.embedding.half().cpu()
+                found.image, found.logits = image.half().cpu(), scores.logits.half().cpu()
         return found
 
     def _prediction(self, scan: Volume, region: Region, found: _Found, want: Collection[str]) -> Prediction:
@@ -304,7 +305,7 @@ class Predictor:
             similarity_map=whole(found.similarity),
             embeddings=None
             if found.embedding is None
-            else Embeddings(found.embedding, found.grid, region.start, region.stop),
+            else Embeddings(found.embedding, found.grid, region.start, region.stop, found.image, found.logits),
         )
 
 
@@ -318,6 +319,8 @@ class _Found:
     nearest: npt.NDArray[np.uint8] | None = None
     similarity: npt.NDArray[np.float16] | None = None
     embedding: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 def _bundled_finder(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:

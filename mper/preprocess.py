@@ -156,6 +156,21 @@ class WorkingGrid:
         ]
         return self._unorient(labels[index[0]][:, index[1]][:, :, index[2]][None])[0]
 
+    def geometry(self, source: Geometry) -> Geometry:
+        """Where the working voxels lie in the patient, given the source's grid."""
+        affine = np.eye(4)
+        first = np.zeros(3)
+        for working, axis in enumerate(self.axes):
+            ratio = self.source_shape[axis] / self.size[working]
+            column = source.affine[:3, axis] * ratio
+            first[axis] = ratio / 2 - 0.5
+            if working in self.flips:
+                first[axis] = self.source_shape[axis] - 1 - first[axis]
+                column = -column
+            affine[:3, working] = column
+        affine[:3, 3] = source.to_world(first)
+        return Geometry(affine, self.size, source.spacing_known)
+
     @property
     def _oriented_shape(self) -> Index3:
         """Of the source, its axes in working order."""

@@ -22,12 +22,13 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: {"__init__", "card", "labels", "locking", "progress", "provenance", "resources", "roi", "volume"},
+    0: {"__init__", "card", "labels", "locking", "progress", "provenance", "resources", "roi", "strokes"}
+    | {"volume"},
     1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "measures", "metrics", "records"}
     | {"publish", "runs", "shards"},
     2: {"augment", "background", "bundle", "checkpoint", "comparison", "devices", "effort", "evaluate", "explain"}
     | {"fields", "holdout_curve", "inference", "locate", "masks", "methods", "nets", "picture", "planning"}
-    | {"prediction", "predictor", "preprocess", "ranking", "refine", "remarks", "sampling", "train_config", "trainer"}
+    | {"prediction", "predictor", "preprocess", "ranking", "refine", "remarks", "response", "sampling", "train_config", "trainer"}
     | {"thumbnail", "training_data"},
     3: {"__main__", "cli", "demo", "doctor", "engine"},
 }

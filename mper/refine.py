@@ -1,0 +1,571 @@
+"""A mask corrected by strokes, at once and without training.
+
+A stroke raises the scores of its class in a box around it (`mper.response`); the mask changes where
+that turns a voxel into the class, and nowhere else. What a person painted stays as painted. The
+state is the list of strokes: undone strokes leave no trace, and the same list gives the same mask.
+
+Two answers are given: `Refiner.add` at once, and `Refiner.settle` after a clean-up at image edges,
+which replaces it. Before the next stroke is added the last one is settled, so that the mask does
+not depend on how fast somebody draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mper import response
+from mper.labels import Segmentation
+from mper.prediction import Prediction
+from mper.preprocess import WorkingGrid
+from mper.strokes import Stroke
+from mper.volume import Index3, Spacing
+
+_LARGEST_BOX = 56**3  # working voxels; what reaches further is answered on a coarser grid
+_PAINTED = 5.0  # log-odds at least in painted voxels
+_FREE = 255  # not painted
+
+Window = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a stroke, or its undoing, changed.
+
+    Parameters
+    ----------
+    box : ((k, j, i), (k, j, i)) or None
+        Start and stop, in the scan, of what differs; None if nothing does.
+    voxels : int
+    gained, lost : mapping of label value to voxels
+        Background (0) included.
+    voxel_ml : float or None
+        None where the scan's spacing is unknown.
+    notes : tuple of str
+        What a person should know.
+    """
+
+    box: tuple[Index3, Index3] | None = None
+    voxels: int = 0
+    gained: Mapping[int, int] = field(default_factory=dict)
+    lost: Mapping[int, int] = field(default_factory=dict)
+    voxel_ml: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def added_ml(self) -> dict[int, float] | None:
+        """By label value but background's, what it gained."""
+        return self._ml(self.gained)
+
+    @property
+    def removed_ml(self) -> dict[int, float] | None:
+        """By label value but background's, what it lost."""
+        return self._ml(self.lost)
+
+    def _ml(self, voxels: Mapping[int, int]) -> dict[int, float] | None:
+        if self.voxel_ml is None:
+            return None
+        return {value: count * self.voxel_ml for value, count in voxels.items() if value}
+
+
+class Refiner:
+    """Takes strokes, gives masks.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Made with ``want=("embeddings", ...)``, which keeps what the network saw and said.
+
+    Raises
+    ------
+    ValueError
+        If it was made without.
+    """
+
+    def __init__(self, prediction: Prediction):
+        kept = prediction.embeddings
+        if kept is None or kept.logits is None or kept.image is None:
+            raise ValueError(
+                "this prediction keeps nothing to refine it by; predict again with want=('embeddings',), "
+                "in which the network's scores are kept"
+            )
+        self._source = prediction.segmentation
+        labels = self._source.labels
+        self._values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
+        self._names = {0: "background", **{label.value: label.name for label in labels}}
+        self._window = tuple(slice(a, b) for a, b in zip(kept.start, kept.stop, strict=True))
+        self._start = kept.start
+        volume = self._source.labelmap
+        self._geometry = volume.geometry.crop(kept.start, kept.stop)
+        self._grid = kept.grid
+        self._working = kept.grid.geometry(self._geometry)
+        self._mask = np.array(volume.array[self._window])
+        self._image = kept.image.float().numpy()
+        self._embedding = kept.values
+        self._scores = _agreeing(kept.logits.float().numpy(), self._classes())
+        self._painted = np.full(self._mask.shape, _FREE, dtype=np.uint8)  # classes on the crop
+        self._hard = np.full(self._grid.size, _FREE, dtype=np.uint8)  # classes on the working grid
+        self._done: list[_Done] = []
+        self._undone: list[Stroke] = []
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]:
+        """Those that made the mask, in their order."""
+        return tuple(done.stroke for done in self._done)
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What each stroke changed."""
+        return tuple(done.change for done in self._done)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last stroke has been cleaned up at image edges."""
+        return not self._done or self._done[-1].settled
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The mask as it stands, on the scan's grid."""
+        mask = np.array(self._source.labelmap.array)
+        mask[self._window] = self._mask
+        return replace(self._source, labelmap=self._source.labelmap.with_array(mask))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what it holds beside the prediction."""
+        arrays = (self._mask, self._image, self._scores, self._painted, self._hard)
+        return sum(a.nbytes for a in arrays) + sum(done.nbytes for done in self._done)
+
+    def part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:
+        """The mask ``[start:stop]`` of the scan, without copying the whole."""
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        out = np.array(self._source.labelmap.array[window])
+        here = [
+            (max(a, s), min(b, s + n)) for a, b, s, n in zip(start, stop, self._start, self._mask.shape, strict=True)
+        ]
+        if all(a < b for a, b in here):
+            inside = tuple(slice(a - c, b - c) for (a, b), c in zip(here, start, strict=True))
+            out[inside] = self._mask[tuple(slice(a - s, b - s) for (a, b), s in zip(here, self._start, strict=True))]
+        return out
+
+    def check(self, stroke: Stroke, number: int | None = None) -> None:
+        """Refuse a stroke that cannot be added.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such structure, or no voxel of the stroke lies in the region that was segmented.
+        """
+        which = "the stroke" if number is None else f"stroke {number}"
+        if stroke.value not in self._names:
+            known = ", ".join(f"{value} ({name})" for value, name in self._names.items())
+            raise ValueError(f"{which} is of label {stroke.value}, which the model does not have; known are {known}")
+        if not len(stroke.voxels(self._geometry)):
+            x, y, z = stroke.points_mm[0]
+            raise ValueError(
+                f"{which} lies outside the region that was segmented (it begins at {x:.1f}, {y:.1f}, {z:.1f} LPS mm); "
+                "draw inside it, or segment with another ROI"
+            )
+
+    def add(self, stroke: Stroke) -> Change:
+        """Add a stroke: the quick answer.
+
+        Raises
+        ------
+        ValueError
+            As `check`.
+        """
+        self.check(stroke)
+        self._undone.clear()
+        return self._add(stroke)
+
+    def settle(self) -> Change | None:
+        """Clean the last stroke up at image edges; None if it has been, or there is none.
+
+        The stroke's entry in `changes` is replaced; what is returned is the difference to the quick answer.
+        """
+        if self.settled:
+            return None
+        done = self._done[-1]
+        before = done.box_before
+        assert before is not None and done.working is not None
+        self._revert(done)
+        quick_mask = np.array(self._mask)
+        _write(quick_mask, done.voxels, done.after)
+        final = self._respond(done.stroke, done.working, before, done.quick)
+        settled = self._apply(done.stroke, done.working, before, final, done.change.notes)
+        settled.settled, settled.box_before, settled.quick = True, None, None
+        self._done[-1] = settled
+        return self._difference(quick_mask)
+
+    def undo(self) -> Change | None:
+        """Take the last stroke back; None if there is none."""
+        if not self._done:
+            return None
+        was = np.array(self._mask)
+        done = self._done.pop()
+        self._revert(done)
+        self._undone.append(done.stroke)
+        return self._difference(was)
+
+    def redo(self) -> Change | None:
+        """Add the stroke again that was undone last, settled; None if none was, or another has been added since."""
+        if not self._undone:
+            return None
+        was = np.array(self._mask)
+        self._add(self._undone.pop())
+        self.settle()
+        return self._difference(was)
+
+    def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True) -> Change:
+        """Make `strokes` the list: strokes that differ are undone, what is missing is added.
+
+        Raises
+        ------
+        ValueError
+            As `check`, before anything changes.
+        """
+        wanted = list(strokes)
+        common = 0
+        for mine, theirs in zip(self.strokes, wanted, strict=False):
+            if mine != theirs:
+                break
+            common += 1
+        for number, stroke in enumerate(wanted[common:], common + 1):
+            self.check(stroke, number)
+        was = np.array(self._mask)
+        while len(self._done) > common:
+            self.undo()
+        for stroke in wanted[common:]:
+            self.add(stroke)
+        if settle:
+            self.settle()
+        return self._difference(was)
+
+    def explain(self, index: Index3) -> int | None:
+        """Number, from 0, of the stroke that last set the scan's voxel `index`; None if the model did."""
+        local = tuple(n - s for n, s in zip(index, self._start, strict=True))
+        if not all(0 <= n < m for n, m in zip(local, self._mask.shape, strict=True)):
+            return None
+        flat = int(np.ravel_multi_index(local, self._mask.shape))
+        for number in range(len(self._done) - 1, -1, -1):
+            if _holds(self._done[number].voxels, flat) or _holds(self._done[number].painted, flat):
+                return number
+        return None
+
+    def _classes(self) -> npt.NDArray[np.uint8]:
+        """The mask on the working grid, as class numbers."""
+        number = np.zeros(256, dtype=np.uint8)
+        number[self._values] = np.arange(len(self._values))
+        return self._grid.forward_labels(number[self._mask], len(self._values)).numpy()
+
+    def _class_of(self, stroke: Stroke) -> int:
+        return int(np.flatnonzero(self._values == stroke.value)[0])
+
+    def _add(self, stroke: Stroke) -> Change:
+        self.settle()
+        voxels = stroke.voxels(self._working)
+        if not len(voxels):  # a thin stroke at the very border of the region
+            voxels = self._nearest_working(stroke)
+        size = np.asarray(self._grid.size)
+        margin = np.asarray(response.reach(self._grid.step_lengths))
+        low, high = np.maximum(voxels.min(axis=0) - margin, 0), np.minimum(voxels.max(axis=0) + 1 + margin, size)
+        k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        working = _Working((k, j, i), voxels - low)
+        before = self._log_odds(self._class_of(stroke), working.window)
+        quick = self._respond(stroke, working, before)
+        done = self._apply(stroke, working, before, quick, self._notes(stroke))
+        done.box_before, done.quick = before, quick
+        self._done.append(done)
+        return done.change
+
+    def _nearest_working(self, stroke: Stroke) -> npt.NDArray[np.int64]:
+        index = np.rint(self._working.to_index(np.asarray(stroke.points_mm))).astype(np.int64)
+        return np.unique(np.clip(index, 0, np.asarray(self._grid.size) - 1), axis=0)
+
+    def _notes(self, stroke: Stroke) -> tuple[str, ...]:
+        notes = []
+        index = self._geometry.to_index(np.asarray(stroke.points_mm))
+        outside = int(((index < -0.5) | (index > np.asarray(self._geometry.shape) - 0.5)).any(axis=1).sum())
+        if outside:
+            notes.append(f"{outside} of its {len(index)} points lie outside the segmented region")
+        mine = self._flat(stroke)
+        for number, done in enumerate(self._done, 1):
+            if done.stroke.value != stroke.value:
+                common = int(np.isin(mine, done.painted, assume_unique=True).sum())
+                if common:
+                    name = self._names[done.stroke.value]
+                    notes.append(f"it overrules {common} voxels of stroke {number} ({name}): the later one counts")
+        return tuple(notes)
+
+    def _flat(self, stroke: Stroke) -> npt.NDArray[np.int64]:
+        """The stroke's voxels of the crop as sorted flat indices."""
+        return np.ravel_multi_index(tuple(stroke.voxels(self._geometry).T), self._mask.shape).astype(np.int64)
+
+    def _log_odds(self, c: int, window: Window) -> response.Scores:
+        """Of class c against the best other."""
+        here = self._scores[(slice(None), *window)]
+        others = np.delete(here, c, axis=0).max(axis=0)
+        return np.ascontiguousarray(here[c] - others)
+
+    def _respond(
+        self, stroke: Stroke, working: _Working, before: response.Scores, quick: response.Scores | None = None
+    ) -> response.Scores:
+        """The response in the box, or with `quick` its clean-up; on a coarser grid where the box is large."""
+        c = self._class_of(stroke)
+        painted = working.mask(before.shape)
+        marked = self._hard[working.window]
+        hard = np.where(marked == _FREE, 0, np.where(marked == c, 1, -1)).astype(np.int8)
+        hard[painted] = 0
+        image = self._image[working.window]
+        steps = self._grid.step_lengths
+        factors = _coarsening(before.shape, steps)
+        if max(factors) > 1:
+            coarse = _Coarse(before.shape, factors)
+            low = coarse.mean(before)
+            steps_low: Spacing = tuple(s * f for s, f in zip(steps, factors, strict=True))  # type: ignore[assignment]
+            arguments = (coarse.mean(image), coarse.any(painted), coarse.strongest(hard), steps_low)
+            new = self._answer(low, None if quick is None else coarse.mean(quick), None, *arguments)
+            final = before + coarse.back(np.maximum(new - low, 0))
+        else:
+            window = (slice(None), *working.window)
+            embedding = None if quick is not None else self._embedding[window].float().numpy()
+            final = self._answer(before, quick, embedding, image, painted, hard, steps)
+        final[hard < 0] = before[hard < 0]
+        final[painted] = np.maximum(final[painted], _PAINTED)
+        return final
+
+    @staticmethod
+    def _answer(
+        before: response.Scores,
+        quick: response.Scores | None,
+        embedding: response.Scores | None,
+        image: response.Scores,
+        painted: npt.NDArray[np.bool_],
+        hard: npt.NDArray[np.int8],
+        steps: Spacing,
+    ) -> response.Scores:
+        if quick is None:
+            return response.respond(before, image, embedding, painted, hard, steps)
+        return response.settle(before, quick, image, painted, hard, steps)
+
+    def _apply(
+        self,
+        stroke: Stroke,
+        working: _Working,
+        before: response.Scores,
+        final: response.Scores,
+        notes: tuple[str, ...],
+    ) -> _Done:
+        """Write an answer into scores and mask."""
+        c = self._class_of(stroke)
+        own = self._scores[c][working.window]
+        raised = np.flatnonzero(final.reshape(-1) > before.reshape(-1))
+        at = np.unravel_index(raised, before.shape)
+        scores_before = own[at]
+        own[at] += final[at] - before[at]
+        marks = tuple((working.painted + [s.start for s in working.window]).T)
+        hard_before = self._hard[marks]
+        self._hard[marks] = c
+        window, turned = _turned(self._grid, self._mask.shape, working.window, before, final)
+        mask = self._mask[window]
+        free = (self._painted[window] == _FREE) | (self._painted[window] == c)
+        local = np.argwhere(turned & free & (mask != stroke.value)) + [s.start for s in window]
+        flat = np.ravel_multi_index(tuple(local.T), self._mask.shape)
+        painted = self._flat(stroke)
+        new = painted[self._mask.reshape(-1)[painted] != stroke.value]
+        flat = np.union1d(flat, new).astype(np.int64)
+        old, painted_before = self._mask.reshape(-1)[flat], self._painted.reshape(-1)[painted]
+        _write(self._mask, flat, stroke.value)
+        _write(self._painted, painted, c)
+        return _Done(
+            stroke,
+            self._change(flat, old, np.full_like(old, stroke.value), notes),
+            voxels=flat,
+            before=old,
+            after=np.full_like(old, stroke.value),
+            painted=painted,
+            painted_before=painted_before,
+            working=working,
+            raised=raised,
+            scores_before=scores_before,
+            hard_before=hard_before,
+        )
+
+    def _revert(self, done: _Done) -> None:
+        """Put everything back as it was before a stroke, which is the last one."""
+        _write(self._mask, done.voxels, done.before)
+        _write(self._painted, done.painted, done.painted_before)
+        working = done.working
+        own = self._scores[self._class_of(done.stroke)][working.window]
+        own[np.unravel_index(done.raised, own.shape)] = done.scores_before
+        self._hard[tuple((working.painted + [s.start for s in working.window]).T)] = done.hard_before
+
+    def _difference(self, was: npt.NDArray[np.uint8]) -> Change:
+        flat = np.flatnonzero(was.reshape(-1) != self._mask.reshape(-1))
+        return self._change(flat, was.reshape(-1)[flat], self._mask.reshape(-1)[flat])
+
+    def _change(
+        self,
+        flat: npt.NDArray[np.int64],
+        before: npt.NDArray[np.uint8],
+        after: npt.NDArray[np.uint8],
+        notes: tuple[str, ...] = (),
+    ) -> Change:
+        spacing = self._geometry.spacing_mm
+        voxel_ml = None if spacing is None else float(np.prod(spacing)) / 1000
+        if not len(flat):
+            return Change(voxel_ml=voxel_ml, notes=notes)
+        index = np.stack(np.unravel_index(flat, self._mask.shape), axis=1) + np.asarray(self._start)
+        k, j, i = (int(n) for n in index.min(axis=0))
+        stop_k, stop_j, stop_i = (int(n) + 1 for n in index.max(axis=0))
+        return Change(
+            ((k, j, i), (stop_k, stop_j, stop_i)), len(flat), _counts(after), _counts(before), voxel_ml, notes
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Working:
+    """Where a stroke acts on the working grid: a box, and in it the (n, 3) painted voxels."""
+
+    window: Window
+    painted: npt.NDArray[np.int64]
+
+    def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        out = np.zeros(shape, dtype=bool)
+        out[tuple(self.painted.T)] = True
+        return out
+
+
+@dataclass(eq=False)
+class _Done:
+    """A stroke with what is needed to take it back: only what it changed."""
+
+    stroke: Stroke
+    change: Change
+    voxels: npt.NDArray[np.int64]
+    before: npt.NDArray[np.uint8]
+    after: npt.NDArray[np.uint8]
+    painted: npt.NDArray[np.int64]
+    painted_before: npt.NDArray[np.uint8]
+    working: _Working
+    raised: npt.NDArray[np.int64]
+    scores_before: response.Scores
+    hard_before: npt.NDArray[np.uint8]
+    settled: bool = False
+    box_before: response.Scores | None = None
+    quick: response.Scores | None = None
+
+    @property
+    def nbytes(self) -> int:
+        kept = (self.voxels, self.before, self.after, self.painted, self.painted_before, self.working.painted)
+        more = (self.raised, self.scores_before, self.hard_before)
+        return sum(a.nbytes for a in kept + more)
+
+
+class _Coarse:
+    """A box on a grid coarser by whole factors."""
+
+    def __init__(self, shape: tuple[int, ...], factors: Index3):
+        self._shape, self._factors = shape, factors
+        self._pad = [(0, -n % f) for n, f in zip(shape, factors, strict=True)]
+
+    def mean(self, array: response.Scores) -> response.Scores:
+        return self._blocks(array).mean(axis=(1, 3, 5), dtype=np.float32)
+
+    def any(self, array: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._blocks(array).any(axis=(1, 3, 5)))
+
+    def strongest(self, array: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        blocks = self._blocks(array)
+        low = blocks.min(axis=(1, 3, 5))
+        return np.where(low < 0, low, blocks.max(axis=(1, 3, 5))).astype(np.int8)
+
+    def back(self, array: response.Scores) -> response.Scores:
+        for axis, (n, f) in enumerate(zip(self._shape, self._factors, strict=True)):
+            array = _interpolate(array, axis, (np.arange(n) + 0.5) / f - 0.5)
+        return array
+
+    def _blocks(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        padded = np.pad(array, self._pad, mode="edge")
+        k, j, i = self._factors
+        return padded.reshape(padded.shape[0] // k, k, padded.shape[1] // j, j, padded.shape[2] // i, i)
+
+
+def _coarsening(shape: tuple[int, ...], steps: Spacing) -> Index3:
+    """Whole factors that bring a box down to `_LARGEST_BOX` voxels; the finest axes are made coarser first."""
+    factors = [1, 1, 1]
+    size = list(shape)
+    while np.prod(size) > _LARGEST_BOX:
+        axis = min(range(3), key=lambda a: (steps[a] * factors[a], -size[a]))
+        if size[axis] == 1:
+            axis = int(np.argmax(size))
+        factors[axis] += 1
+        size[axis] = -(-shape[axis] // factors[axis])
+    return factors[0], factors[1], factors[2]
+
+
+def _agreeing(scores: response.Scores, classes: npt.NDArray[np.uint8]) -> response.Scores:
+    """Scores that say what the mask says, which lacks small parts: its class wins everywhere, if only just."""
+    scores = np.array(scores, dtype=np.float32)
+    best = scores.max(axis=0)
+    own = np.take_along_axis(scores, classes[None].astype(np.int64), axis=0)[0]
+    other = scores.argmax(axis=0) != classes
+    lifted = np.where(other, best + np.float32(0.1), own)
+    np.put_along_axis(scores, classes[None].astype(np.int64), lifted[None], axis=0)
+    return scores
+
+
+def _turned(
+    grid: WorkingGrid, shape: tuple[int, ...], window: Window, before: response.Scores, after: response.Scores
+) -> tuple[Window, npt.NDArray[np.bool_]]:
+    """The source voxels in a working box, as a window, and which of them turn into the class."""
+    fields = np.stack([before, after])
+    windows: list[slice] = [slice(0)] * 3
+    for axis, source_axis in enumerate(grid.axes):
+        n, m = shape[source_axis], grid.size[axis]
+        part = window[axis]
+        position = (np.arange(n) + 0.5) * (m / n) - 0.5
+        if axis in grid.flips:
+            position = position[::-1]
+        inside = np.flatnonzero((position >= part.start - 0.5) & (position <= part.stop - 0.5))
+        if not len(inside):  # a source coarser than the box
+            inside = np.array([int(np.abs(position - (part.start + part.stop - 1) / 2).argmin())])
+        windows[source_axis] = slice(int(inside[0]), int(inside[-1]) + 1)
+        fields = _interpolate(fields, axis + 1, position[inside] - part.start)
+    fields = fields.transpose(0, *(1 + a for a in np.argsort(grid.axes).tolist()))
+    old, new = fields
+    return (windows[0], windows[1], windows[2]), (new > 0) & (new > old)
+
+
+def _interpolate(array: response.Scores, axis: int, positions: npt.NDArray[np.float64]) -> response.Scores:
+    """Linear along one axis; beyond the ends the outermost values."""
+    last = array.shape[axis] - 1
+    at = np.clip(positions, 0, last)
+    low = np.floor(at).astype(int)
+    share = (at - low).astype(np.float32)
+    share = share.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+    below = np.take(array, low, axis=axis)
+    above = np.take(array, np.minimum(low + 1, last), axis=axis)
+    return np.asarray(below + (above - below) * share, dtype=np.float32)
+
+
+def _write(array: npt.NDArray[np.uint8], flat: npt.NDArray[np.int64], values: npt.NDArray[np.uint8] | int) -> None:
+    array.reshape(-1)[flat] = values
+
+
+def _counts(values: npt.NDArray[np.uint8]) -> dict[int, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+
+
+def _holds(sorted_: npt.NDArray[np.int64], value: int) -> bool:
+    at = int(np.searchsorted(sorted_, value))
+    return at < len(sorted_) and int(sorted_[at]) == value
+
+
+__all__ = ["Change", "Refiner"]

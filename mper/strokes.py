@@ -1,0 +1,219 @@
+"""Strokes: what a person painted to correct a mask, and the JSON that holds them.
+
+A stroke says "here is this structure" (or background). It is kept in the patient's coordinates, so
+that it means the same on every grid: that of the scan, of the network, of Slicer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.labels import BACKGROUND, Label
+from mper.volume import Geometry
+
+Point = tuple[float, float, float]
+_AT_ONCE = 2**22  # distances that are computed in one go
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """Balls around points, and what they are.
+
+    Parameters
+    ----------
+    value : int
+        Label value; 0 is background.
+    points_mm : ((x, y, z), ...)
+        LPS. Points are not joined: a line is a row of points no further apart than the radius.
+    radius_mm : float
+        Of the ball around every point; the voxel nearest to a point belongs to it even if the radius is 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no point, or a number is not finite or negative where it cannot be.
+    """
+
+    value: int
+    points_mm: tuple[Point, ...]
+    radius_mm: float = 2.0
+
+    def __post_init__(self) -> None:
+        try:
+            points = np.asarray(self.points_mm, dtype=np.float64)
+        except (TypeError, ValueError):
+            points = np.empty(0)
+        if points.size == 0 and len(self.points_mm) == 0:
+            raise ValueError("a stroke needs at least one point; this one is empty")
+        if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+            raise ValueError("the points of a stroke are rows of three finite numbers, x y z in LPS mm")
+        if not (math.isfinite(self.radius_mm) and self.radius_mm >= 0):
+            raise ValueError(f"the radius of a stroke is a number of mm from 0 up, got {self.radius_mm}")
+        if not BACKGROUND <= self.value < 255:
+            raise ValueError(f"a stroke's label value is 0 (background) to 254, got {self.value}")
+        object.__setattr__(self, "points_mm", tuple((x, y, z) for x, y, z in points.tolist()))
+        object.__setattr__(self, "radius_mm", float(self.radius_mm))
+
+    def voxels(self, geometry: Geometry) -> npt.NDArray[np.int64]:
+        """(n, 3) indices (k, j, i) of the grid's voxels that it covers, in C order; empty if it misses the grid."""
+        points = geometry.to_index(np.asarray(self.points_mm))
+        reach = np.floor(self.radius_mm / np.asarray(geometry.step_lengths)).astype(int) + 1
+        nearest = np.rint(points).astype(np.int64)
+        near = ((nearest + reach >= 0) & (nearest - reach < geometry.shape)).all(axis=1)
+        points, nearest = points[near], nearest[near]
+        if not len(points):
+            return np.empty((0, 3), dtype=np.int64)
+        low = np.maximum(nearest.min(axis=0) - reach, 0)
+        high = np.minimum(nearest.max(axis=0) + reach + 1, geometry.shape)
+        covered = np.zeros(np.maximum(high - low, 0), dtype=bool)
+        offsets = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
+        rows = max(1, _AT_ONCE // len(offsets))
+        for first in range(0, len(points), rows):
+            part = slice(first, first + rows)
+            voxels = nearest[part, None] + offsets
+            gaps = (voxels - points[part, None]) * np.asarray(geometry.step_lengths)
+            inside = (gaps**2).sum(axis=-1) <= self.radius_mm**2
+            inside |= (offsets == 0).all(axis=1)
+            hit = voxels[inside]
+            hit = hit[((hit >= low) & (hit < high)).all(axis=1)] - low
+            covered[tuple(hit.T)] = True
+        return np.argwhere(covered) + low
+
+
+@dataclass(frozen=True)
+class StrokeList:
+    """Strokes in the order in which they were drawn, and on what.
+
+    Parameters
+    ----------
+    strokes : tuple of Stroke
+    scan_sha256 : str or None
+        Of the scan's voxels, see `mper.case.voxels_sha256`.
+    model : str or None
+        What made the mask that they correct.
+    """
+
+    strokes: tuple[Stroke, ...]
+    scan_sha256: str | None = None
+    model: str | None = None
+
+
+def strokes_to_dict(strokes: StrokeList, labels: Sequence[Label]) -> dict[str, Any]:
+    """What JSON holds: labels by name, 0 for background."""
+    names: dict[int, str | int] = {BACKGROUND: BACKGROUND, **{label.value: label.name for label in labels}}
+    entry: dict[str, Any] = {
+        "strokes": [
+            {
+                "label": names.get(stroke.value, stroke.value),
+                "points_mm": [list(point) for point in stroke.points_mm],
+                "radius_mm": stroke.radius_mm,
+            }
+            for stroke in strokes.strokes
+        ]
+    }
+    if strokes.scan_sha256 is not None:
+        entry["scan_sha256"] = strokes.scan_sha256
+    if strokes.model is not None:
+        entry["model"] = strokes.model
+    return entry
+
+
+def strokes_from_dict(entry: object, labels: Sequence[Label]) -> StrokeList:
+    """The strokes that `strokes_to_dict` or a person wrote down.
+
+    Raises
+    ------
+    ValueError
+        If it is not of that form; the line names the stroke, counted from 1.
+    """
+    listed = entry.get("strokes") if isinstance(entry, Mapping) else None
+    if not isinstance(entry, Mapping) or not isinstance(listed, list):
+        raise ValueError(
+            'strokes are JSON of the form {"strokes": [{"label": ..., "points_mm": [[x, y, z], ...], ...}]}'
+        )
+    strokes = []
+    for number, one in enumerate(listed, 1):
+        try:
+            strokes.append(_stroke(one, labels))
+        except ValueError as error:
+            raise ValueError(f"stroke {number}: {error}") from None
+    scan, model = entry.get("scan_sha256"), entry.get("model")
+    for name, value in (("scan_sha256", scan), ("model", model)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name} of a list of strokes is text, got {value!r}")
+    return StrokeList(tuple(strokes), scan, model)
+
+
+def read_strokes(path: Path, labels: Sequence[Label]) -> StrokeList:
+    """The strokes of a JSON file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is none, or it is not of the form of `strokes_from_dict`.
+    """
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text in UTF-8; a list of strokes is JSON") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error.msg} in line {error.lineno}); correct it there") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply for a list of strokes") from None
+    try:
+        return strokes_from_dict(entry, labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def write_strokes(path: Path, strokes: StrokeList, labels: Sequence[Label]) -> None:
+    """Write a JSON file that `read_strokes` reads back equal; written beside, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(strokes_to_dict(strokes, labels), indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _stroke(one: object, labels: Sequence[Label]) -> Stroke:
+    if not isinstance(one, Mapping):
+        raise ValueError(f"expected an object with label, points_mm and radius_mm, got {one!r:.60}")
+    missing = [name for name in ("label", "points_mm") if name not in one]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    points, radius = one["points_mm"], one.get("radius_mm", 2.0)
+    if not isinstance(points, list):
+        raise ValueError("points_mm is a list of [x, y, z]")
+    if isinstance(radius, bool) or not isinstance(radius, int | float):
+        raise ValueError(f"radius_mm is a number, got {radius!r:.60}")
+    return Stroke(label_value(one["label"], labels), tuple(points), radius)
+
+
+def label_value(label: object, labels: Sequence[Label]) -> int:
+    """The value that a name, in any case, or a value means; 0 and "background" are background.
+
+    Raises
+    ------
+    ValueError
+        If no label is called so.
+    """
+    if not isinstance(label, bool) and isinstance(label, int) and label in {0, *(each.value for each in labels)}:
+        return label
+    if isinstance(label, str):
+        if label.casefold() == "background":
+            return BACKGROUND
+        for each in labels:
+            if label.casefold() in (each.name.casefold(), each.type.meaning.casefold() if each.type else None):
+                return each.value
+    known = ", ".join(f"{each.name} ({each.value})" for each in labels)
+    raise ValueError(f"unknown label {label!r:.60}; known are {known} and background (0)")
