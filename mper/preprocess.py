@@ -156,6 +156,27 @@ class WorkingGrid:
         ]
         return self._unorient(labels[index[0]][:, index[1]][:, :, index[2]][None])[0]
 
+    def back_part(
+        self, channels: npt.NDArray[np.float32], window: tuple[slice, slice, slice]
+    ) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float32]]:
+        """What lies in a window of the working grid -> the source voxels there, as a window, and their values.
+
+        `channels` is (C, *window); interpolation is linear, and no coarser voxels are averaged.
+        """
+        windows = [slice(0)] * 3
+        for axis, source_axis in enumerate(self.axes):
+            part, n, m = window[axis], self.source_shape[source_axis], self.size[axis]
+            position = (np.arange(n) + 0.5) * (m / n) - 0.5
+            if axis in self.flips:
+                position = position[::-1]
+            inside = np.flatnonzero((position >= part.start - 0.5) & (position <= part.stop - 0.5))
+            if not len(inside):  # the source is coarser than the window
+                inside = np.array([np.abs(position - (part.start + part.stop - 1) / 2).argmin()])
+            windows[source_axis] = slice(int(inside[0]), int(inside[-1]) + 1)
+            channels = interpolate(channels, axis + 1, position[inside] - part.start)
+        k, j, i = windows
+        return (k, j, i), channels.transpose(0, *(1 + a for a in np.argsort(self.axes).tolist()))
+
     def geometry(self, source: Geometry) -> Geometry:
         """Where the working voxels lie in the patient, given the source's grid."""
         affine = np.eye(4)
@@ -181,6 +202,18 @@ class WorkingGrid:
         if self.flips:
             channels = channels.flip([a + 1 for a in self.flips])
         return channels.permute(0, *(1 + a for a in np.argsort(self.axes).tolist()))
+
+
+def interpolate(
+    array: npt.NDArray[np.float32], axis: int, positions: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Values at fractional positions along one axis, linear; beyond the ends the outermost ones."""
+    last = array.shape[axis] - 1
+    at = np.clip(positions, 0, last)
+    low = np.floor(at).astype(int)
+    share = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+    below = np.take(array, low, axis=axis)
+    return np.asarray(below + (np.take(array, np.minimum(low + 1, last), axis=axis) - below) * share)
 
 
 def normalise(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mper import response
+from mper.coarse import Coarse, coarsening
 from mper.labels import Segmentation
 from mper.prediction import Prediction
-from mper.preprocess import WorkingGrid
 from mper.strokes import Stroke
 from mper.volume import Index3, Spacing
 
-_LARGEST_BOX = 56**3  # working voxels; what reaches further is answered on a coarser grid
 _PAINTED = 5.0  # log-odds at least in painted voxels
 _FREE = 255  # not painted
 
@@ -323,9 +321,9 @@ class Refiner:
         hard[painted] = 0
         image = self._image[working.window]
         steps = self._grid.step_lengths
-        factors = _coarsening(before.shape, steps)
+        factors = coarsening(before.shape, steps)
         if max(factors) > 1:
-            coarse = _Coarse(before.shape, factors)
+            coarse = Coarse(before.shape, factors)
             low = coarse.mean(before)
             steps_low: Spacing = tuple(s * f for s, f in zip(steps, factors, strict=True))  # type: ignore[assignment]
             arguments = (coarse.mean(image), coarse.any(painted), coarse.strongest(hard), steps_low)
@@ -371,7 +369,8 @@ class Refiner:
         marks = tuple((working.painted + [s.start for s in working.window]).T)
         hard_before = self._hard[marks]
         self._hard[marks] = c
-        window, turned = _turned(self._grid, self._mask.shape, working.window, before, final)
+        window, (old_odds, new_odds) = self._grid.back_part(np.stack([before, final]), working.window)
+        turned = (new_odds > 0) & (new_odds > old_odds)
         mask = self._mask[window]
         free = (self._painted[window] == _FREE) | (self._painted[window] == c)
         local = np.argwhere(turned & free & (mask != stroke.value)) + [s.start for s in window]
@@ -467,48 +466,6 @@ class _Done:
         return sum(a.nbytes for a in kept + more)
 
 
-class _Coarse:
-    """A box on a grid coarser by whole factors."""
-
-    def __init__(self, shape: tuple[int, ...], factors: Index3):
-        self._shape, self._factors = shape, factors
-        self._pad = [(0, -n % f) for n, f in zip(shape, factors, strict=True)]
-
-    def mean(self, array: response.Scores) -> response.Scores:
-        return self._blocks(array).mean(axis=(1, 3, 5), dtype=np.float32)
-
-    def any(self, array: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        return np.asarray(self._blocks(array).any(axis=(1, 3, 5)))
-
-    def strongest(self, array: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        blocks = self._blocks(array)
-        low = blocks.min(axis=(1, 3, 5))
-        return np.where(low < 0, low, blocks.max(axis=(1, 3, 5))).astype(np.int8)
-
-    def back(self, array: response.Scores) -> response.Scores:
-        for axis, (n, f) in enumerate(zip(self._shape, self._factors, strict=True)):
-            array = _interpolate(array, axis, (np.arange(n) + 0.5) / f - 0.5)
-        return array
-
-    def _blocks(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        padded = np.pad(array, self._pad, mode="edge")
-        k, j, i = self._factors
-        return padded.reshape(padded.shape[0] // k, k, padded.shape[1] // j, j, padded.shape[2] // i, i)
-
-
-def _coarsening(shape: tuple[int, ...], steps: Spacing) -> Index3:
-    """Whole factors that bring a box down to `_LARGEST_BOX` voxels; the finest axes are made coarser first."""
-    factors = [1, 1, 1]
-    size = list(shape)
-    while np.prod(size) > _LARGEST_BOX:
-        axis = min(range(3), key=lambda a: (steps[a] * factors[a], -size[a]))
-        if size[axis] == 1:
-            axis = int(np.argmax(size))
-        factors[axis] += 1
-        size[axis] = -(-shape[axis] // factors[axis])
-    return factors[0], factors[1], factors[2]
-
-
 def _agreeing(scores: response.Scores, classes: npt.NDArray[np.uint8]) -> response.Scores:
     """Scores that say what the mask says, which lacks small parts: its class wins everywhere, if only just."""
     scores = np.array(scores, dtype=np.float32)
@@ -518,40 +475,6 @@ def _agreeing(scores: response.Scores, classes: npt.NDArray[np.uint8]) -> respon
     lifted = np.where(other, best + np.float32(0.1), own)
     np.put_along_axis(scores, classes[None].astype(np.int64), lifted[None], axis=0)
     return scores
-
-
-def _turned(
-    grid: WorkingGrid, shape: tuple[int, ...], window: Window, before: response.Scores, after: response.Scores
-) -> tuple[Window, npt.NDArray[np.bool_]]:
-    """The source voxels in a working box, as a window, and which of them turn into the class."""
-    fields = np.stack([before, after])
-    windows: list[slice] = [slice(0)] * 3
-    for axis, source_axis in enumerate(grid.axes):
-        n, m = shape[source_axis], grid.size[axis]
-        part = window[axis]
-        position = (np.arange(n) + 0.5) * (m / n) - 0.5
-        if axis in grid.flips:
-            position = position[::-1]
-        inside = np.flatnonzero((position >= part.start - 0.5) & (position <= part.stop - 0.5))
-        if not len(inside):  # a source coarser than the box
-            inside = np.array([int(np.abs(position - (part.start + part.stop - 1) / 2).argmin())])
-        windows[source_axis] = slice(int(inside[0]), int(inside[-1]) + 1)
-        fields = _interpolate(fields, axis + 1, position[inside] - part.start)
-    fields = fields.transpose(0, *(1 + a for a in np.argsort(grid.axes).tolist()))
-    old, new = fields
-    return (windows[0], windows[1], windows[2]), (new > 0) & (new > old)
-
-
-def _interpolate(array: response.Scores, axis: int, positions: npt.NDArray[np.float64]) -> response.Scores:
-    """Linear along one axis; beyond the ends the outermost values."""
-    last = array.shape[axis] - 1
-    at = np.clip(positions, 0, last)
-    low = np.floor(at).astype(int)
-    share = (at - low).astype(np.float32)
-    share = share.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    below = np.take(array, low, axis=axis)
-    above = np.take(array, np.minimum(low + 1, last), axis=axis)
-    return np.asarray(below + (above - below) * share, dtype=np.float32)
 
 
 def _write(array: npt.NDArray[np.uint8], flat: npt.NDArray[np.int64], values: npt.NDArray[np.uint8] | int) -> None:

@@ -22,15 +22,28 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: {"__init__", "card", "labels", "locking", "progress", "provenance", "resources", "roi", "strokes"}
-    | {"volume"},
-    1: {"case", "curves", "dataset", "dicom", "importers", "io", "layouts", "measures", "metrics", "records"}
-    | {"publish", "runs", "shards"},
-    2: {"augment", "background", "bundle", "checkpoint", "comparison", "devices", "effort", "evaluate", "explain"}
-    | {"fields", "holdout_curve", "inference", "locate", "masks", "methods", "nets", "picture", "planning"}
-    | {"prediction", "predictor", "preprocess", "ranking", "refine", "remarks", "response", "sampling", "train_config", "trainer"}
-    | {"thumbnail", "training_data"},
-    3: {"__main__", "cli", "demo", "doctor", "engine"},
+    0: set(
+        """
+        __init__ card labels locking progress provenance resources roi strokes volume
+        """.split()
+    ),
+    1: set(
+        """
+        case curves dataset dicom importers io layouts measures metrics publish records runs shards
+        """.split()
+    ),
+    2: set(
+        """
+        augment background bundle checkpoint coarse comparison devices effort evaluate explain fields
+        holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
+        refine remarks response sampling thumbnail train_config trainer training_data
+        """.split()
+    ),
+    3: set(
+        """
+        __main__ cli demo doctor engine
+        """.split()
+    ),
 }
 LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
 
