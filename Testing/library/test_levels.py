@@ -22,30 +22,22 @@ import mper
 
 PACKAGE = Path(mper.__file__).parent
 LEVELS = {
-    0: set(
-        """
+    0: """
         __init__ card labels locking progress provenance resources roi strokes volume
-        """.split()
-    ),
-    1: set(
-        """
+        """,
+    1: """
         case curves dataset dicom importers io layouts measures metrics publish records runs shards
-        """.split()
-    ),
-    2: set(
-        """
+        """,
+    2: """
         augment background bundle checkpoint coarse comparison devices effort evaluate explain fields
         holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
         refine remarks response sampling thumbnail train_config trainer training_data
-        """.split()
-    ),
-    3: set(
-        """
+        """,
+    3: """
         __main__ cli demo doctor engine
-        """.split()
-    ),
+        """,
 }
-LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names}
+LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
 
 SLICER = {"PythonQt", "ctk", "qt", "slicer", "vtk"}
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
