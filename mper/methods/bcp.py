@@ -21,22 +21,21 @@ start stage 2 as stage 1 left them, as published. The `plus` recipe differs by t
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from mper.labels import UNLABELLED
-from mper.methods.base import Losses, Method
+from mper.methods.base import Losses
 from mper.methods.losses import region_losses
 from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste
 from mper.methods.recipe import BOX_FRACTION, PSEUDO_WEIGHT, Recipe
+from mper.methods.stages import TwoStages
 from mper.nets import Network, Output
-from mper.sampling import Batch, PatchSampler
+from mper.sampling import Batch
 
-_PRETRAIN_SHARE = 0.3  # of a `plus` run
 _USABLE = 0.8  # teacher's softmax below which `confident_only` leaves a voxel out
 
 
-class BCP(Method):
+class BCP(TwoStages):
     """Copy-paste pre-training, then self-training.
 
     Parameters
@@ -51,37 +50,8 @@ class BCP(Method):
             raise ValueError(f"copy-paste needs an even number of labelled patches a step, got {batch}")
         self.keep_largest = keep_largest
 
-    @property
-    def pretrain_share(self) -> float:
-        """Share of the run that is pre-training."""
-        p = self.published
-        return _PRETRAIN_SHARE if self.recipe.poly_rate else p.pretrain / (p.pretrain + p.selftrain)
-
-    def progress(self, t: float) -> float:
-        """Share of self-training that is done."""
-        return max(0.0, (t - self.pretrain_share) / (1 - self.pretrain_share))
-
-    def iteration(self, t: float) -> float:
-        """The published self-training iteration that `t` stands for (rounded: 2500 must not be 2499.999)."""
-        return round(self.progress(t) * self.published.selftrain, 6)
-
-    def rate(self, t: float) -> float:
-        if self.recipe.poly_rate or t < self.pretrain_share:
-            return super().rate(t)
-        return 0.1 ** sum(self.iteration(t) >= drop for drop in self.published.drops)
-
     def wants(self, t: float) -> tuple[int, int]:
         return (self.batch, 0) if t < self.pretrain_share else (self.batch, self.batch)
-
-    def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        if self.stage == 0 and t >= self.pretrain_share:
-            self.start_selftraining(sampler, rng)
-            self.stage = 1
-
-    def start_selftraining(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """As published the teacher starts from the pre-trained student; an averaged one goes on as it is."""
-        if not self.recipe.ema_result:
-            self.teacher.load_state_dict(self.student.state_dict())
 
     def forward(self, batch: Batch, t: float) -> Losses:
         if batch.image.shape[0] == batch.labelled:
