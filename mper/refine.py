@@ -21,6 +21,7 @@ from mper import response
 from mper.coarse import Coarse, coarsening
 from mper.labels import Segmentation
 from mper.prediction import Prediction
+from mper.progress import Progress, Report, silent
 from mper.strokes import Stroke
 from mper.volume import Index3, Spacing
 
@@ -219,13 +220,15 @@ class Refiner:
         self.settle()
         return self._difference(was)
 
-    def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True) -> Change:
+    def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True, report: Report = silent) -> Change:
         """Make `strokes` the list: strokes that differ are undone, what is missing is added.
 
         Raises
         ------
         ValueError
             As `check`, before anything changes.
+        Cancelled
+            From the report; the strokes before that one stand.
         """
         wanted = list(strokes)
         common = 0
@@ -238,7 +241,9 @@ class Refiner:
         was = np.array(self._mask)
         while len(self._done) > common:
             self.undo()
-        for stroke in wanted[common:]:
+        for number, stroke in enumerate(wanted[common:]):
+            missing = len(wanted) - common
+            report(Progress(f"stroke {common + number + 1} of {len(wanted)}", number / missing))
             self.add(stroke)
         if settle:
             self.settle()
@@ -254,6 +259,13 @@ class Refiner:
             if _holds(self._done[number].voxels, flat) or _holds(self._done[number].painted, flat):
                 return number
         return None
+
+    def touched(self) -> npt.NDArray[np.bool_]:
+        """Where in the segmented region strokes painted or turned a voxel: there the mask is no longer the model's."""
+        found = self._painted != _FREE
+        for done in self._done:
+            found.reshape(-1)[done.voxels] = True
+        return found
 
     def _classes(self) -> npt.NDArray[np.uint8]:
         """The mask on the working grid, as class numbers."""

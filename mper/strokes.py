@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mper.labels import BACKGROUND, Label
+from mper.labels import BACKGROUND, UNLABELLED, Label
 from mper.volume import Geometry
 
 Point = tuple[float, float, float]
-_AT_ONCE = 2**22  # distances that are computed in one go
 
 
 @dataclass(frozen=True)
@@ -65,27 +64,24 @@ class Stroke:
 
     def voxels(self, geometry: Geometry) -> npt.NDArray[np.int64]:
         """(n, 3) indices (k, j, i) of the grid's voxels that it covers, in C order; empty if it misses the grid."""
+        steps = np.asarray(geometry.step_lengths)
         points = geometry.to_index(np.asarray(self.points_mm))
-        reach = np.floor(self.radius_mm / np.asarray(geometry.step_lengths)).astype(int) + 1
-        nearest = np.rint(points).astype(np.int64)
-        near = ((nearest + reach >= 0) & (nearest - reach < geometry.shape)).all(axis=1)
-        points, nearest = points[near], nearest[near]
+        reach = np.maximum(self.radius_mm / steps, 0.5)
+        points = points[((points + reach >= 0) & (points - reach <= np.asarray(geometry.shape) - 1)).all(axis=1)]
         if not len(points):
             return np.empty((0, 3), dtype=np.int64)
-        low = np.maximum(nearest.min(axis=0) - reach, 0)
-        high = np.minimum(nearest.max(axis=0) + reach + 1, geometry.shape)
-        covered = np.zeros(np.maximum(high - low, 0), dtype=bool)
-        offsets = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
-        rows = max(1, _AT_ONCE // len(offsets))
-        for first in range(0, len(points), rows):
-            part = slice(first, first + rows)
-            voxels = nearest[part, None] + offsets
-            gaps = (voxels - points[part, None]) * np.asarray(geometry.step_lengths)
-            inside = (gaps**2).sum(axis=-1) <= self.radius_mm**2
-            inside |= (offsets == 0).all(axis=1)
-            hit = voxels[inside]
-            hit = hit[((hit >= low) & (hit < high)).all(axis=1)] - low
-            covered[tuple(hit.T)] = True
+        starts = np.maximum(np.ceil(points - reach), 0).astype(np.int64)
+        stops = np.minimum(np.floor(points + reach) + 1, geometry.shape).astype(np.int64)
+        low, high = starts.min(axis=0), stops.max(axis=0)
+        covered = np.zeros(high - low, dtype=bool)
+        for point, start, stop in zip(points, starts, stops, strict=True):  # each ball alone: memory stays the grid's
+            k, j, i = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
+            gaps = [((n - at) * step) ** 2 for n, at, step in zip((k, j, i), point, steps, strict=True)]
+            ball = gaps[0][:, None, None] + gaps[1][:, None] + gaps[2] <= self.radius_mm * self.radius_mm
+            covered[tuple(slice(a, b) for a, b in zip(start - low, stop - low, strict=True))] |= ball
+        nearest = np.rint(points).astype(np.int64)
+        nearest = nearest[((nearest >= low) & (nearest < high)).all(axis=1)]
+        covered[tuple((nearest - low).T)] = True
         return np.argwhere(covered) + low
 
 
@@ -105,6 +101,22 @@ class StrokeList:
     strokes: tuple[Stroke, ...]
     scan_sha256: str | None = None
     model: str | None = None
+
+
+def painted(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """A label of nothing but what was painted: 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
+    array = np.full(geometry.shape, UNLABELLED, dtype=np.uint8)
+    for stroke in strokes:
+        array[tuple(stroke.voxels(geometry).T)] = stroke.value
+    return array
+
+
+def check_strokes(strokes: Sequence[Stroke], labels: Sequence[Label]) -> None:
+    """Raise a ValueError for a stroke, counted from 1, of a value that is neither background nor a label's."""
+    known = {BACKGROUND, *(label.value for label in labels)}
+    for number, stroke in enumerate(strokes, 1):
+        if stroke.value not in known:
+            raise ValueError(f"stroke {number} is of label {stroke.value}; known are {sorted(known)}")
 
 
 def strokes_to_dict(strokes: StrokeList, labels: Sequence[Label]) -> dict[str, Any]:
