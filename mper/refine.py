@@ -287,9 +287,13 @@ class Refiner:
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         working = _Working((k, j, i), voxels - low)
         before = self._log_odds(self._class_of(stroke), working.window)
-        quick = self._respond(stroke, working, before)
+        agrees = bool((self._mask.reshape(-1)[self._flat(stroke)] == stroke.value).all())
+        quick = before if agrees else self._respond(stroke, working, before)
         done = self._apply(stroke, working, before, quick, self._notes(stroke))
-        done.box_before, done.quick = before, quick
+        if agrees:  # nothing changes, and what was painted stays as it is whatever comes
+            done.settled = True
+        else:
+            done.box_before, done.quick = before, quick
         self._done.append(done)
         return done.change
 
