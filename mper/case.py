@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -14,9 +15,11 @@ import numpy as np
 
 from mper.labels import UNLABELLED, Label, Segmentation
 from mper.records import read_json, write_json
+from mper.strokes import StrokeList, check_strokes, painted, read_strokes, write_strokes
 from mper.volume import Geometry, Volume
 
 _PREDICTION = "prediction.json"
+_REVISION = re.compile(r"(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Revision:
         Number of the revision it was made from.
     partial : bool
         Whether it leaves voxels unlabelled (255).
+    strokes : bool
+        Whether the strokes that it was made with are kept beside it.
     """
 
     number: int
@@ -54,6 +59,7 @@ class Revision:
     seconds: float | None = None
     parent: int | None = None
     partial: bool = False
+    strokes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +102,12 @@ class Case:
         numbers = self._numbers()
         newest = self._revision(numbers[-1]) if numbers else None
         return newest is not None and newest.how == "model" and not newest.edited
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the newest label leaves voxels unlabelled."""
+        numbers = self._numbers()
+        return bool(numbers) and self._revision(numbers[-1]).partial
 
     @property
     def voxels_sha256(self) -> str | None:
@@ -141,6 +153,7 @@ class Case:
         model: tuple[str, str] | None = None,
         seconds: float | None = None,
         parent: int | None = None,
+        strokes: StrokeList | None = None,
     ) -> Revision:
         """Add a revision; what is there stays as it is.
 
@@ -150,15 +163,20 @@ class Case:
             Whole numbers on the image's grid: 0 background, 255 unlabelled, else a value of the dataset's labels.
         author, how, edited, model, seconds, parent
             As in `Revision`.
+        strokes : StrokeList or None
+            What it was made with; kept beside it.
 
         Raises
         ------
         ValueError
-            If the mask lies on another grid or holds a value that no label names, or `parent` does not exist.
+            If the mask lies on another grid or holds a value that no label names, `parent` does not exist, or the
+            strokes were drawn on another scan or name something unknown.
         """
         from mper.io import write_volume
 
         whole = check_mask(mask, self.geometry, self.labels, f"case {self.id}")
+        if strokes is not None:
+            self._check_strokes(strokes)
         if parent is not None and parent not in self._numbers():
             raise ValueError(f"case {self.id} has no label revision {parent} that a new one could be made from")
         folder = self.path / "labels"
@@ -166,19 +184,74 @@ class Case:
         number = self._claim(folder)
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         partial = bool((whole.array == UNLABELLED).any())
-        revision = Revision(number, author, when, how, edited, model, seconds, parent, partial)
-        record = {key: value for key, value in asdict(revision).items() if key != "number"}
+        revision = Revision(number, author, when, how, edited, model, seconds, parent, partial, strokes is not None)
+        record = {key: value for key, value in asdict(revision).items() if key not in ("number", "strokes")}
         if model is not None:
             record["model"] = {"name": model[0], "version": model[1]}
         voxels, claim = folder / f"{number}.nrrd", folder / f"{number}.json"
+        drawn = self._strokes_file(number)
         try:
             write_volume(voxels, whole)
+            if strokes is not None:
+                write_strokes(drawn, strokes, self.labels)
             write_json(claim, record)  # from here on the revision is seen
         except BaseException:
             voxels.unlink(missing_ok=True)
+            drawn.unlink(missing_ok=True)
             claim.unlink(missing_ok=True)
             raise
         return revision
+
+    def add_painted(
+        self, strokes: StrokeList, *, author: str, seconds: float | None = None, parent: int | None = None
+    ) -> Revision:
+        """Add a revision that says what was painted and nothing of the rest: labelled there, 255 elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If nothing of the scan was painted, or as `add_label`.
+        """
+        self._check_strokes(strokes)
+        mask = Volume(painted(strokes.strokes, self.geometry), self.geometry)
+        if (mask.array == UNLABELLED).all():
+            raise ValueError(
+                f"{len(strokes.strokes)} strokes paint no voxel of case {self.id}; points are in LPS mm of its scan"
+            )
+        return self.add_label(mask, author=author, how="strokes", seconds=seconds, parent=parent, strokes=strokes)
+
+    def strokes(self, revision: int) -> StrokeList | None:
+        """The strokes that are kept beside a revision of the label; None where there are none.
+
+        Raises
+        ------
+        ValueError
+            If they are damaged.
+        """
+        path = self._strokes_file(revision)
+        return read_strokes(path, self.labels) if path.exists() else None
+
+    def keep_strokes(self, revision: int, strokes: StrokeList) -> None:
+        """Keep the strokes that a revision was made with beside it, once and for all.
+
+        Raises
+        ------
+        ValueError
+            If there is no such revision, or the strokes were drawn on another scan or name something unknown.
+        FileExistsError
+            If there are other strokes beside it already.
+        """
+        if revision not in self._numbers():
+            raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes beside")
+        self._check_strokes(strokes)
+        kept = self.strokes(revision)
+        if kept is None:
+            write_strokes(self._strokes_file(revision), strokes, self.labels)
+        elif kept != strokes:
+            raise FileExistsError(
+                f"label revision {revision} of case {self.id} has its strokes already, and they stay; "
+                "keep a new revision with the new ones"
+            )
 
     def last_prediction(self) -> dict[str, Any] | None:
         """What a model last said of this case, as `keep_prediction` was told; None where none did."""
@@ -197,7 +270,7 @@ class Case:
 
         A program that is killed after this leaves a gap in the numbers and is in nobody's way.
         """
-        number = max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0) + 1
+        number = max((int(found[1]) for _, found in _revision_files(folder)), default=0) + 1
         while True:
             try:
                 (folder / f"{number}.json").open("x").close()
@@ -206,18 +279,31 @@ class Case:
                 number += 1
 
     def _numbers(self) -> list[int]:
-        finished = (path for path in (self.path / "labels").glob("[0-9]*.json") if path.stat().st_size > 0)
-        return sorted(int(path.stem) for path in finished)
+        files = _revision_files(self.path / "labels")
+        return sorted(int(found[1]) for path, found in files if path.stat().st_size > 0)
+
+    def _strokes_file(self, number: int) -> Path:
+        return self.path / "labels" / f"{number}.strokes.json"
+
+    def _check_strokes(self, strokes: StrokeList) -> None:
+        check_strokes(strokes.strokes, self.labels)
+        if None not in (strokes.scan_sha256, self.voxels_sha256) and strokes.scan_sha256 != self.voxels_sha256:
+            raise ValueError(f"these strokes were drawn on another scan than case {self.id}: the checksums differ")
 
     def _revision(self, number: int) -> Revision:
         record = read_json(self.path / "labels" / f"{number}.json")
         model = record["model"]
         record["model"] = (model["name"], model["version"]) if model else None
-        return Revision(number, **record)
+        return Revision(number, **record, strokes=self._strokes_file(number).exists())
 
     @cached_property
     def _record(self) -> dict[str, Any]:
         return read_json(self.path / "case.json")
+
+
+def _revision_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """The files <n>.json of a folder of labels; no other, such as <n>.strokes.json."""
+    return [(path, found) for path in folder.glob("[0-9]*.json") if (found := _REVISION.fullmatch(path.name))]
 
 
 def voxels_sha256(image: Volume) -> str:

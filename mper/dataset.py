@@ -5,7 +5,8 @@
     dataset.json                 name, labels with codes, ordered splits, the locked hold-out
     cases/<id>/image.nrrd        with case.json: where it came from (no patient data) and its grid
     cases/<id>/prediction.json   what a model last said of it: its confidence, and figures to rank cases by
-    cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how
+    cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how; and
+                                 <n>.strokes.json, the strokes that it was made with, where there are any
     models/<name>/<version>/     bundles; a version never changes; current and previous name two
     runs/<id>/                   one folder a training run
 

@@ -104,7 +104,7 @@ class StrokeList:
 
 
 def painted(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """A label of nothing but what was painted: 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
+    """A label of what was painted alone, 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
     array = np.full(geometry.shape, UNLABELLED, dtype=np.uint8)
     for stroke in strokes:
         array[tuple(stroke.voxels(geometry).T)] = stroke.value

@@ -216,6 +216,7 @@ def case_entry(case: Case, split: str | None) -> dict[str, Any]:
         "confidence": predicted.get("confidence"),
         "predicted_by": predicted.get("model"),
         "partial": newest.partial if newest else False,
+        "strokes": newest.strokes if newest else False,
         "source": case.source,
     }
 
@@ -276,7 +277,7 @@ def case_as_scan(engine: EngineDep, client: ClientDep, d: str, c: str) -> dict[s
 
 @router.get("/datasets/{d}/cases/{c}/labels")
 def revisions(engine: EngineDep, d: str, c: str) -> list[dict[str, Any]]:
-    return [_revision(revision) for revision in open_case(engine, d, c).revisions()]
+    return [revision_entry(revision) for revision in open_case(engine, d, c).revisions()]
 
 
 @router.get("/datasets/{d}/cases/{c}/labels/{n}")
@@ -316,7 +317,7 @@ async def add_label(
         mask = _whole_mask(upload, case, UNLABELLED if outside == "unlabelled" else BACKGROUND)
         origin = None if model is None else (model, version or "")
         made = case.add_label(mask, author=author, how=how, edited=edited, model=origin, seconds=seconds, parent=parent)
-        return _revision(made)
+        return revision_entry(made)
 
     try:
         return await run_in_threadpool(keep)
@@ -355,11 +356,20 @@ def restore(engine: EngineDep, d: str, c: str, body: RestoreBody) -> dict[str, A
     old = known[body.number]
     mask = case.label(body.number)
     assert mask is not None
-    made = case.add_label(mask, author=body.author, how=old.how, edited=old.edited, model=old.model, parent=body.number)
-    return _revision(made)
+    made = case.add_label(
+        mask,
+        author=body.author,
+        how=old.how,
+        edited=old.edited,
+        model=old.model,
+        parent=body.number,
+        strokes=case.strokes(body.number),
+    )
+    return revision_entry(made)
 
 
-def _revision(revision: Revision) -> dict[str, Any]:
+def revision_entry(revision: Revision) -> dict[str, Any]:
+    """A revision of a label as the protocol has it."""
     model = revision.model
     return {
         "number": revision.number,
@@ -371,6 +381,7 @@ def _revision(revision: Revision) -> dict[str, Any]:
         "seconds": revision.seconds,
         "parent": revision.parent,
         "partial": revision.partial,
+        "strokes": revision.strokes,
     }
 
 
