@@ -308,12 +308,13 @@ class Refiner:
         if outside:
             notes.append(f"{outside} of its {len(index)} points lie outside the segmented region")
         mine = self._flat(stroke)
-        for number, done in enumerate(self._done, 1):
-            if done.stroke.value != stroke.value:
-                common = int(np.isin(mine, done.painted, assume_unique=True).sum())
-                if common:
-                    name = self._names[done.stroke.value]
-                    notes.append(f"it overrules {common} voxels of stroke {number} ({name}): the later one counts")
+        held = self._painted.reshape(-1)[mine]
+        contradicted = mine[(held != _FREE) & (held != self._class_of(stroke))]
+        for number, done in enumerate(self._done if len(contradicted) else (), 1):
+            common = int(np.isin(contradicted, done.painted, assume_unique=True).sum())
+            if common and done.stroke.value != stroke.value:
+                name = self._names[done.stroke.value]
+                notes.append(f"it overrules {common} voxels of stroke {number} ({name}): the later one counts")
         return tuple(notes)
 
     def _flat(self, stroke: Stroke) -> npt.NDArray[np.int64]:
