@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,6 +98,16 @@ class Network(nn.Module):
         """Image (B, 1, *S), every size a multiple of the divisor -> `Output`."""
         logits, features, dropped = self.backbone(image)
         return Output(logits, features, dropped, self.config.smooth)
+
+    def passes(self, image: torch.Tensor, count: int) -> Iterator[Output]:
+        """`count` outputs of one image; what lies before the first dropout is computed once.
+
+        They differ where dropout is on; the first equals `forward` under the same draw.
+        """
+        shared = self.backbone.before_dropout(image)
+        for _ in range(count):
+            logits, features, dropped = self.backbone.after_dropout(list(shared))
+            yield Output(logits, features, dropped, self.config.smooth)
 
     def memory_format(self) -> torch.memory_format:
         """The layout in which this network's convolutions are fastest."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 _DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)  # per resolution, encoder only
+_FIRST_DROPOUT = 3  # its place in a block
 
 
 def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
@@ -56,10 +57,24 @@ class UNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (B, classes, *S) and twice the embedding (B, filters, *S), there being no last dropout."""
-        skips = []
-        x = image
-        for n, block in enumerate(self.encoder):
-            x = block(x if n == 0 else self.pool(x))
+        return self.after_dropout(self.before_dropout(image))
+
+    @property
+    def _first(self) -> nn.Sequential:
+        block = self.encoder[0]
+        assert isinstance(block, nn.Sequential)
+        return block
+
+    def before_dropout(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """All that does not change from one draw of dropout to the next: the first of all convolutions."""
+        return [self._first[:_FIRST_DROPOUT](image)]
+
+    def after_dropout(self, stages: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `forward` gives, from the list that `before_dropout` gave; takes it apart, so that memory is freed."""
+        x = self._first[_FIRST_DROPOUT:](stages.pop())
+        skips = [x]
+        for block in list(self.encoder)[1:]:
+            x = block(self.pool(x))
             skips.append(x)
         skips.pop()
         for squeeze, block in zip(self.squeeze, self.decoder, strict=True):

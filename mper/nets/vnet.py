@@ -17,7 +17,7 @@ _CONVOLUTIONS = (1, 2, 3, 3, 3)  # per resolution on the way down
 _CONVOLUTIONS_UP = (3, 3, 2, 1)  # and on the way up
 
 
-class _Convolution(nn.Conv3d):
+class Convolution(nn.Conv3d):
     """3x3x3, same size.
 
     On CPUs the bfloat16 gradient of such a kernel reads memory that nobody wrote where its input is two
@@ -38,7 +38,7 @@ def _convolutions(count: int, inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n in range(count):
         layers += [
-            _Convolution(inputs if n == 0 else outputs, outputs),
+            Convolution(inputs if n == 0 else outputs, outputs),
             nn.BatchNorm3d(outputs),
             nn.ReLU(inplace=True),
         ]
@@ -89,14 +89,22 @@ class VNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (B, classes, *S), the embedding before and the embedding after the last dropout (B, filters, *S)."""
-        skips = []
+        return self.after_dropout(self.before_dropout(image))
+
+    def before_dropout(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """All that does not change from one draw of dropout to the next: the encoder, finest resolution first."""
+        stages = []
         x = image
         for block, down in zip(self.encoder, self.down, strict=False):
             x = block(x)
-            skips.append(x)
+            stages.append(x)
             x = down(x)
-        x = self.bottom_dropout(self.encoder[-1](x))
+        return [*stages, self.encoder[-1](x)]
+
+    def after_dropout(self, stages: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `forward` gives, from the list that `before_dropout` gave; takes it apart, so that memory is freed."""
+        x = self.bottom_dropout(stages.pop())
         for up, block in zip(self.up, self.decoder, strict=True):
-            x = block(up(x) + skips.pop())
+            x = block(up(x) + stages.pop())
         dropped = self.top_dropout(x)
         return self.classifier(dropped), x, dropped
