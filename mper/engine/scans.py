@@ -23,6 +23,7 @@ import numpy.typing as npt
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
+from mper.case import voxels_sha256
 from mper.engine.arrays import HEADER, ArrayHeader, parse_header
 from mper.engine.auth import too_large
 from mper.engine.errors import Refused
@@ -141,6 +142,7 @@ class Scan:
         self.used = time.monotonic()
         self.users = 0
         self._upload = upload
+        self._sha256: str | None = None
 
     def volume(self) -> Volume:
         """Voxels (mapped) and where they lie.
@@ -154,6 +156,12 @@ class Scan:
         if geometry is None:
             raise Refused(422, f"the header {HEADER} tells no affine; a scan needs one, or spacing_known false")
         return Volume(self._upload.open(), geometry)
+
+    def sha256(self) -> str:
+        """Checksum of its voxels, see `mper.case.voxels_sha256`; computed once."""
+        if self._sha256 is None:
+            self._sha256 = voxels_sha256(self.volume())
+        return self._sha256
 
     def remove(self) -> None:
         """Remove the file."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mper.engine.jobs import Job
 from mper.engine.models import Models, label_entry
 from mper.engine.predictions import PredictionStore, Stored, cropped
-from mper.labels import BACKGROUND
+from mper.engine.refine import moved
+from mper.engine.scans import Scan
 from mper.progress import Progress
-from mper.roi import bounding_box
-from mper.volume import Index3, Volume
+from mper.volume import Index3
 
 if TYPE_CHECKING:
+    from mper.explain import UncertainPlace
     from mper.measures import Measures
     from mper.predictor import Predictor
 
@@ -36,10 +37,9 @@ def load(models: Models, model_id: str, device: str, job: Job) -> dict[str, Any]
 
 def segment(
     predictor: Predictor,
-    scan: Volume,
+    upload: Scan,
     roi_mm: Sequence[float] | None,
     tta: bool,
-    client: str,
     store: PredictionStore,
     job: Job,
 ) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def segment(
     from mper.measures import measure
 
     began = time.perf_counter()
+    scan = upload.volume()
 
     def report(beat: Progress) -> None:
         share = None if beat.fraction is None else _PREDICTED * beat.fraction
@@ -60,7 +61,7 @@ def segment(
     prediction, start = cropped(whole)
     stop = tuple(a + n for a, n in zip(start, prediction.segmentation.labelmap.array.shape, strict=True))
     vectors = predictor.bundle.state["prototypes.vectors"]
-    stored = Stored(client, prediction, start, _extent(prediction.segmentation.labelmap, start), vectors)
+    stored = Stored(upload.client, prediction, start, scan.geometry.shape, upload.sha256(), vectors)
     structures = measure(prediction.segmentation, prediction.confidence_map)
     job(Progress("looking at prototypes", 0.95))
     crop = scan.crop(start, stop)
@@ -80,9 +81,10 @@ def segment(
         "model_version": card.version,
         "model_sha256": predictor.bundle.sha256,
         "labels": [label_entry(label) for label in card.labels],
+        "scan_sha256": stored.scan_sha256,
         "shape": list(scan.geometry.shape),
         "start": list(start),
-        "extent": None if stored.extent is None else [list(end) for end in stored.extent],
+        "extent": moved(stored.corrections.model_extent, start),
         "confidence": prediction.confidence,
         "notes": list(prediction.notes),
         "flags": _flags(prediction.notes, structures),
@@ -106,25 +108,36 @@ def segment(
             }
             for row in prototypes
         ],
-        "uncertain_places": [{**asdict(place), "index": _moved(place.index, start)} for place in places],
+        "uncertain_places": [_place(place, start) for place in places],
     }
 
 
 def probe(stored: Stored, index: Index3) -> dict[str, Any]:
-    """What the prototypes say of one voxel of the scan."""
+    """What prototypes and strokes say of one voxel of the scan."""
     from mper import explain
 
     k, j, i = (n - a for n, a in zip(index, stored.start, strict=True))
-    found = explain.probe(stored.prediction, stored.vectors, (k, j, i))
-    if found is None:
+    inside = all(
+        0 <= n < m for n, m in zip((k, j, i), stored.prediction.segmentation.labelmap.array.shape, strict=True)
+    )
+    if not inside:
         return {"value": None}
-    explained = stored.prediction.prototype_map is not None
+    current = stored.corrections.current()
+    labels = current.segmentation.labels
+    value = int(current.segmentation.labelmap.array[k, j, i])
+    found = None if current.embeddings is None else explain.probe(current, stored.vectors, (k, j, i))
+    explained = found is not None and stored.prediction.prototype_map is not None
+    stroke = stored.corrections.stroke_at((k, j, i))
     return {
-        "value": found.value,
-        "name": found.name,
-        "prototypes": [{"value": v, "name": name, "similarity": s} for v, name, s in found.prototypes if explained],
-        "margin": found.margin if explained else None,
-        "probability": found.probability,
+        "value": value,
+        "name": next((label.name for label in labels if label.value == value), "background"),
+        "prototypes": [
+            {"value": v, "name": name, "similarity": s}
+            for v, name, s in (found.prototypes if found and explained else ())
+        ],
+        "margin": found.margin if found and explained else None,
+        "probability": found.probability if found and stroke is None else None,
+        "stroke": stroke,
     }
 
 
@@ -142,12 +155,13 @@ def scatter(stored: Stored, points: int) -> dict[str, Any]:
     }
 
 
-def _extent(mask: Volume, start: Index3) -> tuple[Index3, Index3] | None:
-    window = bounding_box(mask.array != BACKGROUND)
-    if window is None:
-        return None
-    (k, j, i), (dk, dj, di) = window, start
-    return (k.start + dk, j.start + dj, i.start + di), (k.stop + dk, j.stop + dj, i.stop + di)
+def uncertain_places(stored: Stored) -> list[dict[str, Any]]:
+    """Where a stroke is worth most now."""
+    return [_place(place, stored.start) for place in stored.corrections.uncertain_places(_PLACES)]
+
+
+def _place(place: UncertainPlace, start: Index3) -> dict[str, Any]:
+    return {**asdict(place), "index": _moved(place.index, start)}
 
 
 def _moved(index: Index3 | None, start: Index3) -> list[int] | None:

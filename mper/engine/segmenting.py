@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -17,6 +19,7 @@ from mper.engine.jobs import Job
 from mper.engine.predictions import uncertainty
 from mper.engine.scans import receive
 from mper.engine.state import ClientDep, EngineDep
+from mper.volume import Index3
 
 NDJSON = "application/x-ndjson"
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2}|mps)$")]
@@ -73,7 +76,7 @@ def start_segmenting(engine: EngineDep, client: ClientDep, body: SegmentBody) ->
 
     def work(job: Job, device: str) -> dict[str, Any]:
         predictor = engine.models.predictor(body.model, device)
-        return segment.segment(predictor, scan.volume(), body.roi_mm, body.tta, client, engine.predictions, job)
+        return segment.segment(predictor, scan, body.roi_mm, body.tta, engine.predictions, job)
 
     return engine.jobs.submit_on(client, "segment", body.device, work, held.close).status()
 
@@ -104,14 +107,19 @@ def cancel_job(engine: EngineDep, client: ClientDep, job: str) -> dict[str, Any]
 
 
 @router.get("/predictions/{prediction}/mask")
-def mask(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
+def mask(
+    engine: EngineDep,
+    client: ClientDep,
+    prediction: str,
+    start: Annotated[str | None, Query(alias="from")] = None,
+    stop: Annotated[str | None, Query(alias="to")] = None,
+) -> StreamingResponse:
     stored = engine.predictions.get(client, prediction)
-    array = stored.prediction.segmentation.labelmap.array
-    if stored.extent is None:  # an array has at least one voxel
-        return array_answer(array[:1, :1, :1], start=stored.start)
-    start, stop = stored.extent
-    window = tuple(slice(a - s, b - s) for a, b, s in zip(start, stop, stored.start, strict=True))
-    return array_answer(array[window], start=start)
+    if start is None and stop is None:
+        part, first = stored.mask()
+        return array_answer(part, start=first)
+    first = _index("from", start)
+    return array_answer(stored.part(first, _index("to", stop)), start=first)
 
 
 @router.get("/predictions/{prediction}/prototypes")
@@ -133,8 +141,19 @@ def similarity(engine: EngineDep, client: ClientDep, prediction: str) -> Streami
 @router.get("/predictions/{prediction}/uncertainty")
 def uncertainty_map(engine: EngineDep, client: ClientDep, prediction: str) -> StreamingResponse:
     stored = engine.predictions.get(client, prediction)
-    assert stored.prediction.confidence_map is not None
-    return array_answer(uncertainty(stored.prediction.confidence_map.array), start=stored.start)
+    confidence = stored.corrections.current().confidence_map
+    assert confidence is not None
+    return array_answer(uncertainty(confidence.array), start=stored.start)
+
+
+@router.get("/predictions/{prediction}/uncertain_places")
+def uncertain_places(engine: EngineDep, client: ClientDep, prediction: str) -> list[dict[str, Any]]:
+    return segment.uncertain_places(engine.predictions.get(client, prediction))
+
+
+@router.get("/predictions/{prediction}/structures")
+def structures(engine: EngineDep, client: ClientDep, prediction: str) -> list[dict[str, Any]]:
+    return [asdict(found) for found in engine.predictions.get(client, prediction).corrections.measures()]
 
 
 @router.get("/predictions/{prediction}/probe")
@@ -156,6 +175,16 @@ def scatter(
 def forget_prediction(engine: EngineDep, client: ClientDep, prediction: str) -> dict[str, Any]:
     engine.predictions.discard(engine.predictions.get(client, prediction).id)
     return {}
+
+
+def _index(name: str, text: str | None) -> Index3:
+    match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9})", text or "")
+    if match is None:
+        raise Refused(
+            422, f"query {name}: {text!r} given, three whole numbers k,j,i expected, as in from=0,0,0&to=9,9,9"
+        )
+    k, j, i = (int(n) for n in match.groups())
+    return k, j, i
 
 
 def _no_prototypes() -> Refused:

@@ -23,9 +23,9 @@ Point = Annotated[list[float], Field(min_length=3, max_length=3)]
 class StrokeBody(Body):
     """value : of a label, 0 for background; points_mm : LPS, not joined."""
 
-    value: Annotated[int, Field(ge=0, le=254)]
-    points_mm: Annotated[list[Point], Field(min_length=1, max_length=1_000_000)]
-    radius_mm: Annotated[float, Field(ge=0)] = 2.0
+    value: int
+    points_mm: list[Point]
+    radius_mm: float = 2.0
 
 
 class StrokesBody(Body):
@@ -34,8 +34,20 @@ class StrokesBody(Body):
     model: Annotated[str, Field(max_length=400)] | None = None
 
     def listed(self) -> StrokeList:
-        """The strokes in the library's form."""
-        strokes = (Stroke(s.value, tuple((x, y, z) for x, y, z in s.points_mm), s.radius_mm) for s in self.strokes)
+        """The strokes in the library's form.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be, counted from 1.
+        """
+        strokes = []
+        for number, body in enumerate(self.strokes, 1):
+            try:
+                points = tuple((x, y, z) for x, y, z in body.points_mm)
+                strokes.append(Stroke(body.value, points, body.radius_mm))
+            except ValueError as error:
+                raise ValueError(f"stroke {number}: {error}") from None
         return StrokeList(tuple(strokes), self.scan_sha256, self.model)
 
 
