@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,17 @@ def test_prototypes_belong_to_the_state_and_are_not_trained() -> None:
     assert "prototypes.vectors" not in dict(network.named_parameters())
 
 
-@pytest.mark.parametrize("kind, spatial", [("vnet", (16, 48, 32)), ("vnet", (32, 16, 16)), ("unet", (48, 16))])
+@pytest.mark.parametrize(
+    "kind, spatial",
+    [
+        ("vnet", (16, 48, 32)),
+        ("vnet", (32, 16, 16)),
+        ("unet", (48, 16)),
+        ("unet3d", (16, 48, 32)),
+        ("resenc", (16, 48, 32)),
+        ("resenc2d", (48, 16)),
+    ],
+)
 def test_sizes_that_are_multiples_of_sixteen_come_back_with_sixteen_channels(
     kind: str, spatial: tuple[int, ...]
 ) -> None:
@@ -39,8 +51,9 @@ def test_sizes_that_are_multiples_of_sixteen_come_back_with_sixteen_channels(
     assert output.embedding.shape == output.dropped.shape == (2, 16, *spatial)
 
 
-def test_embedding_is_what_the_classifier_sees() -> None:
-    network = Network(NetConfig("vnet", classes=2, filters=4)).eval()
+@pytest.mark.parametrize("kind", ["vnet", "unet3d", "resenc"])
+def test_embedding_is_what_the_classifier_sees(kind: str) -> None:
+    network = Network(NetConfig(kind, classes=2, filters=4)).eval()
     with torch.no_grad():
         output = network(torch.randn(1, 1, 16, 16, 16))
         torch.testing.assert_close(network.backbone.classifier(output.dropped), output.logits)
@@ -64,6 +77,23 @@ def test_dropout_rates_are_those_of_the_paper() -> None:
     assert [m.p for m in unet.modules() if isinstance(m, nn.Dropout)] == [0.05, 0.1, 0.2, 0.3, 0.5, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("kind, spatial", [("resenc", (16, 48, 32)), ("resenc2d", (48, 16))])
+def test_a_residual_encoder_is_supervised_at_four_resolutions_while_it_trains(
+    kind: str, spatial: tuple[int, ...]
+) -> None:
+    network = Network(NetConfig(kind, classes=3, filters=2))
+    image = torch.randn(2, 1, *spatial)
+    shapes = [deep.shape for deep in network.train()(image).deep]
+    assert shapes == [(2, 3, *(n // 2**level for n in spatial)) for level in (1, 2, 3)]
+    assert network.eval()(image).deep == ()
+
+
+def test_a_backbone_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "monai.networks.nets.segresnet_ds", None)
+    with pytest.raises(ValueError, match=r"MONAI, which is not installed; pip install monai"):
+        Network(NetConfig("resenc", classes=2))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"kind": "resnet"}, {"classes": 1}, {"prototypes": 0}, {"filters": 0}],
@@ -85,11 +115,13 @@ def gradients(network: Network, image: torch.Tensor, dtype: torch.dtype) -> dict
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("depth", [16, 32, 48])
 @pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format], ids=["last", "first"])
-def test_gradients_in_half_precision_are_those_in_full_for_every_depth(depth: int, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("kind, depth", [("vnet", 16), ("vnet", 32), ("vnet", 48), ("unet3d", 16), ("resenc", 16)])
+def test_gradients_in_half_precision_are_those_in_full_for_every_depth(
+    kind: str, depth: int, layout: torch.memory_format
+) -> None:
     torch.manual_seed(0)
-    network = Network(NetConfig("vnet", classes=2, filters=8, dropout=(0.0, 0.0))).eval()  # batch norm would amplify
+    network = Network(NetConfig(kind, classes=2, filters=8, dropout=(0.0, 0.0))).eval()  # batch norm would amplify
     network = network.to(memory_format=layout)  # type: ignore[call-overload]
     image = torch.randn(2, 1, depth, 16, 32).contiguous(memory_format=layout)
     half, full = (gradients(network, image, dtype) for dtype in (torch.bfloat16, torch.float32))

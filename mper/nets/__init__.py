@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from mper.nets.prototypes import Prototypes
+from mper.nets.resenc import ResEnc
 from mper.nets.unet import UNet
 from mper.nets.vnet import VNet
 
-_BACKBONES: dict[str, type[VNet] | type[UNet]] = {"vnet": VNet, "unet": UNet}
-_DIMENSIONS = {"vnet": 3, "unet": 2}
+
+class Kind(NamedTuple):
+    """A kind of backbone.
+
+    dimensions : 3 for volumes, 2 for slices; divisor : every spatial size must be a multiple of it; build : from
+    channels in, classes, filters and dropout; smooth : whether its embedding wants `NetConfig.smooth`.
+    """
+
+    dimensions: int
+    divisor: int
+    build: Callable[[int, int, int, tuple[float, float]], nn.Module]
+    smooth: bool = False
+
+
+KINDS = {
+    "vnet": Kind(3, VNet.divisor, VNet, smooth=True),
+    "unet": Kind(2, UNet.divisor, UNet),
+    "unet3d": Kind(3, UNet.divisor, partial(UNet, dimensions=3)),
+    "resenc": Kind(3, ResEnc.divisor, partial(ResEnc, dimensions=3), smooth=True),
+    "resenc2d": Kind(2, ResEnc.divisor, partial(ResEnc, dimensions=2)),
+}
 
 
 @dataclass(frozen=True)
@@ -23,8 +44,9 @@ class NetConfig:
 
     Parameters
     ----------
-    kind : {"vnet", "unet"}
-        3-D V-Net or 2-D U-Net, exactly those of the paper with 16 filters.
+    kind : {"vnet", "unet", "unet3d", "resenc", "resenc2d"}
+        3-D V-Net or 2-D U-Net, exactly those of the paper with 16 filters; a 3-D U-Net; a U-Net with a residual
+        encoder and deep supervision for volumes or for slices.
     classes : int
         Background included.
     prototypes : int
@@ -47,8 +69,8 @@ class NetConfig:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in _BACKBONES:
-            raise ValueError(f"unknown network {self.kind!r}; known are {', '.join(_BACKBONES)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown network {self.kind!r}; known are {', '.join(KINDS)}")
         if self.classes < 2 or self.prototypes < 1 or self.filters < 1:
             raise ValueError(
                 "a network needs at least 2 classes, 1 prototype and 1 filter, "
@@ -59,25 +81,27 @@ class NetConfig:
     @property
     def dimensions(self) -> int:
         """3 for networks of volumes, 2 for networks of slices."""
-        return _DIMENSIONS[self.kind]
+        return KINDS[self.kind].dimensions
 
     @property
     def divisor(self) -> int:
         """Every spatial size must be a multiple of this."""
-        return _BACKBONES[self.kind].divisor
+        return KINDS[self.kind].divisor
 
 
 class Output(NamedTuple):
     """What a network says of a batch.
 
     logits : (B, classes, *S); features : (B, filters, *S) before the last dropout; dropped : the same as the
-    classifier sees them, after that dropout; smooth : `NetConfig.smooth`.
+    classifier sees them, after that dropout; smooth : `NetConfig.smooth`; deep : logits of 1/2, 1/4, ... of the size,
+    of networks with deep supervision while they train.
     """
 
     logits: torch.Tensor
     features: torch.Tensor
     dropped: torch.Tensor
     smooth: bool
+    deep: tuple[torch.Tensor, ...] = ()
 
     @property
     def embedding(self) -> torch.Tensor:
@@ -91,13 +115,12 @@ class Network(nn.Module):
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
-        self.backbone = _BACKBONES[config.kind](1, config.classes, config.filters, config.dropout)
+        self.backbone: Any = KINDS[config.kind].build(1, config.classes, config.filters, config.dropout)
         self.prototypes = Prototypes(config.classes, config.prototypes, config.filters)
 
     def forward(self, image: torch.Tensor) -> Output:
         """Image (B, 1, *S), every size a multiple of the divisor -> `Output`."""
-        logits, features, dropped = self.backbone(image)
-        return Output(logits, features, dropped, self.config.smooth)
+        return self._output(*self.backbone(image))
 
     def passes(self, image: torch.Tensor, count: int) -> Iterator[Output]:
         """`count` outputs of one image; what lies before the first dropout is computed once.
@@ -106,8 +129,12 @@ class Network(nn.Module):
         """
         shared = self.backbone.before_dropout(image)
         for _ in range(count):
-            logits, features, dropped = self.backbone.after_dropout(list(shared))
-            yield Output(logits, features, dropped, self.config.smooth)
+            yield self._output(*self.backbone.after_dropout(list(shared)))
+
+    def _output(
+        self, logits: torch.Tensor, features: torch.Tensor, dropped: torch.Tensor, *deep: torch.Tensor
+    ) -> Output:
+        return Output(logits, features, dropped, self.config.smooth, deep)
 
     def memory_format(self) -> torch.memory_format:
         """The layout in which this network's convolutions are fastest."""

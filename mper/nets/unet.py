@@ -1,4 +1,4 @@
-"""The 2-D U-Net of the semi-supervised ACDC literature, as MPER uses it.
+"""The 2-D U-Net of the semi-supervised ACDC literature, as MPER uses it, and the same in 3-D.
 
 Source: Ronneberger et al., MICCAI 2015, in the form published with SSL4MIS and used by BCP and
 MPER: five resolutions, 16 to 256 channels, leaky ReLU, dropout inside the encoder's blocks,
@@ -7,21 +7,31 @@ MPER: five resolutions, 16 to 256 channels, leaky ReLU, dropout inside the encod
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+
+from mper.nets.vnet import Convolution
 
 _DROPOUT = (0.05, 0.1, 0.2, 0.3, 0.5)  # per resolution, encoder only
 _FIRST_DROPOUT = 3  # its place in a block
 
 
-def _block(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, dimensions: int) -> nn.Module:
+    """3x3 or 3x3x3, same size."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1) if dimensions == 2 else Convolution(inputs, outputs)
+
+
+def _block(inputs: int, outputs: int, dropout: float, dimensions: int) -> nn.Sequential:
+    norm: Any = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.BatchNorm2d(outputs),
+        _convolution(inputs, outputs, dimensions),
+        norm(outputs),
         nn.LeakyReLU(inplace=True),
         nn.Dropout(dropout),
-        nn.Conv2d(outputs, outputs, 3, padding=1),
-        nn.BatchNorm2d(outputs),
+        _convolution(outputs, outputs, dimensions),
+        norm(outputs),
         nn.LeakyReLU(inplace=True),
     )
 
@@ -38,22 +48,33 @@ class UNet(nn.Module):
     dropout : (float, float)
         The first scales the paper's encoder rates (0.5 at the bottom gives exactly them); the
         second is unused, the paper's U-Net has no dropout before its classifier.
+    dimensions : int
+        2, or 3 for volumes, which no paper has.
     """
 
     divisor = 16  # every spatial size must be a multiple of this
 
-    def __init__(self, inputs: int = 1, classes: int = 4, filters: int = 16, dropout: tuple[float, float] = (0.5, 0.0)):
+    def __init__(
+        self,
+        inputs: int = 1,
+        classes: int = 4,
+        filters: int = 16,
+        dropout: tuple[float, float] = (0.5, 0.0),
+        dimensions: int = 2,
+    ):
         super().__init__()
         widths = [filters * 2**n for n in range(5)]
         rates = [rate * dropout[0] / _DROPOUT[-1] for rate in _DROPOUT]
+        pointwise: Any = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.encoder = nn.ModuleList(
-            _block(a, b, rate) for a, b, rate in zip([inputs, *widths[:-1]], widths, rates, strict=True)
+            _block(a, b, rate, dimensions) for a, b, rate in zip([inputs, *widths[:-1]], widths, rates, strict=True)
         )
-        self.squeeze = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[-2::-1])
-        self.decoder = nn.ModuleList(_block(2 * width, width, 0.0) for width in widths[-2::-1])
-        self.pool = nn.MaxPool2d(2)
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-        self.classifier = nn.Conv2d(filters, classes, 3, padding=1)
+        self.squeeze = nn.ModuleList(pointwise(2 * width, width, 1) for width in widths[-2::-1])
+        self.decoder = nn.ModuleList(_block(2 * width, width, 0.0, dimensions) for width in widths[-2::-1])
+        self.pool = nn.MaxPool2d(2) if dimensions == 2 else nn.MaxPool3d(2)
+        mode = "bilinear" if dimensions == 2 else "trilinear"
+        self.upsample = nn.Upsample(scale_factor=2, mode=mode, align_corners=True)
+        self.classifier = _convolution(filters, classes, dimensions)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (B, classes, *S) and twice the embedding (B, filters, *S), there being no last dropout."""

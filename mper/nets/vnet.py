@@ -25,8 +25,8 @@ class Convolution(nn.Conv3d):
     and then. Zeros added by hand, instead of by the convolution, are the same and avoid it.
     """
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, 3, padding=1)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if input.shape[2] == 2 and input.device.type == "cpu":
