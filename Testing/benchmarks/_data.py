@@ -51,6 +51,25 @@ def la_scan(case: str) -> Scan:
     return Scan(case, image, np.asarray(label.array, np.uint8) > 0)
 
 
+def acdc_cases(name: str) -> list[str]:
+    """The volumes of a list of ACDC (train, val)."""
+    home = data_home("ACDC")
+    if home is None:
+        raise FileNotFoundError(
+            "the public ACDC files are not there; set MPER_TEST_DATA to the folder that holds ACDC/"
+        )
+    return (home / f"{name}.list").read_text(encoding="utf-8").split()
+
+
+def acdc_volumes(case: str) -> dict[str, Volume]:
+    """Image, label and scribble (4 is not drawn) of a volume; of unknown spacing."""
+    from mper.io import read_h5
+
+    home = data_home("ACDC")
+    assert home is not None
+    return read_h5(home / "volumes" / f"{case}.h5")
+
+
 def made_scan(seed: int = 0, shape: tuple[int, int, int] = LA_SHAPE) -> Scan:
     """A bright ellipsoid in noise: of the right size and kind, no anatomy."""
     rng = np.random.default_rng(seed)

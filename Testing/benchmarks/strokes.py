@@ -1,0 +1,263 @@
+"""A simulated annotator corrects masks: how much better they get with each stroke, ours against simpler ways.
+
+`_annotator.py` says where it paints, `_ways.py` what the ways are. Left atria: cases 73 to 80 of train.list with `la-8`
+and `la`; hearts: ACDC's val.list with `acdc`, whose files tell no spacing: for the annotator's hand alone 10 x 1.5 x 1.5
+mm are assumed, and 95HD is given in voxels, as the papers do. None of these served for training.
+
+    python Testing/benchmarks/strokes.py --out strokes.jsonl
+    python Testing/benchmarks/strokes.py --out strokes.jsonl --models la-8 --cases 2 --ways ours brush
+    python Testing/benchmarks/strokes.py --out strokes.jsonl --table                                    tables only
+
+Every sequence is a line of the file when it is finished, and is not done again, so a run that was stopped goes on.
+Lines of ours belong to a state of the code that answers strokes; those of another state are left alone and not shown.
+Seconds are of one processor, without what the annotator and the figures take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from _annotator import KINDS, next_stroke
+from _data import acdc_cases, acdc_volumes, la_cases, la_scan
+from _timing import REPOSITORY, show
+from _ways import WAYS, Way
+
+from mper.bundle import ModelBundle
+from mper.labels import Label
+from mper.metrics import case_metrics, dice
+from mper.prediction import Prediction
+from mper.predictor import Predictor
+from mper.resources import find_model
+from mper.volume import Spacing, Volume
+
+MODELS = ("la-8", "la", "acdc")
+SHOWN = (0, 1, 2, 3, 5, 10)  # strokes
+MOST = 20  # until the aim is reached, if it is by then
+AIM = 0.93  # Dice of the left atrium
+ACDC_STEPS_MM: Spacing = (10.0, 1.5, 1.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A scan, its truth, and the steps by which the annotator measures where the scan tells none."""
+
+    id: str
+    image: Volume
+    truth: npt.NDArray[np.uint8]
+    steps_mm: Spacing | None = None
+
+
+def case_ids(model: str) -> list[str]:
+    return acdc_cases("val") if model == "acdc" else la_cases(73, 80)
+
+
+def load(model: str, case: str) -> Case:
+    if model == "acdc":
+        volumes = acdc_volumes(case)
+        return Case(case, volumes["image"], np.asarray(volumes["label"].array, np.uint8), ACDC_STEPS_MM)
+    scan = la_scan(case)
+    return Case(case, scan.image, scan.atrium.astype(np.uint8))
+
+
+def state_of_the_code() -> str:
+    """Changes with what answers strokes: the code and, where there are some, what it has learnt."""
+    files = sorted([*REPOSITORY.glob("mper/re[sf][pi][on]*.py"), *REPOSITORY.glob("mper/response*/**/*.*")])
+    whole = b"".join(file.read_bytes() for file in files if file.suffix != ".pyc")
+    return hashlib.sha256(whole).hexdigest()[:8]
+
+
+def mean_dice(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], labels: Sequence[Label]) -> float:
+    return float(np.mean([dice(mask == label.value, truth == label.value) for label in labels]))
+
+
+def sequence(way: Way, case: Case, labels: Sequence[Label], kind: str, aim: float | None) -> dict[str, Any]:
+    """Strokes one after the other: figures before the first and after each."""
+    mask = way.mask
+    found: dict[str, Any] = {"dice": [mean_dice(mask, case.truth, labels)], "quick": [], "voxels": [], "seconds": []}
+    found |= {"quick_seconds": [], "hd95": {}}
+    found["quick"].append(found["dice"][0])
+    for number in range(MOST + 1):
+        if number in SHOWN:
+            figures = case_metrics(mask, case.truth, labels, case.image.geometry.spacing_mm)["mean"]
+            found["hd95"][str(number)] = [figures["hd95_mm"], figures["hd95_voxel"]]
+        if number == MOST or (number >= SHOWN[-1] and (aim is None or found["dice"][-1] >= aim)):
+            break
+        stroke = next_stroke(mask, case.truth, case.image.geometry, kind, case.steps_mm)
+        if stroke is None:
+            break
+        started = time.process_time()
+        way.add(stroke)
+        answered = time.process_time()
+        found["quick"].append(mean_dice(way.mask, case.truth, labels))
+        again = time.process_time()
+        way.settle()
+        found["seconds"].append(round(time.process_time() - again + answered - started, 4))
+        found["quick_seconds"].append(round(answered - started, 4))
+        mask = way.mask
+        found["dice"].append(mean_dice(mask, case.truth, labels))
+        found["voxels"].append(len(stroke.points_mm))
+    return found | {name: [round(value, 5) for value in found[name]] for name in ("dice", "quick")}
+
+
+class Results:
+    """The finished sequences of a file."""
+
+    def __init__(self, path: Path):
+        self._path, self.lines = path, []
+        self._state = state_of_the_code()
+        if path.exists():
+            self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def key(self, model: str, case: str, way: str, kind: str) -> dict[str, str]:
+        return {"model": model, "case": case, "way": way, "kind": kind, "state": self._state if way == "ours" else ""}
+
+    def find(self, key: Mapping[str, str]) -> dict[str, Any] | None:
+        return next((line for line in self.lines if all(line[name] == value for name, value in key.items())), None)
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def of(self, model: str, way: str, kind: str) -> list[dict[str, Any]]:
+        found = (self.find(self.key(model, case, way, kind)) for case in case_ids(model))
+        return [line for line in found if line is not None]
+
+
+def measure(results: Results, models: Sequence[str], ways: Sequence[str], kinds: Sequence[str], count: int) -> None:
+    """What is missing in the results."""
+    for model in models:
+        bundle = ModelBundle.load(find_model(model))
+        predictor = Predictor(bundle, "cpu")
+        for case_id in case_ids(model)[:count]:
+            wanted = [(way, kind, results.key(model, case_id, way, kind)) for kind in kinds for way in ways]
+            missing = [each for each in wanted if results.find(each[2]) is None]
+            if not missing:
+                continue
+            case = load(model, case_id)
+            prediction = predictor.predict(case.image, want=("embeddings",))
+            for way, kind, key in missing:
+                line = _line(prediction, case, way, kind, bundle.card.labels, None if model == "acdc" else AIM)
+                results.add(key | line)
+                dices = line["dice"]
+                print(f"{model} {case_id} {way} {kind}: {dices[0]:.4f} -> {dices[min(3, len(dices) - 1)]:.4f}", flush=True)
+
+
+def _line(
+    prediction: Prediction, case: Case, way: str, kind: str, labels: Sequence[Label], aim: float | None
+) -> dict[str, Any]:
+    return sequence(WAYS[way](prediction), case, labels, kind, aim)
+
+
+def after(values: Sequence[float], strokes: int) -> float:
+    """The value after so many strokes; a mask that is right needs no more."""
+    return values[min(strokes, len(values) - 1)]
+
+
+def worse(lines: Sequence[Mapping[str, Any]], quick: bool = False) -> tuple[float, float]:
+    """Share of the first ten strokes of each case after which Dice was lower than before, and their mean loss."""
+    losses = []
+    for line in lines:
+        answers = line["quick" if quick else "dice"]
+        losses += [was - now for was, now in zip(line["dice"][: SHOWN[-1]], answers[1:], strict=False)]
+    lost = [loss for loss in losses if loss > 0]
+    return len(lost) / max(1, len(losses)), float(np.mean(lost)) if lost else 0.0
+
+
+def dice_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> Iterator[list[str]]:
+    """Dice by number of strokes, 95HD, and the share of strokes that did harm."""
+    for way in ways:
+        lines = results.of(model, way, kind)
+        for quick in (False, True) if way == "ours" else (False,):
+            if not lines:
+                continue
+            by_strokes = [
+                float(np.mean([after(line["quick" if quick else "dice"], n) for line in lines])) for n in SHOWN
+            ]
+            unit = 1 if model == "acdc" else 0
+            distances = [_mean_hd95(lines, n, unit) for n in (0, 3, 10)]
+            share, loss = worse(lines, quick)
+            name = f"{way}, quick" if quick else f"{way}, settled" if way == "ours" else way
+            hd95 = "" if quick else ", ".join(distances)
+            yield [name, *(f"{value:.4f}" for value in by_strokes), hd95, f"{share:.0%} ({100 * loss:.2f})"]
+
+
+def _mean_hd95(lines: Sequence[Mapping[str, Any]], strokes: int, unit: int) -> str:
+    found = []
+    for line in lines:
+        there = [int(n) for n in line["hd95"] if int(n) <= strokes]
+        found.append(line["hd95"][str(max(there))][unit])
+    known = [value for value in found if value is not None]
+    return f"{np.mean(known):.2f}" if known else "-"
+
+
+def aim_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> Iterator[list[str]]:
+    """What it takes to reach the aim."""
+    for way in ways:
+        lines = results.of(model, way, kind)
+        if not lines:
+            continue
+        strokes, voxels, seconds = [], [], []
+        for line in lines:
+            reached = next((n for n, value in enumerate(line["dice"]) if value >= AIM), None)
+            if reached is not None:
+                strokes.append(reached)
+                voxels.append(sum(line["voxels"][:reached]))
+                seconds.append(sum(line["seconds"][:reached]))
+        means = [f"{np.mean(strokes):.1f}", f"{np.mean(voxels):.0f}", f"{np.mean(seconds):.2f}"] if strokes else ["-"] * 3
+        every = [second for line in lines for second in line["seconds"]]
+        quick = [second for line in lines for second in line["quick_seconds"]]
+        yield [
+            way,
+            *means,
+            f"{len(lines) - len(strokes)} of {len(lines)}",
+            f"{np.mean(quick):.3f}" if quick else "-",
+            f"{np.mean(every):.3f}" if every else "-",
+        ]
+
+
+def tables(results: Results, models: Sequence[str], ways: Sequence[str], kinds: Sequence[str]) -> None:
+    for model in models:
+        for kind in kinds:
+            cases = max((len(results.of(model, way, kind)) for way in ways), default=0)
+            if not cases:
+                continue
+            unit = "voxels" if model == "acdc" else "mm"
+            print(f"\n`{model}`, {kind}, {cases} cases: mean Dice after so many strokes\n")
+            head = ("way", *(str(n) for n in SHOWN), f"95HD after 0, 3, 10 ({unit})", "did harm (mean loss, points)")
+            show(head, list(dice_rows(results, model, kind, ways)))
+            if model != "acdc":
+                print(f"\n`{model}`, {kind}: to reach Dice {AIM} (means of the cases that do, within {MOST} strokes)\n")
+                head = ("way", "strokes", "voxels painted", "s", "never", "s a stroke, at once", "and settled")
+                show(head, list(aim_rows(results, model, kind, ways)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines; what is there stays")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--cases", type=int, default=1000, metavar="N", help="only the first N of each model's cases")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    parser.add_argument("--table", action="store_true", help="measure nothing; show what the file holds")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results = Results(arguments.out)
+    if not arguments.table:
+        measure(results, arguments.models, arguments.ways, arguments.kinds, arguments.cases)
+    tables(results, arguments.models, arguments.ways, arguments.kinds)
+
+
+if __name__ == "__main__":
+    main()
