@@ -58,6 +58,23 @@ class Method(nn.Module):
 
     @property
     def config(self) -> NetConfig:
+        self._guides: tuple[Method, ...] = ()  # in a tuple, or it would become a part of this module
+
+    @property
+    def guide(self) -> Method:
+        """Whose teacher labels the patches that nobody labelled: this method itself, or the one it was told to follow.
+
+        Two that follow each other are `mper.methods.co_training.CoTraining`.
+        """
+        return self._guides[0] if self._guides else self
+
+    def learn_from(self, other: Method) -> None:
+        """Take pseudo-labels from `other` from now on."""
+        self._guides = (other,)
+
+    def pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's labels (B, *S) int64 of clean images, and how sure it is of each (B, *S), 0 to 1."""
+        raise NotImplementedError(f"{type(self).__name__} makes no pseudo-labels")
         return self.student.config
 
     @property

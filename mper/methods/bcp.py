@@ -25,7 +25,7 @@ import torch
 
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses
-from mper.methods.losses import region_losses
+from mper.methods.losses import over_resolutions, region_losses
 from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste
 from mper.methods.recipe import BOX_FRACTION, PSEUDO_WEIGHT, Recipe
 from mper.methods.stages import TwoStages
@@ -68,14 +68,18 @@ class BCP(TwoStages):
         regions = [mask.expand_as(label), (1 - mask).expand_as(label)]
         if self.recipe.masked_dice or len(spatial) == 3:  # one region; the published 2-D code takes both by themselves
             regions = [torch.ones_like(regions[0])]
-        loss = region_losses(output.logits, label, regions, masked=self.recipe.masked_dice).sum() / 2
-        return Losses(loss, {"labelled": loss.detach()})
+
+        def loss(logits: torch.Tensor, label: torch.Tensor, *regions: torch.Tensor) -> torch.Tensor:
+            return region_losses(logits, label, regions, masked=self.recipe.masked_dice).sum() / 2
+
+        total = over_resolutions(loss, output, label, *regions)
+        return Losses(total, {"labelled": total.detach()})
 
     def _selftrain(self, batch: Batch, t: float) -> Losses:
         half = self.batch // 2
         labelled, unlabelled = batch.image[: self.batch], batch.image[self.batch :]
         label = batch.label[: self.batch]
-        pseudo, confidence = self._pseudo_labels(unlabelled)
+        pseudo, confidence = self.guide.pseudo_labels(unlabelled)
         if self.recipe.cutmix:
             cut = cutmix_mask(unlabelled.shape[2:], batch.rng, unlabelled.device)
             other = torch.arange(self.batch - 1, -1, -1, device=unlabelled.device)
@@ -100,7 +104,9 @@ class BCP(TwoStages):
         self, output: Output, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor, t: float
     ) -> Losses:
         """Losses of the mixed batch; `by_people` is 1 where a person labelled, `certain` the teacher's softmax."""
-        labelled, pseudo = self.mixed(output.logits, target, by_people, certain)
+        labelled, pseudo = over_resolutions(
+            lambda *maps: torch.stack(self.mixed(*maps)), output, target, by_people, certain
+        ).unbind()
         counts = (by_people + self._pseudo_region(by_people, certain)) * (target != UNLABELLED)
         figures = {"labelled": labelled.detach(), "pseudo": pseudo.detach(), "known": counts.mean()}
         return Losses(labelled + pseudo, figures)
@@ -121,7 +127,7 @@ class BCP(TwoStages):
         return (1 - by_people) * (certain >= _USABLE) if self.recipe.confident_only else 1 - by_people
 
     @torch.no_grad()
-    def _pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The teacher's labels (B, *S) int64 and its softmax (B, *S)."""
         self.teacher.train(not self.recipe.clean_teacher)
         logits = self.teacher(image.contiguous(memory_format=self.teacher.memory_format())).logits.float()

@@ -5,12 +5,13 @@ A weight is (B, *S), 1 where a voxel counts and 0 where not; a voxel labelled 25
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from mper.devices import full_precision
 from mper.labels import UNLABELLED
+from mper.nets import Output
 
 
 def region_loss(
@@ -69,6 +70,29 @@ def region_losses(
             overlap, total = overlap.sum(0, keepdim=True), total.sum(0, keepdim=True)
         dice = ((2 * overlap + smooth) / (total + smooth)).mean((0, 1))
         return 1 - dice + cross
+
+
+def over_resolutions(loss: Callable[..., torch.Tensor], output: Output, *maps: torch.Tensor) -> torch.Tensor:
+    """Deep supervision: `loss(logits, *maps)`, averaged over the resolutions at which a network gives logits.
+
+    Weights are 1, 1/2, 1/4, ... from the finest on, divided by their sum (Isensee et al., nnU-Net).
+
+    Parameters
+    ----------
+    loss : callable
+    output : Output
+        Of a network in training; without deep supervision it has one resolution.
+    maps : (B, *S) tensors
+        Targets and regions at full size; for coarser logits every second, fourth, ... voxel of them.
+    """
+    every = (output.logits, *output.deep)
+    weights = [0.5**n for n in range(len(every))]
+    total = torch.zeros((), device=output.logits.device)
+    for weight, logits in zip(weights, every, strict=True):
+        strides = [whole // part for whole, part in zip(maps[0].shape[1:], logits.shape[2:], strict=True)]
+        window = (slice(None), *[slice(stride // 2, None, stride) for stride in strides])
+        total = total + weight / sum(weights) * loss(logits, *[values[window] for values in maps])
+    return total
 
 
 def prototype_contrast(

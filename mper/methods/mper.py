@@ -86,7 +86,12 @@ class MPER(BCP):
                 for part in self.halves(len(target))
             ]
         ).sum()
-        total = linear.total + self.prototype_weight(t) * (classify + self.published.contrast_weight * contrast)
+        weight = self.prototype_weight(t)
+        total = linear.total
+        if "prototype_classifier" not in self.recipe.missing:
+            total = total + weight * classify
+        if "contrast" not in self.recipe.missing:
+            total = total + weight * self.published.contrast_weight * contrast
         self._follow(embedding, similarity, target, by_people, certain)
         with torch.no_grad():
             agree = (scores.max(1).indices == output.logits.max(1).indices).float().mean()

@@ -49,6 +49,8 @@ class Recipe:
         The prototype contrast pulls a voxel to the nearest prototype of its label and ignores what is
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to
         background prototype 0 are dropped.
+    missing : tuple of str
+        Not a change but a question: terms of the method's loss that are left out, of `TERMS`.
     """
 
     poly_rate: bool = True
@@ -64,10 +66,16 @@ class Recipe:
     all_prototypes: bool = True
     early_prototypes: bool = True
     label_prototypes: bool = True
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def changes(cls, method: str) -> tuple[str, ...]:
+        """The changes that a method makes use of."""
+        return tuple(f.name for f in fields(cls) if f.type == "bool" and f.name not in _UNUSED.get(method, ()))
 
     @classmethod
     def named(cls, name: str, without: Sequence[str] = (), method: str = "mper") -> Recipe:
-        """The recipe `paper` or `plus`, the latter without some of its changes.
+        """The recipe `paper` or `plus`, the latter without some of its changes, both without some of `TERMS`.
 
         Raises
         ------
@@ -75,18 +83,20 @@ class Recipe:
             If the recipe or a change is unknown, `paper` is asked to leave out what it does not have, or the
             method makes no use of a change.
         """
-        names = [f.name for f in fields(cls) if f.name not in _UNUSED.get(method, ())]
-        unknown = sorted(set(without) - set(names))
+        names, terms = cls.changes(method), TERMS.get(method, ())
+        unknown = sorted(set(without) - {*names, *terms})
         if unknown:
             raise ValueError(
-                f"method {method} has no change {unknown[0]!r} to leave out of recipe plus; it has {', '.join(names)}"
+                f"method {method} has no change {unknown[0]!r} to leave out of recipe plus; "
+                f"it has {', '.join((*names, *terms))}"
             )
+        missing = tuple(name for name in terms if name in without)
         if name == "plus":
-            return replace(cls(), **{change: False for change in without})
+            return replace(cls(missing=missing), **{change: False for change in set(without) - set(missing)})
         if name == "paper":
-            if without:
+            if len(missing) < len(set(without)):
                 raise ValueError("recipe paper has no changes to leave out; use --recipe plus with --without")
-            return cls(**{f.name: False for f in fields(cls)})
+            return cls(**{change: False for change in cls.changes("")}, missing=missing)
         raise ValueError(f"unknown recipe {name!r}; known are paper and plus")
 
 
@@ -110,6 +120,9 @@ class Published:
     prototype_weight: float
     contrast_weight: float
 
+
+TERMS = {"mper": ("prototype_classifier", "contrast")}
+"""What a method adds to the loss of the one that it stands on, term by term, for ablations."""
 
 _PROTOTYPE_CHANGES = ("all_prototypes", "early_prototypes", "label_prototypes")
 _UNUSED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mper.methods.base import Losses, Method
-from mper.methods.losses import region_loss
+from mper.methods.losses import over_resolutions, region_loss
 from mper.sampling import Batch
 
 
@@ -14,6 +14,9 @@ class Supervised(Method):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         output = self.student(self.see(batch.image, batch.rng))
-        everywhere = torch.ones_like(batch.label)
-        loss = region_loss(output.logits, batch.label, everywhere, masked=self.recipe.masked_dice) / 2
-        return Losses(loss, {"labelled": loss.detach()})
+
+        def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            return region_loss(logits, label, torch.ones_like(label), masked=self.recipe.masked_dice) / 2
+
+        total = over_resolutions(loss, output, batch.label)
+        return Losses(total, {"labelled": total.detach()})

@@ -1,0 +1,81 @@
+"""Co-training: two networks of different beginnings, each of which learns from the other one's mean teacher.
+
+What one network mistakes, its own averages mistake as well; another network, started elsewhere and shown other
+augmentations of the same patches, does so less often (mutual teaching; MEDL, DualFete and others lead the left
+atrium's tables with two networks). A step costs twice as much.
+
+The result is the first network's alone: a bundle holds one network, and predicting costs what it always does. The
+second one serves the training and stays in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mper.methods.base import Losses, Method
+from mper.nets import Network
+from mper.sampling import Batch, PatchSampler
+
+
+class CoTraining(Method):
+    """Two methods of one kind that take their pseudo-labels from each other.
+
+    Parameters
+    ----------
+    first, second : Method
+        Of the same method, recipe, batch and kind of network, with weights of their own.
+    """
+
+    def __init__(self, first: Method, second: Method):
+        torch.nn.Module.__init__(self)
+        self.recipe, self.batch = first.recipe, first.batch
+        self.first, self.second = first, second
+        first.learn_from(second)
+        second.learn_from(first)
+
+    @property
+    def student(self) -> Network:  # type: ignore[override]
+        return self.first.student
+
+    @property
+    def teacher(self) -> Network:  # type: ignore[override]
+        return self.first.teacher
+
+    @property
+    def stage(self) -> int:
+        return self.first.stage
+
+    @stage.setter
+    def stage(self, stage: int) -> None:
+        self.first.stage = self.second.stage = stage
+
+    @property
+    def steps_averaged(self) -> int:
+        return self.first.steps_averaged
+
+    @steps_averaged.setter
+    def steps_averaged(self, steps: int) -> None:
+        self.first.steps_averaged = self.second.steps_averaged = steps
+
+    def wants(self, t: float) -> tuple[int, int]:
+        return self.first.wants(t)
+
+    def rate(self, t: float) -> float:
+        return self.first.rate(t)
+
+    def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:
+        self.first.prepare(t, sampler, rng)
+        self.second.prepare(t, sampler, rng)
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        """Both networks' losses on the same patches; the step's generator gives each its own augmentation."""
+        mine, other = self.first(batch, t), self.second(batch, t)
+        return Losses(mine.total + other.total, {**mine.parts, "other": other.total.detach()})
+
+    def after_step(self) -> None:
+        self.first.after_step()
+        self.second.after_step()
+
+    def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
+        self.first.finish(sampler, rng)
