@@ -130,7 +130,11 @@ class WorkingGrid:
         return _resize(tensor[None], self.size)[0]
 
     def forward_labels(self, labels: npt.NDArray[np.uint8], classes: int) -> torch.Tensor:
-        """Source labels 0..classes-1 and 255 -> uint8 tensor: the class with most of each working voxel."""
+        """Source labels 0..classes-1 and 255 -> uint8 tensor: the class with most of each working voxel.
+
+        Unlabelled voxels have no say in it: a working voxel is 255 where less than half a source voxel of it is
+        labelled, so that a thin stroke, or one slice of many, is there on a coarser grid too.
+        """
         oriented = torch.from_numpy(np.ascontiguousarray(labels.transpose(self.axes)))
         if self.flips:
             oriented = oriented.flip(self.flips)
@@ -138,10 +142,15 @@ class WorkingGrid:
             return oriented.contiguous()
         best = torch.full(self.size, -1.0)
         out = torch.zeros(self.size, dtype=torch.uint8)
-        for value in [*range(classes), UNLABELLED]:
+        for value in range(classes):
             share = _resize((oriented == value).float()[None], self.size)[0]
             out = torch.where(share > best, torch.tensor(value, dtype=torch.uint8), out)
             best = torch.maximum(best, share)
+        labelled = oriented != UNLABELLED
+        if not labelled.all():
+            coarser = [max(1.0, n / m) for n, m in zip(oriented.shape, self.size, strict=True)]
+            known = _resize(labelled.float()[None], self.size)[0]
+            out[known < 0.5 / float(np.prod(coarser))] = UNLABELLED
         return out
 
     def back(self, channels: torch.Tensor) -> torch.Tensor:

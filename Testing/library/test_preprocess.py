@@ -180,9 +180,24 @@ def test_labels_keep_unlabelled_and_no_class_is_invented(preprocessing: Preproce
     assert set(there.unique().tolist()) == {0, 1, 2, UNLABELLED}
     for value in (0, 1, 2, UNLABELLED):
         share = float((there == value).float().mean())
-        assert share == pytest.approx((labels == value).mean(), abs=0.04)
+        excess = share - float((labels == value).mean())
+        low, high = (-0.2, 0.04) if value == UNLABELLED else (-0.04, 0.12)  # what is labelled in part is labelled
+        assert low < excess < high
     back = working.back_nearest(there).numpy()
     assert back.shape == SHAPE and (back == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (3.0, 1.5, 2.5), (5.0, 5.0, 5.0)])
+@pytest.mark.parametrize("value", [0, 2])
+def test_one_labelled_slice_and_a_thin_stroke_are_there_on_a_coarser_grid(
+    spacing: tuple[float, float, float], value: int
+) -> None:
+    working = grid(Preprocessing(spacing))
+    for where in (np.s_[7], np.s_[:, 11], np.s_[4:7, 10:13, 5:8]):
+        labels = np.full(SHAPE, UNLABELLED, dtype=np.uint8)
+        labels[where] = value
+        there = working.forward_labels(labels, 3)
+        assert set(there.unique().tolist()) == {value, UNLABELLED}, "nothing but what was drawn, and what was not"
 
 
 def test_everything_unlabelled_stays_so() -> None:
