@@ -184,7 +184,8 @@ def test_labels_keep_unlabelled_and_no_class_is_invented(preprocessing: Preproce
         low, high = (-0.2, 0.04) if value == UNLABELLED else (-0.04, 0.12)  # what is labelled in part is labelled
         assert low < excess < high
     back = working.back_nearest(there).numpy()
-    assert back.shape == SHAPE and (back == labels).mean() > 0.9
+    known = labels != UNLABELLED
+    assert back.shape == SHAPE and (back == labels)[known].mean() > 0.95 and (back == labels).mean() > 0.85
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (3.0, 1.5, 2.5), (5.0, 5.0, 5.0)])
