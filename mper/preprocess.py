@@ -186,6 +186,17 @@ class WorkingGrid:
         k, j, i = windows
         return (k, j, i), channels.transpose(0, *(1 + a for a in np.argsort(self.axes).tolist()))
 
+    def to_source(self, positions: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+        """Positions (n, 3) on the working grid, in its voxels -> the source voxels (n, 3) that they lie in."""
+        found = np.zeros(positions.shape, dtype=np.int64)
+        for working, (axis, size) in enumerate(zip(self.axes, self.size, strict=True)):
+            length = self.source_shape[axis]
+            at = (positions[:, working] + 0.5) * (length / size) - 0.5
+            if working in self.flips:
+                at = length - 1 - at
+            found[:, axis] = np.clip(np.round(at), 0, length - 1)
+        return found
+
     def geometry(self, source: Geometry) -> Geometry:
         """Where the working voxels lie in the patient, given the source's grid."""
         affine = np.eye(4)

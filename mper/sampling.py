@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from mper.augment import published_turn, random_affine, random_flip
 from mper.labels import BACKGROUND, UNLABELLED
+from mper.preprocess import WorkingGrid
 
 _ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` hold a voxel of a structure, however small it is
 _ANCHORS = 5000  # voxels remembered of a scan to place patches by
@@ -22,13 +23,15 @@ class TrainingCase:
     """One scan on the working grid, normalised.
 
     image : (k, j, i) float tensor; label : (k, j, i) uint8 tensor, None for an unlabelled scan; voxel_ml : volume of a
-    voxel, None where the scan's spacing is unknown.
+    voxel, None where the scan's spacing is unknown; grid : how the working grid lies in the scan, None where the two
+    are the same.
     """
 
     id: str
     image: torch.Tensor
     label: torch.Tensor | None
     voxel_ml: float | None = None
+    grid: WorkingGrid | None = None
 
 
 class Batch(NamedTuple):
@@ -84,26 +87,43 @@ class PatchSampler:
         """A batch of so many labelled and unlabelled patches; without unlabelled scans, labelled ones stand in."""
         pool = self.unlabelled or self.labelled
         chosen = [*_choose(self.labelled, labelled, rng), *_choose(pool, unlabelled, rng)]
-        patches = [self._cut(case, rng, n < labelled) for n, case in enumerate(chosen)]
+        patches = [self._turned(case, rng, n < labelled) for n, case in enumerate(chosen)]
         image = torch.stack([p[0] for p in patches])
         label = torch.stack([p[1] for p in patches])
         return Batch(image, label, labelled, rng)
 
     def plain(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
         """One labelled patch of `case`, not turned."""
-        image, label = self._cut(case, rng, True, turn=False)
-        return Batch(image[None], label[None], 1, rng)
+        return self.placed(case, rng)[0]
+
+    def placed(
+        self, case: TrainingCase, rng: np.random.Generator, voxel: Sequence[int] | None = None
+    ) -> tuple[Batch, np.ndarray]:
+        """One labelled patch of `case`, not turned, and where on the case's grid its first voxel lies.
+
+        Parameters
+        ----------
+        voxel : (int, int, int) or None
+            What the patch must hold; None leaves it to chance, as everywhere.
+        """
+        centre = self._centre(case, rng, True, voxel)
+        image, label = self._cut(case, centre, True, np.eye(3))
+        return Batch(image[None], label[None], 1, rng), centre - (np.array(self.patch) - 1) / 2
+
+    def _turned(
+        self, case: TrainingCase, rng: np.random.Generator, with_label: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        centre = self._centre(case, rng, with_label)
+        if self.affine:
+            matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
+        else:
+            matrix = published_turn(rng, self.dimensions)
+        return self._cut(case, centre, with_label, matrix)
 
     def _cut(
-        self, case: TrainingCase, rng: np.random.Generator, with_label: bool, turn: bool = True
+        self, case: TrainingCase, centre: np.ndarray, with_label: bool, matrix: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shape = np.array(case.image.shape)
-        centre = self._centre(case, rng, with_label)
-        matrix = np.eye(3)
-        if turn and self.affine:
-            matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
-        elif turn:
-            matrix = published_turn(rng, self.dimensions)
         # Normalised coordinates of grid_sample (x last axis first, -1..1 over voxel centres).
         half = np.maximum((shape - 1) / 2, 0.5)
         transform = np.vstack([(matrix / half[:, None]).T, centre / half - (shape - 1) / 2 / half])[:, ::-1].copy()
@@ -121,13 +141,17 @@ class PatchSampler:
             return image[:, 0], label[0]
         return image, label
 
-    def _centre(self, case: TrainingCase, rng: np.random.Generator, with_label: bool) -> np.ndarray:
+    def _centre(
+        self, case: TrainingCase, rng: np.random.Generator, with_label: bool, voxel: Sequence[int] | None = None
+    ) -> np.ndarray:
         """Middle of a patch, in voxels: anywhere in the scan, or such that the patch holds a voxel that matters."""
         shape, patch = np.array(case.image.shape), np.array(self.patch)
         slack = np.maximum(shape - patch, 0) / 2
         low, high = (shape - 1) / 2 - slack, (shape - 1) / 2 + slack
         share = rng.random(3)
-        anchor = self._anchors[case.id].choose(rng, self.affine) if with_label else None
+        anchor = None if voxel is None else np.asarray(voxel)
+        if with_label and anchor is None:
+            anchor = self._anchors[case.id].choose(rng, self.affine)
         if anchor is not None:
             low, high = np.maximum(low, anchor - (patch - 1) / 2), np.minimum(high, anchor + (patch - 1) / 2)
         centre = np.asarray(low + share * (high - low))

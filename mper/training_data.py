@@ -13,7 +13,7 @@ import torch
 from mper.bundle import ModelBundle
 from mper.labels import UNLABELLED, Label
 from mper.methods import Recipe
-from mper.planning import Plan, plan
+from mper.planning import BACKBONES, Plan, plan
 from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Progress, Report, silent
 from mper.sampling import PatchSampler, TrainingCase
@@ -41,18 +41,17 @@ def load_training_data(
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
     ids, images, masks = _read_cases(config, dataset, report)
     chosen = _choose_plan(config, images, masks, start)
-    dimensions = 3 if chosen.network == "vnet" else 2
     loaded = []
     for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
         report(Progress(f"preparing {case_id}", n / len(ids)))
-        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, dimensions)
+        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, chosen.dimensions)
         try:
             working = normalise(grid.forward(image.array), chosen.preprocessing)
         except ValueError as error:
             raise ValueError(f"case {case_id}: {error}") from error
         label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if image.geometry.spacing_known else None
-        loaded.append(TrainingCase(case_id, working.to(device), label, voxel_ml))
+        loaded.append(TrainingCase(case_id, working.to(device), label, voxel_ml, grid))
     labelled = [case for case in loaded if case.label is not None]
     unlabelled = [case for case in loaded if case.label is None]
     affine = Recipe.named(config.recipe, config.without, config.method).affine
@@ -64,7 +63,7 @@ def _read_cases(
     config: TrainConfig, dataset: Dataset | PackedDataset, report: Report
 ) -> tuple[list[str], list[Volume], list[np.ndarray | None]]:
     """Ids, images and masks of class numbers (None: unlabelled) of the split, in its order."""
-    cases: Sequence[Case | PackedCase] = dataset.split(config.split)
+    cases: Sequence[Case | PackedCase] = dataset.split(config.split)[: config.cases]
     ids: list[str] = []
     images: list[Volume] = []
     masks: list[np.ndarray | None] = []
@@ -129,14 +128,15 @@ def _choose_plan(
 ) -> Plan:
     if start is not None:
         found = Plan(start.network.kind, start.preprocessing, start.card.window)
-        if config.network not in (None, found.network):
+        if config.network is not None and found.network not in BACKBONES[config.network].values():
             raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
     else:
         found = plan(images, masks, config.recipe, config.window, config.network)
     patch = config.patch or found.patch
     flat = patch[0] == 1
-    if flat != (found.network == "unet") or any(n < 16 or n % 16 for n in patch[flat:]):
+    if flat != (found.dimensions == 2) or any(n < 16 or n % 16 for n in patch[flat:]):
         raise ValueError(
-            f"a patch (k, j, i) has multiples of 16, with k = 1 for a unet and never for a vnet, got {patch}"
+            f"a patch (k, j, i) has multiples of 16, with k = 1 for a network of slices and never for one of volumes, "
+            f"got {patch} for a {found.network}"
         )
     return replace(found, patch=patch)

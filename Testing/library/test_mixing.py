@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 
-from mper.methods.mixing import _spread, box_mask, cutmix_mask, largest_component, paste
+from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste, spread
 
 CPU = torch.device("cpu")
 
@@ -132,4 +132,4 @@ def test_patch_without_structure_stays_empty_and_an_unbroken_one_stays_whole() -
 def test_spreading_on_a_cpu_equals_max_pooling(spatial: tuple[int, ...]) -> None:
     number = torch.randperm(2 * 3 * int(np.prod(spatial))).float().reshape(2, 3, *spatial)
     pool = F.max_pool3d if len(spatial) == 3 else F.max_pool2d
-    assert torch.equal(_spread(number), pool(number, 3, 1, 1))
+    assert torch.equal(spread(number), pool(number, 3, 1, 1))

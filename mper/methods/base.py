@@ -22,6 +22,7 @@ from mper.augment import intensities
 from mper.devices import full_precision
 from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
 from mper.nets import NetConfig, Network
+from mper.references import References
 from mper.sampling import Batch, PatchSampler
 
 _PATCHES = {3: 24, 2: 96}  # for k-means, by dimensions
@@ -48,6 +49,8 @@ class Method(nn.Module):
     """
 
     stage: int = 0  # 0 pre-training, 1 self-training; the trainer saves and restores it
+    needs_every_class: bool = False  # whether it cannot run where no labelled scan shows one of the structures
+    references: References | None = None  # labelled voxels that explain the result, once it is finished
 
     def __init__(self, network: Network, recipe: Recipe, batch: int):
         super().__init__()
@@ -55,9 +58,6 @@ class Method(nn.Module):
         self.student = network
         self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
         self.steps_averaged = 0
-
-    @property
-    def config(self) -> NetConfig:
         self._guides: tuple[Method, ...] = ()  # in a tuple, or it would become a part of this module
 
     @property
@@ -75,6 +75,9 @@ class Method(nn.Module):
     def pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The teacher's labels (B, *S) int64 of clean images, and how sure it is of each (B, *S), 0 to 1."""
         raise NotImplementedError(f"{type(self).__name__} makes no pseudo-labels")
+
+    @property
+    def config(self) -> NetConfig:
         return self.student.config
 
     @property

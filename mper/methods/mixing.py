@@ -53,7 +53,7 @@ def largest_component(labels: torch.Tensor, classes: int) -> torch.Tensor:
     count = size[0, 0].numel()
     number = torch.arange(1, count + 1, device=labels.device, dtype=torch.float32).reshape(size.shape[2:]) * occupied
     for _ in range(_SWEEPS):
-        number = _spread(number) * occupied
+        number = spread(number) * occupied
     flat = number.flatten(2).long()
     votes = size.new_zeros(*size.shape[:2], count + 1)
     votes.scatter_add_(2, flat, size.flatten(2))  # whole numbers: exact in any order
@@ -64,7 +64,7 @@ def largest_component(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return (values * (mine & (fine > 0))).sum(1)
 
 
-def _spread(number: torch.Tensor) -> torch.Tensor:
+def spread(number: torch.Tensor) -> torch.Tensor:
     """The largest of each voxel and all its neighbours, diagonal ones included: (B, C, *S) -> the same."""
     dimensions = number.dim() - 2
     if number.device.type != "cpu":  # one launch

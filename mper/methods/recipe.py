@@ -128,6 +128,7 @@ _PROTOTYPE_CHANGES = ("all_prototypes", "early_prototypes", "label_prototypes")
 _UNUSED = {
     "supervised": ("cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
     "bcp": _PROTOTYPE_CHANGES,
+    "embedding-matching": ("cutmix", "confident_only", *_PROTOTYPE_CHANGES),
 }
 
 PUBLISHED = {
