@@ -70,9 +70,11 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib.install_panel import InstallPanel
         from MPERSegmentLib.keep import KeepPanel
         from MPERSegmentLib.refine import RefinePanel
+        from MPERSegmentLib.refining import Follows
         from MPERSegmentLib.result import ResultPanel
         from MPERSegmentLib.room import Room
         from MPERSegmentLib.run import RunPanel
+        from MPERSegmentLib.strokes_panel import StrokesPanel
         from MPERSegmentLib.why import WhyPanel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -88,8 +90,10 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.watch = EditWatch(self._onEdited)
         self.run = RunPanel(self.desk, self.room, self._onArrived)
         self.result = ResultPanel(self.desk, self._onChosen)
-        self.why = WhyPanel(self.desk, self.room)
-        self.refine = RefinePanel(self.desk, self._onRefineOpened)
+        self.why = WhyPanel(self.desk, self.room, self._strokeAt, self._onCorrect)
+        self.refine = RefinePanel(self.desk, self._onRefineOpened, self._onRefineRests)
+        follows = Follows(self.refine.saveForUndo, self._onFollowed, lambda _node, _line: None, self.watch.ours)
+        self.strokes = StrokesPanel(self.desk, self.room, follows, self.refine.yieldTo, self.why.nextPlace)
         self.keep = KeepPanel(self.desk, self.room)
         self.export = ExportPanel(self.desk)
         self.engine = EnginePanel(self.desk, self.room)
@@ -134,6 +138,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """The user goes to another module; what is computed goes on."""
+        self.strokes.rest()
         self.why.leave()
         self.refine.leave()
 
@@ -156,6 +161,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.watch.watch(node)
         self.run.show()
         self.why.restore()
+        self.strokes.restore()
         self._show(self._parameters.nodeOf("result"))
 
     def _release(self):
@@ -163,6 +169,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.run.drop()
         self.keep.drop()
         self.export.drop()
+        self.strokes.close()
         self.why.close()
         self.refine.close()
         self.watch.leaveAll()
@@ -196,6 +203,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is None or self._parameters is None:
             return
         self.watch.leave(node.GetID())
+        self.strokes.leave(node.GetID())
         self.run.leave(node)
         self.room.scans.forget(node.GetID())
         if node is self._parameters.nodeOf("result"):
@@ -210,6 +218,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.run.show()
         self.engine.show()
         self.why.show(self._shown())
+        self.strokes.roomChanged()
         if not self.ui.refineSection.collapsed:
             self.keep.refresh()
 
@@ -222,7 +231,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""
         from MPERLib import mrml
-        from MPERSegmentLib import inview, results
+        from MPERSegmentLib import inview, results, strokes
         from MPERSegmentLib.turns import later
 
         result = {**result, "title": self.room.nameOf(request.model)}
@@ -240,6 +249,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         with self.watch.ours():
             results.record(node, result)
+            strokes.forget(node)
         self.watch.watch(node)
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
@@ -273,7 +283,34 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A result is another than before: its figures are counted again once the hand rests."""
         if node is self._shown():
             self.refine.tell()
+            self.strokes.show(node)
             self._recount.start()
+
+    def _onFollowed(self, node, different):
+        """The engine has answered to the strokes on a result; its voxels may be different."""
+        from MPERLib import mrml
+        from MPERSegmentLib import results, strokes
+        from MPERSegmentLib.turns import later
+
+        with self.watch.ours():
+            if strokes.applied(node) or results.is_by_hand(node):
+                mrml.mark_edited(node)
+            else:
+                mrml.unmark_edited(node)
+        if different:
+            self.watch.worked(node)
+            later(lambda: self._makeSurface(node, False), "surface follows")
+        elif node is self._shown():
+            self.refine.tell()
+            self.why.show(node)
+
+    def _strokeAt(self, number):
+        return self.strokes.at(number)
+
+    def _onCorrect(self):
+        """The user wants to correct the uncertain place that the slices show."""
+        self.ui.refineSection.collapsed = False
+        self.strokes.begin()
 
     def _onRested(self):
         if self._parameters is not None:
@@ -285,6 +322,9 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._shown() is not None:
             self.watch.beginsNow(self._shown())
 
+    def _onRefineRests(self):
+        self.strokes.rest()
+
     def _shown(self):
         return self._parameters.nodeOf("result") if self._parameters else None
 
@@ -295,7 +335,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showing = True
         try:
             self._parameters.putNode("result", node)
-            for panel in (self.result, self.why, self.refine, self.keep, self.export):
+            for panel in (self.result, self.why, self.refine, self.strokes, self.keep, self.export):
                 panel.show(node)
             self.run.show()
         finally:

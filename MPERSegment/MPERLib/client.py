@@ -106,7 +106,13 @@ class Client:
 
 
 class Call:
-    """A request under way. It ends with `done` or `failed`; after `abort` neither comes."""
+    """A request under way. It ends with `done` or `failed`; after `abort` neither comes.
+
+    Attributes
+    ----------
+    status : int or None
+        Of the answer, once there is one.
+    """
 
     def __init__(self, failed: Failed | None, name: str):
         self._failed = failed
@@ -114,6 +120,7 @@ class Call:
         self._reply: Any = None
         self._broken = False
         self.over = False
+        self.status: int | None = None
 
     def abort(self) -> None:
         """Give it up; without effect once it is over."""
@@ -154,7 +161,7 @@ class Call:
         reply.deleteLater()
         if self.over:
             return
-        status = self._status()
+        status = self.status = self._status()
         if status is None:
             self.fail(_unreachable(reply.errorString()))
         elif status >= 300:

@@ -34,6 +34,11 @@ class Pending:
         self.call: client.Call | None = None
         self.aborted = False
 
+    @property
+    def status(self) -> int | None:
+        """The status of the answer; None before, and where the engine could not be reached."""
+        return self.call.status if self.call is not None else None
+
     def abort(self) -> None:
         """Give it up: none of its callbacks comes any more."""
         self.aborted = True

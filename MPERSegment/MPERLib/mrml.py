@@ -65,7 +65,7 @@ def geometry_of(volumeNode: Node) -> Geometry:
             ).format(name=name, n=components)
         )
     refuse_warp(volumeNode)
-    return Geometry(_affine(_ijk_to_ras(volumeNode)), image.GetDimensions()[::-1])
+    return Geometry(_affine(ijk_to_ras(volumeNode)), image.GetDimensions()[::-1])
 
 
 def refuse_warp(node: Node) -> None:
@@ -142,16 +142,28 @@ def roi_mm(roiNode: Node, volumeNode: Node | None = None) -> list[float]:
 
 def world_of(index: Sequence[float], volumeNode: Node) -> tuple[float, float, float]:
     """World RAS of a voxel (k, j, i) of the scan."""
-    point = between(volumeNode, None) @ _ijk_to_ras(volumeNode) @ np.array([*reversed(list(index)), 1.0])
+    point = between(volumeNode, None) @ ijk_to_ras(volumeNode) @ np.array([*reversed(list(index)), 1.0])
     return float(point[0]), float(point[1]), float(point[2])
 
 
 def index_at(ras: Sequence[float], volumeNode: Node) -> tuple[int, int, int] | None:
     """The voxel (k, j, i) of the scan at a place of the world, None where that is off the scan."""
-    inverse = np.linalg.inv(between(volumeNode, None) @ _ijk_to_ras(volumeNode))
+    inverse = np.linalg.inv(between(volumeNode, None) @ ijk_to_ras(volumeNode))
     i, j, k = np.rint((inverse @ np.array([*ras, 1.0]))[:3]).astype(int).tolist()
     shape = volumeNode.GetImageData().GetDimensions()[::-1]
     return (k, j, i) if all(0 <= n < end for n, end in zip((k, j, i), shape, strict=True)) else None
+
+
+def lps_of(ras: Sequence[Sequence[float]], volumeNode: Node) -> np.ndarray:
+    """(n, 3) LPS mm in the scan's own frame of places in the world."""
+    points = np.c_[np.asarray(ras, dtype=float).reshape(-1, 3), np.ones(len(ras))]
+    return (points @ (_RAS_LPS @ between(None, volumeNode)).T)[:, :3]
+
+
+def ras_of(lps: Sequence[Sequence[float]], volumeNode: Node) -> np.ndarray:
+    """(n, 3) places in the world of LPS mm in the scan's own frame."""
+    points = np.c_[np.asarray(lps, dtype=float).reshape(-1, 3), np.ones(len(lps))]
+    return (points @ (between(volumeNode, None) @ _RAS_LPS).T)[:, :3]
 
 
 def jump_to(index: Sequence[float], volumeNode: Node) -> tuple[float, float, float]:
@@ -319,14 +331,24 @@ def mark_edited(segmentationNode: Node) -> None:
     segmentation = segmentationNode.GetSegmentation()
     for n in _count(segmentation):
         segment = segmentation.GetNthSegment(n)
-        if _tag_of(segment, TYPE_TAG) == AUTOMATIC:
+        if tag_of(segment, TYPE_TAG) == AUTOMATIC:
             segment.SetTag(TYPE_TAG, SEMIAUTOMATIC)
     if segmentationNode.GetAttribute(_EDITED) != "yes":
         segmentationNode.SetAttribute(_EDITED, "yes")
 
 
+def unmark_edited(segmentationNode: Node) -> None:
+    """All that a person changed has been taken back: the mask is the model's own work again."""
+    segmentation = segmentationNode.GetSegmentation()
+    for n in _count(segmentation):
+        segment = segmentation.GetNthSegment(n)
+        if tag_of(segment, TYPE_TAG) == SEMIAUTOMATIC:
+            segment.SetTag(TYPE_TAG, AUTOMATIC)
+    segmentationNode.SetAttribute(_EDITED, None)
+
+
 def is_edited(segmentationNode: Node) -> bool:
-    """Whether `mark_edited` was called."""
+    """Whether a person has changed the mask; see `mark_edited`."""
     return segmentationNode.GetAttribute(_EDITED) == "yes"
 
 
@@ -335,7 +357,7 @@ def provenances_of(segmentationNode: Node) -> list[tuple[str, Provenance | None]
     segmentation = segmentationNode.GetSegmentation()
     segments = [segmentation.GetNthSegment(n) for n in _count(segmentation)]
     return [
-        (s.GetName(), Provenance.from_tags({tag: _tag_of(s, tag) for tag in (TYPE_TAG, NAME_TAG)})) for s in segments
+        (s.GetName(), Provenance.from_tags({tag: tag_of(s, tag) for tag in (TYPE_TAG, NAME_TAG)})) for s in segments
     ]
 
 
@@ -347,7 +369,7 @@ def labels_of(segmentationNode: Node) -> tuple[Label, ...]:
     segmentation = segmentationNode.GetSegmentation()
     segments = [segmentation.GetNthSegment(n) for n in _count(segmentation)]
     segments = [segment for segment in segments if segment.GetName().casefold() != _UNLABELLED_NAME]
-    tags = [_tag_of(segment, _VALUE_TAG) for segment in segments]
+    tags = [tag_of(segment, _VALUE_TAG) for segment in segments]
     known = all(tag.isdigit() for tag in tags) and len(set(tags)) == len(tags)
     values = [int(tag) for tag in tags] if known else list(range(1, len(tags) + 1))
     found = []
@@ -399,9 +421,9 @@ def mask_part(
                 name=segmentationNode.GetName()
             )
         )
-    move = np.linalg.inv(_ijk_to_ras(volumeNode)) @ between(segmentationNode, volumeNode)
+    move = np.linalg.inv(ijk_to_ras(volumeNode)) @ between(segmentationNode, volumeNode)
     pieces = []
-    for image, segments in _layers(segmentation):
+    for image, segments in layers_of(segmentationNode):
         piece, start = _on_grid(image, move, geometry.shape, volumeNode)
         if piece.size == 0:
             continue
@@ -422,15 +444,23 @@ def mask_part(
     return _union(pieces, names)
 
 
-def _layers(segmentation: Node) -> list[tuple[Node, list[Node]]]:
-    """Label images with the segments that share each."""
+def layers_of(segmentationNode: Node, empty: bool = False) -> list[tuple[Node, list[Node]]]:
+    """Label images with the segments that share each; those without voxels only where `empty`."""
+    segmentation = segmentationNode.GetSegmentation()
     found: dict[str, tuple[Node, list[Node]]] = {}
     for n in _count(segmentation):
         segment = segmentation.GetNthSegment(n)
         image = segment.GetRepresentation(_BINARY)
-        if image is not None and image.GetNumberOfPoints() and image.GetPointData().GetScalars() is not None:
+        drawn = image is not None and image.GetNumberOfPoints() and image.GetPointData().GetScalars() is not None
+        if drawn or (empty and image is not None):
             found.setdefault(image.GetAddressAsString(""), (image, []))[1].append(segment)
     return list(found.values())
+
+
+def label_value_of(segment: Node) -> int | None:
+    """The label value that a model gave a segment; None for one that a person made."""
+    tag = tag_of(segment, _VALUE_TAG)
+    return int(tag) if tag.isdigit() else None
 
 
 def _on_grid(
@@ -449,7 +479,7 @@ def _on_grid(
     at = (corners @ to_scan.T)[:, :3]
     if np.abs(at - (corners[:, :3] + offset)).max() <= _GRID_TOLERANCE:
         low = extent[:, 0] + offset.astype(int)
-        array = _array(image)
+        array = image_array(image)
     else:
         low, high = np.floor(at.min(axis=0)).astype(int), np.ceil(at.max(axis=0)).astype(int)
         low, high = np.maximum(low, 0), np.minimum(high, np.array(shape[::-1]) - 1)
@@ -472,7 +502,7 @@ def _resample(image: Node, low: np.ndarray, high: np.ndarray, move: np.ndarray, 
     reference.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(move)))
     result = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, reference, result, False)
-    return _array(result)
+    return image_array(result)
 
 
 def _union(
@@ -548,7 +578,7 @@ def _labelmap(array: np.ndarray, start: Sequence[int], labels: tuple[Label, ...]
     image = slicer.vtkOrientedImageData()
     image.SetExtent(*(int(n) for a, m in zip(start[::-1], array.shape[::-1], strict=True) for n in (a, a + m - 1)))
     image.GetPointData().SetScalars(_scalars(array))
-    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(_ijk_to_ras(volumeNode)))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volumeNode)))
     return image
 
 
@@ -591,7 +621,8 @@ def place(node: Node, volumeNode: Node) -> None:
         hierarchy.CreateItem(parent, node)
 
 
-def _tag_of(segment: Node, name: str) -> str:
+def tag_of(segment: Node, name: str) -> str:
+    """A tag of a segment, empty where it has none of that name."""
     value = vtk.reference("")
     return str(value) if segment.GetTag(name, value) else ""
 
@@ -600,7 +631,8 @@ def _count(segmentation: Node) -> range:
     return range(segmentation.GetNumberOfSegments())
 
 
-def _ijk_to_ras(volumeNode: Node) -> np.ndarray:
+def ijk_to_ras(volumeNode: Node) -> np.ndarray:
+    """(4, 4): from voxel (i, j, k, 1) to RAS mm in the node's own frame."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
@@ -617,6 +649,6 @@ def _scalars(array: np.ndarray) -> Node:
     return numpy_support.numpy_to_vtk(flat, deep=True)
 
 
-def _array(image: Node) -> np.ndarray:
+def image_array(image: Node) -> np.ndarray:
     """The voxels of an image as (k, j, i), not copied."""
     return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])

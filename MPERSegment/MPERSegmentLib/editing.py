@@ -73,10 +73,15 @@ class EditWatch:
     def _onEdit(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         if self._ours or not mrml.alive(node) or not results.is_result(node):
             return
+        results.note_by_hand(node)
+        mrml.mark_edited(node)
+        self.worked(node)
+
+    def worked(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """A person has just changed a result: the time since the last change was work on it."""
         now = time.monotonic()
         results.note_editing(node, min(now - self._last.get(node.GetID(), now), _PAUSE_S))
         self._last[node.GetID()] = now
-        mrml.mark_edited(node)
         self._looks[node.GetID()] = _look(node)
         self._changed(node)
 

@@ -19,6 +19,7 @@ _DEFAULTS = {
     "Threshold": "0",
     "Uncertainty": "15",
     "Hidden": "",
+    "Radius": "6",
     "Dataset": "",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -26,10 +27,12 @@ class Probe:
     ----------
     label : QLabel
     room : Room
+    strokeAt : callable
+        Tells, in words, of the stroke with a number (from 0); empty where there is none.
     """
 
-    def __init__(self, label: Any, room: Room):
-        self._label, self._room = label, room
+    def __init__(self, label: Any, room: Room, strokeAt: Callable[[int], str]):
+        self._label, self._room, self._strokeAt = label, room, strokeAt
         self._scan: slicer.vtkMRMLScalarVolumeNode | None = None
         self._result: dict[str, Any] = {}
         self._crosshair: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
@@ -110,7 +113,8 @@ class Probe:
         first = "<b>{name}</b>".format(name=html.escape(answer["name"]))
         if answer.get("probability") is not None:
             first += ", " + _("probability {share}").format(share=words.percent(answer["probability"]))
-        lines = [first, near, _margin(answer["margin"])]
+        stroke = self._strokeAt(answer["stroke"]) if answer.get("stroke") is not None else ""
+        lines = [html.escape(stroke), first, near, _margin(answer["margin"])]
         return "<br/>".join(line for line in lines if line)
 
 

@@ -1,15 +1,16 @@
-"""Panel Refine: the Segment Editor on the result, and what a person makes of it kept as a label."""
+"""Panel Refine: the Segment Editor on the result, which rests while a brush of the strokes is on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import slicer
+import vtk
 from MPERLib import mrml
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import results, words
+from MPERSegmentLib import results, strokes, words
 from MPERSegmentLib.desk import Desk
 from MPERSegmentLib.turns import later
 
@@ -24,12 +25,16 @@ class RefinePanel:
     desk : Desk
     opened : callable
         Called when a person turns to the result that is shown.
+    rests : callable
+        Called when the panel is closed, or an effect of the Segment Editor takes the mouse.
     """
 
-    def __init__(self, desk: Desk, opened: Callable[[], None]):
-        self._desk, self._opened = desk, opened
+    def __init__(self, desk: Desk, opened: Callable[[], None], rests: Callable[[], None]):
+        self._desk, self._opened, self._rests = desk, opened, rests
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._entered = False
+        self._yields = False
+        self._settings: tuple[slicer.vtkMRMLSegmentEditorNode, int] | None = None
         self.editor: slicer.qMRMLSegmentEditorWidget | None = None
         desk.ui.refineSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
         self.show(None)
@@ -47,8 +52,16 @@ class RefinePanel:
         if node is None:
             text = _("No result to refine yet.")
         elif results.is_edited(node):
-            spent = words.duration(results.edited_seconds(node))
-            text = _("Changed by a person ({time}): it now counts as semi-automatic.").format(time=spent)
+            spent, drawn = words.duration(results.edited_seconds(node)), len(strokes.applied(node))
+            if not drawn:
+                text = _("Changed by a person ({time}): it now counts as semi-automatic.")
+            elif results.is_by_hand(node):
+                text = _("Corrected by {n} strokes and by hand ({time}): it now counts as semi-automatic.")
+            elif drawn == 1:
+                text = _("Corrected by a stroke ({time}): it now counts as semi-automatic.")
+            else:
+                text = _("Corrected by {n} strokes ({time}): it now counts as semi-automatic.")
+            text = text.format(n=drawn, time=spent)
         else:
             text = _("Untouched: it counts as the model's own work until you change it.")
         self._desk.ui.refineWords.text = text
@@ -60,6 +73,14 @@ class RefinePanel:
             editor.setSegmentationNode(node)
             editor.setSourceVolumeNode(results.scan_of(node))
         editor.saveStateForUndo()
+
+    def yieldTo(self, brush: bool) -> None:
+        """A brush is on, or off again: meanwhile the mouse and the keys are not the editor's."""
+        self._yields = brush
+        if brush:
+            self._rest()
+        else:
+            self._bring()
 
     def enter(self) -> None:
         self._entered = True
@@ -75,6 +96,7 @@ class RefinePanel:
         self._node = None
         if self.editor is not None:
             self._rest()
+            self._watch(None)
             self.editor.setSegmentationNode(None)
             self.editor.setSourceVolumeNode(None)
             self.editor.setMRMLSegmentEditorNode(None)
@@ -88,6 +110,7 @@ class RefinePanel:
 
     def _onCollapsed(self, collapsed: bool) -> None:
         if collapsed:
+            self._rests()
             self._rest()
         else:
             self._opened()
@@ -105,8 +128,9 @@ class RefinePanel:
         if editor.segmentationNode() is not self._node:
             editor.setSegmentationNode(self._node)
             editor.setSourceVolumeNode(results.scan_of(self._node))
-        editor.setupViewObservations()
-        editor.installKeyboardShortcuts()
+        if not self._yields:
+            editor.setupViewObservations()
+            editor.installKeyboardShortcuts()
 
     def _rest(self) -> None:
         if self.editor is not None:
@@ -126,4 +150,21 @@ class RefinePanel:
             self._desk.ui.editorFrame.layout().addWidget(self.editor)
         elif self.editor.mrmlSegmentEditorNode() is None:
             self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
+        self._watch(self.editor.mrmlSegmentEditorNode())
         return self.editor
+
+    def _watch(self, settings: slicer.vtkMRMLSegmentEditorNode | None) -> None:
+        """See when the user takes an effect of the editor."""
+        was, tag = self._settings or (None, 0)
+        if settings is was:
+            return
+        if was is not None:
+            was.RemoveObserver(tag)
+        self._settings = None
+        if settings is not None:
+            react = slot(self._onSettings, "segment editor's effect")
+            self._settings = (settings, settings.AddObserver(vtk.vtkCommand.ModifiedEvent, react))
+
+    def _onSettings(self) -> None:
+        if self._yields and self._settings is not None and self._settings[0].GetActiveEffectName():
+            self._rests()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 from MPERLib import mrml
 
 from mper.provenance import SEMIAUTOMATIC, TYPE_TAG
@@ -19,6 +18,7 @@ from mper.provenance import SEMIAUTOMATIC, TYPE_TAG
 _ATTRIBUTE = "MPER.Result"
 _SECONDS = "MPER.EditedSeconds"
 _PREDICTION = "MPER.Prediction"
+_BY_HAND = "MPER.ByHand"
 
 
 def record(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None:
@@ -27,6 +27,14 @@ def record(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None
     node.SetAttribute(_ATTRIBUTE, json.dumps({**_told(node), result["prediction"]: result}))
     for segment in _segments(node):
         segment.SetTag(_PREDICTION, result["prediction"])
+        segment.RemoveTag(_BY_HAND)
+
+
+def renew(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None:
+    """The engine has made the same result anew, as another prediction; what a person did since then stays."""
+    known = _told(node)
+    known[_current(node, known)] = result  # under its old name, which the Segment Editor's undo may bring back
+    node.SetAttribute(_ATTRIBUTE, json.dumps(known))
 
 
 def is_result(node: slicer.vtkMRMLNode | None) -> bool:
@@ -38,13 +46,23 @@ def of(node: slicer.vtkMRMLNode | None) -> dict[str, Any] | None:
     if not is_result(node):
         return None
     known = _told(node)
-    tags = [_tag(segment, _PREDICTION) for segment in _segments(node)]
-    return known[next((tag for tag in tags if tag in known), list(known)[-1])] if known else None
+    return known[_current(node, known)] if known else None
 
 
 def is_edited(node: slicer.vtkMRMLSegmentationNode) -> bool:
     """Whether a person has changed it, and has not undone that."""
-    return any(_tag(segment, TYPE_TAG) == SEMIAUTOMATIC for segment in _segments(node))
+    return any(mrml.tag_of(segment, TYPE_TAG) == SEMIAUTOMATIC for segment in _segments(node))
+
+
+def is_by_hand(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether a person has changed it with anything but strokes, and has not undone that."""
+    return any(mrml.tag_of(segment, _BY_HAND) for segment in _segments(node))
+
+
+def note_by_hand(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """A person has changed it with anything but strokes."""
+    for segment in _segments(node):
+        segment.SetTag(_BY_HAND, "yes")
 
 
 def scan_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
@@ -78,6 +96,11 @@ def volumes_ml(node: slicer.vtkMRMLSegmentationNode) -> dict[str, float]:
     return {label.name: float(counts[label.value]) * voxel_ml for label in mrml.labels_of(node)}
 
 
+def _current(node: slicer.vtkMRMLSegmentationNode, known: dict[str, Any]) -> str:
+    tags = [mrml.tag_of(segment, _PREDICTION) for segment in _segments(node)]
+    return next((tag for tag in tags if tag in known), list(known)[-1])
+
+
 def _told(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:
     """All that the engine ever told of a node, by prediction."""
     try:
@@ -90,8 +113,3 @@ def _told(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:
 def _segments(node: slicer.vtkMRMLSegmentationNode) -> list[slicer.vtkSegment]:
     segmentation = node.GetSegmentation()
     return [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
-
-
-def _tag(segment: slicer.vtkSegment, name: str) -> str:
-    value = vtk.reference("")
-    return str(value) if segment.GetTag(name, value) else ""

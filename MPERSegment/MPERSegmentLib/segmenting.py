@@ -23,12 +23,13 @@ _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done: `model` is an entry of ``GET /models``."""
+    """What is to be done: `model` is an entry of ``GET /models``; the region a node, or `roi_mm` in its frame."""
 
     scan: slicer.vtkMRMLScalarVolumeNode
     model: dict[str, Any]
     device: str
     roi: slicer.vtkMRMLMarkupsROINode | None = None
+    roi_mm: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Segmenting:
     def __init__(self, engine: Engine, scans: Scans, request: Request, told: Told):
         self._engine, self._scans, self._request, self._told = engine, scans, request, told
         self._geometry = mrml.geometry_of(request.scan)
-        self._roi = mrml.roi_mm(request.roi, request.scan) if request.roi else None
+        self._roi = mrml.roi_mm(request.roi, request.scan) if request.roi else request.roi_mm
         self._over = False
         self._call: Any = None
         self._notices = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,14 @@ class WhyPanel:
     ----------
     desk : Desk
     room : Room
+    strokeAt : callable
+        Tells, in words, of the stroke with a number (from 0).
+    correct : callable
+        The user wants to correct the uncertain place that is shown.
     """
 
-    def __init__(self, desk: Desk, room: Room):
-        self._desk, self._room = desk, room
+    def __init__(self, desk: Desk, room: Room, strokeAt: Callable[[int], str], correct: Callable[[], None]):
+        self._desk, self._room, self._correct = desk, room, correct
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._result: dict[str, Any] | None = None
         self._prototypes: overlays.PrototypeOverlay | None = None
@@ -43,7 +48,7 @@ class WhyPanel:
         self._fetched: list[slicer.vtkMRMLVolumeNode] = []
         self._calls: dict[str, Any] = {}
         self._place = -1
-        self._probe = Probe(desk.ui.probeLabel, room)
+        self._probe = Probe(desk.ui.probeLabel, room, strokeAt)
         self._marker = Marker()
         self._scatter = ScatterPlot()
         ui = desk.ui
@@ -69,7 +74,8 @@ class WhyPanel:
         ui.thresholdSlider.connect("valueChanged(int)", slot(self._onThreshold))
         ui.prototypeTable.connect("cellClicked(int,int)", slot(self._onRow))
         ui.prototypeTable.connect("cellChanged(int,int)", slot(self._onChecked))
-        ui.uncertainButton.connect("clicked()", slot(self._onNextPlace))
+        ui.uncertainButton.connect("clicked()", slot(self.nextPlace))
+        ui.correctButton.connect("clicked()", slot(self._onCorrect))
         ui.scatterButton.connect("toggled(bool)", slot(self._onScatter))
         self.show(None)
 
@@ -146,6 +152,7 @@ class WhyPanel:
         ui.whyWords.text = told
         places = (self._result or {}).get("uncertain_places", [])
         ui.uncertainButton.enabled = bool(places)
+        ui.correctButton.enabled = bool(places)
         ui.uncertainLabel.text = "" if places or not self._result else _("No place stands out as uncertain.")
         self._showValues()
 
@@ -327,16 +334,22 @@ class WhyPanel:
         if index is not None:
             self._jump(index)
 
-    def _onNextPlace(self) -> None:
+    def nextPlace(self) -> str:
+        """Go to the next place of which the model is unsure; what it is, in words."""
         places = (self._result or {}).get("uncertain_places", [])
         if not places:
-            return
+            return ""
         self._place = (self._place + 1) % len(places)
         place = places[self._place]
         self._jump(place["index"])
-        self._desk.ui.uncertainLabel.text = _("{n} of {count}: {words}").format(
-            n=self._place + 1, count=len(places), words=sentence(place["words"])
-        )
+        told = _("{n} of {count}: {words}").format(n=self._place + 1, count=len(places), words=sentence(place["words"]))
+        self._desk.ui.uncertainLabel.text = told
+        return told
+
+    def _onCorrect(self) -> None:
+        if self._place < 0:
+            self.nextPlace()
+        self._correct()
 
     def _jump(self, index: list[int]) -> None:
         scan = results.scan_of(self._node) if self._node else None

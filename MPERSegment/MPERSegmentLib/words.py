@@ -18,6 +18,13 @@ def millilitres(volume_ml: float | None) -> str:
     return _("{n} mL").format(n=f"{volume_ml:.1f}" if volume_ml < 100 else f"{volume_ml:.0f}")
 
 
+def millilitres_of_change(volume_ml: float) -> str:
+    """What a stroke changed, which may be a few voxels."""
+    if not volume_ml:
+        return UNKNOWN
+    return _("{n} mL").format(n=f"{volume_ml:.2f}" if volume_ml < 10 else f"{volume_ml:.1f}")
+
+
 def square_centimetres(surface_mm2: float | None) -> str:
     return UNKNOWN if surface_mm2 is None else _("{n} cm\N{SUPERSCRIPT TWO}").format(n=f"{surface_mm2 / 100:.0f}")
 

@@ -40,7 +40,7 @@ def test_map_lies_on_its_scan(scan: Any) -> None:
     np.testing.assert_array_equal(mrml.array_of(shown.node), values())
     stop = tuple(a + n for a, n in zip(START, values().shape, strict=True))
     expected = mrml.geometry_of(scan).crop(START, stop).affine
-    np.testing.assert_allclose(mrml._affine(mrml._ijk_to_ras(shown.node)), expected, atol=1e-9)
+    np.testing.assert_allclose(mrml._affine(mrml.ijk_to_ras(shown.node)), expected, atol=1e-9)
 
 
 def test_map_follows_the_scans_transform(scan: Any) -> None:

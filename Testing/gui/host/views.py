@@ -24,12 +24,38 @@ def _matrix(matrix: Any) -> np.ndarray:
     return np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
 
 
+class qMRMLSliceView(QObject):
+    """qMRMLSliceView.h and ctkVTKAbstractView.h: interactor and render window, which the host never renders.
+
+    Events that a test invokes on the interactor reach its observers as those of QVTKInteractorAdapter.cxx do.
+    """
+
+    def __init__(self, parent: QWidget):
+        super().__init__(parent)
+        self._window = vtk.vtkRenderWindow()
+        self._window.AddRenderer(vtk.vtkRenderer())
+        self._interactor = vtk.vtkGenericRenderWindowInteractor()
+
+    @exposed
+    def interactor(self) -> Any:
+        return self._interactor
+
+    @exposed
+    def renderWindow(self) -> Any:
+        return self._window
+
+    @exposed
+    def scheduleRender(self) -> None:
+        self.parent().update()
+
+
 class qMRMLSliceWidget(QWidget):
-    """qMRMLSliceWidget.h, with its view (qMRMLSliceView.h) in itself."""
+    """qMRMLSliceWidget.h; it draws its view's picture itself."""
 
     def __init__(self, parent: QWidget, logic: Any, node: Any):
         super().__init__(parent)
         self._logic, self._node = logic, node
+        self._view = qMRMLSliceView(self)
         self.setMinimumSize(100, 100)
         self._observers = Observers()
         self.destroyed.connect(self._observers.clear)
@@ -49,6 +75,10 @@ class qMRMLSliceWidget(QWidget):
     @exposed
     def sliceLogic(self) -> Any:
         return self._logic
+
+    @exposed
+    def sliceView(self) -> Any:
+        return self._view
 
     sliceViewName = Property(str, lambda self: self._node.GetLayoutName())
     sliceOrientation = Property(str, lambda self: self._node.GetOrientation())

@@ -1,0 +1,162 @@
+"""One slice view while a brush is on: it takes the view's left button, and shows the brush and what was painted.
+
+Observers of the view's interactor are asked before Slicer's own and before the Segment Editor's (priority 1); an event
+that a stroke is made of goes no further. All other buttons, and the wheel, do what they always do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from MPERLib.trace import slot
+
+from MPERSegmentLib.footprint import Footprint
+
+_PRIORITY = 2.0
+_PRESS, _MOVE, _RELEASE = "press", "move", "release"
+_EVENTS = {
+    "LeftButtonPressEvent": _PRESS,
+    "LeftButtonDoubleClickEvent": _PRESS,  # Qt's word for a press that follows soon after another one
+    "MouseMoveEvent": _MOVE,
+    "LeftButtonReleaseEvent": _RELEASE,
+    "EnterEvent": "enter",
+    "LeaveEvent": "leave",
+    "MouseWheelForwardEvent": "larger",
+    "MouseWheelLeftEvent": "larger",  # what Shift makes of the wheel on macOS
+    "MouseWheelBackwardEvent": "smaller",
+    "MouseWheelRightEvent": "smaller",
+}
+
+
+class BrushView:
+    """Observes one slice view, and draws into it.
+
+    Parameters
+    ----------
+    widget : qMRMLSliceWidget
+    happens : callable
+        Takes this view, what happened (press, move, release, enter, leave, larger, smaller) and where, RAS in the
+        world; whether that is the brush's alone, so that nobody else hears of it.
+    """
+
+    def __init__(self, widget: Any, happens: Callable[[BrushView, str, np.ndarray], bool]):
+        self._view = widget.sliceView()
+        self.node = widget.mrmlSliceNode()
+        self._happens = happens
+        self._interactor = self._view.interactor()
+        self._renderer = self._view.renderWindow().GetRenderers().GetFirstRenderer()
+        self._footprint = Footprint()
+        self._strokes: list[tuple[np.ndarray, float]] = []
+        self._circle = vtk.vtkRegularPolygonSource()
+        self._circle.SetNumberOfSides(48)
+        self._circle.GeneratePolygonOff()
+        self._brush = _actor(self._circle.GetOutputPort(), None)
+        self._paint = _actor(None, self._footprint.mesh)
+        self._paint.GetProperty().SetOpacity(0.55)
+        for actor in (self._paint, self._brush):  # the brush above what it painted
+            actor.VisibilityOff()
+            self._renderer.AddViewProp(actor)
+        self._tags = [(self._interactor, self._observe(name, what)) for name, what in _EVENTS.items()]
+        self._tags.append((self.node, self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, slot(self.redraw))))
+
+    def close(self) -> None:
+        """Leave the view as it was."""
+        for target, tag in self._tags:
+            target.RemoveObserver(tag)
+        self._tags = []
+        for actor in (self._paint, self._brush):
+            self._renderer.RemoveViewProp(actor)
+        self._view.scheduleRender()
+
+    # ---- what is shown
+
+    def colour(self, brush: Sequence[float], paint: Sequence[float]) -> None:
+        """Red, green, blue (0 to 1) of the brush's circle and of what it paints."""
+        self._brush.GetProperty().SetColor(*brush)
+        self._paint.GetProperty().SetColor(*paint)
+        self._view.scheduleRender()
+
+    def point(self, ras: np.ndarray | None, radius_mm: float) -> None:
+        """Show the brush at a place of the world, as far as its ball reaches into this slice; None hides it."""
+        discs = self._discs(ras[None], radius_mm) if ras is not None else np.zeros((1, 3))
+        x, y, radius = discs[0]
+        if radius > 0:
+            self._circle.SetCenter(x, y, 0)
+            self._circle.SetRadius(radius)
+        self._brush.SetVisibility(bool(radius > 0))
+        self._view.scheduleRender()
+
+    def paint(self, ras: np.ndarray, radius_mm: float) -> None:
+        """Cover the balls around (n, 3) places of the world."""
+        self._strokes.append((ras, radius_mm))
+        if self._paint.GetVisibility():
+            self._footprint.add(self._discs(ras, radius_mm))
+            self._view.scheduleRender()
+        else:
+            self.redraw()
+
+    def clear(self) -> None:
+        """Take away what was painted."""
+        self._strokes = []
+        self.redraw()
+
+    def redraw(self) -> None:
+        """The slice has been moved, or zoomed into."""
+        if not self._strokes and not self._paint.GetVisibility():
+            return
+        width, height = self.node.GetDimensions()[:2]
+        self._footprint.clear(width, height)
+        for ras, radius_mm in self._strokes:
+            self._footprint.add(self._discs(ras, radius_mm))
+        self._paint.SetVisibility(bool(self._strokes))
+        self._view.scheduleRender()
+
+    def shows(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
+        """Whether the scan is seen here, behind or in front."""
+        composite = slicer.app.layoutManager().sliceWidget(self.node.GetLayoutName()).mrmlSliceCompositeNode()
+        return scan.GetID() in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID())
+
+    def _discs(self, ras: np.ndarray, radius_mm: float) -> np.ndarray:
+        """(n, 3): x, y and radius in pixels of the view."""
+        xy_to_ras = slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS())
+        xyz = (np.c_[ras, np.ones(len(ras))] @ np.linalg.inv(xy_to_ras).T)[:, :3]
+        normal = slicer.util.arrayFromVTKMatrix(self.node.GetSliceToRAS())[:3, 2]
+        away_mm = (ras - xy_to_ras[:3, 3]) @ normal
+        cut_mm = np.sqrt(np.maximum(radius_mm**2 - away_mm**2, 0))
+        return np.c_[xyz[:, :2], cut_mm / np.linalg.norm(xy_to_ras[:3, 0])]
+
+    # ---- what is heard
+
+    def _observe(self, name: str, what: str) -> int:
+        tag = 0
+
+        def happened() -> None:
+            if what == _PRESS or what in ("larger", "smaller"):
+                shift = bool(self._interactor.GetShiftKey())
+                if shift != (what != _PRESS) or self._interactor.GetControlKey() or self._interactor.GetAltKey():
+                    return
+            if self._happens(self, what, self._place()):
+                self._interactor.GetCommand(tag).SetAbortFlag(1)
+
+        tag = self._interactor.AddObserver(name, slot(happened, f"brush {what}"), _PRIORITY)
+        return tag
+
+    def _place(self) -> np.ndarray:
+        x, y = self._interactor.GetEventPosition()
+        return (slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS()) @ (x, y, 0, 1))[:3]
+
+
+def _actor(port: Any, mesh: vtk.vtkPolyData | None) -> vtk.vtkActor2D:
+    mapper = vtk.vtkPolyDataMapper2D()
+    if mesh is None:
+        mapper.SetInputConnection(port)
+    else:
+        mapper.SetInputData(mesh)
+    actor = vtk.vtkActor2D()
+    actor.SetMapper(mapper)
+    actor.GetProperty().SetLineWidth(1.5)
+    return actor

@@ -1,0 +1,339 @@
+"""Strokes in the panel Refine: the brushes, the list of what was drawn, and the way from a stroke to the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import slicer
+from MPERLib import mrml
+from MPERLib.trace import slot
+from slicer.i18n import tr as _
+
+from mper.strokes import Stroke
+from MPERSegmentLib import boxes, results, strokes, words
+from MPERSegmentLib.brush import Brush, Heard
+from MPERSegmentLib.brush_view import BrushView
+from MPERSegmentLib.desk import Desk, sentence
+from MPERSegmentLib.marker import Marker
+from MPERSegmentLib.refining import Follows, Refining
+from MPERSegmentLib.room import Room
+from MPERSegmentLib.tables import Cell, Table
+
+ADD, REMOVE = "add", "remove"
+_MM_PER_TICK = 0.5  # of the slider
+_REMOVING = (0.55, 0.75, 1.0)  # no structure is shown in a colour like this
+_BACKGROUND = (96, 96, 96)
+
+
+class StrokesPanel:
+    """The brushes and the strokes of the result that is shown.
+
+    Parameters
+    ----------
+    desk : Desk
+    room : Room
+    follows : Follows
+        What else has to be done as the mask follows.
+    taken : callable
+        Takes whether a brush is on: the Segment Editor's effects and keys rest meanwhile.
+    nextPlace : callable
+        Shows the next uncertain place, and returns what it is in words; empty where there is none.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        room: Room,
+        follows: Follows,
+        taken: Callable[[bool], None],
+        nextPlace: Callable[[], str],
+    ):
+        self._desk, self._room, self._taken, self._nextPlace = desk, room, taken, nextPlace
+        self._follows = Follows(follows.before, self._onFollowed, self._onSaid, follows.ours)
+        self._after = follows.after
+        self._node: Any = None
+        self._refinings: dict[str, Refining] = {}
+        self._said: dict[str, str] = {}
+        self._brush: Brush | None = None
+        self._mode = ""
+        self._drawn = 0  # strokes under the brush whose mask has not come yet
+        self._marker = Marker()
+        ui = desk.ui
+        self._table = Table(
+            ui.strokesTable,
+            [
+                (_("Stroke"), _("In the order in which they were drawn; click one to go there")),
+                (_("Added"), _("What the stroke turned into a structure")),
+                (_("Removed"), _("What the stroke took away from structures")),
+            ],
+        )
+        ui.brushAddButton.connect("toggled(bool)", slot(self._onAdd))
+        ui.brushRemoveButton.connect("toggled(bool)", slot(self._onRemove))
+        ui.structureBox.connect("currentIndexChanged(int)", slot(self._colour))
+        ui.radiusSlider.connect("valueChanged(int)", slot(self._onRadius))
+        ui.strokesTable.connect("cellClicked(int,int)", slot(self._onRow))
+        ui.strokesTable.connect("itemSelectionChanged()", slot(self._showButtons))
+        ui.strokeUndoButton.connect("clicked()", slot(self._onUndo))
+        ui.strokeRedoButton.connect("clicked()", slot(self._onRedo))
+        ui.strokeDeleteButton.connect("clicked()", slot(self._onDelete))
+        ui.strokePlaceButton.connect("clicked()", slot(self._onPlace))
+        self.show(None)
+
+    # ---- what is shown
+
+    def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Refine another result, or none."""
+        node = node if results.is_result(node) else None
+        if node is not self._node:
+            self.rest()
+            self._node = node
+            result = results.of(node) or {}
+            entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
+            boxes.fill(self._desk.ui.structureBox, entries, boxes.chosen(self._desk.ui.structureBox))
+            self._desk.ui.structureBox.visible = len(entries) > 1
+        if node is not None and node.GetID() in self._refinings:
+            self._refinings[node.GetID()].look()
+        self._fill()
+
+    def restore(self) -> None:
+        """Take the user's choices from the scene."""
+        if self._desk.parameters is not None:
+            self._desk.ui.radiusSlider.value = self._desk.parameters.number("Radius")
+
+    def roomChanged(self) -> None:
+        """The engine has come, or gone."""
+        for refining in self._refinings.values():
+            refining.retry()
+        self._fill()
+
+    def begin(self) -> None:
+        """The brush to add with, unless one is on."""
+        if not self._mode:
+            self._switch(ADD)
+
+    def rest(self) -> None:
+        """No brush any more."""
+        self._switch("")
+        self._marker.hide()
+
+    def leave(self, nodeId: str) -> None:
+        """A node leaves the scene."""
+        refining = self._refinings.pop(nodeId, None)
+        if refining is not None:
+            refining.close()
+        self._said.pop(nodeId, None)
+
+    def close(self) -> None:
+        """The scene is being closed."""
+        self.rest()
+        for nodeId in list(self._refinings):
+            self.leave(nodeId)
+        self._node = None
+
+    def at(self, number: int) -> str:
+        """The engine's stroke number `number` (from 0) of the shown result, in words."""
+        drawn = strokes.listed(self._node) if self._node is not None else []
+        if not 0 <= number < len(drawn):
+            return ""
+        return _("Stroke {n} said {name} here.").format(n=number + 1, name=self._nameOf(drawn[number].stroke.value))
+
+    def _fill(self) -> None:
+        ui, node = self._desk.ui, self._node
+        drawn = strokes.of(node, self._wanted()) if node is not None else []
+        self._table.fill([self._row(n, one) for n, one in enumerate(drawn, 1)])
+        self._table.widget.visible = bool(drawn)
+        ui.strokesBox.enabled = node is not None
+        said = self._said.get(node.GetID(), "") if node is not None else ""
+        ui.strokesWords.text = said
+        ui.strokesWords.visible = bool(said)
+        self._showButtons()
+
+    def _row(self, number: int, one: strokes.Drawn) -> list[str | Cell]:
+        value, told = one.stroke.value, one.told
+        notes = "\n".join(sentence(note) for note in told.get("notes") or ())
+        name = self._nameOf(value)
+        if notes:
+            name = f"{name} \N{WARNING SIGN}"
+        return [
+            Cell(f"{number}  {name}", self._colourOf(value), notes or _("Click to go there")),
+            _ml(told.get("added_ml"), self._nameOf),
+            _ml(told.get("removed_ml"), self._nameOf),
+        ]
+
+    def _showButtons(self) -> None:
+        ui, refining = self._desk.ui, self._refinings.get(self._node.GetID()) if self._node is not None else None
+        ui.strokeUndoButton.enabled = bool(self._wanted())
+        ui.strokeRedoButton.enabled = refining is not None and refining.canRedo
+        ui.strokeDeleteButton.enabled = 0 <= ui.strokesTable.currentRow() < len(self._wanted())
+        result = results.of(self._node) or {}
+        ui.strokePlaceButton.enabled = bool(result.get("uncertain_places"))
+
+    def _wanted(self) -> tuple[int, ...]:
+        if self._node is None:
+            return ()
+        refining = self._refinings.get(self._node.GetID())
+        return refining.wanted if refining is not None else strokes.applied(self._node)
+
+    def _nameOf(self, value: int) -> str:
+        labels = (results.of(self._node) or {}).get("labels", [])
+        return next((label["name"] for label in labels if label["value"] == value), _("Background"))
+
+    def _colourOf(self, value: int) -> tuple[int, ...]:
+        """As the structure is shown: the user may have chosen another colour for it."""
+        segmentation = self._node.GetSegmentation()
+        for n in range(segmentation.GetNumberOfSegments()):
+            segment = segmentation.GetNthSegment(n)
+            if value and mrml.label_value_of(segment) == value:
+                return tuple(round(255 * part) for part in segment.GetColor())
+        return _BACKGROUND
+
+    # ---- the brush
+
+    def _onAdd(self, checked: bool) -> None:
+        self._switch(ADD if checked else "" if self._mode == ADD else self._mode)
+
+    def _onRemove(self, checked: bool) -> None:
+        self._switch(REMOVE if checked else "" if self._mode == REMOVE else self._mode)
+
+    def _switch(self, mode: str) -> None:
+        """Turn a brush on, or all off."""
+        if mode and self._node is None:
+            mode = ""
+        was, self._mode = self._mode, mode
+        ui = self._desk.ui
+        for button, its in ((ui.brushAddButton, ADD), (ui.brushRemoveButton, REMOVE)):
+            blocked = button.blockSignals(True)
+            button.checked = its == mode
+            button.blockSignals(blocked)
+        if bool(was) != bool(mode):
+            if not mode and self._brush is not None:
+                self._brush.close()
+                self._brush = None
+            self._taken(bool(mode))
+            if mode:
+                heard = Heard(self._mayDraw, self._onDrawn, self._onScaled, self.rest, self._onUndo, self._onRedo)
+                self._brush = Brush(heard, self._radius())
+                self._refining().prepare()
+        self._colour()
+
+    def _colour(self) -> None:
+        if self._brush is None or self._node is None:
+            return
+        if self._mode == REMOVE:
+            self._brush.colour(_REMOVING, _REMOVING)
+        else:
+            colour = [part / 255 for part in self._colourOf(self._value())]
+            self._brush.colour([0.5 + part / 2 for part in colour], colour)
+
+    def _value(self) -> int:
+        """The label value that is painted now."""
+        return 0 if self._mode == REMOVE else int(boxes.chosen(self._desk.ui.structureBox) or 0)
+
+    def _radius(self) -> float:
+        return _MM_PER_TICK * self._desk.ui.radiusSlider.value
+
+    def _onRadius(self, value: int) -> None:
+        self._desk.ui.radiusValue.text = _("{n} mm").format(n=f"{self._radius():.1f}")
+        if self._desk.parameters is not None:
+            self._desk.parameters.put("Radius", value)
+        if self._brush is not None:
+            self._brush.setRadius(self._radius())
+
+    def _onScaled(self, factor: float) -> None:
+        slider = self._desk.ui.radiusSlider
+        value = round(slider.value * factor)
+        slider.value = value if value != slider.value else slider.value + (1 if factor > 1 else -1)
+
+    def _mayDraw(self, view: BrushView) -> bool:
+        scan = results.scan_of(self._node) if mrml.alive(self._node) else None
+        if scan is None:
+            self._say(_("The scan of this result is no longer in the scene."))
+        elif not view.shows(scan):
+            self._say(_("This slice does not show {scan}, of which the result is.").format(scan=scan.GetName()))
+        else:
+            return True
+        return False
+
+    def _onDrawn(self, ras: np.ndarray) -> None:
+        node, scan = self._node, results.scan_of(self._node)
+        points = np.round(mrml.lps_of(ras, scan), 3)
+        stroke = Stroke(self._value(), tuple(map(tuple, points.tolist())), self._radius())
+        if not len(stroke.voxels(mrml.geometry_of(scan))):
+            self._say(_("This stroke lies outside the scan."))
+            self._brush.clear()
+            return
+        self._say("")
+        number = strokes.keep(node, stroke)
+        self._refining().add(number)
+        self._fill()
+
+    # ---- the list
+
+    def _refining(self) -> Refining:
+        node = self._node
+        if node.GetID() not in self._refinings:
+            self._refinings[node.GetID()] = Refining(node, self._room, self._follows)
+        return self._refinings[node.GetID()]
+
+    def _onUndo(self) -> None:
+        if self._node is not None:
+            self._refining().undo()
+            self._fill()
+
+    def _onRedo(self) -> None:
+        if self._node is not None:
+            self._refining().redo()
+            self._fill()
+
+    def _onDelete(self) -> None:
+        row, wanted = self._desk.ui.strokesTable.currentRow(), self._wanted()
+        if 0 <= row < len(wanted):
+            self._refining().remove(wanted[row])
+            self._fill()
+
+    def _onRow(self, row: int, _column: int) -> None:
+        scan = results.scan_of(self._node) if mrml.alive(self._node) else None
+        wanted = self._wanted()
+        if scan is None or not 0 <= row < len(wanted):
+            return
+        (one,) = strokes.of(self._node, [wanted[row]])
+        points = one.stroke.points_mm
+        (ras,) = mrml.ras_of([points[len(points) // 2]], scan)
+        centred = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, centred)
+        self._marker.show(ras)
+
+    def _onPlace(self) -> None:
+        told = self._nextPlace()
+        if told:
+            self._say(told)
+            self.begin()
+
+    # ---- as the mask follows
+
+    def _onFollowed(self, node: Any, different: bool) -> None:
+        refining = self._refinings.get(node.GetID())
+        if node is self._node:
+            if self._brush is not None and refining is not None and not refining.following:
+                self._brush.clear()
+            self._fill()
+        self._after(node, different)
+
+    def _onSaid(self, node: Any, message: str) -> None:
+        self._said[node.GetID()] = sentence(message)
+        if node is self._node:
+            self._fill()
+
+    def _say(self, message: str) -> None:
+        self._onSaid(self._node, message)
+
+
+def _ml(figures: Any, nameOf: Callable[[int], str]) -> str | Cell:
+    """Volumes by label value as the engine tells them, None where the spacing is unknown."""
+    if not isinstance(figures, dict):
+        return words.UNKNOWN
+    total = sum(figures.values())
+    each = [f"{nameOf(int(value))} {words.millilitres_of_change(ml)}" for value, ml in figures.items() if ml]
+    return Cell(words.millilitres_of_change(total), tip="\n".join(each))

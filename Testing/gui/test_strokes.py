@@ -1,0 +1,612 @@
+"""Strokes in the slice views: painting them, the mask that follows, the list, undo, and what goes wrong on the way.
+
+The engine is a stand-in that answers at once and by a rule that can be counted: a stroke turns its own voxels, and
+those up to 2 mm further once it is settled.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import qt
+import slicer
+import vtk
+from MPERLib import mrml, trace
+from MPERLib.trace import slot
+from vtk.util.numpy_support import vtk_to_numpy
+
+from mper.strokes import Stroke
+
+SHAPE = (16, 40, 48)
+AFFINE = np.array([[0, 0, 1.0, -20], [0, 1.0, 0, -30], [1.0, 0, 0, 5], [0, 0, 0, 1]])
+LABELS = [
+    {"value": 1, "name": "LA", "category": None, "type": None, "colour": [203, 108, 81]},
+    {"value": 2, "name": "LV", "category": None, "type": None, "colour": [80, 108, 203]},
+]
+GROWS_MM = 2.0
+
+
+class Asked:
+    """A request as the modules hold it."""
+
+    def __init__(self):
+        self.over = False
+        self.status = None
+        self.call = self
+        self.id = "job"
+
+    def abort(self):
+        self.over = True
+
+    cancel = abort
+
+
+class Engine:
+    """Stands in for `MPERLib.engine.Engine`, with one scan in mind."""
+
+    isRemote, mayUpload, url, reason = False, True, "", ""
+
+    def __init__(self, mask):
+        self.state = "ready"
+        self.info = {"devices": [], "default_device": "", "roots": []}
+        self.mask = mask  # what the model finds
+        self.predictions = {}
+        self.bodies = []
+        self.slow_ms = 0
+        self.segmented = 0
+        self._listeners = []
+        self.begin("p0")
+
+    def begin(self, prediction):
+        self.predictions = {prediction: {"strokes": [], "settled": True, "mask": self.mask.copy()}}
+
+    def onState(self, listener):
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def become(self, state):
+        self.state = state
+        for listener in list(self._listeners):
+            listener(self)
+
+    def start(self):
+        self.become("ready")
+
+    def stop(self, _wait_s=0):
+        pass
+
+    def diagnostics(self):
+        return ""
+
+    # ---- requests
+
+    def get(self, path, done, failed=None):
+        if path == "/models":
+            return self._answer(lambda: [{"id": "la", "name": "la", "title": "LA", "labels": LABELS}], done, failed)
+        if "/probe" in path:
+            return self._answer(lambda: self._probe(path), done, failed)
+        return self._answer(lambda: [], done, failed)
+
+    def post(self, path, body, done, failed=None):
+        return self._answer(dict, done, failed)
+
+    def delete(self, path, done=None, failed=None):
+        return Asked()
+
+    def put(self, path, body, done, failed=None):
+        self.bodies.append(copy.deepcopy(body))
+        return self._answer(lambda: self._put(path.split("/")[2], body), done, failed)
+
+    def getArray(self, path, done, failed=None):
+        prediction, _sep, query = path.split("/")[2], *path.partition("?")[1:]
+        return self._answer(lambda: self._part(prediction, query), lambda both: done(*both), failed)
+
+    def postArray(self, path, array, header, done, failed=None, progress=None):
+        return self._answer(lambda: {"scan": "s1"}, done, failed)
+
+    def job(self, path, body, done, failed=None, progress=None, cancelled=None):
+        if path != "/jobs/segment":
+            return Asked()
+
+        def result():
+            self.segmented += 1
+            self.begin(f"p{self.segmented}")
+            return {**result_of(f"p{self.segmented}"), "roi_mm": body["roi_mm"]}
+
+        return self._answer(result, done, failed)
+
+    def _answer(self, make, done, failed):
+        asked = Asked()
+
+        def now():
+            if asked.over:
+                return
+            asked.over = True
+            if self.state != "ready":
+                failed("no answer from the engine")
+                return
+            try:
+                answer = make()
+            except Refused as error:
+                asked.status = error.status
+                failed(str(error))
+                return
+            done(answer)
+
+        qt.QTimer.singleShot(self.slow_ms, slot(now, "stand-in"))
+        return asked
+
+    # ---- strokes
+
+    def _held(self, prediction):
+        if prediction not in self.predictions:
+            raise Refused(404, f"there is no prediction {prediction!r}")
+        return self.predictions[prediction]
+
+    def _put(self, prediction, body):
+        held = self._held(prediction)
+        drawn = [Stroke(one["value"], tuple(map(tuple, one["points_mm"])), one["radius_mm"]) for one in body["strokes"]]
+        if any(not len(stroke.voxels(grid())) for stroke in drawn):
+            raise Refused(422, "the stroke lies outside the region that was segmented")
+        mask, told = self.mask.copy(), []
+        for number, stroke in enumerate(drawn):
+            settled = number + 1 < len(drawn) or body["settle"]
+            wide = Stroke(stroke.value, stroke.points_mm, stroke.radius_mm + GROWS_MM * settled)
+            at = tuple(wide.voxels(grid()).T)
+            told.append(
+                {
+                    "value": stroke.value,
+                    "name": "",
+                    "added_ml": {str(stroke.value): (mask[at] != stroke.value).sum() / 1000} if stroke.value else {},
+                    "removed_ml": {"1": (mask[at] == 1).sum() / 1000} if not stroke.value else {},
+                    "voxels": int((mask[at] != stroke.value).sum()),
+                    "notes": ["it contradicts an earlier one"] if number and drawn[0].value != stroke.value else [],
+                }
+            )
+            mask[at] = stroke.value
+        for stroke in drawn:
+            mask[tuple(stroke.voxels(grid()).T)] = stroke.value
+        differ = np.argwhere(mask != held["mask"])
+        box = [differ.min(axis=0).tolist(), (differ.max(axis=0) + 1).tolist()] if len(differ) else None
+        held.update(mask=mask, strokes=drawn, settled=body["settle"])
+        return {"strokes": told, "changed": box, "settled": body["settle"], "notes": [], "structures": [], "seconds": 0}
+
+    def _part(self, prediction, query):
+        mask = self._held(prediction)["mask"]
+        if not query:
+            return mask, {"start": [0, 0, 0]}
+        start, stop = ([int(n) for n in part.split("=")[1].split("%2C")] for part in query.split("&"))
+        return mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))], {"start": start}
+
+    def _probe(self, path):
+        index = tuple(int(part.split("=")[1]) for part in path.partition("?")[2].split("&"))
+        held = next(iter(self.predictions.values()))
+        set_by = [n for n, stroke in enumerate(held["strokes"]) if index in map(tuple, stroke.voxels(grid()).tolist())]
+        value = int(held["mask"][index])
+        answer = {"value": value, "name": "LA" if value else "background", "prototypes": [], "margin": None}
+        return {**answer, "probability": 0.9, "stroke": set_by[-1] if set_by else None}
+
+
+class Refused(Exception):
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def grid():
+    from mper.volume import Geometry
+
+    return Geometry(AFFINE, SHAPE)
+
+
+def result_of(prediction):
+    return {
+        "prediction": prediction,
+        "model": "la",
+        "model_version": "1.0.0",
+        "model_sha256": "d097f80d",
+        "title": "Left atrium",
+        "device": "CPU",
+        "seconds": 2.5,
+        "labels": LABELS,
+        "roi_mm": [0.0, 9.0, 0.0, 9.0, 0.0, 9.0],
+        "structures": [],
+        "flags": [],
+        "notes": [],
+        "prototypes": [],
+        "uncertain_places": [
+            {"index": [8, 20, 30], "mm": None, "uncertainty": 0.4, "volume_ml": 0.1, "words": "LA or background"}
+        ],
+    }
+
+
+@pytest.fixture
+def engine(desk):
+    """The stand-in, with a model that finds a block."""
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:12, 12:28, 10:26] = 1
+    stand_in = Engine(mask)
+    slicer.mperEngine = stand_in
+    return stand_in
+
+
+class Scene:
+    """A scan with its result in the panel, and hands that draw."""
+
+    def __init__(self, desk, engine):
+        from MPERSegmentLib import results
+
+        self.desk, self.engine = desk, engine
+        voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+        self.scan = mrml.show_scan(voxels, AFFINE, "scan", slicer.mrmlScene)
+        self.node = mrml.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
+        results.record(self.node, result_of("p0"))
+        self.widget = desk.open("MPERSegment")
+        self.ui = self.widget.ui
+        desk.wait_until(lambda: self.widget.room.ready, 5, "the models")
+        self.ui.resultSelector.setCurrentNode(self.node)
+        self.ui.runSection.collapsed = True
+        self.ui.refineSection.collapsed = False
+        desk.wait_until(lambda: self.widget.refine.editor is not None, 10, "the editor")
+        desk.events()
+        self.view = slicer.app.layoutManager().sliceWidget("Red")
+        desk.wait_until(lambda: self.view.mrmlSliceCompositeNode().GetBackgroundVolumeID() == self.scan.GetID(), 5)
+        mrml.jump_to((8, 20, 24), self.scan)
+        desk.events()
+
+    def mask(self):
+        return mrml.mask_of(self.node, self.scan)
+
+    def mouse(self, event, index, **keys):
+        interactor = self.view.sliceView().interactor()
+        xy_to_ras = slicer.util.arrayFromVTKMatrix(self.view.mrmlSliceNode().GetXYToRAS())
+        x, y = (np.linalg.inv(xy_to_ras) @ [*mrml.world_of(index, self.scan), 1])[:2]
+        interactor.SetEventInformation(round(x), round(y), keys.get("control", 0), keys.get("shift", 0))
+        interactor.InvokeEvent(event)
+
+    def drag(self, *indices):
+        """Press, drag, release."""
+        self.mouse("MouseMoveEvent", indices[0])
+        self.mouse("LeftButtonPressEvent", indices[0])
+        for index in indices[1:]:
+            self.mouse("MouseMoveEvent", index)
+        self.mouse("LeftButtonReleaseEvent", indices[-1])
+
+    def draw(self, *indices):
+        """Draw, and wait until the mask has followed and the stroke is settled."""
+        self.drag(*indices)
+        self.rest()
+
+    def rest(self):
+        refining = self.widget.strokes._refining()
+        self.desk.wait_until(
+            lambda: not refining.following and refining._held and refining._held.settled and not refining._busy, 20
+        )
+
+    def rows(self):
+        table = self.ui.strokesTable
+        return [[table.item(row, column).text() for column in range(3)] for row in range(table.rowCount)]
+
+
+@pytest.fixture
+def scene(desk, engine):
+    made = Scene(desk, engine)
+    yield made
+    vars(made).clear()  # it would keep the panel alive
+
+
+def by_hand(node, window, value):
+    """What an effect of the Segment Editor does to the first segment."""
+    segmentation = node.GetSegmentation()
+    image = slicer.vtkOrientedImageData()
+    image.DeepCopy(segmentation.GetNthSegment(0).GetRepresentation("Binary labelmap"))
+    vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])[window] = value
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.SetBinaryLabelmapToSegment(image, node, segmentation.GetNthSegmentID(0), logic.MODE_REPLACE)
+
+
+def kind(node):
+    value = vtk.reference("")
+    node.GetSegmentation().GetNthSegment(0).GetTag("DICOM.SegmentAlgorithmType", value)
+    return str(value)
+
+
+def test_a_stroke_is_painted_and_the_mask_follows(scene, desk):
+    ui = scene.ui
+    before = scene.mask()
+    trace.clear()
+    desk.click(ui.brushAddButton)
+    assert ui.structureBox.visible
+    ui.radiusSlider.value = 4
+    scene.drag((8, 20, 28), (8, 20, 34))
+    painting = scene.widget.strokes._brush._views[0]
+    assert painting._paint.GetVisibility()  # at once, before the engine has answered
+    scene.rest()
+    assert not painting._paint.GetVisibility()
+    (body,) = [body for body in scene.engine.bodies if body["strokes"] and not body["settle"]]
+    (sent,) = body["strokes"]
+    assert (sent["value"], sent["radius_mm"]) == (1, 2.0)
+    points = np.array(sent["points_mm"])
+    assert points[0] == pytest.approx(grid().to_world(np.array([[8, 20, 28]]))[0], abs=0.6)
+    assert points[-1] == pytest.approx(grid().to_world(np.array([[8, 20, 34]]))[0], abs=0.6)
+    assert np.linalg.norm(np.diff(points, axis=0), axis=1).max() <= 1.0 + 1e-3
+    after = scene.mask()
+    assert (after == scene.engine.predictions["p0"]["mask"]).all()
+    assert after[8, 20, 28:37].all() and not before[8, 20, 28:37].any()
+    assert kind(scene.node) == "SEMIAUTOMATIC"
+    assert "Corrected by a stroke" in ui.refineWords.text
+    ((name, added, removed),) = scene.rows()
+    assert name == "1  LA"
+    assert added.endswith("mL") and removed == "\N{EN DASH}"
+    assert max(record.seconds for record in trace.records()) < 0.5  # on a busy machine; see test_segment for the rule
+    desk.screenshot("strokes")
+
+
+def test_remove_takes_away_and_a_structure_can_be_chosen(scene, desk):
+    ui = scene.ui
+    desk.click(ui.brushRemoveButton)
+    ui.radiusSlider.value = 2
+    scene.draw((8, 20, 12))
+    assert scene.mask()[8, 20, 12] == 0
+    desk.click(ui.brushAddButton)
+    assert not ui.brushRemoveButton.checked
+    ui.structureBox.currentIndex = 1
+    scene.draw((8, 24, 20))
+    assert scene.mask()[8, 24, 20] == 2
+    assert [row[0] for row in scene.rows()] == ["1  Background", "2  LV \N{WARNING SIGN}"]
+    assert "contradicts" in ui.strokesTable.item(1, 0).toolTip()
+    desk.click(ui.brushAddButton)
+    assert scene.widget.strokes._brush is None
+
+
+def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(scene, desk):
+    heard = []
+    interactor = scene.view.sliceView().interactor()
+    events = ("LeftButtonPressEvent", "RightButtonPressEvent", "MouseWheelForwardEvent", "MouseMoveEvent")
+    tags = [interactor.AddObserver(event, lambda _caller, event: heard.append(event)) for event in events]
+
+    def all_four():
+        heard.clear()
+        for event in events:
+            scene.mouse(event, (8, 20, 30))
+        scene.mouse("LeftButtonReleaseEvent", (8, 20, 30))
+        return list(heard)
+
+    assert all_four() == list(events)
+    desk.click(scene.ui.brushAddButton)
+    assert all_four() == list(events[1:])
+    value = scene.ui.radiusSlider.value
+    heard.clear()
+    scene.mouse("MouseWheelForwardEvent", (8, 20, 30), shift=1)
+    assert not heard and scene.ui.radiusSlider.value > value
+    scene.mouse("LeftButtonPressEvent", (8, 20, 30), shift=1)  # Shift and the button are not the brush's
+    assert heard == ["LeftButtonPressEvent"]
+    scene.widget.exit()
+    assert not scene.ui.brushAddButton.checked
+    scene.widget.enter()
+    assert all_four() == list(events)
+    for tag in tags:
+        interactor.RemoveObserver(tag)
+
+
+def test_undo_redo_and_a_stroke_out_of_the_middle(scene, desk):
+    ui, masks = scene.ui, [scene.mask()]
+    desk.click(ui.brushAddButton)
+    ui.radiusSlider.value = 2
+    for index in ((8, 20, 28), (8, 20, 34), (8, 20, 40)):
+        scene.draw(index)
+        masks.append(scene.mask())
+    for expected in masks[2::-1]:
+        desk.click(ui.strokeUndoButton)
+        scene.rest()
+        assert (scene.mask() == expected).all()
+    assert not ui.strokeUndoButton.enabled
+    assert scene.rows() == []
+    assert kind(scene.node) == "AUTOMATIC"  # all is as the model made it
+    assert "Untouched" in ui.refineWords.text
+    for expected in masks[1:]:
+        desk.click(ui.strokeRedoButton)
+        scene.rest()
+        assert (scene.mask() == expected).all()
+    ui.strokesTable.setCurrentCell(1, 0)
+    ui.strokesTable.cellClicked(1, 0)
+    red = scene.view.mrmlSliceNode().GetSliceToRAS()
+    assert mrml.index_at([red.GetElement(axis, 3) for axis in range(3)], scene.scan) == (8, 20, 34)
+    desk.click(ui.strokeDeleteButton)
+    scene.rest()
+    assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
+    assert len(scene.rows()) == 2
+    desk.click(ui.strokeUndoButton)
+    desk.click(ui.strokeRedoButton)
+    scene.rest()
+    assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
+
+
+def test_strokes_queue_while_the_engine_is_slow(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    desk.wait_until(lambda: scene.widget.strokes._refining()._held, 5, "the engine's mask")
+    scene.engine.slow_ms = 150
+    for index in ((8, 20, 28), (8, 20, 34), (8, 20, 40)):
+        scene.drag(index)
+    assert len(scene.rows()) == 3
+    assert not scene.mask()[8, 20, 34]
+    desk.click(scene.ui.strokeUndoButton)  # before the mask has followed
+    scene.rest()
+    assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 1, 0]
+
+
+def test_edits_by_hand_survive_strokes_and_their_undoing(scene, desk):
+    by_hand(scene.node, np.s_[4:6], 0)
+    edited = scene.mask()
+    assert "Changed by a person" in scene.ui.refineWords.text
+    desk.click(scene.ui.brushAddButton)
+    scene.ui.radiusSlider.value = 4
+    scene.draw((8, 20, 28))
+    assert scene.mask()[8, 20, 28] == 1
+    assert not scene.mask()[4:6, 12:28, 10:26].any()
+    assert "by hand" in scene.ui.refineWords.text
+    mrml.jump_to((5, 20, 18), scene.scan)
+    scene.draw((5, 20, 18))  # the model had it: only its own voxels come back
+    mask = scene.mask()
+    assert mask[5, 20, 18] == 1
+    assert not mask[4:6, 12:16].any()
+    for _stroke in range(2):
+        desk.click(scene.ui.strokeUndoButton)
+        scene.rest()
+    assert (scene.mask() == edited).all()
+    assert kind(scene.node) == "SEMIAUTOMATIC"
+
+
+def test_a_persons_own_segment_is_not_painted_over(scene, desk):
+    segment_id = scene.node.GetSegmentation().AddEmptySegment("mine", "mine")
+    own = slicer.vtkOrientedImageData()
+    own.DeepCopy(scene.node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap"))
+    voxels = vtk_to_numpy(own.GetPointData().GetScalars()).reshape(own.GetDimensions()[::-1])
+    voxels[:] = 0
+    voxels[4:9, 20, 24] = 1
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.SetBinaryLabelmapToSegment(own, scene.node, segment_id, logic.MODE_REPLACE)
+    desk.click(scene.ui.brushRemoveButton)
+    scene.ui.radiusSlider.value = 4
+    scene.draw((8, 20, 25))
+    segmentation = scene.node.GetSegmentation()
+    assert slicer.util.arrayFromSegmentBinaryLabelmap(scene.node, segment_id, scene.scan)[4:9, 20, 24].all()
+    assert not slicer.util.arrayFromSegmentBinaryLabelmap(scene.node, segmentation.GetNthSegmentID(0), scene.scan)[
+        8, 20, 25
+    ]
+
+
+def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, desk):
+    before = scene.mask()
+    desk.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    desk.click(scene.ui.brushAddButton)
+    after = scene.mask()
+    scene.widget.refine.editor.undo()
+    scene.rest()
+    assert (scene.mask() == before).all()
+    assert scene.rows() == []
+    assert scene.engine.predictions["p0"]["strokes"] == []
+    scene.widget.refine.editor.redo()
+    scene.rest()
+    assert (scene.mask() == after).all()
+    assert len(scene.rows()) == 1
+    assert len(scene.engine.predictions["p0"]["strokes"]) == 1
+
+
+def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_replayed(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    by_hand(scene.node, np.s_[4:6], 0)
+    before = scene.mask()
+    scene.engine.predictions = {}
+    scene.draw((8, 20, 38))
+    assert scene.engine.segmented == 1
+    assert "segmented again" in scene.ui.strokesWords.text
+    assert len(scene.engine.predictions["p1"]["strokes"]) == 2
+    after = scene.mask()
+    assert after[8, 20, 38] == 1
+    after[:, :, 33:] = before[:, :, 33:]
+    assert (after == before).all()
+
+
+def test_an_engine_that_dies_loses_no_stroke(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    scene.engine.become("failed")
+    scene.engine.predictions = {}
+    scene.drag((8, 20, 38))
+    desk.events()
+    assert scene.ui.strokesWords.text == "The strokes wait for the engine."
+    assert scene.mask()[8, 20, [28, 38]].tolist() == [1, 0]
+    scene.engine.become("ready")
+    scene.rest()
+    assert scene.mask()[8, 20, [28, 38]].tolist() == [1, 1]
+    assert len(scene.rows()) == 2
+
+
+def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    rows, attribute = scene.rows(), scene.node.GetAttribute("MPER.Strokes")
+    # what a file of the scene holds: attributes of the node, and tags of the segments in the .seg.nrrd
+    tag = vtk.reference("")
+    scene.node.GetSegmentation().GetNthSegment(0).GetTag("MPER.Strokes", tag)
+    assert str(tag) == "1"
+    mask = scene.mask()
+    slicer.mrmlScene.Clear(0)
+    desk.events()
+    assert scene.rows() == []
+    scene.engine.predictions = {}
+    again = Scene(desk, scene.engine)
+    by_hand(again.node, np.s_[:], 0)
+    with again.widget.watch.ours():
+        from MPERLib import patches
+
+        patches.write_box(again.node, again.scan, (0, 0, 0), mask)
+    again.node.SetAttribute("MPER.Strokes", attribute)
+    again.node.GetSegmentation().GetNthSegment(0).SetTag("MPER.Strokes", str(tag))
+    again.widget.strokes.show(again.node)
+    assert again.rows() == rows
+    desk.click(again.ui.brushAddButton)
+    again.rest()
+    assert (again.mask() == mask).all()
+    again.draw((8, 20, 38))
+    assert again.mask()[8, 20, [28, 38]].tolist() == [1, 1]
+    for _stroke in range(2):
+        desk.click(again.ui.strokeUndoButton)
+    again.rest()
+    assert (again.mask() == again.engine.mask).all()
+
+
+def test_bad_strokes_are_refused_in_one_line(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    before = scene.mask()
+    scene.drag((8, 20, 400))
+    assert scene.ui.strokesWords.text == "This stroke lies outside the scan."
+    scene.engine._put, put = (
+        lambda _prediction, _body: (_ for _ in ()).throw(Refused(422, "too far away")),
+        (scene.engine._put),
+    )
+    scene.drag((8, 20, 38))
+    desk.wait_until(lambda: scene.ui.strokesWords.text == "Too far away.", 5, "the refusal")
+    assert len(scene.rows()) == 1
+    assert (scene.mask() == before).all()
+    scene.engine._put = put
+    scene.draw((8, 20, 30))
+    assert len(scene.rows()) == 2
+    other = mrml.show_scan(np.zeros((3, 4, 5), np.int16), AFFINE, "other", slicer.mrmlScene)
+    slicer.util.setSliceViewerLayers(background=other)
+    scene.drag((8, 20, 28))
+    assert "does not show scan" in scene.ui.strokesWords.text
+    assert len(scene.rows()) == 2
+
+
+def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scene, desk):
+    ui = scene.ui
+    desk.click(ui.strokePlaceButton)
+    assert "1 of 1: LA or background." in ui.strokesWords.text
+    assert ui.brushAddButton.checked
+    red = scene.view.mrmlSliceNode().GetSliceToRAS()
+    assert mrml.index_at([red.GetElement(axis, 3) for axis in range(3)], scene.scan) == (8, 20, 30)
+    scene.draw((8, 20, 30))
+    ui.whySection.collapsed = False
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    crosshair.SetCursorPositionRAS(mrml.world_of((8, 20, 30), scene.scan))
+    desk.wait_until(lambda: "Stroke 1 said LA here." in ui.probeLabel.text, 5, "the probe")
+    desk.click(ui.brushAddButton)
+    desk.click(ui.correctButton)
+    assert ui.brushAddButton.checked
+
+
+def test_the_scene_closes_in_the_middle_of_a_stroke(scene, desk):
+    desk.click(scene.ui.brushAddButton)
+    scene.engine.slow_ms = 50
+    scene.mouse("LeftButtonPressEvent", (8, 20, 30))
+    slicer.mrmlScene.Clear(0)
+    desk.events()
+    assert not scene.ui.brushAddButton.checked
+    assert not scene.ui.strokesBox.enabled
