@@ -15,7 +15,7 @@ import numpy as np
 
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
-from mper.nets import NetConfig
+from mper.nets import KINDS
 from mper.preprocess import Preprocessing, WorkingGrid
 from mper.volume import Index3, Spacing, Volume
 
@@ -25,16 +25,30 @@ _SMALLEST = (16, 32, 32)  # patch: batch norm needs more than one voxel at the b
 _IN_PLANE_PIXELS = 224
 _THICK = 3.0  # slices this many times thicker than the pixels are wide are segmented one by one
 _FEW_SLICES = 24  # below which a scan of unknown spacing is taken for a stack of thick slices
+_DEFAULT = {3: "vnet", 2: "unet"}
 _AIR_HU = -500.0  # a median minimum below this means CT
+
+
+BACKBONES = {  # what a user may ask for: the kinds of `mper.nets` that it is, by dimensions
+    "vnet": {3: "vnet"},
+    "unet": {2: "unet"},
+    "unet3d": {3: "unet3d"},
+    "resenc": {3: "resenc", 2: "resenc2d"},
+}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """network : "vnet" or "unet"; patch : (k, j, i) in working voxels."""
+    """network : its kind, of `mper.nets.KINDS`; patch : (k, j, i) in working voxels."""
 
     network: str
     preprocessing: Preprocessing
     patch: Index3
+
+    @property
+    def dimensions(self) -> int:
+        """3 for volumes, 2 for slices."""
+        return KINDS[self.network].dimensions
 
 
 def plan(
@@ -56,13 +70,22 @@ def plan(
         `paper` takes the published patch and the scans' own resolution.
     window : (float, float) or None
         A window in HU that the user knows better.
-    network : {"vnet", "unet"} or None
-        The network that the user wants; None chooses: slices one by one where they are more than three
-        times as thick as the pixels are wide, or where there are few of them and the spacing is unknown.
+    network : str or None
+        The backbone that the user wants, of `BACKBONES`; None chooses `vnet` or `unet`. What serves volumes as well as
+        slices, and None, takes slices one by one where they are more than three times as thick as the pixels are
+        wide, or where there are few of them and the spacing is unknown.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backbone.
     """
+    if network is not None and network not in BACKBONES:
+        raise ValueError(f"unknown backbone {network!r}; known are {', '.join(BACKBONES)}")
+    kinds = _DEFAULT if network is None else BACKBONES[network]
     known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
     spacing = _median(known) if len(known) == len(images) else None
-    dimensions = _dimensions(images, spacing) if network is None else NetConfig(network, 2).dimensions
+    dimensions = _dimensions(images, spacing) if len(kinds) > 1 else next(iter(kinds))
     normalisation = _normalisation(images, masks, window)
     pixels = None
     working = spacing
@@ -76,9 +99,9 @@ def plan(
         pixels = _IN_PLANE_PIXELS
     preprocessing = Preprocessing(working, pixels, spacing, *normalisation)
     if recipe == "paper":
-        return Plan("vnet" if dimensions == 3 else "unet", preprocessing, PUBLISHED[dimensions].patch)
+        return Plan(kinds[dimensions], preprocessing, PUBLISHED[dimensions].patch)
     sizes = [WorkingGrid.plan(v.geometry, preprocessing, dimensions).size for v in images]
-    return Plan("vnet" if dimensions == 3 else "unet", preprocessing, _patch(sizes, dimensions))
+    return Plan(kinds[dimensions], preprocessing, _patch(sizes, dimensions))
 
 
 def _median(values: Sequence[Spacing]) -> Spacing:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mper.methods import NAMES, Recipe
+from mper.methods.co_training import CO_TRAINED
+from mper.planning import BACKBONES
 from mper.runs import RunFolder
 
 
@@ -22,6 +24,8 @@ class TrainConfig:
         See `mper.methods` and `mper.methods.recipe.Recipe`.
     split : str
         Its cases are trained on, in their order.
+    cases : int or None
+        Only the first so many cases of the split are there at all.
     labeled : int or None
         Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
     start_from : str or None
@@ -35,7 +39,12 @@ class TrainConfig:
     batch : int or None
         Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
     network, patch, window :
-        Override what `mper.planning.plan` chooses; the patch in working voxels along (k, j, i).
+        Override what `mper.planning.plan` chooses: the backbone, one of `mper.planning.BACKBONES`; the patch in
+        working voxels along (k, j, i).
+    prototypes : int or None
+        Prototypes a class (K); None: 3, or those of the model to start from.
+    co_train : bool
+        Whether two networks teach each other (`mper.methods.co_training`).
     flip_axes : tuple of int
         Array axes that `plus` mirrors at random.
     keep_largest : bool
@@ -49,6 +58,7 @@ class TrainConfig:
     recipe: str = "plus"
     without: tuple[str, ...] = ()
     split: str = "train"
+    cases: int | None = None
     labeled: int | None = None
     start_from: str | None = None
     steps: int | None = None
@@ -60,6 +70,8 @@ class TrainConfig:
     network: str | None = None
     patch: tuple[int, int, int] | None = None
     window: tuple[float, float] | None = None
+    prototypes: int | None = None
+    co_train: bool = False
     flip_axes: tuple[int, ...] = ()
     keep_largest: bool = True
     compile: bool = False
@@ -67,12 +79,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget_s is not None:
             raise ValueError("a run takes a number of steps or a time budget, not both")
-        for name in ("steps", "budget_s", "labeled"):
+        for name in ("steps", "budget_s", "labeled", "cases", "prototypes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above zero, got {value}")
         if self.method not in NAMES:
             raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
+        if self.network is not None and self.network not in BACKBONES:
+            raise ValueError(f"unknown backbone {self.network!r}; known are {', '.join(BACKBONES)}")
+        if self.co_train and self.method not in CO_TRAINED:
+            raise ValueError(
+                f"method {self.method} does not train two networks that teach each other; {', '.join(CO_TRAINED)} do"
+            )
         Recipe.named(self.recipe, self.without, self.method)
 
     @classmethod

@@ -33,10 +33,11 @@ from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pic
 from mper.holdout_curve import HoldoutCurve
 from mper.labels import Label, structure_of
 from mper.methods import Losses, Method, Recipe, make_method
+from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
-from mper.nets import NetConfig, Network
+from mper.nets import KINDS, NetConfig, Network
 from mper.planning import Plan
-from mper.progress import Cancelled, Progress, Report, silent
+from mper.progress import Cancelled, Notify, Progress, Report, silent, unheard
 from mper.publish import publish_run
 from mper.records import write_json
 from mper.runs import COMMANDS, RunFolder, RunLog, read_events
@@ -77,7 +78,7 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
     return folder
 
 
-def train(run: Path, report: Report = silent) -> Path:
+def train(run: Path, report: Report = silent, notify: Notify = unheard) -> Path:
     """Work on the run in folder `run` until it is finished; start where its checkpoint stands.
 
     Parameters
@@ -86,6 +87,8 @@ def train(run: Path, report: Report = silent) -> Path:
         A folder made by `start_run`.
     report : Report
         Told at least every two seconds; the figures are in `values`.
+    notify : Notify
+        Hears what is unusual about the run; it stands in its events too.
 
     Returns
     -------
@@ -109,9 +112,9 @@ def train(run: Path, report: Report = silent) -> Path:
         return folder.model
     fabric = _make_fabric(config)
     if not fabric.is_global_zero:
-        return _Training(config, folder, fabric, None, silent).work()
+        return _Training(config, folder, fabric, None, silent, unheard).work()
     with RunLog(folder) as log:
-        return _Training(config, folder, fabric, log, report).work()
+        return _Training(config, folder, fabric, log, report, notify).work()
 
 
 class _Steered(Exception):
@@ -121,7 +124,16 @@ class _Steered(Exception):
 class _Training:
     """One process's share of a run. `log` is None on all ranks but the first."""
 
-    def __init__(self, config: TrainConfig, folder: RunFolder, fabric: Fabric, log: RunLog | None, report: Report):
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        fabric: Fabric,
+        log: RunLog | None,
+        report: Report,
+        notify: Notify,
+    ):
+        self.notify = notify
         self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
         self.recipe = Recipe.named(config.recipe, config.without, config.method)
         self.step = 0
@@ -143,7 +155,16 @@ class _Training:
         published = PUBLISHED[network.config.dimensions]
         own = 12 if network.config.dimensions == 2 else 2
         batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
-        self.method: Method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+        self.method = self._make_method(network, batch)
+        if self.config.co_train:  # of its own weights: the random numbers go on
+            other = _make_network(self.config, chosen, labels, start)
+            self.method = CoTraining(self.method, self._make_method(other, batch))
+        if batch > len(sampler.labelled) and network.config.dimensions == 3:
+            self._notice(
+                f"{len(sampler.labelled)} labelled scans for {batch} labelled patches a step: some scans give several; "
+                "label more, or take a smaller --batch"
+            )
+        self._check_structures()
         self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
         tuned = start is not None and _same_structures(labels, start)
         self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
@@ -165,6 +186,28 @@ class _Training:
             self._measure(self.config.budget_s or math.inf)  # what there is to improve
         self._loop(wrapped, optimiser)
         return self._finish()
+
+    def _make_method(self, network: Network, batch: int) -> Method:
+        return make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+
+    def _check_structures(self) -> None:
+        """Tell of structures that no labelled case shows, from which nothing can be learnt.
+
+        Raises
+        ------
+        ValueError
+            If the method cannot do without.
+        """
+        names = ["background", *(label.name for label in self.labels)]
+        cases = self.sampler.labelled
+        shown = [any(x.label is not None and bool((x.label == c).any()) for x in cases) for c in range(len(names))]
+        if all(shown):
+            return
+        absent = ", ".join(name for name, seen in zip(names, shown, strict=True) if not seen)
+        line = f"{absent}: shown by none of the {len(cases)} labelled cases, so nothing can be learnt of it"
+        if self.method.needs_every_class:
+            raise ValueError(f"{line}, and {self.config.method} needs some of each; draw it, or take another --method")
+        self._notice(f"{line}; draw it in one of them")
 
     # ------------------------------------------------------------------ the loop
 
@@ -198,7 +241,7 @@ class _Training:
             optimiser.zero_grad()
             self.fabric.backward(self.losses.total)
             if self.recipe.adamw:
-                self.fabric.clip_gradients(self.method.student, optimiser, max_norm=12.0, error_if_nonfinite=False)
+                self.fabric.clip_gradients(self.method, optimiser, max_norm=12.0, error_if_nonfinite=False)
             optimiser.step()
             self.method.after_step()
             self.step += 1
@@ -268,7 +311,7 @@ class _Training:
         except _Steered:
             return None
         except (ValueError, OSError, RuntimeError) as error:
-            self.log.event("notice", message=f"the hold-out could not be measured: {str(error).splitlines()[0]}")
+            self._notice(f"the hold-out could not be measured: {str(error).splitlines()[0]}")
             self.curve = None
             return None
         if dice:
@@ -283,6 +326,11 @@ class _Training:
         self._say(progress.message, None, {})
 
     # ------------------------------------------------------------------ telling
+
+    def _notice(self, message: str) -> None:
+        if self.log:
+            self.log.event("notice", message=message)
+            self.notify(message)
 
     def _tell(self, t: float, rate: float) -> None:
         """The only place of the loop that waits for the device, at most every two seconds (and when it saves)."""
@@ -448,10 +496,16 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
     clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
     dropout = (0.5, 0.0 if clean else 0.5)
     if start is None:
-        smooth = clean and chosen.network == "vnet"
-        return Network(NetConfig(chosen.network, len(labels) + 1, dropout=dropout, smooth=smooth))
+        smooth = clean and KINDS[chosen.network].smooth
+        return Network(NetConfig(chosen.network, len(labels) + 1, prototypes or 3, dropout=dropout, smooth=smooth))
+    if prototypes not in (None, start.network.prototypes):
+        raise ValueError(
+            f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"
+        )
+    prototypes = config.prototypes
     network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
-    new = () if _same_structures(labels, start) else ("backbone.classifier.", "prototypes.")
+    heads = ("backbone.classifier.", "backbone.deep_classifiers.", "prototypes.")
+    new = () if _same_structures(labels, start) else heads
     taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
     network.load_state_dict({**network.state_dict(), **taken})
     return network

@@ -59,7 +59,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Training that only remembers what was asked for, and finishes at once."""
     configs: list[TrainConfig] = []
 
-    def train(run: Path, report: Any) -> Path:
+    def train(run: Path, report: Any, notify: Any) -> Path:
         configs.append(TrainConfig.read(run))
         report(Progress("training", 0.5, 60.0, {"loss": 0.25, "step": 12345.0, "rate": 0.01}))
         return random_bundle().save(run / "model")
@@ -74,7 +74,9 @@ def train(*words: object) -> int:
 
 def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path, asked: list[TrainConfig]) -> None:
     words = ["--pieces", "many", "--window=-150,350", "--mirror", "ji", "--network", "vnet", "--patch", "16,32,48"]
+    words += ["--prototypes", "5", "--co-train"]
     assert train(dataset, *words, "--batch", "4", "--compile") == OK
+    assert (asked[0].prototypes, asked[0].co_train) == (5, True)
     assert (asked[0].keep_largest, asked[0].window, asked[0].flip_axes) == (False, (-150.0, 350.0), (1, 2))
     assert (asked[0].network, asked[0].patch, asked[0].batch, asked[0].compile) == ("vnet", (16, 32, 48), 4, True)
 

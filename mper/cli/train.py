@@ -40,9 +40,9 @@ _EXAMPLES = """\
   mper train --resume dataset/runs/20260131-101500
   torchrun --nproc-per-node 2 -m mper train dataset --labeled 8
 """
-_METHODS = ("mper", "bcp", "supervised")
+_METHODS = ("mper", "bcp", "supervised", "embedding-matching")
 _RECIPES = ("plus", "paper")
-_NETWORKS = ("vnet", "unet")
+_BACKBONES = ("vnet", "unet", "unet3d", "resenc")
 _STORE_KEY = "mper/run"
 
 
@@ -68,6 +68,10 @@ def add(commands: Commands) -> None:
         metavar="CHANGE",
         help="switch one improvement of the recipe plus off (repeatable); a wrong name lists them all",
     )
+    what.add_argument(
+        "--co-train", action="store_true", default=None, help="two networks that teach each other; twice the time"
+    )
+    what.add_argument("--prototypes", type=count, metavar="K", help="prototypes a class (default: 3)")
     what.add_argument("--split", metavar="NAME", help="the cases to train on (default: train)")
     what.add_argument(
         "--labeled", type=count, metavar="N", help="use the first N labels of the split, the rest counts as unlabelled"
@@ -87,7 +91,13 @@ def add(commands: Commands) -> None:
         help="CT: intensities in HU (default: around the labelled structures)",
     )
     scans.add_argument("--mirror", type=axes, metavar="AXES", help="also learn from scans mirrored along k, j or i: ji")
-    scans.add_argument("--network", choices=_NETWORKS, help="vnet: volumes; unet: slices (default: by slice thickness)")
+    scans.add_argument(
+        "--backbone",
+        "--network",
+        choices=_BACKBONES,
+        help="vnet, unet3d: volumes; unet: slices; resenc: either, with a residual encoder and deep supervision, needs "
+        "monai (default: vnet or unet, by slice thickness)",
+    )
     scans.add_argument("--patch", type=size, metavar="K,J,I", help="size of training patches in working voxels")
     scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")
     how = command.add_argument_group("how long and where")
@@ -167,7 +177,7 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     with _stop_through(RunFolder(folder)), Bar(shown=voice.first and not arguments.events) as bar:
         report = (voice.progress if arguments.events else _in_short(bar, config.device)) if voice.first else silent
         try:
-            model = train(folder, report)
+            model = train(folder, report, lambda line: tell(f"mper: note: {line}"))
         except (Cancelled, KeyboardInterrupt):
             raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
         finally:
@@ -210,10 +220,10 @@ def _in_short(bar: Report, device: str) -> Report:
 def _resumed(arguments: argparse.Namespace) -> Path:
     options = (
         *("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out"),
-        *("pieces", "window", "mirror", "network", "patch", "batch", "compile"),
+        *("pieces", "window", "mirror", "backbone", "patch", "batch", "compile", "co_train", "prototypes"),
     )
     others = {"a dataset": arguments.dataset, "--from": arguments.start_from}
-    others |= {f"--{name}": getattr(arguments, name) for name in options}
+    others |= {f"--{name.replace('_', '-')}": getattr(arguments, name) for name in options}
     if given := [name for name, value in others.items() if value is not None]:
         raise UsageError(
             f"--resume continues a run as it was begun and does not take {given[0]}; give only: mper train --resume RUN"
@@ -279,12 +289,14 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         seed=arguments.seed or 0,
         name=arguments.name,
         batch=arguments.batch,
-        network=arguments.network,
+        network=arguments.backbone,
         patch=arguments.patch,
         window=arguments.window,
         flip_axes=arguments.mirror or (),
         keep_largest=arguments.pieces != "many",
         compile=bool(arguments.compile),
+        prototypes=arguments.prototypes,
+        co_train=bool(arguments.co_train),
     )
 
 

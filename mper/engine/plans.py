@@ -35,13 +35,12 @@ _FEW_HELD = 3
 _LOOKED_AT = 50  # labels that are read at most, to see whether each structure occurs
 _PATIENCE_S = 20.0  # for torch to be imported, which knows whether there is a graphics card
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
-_UNET, _VNET = "unet", "vnet"
 
 
 class RunBody(Body):
     """What `POST /datasets/{d}/runs` and `/plan` take; what is left out is chosen."""
 
-    method: Literal["mper", "bcp", "supervised"] | None = None
+    method: Literal["mper", "bcp", "supervised", "embedding-matching"] | None = None
     recipe: Literal["plus", "paper"] = "plus"
     start_from: str | None = None
     budget_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
@@ -52,7 +51,8 @@ class RunBody(Body):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = "auto"
     batch: Annotated[int, Field(gt=0, le=1024)] | None = None
-    network: Literal["vnet", "unet"] | None = None
+    network: Literal["vnet", "unet", "unet3d", "resenc"] | None = None
+    co_train: bool = False
     patch: Annotated[list[Annotated[int, Field(gt=0, le=1024)]], Field(min_length=3, max_length=3)] | None = None
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     keep_largest: bool = True
@@ -159,6 +159,7 @@ def start_config(dataset: Dataset, body: RunBody, plan: RunPlan) -> Any:
         name=plan.name,
         batch=body.batch,
         network=body.network,
+        co_train=body.co_train,
         patch=None if body.patch is None else (body.patch[0], body.patch[1], body.patch[2]),
         window=None if body.window is None else (body.window[0], body.window[1]),
         keep_largest=body.keep_largest,
@@ -257,7 +258,7 @@ def _warnings(
             found.append(
                 f"the hold-out has {measured} labelled {'case' if measured == 1 else 'cases'}: too few to trust"
             )
-    if helpers == 0 and body.method in ("mper", "bcp"):
+    if helpers == 0 and body.method not in (None, "supervised"):
         found.append(
             f"the method {body.method} learns from scans without labels too, and there is none: take supervised"
         )

@@ -17,6 +17,8 @@ from mper.methods.base import Losses, Method
 from mper.nets import Network
 from mper.sampling import Batch, PatchSampler
 
+CO_TRAINED = ("mper", "bcp")  # methods that label what nobody labelled, and so can have it done by another network
+
 
 class CoTraining(Method):
     """Two methods of one kind that take their pseudo-labels from each other.
@@ -31,6 +33,7 @@ class CoTraining(Method):
         torch.nn.Module.__init__(self)
         self.recipe, self.batch = first.recipe, first.batch
         self.first, self.second = first, second
+        self.needs_every_class = first.needs_every_class
         first.learn_from(second)
         second.learn_from(first)
 
@@ -79,3 +82,4 @@ class CoTraining(Method):
 
     def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
         self.first.finish(sampler, rng)
+        self.references = self.first.references
