@@ -19,8 +19,10 @@ from mper.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
 from mper.nets import NetConfig, Network
 from mper.preprocess import Preprocessing
 from mper.records import beside, rename_folder
+from mper.references import References
 
 _SCALE = ".scale"
+_REFERENCES = "references."
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,9 @@ class ModelBundle:
         State of `mper.nets.Network`, prototypes included, float32 on the CPU.
     sha256 : str
         Of the weights file that it was read from; empty for a bundle that was never stored.
+    references : References or None
+        Labelled voxels that explain the model, of methods that compare with them. They are stored beside the
+        weights; the names of their cases are in the card, ``about["references"]["cases"]``.
 
     Raises
     ------
@@ -44,6 +49,7 @@ class ModelBundle:
     card: Card
     state: Mapping[str, torch.Tensor]
     sha256: str = ""
+    references: References | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -64,6 +70,11 @@ class ModelBundle:
             raise ValueError(
                 f"the weights do not fit the network of model {self.card.name!r}: {len(wrong)} tensors differ, "
                 f"first {wrong[0]!r}; the model is damaged or of another version"
+            )
+        if self.references is not None and self.references.vectors.shape[1] != network.filters:
+            raise ValueError(
+                f"the labelled voxels of model {self.card.name!r} have {self.references.vectors.shape[1]} channels, "
+                f"its network {network.filters}; the model is damaged"
             )
 
     @property
@@ -96,7 +107,10 @@ class ModelBundle:
         data = stored.weights()
         try:
             state = _unpack(load(data))
-            return cls(stored.card, state, stored.sha256)
+            kept = {name: state.pop(name) for name in list(state) if name.startswith(_REFERENCES)}
+            cases = stored.card.about["references"]["cases"] if kept else ()
+            tensors = {name.removeprefix(_REFERENCES): value for name, value in kept.items()}
+            return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
 
@@ -114,7 +128,10 @@ class ModelBundle:
             raise ValueError(f"unknown storage {storage!r}; known are {', '.join(STORAGES)}")
         if path.exists():
             raise FileExistsError(f"{path} is already there; a model is never overwritten, choose another place")
-        data = save(_pack(self.state, storage))
+        packed = _pack(self.state, storage)
+        if self.references is not None:
+            packed |= {_REFERENCES + name: value for name, value in self.references.tensors().items()}
+        data = save(packed)
         weights = {"file": WEIGHTS, "sha256": hashlib.sha256(data).hexdigest(), "storage": storage}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = beside(path)

@@ -16,6 +16,7 @@ from scipy import ndimage
 from mper.labels import BACKGROUND, Label, prototype_labels
 from mper.nets.prototypes import Prototypes
 from mper.prediction import Embeddings, Prediction
+from mper.references import References
 from mper.roi import bounding_box
 from mper.volume import Index3, Volume
 
@@ -55,6 +56,20 @@ class PrototypeFigures:
 
 
 @dataclass(frozen=True)
+class LabelledVoxel:
+    """A voxel of a training case that a person labelled.
+
+    value, name : its label; case : whose; index : (k, j, i) in that case's scan; similarity : cosine to it.
+    """
+
+    value: int
+    name: str
+    case: str
+    index: Index3
+    similarity: float
+
+
+@dataclass(frozen=True)
 class Probe:
     """What the prototypes say of one voxel.
 
@@ -69,6 +84,8 @@ class Probe:
         network and prototypes disagree.
     probability : float or None
         Of its class.
+    labelled : tuple of LabelledVoxel
+        The nearest three voxels that a person labelled, nearest first; of models that keep such voxels.
     """
 
     value: int
@@ -76,6 +93,7 @@ class Probe:
     prototypes: tuple[tuple[int, str, float], ...]
     margin: float
     probability: float | None
+    labelled: tuple[LabelledVoxel, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +174,10 @@ def prototype_figures(prediction: Prediction, scan: Volume, per_class: int) -> t
     return tuple(rows)
 
 
-def probe(prediction: Prediction, vectors: torch.Tensor, index: Index3) -> Probe | None:
-    """What the prototypes say of the voxel at (k, j, i).
+def probe(
+    prediction: Prediction, vectors: torch.Tensor, index: Index3, references: References | None = None
+) -> Probe | None:
+    """What the prototypes, and the labelled voxels that the model keeps, say of the voxel at (k, j, i).
 
     Parameters
     ----------
@@ -166,6 +186,8 @@ def probe(prediction: Prediction, vectors: torch.Tensor, index: Index3) -> Probe
     vectors : (classes, per_class, filters) tensor
         Of the model.
     index : (int, int, int)
+    references : References or None
+        Of the model.
 
     Returns
     -------
@@ -197,7 +219,23 @@ def probe(prediction: Prediction, vectors: torch.Tensor, index: Index3) -> Probe
         tuple((n + 1, names[n + 1], float(cosines[n])) for n in order),
         float(best[own] - others),
         None if confidence is None else float(confidence.array[index]),
+        () if references is None else _nearest_labelled(stored, references, index, labels),
     )
+
+
+def _nearest_labelled(
+    stored: Embeddings, references: References, index: Index3, labels: tuple[Label, ...]
+) -> tuple[LabelledVoxel, ...]:
+    """The nearest of all labelled voxels, nearest first."""
+    cosines = _cosines_at(stored, references.vectors[None], index)[0]
+    values = [BACKGROUND, *(label.value for label in labels)]
+    names = ["background", *(label.name for label in labels)]
+    found = []
+    for n in cosines.argsort(descending=True, stable=True)[:_SHOWN].tolist():
+        c, (k, j, i) = int(references.classes[n]), references.index[n].tolist()
+        case = references.cases[int(references.case[n])]
+        found.append(LabelledVoxel(values[c], names[c], case, (k, j, i), float(cosines[n])))
+    return tuple(found)
 
 
 def scatter(prediction: Prediction, vectors: torch.Tensor, points: int = 2000, seed: int = 0) -> Scatter:

@@ -114,8 +114,19 @@ class Probe:
         if answer.get("probability") is not None:
             first += ", " + _("probability {share}").format(share=words.percent(answer["probability"]))
         stroke = self._strokeAt(answer["stroke"]) if answer.get("stroke") is not None else ""
-        lines = [html.escape(stroke), first, near, _margin(answer["margin"])]
+        lines = [html.escape(stroke), first, near, _labelled(answer.get("labelled", [])), _margin(answer["margin"])]
         return "<br/>".join(line for line in lines if line)
+
+
+def _labelled(voxels: list[dict[str, Any]]) -> str:
+    """The nearest voxels that a person labelled, of models that keep such voxels."""
+    near = ", ".join(
+        _("{case} ({name}, {similarity})").format(
+            case=html.escape(voxel["case"]), name=html.escape(voxel["name"]), similarity=f"{voxel['similarity']:.2f}"
+        )
+        for voxel in voxels
+    )
+    return _("Nearest labelled voxels: {voxels}").format(voxels=near) if near else ""
 
 
 def _margin(margin: float | None) -> str:

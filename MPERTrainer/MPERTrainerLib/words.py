@@ -72,6 +72,7 @@ def methodWords(method: str) -> str:
         "mper": _("All scans, few labels: with prototypes (MPER)"),
         "bcp": _("All scans, few labels: without prototypes (BCP)"),
         "supervised": _("Labelled scans alone"),
+        "embedding-matching": _("All scans, few labels: uncertain voxels as the nearest labelled ones"),
     }.get(method, method)
 
 

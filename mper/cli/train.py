@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TEXT = """\
 Train a model on a dataset (see `mper import`). Labels may be few: with --labeled 8 only the first 8 labels of the
-training split are used, and the other scans help without theirs (methods mper and bcp).
+training split are used, and the other scans help without theirs (all methods but supervised).
 
 Everything about a training goes into its run folder: progress, curves, checkpoints and, at the end, model/. It can be
 stopped with Ctrl-C, or by switching the machine off, and continued with --resume.
@@ -40,9 +40,9 @@ _EXAMPLES = """\
   mper train --resume dataset/runs/20260131-101500
   torchrun --nproc-per-node 2 -m mper train dataset --labeled 8
 """
-_METHODS = ("mper", "bcp", "supervised", "embedding-matching")
+_METHODS = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
 _RECIPES = ("plus", "paper")
-_BACKBONES = ("vnet", "unet", "unet3d", "resenc")
+_BACKBONES = ("vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net")
 _STORE_KEY = "mper/run"
 
 
@@ -59,7 +59,8 @@ def add(commands: Commands) -> None:
     what.add_argument(
         "--method",
         choices=_METHODS,
-        help="mper: few labels, with prototypes (default); bcp: few labels, without; supervised: labelled scans alone",
+        help="mper: few labels, with prototypes (default); bcp: few labels, without; supervised: labelled scans alone; "
+        "embedding-matching: few labels, uncertain voxels take those of the nearest labelled ones",
     )
     what.add_argument("--recipe", choices=_RECIPES, help="plus: the improved recipe (default); paper: as published")
     what.add_argument(

@@ -40,7 +40,7 @@ _LEAST_FREE = 10**9  # bytes on the dataset's disk
 class RunBody(Body):
     """What `POST /datasets/{d}/runs` and `/plan` take; what is left out is chosen."""
 
-    method: Literal["mper", "bcp", "supervised", "embedding-matching"] | None = None
+    method: Literal["mper", "bcp", "supervised", "embedding-matching", "dk-uxnet"] | None = None
     recipe: Literal["plus", "paper"] = "plus"
     start_from: str | None = None
     budget_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
@@ -51,7 +51,7 @@ class RunBody(Body):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = "auto"
     batch: Annotated[int, Field(gt=0, le=1024)] | None = None
-    network: Literal["vnet", "unet", "unet3d", "resenc"] | None = None
+    network: Literal["vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net"] | None = None
     co_train: bool = False
     patch: Annotated[list[Annotated[int, Field(gt=0, le=1024)]], Field(min_length=3, max_length=3)] | None = None
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mper.labels import Segmentation
     from mper.prediction import Prediction
+    from mper.references import References
 
 
 @dataclass(eq=False)
@@ -34,7 +35,8 @@ class Stored:
 
     client : whose it is; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
     embeddings; start, shape : index of the crop's first voxel in the scan, and the scan's shape; scan_sha256 : of the
-    scan's voxels; vectors : the model's prototypes; corrections : what strokes make of it.
+    scan's voxels; vectors, references : the model's prototypes, and the labelled voxels that it keeps; corrections :
+    what strokes make of it.
     """
 
     client: str
@@ -43,6 +45,7 @@ class Stored:
     shape: Index3
     scan_sha256: str
     vectors: torch.Tensor
+    references: References | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     used: float = field(default_factory=time.monotonic)
     corrections: Corrections = field(init=False)

@@ -61,7 +61,9 @@ def segment(
     prediction, start = cropped(whole)
     stop = tuple(a + n for a, n in zip(start, prediction.segmentation.labelmap.array.shape, strict=True))
     vectors = predictor.bundle.state["prototypes.vectors"]
-    stored = Stored(upload.client, prediction, start, scan.geometry.shape, upload.sha256(), vectors)
+    stored = Stored(
+        upload.client, prediction, start, scan.geometry.shape, upload.sha256(), vectors, predictor.bundle.references
+    )
     structures = measure(prediction.segmentation, prediction.confidence_map)
     job(Progress("looking at prototypes", 0.95))
     crop = scan.crop(start, stop)
@@ -125,7 +127,7 @@ def probe(stored: Stored, index: Index3) -> dict[str, Any]:
     current = stored.corrections.current()
     labels = current.segmentation.labels
     value = int(current.segmentation.labelmap.array[k, j, i])
-    found = None if current.embeddings is None else explain.probe(current, stored.vectors, (k, j, i))
+    found = None if current.embeddings is None else explain.probe(current, stored.vectors, (k, j, i), stored.references)
     explained = found is not None and stored.prediction.prototype_map is not None
     stroke = stored.corrections.stroke_at((k, j, i))
     return {
@@ -135,6 +137,7 @@ def probe(stored: Stored, index: Index3) -> dict[str, Any]:
             {"value": v, "name": name, "similarity": s}
             for v, name, s in (found.prototypes if found and explained else ())
         ],
+        "labelled": [asdict(voxel) for voxel in (found.labelled if found else ())],
         "margin": found.margin if found and explained else None,
         "probability": found.probability if found and stroke is None else None,
         "stroke": stroke,
