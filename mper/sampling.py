@@ -38,13 +38,15 @@ class Batch(NamedTuple):
     """Patches for one step, the labelled ones first.
 
     image : (B, 1, *S) float32, geometry augmented, intensities clean; label : (B, *S) int64 with 255
-    where nothing is known; labelled : how many of the B carry labels; rng : the step's own generator.
+    where nothing is known; labelled : how many of the B carry labels; rng : the step's own generator; partial : which
+    of the labelled patches come from scans that are labelled only in part.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     labelled: int
     rng: np.random.Generator
+    partial: tuple[int, ...] = ()
 
 
 class PatchSampler:
@@ -90,7 +92,8 @@ class PatchSampler:
         patches = [self._turned(case, rng, n < labelled) for n, case in enumerate(chosen)]
         image = torch.stack([p[0] for p in patches])
         label = torch.stack([p[1] for p in patches])
-        return Batch(image, label, labelled, rng)
+        partial = tuple(n for n, case in enumerate(chosen[:labelled]) if self._anchors[case.id].known is not None)
+        return Batch(image, label, labelled, rng, partial)
 
     def plain(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
         """One labelled patch of `case`, not turned."""

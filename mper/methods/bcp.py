@@ -6,7 +6,8 @@ patches and unlabelled into labelled ones; the teacher labels what people did no
     x_in  = l_a M + u_a (1 - M),   x_out = u_b M + l_b (1 - M),
     L = 1/2 sum over both of { w_M [Dice + CE]_M + w_(1-M) [Dice + CE]_(1-M) },
 
-with w = 1 where people labelled and 0.5 where the teacher did. M is 0 in a box of 2/3 of each side.
+with w = 1 where people labelled and 0.5 where the teacher did. M is 0 in a box of 2/3 of each side. In a patch of a
+scan that is labelled in part the teacher labels what people left open; pre-training leaves that out.
 
 Where we differ from the published code, in both recipes: both mixed halves pass through the
 student as one batch (its batch norm sees both); the largest component of the pseudo-labels is found
@@ -78,7 +79,7 @@ class BCP(TwoStages):
     def _selftrain(self, batch: Batch, t: float) -> Losses:
         half = self.batch // 2
         labelled, unlabelled = batch.image[: self.batch], batch.image[self.batch :]
-        label = batch.label[: self.batch]
+        label, people, sure = self._labels(batch)
         pseudo, confidence = self.guide.pseudo_labels(unlabelled)
         if self.recipe.cutmix:
             cut = cutmix_mask(unlabelled.shape[2:], batch.rng, unlabelled.device)
@@ -90,9 +91,27 @@ class BCP(TwoStages):
             [paste(labelled[:half], unlabelled[:half], mask), paste(unlabelled[half:], labelled[half:], mask)]
         )
         target = torch.cat([paste(label[:half], pseudo[:half], mask), paste(pseudo[half:], label[half:], mask)])
-        by_people = torch.cat([mask.expand(half, *mask.shape), (1 - mask).expand(half, *mask.shape)])
+        certain = torch.cat([paste(sure[:half], confidence[:half], mask), paste(confidence[half:], sure[half:], mask)])
+        by_people = torch.cat([people[:half] * mask, people[half:] * (1 - mask)])
         output = self.student(self.see(image, batch.rng))
-        return self._losses(output, target, by_people, confidence, t)
+        return self._losses(output, target, by_people, certain, t)
+
+    def _labels(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the labelled patches: labels, 1 where a person gave them, and how sure they are, (B, *S) each.
+
+        What people left open in a scan that is labelled in part is the teacher's to say, as in one without labels.
+        """
+        label = batch.label[: self.batch]
+        by_people, certain = torch.ones(2, *label.shape, device=label.device)
+        if batch.partial:
+            rows = list(batch.partial)
+            pseudo, confidence = self.guide.pseudo_labels(batch.image[rows])
+            left_open = label[rows] == UNLABELLED
+            label = label.clone()
+            label[rows] = torch.where(left_open, pseudo, label[rows])
+            by_people[rows] = (~left_open).float()
+            certain[rows] = torch.where(left_open, confidence, certain[rows])
+        return label, by_people, certain
 
     def halves(self, count: int) -> list[slice]:
         """The parts of a mixed batch of `count` whose losses are computed apart and added up."""
