@@ -125,6 +125,7 @@ def evaluate(
     results: list[CaseResult] = []
     metrics = []
     unlabelled = 0
+    partly = []
     for done, case in enumerate(cases):
         beat = part_of(report, done / len(cases), 1 / len(cases), f"case {done + 1} of {len(cases)}")
         beat(Progress("reading", 0.0))
@@ -132,6 +133,8 @@ def evaluate(
         if reference is None or not (reference.array != UNLABELLED).any():
             unlabelled += 1
             continue
+        if (reference.array == UNLABELLED).any():
+            partly.append(case.id)
         image = case.image()
         begin = time.perf_counter()
         prediction = predictor.predict(image, tta=tta, report=beat)
@@ -159,6 +162,11 @@ def evaluate(
             notify(f"{case.id}: {note}")
     if unlabelled:
         notify(f"{unlabelled} of {len(cases)} cases have no label and were left out")
+    if partly:
+        notify(
+            f"{', '.join(partly)}: labelled only in part; figures there count the labelled voxels alone, and strokes "
+            "lie where somebody saw a reason to draw them"
+        )
     if not results:
         raise ValueError(f"none of the {len(cases)} cases has a label; there is nothing to compare with")
     cohort = cohort_metrics(metrics)

@@ -85,6 +85,11 @@ class PatchSampler:
         steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
         self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's middle
 
+    @property
+    def partly_labelled(self) -> int:
+        """How many of the labelled scans leave voxels unlabelled."""
+        return sum(anchors.known is not None for anchors in self._anchors.values())
+
     def batch(self, labelled: int, unlabelled: int, rng: np.random.Generator) -> Batch:
         """A batch of so many labelled and unlabelled patches; without unlabelled scans, labelled ones stand in."""
         pool = self.unlabelled or self.labelled

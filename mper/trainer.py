@@ -446,6 +446,7 @@ class _Training:
             "steps": self.step,
             "seconds": round(self.elapsed_s),
             "labelled_cases": len(self.sampler.labelled),
+            "partly_labelled_cases": self.sampler.partly_labelled,
             "unlabelled_cases": len(self.sampler.unlabelled) if self.config.method != "supervised" else 0,
             "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}",
             "processes": self.fabric.world_size,

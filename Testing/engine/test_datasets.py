@@ -346,6 +346,25 @@ def test_a_hold_out_that_only_a_model_drew_is_told(engine: Served, data: str) ->
     assert not any("by a model alone" in line for line in warnings)
 
 
+def test_cases_labelled_in_part_are_counted_as_such_and_told_in_the_hold_out(engine: Served, data: str) -> None:
+    for n in range(4):
+        add(engine, data, volume(n))
+    part = mask_of(volume()).crop((3, 5, 6), (6, 9, 12))
+    only = "author=me&how=strokes&outside=unlabelled"
+    send(engine, data, "case-001", mask_of(volume()))
+    send(engine, data, "case-002", part, only, start=(3, 5, 6))
+    send(engine, data, "case-003", part, only, start=(3, 5, 6))
+    plan = engine.post(f"{data}/plan", {}).json()
+    assert (plan["labelled"], plan["partly"], plan["unlabelled"], plan["ready"]) == (3, 2, 1, True)
+    notices = engine.post(f"{data}/holdout", {"cases": ["case-001", "case-003"]}).json()["notices"]
+    assert len(notices) == 1 and notices[0].startswith("case-003: labelled only in part")
+    plan = engine.post(f"{data}/plan", {}).json()
+    assert (plan["labelled"], plan["partly"]) == (1, 1)
+    told = [line for line in plan["warnings"] if "only in part" in line or "drawn in no" in line]
+    assert any("hold-out, case-003: labelled only in part" in line for line in told)
+    assert any(line.startswith("background, Scar: drawn in no labelled case") for line in told)
+
+
 def test_a_structure_that_no_label_shows_is_told(engine: Served, data: str) -> None:
     for n in range(2):
         add(engine, data, volume(n))

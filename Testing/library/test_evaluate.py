@@ -104,8 +104,11 @@ def test_unlabelled_voxels_count_in_nothing(scans: Sequence[Scan]) -> None:
     truth = predictor.predict(scans[0].scan).segmentation.labelmap
     half = truth.array.copy()
     half[: len(half) // 2] = 255
-    found = evaluate(predictor, [Scan("half", scans[0].scan, truth.with_array(half))], [STRUCTURE])
+    heard: list[str] = []
+    partly = [Scan("half", scans[0].scan, truth.with_array(half)), Scan("whole", scans[0].scan, truth)]
+    found = evaluate(predictor, partly, [STRUCTURE], notify=heard.append)
     assert found["mean"]["dice"] == 1 and found["mean"]["hd95_mm"] == 0
+    assert len(heard) == 1 and heard[0].startswith("half: labelled only in part")
 
 
 def test_figures_in_mm_are_none_where_the_spacing_is_unknown(scans: Sequence[Scan]) -> None:

@@ -18,7 +18,7 @@ from mper.case import Case, Revision
 from mper.dataset import Dataset
 from mper.engine.arrays import ArrayHeader, array_answer
 from mper.engine.errors import Refused
-from mper.engine.judging import DRAFTS, models_of, trained_on
+from mper.engine.judging import DRAFTS, PARTS, models_of, trained_on
 from mper.engine.models import label_entry
 from mper.engine.opening import open_case, open_dataset
 from mper.engine.runs import runs_of
@@ -152,6 +152,8 @@ def lock_holdout(engine: EngineDep, d: str, body: HoldoutBody) -> dict[str, Any]
     notices = [f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before"] if unlabelled else []
     if drafts := [case_id for case_id in body.cases if dataset.case(case_id).is_draft]:
         notices.append(f"{', '.join(drafts)}: {DRAFTS}")
+    if parts := [case.id for case in map(dataset.case, body.cases) if case.is_drawn and case.is_partial]:
+        notices.append(f"{', '.join(parts)}: {PARTS}")
     if seen := trained_on(dataset, body.cases):
         notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
     return {"holdout": dataset.lock_holdout(body.cases), "cases": body.cases, "notices": notices}

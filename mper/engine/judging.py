@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 DRAFTS = "labelled by a model alone; figures there flatter that model, so look at these labels and correct them first"
+PARTS = "labelled only in part; figures there count the labelled voxels alone, so label the rest first"
 
 _REFERENCES = 8  # labelled cases that tell what is usual
 

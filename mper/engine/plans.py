@@ -16,10 +16,10 @@ from mper.card import read_bundle
 from mper.case import Case
 from mper.dataset import Dataset
 from mper.engine.errors import Refused
-from mper.engine.judging import DRAFTS
+from mper.engine.judging import DRAFTS, PARTS
 from mper.engine.segmenting import Body, Device
 from mper.engine.state import Engine
-from mper.labels import Label, structure_of
+from mper.labels import BACKGROUND, Label, structure_of
 from mper.resources import bundled_models
 from mper.runs import RunFolder
 
@@ -62,14 +62,16 @@ class RunBody(Body):
 class RunPlan:
     """A training, with everything chosen.
 
-    labelled, unlabelled, holdout : numbers of cases; start_from : model id; start_path : its folder; words : how long
-    it takes; warnings : sentences; ready : whether it can be started.
+    labelled, unlabelled, holdout : numbers of cases; partly : how many of the labelled ones are so only in part;
+    start_from : model id; start_path : its folder; words : how long it takes; warnings : sentences; ready : whether it
+    can be started.
     """
 
     split: str
     labelled: int
     unlabelled: int
     holdout: int
+    partly: int
     method: str
     recipe: str
     start_from: str | None
@@ -84,7 +86,18 @@ class RunPlan:
 
     def entry(self) -> dict[str, Any]:
         """As the protocol has it."""
-        told = ("split", "labelled", "unlabelled", "holdout", "method", "recipe", "start_from", "budget_s", "steps")
+        told = (
+            "split",
+            "labelled",
+            "partly",
+            "unlabelled",
+            "holdout",
+            "method",
+            "recipe",
+            "start_from",
+            "budget_s",
+            "steps",
+        )
         entry: dict[str, Any] = {name: getattr(self, name) for name in (*told, "name", "device", "words", "ready")}
         return {**entry, "warnings": list(self.warnings)}
 
@@ -127,6 +140,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
         labelled=labelled,
         unlabelled=unlabelled,
         holdout=len(dataset.splits[dataset.holdout]) if dataset.holdout else 0,
+        partly=sum(case.is_partial for case in drawn),
         method=method,
         recipe=body.recipe,
         start_from=start_from,
@@ -254,6 +268,8 @@ def _warnings(
         measured = sum(case.is_drawn for case in held)
         if drafts := [case.id for case in held if case.is_draft]:
             found.append(f"of the hold-out, {', '.join(drafts)}: {DRAFTS}")
+        if parts := [case.id for case in held if case.is_drawn and case.is_partial]:
+            found.append(f"of the hold-out, {', '.join(parts)}: {PARTS}")
         if measured < _FEW_HELD:
             found.append(
                 f"the hold-out has {measured} labelled {'case' if measured == 1 else 'cases'}: too few to trust"
@@ -272,8 +288,8 @@ def _warnings(
 
 
 def _drawn_nowhere(labels: Sequence[Label], cases: Sequence[Case]) -> list[str]:
-    """Structures that none of the labelled cases shows; reading ends as soon as each was seen."""
-    missing = {label.value: label.name for label in labels}
+    """Structures, and background, that none of the labelled cases shows; reading ends as soon as each was seen."""
+    missing = {BACKGROUND: "background", **{label.value: label.name for label in labels}}
     for case in cases[:_LOOKED_AT]:
         mask = case.label()
         for value in [] if mask is None else np.unique(mask.array).tolist():
