@@ -44,6 +44,27 @@ def add_device(command: argparse.ArgumentParser | argparse._ArgumentGroup, defau
     )
 
 
+def add_region(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--roi",
+        type=roi,
+        metavar="x0,x1,y0,y1,z0,z1",
+        help="look only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
+        "write it with an equals sign: --roi=-40,60,-30,70,-20,50",
+    )
+    command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
+
+
+def add_tta(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tta", action="store_true", help="also look at mirrored copies and average: slower, a little better"
+    )
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+
+
 def roi(text: str) -> tuple[float, float, float, float, float, float]:
     """``x0,x1,y0,y1,z0,z1`` in LPS mm."""
     try:

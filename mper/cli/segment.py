@@ -13,18 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.console import Bar, duration, say, say_json, tell
-from mper.cli.dicom import exported, not_dicom
 from mper.cli.edge import FAILED, OK, UsageError, explain
-from mper.cli.options import Commands, add_command, add_device, add_model, roi
+from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
+from mper.cli.single import (
+    about,
+    box,
+    check_single,
+    drawn_by,
+    load_predictor,
+    read_scan,
+    rounded,
+    volumes,
+    write_mask,
+)
 from mper.progress import Cancelled, Progress, part_of
 
 if TYPE_CHECKING:
     from mper.card import StoredBundle
     from mper.dicom import DicomSeries
     from mper.prediction import Prediction
-    from mper.predictor import Predictor
-    from mper.volume import Volume
 
 _TEXT = """\
 Segment scans, by default the left atrium in LGE-MRI.
@@ -53,14 +61,7 @@ def add(commands: Commands) -> None:
     )
     add_model(command, default="la")
     add_device(command)
-    command.add_argument(
-        "--roi",
-        type=roi,
-        metavar="x0,x1,y0,y1,z0,z1",
-        help="look only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
-        "write it with an equals sign: --roi=-40,60,-30,70,-20,50",
-    )
-    command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
+    add_region(command)
     command.add_argument(
         "--prototypes",
         type=Path,
@@ -75,10 +76,8 @@ def add(commands: Commands) -> None:
         help="also write the probability of each structure, 0 to 1; with several structures one file each, "
         "with its name added (a folder for a cohort)",
     )
-    command.add_argument(
-        "--tta", action="store_true", help="also look at mirrored copies and average: slower, a little better"
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+    add_tta(command)
+    add_json(command)
     command.set_defaults(run=run)
 
 
@@ -99,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
     """The jobs, and whether they are a cohort."""
-    from mper.io import SCAN_SUFFIXES, find_scans
+    from mper.io import find_scans
 
     if len(arguments.paths) < 2:
         raise UsageError(
@@ -110,15 +109,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
     extras = (arguments.prototypes, arguments.probabilities)
     scans = find_scans(inputs)
     if len(inputs) == 1 and scans == inputs:
-        if arguments.series and scans[0].name.lower().endswith(SCAN_SUFFIXES):
-            raise UsageError(f"--series goes with a DICOM folder; {scans[0]} is a single volume")
         job = outputs.single_job(scans[0], output, *extras)
-        if _is_seg(job) and scans[0].is_file() and scans[0].name.lower().endswith(SCAN_SUFFIXES):
-            raise not_dicom(scans[0])
-        outputs.check_replaceable(job.mask)
-        for path in (job.mask, job.prototypes, job.probabilities):
-            if path is not None:
-                outputs.check_writable(path.parent)
+        check_single(job, arguments.series)
         return [job], False
     if arguments.series:
         raise UsageError("--series goes with a single DICOM folder; here there are several inputs")
@@ -132,21 +124,14 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
     return jobs, True
 
 
-def _predictor(stored: StoredBundle, device: str) -> Predictor:
-    from mper.bundle import ModelBundle
-    from mper.predictor import Predictor
-
-    return Predictor(ModelBundle.load(stored.path), device)
-
-
 def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
     with Bar(shown=not arguments.json) as bar:
         bar(Progress("reading", 0.0))
         # First: a bad scan is told before torch is loaded.
-        scan, series, notes = _read(jobs[0], arguments.series)
+        scan, series, notes = read_scan(jobs[0], arguments.series)
         bar(Progress("loading the model", 0.0))
-        predictor = _predictor(stored, arguments.device)
+        predictor = load_predictor(stored, arguments.device)
         prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(jobs[0]), report=bar)
         found = {
             **_write(jobs[0], _told(prediction, stored), series, notes, predictor.bundle.network.prototypes),
@@ -156,12 +141,12 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
         tell(f"mper: note: {note}")
     if not arguments.json:
         say(f"{jobs[0].mask}: {_summary(found)}")
-    return {**_about(stored, predictor), **found}
+    return {**about(stored, predictor), **found}
 
 
 def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
-    predictor = _predictor(stored, arguments.device)
+    predictor = load_predictor(stored, arguments.device)
     cases: list[dict[str, Any]] = []
     with Bar(shown=not arguments.json) as bar:
         for position, job in enumerate(jobs):
@@ -169,7 +154,7 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
             report(Progress("reading", 0.0))
             started = time.perf_counter()
             try:
-                scan, series, notes = _read(job, None)
+                scan, series, notes = read_scan(job, None)
                 prediction = predictor.predict(
                     scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=report
                 )
@@ -192,36 +177,12 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
         say(f"{len(cases) - len(failed)} of {len(cases)} scans segmented in {duration(seconds)}")
     if failed:
         tell(f"mper: error: {len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
-    return {**_about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
-
-
-def _is_seg(job: Job) -> bool:
-    """Whether the result is a DICOM segmentation."""
-    return job.mask.name.lower().endswith(outputs.SEG_ENDING)
-
-
-def _read(job: Job, series_uid: str | None) -> tuple[Volume, DicomSeries | None, list[str]]:
-    """A scan that can be segmented, its series where the result refers to it, and what was noticed meanwhile."""
-    from mper.io import check_scan, read_volume
-
-    notes: list[str] = []
-    series = None
-    if _is_seg(job):
-        from mper.dicom import read_series
-
-        series = read_series(job.scan, series_uid, notes.append)
-    scan = series.volume if series else read_volume(job.scan, series_uid, notes.append)
-    check_scan(scan)
-    return scan, series, notes
+    return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
 
 
 def _told(prediction: Prediction, stored: StoredBundle) -> Prediction:
     """The prediction with a mask that tells which model drew it."""
-    from mper.provenance import Provenance
-
-    made = Provenance.of_model(stored.card.name, stored.card.version, stored.sha256)
-    mask = prediction.segmentation
-    return replace(prediction, segmentation=replace(mask, provenance={label.value: made for label in mask.labels}))
+    return replace(prediction, segmentation=drawn_by(stored, prediction.segmentation))
 
 
 def _wanted(job: Job) -> set[str]:
@@ -240,15 +201,8 @@ def _write(
     from mper.labels import Segmentation, prototype_labels
 
     mask = prediction.segmentation
-    checked: dict[str, Any] = {}
-    if series is not None:
-        from mper.dicom.seg_write import write_seg
-
-        report = write_seg(job.mask, mask, series)
-        notes = [*notes, *report.notes]
-        checked = exported(job.mask, report)
-    else:
-        write_segmentation(job.mask, mask)
+    written, checked = write_mask(job.mask, mask, series)
+    notes = [*notes, *written]
     prototypes = probabilities = None
     if job.prototypes is not None and prediction.prototype_map is None:
         notes = [*notes, "the model has no prototypes, so no prototype map was written"]
@@ -267,24 +221,15 @@ def _write(
         "mask": str(job.mask),
         "prototypes": prototypes,
         "probabilities": probabilities,
-        "volumes_ml": {name: None if ml is None else round(ml, 3) for name, ml in mask.volumes_ml().items()},
+        "volumes_ml": rounded(mask.volumes_ml()),
         "confidence": round(float(prediction.confidence), 4),
-        "roi_mm": None if prediction.roi_mm is None else [round(x, 3) for x in prediction.roi_mm],
+        "roi_mm": box(prediction),
         "notes": [*notes, *prediction.notes],
         **checked,
     }
 
 
-def _about(stored: StoredBundle, predictor: Predictor) -> dict[str, Any]:
-    card = stored.card
-    model = {"name": card.name, "version": card.version, "sha256": stored.sha256}
-    return {"model": model, "device": str(predictor.device)}
-
-
 def _summary(found: dict[str, Any]) -> str:
     """``LA 85.3 mL, confidence 0.93, 1.2 s``."""
-    volumes = [
-        f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}" for name, ml in found["volumes_ml"].items()
-    ]
     checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
-    return ", ".join([*volumes, f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])])
+    return ", ".join([*volumes(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])])

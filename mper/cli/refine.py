@@ -1,0 +1,216 @@
+"""``mper refine``: a scan and strokes in, a corrected mask out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mper.cli import outputs
+from mper.cli.console import Bar, duration, say, say_json, tell
+from mper.cli.edge import OK, UsageError
+from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
+from mper.cli.outputs import Job
+from mper.cli.single import (
+    about,
+    box,
+    check_single,
+    drawn_by,
+    load_predictor,
+    read_scan,
+    rounded,
+    volumes,
+    write_mask,
+)
+from mper.progress import Progress, part_of
+
+if TYPE_CHECKING:
+    from mper.card import StoredBundle
+    from mper.labels import Segmentation
+    from mper.refine import Change
+    from mper.strokes import Stroke, StrokeList
+    from mper.volume import Volume
+
+_TEXT = """\
+Segment a scan and correct the mask with strokes, as MPER Segment does in 3D Slicer: for studies that are scripted, and
+to draw a mask again from the strokes that were kept with it.
+
+STROKES is JSON, the strokes in the order in which they were drawn:
+
+  {"strokes": [{"label": "LA", "points_mm": [[12.5, -30.0, 44.1], [13.0, -30.0, 44.1]], "radius_mm": 2.0},
+               {"label": 0,    "points_mm": [[25.0, -31.5, 40.0]],                      "radius_mm": 3.0}]}
+
+A label is a structure's name or value, 0 or "background" for background. Points are in LPS mm (x to the patient's left,
+y to the back, z to the head); each is a ball of the radius, and they are not joined: put them no further apart than the
+radius. "scan_sha256" beside "strokes", if it is there, must be the scan's checksum. No stroke at all gives the model's
+own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
+"""
+_EXAMPLES = """\
+  mper refine scan.nrrd strokes.json mask.seg.nrrd
+  mper refine dicom-folder strokes.json seg.dcm --model la
+  mper refine scan.nii.gz strokes.json mask.nii.gz --model acdc --json
+"""
+_PREDICTED = 0.7  # share of the work
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "refine", "segment a scan and correct the mask with strokes", _TEXT, _EXAMPLES)
+    command.add_argument("scan", type=Path, metavar="SCAN", help="a file, or a folder that holds one DICOM series")
+    command.add_argument("strokes", type=Path, metavar="STROKES", help="a JSON file")
+    command.add_argument("output", type=Path, metavar="OUTPUT", help="where the mask goes")
+    add_model(command, default="la")
+    add_device(command)
+    add_region(command)
+    add_tta(command)
+    add_json(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    job = _plan(arguments)
+    from mper.card import read_bundle
+    from mper.resources import find_model
+    from mper.strokes import read_strokes
+
+    stored = read_bundle(find_model(arguments.model))
+    strokes = read_strokes(arguments.strokes, stored.card.labels)  # a wrong name is told before torch is loaded
+    if arguments.json:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = _refine(job, strokes, stored, arguments)
+        say_json(answer)
+    else:
+        _refine(job, strokes, stored, arguments)
+    return OK
+
+
+def _plan(arguments: argparse.Namespace) -> Job:
+    """What becomes what, as far as it can be told before the work."""
+    from mper.io import find_scans
+
+    scan, output = arguments.scan.expanduser(), arguments.output.expanduser()
+    arguments.strokes = arguments.strokes.expanduser()
+    if find_scans([scan]) != [scan]:
+        raise UsageError(f"strokes belong to one scan; {scan} holds several: name one of them")
+    job = outputs.single_job(scan, output, None, None)
+    if job.mask.exists() and arguments.strokes.exists() and job.mask.samefile(arguments.strokes):
+        raise UsageError(f"the result {job.mask} would replace the strokes; choose another output")
+    check_single(job, arguments.series)
+    return job
+
+
+def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
+    begin = time.perf_counter()
+    with Bar(shown=not arguments.json) as bar:
+        bar(Progress("reading", 0.0))
+        scan, series, notes = read_scan(job, arguments.series)
+        _check_scan(listed, scan, arguments.strokes)
+        notes += _on_model(listed, stored)
+        bar(Progress("loading the model", 0.0))
+        predictor = load_predictor(stored, arguments.device)
+        report = part_of(bar, 0.0, _PREDICTED, "segmenting")
+        prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want={"embeddings"}, report=report)
+        from mper.refine import Refiner
+
+        refiner = Refiner(prediction)
+        refiner.set_strokes(listed.strokes, report=part_of(bar, _PREDICTED, 1 - _PREDICTED, "correcting"))
+        names = {0: "background", **{label.value: label.name for label in stored.card.labels}}
+        told = [_told(stroke, change, names) for stroke, change in zip(refiner.strokes, refiner.changes, strict=True)]
+        bar(Progress("writing", 1.0))
+        mask = _edited(drawn_by(stored, prediction.segmentation), refiner.segmentation)
+        written, checked = write_mask(job.mask, mask, series)
+    found = {
+        "input": str(job.scan),
+        "strokes_file": str(arguments.strokes),
+        "mask": str(job.mask),
+        "strokes": told,
+        "volumes_ml": rounded(mask.volumes_ml()),
+        "volumes_ml_before": rounded(prediction.segmentation.volumes_ml()),
+        "roi_mm": box(prediction),
+        "notes": [*notes, *prediction.notes, *written],
+        **checked,
+        "seconds": round(time.perf_counter() - begin, 3),
+    }
+    _show(found, quiet=arguments.json)
+    return {**about(stored, predictor), **found}
+
+
+def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
+    """Refuse strokes of another scan before the model is loaded."""
+    from mper.case import voxels_sha256
+
+    if listed.scan_sha256 is not None:
+        own = voxels_sha256(scan)
+        if own != listed.scan_sha256.lower():
+            raise ValueError(
+                f"{path}: the strokes were drawn on another scan (checksum {listed.scan_sha256[:12]}..., "
+                f"this one has {own[:12]}...); give the scan that they belong to"
+            )
+    for number, stroke in enumerate(listed.strokes, 1):
+        if not len(stroke.voxels(scan.geometry)):
+            x, y, z = stroke.points_mm[0]
+            raise ValueError(
+                f"{path}: stroke {number} lies outside the scan (first point {x:.1f}, {y:.1f}, {z:.1f}); "
+                "points are in LPS mm, and of this scan"
+            )
+
+
+def _on_model(listed: StrokeList, stored: StoredBundle) -> list[str]:
+    """Whether the strokes corrected the mask of another model, on which they may do too little or too much."""
+    own = (stored.card.name, f"{stored.card.name}/{stored.card.version}")
+    if listed.model is None or listed.model in own:
+        return []
+    return [f"the strokes were drawn on a mask of the model {listed.model}, this one is of {own[1]}"]
+
+
+def _told(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, Any]:
+    """A stroke and what it changed, for JSON."""
+
+    def by_name(ml: dict[int, float] | None) -> dict[str, float] | None:
+        return None if ml is None else {names[value]: round(amount, 3) for value, amount in ml.items()}
+
+    return {
+        "label": names[stroke.value],
+        "value": stroke.value,
+        "voxels": change.voxels,
+        "added_ml": by_name(change.added_ml),
+        "removed_ml": by_name(change.removed_ml),
+        "notes": list(change.notes),
+    }
+
+
+def _edited(before: Segmentation, after: Segmentation) -> Segmentation:
+    """`after`, in which the structures that differ from `before` were corrected by a person."""
+    old, new = before.labelmap.array, after.labelmap.array
+    differs = old != new
+    values = {*old[differs].tolist(), *new[differs].tolist()}
+    made = {value: one.edited() if value in values else one for value, one in before.provenance.items()}
+    return replace(after, provenance=made)
+
+
+def _show(found: dict[str, Any], quiet: bool) -> None:
+    """For people: what each stroke changed, then the mask."""
+    for note in found["notes"]:
+        tell(f"mper: note: {note}")
+    for number, stroke in enumerate(found["strokes"], 1):
+        for note in stroke["notes"]:
+            tell(f"mper: note: stroke {number}: {note}")
+        if not quiet:
+            say(f"stroke {number} ({stroke['label']}): {', '.join(_amounts(stroke))}")
+    if not quiet:
+        many = len(found["strokes"])
+        words = [*volumes(found), f"{many} stroke{'s' * (many != 1)}", *(["export check passed"] * ("check" in found))]
+        say(f"{found['mask']}: {', '.join([*words, duration(found['seconds'])])}")
+
+
+def _amounts(stroke: dict[str, Any]) -> Sequence[str]:
+    if not stroke["voxels"]:
+        return ["changed nothing"]
+    if stroke["added_ml"] is None:
+        return [f"{stroke['voxels']} voxels changed"]
+    signs = (("+", stroke["added_ml"]), ("-", stroke["removed_ml"]))
+    return [f"{sign}{ml:.2f} mL {name}" for sign, amounts in signs for name, ml in amounts.items()]
