@@ -64,13 +64,14 @@ def next_stroke(
 
 def deepest(region: Mask, steps: Spacing) -> tuple[float, Index3]:
     """The voxel of a region, which is not empty, that lies farthest from all outside it, and how far; the first one."""
-    origin = np.array([axis.start for axis in ndimage.find_objects(region.astype(np.uint8))[0]]) - 1
-    part = np.pad(region[ndimage.find_objects(region.astype(np.uint8))[0]], 1)  # outside the scan is outside
+    box = ndimage.find_objects(region.astype(np.uint8))[0]
+    origin = [side.start - 1 for side in box]
+    part = np.pad(region[box], 1)  # outside the scan is outside
     best: tuple[float, Index3] | None = None
-    for window in _thick_parts(part, steps):
-        depth = ndimage.distance_transform_edt(part[window], sampling=steps)
+    for window, own in _thick_parts(part, steps):
+        depth = np.where(own, ndimage.distance_transform_edt(part[window], sampling=steps), 0)
         at = np.unravel_index(int(depth.argmax()), depth.shape)
-        k, j, i = (int(n) + w.start + int(o) for n, w, o in zip(at, window, origin, strict=True))
+        k, j, i = (int(n) + w.start + o for n, w, o in zip(at, window, origin, strict=True))
         found = float(depth[at]), (k, j, i)
         if best is None or (-found[0], found[1]) < (-best[0], best[1]):
             best = found
@@ -78,13 +79,12 @@ def deepest(region: Mask, steps: Spacing) -> tuple[float, Index3]:
     return best
 
 
-def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[slice, ...]]:
-    """Windows of which one holds the deepest voxel and what is nearest outside.
+def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[tuple[slice, ...], Mask]]:
+    """Windows with the voxels in them whose nearest outside they hold; the deepest voxel is one of these.
 
-    A distance transform of all errors takes most of the time, and most errors are thin shells. On cubic voxels, what n
-    erosions remove lies at most n sqrt(3) steps deep, so if a voxel outlives m of them, one that the first
-    (m + 1) / sqrt(3) remove is not the deepest; and the ball around the deepest, less the steps that were
-    removed, hangs together in what is left.
+    Most errors are thin shells, and their distance transform takes most of the time. On cubic voxels: what a first
+    erosion by n steps removes lies at most n deep, and where a voxel outlives m erosions, the deepest one lies at least
+    (m + 1) / sqrt(3) deep; the ball around that one, less n, hangs together in what is left.
     """
     cores = [part]
     if max(steps) < 1.01 * min(steps):
@@ -92,8 +92,10 @@ def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[slice, ...]]:
             cores.append(core)
     erosions = math.ceil(len(cores) / math.sqrt(3)) - 1
     margin = erosions + 2
-    for window in ndimage.find_objects(ndimage.label(cores[erosions])[0]):
-        yield tuple(slice(max(0, w.start - margin), w.stop + margin) for w in window)
+    parts, _ = ndimage.label(cores[erosions])
+    for number, box in enumerate(ndimage.find_objects(parts), 1):
+        window = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
+        yield window, parts[window] == number
 
 
 def _ball(error: Mask, place: Index3, steps: Spacing) -> npt.NDArray[np.int64]:

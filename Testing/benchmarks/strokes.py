@@ -1,8 +1,8 @@
 """A simulated annotator corrects masks: how much better they get with each stroke, ours against simpler ways.
 
 `_annotator.py` says where it paints, `_ways.py` what the ways are. Left atria: cases 73 to 80 of train.list with `la-8`
-and `la`; hearts: ACDC's val.list with `acdc`, whose files tell no spacing: for the annotator's hand alone 10 x 1.5 x 1.5
-mm are assumed, and 95HD is given in voxels, as the papers do. None of these served for training.
+and `la`; hearts: ACDC's val.list with `acdc`, whose files tell no spacing: for the annotator's hand alone 10 x 1.5 x
+1.5 mm are assumed, and 95HD is given in voxels, as the papers do. None of these served for training.
 
     python Testing/benchmarks/strokes.py --out strokes.jsonl
     python Testing/benchmarks/strokes.py --out strokes.jsonl --models la-8 --cases 2 --ways ours brush
@@ -35,13 +35,13 @@ from _ways import WAYS, Way
 from mper.bundle import ModelBundle
 from mper.labels import Label
 from mper.metrics import case_metrics, dice
-from mper.prediction import Prediction
 from mper.predictor import Predictor
 from mper.resources import find_model
 from mper.volume import Spacing, Volume
 
 MODELS = ("la-8", "la", "acdc")
 SHOWN = (0, 1, 2, 3, 5, 10)  # strokes
+WITH_DISTANCES = (3, 10)  # and 0
 MOST = 20  # until the aim is reached, if it is by then
 AIM = 0.93  # Dice of the left atrium
 ACDC_STEPS_MM: Spacing = (10.0, 1.5, 1.5)
@@ -70,26 +70,31 @@ def load(model: str, case: str) -> Case:
 
 
 def state_of_the_code() -> str:
-    """Changes with what answers strokes: the code and, where there are some, what it has learnt."""
-    files = sorted([*REPOSITORY.glob("mper/re[sf][pi][on]*.py"), *REPOSITORY.glob("mper/response*/**/*.*")])
-    whole = b"".join(file.read_bytes() for file in files if file.suffix != ".pyc")
-    return hashlib.sha256(whole).hexdigest()[:8]
+    """Changes with what answers strokes: code and weights."""
+    files = [REPOSITORY / "mper" / name for name in ("refine.py", "response.py", "coarse.py", "nets/stroke_net.py")]
+    files.append(REPOSITORY / "Resources/Models/stroke-response/weights.safetensors")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:8]
 
 
 def mean_dice(mask: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], labels: Sequence[Label]) -> float:
     return float(np.mean([dice(mask == label.value, truth == label.value) for label in labels]))
 
 
+def hd95(mask: npt.NDArray[np.uint8], case: Case, labels: Sequence[Label]) -> list[float | None]:
+    """Mean over the labels, in mm and in voxels."""
+    figures = case_metrics(mask, case.truth, labels, case.image.geometry.spacing_mm)["mean"]
+    return [figures["hd95_mm"], figures["hd95_voxel"]]
+
+
 def sequence(way: Way, case: Case, labels: Sequence[Label], kind: str, aim: float | None) -> dict[str, Any]:
-    """Strokes one after the other: figures before the first and after each."""
+    """Strokes one after the other: figures before the first (but for 95HD) and after each."""
     mask = way.mask
     found: dict[str, Any] = {"dice": [mean_dice(mask, case.truth, labels)], "quick": [], "voxels": [], "seconds": []}
     found |= {"quick_seconds": [], "hd95": {}}
     found["quick"].append(found["dice"][0])
     for number in range(MOST + 1):
-        if number in SHOWN:
-            figures = case_metrics(mask, case.truth, labels, case.image.geometry.spacing_mm)["mean"]
-            found["hd95"][str(number)] = [figures["hd95_mm"], figures["hd95_voxel"]]
+        if number in WITH_DISTANCES:
+            found["hd95"][str(number)] = hd95(mask, case, labels)
         if number == MOST or (number >= SHOWN[-1] and (aim is None or found["dice"][-1] >= aim)):
             break
         stroke = next_stroke(mask, case.truth, case.image.geometry, kind, case.steps_mm)
@@ -136,27 +141,24 @@ class Results:
 
 def measure(results: Results, models: Sequence[str], ways: Sequence[str], kinds: Sequence[str], count: int) -> None:
     """What is missing in the results."""
-    for model in models:
-        bundle = ModelBundle.load(find_model(model))
-        predictor = Predictor(bundle, "cpu")
-        for case_id in case_ids(model)[:count]:
-            wanted = [(way, kind, results.key(model, case_id, way, kind)) for kind in kinds for way in ways]
-            missing = [each for each in wanted if results.find(each[2]) is None]
-            if not missing:
-                continue
-            case = load(model, case_id)
-            prediction = predictor.predict(case.image, want=("embeddings",))
-            for way, kind, key in missing:
-                line = _line(prediction, case, way, kind, bundle.card.labels, None if model == "acdc" else AIM)
-                results.add(key | line)
-                dices = line["dice"]
-                print(f"{model} {case_id} {way} {kind}: {dices[0]:.4f} -> {dices[min(3, len(dices) - 1)]:.4f}", flush=True)
-
-
-def _line(
-    prediction: Prediction, case: Case, way: str, kind: str, labels: Sequence[Label], aim: float | None
-) -> dict[str, Any]:
-    return sequence(WAYS[way](prediction), case, labels, kind, aim)
+    for kind in kinds:
+        for model in models:
+            bundle = ModelBundle.load(find_model(model))
+            labels, predictor = bundle.card.labels, Predictor(bundle, "cpu")
+            for case_id in case_ids(model)[:count]:
+                keys = {way: results.key(model, case_id, way, kind) for way in ways}
+                missing = [way for way in ways if results.find(keys[way]) is None]
+                if not missing:
+                    continue
+                case = load(model, case_id)
+                prediction = predictor.predict(case.image, want=("embeddings",))
+                first = hd95(np.asarray(prediction.segmentation.labelmap.array, np.uint8), case, labels)
+                for way in missing:
+                    line = sequence(WAYS[way](prediction), case, labels, kind, None if model == "acdc" else AIM)
+                    line["hd95"]["0"] = first
+                    results.add(keys[way] | line)
+                    dices = line["dice"]
+                    print(f"{model} {case_id} {way} {kind}: {dices[0]:.4f} -> {after(dices, 3):.4f}", flush=True)
 
 
 def after(values: Sequence[float], strokes: int) -> float:
@@ -214,7 +216,9 @@ def aim_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> It
                 strokes.append(reached)
                 voxels.append(sum(line["voxels"][:reached]))
                 seconds.append(sum(line["seconds"][:reached]))
-        means = [f"{np.mean(strokes):.1f}", f"{np.mean(voxels):.0f}", f"{np.mean(seconds):.2f}"] if strokes else ["-"] * 3
+        means = (
+            [f"{np.mean(strokes):.1f}", f"{np.mean(voxels):.0f}", f"{np.mean(seconds):.2f}"] if strokes else ["-"] * 3
+        )
         every = [second for line in lines for second in line["seconds"]]
         quick = [second for line in lines for second in line["quick_seconds"]]
         yield [
