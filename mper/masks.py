@@ -18,6 +18,7 @@ from mper.nets.prototypes import Prototypes
 from mper.preprocess import WorkingGrid
 from mper.roi import bounding_box
 
+ROOM = 254  # prototypes that a uint8 map has numbers for; 0 is not computed, 255 unlabelled
 _SLAB_VOXELS = 2**20  # of the cosine computation, which needs float32 copies of the embedding
 
 
@@ -125,9 +126,9 @@ def prototype_cosines(vectors: torch.Tensor, embedding: torch.Tensor) -> torch.T
 
 def check_room(classes: int, per_class: int) -> None:
     """Raise a ValueError if a uint8 map has no room for so many prototypes."""
-    if classes * per_class > 254:
+    if classes * per_class > ROOM:
         raise ValueError(
-            f"a prototype map has room for 254 prototypes, this model has {classes} classes of {per_class}; "
+            f"a prototype map has room for {ROOM} prototypes, this model has {classes} classes of {per_class}; "
             "leave the map out"
         )
 

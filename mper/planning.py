@@ -34,6 +34,8 @@ BACKBONES = {  # what a user may ask for: the kinds of `mper.nets` that it is, b
     "unet": {2: "unet"},
     "unet3d": {3: "unet3d"},
     "resenc": {3: "resenc", 2: "resenc2d"},
+    "ux-net-small": {3: "ux-net-small"},
+    "ux-net": {3: "ux-net"},
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mper.methods import NAMES, Recipe
+from mper.methods import NAMES, Recipe, check_backbone
 from mper.methods.co_training import CO_TRAINED
 from mper.planning import BACKBONES
 from mper.runs import RunFolder
@@ -87,6 +87,8 @@ class TrainConfig:
             raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
         if self.network is not None and self.network not in BACKBONES:
             raise ValueError(f"unknown backbone {self.network!r}; known are {', '.join(BACKBONES)}")
+        if self.network is not None:
+            check_backbone(self.method, self.network)
         if self.co_train and self.method not in CO_TRAINED:
             raise ValueError(
                 f"method {self.method} does not train two networks that teach each other; {', '.join(CO_TRAINED)} do"

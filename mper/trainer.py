@@ -32,6 +32,7 @@ from mper.curves import write_curves
 from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
 from mper.holdout_curve import HoldoutCurve
 from mper.labels import Label, structure_of
+from mper.masks import ROOM
 from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
@@ -434,7 +435,10 @@ class _Training:
     def _bundle(self, **about: object) -> ModelBundle:
         """The model as it stands."""
         state = {name: value.detach().cpu().clone() for name, value in self.method.result.state_dict().items()}
-        return ModelBundle(self._card(about), state)
+        references = self.method.references
+        if references is not None:
+            about = {**about, "references": {"cases": list(references.cases)}}
+        return ModelBundle(self._card(about), state, references=references)
 
     def _card(self, about: dict[str, object]) -> Card:
         names = ", ".join(label.name for label in self.labels)
@@ -496,14 +500,16 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
     """A fresh network, or the one to fine-tune; other structures get a new classifier and new prototypes."""
     clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
     dropout = (0.5, 0.0 if clean else 0.5)
+    prototypes = config.prototypes
     if start is None:
-        smooth = clean and KINDS[chosen.network].smooth
-        return Network(NetConfig(chosen.network, len(labels) + 1, prototypes or 3, dropout=dropout, smooth=smooth))
+        kind, classes = KINDS[chosen.network], len(labels) + 1
+        prototypes = prototypes or max(1, min(kind.queries, ROOM // classes)) if kind.queries else prototypes or 3
+        smooth = clean and kind.smooth
+        return Network(NetConfig(chosen.network, classes, prototypes, kind.filters, dropout, smooth))
     if prototypes not in (None, start.network.prototypes):
         raise ValueError(
             f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"
         )
-    prototypes = config.prototypes
     network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
     heads = ("backbone.classifier.", "backbone.deep_classifiers.", "prototypes.")
     new = () if _same_structures(labels, start) else heads

@@ -12,7 +12,7 @@ import torch
 
 from mper.bundle import ModelBundle
 from mper.labels import UNLABELLED, Label
-from mper.methods import Recipe
+from mper.methods import QUERY_BACKBONES, Recipe, check_backbone
 from mper.planning import BACKBONES, Plan, plan
 from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Progress, Report, silent
@@ -130,6 +130,14 @@ def _choose_plan(
         found = Plan(start.network.kind, start.preprocessing, start.card.window)
         if config.network is not None and found.network not in BACKBONES[config.network].values():
             raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
+        check_backbone(config.method, found.network)
+    elif config.method == "dk-uxnet" and config.network is None:
+        if plan(images, masks, config.recipe, config.window).dimensions == 2:
+            raise ValueError(
+                "method dk-uxnet segments volumes, and these scans are stacks of thick slices; take another method, or "
+                f"--backbone {QUERY_BACKBONES[0]} to have them taken for volumes"
+            )
+        found = plan(images, masks, config.recipe, config.window, QUERY_BACKBONES[0])
     else:
         found = plan(images, masks, config.recipe, config.window, config.network)
     patch = config.patch or found.patch

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from mper.methods.base import Losses, Method
 from mper.methods.bcp import BCP
+from mper.methods.dk_uxnet import DKUXNet
 from mper.methods.embedding_matching import EmbeddingMatching
 from mper.methods.mper import MPER
 from mper.methods.recipe import Recipe
 from mper.methods.supervised import Supervised
 from mper.nets import Network
 
-NAMES = ("mper", "bcp", "supervised", "embedding-matching")
+NAMES = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
+QUERY_BACKBONES = ("ux-net-small", "ux-net")
+"""Backbones with queries, of which dk-uxnet takes the first one by itself; they serve no other method."""
 
 
 def make_method(name: str, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True) -> Method:
@@ -29,7 +32,34 @@ def make_method(name: str, network: Network, recipe: Recipe, batch: int, keep_la
         return MPER(network, recipe, batch, keep_largest)
     if name == "embedding-matching":
         return EmbeddingMatching(network, recipe, batch, keep_largest)
+    if name == "dk-uxnet":
+        return DKUXNet(network, recipe, batch)
     raise ValueError(f"unknown method {name!r}; known are {', '.join(NAMES)}")
 
 
-__all__ = ["BCP", "MPER", "NAMES", "Losses", "Method", "Recipe", "Supervised", "make_method"]
+def check_backbone(method: str, backbone: str) -> None:
+    """Raise a ValueError where a backbone cannot serve a method."""
+    queries = backbone in QUERY_BACKBONES
+    if method == "dk-uxnet" and not queries:
+        raise ValueError(
+            f"method dk-uxnet segments volumes by queries, which {backbone} has not; "
+            f"leave the backbone out, or take one of {', '.join(QUERY_BACKBONES)}"
+        )
+    if method != "dk-uxnet" and queries:
+        raise ValueError(f"backbone {backbone} is made for method dk-uxnet; {method} takes another one")
+
+
+__all__ = [
+    "BCP",
+    "MPER",
+    "NAMES",
+    "QUERY_BACKBONES",
+    "DKUXNet",
+    "EmbeddingMatching",
+    "Losses",
+    "Method",
+    "Recipe",
+    "Supervised",
+    "check_backbone",
+    "make_method",
+]

@@ -44,7 +44,8 @@ class Recipe:
     all_prototypes : bool
         Background prototypes are updated too; as published they stay where k-means put them.
     early_prototypes : bool
-        The prototype terms have full weight from 15% of self-training instead of 75% (3-D) or 100% (2-D).
+        The prototype terms have full weight from 15% of self-training instead of 75% (3-D) or 100% (2-D); of
+        dk-uxnet the terms of consistency, from 15% of the run instead of 65%.
     label_prototypes : bool
         The prototype contrast pulls a voxel to the nearest prototype of its label and ignores what is
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to
@@ -129,6 +130,7 @@ _UNUSED = {
     "supervised": ("cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
     "bcp": _PROTOTYPE_CHANGES,
     "embedding-matching": ("cutmix", "confident_only", *_PROTOTYPE_CHANGES),
+    "dk-uxnet": ("strong_augmentation", "clean_teacher", "clean_embedding", "all_prototypes", "label_prototypes"),
 }
 
 PUBLISHED = {

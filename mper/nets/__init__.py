@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mper.nets.dk_ux_net import DKUXNet, SmallDKUXNet
 from mper.nets.prototypes import Prototypes
 from mper.nets.resenc import ResEnc
 from mper.nets.unet import UNet
@@ -20,13 +21,17 @@ class Kind(NamedTuple):
     """A kind of backbone.
 
     dimensions : 3 for volumes, 2 for slices; divisor : every spatial size must be a multiple of it; build : from
-    channels in, classes, filters and dropout; smooth : whether its embedding wants `NetConfig.smooth`.
+    channels in, classes, filters and dropout; smooth : whether its embedding wants `NetConfig.smooth`; filters :
+    as it is trained; queries : for each class, as it is trained, of networks that are built with their prototypes as
+    queries and tell of them in `Output.clusters`; 0 of others.
     """
 
     dimensions: int
     divisor: int
-    build: Callable[[int, int, int, tuple[float, float]], nn.Module]
+    build: Callable[..., nn.Module]
     smooth: bool = False
+    filters: int = 16
+    queries: int = 0
 
 
 KINDS = {
@@ -35,6 +40,8 @@ KINDS = {
     "unet3d": Kind(3, UNet.divisor, partial(UNet, dimensions=3)),
     "resenc": Kind(3, ResEnc.divisor, partial(ResEnc, dimensions=3), smooth=True),
     "resenc2d": Kind(2, ResEnc.divisor, partial(ResEnc, dimensions=2)),
+    "ux-net-small": Kind(3, DKUXNet.divisor, SmallDKUXNet, queries=8),
+    "ux-net": Kind(3, DKUXNet.divisor, DKUXNet, filters=128, queries=64),
 }
 
 
@@ -44,9 +51,10 @@ class NetConfig:
 
     Parameters
     ----------
-    kind : {"vnet", "unet", "unet3d", "resenc", "resenc2d"}
+    kind : {"vnet", "unet", "unet3d", "resenc", "resenc2d", "ux-net-small", "ux-net"}
         3-D V-Net or 2-D U-Net, exactly those of the paper with 16 filters; a 3-D U-Net; a U-Net with a residual
-        encoder and deep supervision for volumes or for slices.
+        encoder and deep supervision for volumes or for slices; DK-UXNet's network with queries (published with 128
+        filters and 64 prototypes a class).
     classes : int
         Background included.
     prototypes : int
@@ -94,7 +102,8 @@ class Output(NamedTuple):
 
     logits : (B, classes, *S); features : (B, filters, *S) before the last dropout; dropped : the same as the
     classifier sees them, after that dropout; smooth : `NetConfig.smooth`; deep : logits of 1/2, 1/4, ... of the size,
-    of networks with deep supervision while they train.
+    of networks with deep supervision while they train; clusters : (B, classes, *S), of networks with queries, how
+    much of each voxel the queries of each class took, which adds up to 1.
     """
 
     logits: torch.Tensor
@@ -102,6 +111,7 @@ class Output(NamedTuple):
     dropped: torch.Tensor
     smooth: bool
     deep: tuple[torch.Tensor, ...] = ()
+    clusters: torch.Tensor | None = None
 
     @property
     def embedding(self) -> torch.Tensor:
@@ -115,7 +125,9 @@ class Network(nn.Module):
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
-        self.backbone: Any = KINDS[config.kind].build(1, config.classes, config.filters, config.dropout)
+        kind = KINDS[config.kind]
+        queries = {"per_class": config.prototypes} if kind.queries else {}
+        self.backbone: Any = kind.build(1, config.classes, config.filters, config.dropout, **queries)
         self.prototypes = Prototypes(config.classes, config.prototypes, config.filters)
 
     def forward(self, image: torch.Tensor) -> Output:
@@ -134,6 +146,8 @@ class Network(nn.Module):
     def _output(
         self, logits: torch.Tensor, features: torch.Tensor, dropped: torch.Tensor, *deep: torch.Tensor
     ) -> Output:
+        if KINDS[self.config.kind].queries:
+            return Output(logits, features, dropped, self.config.smooth, clusters=deep[0])
         return Output(logits, features, dropped, self.config.smooth, deep)
 
     def memory_format(self) -> torch.memory_format:

@@ -99,10 +99,10 @@ class Prototypes(nn.Module):
         own = torch.where(counts_for, nearest, -1).flatten(1)  # (B, N)
         # Products with 0 and 1 rather than scattered additions: the same sum every time, also on a GPU.
         number = torch.arange(classes * per_class, device=own.device)[:, None]
-        voxels = _channels_last(embedding)
+        voxels = channels_last(embedding)
         sums = torch.zeros(classes * per_class, voxels.shape[2] + 1, device=own.device)
         with full_precision(embedding.device):
-            for part in _slabs(voxels):
+            for part in slabs(voxels):
                 member = (own[:, None, part] == number).float()
                 found = torch.cat([member @ voxels[:, part].float(), member.sum(2, keepdim=True)], dim=2)
                 sums += found.sum(0)
@@ -160,12 +160,12 @@ class _Cosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embedding: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-        voxels = _channels_last(embedding)
+        voxels = channels_last(embedding)
         batch, count, _ = voxels.shape
         cosine = torch.empty(batch, len(unit), count, device=unit.device)
-        for part in _slabs(voxels):
+        for part in slabs(voxels):
             some = voxels[:, part].float()
-            torch.div(unit @ some.transpose(1, 2), _norm(some).transpose(1, 2), out=cosine[:, :, part])
+            torch.div(unit @ some.transpose(1, 2), lengths(some).transpose(1, 2), out=cosine[:, :, part])
         ctx.save_for_backward(embedding, unit, cosine)
         return cosine
 
@@ -174,26 +174,26 @@ class _Cosine(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         (gradient,) = gradients
         embedding, unit, cosine = ctx.saved_tensors
-        voxels = _channels_last(embedding)
+        voxels = channels_last(embedding)
         out = torch.empty_like(voxels)
-        for part in _slabs(voxels):
+        for part in slabs(voxels):
             some, given = voxels[:, part].float(), gradient[:, :, part]
-            norm = _norm(some)
-            along = (given * cosine[:, :, part]).sum(1)[..., None] / norm
-            out[:, part] = (given.transpose(1, 2) @ unit - some * along) / norm
+            length = lengths(some)
+            along = (given * cosine[:, :, part]).sum(1)[..., None] / length
+            out[:, part] = (given.transpose(1, 2) @ unit - some * along) / length
         return out.reshape(len(out), *embedding.shape[2:], -1).movedim(-1, 1), None
 
 
-def _channels_last(embedding: torch.Tensor) -> torch.Tensor:
+def channels_last(embedding: torch.Tensor) -> torch.Tensor:
     """(B, dim, *S) -> (B, N, dim), without a copy where memory is in channels-last order."""
     return embedding.movedim(1, -1).flatten(1, -2)
 
 
-def _norm(voxels: torch.Tensor) -> torch.Tensor:
+def lengths(voxels: torch.Tensor) -> torch.Tensor:
     return voxels.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
 
 
-def _slabs(voxels: torch.Tensor) -> list[slice]:
+def slabs(voxels: torch.Tensor) -> list[slice]:
     """Ranges of voxels that fit into a CPU's cache; elsewhere all at once."""
     count = voxels.shape[1]
     step = _SLAB_VOXELS if voxels.device.type == "cpu" else max(1, count)
