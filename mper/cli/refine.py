@@ -46,8 +46,8 @@ STROKES is JSON, the strokes in the order in which they were drawn:
                {"label": 0,    "points_mm": [[25.0, -31.5, 40.0]],                      "radius_mm": 3.0}]}
 
 A label is a structure's name or value, 0 or "background" for background. Points are in LPS mm (x to the patient's left,
-y to the back, z to the head); each is a ball of the radius, and they are not joined: put them no further apart than the
-radius. "scan_sha256" beside "strokes", if it is there, must be the scan's checksum. No stroke at all gives the model's
+y to the back, z to the head; 3D Slicer shows RAS, in which x and y have the other sign); each is a ball of the radius,
+and they are not joined: put them no further apart than the radius. "scan_sha256" beside "strokes", if it is there, must be the scan's checksum. No stroke at all gives the model's
 own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
 """
 _EXAMPLES = """\
