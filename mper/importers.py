@@ -65,6 +65,7 @@ def import_source(
     labels: Sequence[str] | None = None,
     report: Report = silent,
     notify: Notify = unheard,
+    scribbles: bool = False,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is made where it is missing.
 
@@ -80,6 +81,8 @@ def import_source(
         What the values 1, 2, ... of the masks are called; None: as the layout says.
     report, notify : callable
         `notify` hears, a line each, what was left out and which case failed and why.
+    scribbles : bool
+        Take the scribbles of ACDC h5 as labels of a part, in place of its masks.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def import_source(
     OSError
         If the dataset cannot be written. What was imported until then is whole, and a second import goes on.
     """
-    layout = find_layout(source)
+    layout = find_layout(source, scribbles)
     for notice in layout.notices:
         notify(notice)
     splits = _splits(layout, source, split, notify)

@@ -5,7 +5,7 @@ layout          files                                                  masks
 ==============  =====================================================  =====================================
 LA challenge    <case>/lgemri.nrrd, laendo.nrrd                        0 and 255; the atrium becomes label 1
 UA-MT h5        <case>/mri_norm2.h5                                    0 and 1
-ACDC h5         volumes/*.h5, or *.h5 (SSL4MIS)                        1 RV, 2 MYO, 3 LV
+ACDC h5         volumes/*.h5, or *.h5 (SSL4MIS)                        1 RV, 2 MYO, 3 LV; or its scribbles
 nnU-Net raw     dataset.json, imagesTr, labelsTr, imagesTs (labelsTs)  as dataset.json says; `ignore` is 255
 scans           files or DICOM series                                  none
 ==============  =====================================================  =====================================
@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,28 @@ class Layout:
     notices: tuple[str, ...] = ()
 
 
-def find_layout(source: Path) -> Layout:
-    """Recognise the layout of `source`.
+def find_layout(source: Path, scribbles: bool = False) -> Layout:
+    """Recognise the layout of `source`; with `scribbles` its masks are those that ACDC h5 has beside the whole ones.
 
     Raises
     ------
     FileNotFoundError
         If it does not exist or holds nothing that is known.
     ValueError
-        If it is a dataset already, or its layout is known and cannot be imported.
+        If it is a dataset already, its layout is known and cannot be imported, or it has no scribbles.
     """
+    layout = _find(source)
+    if not scribbles:
+        return layout
+    if layout.name != _TITLES[_acdc]:
+        raise ValueError(f"{source} is {layout.name}, which has no scribbles; only ACDC h5 has them")
+    cases = {
+        case_id: replace(case, read=partial(_read_scribbles, case.files[0])) for case_id, case in layout.cases.items()
+    }
+    return replace(layout, cases=cases)
+
+
+def _find(source: Path) -> Layout:
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
     if source.is_dir():
@@ -166,6 +178,19 @@ def _read_h5(path: Path) -> Pair:
     if "image" not in volumes:
         raise ValueError(f"{path} holds {', '.join(volumes)} and no dataset 'image'")
     return volumes["image"], volumes.get("label")
+
+
+def _read_scribbles(path: Path) -> Pair:
+    """The lines that people drew, background among them; everywhere else (the value 4) is unlabelled."""
+    from mper.io import read_h5
+
+    volumes = read_h5(path)
+    missing = [name for name in ("image", "scribble") if name not in volumes]
+    if missing:
+        raise ValueError(f"{path} holds {', '.join(volumes)} and no dataset {missing[0]!r}")
+    drawn = volumes["scribble"].array
+    undrawn = 1 + max(label.value for label in _LABELS[_acdc])
+    return volumes["image"], volumes["image"].with_array(np.where(drawn == undrawn, UNLABELLED, drawn))
 
 
 # ---- nnU-Net

@@ -162,7 +162,7 @@ def test_wrong_usage_is_one_line_that_teaches(words: list[str], told: str, capsy
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "segment", "refine", "models", "import", "pack", "train", "evaluate", "doctor"],
+    ["", "demo", "segment", "refine", "models", "import", "label", "pack", "train", "evaluate", "doctor"],
     ids=lambda c: c or "mper",
 )
 def test_help_is_there_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,29 @@ def test_acdc_h5_with_slices_first(tmp_path: Path, place: str) -> None:
     equal(dataset.split("train")[0].label(), Volume(label, Geometry.unknown(image.shape)))
 
 
+def test_scribbles_of_acdc_are_labels_of_a_part(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((3, 8, 7)).astype(np.float32)
+    scribble = np.random.default_rng(1).integers(0, 5, image.shape).astype(np.uint16)
+    label = np.where(scribble == 4, 2, scribble).astype(np.uint8)
+    write_h5(tmp_path / "s" / "patient002_frame01.h5", {"image": image, "label": label, "scribble": scribble})
+    import_source(tmp_path / "s", tmp_path / "d", scribbles=True)
+    case = Dataset.open(tmp_path / "d").case("patient002_frame01")
+    found = case.label()
+    assert found is not None and case.is_partial
+    assert np.array_equal(found.array, np.where(scribble == 4, 255, scribble)) and 0 in found.array
+    import_source(tmp_path / "s", tmp_path / "d")
+    assert not case.is_partial and len(case.revisions()) == 2, "the whole masks may follow"
+
+
+def test_scribbles_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is LA challenge, which has no scribbles; only ACDC h5 has them"):
+        import_source(la_source(tmp_path / "la", "a"), tmp_path / "d", scribbles=True)
+    image = np.random.default_rng(0).random((3, 8, 7)).astype(np.float32)
+    write_h5(tmp_path / "s" / "a.h5", {"image": image, "label": np.ones(image.shape, np.uint8)})
+    with pytest.raises(ValueError, match="holds image, label and no dataset 'scribble'"):
+        import_source(tmp_path / "s", tmp_path / "d", scribbles=True)
+
+
 def nnunet_source(folder: Path, **told: object) -> Path:
     for n, case_id in enumerate(("x_1", "x_2"), start=1):
         write(folder / "imagesTr" / f"{case_id}_0000.nii.gz", scan(n, np.int16))

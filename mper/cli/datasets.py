@@ -1,13 +1,18 @@
-"""``mper import`` and ``mper pack``: datasets in, shards for a bare GPU machine out."""
+"""``mper import``, ``mper label`` and ``mper pack``: datasets in, labels to them, shards for a bare GPU machine out."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mper.cli.console import Bar, say, tell
-from mper.cli.edge import FAILED, OK
+from mper.cli.edge import FAILED, OK, UsageError
 from mper.cli.options import Commands, add_command, count, names
+
+if TYPE_CHECKING:
+    from mper.case import Case
+    from mper.volume import Volume
 
 _IMPORT = """\
 Bring scans and labels into a dataset folder, which every other command works on. SOURCE is
@@ -27,6 +32,18 @@ _IMPORT_EXAMPLES = """\
   mper import ACDC dataset --split val --labels RV,MYO,LV
   mper import more-scans dataset --split train
 """
+_LABEL = """\
+Add a label to a case of a dataset, as the next revision; what is there stays. A case may be labelled only in part: what
+is 255 in the mask is unlabelled, and no training takes it for background. So is everything but the strokes where only
+STROKES are given (JSON as for `mper refine`), and with --drawn-slices every slice of MASK in which nothing is drawn.
+Strokes that come with a mask are kept beside it.
+"""
+_LABEL_EXAMPLES = """\
+  mper label dataset case-007 mask.seg.nrrd --author "A. Reader"
+  mper label dataset case-007 mask.nrrd --drawn-slices --author "A. Reader"
+  mper label dataset case-007 --strokes strokes.json --author "A. Reader"
+  mper label dataset case-007 refined.nrrd --strokes strokes.json --author "A. Reader"
+"""
 _PACK = """\
 Write a dataset as few large files (shards) for a GPU machine that has little more than torch. `mper train` and
 `mper evaluate` take the packed folder in place of the dataset; images and labels come back without loss.
@@ -45,7 +62,21 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--labels", type=names, metavar="RV,MYO,LV", help="what the values 1, 2, ... of the masks are called"
     )
+    command.add_argument(
+        "--scribbles",
+        action="store_true",
+        help="ACDC: take the scribbles that people drew as labels of a part, in place of the whole masks",
+    )
     command.set_defaults(run=run_import)
+
+    command = add_command(commands, "label", "add a label, or a part of one, to a case", _LABEL, _LABEL_EXAMPLES)
+    command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")
+    command.add_argument("case", metavar="CASE", help="the case's id")
+    command.add_argument("mask", nargs="?", type=Path, metavar="MASK", help="a mask on the case's grid")
+    command.add_argument("--strokes", type=Path, metavar="STROKES", help="what was painted, in LPS mm")
+    command.add_argument("--drawn-slices", action="store_true", help="slices in which nothing is drawn are unlabelled")
+    command.add_argument("--author", required=True, metavar="NAME", help="who vouches for it")
+    command.set_defaults(run=run_label)
 
     command = add_command(commands, "pack", "write a dataset as shards for a GPU machine", _PACK, _PACK_EXAMPLES)
     command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")
@@ -66,12 +97,70 @@ def run_import(arguments: argparse.Namespace) -> int:
             arguments.labels,
             bar,
             lambda line: tell(f"mper: note: {line}"),
+            scribbles=arguments.scribbles,
         )
     say(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:
         tell(f"mper: error: {len(summary.failed)} cases were not imported: {', '.join(summary.failed)}")
         return FAILED
     return OK
+
+
+def run_label(arguments: argparse.Namespace) -> int:
+    from mper.dataset import Dataset
+    from mper.strokes import read_strokes
+
+    if arguments.mask is None and arguments.strokes is None:
+        raise UsageError("what is the label? give a MASK, --strokes STROKES, or both")
+    if arguments.mask is None and arguments.drawn_slices:
+        raise UsageError("--drawn-slices is about a MASK; strokes alone leave everything else unlabelled anyway")
+    case = Dataset.open(arguments.dataset).case(arguments.case)
+    strokes = read_strokes(arguments.strokes, case.labels) if arguments.strokes else None
+    if arguments.mask is None:
+        assert strokes is not None
+        made = case.add_painted(strokes, author=arguments.author)
+    else:
+        mask = _read_mask(arguments.mask, case)
+        if arguments.drawn_slices:
+            mask = _only_drawn_slices(mask)
+        how = "hand" if strokes is None else "strokes"
+        made = case.add_label(mask, author=arguments.author, how=how, strokes=strokes)
+    partly = ", labelled in part" if made.partial else ""
+    say(f"{arguments.dataset}: case {case.id} has label revision {made.number}{partly}")
+    return OK
+
+
+def _read_mask(path: Path, case: Case) -> Volume:
+    """A mask in the values of the case's dataset: by name where the file tells names, else as they are."""
+    import numpy as np
+
+    from mper.io import read_labelmap, read_segmentation
+    from mper.labels import UNLABELLED
+
+    if not path.name.lower().endswith(".seg.nrrd"):
+        return read_labelmap(path)
+    found = read_segmentation(path)
+    values = {label.name.casefold(): label.value for label in case.labels}
+    table = np.zeros(256, np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    for label in found.labels:
+        if label.name.casefold() not in values:
+            known = ", ".join(each.name for each in case.labels)
+            raise ValueError(
+                f"{path} holds {label.name!r}, which the dataset has not (it has {known}); rename it there"
+            )
+        table[label.value] = values[label.name.casefold()]
+    return found.labelmap.with_array(table[found.labelmap.array])
+
+
+def _only_drawn_slices(mask: Volume) -> Volume:
+    """Unlabelled in the slices, along the first axis, that show no structure."""
+    from mper.labels import BACKGROUND, UNLABELLED
+
+    array = mask.array.copy()
+    drawn = ((array != BACKGROUND) & (array != UNLABELLED)).any(axis=(1, 2))
+    array[~drawn] = UNLABELLED
+    return mask.with_array(array)
 
 
 def run_pack(arguments: argparse.Namespace) -> int:

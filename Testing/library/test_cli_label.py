@@ -1,0 +1,110 @@
+"""``mper label``: a revision from a mask, from strokes, from both; whole or of a part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_data import blob_dataset
+
+from mper.cli import edge, main
+from mper.cli.edge import FAILED, OK, USAGE
+from mper.dataset import Dataset
+from mper.io import write_segmentation, write_volume
+from mper.labels import Segmentation, make_label
+from mper.volume import Volume
+
+STROKES = {"strokes": [{"label": "LA", "points_mm": [[20.0, 20.0, 20.0]], "radius_mm": 3.0}]}
+
+
+@pytest.fixture(autouse=True)
+def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("logs")
+    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return blob_dataset(tmp_path / "data set", 1, labelled=0)
+
+
+@pytest.fixture
+def strokes(tmp_path: Path) -> Path:
+    path = tmp_path / "strokes.json"
+    path.write_text(json.dumps(STROKES), encoding="utf-8")
+    return path
+
+
+def label(dataset: Dataset, *words: Any) -> int:
+    return main(["label", str(dataset.path), "case0", *map(str, words), "--author", "A. Reader"])
+
+
+def mask_of(dataset: Dataset) -> Volume:
+    """A mask of which slices 8 to 11 show something."""
+    grid = dataset.case("case0").geometry
+    array = np.zeros(grid.shape, np.uint8)
+    array[8:12, 5:15, 5:15] = 1
+    return Volume(array, grid)
+
+
+def test_a_mask_becomes_a_revision(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_volume(tmp_path / "m.nrrd", mask_of(dataset))
+    assert label(dataset, tmp_path / "m.nrrd") == OK
+    case = dataset.case("case0")
+    (made,) = case.revisions()
+    assert (made.author, made.how, made.partial, made.strokes) == ("A. Reader", "hand", False, False)
+    assert np.array_equal(case.label().array, mask_of(dataset).array)  # type: ignore[union-attr]
+    assert capsys.readouterr().out.endswith("case case0 has label revision 1\n")
+
+
+def test_structures_of_a_segmentation_are_known_by_their_names(dataset: Dataset, tmp_path: Path) -> None:
+    other = mask_of(dataset).with_array(mask_of(dataset).array * np.uint8(3))
+    write_segmentation(tmp_path / "m.seg.nrrd", Segmentation(other, (make_label(3, "la"),)))
+    assert label(dataset, tmp_path / "m.seg.nrrd") == OK
+    assert np.array_equal(dataset.case("case0").label().array, mask_of(dataset).array)  # type: ignore[union-attr]
+
+
+def test_slices_in_which_nothing_is_drawn_can_be_left_open(dataset: Dataset, tmp_path: Path) -> None:
+    write_volume(tmp_path / "m.nrrd", mask_of(dataset))
+    assert label(dataset, tmp_path / "m.nrrd", "--drawn-slices") == OK
+    found = dataset.case("case0").label()
+    assert found is not None and dataset.case("case0").is_partial
+    assert np.array_equal(found.array[8:12], mask_of(dataset).array[8:12])
+    assert (found.array[:8] == 255).all() and (found.array[12:] == 255).all()
+
+
+def test_strokes_alone_label_a_part(dataset: Dataset, strokes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert label(dataset, "--strokes", strokes) == OK
+    case = dataset.case("case0")
+    assert set(np.unique(case.label().array).tolist()) == {1, 255}  # type: ignore[union-attr]
+    assert case.revisions()[0].how == "strokes" and case.strokes(1) is not None
+    assert capsys.readouterr().out.endswith("revision 1, labelled in part\n")
+
+
+def test_strokes_are_kept_beside_their_mask(dataset: Dataset, strokes: Path, tmp_path: Path) -> None:
+    write_volume(tmp_path / "m.nrrd", mask_of(dataset))
+    assert label(dataset, tmp_path / "m.nrrd", "--strokes", strokes) == OK
+    case = dataset.case("case0")
+    assert np.array_equal(case.label().array, mask_of(dataset).array)  # type: ignore[union-attr]
+    assert case.strokes(1).strokes[0].radius_mm == 3.0  # type: ignore[union-attr]
+
+
+def test_what_does_not_fit_is_told_in_one_line(
+    dataset: Dataset, tmp_path: Path, strokes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = Segmentation(mask_of(dataset), (make_label(1, "Liver"),))
+    write_segmentation(tmp_path / "m.seg.nrrd", wrong)
+    (tmp_path / "s.json").write_text(json.dumps({"strokes": []}), encoding="utf-8")
+    for words, code, told in (
+        ([], USAGE, "give a MASK, --strokes STROKES, or both"),
+        (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices is about a MASK"),
+        ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset has not (it has LA)"),
+        (["--strokes", tmp_path / "s.json"], FAILED, "0 strokes paint no voxel of case case0"),
+    ):
+        assert label(dataset, *words) == code
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+    assert not dataset.case("case0").is_labelled
