@@ -159,11 +159,17 @@ def _outlined(
         inside = _shares(cut, [label.value], (grey.shape[1], grey.shape[0]))[0] > 0.5
         if not inside.any() or inside.all():
             continue
-        distance = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
-        line = np.clip(2.2 - np.abs(distance - 0.5), 0, 1)[..., None]
-        colour = np.array(_OUTLINE if len(mask.labels) == 1 else label.colour, np.float32)
-        picture = picture * (1 - line) + colour * line
+        picture = with_outline(picture, inside, _OUTLINE if len(mask.labels) == 1 else label.colour)
     return picture.round().astype(np.uint8)
+
+
+def with_outline(
+    picture: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_], colour: Sequence[int], width: float = 4.4
+) -> npt.NDArray[np.float32]:
+    """A picture (rows, columns, 3) with a smooth line of so many pixels around what is inside, and not all of it."""
+    distance = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
+    line = np.clip(width / 2 - np.abs(distance - 0.5), 0, 1)[..., None].astype(np.float32)
+    return picture * (1 - line) + np.array(colour, np.float32) * line
 
 
 def _washed(

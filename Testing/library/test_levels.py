@@ -29,7 +29,7 @@ LEVELS = {
         case curves dataset dicom importers io layouts measures metrics publish records runs shards
         """,
     2: """
-        augment background bundle checkpoint coarse comparison devices effort evaluate explain fields
+        augment background benchmark bundle checkpoint coarse comparison devices effort evaluate explain fields
         holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
         refine remarks response sampling thumbnail train_config trainer training_data
         """,
@@ -42,7 +42,7 @@ LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.spl
 SLICER = {"PythonQt", "ctk", "qt", "slicer", "vtk"}
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 PICKLING_CALLS = {"torch.load", "torch.save", "fabric.load", "fabric.save"}
-MISSING_ON_GPU_MACHINES = ("SimpleITK", "highdicom", "pydicom", "fastapi")
+MISSING_ON_GPU_MACHINES = ("SimpleITK", "highdicom", "pydicom", "fastapi", "monai")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

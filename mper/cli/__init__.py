@@ -15,11 +15,25 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mper import __version__
-from mper.cli import archive, datasets, demo, dicom, doctor, evaluate, models, refine, segment, serve, stage, train
+from mper.cli import (
+    archive,
+    benchmark,
+    datasets,
+    demo,
+    dicom,
+    doctor,
+    evaluate,
+    models,
+    refine,
+    segment,
+    serve,
+    stage,
+    train,
+)
 from mper.cli.edge import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 from mper.progress import Cancelled
 
-_GROUPS = (demo, segment, refine, dicom, archive, models, datasets, train, evaluate, serve, stage, doctor)
+_GROUPS = (demo, segment, refine, dicom, archive, models, datasets, train, evaluate, benchmark, serve, stage, doctor)
 
 _ABOUT = """\
 Segment medical images with few labels: multi-prototype embedding refinement (MPER).

@@ -1,0 +1,303 @@
+"""Which runs a benchmark consists of, and what makes two benchmarks the same.
+
+A run is one way to train (a `Variant`) with so many labelled scans (or patients) and one seed. Its words on the command
+line: a method, and behind a colon what is different about it, as in ``mper:no-cutmix``, ``mper:k=5``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mper.methods import NAMES, Recipe
+from mper.methods.recipe import TERMS
+from mper.records import write_json
+from mper.shards import open_dataset
+from mper.train_config import TrainConfig
+
+_CONFIG = "benchmark.json"
+_GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is compared on: title; labeled : usual numbers of labelled units; unit : what is counted as labelled.
+
+    split : the cases to evaluate on; held_back : where the dataset lacks that split, so many cases from the end of the
+    split `train`, which then are not trained on.
+    """
+
+    title: str
+    labeled: tuple[int, ...]
+    unit: str
+    split: str
+    held_back: int | None
+
+
+TASKS = {
+    "la": Task("left atrium in LGE-MRI", (4, 8, 16), "scans", "dev", 8),  # cases 73 to 80 of train.list
+    "acdc": Task("heart in cine MRI (ACDC)", (3, 7), "patients", "val", None),
+}
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train. word : as on the command line; the rest is as in `TrainConfig`."""
+
+    word: str
+    method: str
+    without: tuple[str, ...] = ()
+    prototypes: int | None = None
+
+    @classmethod
+    def parse(cls, word: str) -> Variant:
+        """``mper``, ``mper:no-cutmix``, ``mper:k=5``, ``mper:no-contrast:k=1``.
+
+        Raises
+        ------
+        ValueError
+            If it means nothing.
+        """
+        method, *changes = word.split(":")
+        if method not in NAMES:
+            raise ValueError(f"unknown method {method!r}; known are {', '.join(NAMES)}")
+        found = cls(word, method)
+        for change in changes:
+            if change.startswith("k=") and change[2:].isdecimal() and int(change[2:]):
+                found = replace(found, prototypes=int(change[2:]))
+            elif change.startswith("no-"):
+                found = replace(found, without=(*found.without, change[3:].replace("-", "_")))
+            else:
+                raise ValueError(
+                    f"unknown variant {word!r}: behind the method stands no-CHANGE (as in `mper train --without`), "
+                    "or k=NUMBER of prototypes"
+                )
+        return found
+
+    @property
+    def folder(self) -> str:
+        """A name that every system can use."""
+        return self.word.replace(":", "-").replace("=", "")
+
+
+def ablation(recipe: str) -> tuple[str, ...]:
+    """Words of all variants of `mper`: its classifiers, numbers of prototypes, and the changes of recipe plus.
+
+    ``bcp`` is the linear classifier alone; among the changes are the bugs of the published code that were mended
+    (`mper.methods.mper` names them).
+    """
+    words = ["mper", "bcp", *(f"mper:no-{term}" for term in TERMS["mper"])]
+    words += [f"mper:k={k}" for k in (1, 5, 10)]
+    if recipe == "plus":
+        words += [f"mper:no-{change}" for change in Recipe.changes("mper")]
+    return tuple(word.replace("_", "-") for word in words)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. labeled : as asked for, in the task's unit."""
+
+    labeled: int
+    variant: Variant
+    seed: int
+
+    def folder(self, home: Path) -> Path:
+        """Where it stands in the benchmark's folder."""
+        return home / "runs" / f"{self.labeled}-{self.variant.folder}-seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.variant.word}, {self.labeled} labelled, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was asked for; stored as benchmark.json.
+
+    Parameters
+    ----------
+    task : str
+        Of `TASKS`.
+    labeled, variants, seeds :
+        Which runs there are; variants by their words.
+    recipe, backbone, co_train, steps, budget_s, batch, patch :
+        Of every run, as in `TrainConfig`.
+    split : str or None
+        Cases to evaluate on; None: those of the task.
+    made_up : bool
+        Whether the data are those of a smoke run.
+    """
+
+    task: str
+    labeled: tuple[int, ...]
+    variants: tuple[str, ...]
+    seeds: int
+    recipe: str = "plus"
+    backbone: str | None = None
+    co_train: bool = False
+    steps: int | None = None
+    budget_s: float | None = None
+    batch: int | None = None
+    patch: tuple[int, int, int] | None = None
+    split: str | None = None
+    made_up: bool = False
+
+    def runs(self) -> list[Run]:
+        """All of them; the first seed of everything first, so that a table is there early."""
+        return [
+            Run(labeled, Variant.parse(word), seed)
+            for seed in range(self.seeds)
+            for labeled in self.labeled
+            for word in self.variants
+        ]
+
+    def begin(self, home: Path, chosen: Cohort) -> None:
+        """Store it in the folder, or find that the folder holds the beginning of the same benchmark.
+
+        Raises
+        ------
+        ValueError
+            If it holds another one.
+        """
+        path = home / _CONFIG
+        mine = json.loads(json.dumps({**asdict(self), "data": chosen.key}))
+        if path.exists():
+            there = json.loads(path.read_text(encoding="utf-8"))
+            for name, value in mine.items():
+                _compare(home, name, there.get(name), value)
+        home.mkdir(parents=True, exist_ok=True)
+        write_json(path, mine)
+
+
+def _compare(home: Path, name: str, there: Any, wanted: Any) -> None:
+    if name == "seeds" and isinstance(there, int):
+        same = wanted >= there
+    elif name in _GROWING:
+        same = set(wanted) >= set(there or ())
+    else:
+        same = wanted == there
+    if not same:
+        option = {"variants": "--methods", "budget_s": "--budget"}.get(name, f"--{name.replace('_', '-')}")
+        raise ValueError(
+            f"{home} holds a benchmark with {option} {_words(there)}, this one has {_words(wanted)}; go on with the "
+            "same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"
+        )
+
+
+def _words(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else "unset" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Which cases of a dataset are trained on and evaluated on.
+
+    data : the dataset; cases : so many of the split `train` are there (None: all); evaluated : ids; labeled : number of
+    labelled cases by what was asked for; told : in words; key : the same for the same cases, wherever they lie.
+    """
+
+    data: Path
+    cases: int | None
+    evaluated: tuple[str, ...]
+    labeled: dict[int, int]
+    told: str
+    key: str
+
+
+def cohort(benchmark: Benchmark, data: Path) -> Cohort:
+    """Choose the cases.
+
+    Raises
+    ------
+    ValueError
+        If the dataset lacks a split, or labels, or would be evaluated on what it was trained on.
+    """
+    task = TASKS[benchmark.task]
+    dataset = open_dataset(data)
+    if TRAIN not in dataset.splits:
+        raise ValueError(f"{data} has no split {TRAIN!r} to train on; it has {', '.join(dataset.splits) or 'none'}")
+    train = dataset.splits[TRAIN]
+    cases = None
+    split = benchmark.split or task.split
+    if split in dataset.splits:
+        evaluated = dataset.splits[split]
+        told = f"split {split!r}"
+    elif benchmark.split is None and task.held_back is not None and len(train) > task.held_back:
+        cases = len(train) - task.held_back
+        evaluated = train[cases:]
+        told = f"cases {cases + 1} to {len(train)} of split {TRAIN!r}"
+    else:
+        raise ValueError(
+            f"{data} has no split {split!r} to evaluate on; it has {', '.join(dataset.splits)}: choose with --split"
+        )
+    train = train[:cases]
+    if both := sorted(set(train) & set(evaluated)):
+        raise ValueError(f"{both[0]} would be trained on and evaluated on: split {split!r} overlaps with {TRAIN!r}")
+    counts = {n: _labelled_cases(train, n, task.unit) for n in benchmark.labeled}
+    with_label = [case_id for case_id in train[: max(counts.values())] if dataset.case(case_id).is_labelled]
+    if len(with_label) < max(counts.values()):
+        raise ValueError(
+            f"{max(counts)} labelled {task.unit} were asked for, and {data} has {len(with_label)} labels among the "
+            f"first {max(counts.values())} cases of split {TRAIN!r}; ask for fewer with --labeled"
+        )
+    told = f"{len(evaluated)} cases ({told}); {len(train)} cases to train on"
+    digest = hashlib.sha256(json.dumps([train, evaluated]).encode("utf-8")).hexdigest()[:8]
+    key = f"{dataset.name} ({len(train)} and {len(evaluated)} cases, {digest})"
+    return Cohort(data, cases, tuple(evaluated), counts, told, key)
+
+
+def _labelled_cases(train: Sequence[str], wanted: int, unit: str) -> int:
+    """How many cases from the beginning of `train` are those of the first `wanted` scans or patients.
+
+    A patient's cases are named ``patient001_frame01`` and stand together.
+    """
+    if unit == "scans":
+        there = len(train)
+        if wanted <= there:
+            return wanted
+    else:
+        patients = [case_id.partition("_")[0] for case_id in train]
+        first = list(dict.fromkeys(patients))
+        there = len(first)
+        if wanted <= there:
+            count = sum(patient in first[:wanted] for patient in patients)
+            if set(patients[:count]) != set(first[:wanted]):
+                raise ValueError(f"the cases of one patient do not stand together in split {TRAIN!r}; sort them")
+            return count
+    raise ValueError(
+        f"{wanted} labelled {unit} were asked for, split {TRAIN!r} has {there}; ask for fewer with --labeled"
+    )
+
+
+def train_config(benchmark: Benchmark, chosen: Cohort, run: Run, device: str) -> TrainConfig:
+    """How a run is trained.
+
+    Raises
+    ------
+    ValueError
+        If its method cannot do what is asked.
+    """
+    return TrainConfig(
+        dataset=str(chosen.data.resolve()),
+        method=run.variant.method,
+        recipe=benchmark.recipe,
+        without=run.variant.without,
+        split=TRAIN,
+        cases=chosen.cases,
+        labeled=chosen.labeled[run.labeled],
+        steps=benchmark.steps,
+        budget_s=benchmark.budget_s,
+        device=device,
+        seed=run.seed,
+        batch=benchmark.batch,
+        network=benchmark.backbone,
+        patch=benchmark.patch,
+        prototypes=run.variant.prototypes,
+        co_train=benchmark.co_train,
+    )

@@ -1,0 +1,155 @@
+"""``mper benchmark``: compare methods with few labels, resumable, with tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mper.cli.console import Bar, say, tell
+from mper.cli.edge import FAILED, OK, UsageError
+from mper.cli.options import Commands, add_command, add_device, count, names, seconds, size
+
+if TYPE_CHECKING:
+    from mper.benchmark.plan import Benchmark
+
+_TEXT = """\
+Train and evaluate every method with every number of labels and every seed, and write tables and pictures into a
+folder: results.md, results.csv, cases.csv, results.png, and of each number of labels cases-N.png and surfaces-N.png.
+
+The state at the end of each run counts; nothing is chosen on the cases that are evaluated. For `la` these are the split
+dev, or, where there is none, the last 8 cases of the split train (73 to 80 of the public list), which are not trained
+on then; for `acdc` the split val. --labeled counts scans for `la`, patients (of two stacks each) for `acdc`.
+
+It can be stopped at any time (Ctrl-C, --for, a machine that goes away): the same command goes on where it stopped. More
+--labeled, --methods and --seeds may be asked for later; all else must stay. It needs no more than training does, so
+it runs from packed data (`mper pack`) on a machine that has little more than torch.
+"""
+_EXAMPLES = """\
+  mper benchmark la --data dataset --labeled 8,4 --methods mper,bcp,supervised --budget 10m --out results
+  mper benchmark acdc --data packed --labeled 7,3 --seeds 3 --device cuda --for 9m --out results
+  mper benchmark la --data dataset --labeled 8 --methods mper,mper:no-cutmix,mper:k=1 --steps 3000 --out results
+  mper benchmark la --data dataset --labeled 8 --ablation --budget 10m --out ablation
+  mper benchmark la --smoke --out smoke
+"""
+_TASKS = ("la", "acdc")
+_BACKBONES = ("vnet", "unet", "unet3d", "resenc")
+_SMOKE = {"labeled": (2,), "seeds": 2, "steps": 4, "batch": 2}
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "benchmark", "compare methods with few labels", _TEXT, _EXAMPLES)
+    command.add_argument("task", choices=_TASKS, help="la: left atrium; acdc: ventricles and heart muscle")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the benchmark's folder, new or begun")
+    data = command.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, metavar="DATASET", help="a dataset folder, or a packed one")
+    data.add_argument(
+        "--smoke", action="store_true", help="made-up data and a few steps: shows in a minute that all of it works"
+    )
+    command.add_argument(
+        "--split", metavar="NAME", help="the cases to evaluate on; all of the split train is trained on"
+    )
+    what = command.add_argument_group("which runs")
+    what.add_argument("--labeled", type=_counts, metavar="N,N", help="numbers of labels (default: 4,8,16 or 3,7)")
+    what.add_argument(
+        "--methods",
+        type=names,
+        metavar="A,B",
+        help="methods, or variants of them as mper:no-cutmix and mper:k=5 (default: mper,bcp,supervised)",
+    )
+    what.add_argument(
+        "--ablation", action="store_true", help="all variants of mper: classifiers, prototypes, changes of the recipe"
+    )
+    what.add_argument("--seeds", type=count, metavar="N", help="each with seeds 0 to N-1 (default: 3)")
+    how = command.add_argument_group("each run (as in `mper train`)")
+    how.add_argument("--recipe", choices=("plus", "paper"), default="plus")
+    how.add_argument("--backbone", "--network", choices=_BACKBONES)
+    how.add_argument("--co-train", action="store_true", help="two networks that teach each other")
+    how.add_argument("--batch", type=count, metavar="N")
+    how.add_argument("--patch", type=size, metavar="K,J,I")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--budget", type=seconds, metavar="TIME", help="train each run this long: 90s, 10m, 1h")
+    length.add_argument("--steps", type=count, metavar="N", help="or so many steps (default: as in the papers)")
+    add_device(how)
+    command.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="stop after this long; go on later")
+    command.set_defaults(run=run)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(count(word) for word in text.split(",")))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.ablation and arguments.methods:
+        raise UsageError("--ablation is a list of variants by itself; give it, or --methods")
+    from mper.benchmark.figures import write_figures
+    from mper.benchmark.made_up import make_data
+    from mper.benchmark.plan import cohort
+    from mper.benchmark.tables import write_tables
+    from mper.benchmark.work import TimeIsUp, read_results, work
+
+    benchmark = _asked(arguments)
+    out: Path = arguments.out
+    chosen = cohort(benchmark, make_data(benchmark.task, out / "data") if arguments.smoke else arguments.data)
+    benchmark.begin(out, chosen)
+    total = len(benchmark.runs())
+
+    def after_run(title: str) -> None:
+        results = read_results(benchmark, out)
+        write_tables(benchmark, chosen, results, out)
+        tell(f"mper: {len(results)} of {total} runs are done: {title}")
+
+    failed: list[str] = []
+    stopped = False
+    try:
+        with Bar() as bar:
+            failed = work(
+                benchmark,
+                chosen,
+                out,
+                arguments.device,
+                arguments.limit,
+                bar,
+                lambda line: tell(f"mper: note: {line}"),
+                after_run,
+            )
+    except TimeIsUp:
+        stopped = True
+    results = read_results(benchmark, out)
+    say(write_tables(benchmark, chosen, results, out))
+    write_figures(benchmark, chosen, results, out)
+    say(f"written to {out}: results.md, results.csv, cases.csv and pictures")
+    if stopped:
+        say(f"{len(results)} of {total} runs are done; the same command goes on")
+    return FAILED if failed else OK
+
+
+def _asked(arguments: argparse.Namespace) -> Benchmark:
+    """What was asked for."""
+    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation
+    from mper.methods import NAMES
+
+    values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}
+    if arguments.smoke:
+        values = {name: _SMOKE[name] if value is None else value for name, value in values.items()}
+        if arguments.budget is not None:
+            values["steps"] = None
+    usual = tuple(name for name in NAMES if name in ("mper", "bcp", "supervised") or arguments.smoke)
+    words = ablation(arguments.recipe) if arguments.ablation else arguments.methods or usual
+    for word in words:
+        Variant.parse(word)
+    return Benchmark(
+        task=arguments.task,
+        labeled=values["labeled"] or TASKS[arguments.task].labeled,
+        variants=tuple(dict.fromkeys(words)),
+        seeds=values["seeds"] or 3,
+        recipe=arguments.recipe,
+        backbone=arguments.backbone,
+        co_train=arguments.co_train,
+        steps=values["steps"],
+        budget_s=arguments.budget,
+        batch=values["batch"],
+        patch=arguments.patch,
+        split=arguments.split,
+        made_up=arguments.smoke,
+    )
