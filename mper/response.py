@@ -1,20 +1,39 @@
-"""What a stroke does to the scores around it."""
+"""What a stroke does to the scores around it.
+
+A small network (`mper.nets.stroke_net`) looks at a box around the stroke: at the scores as they are, at the image
+relative to the stroke's own intensity, at distances to the stroke, to the mask's surface and to earlier strokes. It
+answers how likely each voxel is of the stroke's class, whichever class and whichever model that is: everything is seen
+from the stroke, as "its class" against "the rest", and lengths are counted in the middle of the grid's three steps, so
+that unknown spacing is nothing special. Its answer can raise scores, and turns only what is connected to the stroke.
+
+What it was trained on, and what was tried beside it, is in ``Resources/Models/stroke-response/README.md``.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
+from mper.nets.stroke_net import StrokeNet
+from mper.resources import models_dir
 from mper.volume import Index3, Spacing
 
 Scores = npt.NDArray[np.float32]
-_REACH_MM, _SIGMA_MM, _MARGIN, _MOST = 16.0, 4.0, 0.5, 6.0
+Mask = npt.NDArray[np.bool_]
+
+FEATURES = 12
+REACH = 16.0  # steps
+_CAUTION = 0.1  # log-odds that the network must be above: fewer strokes that do harm, for a little less help
+_TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
 def reach(steps_mm: Spacing) -> Index3:
     """Voxels along (k, j, i) beyond a stroke to which it can reach."""
-    k, j, i = (int(np.ceil(_REACH_MM / step)) for step in steps_mm)
+    k, j, i = (int(np.ceil(REACH / step)) for step in _relative(steps_mm))
     return k, j, i
 
 
@@ -22,11 +41,11 @@ def respond(
     log_odds: Scores,
     image: Scores,
     embedding: Scores | None,
-    painted: npt.NDArray[np.bool_],
+    painted: Mask,
     hard: npt.NDArray[np.int8],
     steps_mm: Spacing,
 ) -> Scores:
-    """The log-odds of the stroke's class after it: shifted by what the stroke itself needed, less with distance.
+    """The log-odds of the stroke's class after it.
 
     Parameters
     ----------
@@ -35,6 +54,7 @@ def respond(
     image : (k, j, i) float32
         Intensities as the network sees them.
     embedding : (filters, k, j, i) float32 or None
+        Not used: it told nothing that the scores do not tell.
     painted : (k, j, i) bool
         The stroke; not empty.
     hard : (k, j, i) int8
@@ -46,24 +66,107 @@ def respond(
     (k, j, i) float32
         Nowhere below `log_odds`; above 0 in the stroke; what changes sign is connected to the stroke.
     """
-    needed = min(_MOST, _MARGIN + max(0.0, -float(np.quantile(log_odds[painted], 0.1))))
-    distance = ndimage.distance_transform_edt(~painted, sampling=steps_mm)
-    shifted = log_odds + np.float32(needed) * np.exp(-0.5 * (distance / _SIGMA_MM) ** 2).astype(np.float32)
-    shifted[hard < 0] = log_odds[hard < 0]
-    shifted[painted] = np.maximum(shifted[painted], 1)
-    turned = (shifted > 0) & (log_odds <= 0)
-    parts, _ = ndimage.label(turned | painted, structure=np.ones((3, 3, 3)))
-    apart = turned & ~np.isin(parts, np.unique(parts[painted]))
-    return np.where(apart, log_odds, shifted).astype(np.float32)
+    seen = torch.from_numpy(features(log_odds, image, painted, hard, steps_mm))
+    with torch.no_grad():
+        likely = shipped_network()(seen[None])[0].numpy()
+    return raised(log_odds, likely - np.float32(_CAUTION), painted, hard)
 
 
 def settle(
     before: Scores,
     quick: Scores,
     image: Scores,
-    painted: npt.NDArray[np.bool_],
+    painted: Mask,
     hard: npt.NDArray[np.int8],
     steps_mm: Spacing,
 ) -> Scores:
     """The log-odds after the clean-up at image edges; takes and gives what `respond` does, `quick` being its answer."""
     return quick
+
+
+def features(
+    log_odds: Scores, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps_mm: Spacing
+) -> npt.NDArray[np.float32]:
+    """What the network sees of a box, (FEATURES, k, j, i), each about between -1.5 and 1.5."""
+    steps = _relative(steps_mm)
+    inside = log_odds > 0
+    surface = np.clip(_distance(inside, steps) - _distance(~inside, steps), -20, 20)  # > 0 in the class
+    depth = max(1.0, -float(surface[painted].min()))  # of the stroke in what is not yet its class
+    distance = _distance(~painted, steps)
+    lacked = float(np.quantile(log_odds[painted], 0.25))
+    spread = float(image[distance < REACH].std()) + 1e-3
+    near = distance < 10
+    own, other = (_mean(image[near & side], image[painted]) for side in (inside, ~inside))
+    like_own = ((image - other) ** 2 - (image - own) ** 2) / (2 * spread**2)
+    whole = np.ones(log_odds.shape, dtype=np.float32)
+    return np.stack(
+        [
+            np.tanh(log_odds / 3),
+            np.clip((log_odds - lacked) / 4, -1.5, 1.5),
+            np.clip(surface / 8, -1.5, 1.5),
+            np.clip(surface / depth, -2, 2) / 2,
+            np.exp(-(distance**2) / 32),
+            np.minimum(distance / REACH, 1.5),
+            np.clip((image - image[painted].mean()) / spread, -3, 3) / 2,
+            np.clip(like_own, -3, 3) / 2,
+            _nearness(hard < 0, steps),
+            _nearness(hard > 0, steps),
+            whole * (_unlike_slices(log_odds) / 2),
+            whole * (np.log(depth) / 2),
+        ]
+    ).astype(np.float32)
+
+
+def raised(log_odds: Scores, likely: Scores, painted: Mask, hard: npt.NDArray[np.int8]) -> Scores:
+    """Scores raised to `likely`, where that turns voxels connected to the stroke, and next to these.
+
+    Their neighbours are raised too, though not above 0, so that the new surface lies between voxels where the network
+    puts it, and not half a step from the last one turned.
+    """
+    higher = np.maximum(log_odds, likely)
+    higher[painted] = np.maximum(higher[painted], 1)
+    higher[hard < 0] = log_odds[hard < 0]
+    turned = (higher > 0) & (log_odds <= 0)
+    parts, _ = ndimage.label(turned | painted, structure=_TOUCHING)
+    connected = np.isin(parts, np.unique(parts[painted])) & (parts > 0)
+    return np.where(ndimage.binary_dilation(connected, _TOUCHING), higher, log_odds).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def shipped_network() -> StrokeNet:
+    """The network with the weights that come with the program."""
+    from safetensors.torch import load_file
+
+    network = StrokeNet(FEATURES)
+    weights = load_file(models_dir() / "stroke-response" / "weights.safetensors")
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return network.eval()
+
+
+def _relative(steps_mm: Spacing) -> tuple[float, ...]:
+    """Steps in units of the middle one."""
+    middle = sorted(steps_mm)[1]
+    return tuple(step / middle for step in steps_mm)
+
+
+def _distance(mask: Mask, steps: tuple[float, ...]) -> Scores:
+    """From each voxel of the mask to the nearest outside it; large where there is none."""
+    if mask.all():
+        return np.full(mask.shape, 100, dtype=np.float32)
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=steps), dtype=np.float32)
+
+
+def _nearness(mask: Mask, steps: tuple[float, ...]) -> Scores:
+    return np.exp(-_distance(~mask, steps) / 4)
+
+
+def _mean(values: Scores, otherwise: Scores) -> np.float32:
+    return np.float32(values.mean() if values.size else otherwise.mean())
+
+
+def _unlike_slices(log_odds: Scores) -> float:
+    """How much more scores differ from slice to slice than inside one: what a stroke means for the next slice."""
+    along = [
+        float(np.abs(np.diff(log_odds, axis=axis)).mean()) if n > 1 else 1.0 for axis, n in enumerate(log_odds.shape)
+    ]
+    return float(np.clip(np.log(2 * along[0] / (along[1] + along[2] + 1e-3) + 0.1), -1, 3))
