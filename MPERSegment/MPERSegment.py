@@ -70,7 +70,6 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib.install_panel import InstallPanel
         from MPERSegmentLib.keep import KeepPanel
         from MPERSegmentLib.refine import RefinePanel
-        from MPERSegmentLib.refining import Follows
         from MPERSegmentLib.result import ResultPanel
         from MPERSegmentLib.room import Room
         from MPERSegmentLib.run import RunPanel
@@ -92,8 +91,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.result = ResultPanel(self.desk, self._onChosen)
         self.why = WhyPanel(self.desk, self.room, self._strokeAt, self._onCorrect)
         self.refine = RefinePanel(self.desk, self._onRefineOpened, self._onRefineRests)
-        follows = Follows(self.refine.saveForUndo, self._onFollowed, lambda _node, _line: None, self.watch.ours)
-        self.strokes = StrokesPanel(self.desk, self.room, follows, self.refine.yieldTo, self.why.nextPlace)
+        self.strokes = StrokesPanel(self.desk, self.room, self.refine, self.why, self.watch, self._onFollowed)
         self.keep = KeepPanel(self.desk, self.room)
         self.export = ExportPanel(self.desk)
         self.engine = EnginePanel(self.desk, self.room)

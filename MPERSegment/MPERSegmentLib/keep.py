@@ -1,4 +1,7 @@
-"""Panel Keep as label: the mask becomes a revision of a case in a dataset; nothing there is ever overwritten."""
+"""Panel Keep as label: the mask becomes a revision of a case in a dataset, with its strokes beside it.
+
+Nothing in a dataset is ever overwritten.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from MPERLib.engine import route
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import boxes, results
+from MPERSegmentLib import boxes, results, strokes
 from MPERSegmentLib.desk import Desk, sentence
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.turns import later
@@ -187,6 +190,7 @@ class KeepPanel:
             return
         try:
             part, start = mrml.mask_part(node, scan, labels)
+            drawn = _drawn(node, labels)
         except ValueError as error:
             self._fail(str(error))
             return
@@ -199,7 +203,7 @@ class KeepPanel:
             return
 
         def store(_answer: Any = None) -> None:
-            later(lambda: self._store(node, scan, dataset, case, part, start), "keep begins")
+            later(lambda: self._store(node, scan, dataset, case, part, start, drawn), "keep begins")
 
         if case in (self._cases or {}):
             store()
@@ -225,7 +229,16 @@ class KeepPanel:
         body = {"scan": held, "id": case, "source": {"program": "3D Slicer"}, "split": "train"}
         self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._fail)
 
-    def _store(self, node: Any, scan: Any, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> None:
+    def _store(
+        self,
+        node: Any,
+        scan: Any,
+        dataset: str,
+        case: str,
+        part: Any,
+        start: tuple[int, int, int],
+        drawn: list[dict[str, Any]],
+    ) -> None:
         if not (mrml.alive(node) and mrml.alive(scan)):
             self._fail(_("The scan of this result is no longer in the scene."))
             return
@@ -238,7 +251,7 @@ class KeepPanel:
             case,
             "labels",
             author=self._desk.ui.authorEdit.text.strip(),
-            how="model",
+            how="strokes" if drawn else "model",
             edited="true" if edited else "false",
             model=result.get("model"),
             version=result.get("model_version"),
@@ -246,9 +259,26 @@ class KeepPanel:
         )
 
         def kept(answer: dict[str, Any]) -> None:
+            if not drawn:
+                done(answer)
+                return
+            body = {"strokes": drawn, "scan_sha256": result.get("scan_sha256"), "model": result.get("model")}
+            strokesPath = route("datasets", dataset, "cases", case, "labels", answer["number"], "strokes")
+
+            def failed(message: str) -> None:
+                done(answer, _("{message} The mask is kept, its strokes are not.").format(message=sentence(message)))
+
+            self._call = self._room.engine.put(strokesPath, body, lambda _revision: done(answer), failed)
+
+        def done(answer: dict[str, Any], but: str = "") -> None:
             number = answer.get("number", "")
             self._busy, self._cases = False, None  # until the cases are read anew
-            self._tell(_("Kept as revision {n} of {case}.").format(n=number, case=case))
+            words = (
+                _("Kept as revision {n} of {case}, with {strokes} strokes.")
+                if drawn
+                else _("Kept as revision {n} of {case}.")
+            )
+            self._tell(but or words.format(n=number, case=case, strokes=len(drawn)))
             later(lambda: self._note(node, scan, f"{dataset}\n{case}", {**now, "number": number}), "note what is kept")
             later(lambda: self._choose(dataset), "datasets after keeping")
 
@@ -263,7 +293,8 @@ class KeepPanel:
         voxels = hashlib.sha256(repr((tuple(map(int, start)), part.shape)).encode())
         voxels.update(part.tobytes())
         author = self._desk.ui.authorEdit.text.strip()
-        return {"dataset": dataset, "case": case, "author": author, "voxels": voxels.hexdigest()}
+        drawn = list(strokes.applied(self._node))
+        return {"dataset": dataset, "case": case, "author": author, "voxels": voxels.hexdigest(), "strokes": drawn}
 
     @staticmethod
     def _note(node: Any, scan: Any, case: str, kept: dict[str, Any]) -> None:
@@ -304,6 +335,28 @@ class KeepPanel:
         ui.keepButton.enabled = not waiting and not self._busy
         ui.keepButton.toolTip = waiting or _("Stores the mask as a new revision; earlier ones stay")
         ui.keepWords.text = self._said or waiting
+
+
+def _drawn(node: slicer.vtkMRMLSegmentationNode, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The strokes that made a result, with the values that a dataset gives the structures.
+
+    Raises
+    ------
+    ValueError
+        If one is of a structure that the dataset does not have.
+    """
+    names = {label["value"]: label["name"] for label in (results.of(node) or {}).get("labels", [])}
+    values = {label["name"].casefold(): label["value"] for label in labels}
+    found = []
+    for one in strokes.listed(node):
+        entry = strokes.to_json(one.stroke)
+        if entry["value"]:
+            name = names.get(entry["value"], "")
+            if name.casefold() not in values:
+                raise ValueError(_("the dataset has no structure {name}, of which a stroke is").format(name=name))
+            entry["value"] = values[name.casefold()]
+        found.append(entry)
+    return found
 
 
 def _kept_before(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:

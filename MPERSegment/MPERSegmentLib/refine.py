@@ -145,6 +145,7 @@ class RefinePanel:
             self.editor.segmentationNodeSelectorVisible = False
             self.editor.sourceVolumeNodeSelectorVisible = False
             self.editor.switchToSegmentationsButtonVisible = False
+            self.editor.addRemoveSegmentButtonsVisible = False  # two more buttons named Add and Remove
             self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
             self.editor.setMRMLScene(slicer.mrmlScene)
             self._desk.ui.editorFrame.layout().addWidget(self.editor)

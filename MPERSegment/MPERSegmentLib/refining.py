@@ -27,6 +27,7 @@ from MPERSegmentLib.segmenting import Request, Segmenting, Told
 from MPERSegmentLib.turns import later
 
 _REST_MS = 400  # of the hand, after which the last stroke is cleaned up at image edges
+_NEVER = (409, 422)  # statuses of what the engine will not do however often it is asked
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Follows:
     before : the mask is about to follow a changed list.
     after : the list or what the engine says of it is another; takes whether voxels in the scene are.
     says : a line for the user.
+    places : where the model is unsure now, as in the engine's result.
     ours : takes nothing; within the block that it guards, changes of the mask are no work by hand.
     """
 
     before: Callable[[Any], None]
     after: Callable[[Any, bool], None]
     says: Callable[[Any, str], None]
+    places: Callable[[Any, list[dict[str, Any]]], None]
     ours: Callable[[], AbstractContextManager[None]]
 
 
@@ -79,6 +82,7 @@ class Refining:
         self._wanted = self._shown = strokes.applied(node)
         self._held: _Held | None = None
         self._call: Any = None
+        self._places: Any = None
         self._work: Segmenting | None = None
         self._busy = False
         self._over = False
@@ -202,6 +206,8 @@ class Refining:
         def failed(message: str) -> None:
             if self._call.status == 404:
                 later(self._again, "segment again")
+            elif self._call.status in _NEVER:
+                self._refuse(message)
             else:
                 self._failed(message)
 
@@ -269,11 +275,12 @@ class Refining:
                 self._held = None
                 self._busy = False
                 self._go()
-            elif self._call.status == 422 and numbers != self._shown:  # a stroke that cannot be: nothing was changed
+            elif self._call.status in _NEVER and numbers != shown:  # a stroke that cannot be: nothing was changed
                 self._busy = False
                 self._wanted = self._shown
                 self._follows.says(self._node, message)
                 self._follows.after(self._node, False)
+                self._go()
             else:
                 self._failed(message)
 
@@ -282,7 +289,8 @@ class Refining:
 
     def _request(self, prediction: str, numbers: Sequence[int], settle: bool) -> tuple[str, dict[str, Any]]:
         drawn = strokes.of(self._node, numbers)
-        body = {"strokes": [strokes.to_json(one.stroke) for one in drawn], "settle": settle}
+        scan = (results.of(self._node) or {}).get("scan_sha256")
+        body = {"strokes": [strokes.to_json(one.stroke) for one in drawn], "settle": settle, "scan_sha256": scan}
         return route("predictions", prediction, "strokes"), body
 
     def _failed(self, message: str) -> None:
@@ -298,11 +306,12 @@ class Refining:
         self._follows.after(self._node, False)
 
     def _stop(self) -> None:
-        if self._call is not None:
-            self._call.abort()
+        for call in (self._call, self._places):
+            if call is not None:
+                call.abort()
         if self._work is not None:
             self._work.drop()
-        self._call = self._work = None
+        self._call = self._places = self._work = None
         self._busy = False
 
     # ---- into the scene
@@ -402,9 +411,20 @@ class Refining:
     def _done(self) -> None:
         self._busy = False
         self._call = None
-        if self._held is not None and not self._held.settled and self._wanted == self._shown:
-            self._rest.start()
+        if self._held is not None and self._wanted == self._shown == self._held.numbers:
+            if self._held.settled:
+                self._askPlaces()
+            else:
+                self._rest.start()
         self._go()
+
+    def _askPlaces(self) -> None:
+        """Where a stroke was drawn the model need not be asked again: other places are the next ones."""
+        assert self._held is not None
+        if self._places is not None:
+            self._places.abort()
+        path = route("predictions", self._held.prediction, "uncertain_places")
+        self._places = self._room.engine.get(path, lambda found: self._follows.places(self._node, found))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

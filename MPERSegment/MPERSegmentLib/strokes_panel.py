@@ -16,10 +16,13 @@ from MPERSegmentLib import boxes, results, strokes, words
 from MPERSegmentLib.brush import Brush, Heard
 from MPERSegmentLib.brush_view import BrushView
 from MPERSegmentLib.desk import Desk, sentence
+from MPERSegmentLib.editing import EditWatch
 from MPERSegmentLib.marker import Marker
+from MPERSegmentLib.refine import RefinePanel
 from MPERSegmentLib.refining import Follows, Refining
 from MPERSegmentLib.room import Room
 from MPERSegmentLib.tables import Cell, Table
+from MPERSegmentLib.why import WhyPanel
 
 ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
@@ -34,25 +37,26 @@ class StrokesPanel:
     ----------
     desk : Desk
     room : Room
-    follows : Follows
-        What else has to be done as the mask follows.
-    taken : callable
-        Takes whether a brush is on: the Segment Editor's effects and keys rest meanwhile.
-    nextPlace : callable
-        Shows the next uncertain place, and returns what it is in words; empty where there is none.
+    editor : RefinePanel
+        Its effects and keys rest while a brush is on; its undo takes strokes back as well.
+    why : WhyPanel
+        Knows where the model is unsure.
+    watch : EditWatch
+    followed : callable
+        Takes the segmentation node and whether its voxels are others, when the engine has answered to its strokes.
     """
 
     def __init__(
         self,
         desk: Desk,
         room: Room,
-        follows: Follows,
-        taken: Callable[[bool], None],
-        nextPlace: Callable[[], str],
+        editor: RefinePanel,
+        why: WhyPanel,
+        watch: EditWatch,
+        followed: Callable[[Any, bool], None],
     ):
-        self._desk, self._room, self._taken, self._nextPlace = desk, room, taken, nextPlace
-        self._follows = Follows(follows.before, self._onFollowed, self._onSaid, follows.ours)
-        self._after = follows.after
+        self._desk, self._room, self._editor, self._why, self._followed = desk, room, editor, why, followed
+        self._follows = Follows(editor.saveForUndo, self._onFollowed, self._onSaid, why.setPlaces, watch.ours)
         self._node: Any = None
         self._refinings: dict[str, Refining] = {}
         self._said: dict[str, str] = {}
@@ -167,8 +171,7 @@ class StrokesPanel:
         ui.strokeUndoButton.enabled = bool(self._wanted())
         ui.strokeRedoButton.enabled = refining is not None and refining.canRedo
         ui.strokeDeleteButton.enabled = 0 <= ui.strokesTable.currentRow() < len(self._wanted())
-        result = results.of(self._node) or {}
-        ui.strokePlaceButton.enabled = bool(result.get("uncertain_places"))
+        ui.strokePlaceButton.enabled = self._node is not None
 
     def _wanted(self) -> tuple[int, ...]:
         if self._node is None:
@@ -211,7 +214,7 @@ class StrokesPanel:
             if not mode and self._brush is not None:
                 self._brush.close()
                 self._brush = None
-            self._taken(bool(mode))
+            self._editor.yieldTo(bool(mode))
             if mode:
                 heard = Heard(self._mayDraw, self._onDrawn, self._onScaled, self.rest, self._onUndo, self._onRedo)
                 self._brush = Brush(heard, self._radius())
@@ -306,9 +309,9 @@ class StrokesPanel:
         self._marker.show(ras)
 
     def _onPlace(self) -> None:
-        told = self._nextPlace()
+        told = self._why.nextPlace()
+        self._say(told or _("No place stands out as uncertain."))
         if told:
-            self._say(told)
             self.begin()
 
     # ---- as the mask follows
@@ -319,7 +322,7 @@ class StrokesPanel:
             if self._brush is not None and refining is not None and not refining.following:
                 self._brush.clear()
             self._fill()
-        self._after(node, different)
+        self._followed(node, different)
 
     def _onSaid(self, node: Any, message: str) -> None:
         self._said[node.GetID()] = sentence(message)

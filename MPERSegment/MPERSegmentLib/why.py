@@ -47,6 +47,7 @@ class WhyPanel:
         self._uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
         self._fetched: list[slicer.vtkMRMLVolumeNode] = []
         self._calls: dict[str, Any] = {}
+        self._places: list[dict[str, Any]] = []
         self._place = -1
         self._probe = Probe(desk.ui.probeLabel, room, strokeAt)
         self._marker = Marker()
@@ -87,7 +88,7 @@ class WhyPanel:
         if node is not self._node or (result or {}).get("prediction") != (self._result or {}).get("prediction"):
             self._clear()
             self._node, self._result = node, result
-            self._place = -1
+            self._places, self._place = (result or {}).get("uncertain_places", []), -1
             self._hideBackground()
         self._fill()
         self._update()
@@ -109,6 +110,7 @@ class WhyPanel:
         """Take everything of this panel out of the scene and stop listening to the cursor."""
         self._clear()
         self._node = self._result = None
+        self._places = []
 
     def leave(self) -> None:
         """The user goes to another module: the cursor is no longer followed, and the slices are as without us."""
@@ -150,11 +152,20 @@ class WhyPanel:
         else:
             told = _("No result to explain yet.")
         ui.whyWords.text = told
-        places = (self._result or {}).get("uncertain_places", [])
-        ui.uncertainButton.enabled = bool(places)
-        ui.correctButton.enabled = bool(places)
-        ui.uncertainLabel.text = "" if places or not self._result else _("No place stands out as uncertain.")
+        self._showPlaces()
         self._showValues()
+
+    def setPlaces(self, node: slicer.vtkMRMLSegmentationNode, places: list[dict[str, Any]]) -> None:
+        """Where the model is unsure once strokes have been drawn; the next one is the first of them."""
+        if node is self._node:
+            self._places, self._place = places, -1
+            self._showPlaces()
+
+    def _showPlaces(self) -> None:
+        ui = self._desk.ui
+        for button in (ui.uncertainButton, ui.correctButton):
+            button.enabled = bool(self._places)
+        ui.uncertainLabel.text = "" if self._places or not self._result else _("No place stands out as uncertain.")
 
     def _showValues(self) -> None:
         ui = self._desk.ui
@@ -336,13 +347,14 @@ class WhyPanel:
 
     def nextPlace(self) -> str:
         """Go to the next place of which the model is unsure; what it is, in words."""
-        places = (self._result or {}).get("uncertain_places", [])
-        if not places:
+        if not self._places:
             return ""
-        self._place = (self._place + 1) % len(places)
-        place = places[self._place]
+        self._place = (self._place + 1) % len(self._places)
+        place = self._places[self._place]
         self._jump(place["index"])
-        told = _("{n} of {count}: {words}").format(n=self._place + 1, count=len(places), words=sentence(place["words"]))
+        told = _("{n} of {count}: {words}").format(
+            n=self._place + 1, count=len(self._places), words=sentence(place["words"])
+        )
         self._desk.ui.uncertainLabel.text = told
         return told
 
