@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from mper.edges import inside_at_edges
 from mper.nets.stroke_net import StrokeNet
 from mper.resources import models_dir
 from mper.volume import Index3, Spacing
@@ -28,6 +29,8 @@ Mask = npt.NDArray[np.bool_]
 FEATURES = 12
 REACH = 16.0  # steps
 _CAUTION = 0.1  # log-odds that the network must be above: fewer strokes that do harm, for a little less help
+_BAND = 2  # voxels
+_JUST = np.float32(0.1)  # log-odds of what is inside, but only just
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -80,8 +83,15 @@ def settle(
     hard: npt.NDArray[np.int8],
     steps_mm: Spacing,
 ) -> Scores:
-    """The log-odds after the clean-up at image edges; takes and gives what `respond` does, `quick` being its answer."""
-    return quick
+    """The log-odds after the clean-up at image edges; takes and gives what `respond` does, `quick` being its answer.
+
+    Only the surface of what the stroke turned moves, by at most `_BAND` voxels, to edges of the image nearby.
+    """
+    turned = (quick > 0) & (before <= 0)
+    band = ndimage.binary_dilation(turned, _TOUCHING, iterations=_BAND) & (before <= 0) & ~painted & (hard >= 0)
+    inside = inside_at_edges(np.where(painted, np.float32(1), quick), band, image, steps_mm)
+    decided = np.where(inside, np.maximum(quick, _JUST), np.minimum(quick, -_JUST))
+    return raised(before, np.where(band, decided, quick).astype(np.float32), painted, hard)
 
 
 def features(

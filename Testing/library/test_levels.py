@@ -29,7 +29,7 @@ LEVELS = {
         case curves dataset dicom importers io layouts measures metrics publish records runs shards
         """,
     2: """
-        augment background benchmark bundle checkpoint coarse comparison devices effort evaluate explain fields
+        augment background benchmark bundle checkpoint coarse comparison devices edges effort evaluate explain fields
         holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
         refine remarks response sampling thumbnail train_config trainer training_data
         """,
