@@ -68,7 +68,9 @@ def deepest(region: Mask, steps: Spacing) -> tuple[float, Index3]:
     origin = [side.start - 1 for side in box]
     part = np.pad(region[box], 1)  # outside the scan is outside
     best: tuple[float, Index3] | None = None
-    for window, own in _thick_parts(part, steps):
+    for window, own, bound in _thick_parts(part, steps):
+        if best is not None and bound < best[0]:
+            break
         depth = np.where(own, ndimage.distance_transform_edt(part[window], sampling=steps), 0)
         at = np.unravel_index(int(depth.argmax()), depth.shape)
         k, j, i = (int(n) + w.start + o for n, w, o in zip(at, window, origin, strict=True))
@@ -79,23 +81,27 @@ def deepest(region: Mask, steps: Spacing) -> tuple[float, Index3]:
     return best
 
 
-def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[tuple[slice, ...], Mask]]:
-    """Windows with the voxels in them whose nearest outside they hold; the deepest voxel is one of these.
+def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[tuple[slice, ...], Mask, float]]:
+    """Windows with the voxels in them whose nearest outside they hold, and how deep these can lie at most, falling.
 
-    Most errors are thin shells, and their distance transform takes most of the time. On cubic voxels: what a first
-    erosion by n steps removes lies at most n deep, and where a voxel outlives m erosions, the deepest one lies at least
-    (m + 1) / sqrt(3) deep; the ball around that one, less n, hangs together in what is left.
+    One of these voxels is the deepest. Most errors are thin shells, and their distance transform takes most of the
+    time. On cubic voxels: what a first erosion by n steps removes lies at most n deep, and where a voxel outlives m
+    erosions, the deepest one lies at least (m + 1) / sqrt(3) deep; the ball around that one, less n, hangs together in
+    what is left.
     """
     cores = [part]
     if max(steps) < 1.01 * min(steps):
         while (core := ndimage.binary_erosion(cores[-1])).any():
             cores.append(core)
     erosions = math.ceil(len(cores) / math.sqrt(3)) - 1
-    margin = erosions + 2
     parts, _ = ndimage.label(cores[erosions])
+    found = []
     for number, box in enumerate(ndimage.find_objects(parts), 1):
-        window = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
-        yield window, parts[window] == number
+        sides = [erosions + (side.stop - side.start + 1) / 2 for side in box]
+        found.append((1.001 * min(side * step for side, step in zip(sides, steps, strict=True)), number, box))
+    for bound, number, box in sorted(found, key=lambda each: -each[0]):
+        window = tuple(slice(max(0, side.start - erosions - 2), side.stop + erosions + 2) for side in box)
+        yield window, parts[window] == number, bound
 
 
 def _ball(error: Mask, place: Index3, steps: Spacing) -> npt.NDArray[np.int64]:
