@@ -503,9 +503,10 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
     prototypes = config.prototypes
     if start is None:
         kind, classes = KINDS[chosen.network], len(labels) + 1
-        prototypes = prototypes or max(1, min(kind.queries, ROOM // classes)) if kind.queries else prototypes or 3
+        sizes = {"filters": kind.filters} if kind.queries else {}
+        own = min(kind.queries, ROOM // classes) if kind.queries else 3
         smooth = clean and kind.smooth
-        return Network(NetConfig(chosen.network, classes, prototypes, kind.filters, dropout, smooth))
+        return Network(NetConfig(chosen.network, classes, prototypes or own, dropout=dropout, smooth=smooth, **sizes))
     if prototypes not in (None, start.network.prototypes):
         raise ValueError(
             f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"

@@ -23,7 +23,8 @@ from mper.trainer import make_optimiser
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 BATCH = {3: 4, 2: 2}
-CHANGES = [(name, change) for name in NAMES for change in Recipe.changes(name)]
+ANYWHERE = [name for name in NAMES if name != "dk-uxnet"]  # which has tests of its own, for its network
+CHANGES = [(name, change) for name in ANYWHERE for change in Recipe.changes(name)]
 
 
 @pytest.fixture(autouse=True)
@@ -243,7 +244,7 @@ def test_paper_has_no_changes_to_leave_out() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_paper_recipe_steps_through_both_stages(name: str, dimensions: int) -> None:
     method = tiny(name, PAPER, dimensions, structures=2)
     figures = steps(method, (0.0, 0.5, 0.9), dimensions, structures=2)
@@ -324,7 +325,7 @@ def test_clean_teacher_predicts_in_eval_mode_and_the_published_one_does_not() ->
         assert method.teacher.training != recipe.clean_teacher
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_result_has_prototypes_that_explain_it(name: str) -> None:
     vectors = outcome(name, None, 3)["prototypes.vectors"]
     assert (vectors.norm(dim=-1) > 0).all() and vectors.isfinite().all()
@@ -359,7 +360,7 @@ class NothingWaits(TorchDispatchMode):
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("recipe", [PLUS, PAPER], ids=["plus", "paper"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_no_step_waits_for_the_device(name: str, recipe: Recipe, dimensions: int) -> None:
     method = tiny(name, recipe, dimensions, structures=2)
     patches = sampler(dimensions, recipe.affine, 2)

@@ -33,7 +33,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from mper.devices import full_precision
-from mper.nets.prototypes import TEMPERATURE, channels_last, lengths, slabs
+from mper.nets.prototypes import TEMPERATURE, channels_last, lengths
 
 _LAYERS = 2  # on each of the coarse features
 _HEADS = 8
@@ -42,6 +42,7 @@ _READ = 64  # hidden channels between the queries and W
 _MOMENTUM = 0.1  # of the running means, as batch norm's
 _FIRST_WEIGHT = 4.0  # of a query for its own class
 _SMALLEST_NORM = 1e-6
+_SLAB = 2**13  # voxels
 
 
 class QueryDecoder(nn.Module):
@@ -74,10 +75,10 @@ class QueryDecoder(nn.Module):
         """Coarse features and pixel embedding (B, dim, *S) -> logits and clusters, both (B, classes, *S) float32."""
         kernels, weights = self._asked(coarse)
         with full_precision(embedding.device):
-            found: torch.Tensor = _Shares.apply(
-                embedding, kernels * self.scale.exp(), torch.cat([weights, self.groups().T], dim=1)
+            found: tuple[torch.Tensor, torch.Tensor] = _Shares.apply(
+                embedding, kernels * self.scale.exp(), weights, self.groups().T
             )
-        return found[:, : self.classes], found[:, self.classes :]
+        return found
 
     def groups(self) -> torch.Tensor:
         """(classes, N): 1 where a query is of a class."""
@@ -160,42 +161,55 @@ def cosines(embedding: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 
 
 class _Shares(torch.autograd.Function):
-    """What the queries' shares R of voxels v (B, dim, *S) add up to, by slabs of voxels: (B, outputs, *S) float32.
+    """What the queries' shares R of voxels v (B, dim, *S) add up to: R @ W and R @ G, both (B, classes, *S) float32.
 
-    R = softmax over n of v.k_n / |v| with kernels k (N, dim), R @ W with W (N, outputs). Shares are computed again for
-    the gradient: left to autograd, N maps of full resolution in float32 would be kept four times over, and on a CPU
-    half of a step would go into moving them.
+    R = softmax over n of v.k_n / |v| with kernels k (N, dim); W and G are (N, classes), G a constant. It goes by slabs of
+    voxels that fit into a CPU's cache, and shares are computed again for the gradient: left to autograd, N maps of full
+    resolution in float32 would be kept four times over, and on a CPU half of a step would go into moving them.
     """
 
     @staticmethod
-    def forward(ctx: Any, embedding: torch.Tensor, kernels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(embedding, kernels, weights)
+    def forward(
+        ctx: Any, embedding: torch.Tensor, kernels: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(embedding, kernels, weights, groups)
         voxels = channels_last(embedding)
-        out = torch.empty(*voxels.shape[:2], weights.shape[1], device=voxels.device)
-        for part in slabs(voxels):
+        both = torch.cat([weights, groups], dim=1)
+        out = torch.empty(both.shape[1], *voxels.shape[:2], device=voxels.device)
+        for part in _slabs(voxels):
             some = voxels[:, part].float()
-            out[:, part] = (some / lengths(some) @ kernels.T).softmax(2) @ weights
-        return out.unflatten(1, embedding.shape[2:]).movedim(-1, 1)
+            scores = (some @ kernels.T).div_(lengths(some))
+            out[:, :, part] = (scores.softmax(2) @ both).movedim(2, 0)
+        one, two = out.unflatten(2, embedding.shape[2:]).transpose(0, 1).split(weights.shape[1], dim=1)
+        return one, two
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        embedding, kernels, weights = ctx.saved_tensors
-        voxels, given = channels_last(embedding), channels_last(gradients[0])
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        embedding, kernels, weights, groups = ctx.saved_tensors
+        voxels = channels_last(embedding)
+        given = torch.cat([channels_last(gradient) for gradient in gradients], dim=2)
+        both = torch.cat([weights, groups], dim=1)
         to_voxels = torch.empty_like(voxels)
         to_kernels, to_weights = torch.zeros_like(kernels), torch.zeros_like(weights)
-        for part in slabs(voxels):
-            some = voxels[:, part].float()
+        for part in _slabs(voxels):
+            some, gradient = voxels[:, part].float(), given[:, part]
             length = lengths(some)
-            unit = some / length
+            unit = some.div_(length) if some.dtype != voxels.dtype else some / length
             shares = (unit @ kernels.T).softmax(2)
-            to_weights += (shares.transpose(1, 2) @ given[:, part].float()).sum(0)
-            to_shares = given[:, part].float() @ weights.T
-            to_scores = shares * (to_shares - (shares * to_shares).sum(2, keepdim=True))
+            to_weights += (shares.transpose(1, 2) @ gradient[..., : weights.shape[1]]).sum(0)
+            to_scores = gradient @ both.T
+            to_scores.sub_((shares * to_scores).sum(2, keepdim=True)).mul_(shares)
             to_kernels += (to_scores.transpose(1, 2) @ unit).sum(0)
             to_unit = to_scores @ kernels
-            to_voxels[:, part] = (to_unit - unit * (unit * to_unit).sum(2, keepdim=True)) / length
-        return to_voxels.unflatten(1, embedding.shape[2:]).movedim(-1, 1), to_kernels, to_weights
+            to_voxels[:, part] = to_unit.addcmul_(unit, (unit * to_unit).sum(2, keepdim=True), value=-1).div_(length)
+        return to_voxels.unflatten(1, embedding.shape[2:]).movedim(-1, 1), to_kernels, to_weights, None
+
+
+def _slabs(voxels: torch.Tensor) -> list[slice]:
+    """Ranges of voxels (B, M, dim) of which the similarities to all queries fit into a CPU's cache, or a GPU's memory."""
+    step = max(1, (_SLAB if voxels.device.type == "cpu" else 64 * _SLAB) // len(voxels))
+    return [slice(a, a + step) for a in range(0, voxels.shape[1], step)]
 
 
 class _Attention(nn.Module):

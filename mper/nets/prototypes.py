@@ -102,7 +102,7 @@ class Prototypes(nn.Module):
         voxels = channels_last(embedding)
         sums = torch.zeros(classes * per_class, voxels.shape[2] + 1, device=own.device)
         with full_precision(embedding.device):
-            for part in slabs(voxels):
+            for part in _slabs(voxels):
                 member = (own[:, None, part] == number).float()
                 found = torch.cat([member @ voxels[:, part].float(), member.sum(2, keepdim=True)], dim=2)
                 sums += found.sum(0)
@@ -163,7 +163,7 @@ class _Cosine(torch.autograd.Function):
         voxels = channels_last(embedding)
         batch, count, _ = voxels.shape
         cosine = torch.empty(batch, len(unit), count, device=unit.device)
-        for part in slabs(voxels):
+        for part in _slabs(voxels):
             some = voxels[:, part].float()
             torch.div(unit @ some.transpose(1, 2), lengths(some).transpose(1, 2), out=cosine[:, :, part])
         ctx.save_for_backward(embedding, unit, cosine)
@@ -176,7 +176,7 @@ class _Cosine(torch.autograd.Function):
         embedding, unit, cosine = ctx.saved_tensors
         voxels = channels_last(embedding)
         out = torch.empty_like(voxels)
-        for part in slabs(voxels):
+        for part in _slabs(voxels):
             some, given = voxels[:, part].float(), gradient[:, :, part]
             length = lengths(some)
             along = (given * cosine[:, :, part]).sum(1)[..., None] / length
@@ -193,7 +193,7 @@ def lengths(voxels: torch.Tensor) -> torch.Tensor:
     return voxels.norm(dim=-1, keepdim=True).clamp(min=_SMALLEST_NORM)
 
 
-def slabs(voxels: torch.Tensor) -> list[slice]:
+def _slabs(voxels: torch.Tensor) -> list[slice]:
     """Ranges of voxels that fit into a CPU's cache; elsewhere all at once."""
     count = voxels.shape[1]
     step = _SLAB_VOXELS if voxels.device.type == "cpu" else max(1, count)
