@@ -269,8 +269,7 @@ def show_mask(
     with modifying(node):
         for label in labels:
             _add_segment(node, label, image, model)
-    if array.size and (array == UNLABELLED).any():
-        _add_segment(node, Label(UNLABELLED - 1, _UNLABELLED_NAME, colour=(144, 144, 144)), image, None, UNLABELLED)
+    _add_unlabelled(node, array, image)
     node.CreateDefaultDisplayNodes()
     place(node, volumeNode)
     return node
@@ -284,7 +283,7 @@ def replace_mask(
     volumeNode: Node,
     model: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put a mask in the place of the segments with the same names; other segments stay as they are.
+    """Put a mask in the place of the segments with the same names, and of "unlabelled"; other segments stay.
 
     To let the user undo it, save the Segment Editor's state (``saveStateForUndo``) first.
     """
@@ -313,6 +312,9 @@ def replace_mask(
             segment.SetLabelValue(label.value)
             segment.AddRepresentation(_BINARY, image)
             _tag(segment, label, model)
+        if (before := present.get(_UNLABELLED_NAME)) is not None:
+            segmentation.RemoveSegment(before)
+        _add_unlabelled(segmentationNode, array, image)
     segmentationNode.SetAttribute(_EDITED, None)
 
 
@@ -594,6 +596,12 @@ def _add_segment(
     segment.AddRepresentation(_BINARY, image)
     _tag(segment, label, model)
     node.GetSegmentation().AddSegment(segment)
+
+
+def _add_unlabelled(node: Node, array: np.ndarray, image: Node) -> None:
+    """What a mask leaves unlabelled, where it does, as a segment."""
+    if array.size and (array == UNLABELLED).any():
+        _add_segment(node, Label(UNLABELLED - 1, _UNLABELLED_NAME, colour=(144, 144, 144)), image, None, UNLABELLED)
 
 
 def _tag(segment: Node, label: Label, model: Mapping[str, Any] | None) -> None:

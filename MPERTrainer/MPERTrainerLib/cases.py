@@ -345,5 +345,7 @@ def _tip(case: dict) -> str:
     if case.get("when"):
         lines.append(_("label of {when}, {how}").format(when=moment(case["when"]), how=how(case)))
     if case.get("partial"):
-        lines.append(_("only a part of the scan is labelled; the rest counts as unlabelled"))
+        lines.append(_("only a part of the scan is labelled; training takes nothing of the rest for background"))
+    if case.get("strokes"):
+        lines.append(_("the strokes that it was made with are kept"))
     return "\n".join(lines)

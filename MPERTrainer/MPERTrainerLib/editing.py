@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from MPERTrainerLib.jobs import Job
 from MPERTrainerLib.scene import Scene
 from MPERTrainerLib.session import AUTHOR, Session
+from MPERTrainerLib.slices import sliceBySlice
 from MPERTrainerLib.words import how
 
 _EDITOR_TAG = "MPERTrainer"
@@ -108,6 +109,8 @@ class EditPanel:
     def _begin(self, segmentation, model: dict | None, start: tuple | None = None) -> None:
         """Edit a segmentation that `model` drew, if one did; `start` is its mask where that is saved."""
         self.segmentation, self._model, self._start = segmentation, model, start
+        parent = self._parent or {}
+        self.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
         self.scene.hideOthers(segmentation)
         self._observe()
         self._show()
@@ -237,7 +240,8 @@ class EditPanel:
             self.session.fail(str(error))
             return
         changed = not _same(mask, self._start)
-        if not changed and self._model is None:
+        narrowed = self.ui.slicesCheckBox.checked and not (self._parent or {}).get("partial")
+        if not changed and self._model is None and not narrowed:
             self.session.tell(_("Nothing was changed since the last revision."))
             return
         self._keepAuthor()
@@ -248,6 +252,11 @@ class EditPanel:
     def _send(self, mask: tuple, changed: bool) -> None:
         case, parent, model = self.case, self._parent, self._model
         part, start = mask
+        if self.ui.slicesCheckBox.checked:
+            shape = mrml.geometry_of(self.volume).shape
+            part, start = sliceBySlice(
+                mask, self._start if parent else (np.full(shape, 255, np.uint8), (0, 0, 0)), shape
+            )
         origin = "model" if model else parent["how"] if parent else "hand"
         inherited = bool(parent and parent.get("edited")) and model is None
         source = {"name": model["model"], "version": model["model_version"]} if model else (parent or {}).get("model")

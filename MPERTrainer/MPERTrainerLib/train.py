@@ -194,6 +194,11 @@ class TrainPanel:
         ui.countsLabel.visible = known
         if known:
             words = _("To learn from: {labelled} labelled and {unlabelled} unlabelled. Held out: {holdout}.")
+            if plan.get("partly"):
+                words = _(
+                    "To learn from: {labelled} labelled ({partly} of them only in part) and {unlabelled} unlabelled. "
+                    "Held out: {holdout}."
+                )
             ui.countsLabel.text = words.format(**plan)
         ui.budgetSpin.enabled = not ui.stepsSpin.value
         lines = [sentence(plan.get("words", "")), *(f"• {sentence(words)}" for words in plan.get("warnings", []))]

@@ -407,3 +407,61 @@ def test_a_hold_out_is_locked_of_labelled_cases_alone(desk, tmp_path):
     desk.click(widget.ui.lockButton)
     desk.wait_until(lambda: "locked" in widget.ui.holdoutLabel.text, 20, "the hold-out")
     desk.wait_until(lambda: "1 labelled and 1 unlabelled" in widget.ui.countsLabel.text, 20, "the new counts")
+
+
+def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
+    from mper.dataset import Dataset
+    from mper.strokes import Stroke, StrokeList
+
+    path = dataset_on_disk(tmp_path, labelled=1, unlabelled=3)
+    dataset = Dataset.open(path)
+    stroke = Stroke(1, (tuple(dataset.case("case-003").geometry.to_world(np.array([[9, 12, 11]]))[0]),), 4.0)
+    away = Stroke(0, (tuple(dataset.case("case-003").geometry.to_world(np.array([[1, 1, 1]]))[0]),), 4.0)
+    dataset.case("case-003").add_painted(StrokeList((stroke, away)), author="reader")
+    widget = opened(desk, tmp_path)
+    ui = widget.ui
+
+    # some slices are drawn
+    ui.casesTable.cellDoubleClicked(1, 1)
+    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation is not None, 20, "case 2")
+    assert not ui.slicesCheckBox.checked
+    mask = blob(1)[1]
+    some = np.zeros_like(mask)
+    some[[8, 11]] = mask[[8, 11]]
+    draw(widget, some)
+    desk.click(ui.slicesCheckBox)
+    desk.click(ui.saveLabelButton)
+    desk.wait_until(lambda: ui.casesTable.item(1, 2).text() == "1, partly", 20, "the first label")
+    wanted = np.full(SHAPE, 255, np.uint8)
+    wanted[[8, 11]] = mask[[8, 11]]
+    assert np.array_equal(dataset.case("case-002").label().array, wanted)
+
+    # one more, in a label of slices that is opened again
+    desk.click(ui.closeCaseButton)
+    ui.casesTable.cellDoubleClicked(1, 1)
+    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation is not None, 20, "again")
+    desk.wait_until(lambda: ui.slicesCheckBox.checked, 20, "what it is")
+    again = wanted.copy()
+    again[9][mask[9] == 1] = 1
+    draw(widget, again)
+    desk.click(ui.saveLabelButton)
+    desk.wait_until(lambda: ui.casesTable.item(1, 2).text() == "2, partly", 20, "the label")
+    wanted[9] = mask[9]
+    assert np.array_equal(dataset.case("case-002").label().array, wanted)
+
+    # strokes are not slices, and are told
+    assert ui.casesTable.item(2, 2).text() == "1, partly"
+    assert "strokes that it was made with are kept" in ui.casesTable.item(2, 1).toolTip()
+    ui.casesTable.cellDoubleClicked(2, 1)
+    desk.wait_until(lambda: widget.editing.case == "case-003" and widget.editing.segmentation is not None, 20, "case 3")
+    assert not ui.slicesCheckBox.checked
+    desk.click(ui.closeCaseButton)
+
+    # and all of it is learnt from
+    train_small(desk, widget, 3)
+    assert "3 labelled (2 of them only in part) and 1 unlabelled" in ui.countsLabel.text
+    desk.screenshot("trainer-partly")
+    desk.wait_until(lambda: widget.runs.status.get("state") == "finished", 3 * ENGINE_S, "the training")
+    (model,) = (path / "models").iterdir()
+    card = json.loads((model / "1" / "card.json").read_text())
+    assert (card["about"]["training"]["labelled_cases"], card["about"]["training"]["partly_labelled_cases"]) == (3, 2)
