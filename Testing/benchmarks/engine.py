@@ -1,8 +1,9 @@
-"""What a person in Slicer waits for: the engine's start, an upload, a segmentation over HTTP, against the direct call.
+"""What a person in Slicer waits for: start, upload, segmentation and strokes over HTTP, against the direct calls.
 
 The engine is a process of its own, as in Slicer, below normal priority; its client is the standard library's. The
 direct call is `mper.predictor.Predictor` in this process, at the same priority and with the same results wanted (mask,
-confidence, prototypes and embeddings). Ratios say what HTTP, the job and the figures of the result's table add.
+confidence, prototypes and embeddings), and `mper.refine.Refiner`. Ratios say what HTTP, the job and the figures of the
+result's table add.
 
     python Testing/benchmarks/engine.py
 """
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _timing import add_options, add_repeats, duration, keep, show, take_turns
@@ -33,7 +36,12 @@ from mper.io import read_volume
 from mper.resources import find_model, sample_scan
 from mper.volume import Volume
 
+if TYPE_CHECKING:
+    from mper.predictor import Predictor
+    from mper.strokes import Stroke
+
 _WANTED = ("confidence", "prototypes", "embeddings")
+_DRAWN = 4  # strokes that are there already
 
 
 class Engine:
@@ -72,11 +80,19 @@ class Engine:
             raise RuntimeError(f"the job {last['state']}: {last['error']}")
         return dict(last["result"])
 
-    def segment(self, scan: str, model: str) -> str:
-        """From the click to the mask in hand; gives the prediction."""
+    def segment(self, scan: str, model: str) -> dict[str, Any]:
+        """From the click to the mask in hand; gives the result."""
         result = self.result("/jobs/segment", {"scan": scan, "model": model, "device": "cpu"})
         self.call("GET", f"/predictions/{result['prediction']}/mask")
-        return str(result["prediction"])
+        return result
+
+    def correct(self, prediction: str, strokes: Sequence[Stroke], settle: bool) -> None:
+        """From a stroke to the voxels that it changed, in hand."""
+        told = [{"value": s.value, "points_mm": s.points_mm, "radius_mm": s.radius_mm} for s in strokes]
+        answer = json.loads(self.call("PUT", f"/predictions/{prediction}/strokes", {"strokes": told, "settle": settle}))
+        if answer["changed"] is not None:
+            start, stop = (",".join(str(n) for n in end) for end in answer["changed"])
+            self.call("GET", f"/predictions/{prediction}/mask?from={start}&to={stop}")
 
 
 @contextlib.contextmanager
@@ -142,6 +158,33 @@ def starts(model: str, scan: Volume, repeats: int, threads: int) -> list[Result]
     ]
 
 
+def corrections(
+    engine: Engine, predictor: Predictor, result: dict[str, Any], scan: Volume, what: str, repeats: int
+) -> list[Result]:
+    """A stroke after `_DRAWN` others, its clean-up and undo: over HTTP with the new voxels, and by `Refiner` itself."""
+    from mper.refine import Refiner
+    from mper.strokes import Stroke
+
+    refiner = Refiner(predictor.predict(scan, want=_WANTED))
+    places = [place["mm"] for place in result["uncertain_places"]][: _DRAWN + 1]
+    strokes = [Stroke(n % 2, (tuple(place),), 2.0) for n, place in enumerate(places)]
+    steps = {"a stroke": (strokes, False), "its clean-up": (strokes, True), "undo": (strokes[:-1], True)}
+    engine.correct(result["prediction"], strokes[:-1], True)
+    refiner.set_strokes(strokes[:-1])
+    times: dict[str, list[float]] = {f"{step}{way}": [] for step in steps for way in ("", " direct")}
+    for turn in range(repeats + 1):
+        for step, (wanted, settle) in steps.items():
+            http = timed(partial(engine.correct, result["prediction"], wanted, settle))
+            direct = timed(partial(refiner.set_strokes, wanted, settle))
+            if turn:  # the first one finds cold caches
+                times[step].append(http)
+                times[f"{step} direct"].append(direct)
+    return [
+        Result(f"{what}: {step}", median(times[step]), "Refiner", median(times[f"{step} direct"]), target)
+        for step, target in zip(steps, (0.4, None, None), strict=True)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="la", metavar="NAME", help="which bundled model (default: la)")
@@ -197,7 +240,11 @@ def main() -> None:
                 Result("the same", times["sample"].median, "mask alone", times["sample mask"].median),
                 Result(f"{size}, from click to mask", times["big"].median, direct, times["big direct"].median),
             ]
-            prediction = engine.segment(ids["sample"], model)
+            for what, scan in (("sample", sample), ("big", big)):
+                result = engine.segment(ids[what], model)
+                named = "the sample" if what == "sample" else size
+                results += corrections(engine, predictor, result, scan, named, 3 * repeats)
+            prediction = engine.segment(ids["sample"], model)["prediction"]
             asked = {
                 "a probe": f"/predictions/{prediction}/probe?k=40&j=60&i=80",
                 "the scatter plot": f"/predictions/{prediction}/scatter",

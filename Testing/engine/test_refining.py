@@ -104,6 +104,9 @@ def test_the_mask_after_strokes_is_the_refiners_own(
         quick = put(engine, result, strokes[:n], settle=False).json()
         refiner.set_strokes(strokes[:n], settle=False)
         assert quick["settled"] == refiner.settled
+        (told,), (expected,) = quick["structures"], measure(refiner.segmentation)
+        assert told["voxels"] == expected.voxels and told["volume_ml"] == pytest.approx(expected.volume_ml)
+        assert told["surface_mm2"] is told["components"] is told["confidence"] is None
         assert np.array_equal(mask_of(engine, result), array_of(refiner))
         settled = put(engine, result, strokes[:n]).json()
         refiner.settle()

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from mper.labels import Segmentation
+    from mper.measures import Measures
     from mper.prediction import Prediction
     from mper.references import References
 
@@ -35,8 +37,8 @@ class Stored:
 
     client : whose it is; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
     embeddings; start, shape : index of the crop's first voxel in the scan, and the scan's shape; scan_sha256 : of the
-    scan's voxels; vectors, references : the model's prototypes, and the labelled voxels that it keeps; corrections :
-    what strokes make of it.
+    scan's voxels; vectors, references : the model's prototypes, and the labelled voxels that it keeps; structures :
+    figures of the model's mask; corrections : what strokes make of it.
     """
 
     client: str
@@ -45,13 +47,14 @@ class Stored:
     shape: Index3
     scan_sha256: str
     vectors: torch.Tensor
+    structures: Sequence[Measures]
     references: References | None = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     used: float = field(default_factory=time.monotonic)
     corrections: Corrections = field(init=False)
 
     def __post_init__(self) -> None:
-        self.corrections = Corrections(self.prediction)
+        self.corrections = Corrections(self.prediction, self.structures)
 
     @property
     def bytes(self) -> int:

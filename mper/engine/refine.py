@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Extent = tuple[Index3, Index3]
 _LOOKED_AT_MM = 10.0  # around a stroke: nobody is led there again
 _MOST_PLACES = 60
+_SLOW = ("surface_mm2", "components", "confidence")  # figures that a quick answer does without
 
 
 class Corrections:
@@ -40,6 +41,8 @@ class Corrections:
     ----------
     prediction : Prediction
         As the model made it.
+    structures : sequence of Measures
+        Figures of the model's own mask.
 
     Attributes
     ----------
@@ -47,8 +50,10 @@ class Corrections:
         Start and stop of the non-zero part of the model's own mask; None where it is empty.
     """
 
-    def __init__(self, prediction: Prediction):
+    def __init__(self, prediction: Prediction, structures: Sequence[Measures]):
         self._prediction = prediction
+        self._structures = tuple(structures)
+        self._measured: tuple[Measures, ...] | None = self._structures  # of the mask as it stands, once asked for
         self._current: Prediction | None = prediction  # made when it is asked for
         self.model_extent = _extent(prediction.segmentation.labelmap.array, (0, 0, 0))
         self._refiner: Refiner | None = None
@@ -91,7 +96,8 @@ class Corrections:
                     refiner.set_strokes(strokes, settle, check)
                 finally:
                     self._current = None if refiner.strokes else self._prediction
-                return self._tell(refiner)
+                    self._measured = None if refiner.strokes else self._structures
+                return self._tell(refiner, whole=settle)
         except Cancelled:
             raise Refused(409, "a newer list of strokes came before this one was done; its answer counts") from None
 
@@ -130,19 +136,36 @@ class Corrections:
 
     def measures(self) -> tuple[Measures, ...]:
         """Figures of the structures as they stand."""
+        with self._lock:
+            if self._measured is None:
+                self._measured = self._measure()
+            return self._measured
+
+    def _measure(self) -> tuple[Measures, ...]:
         from mper.measures import measure
 
-        with self._lock:
-            start, stop = self._reach() or ((0, 0, 0), (1, 1, 1))
-            mask = self._prediction.segmentation.labelmap.crop(start, stop).with_array(self._part(start, stop))
-            confidence = self._prediction.confidence_map
-            if confidence is not None:
-                confidence = confidence.crop(start, stop)
-                if self._refiner is not None and self._refiner.strokes:
-                    array = np.array(confidence.array)
-                    array[self._refiner.touched()[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]] = 1
-                    confidence = confidence.with_array(array)
+        assert self._refiner is not None
+        start, stop = self._reach() or ((0, 0, 0), (1, 1, 1))
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        mask = self._prediction.segmentation.labelmap.crop(start, stop).with_array(self._part(start, stop))
+        confidence = self._prediction.confidence_map
+        if confidence is not None:
+            confidence = confidence.crop(start, stop)
+            array = np.array(confidence.array)
+            array[self._refiner.touched()[window]] = 1
+            confidence = confidence.with_array(array)
         return measure(replace(self._prediction.segmentation, labelmap=mask), confidence)
+
+    def _counted(self, changes: Sequence[Change]) -> list[Measures]:
+        """Voxels and volumes alone, from what the strokes changed."""
+        counted = []
+        for model in self._structures:
+            gained = sum(change.gained.get(model.value, 0) - change.lost.get(model.value, 0) for change in changes)
+            voxels = model.voxels + gained
+            spacing = self._prediction.segmentation.labelmap.geometry.spacing_mm
+            ml = None if spacing is None else voxels * float(np.prod(spacing)) / 1000
+            counted.append(replace(model, voxels=voxels, volume_ml=ml))
+        return counted
 
     def stroke_at(self, index: Index3) -> int | None:
         """Which stroke, from 0, has set a voxel; None if none has."""
@@ -191,7 +214,7 @@ class Corrections:
         changes = () if self._refiner is None else self._refiner.changes
         return hull([self.model_extent, *(change.box for change in changes)])
 
-    def _tell(self, refiner: Refiner) -> dict[str, Any]:
+    def _tell(self, refiner: Refiner, whole: bool) -> dict[str, Any]:
         told, self._told = {id(change): change for change in self._told}, refiner.changes
         now = {id(change): change for change in self._told}
         names = {BACKGROUND: "background", **{each.value: each.name for each in self._prediction.segmentation.labels}}
@@ -215,7 +238,9 @@ class Corrections:
                 if id(change) not in told
                 for note in change.notes
             ],
-            "structures": [asdict(found) for found in self.measures()],
+            "structures": [asdict(found) for found in self.measures()]
+            if whole
+            else [asdict(found) | dict.fromkeys(_SLOW) for found in self._counted(self._told)],
         }
 
 

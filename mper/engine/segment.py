@@ -60,11 +60,17 @@ def segment(
     job(Progress("measuring", _PREDICTED))
     prediction, start = cropped(whole)
     stop = tuple(a + n for a, n in zip(start, prediction.segmentation.labelmap.array.shape, strict=True))
-    vectors = predictor.bundle.state["prototypes.vectors"]
-    stored = Stored(
-        upload.client, prediction, start, scan.geometry.shape, upload.sha256(), vectors, predictor.bundle.references
-    )
     structures = measure(prediction.segmentation, prediction.confidence_map)
+    stored = Stored(
+        upload.client,
+        prediction,
+        start,
+        scan.geometry.shape,
+        upload.sha256(),
+        predictor.bundle.state["prototypes.vectors"],
+        structures,
+        predictor.bundle.references,
+    )
     job(Progress("looking at prototypes", 0.95))
     crop = scan.crop(start, stop)
     prototypes = (
