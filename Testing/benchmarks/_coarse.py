@@ -1,0 +1,175 @@
+"""Experiments on learning, at a spacing so coarse that a training takes a minute: data, models, trainings, figures.
+
+What is compared here are ways to spend a person's time, on the same small network, the same scans and the same number
+of steps; the Dice themselves are those of a coarse grid and say nothing of the bundled models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _data import la_cases, la_scan
+
+from mper.bundle import ModelBundle
+from mper.card import Card
+from mper.dataset import Dataset
+from mper.evaluate import evaluate
+from mper.labels import make_label
+from mper.nets import NetConfig, Network
+from mper.predictor import Predictor
+from mper.preprocess import Preprocessing
+from mper.train_config import TrainConfig
+from mper.trainer import start_run, train
+from mper.volume import Volume
+
+SPACING_MM, PATCH = 2.0, (32, 48, 48)
+FIRST_LABELS = 4  # cases 1 to 4 of train.list are labelled from the start
+DEV = (73, 80)
+_LA = make_label(1, "LA")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """base_steps, tuning_steps : of the first model, and of what is made of it; last : case of train.list up to which
+    scans are seen without labels.
+    """
+
+    base_steps: int = 500
+    tuning_steps: int = 250
+    last: int = 24
+
+
+QUICK = Sizes(4, 3, 9)
+
+
+class Bench:
+    """A folder that keeps what was made: data sets and models are made once, figures are appended to a file."""
+
+    def __init__(self, folder: Path, sizes: Sizes):
+        self.folder, self.sizes = folder, sizes
+        folder.mkdir(parents=True, exist_ok=True)
+        self.results = folder / "results.jsonl"
+
+    def dataset(self) -> Dataset:
+        """All cases with image; those of DEV and the first ones with their labels."""
+        path = self.folder / "data"
+        if not (path / "complete").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            dataset = Dataset.create(path, "la", [_LA])
+            train_ids, dev_ids = la_cases(1, self.sizes.last), la_cases(*DEV)
+            for case_id in (*train_ids, *dev_ids):
+                scan = la_scan(case_id)
+                case = dataset.add_case(case_id, scan.image, {"format": "LA challenge"})
+                if case_id in dev_ids or case_id in train_ids[:FIRST_LABELS]:
+                    mask = scan.image.with_array(scan.atrium.astype(np.uint8))
+                    case.add_label(mask, author="LA challenge", how="imported")
+            dataset.add_to_split("train", train_ids)
+            dataset.add_to_split("dev", dev_ids)
+            (path / "complete").touch()
+        return Dataset.open(path)
+
+    def base(self, seed: int) -> ModelBundle:
+        """The model of the first labels, with the other scans as unlabelled ones: method mper."""
+        start = self._blank(seed)
+        return self._trained(f"base-{seed}", seed, "mper", self.sizes.base_steps, self.dataset().path, start)
+
+    def tuned(self, name: str, seed: int, labels: Mapping[str, Volume]) -> ModelBundle:
+        """The model of a seed, trained on with more cases labelled: method supervised, which uses nothing else."""
+        made = self.folder / "models" / name
+        if made.exists():
+            return ModelBundle.load(made)
+        self.base(seed)
+        path = self.folder / "with" / name
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(self.folder / "data", path, copy_function=os.link)
+        dataset = Dataset.open(path)
+        for case_id, mask in labels.items():
+            dataset.case(case_id).add_label(mask, author="simulated", how="hand")
+        start = self.folder / "models" / f"base-{seed}"
+        model = self._trained(name, seed, "supervised", self.sizes.tuning_steps, path, start)
+        shutil.rmtree(path)
+        return model
+
+    def dice(self, model: ModelBundle) -> list[float]:
+        """Of each case of DEV, on the scans' own grid."""
+        dataset = self.dataset()
+        found = evaluate(Predictor(model, "cpu"), dataset.split("dev"), dataset.labels)
+        return [round(case["dice"], 4) for case in found["cases"]]
+
+    def once(self, experiment: str, seed: int, way: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Figures of one way and seed: those on file, or new ones that are put there."""
+        for row in self.rows():
+            if (row["experiment"], row["seed"], row["way"]) == (experiment, seed, way):
+                return row
+        row = {"experiment": experiment, "seed": seed, "way": way, **work()}
+        with self.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+        return row
+
+    def has(self, experiment: str, seed: int, way: str) -> bool:
+        """Whether figures are on file."""
+        return any((row["experiment"], row["seed"], row["way"]) == (experiment, seed, way) for row in self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        if not self.results.exists():
+            return []
+        return [json.loads(line) for line in self.results.read_text(encoding="utf-8").splitlines()]
+
+    def _blank(self, seed: int) -> Path:
+        """A network that knows nothing; it brings the coarse grid. Its structure is called otherwise: begin anew."""
+        path = self.folder / "models" / f"blank-{seed}"
+        if not path.exists():
+            torch.manual_seed(seed)
+            config = NetConfig("vnet", 2, smooth=True)
+            grid = asdict(Preprocessing((SPACING_MM,) * 3))
+            card = Card("blank", "1", "untrained", (make_label(1, "nothing yet"),), asdict(config), grid, PATCH)
+            ModelBundle(card, Network(config).state_dict()).save(path)
+        return path
+
+    def _trained(self, name: str, seed: int, method: str, steps: int, dataset: Path, start: Path) -> ModelBundle:
+        made = self.folder / "models" / name
+        if not made.exists():
+            config = TrainConfig(str(dataset), method, start_from=str(start), steps=steps, device="cpu", seed=seed)
+            run = self.folder / "runs" / name
+            if not (run / "config.json").exists():
+                start_run(config, run)
+            else:
+                start_run_again(run, config)
+            made.parent.mkdir(exist_ok=True)
+            shutil.copytree(train(run), made)
+            shutil.rmtree(run)
+        return ModelBundle.load(made)
+
+
+def start_run_again(run: Path, config: TrainConfig) -> None:
+    """Go on with a run that was stopped, if it is the same one."""
+    from mper.runs import RunFolder
+
+    if TrainConfig.read(run) != config:
+        raise ValueError(f"{run} was begun with other choices; delete it, or take another --out")
+    RunFolder(run).steer("run")
+
+
+def truth(case_id: str) -> Volume:
+    """What people drew of a case."""
+    scan = la_scan(case_id)
+    return scan.image.with_array(scan.atrium.astype(np.uint8))
+
+
+def mean(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Of the Dice of all cases of all rows."""
+    return float(np.mean([np.mean(row["dice"]) for row in rows]))
+
+
+def spread(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Standard deviation of the seeds' mean Dice."""
+    return float(np.std([np.mean(row["dice"]) for row in rows], ddof=1)) if len(rows) > 1 else 0.0

@@ -1,0 +1,115 @@
+"""What are strokes worth as labels? Four more cases: corrected by strokes, labelled in full, or not at all.
+
+From a model of 4 labels (cases 1 to 4 of train.list), cases 5 to 8 are added in several ways, and training goes on for
+a fixed number of steps: without them; with the masks that the model draws itself; with the voxels of 5 strokes each,
+the rest unlabelled; with the model's masks as 5 strokes correct them; with the labels that people drew. A simulated
+annotator draws each stroke where the mask is most wrong at that moment. Everything else is the same. Dice is measured
+on cases 73 to 80, which take part in nothing.
+
+    python Testing/benchmarks/retraining.py --out FOLDER                what is in FOLDER already is not made again
+    python Testing/benchmarks/retraining.py --out FOLDER --seeds 0 1    a table of two seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _annotator import next_stroke
+from _coarse import FIRST_LABELS, QUICK, Bench, Sizes, mean, spread, truth
+from _data import la_cases
+from _timing import add_options, keep, show
+
+from mper.labels import UNLABELLED
+from mper.metrics import dice
+from mper.predictor import Predictor
+from mper.refine import Refiner
+from mper.strokes import painted
+from mper.volume import Volume
+
+MORE, STROKES = 4, 5
+NOTHING = "nothing more"
+_WAYS = (
+    NOTHING,
+    "4 more, as the model draws them",
+    f"4 more, the voxels of {STROKES} strokes each",
+    f"4 more, corrected by {STROKES} strokes each",
+    "4 more, labelled in full",
+)
+
+
+def labels_of(predictor: Predictor, image: Volume, wanted: Volume) -> dict[str, Volume]:
+    """The label of a case in each way that adds it."""
+    refiner = Refiner(predictor.predict(image, want=("embeddings",)))
+    drawn = refiner.segmentation.labelmap
+    for _ in range(STROKES):
+        stroke = next_stroke(refiner.segmentation.labelmap.array, wanted.array, wanted.geometry)
+        if stroke is None:
+            break
+        refiner.add(stroke)
+        refiner.settle()
+    alone = wanted.with_array(painted(refiner.strokes, wanted.geometry))
+    return dict(zip(_WAYS[1:], (drawn, alone, refiner.segmentation.labelmap, wanted), strict=True))
+
+
+def run_seed(bench: Bench, seed: int) -> None:
+    """All ways of one seed; what is on file is not made again."""
+    bench.once("retraining", seed, NOTHING, lambda: figures(bench, seed, NOTHING, {}))
+    if all(bench.has("retraining", seed, way) for way in _WAYS):
+        return
+    predictor = Predictor(bench.base(seed), "cpu")
+    added = la_cases(FIRST_LABELS + 1, FIRST_LABELS + MORE)
+    images = {case_id: bench.dataset().case(case_id).image() for case_id in added}
+    labels = {case_id: labels_of(predictor, images[case_id], truth(case_id)) for case_id in added}
+    for way in _WAYS[1:]:
+        chosen = {case_id: each[way] for case_id, each in labels.items()}
+        bench.once("retraining", seed, way, partial(figures, bench, seed, way, chosen))
+
+
+def figures(bench: Bench, seed: int, way: str, labels: Mapping[str, Volume]) -> dict[str, Any]:
+    """Dice of the new model, and of the labels that it was given."""
+    model = bench.tuned(f"{way.replace(',', '').replace(' ', '-')}-{seed}", seed, labels)
+    given = {case_id: dice(mask.array == 1, truth(case_id).array == 1) for case_id, mask in labels.items()}
+    known = {case_id: int((mask.array != UNLABELLED).sum()) for case_id, mask in labels.items()}
+    return {"given": list(given.values()), "known": list(known.values()), "dice": bench.dice(model)}
+
+
+def table(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """Mean Dice of each way, and the difference to nothing more, seed by seed."""
+    mine = {(row["way"], row["seed"]): row for row in rows if row["experiment"] == "retraining"}
+    lines = []
+    for way in _WAYS:
+        those = [mine[way, seed] for seed in seeds if (way, seed) in mine]
+        gains = [mean([mine[way, seed]]) - mean([mine[NOTHING, seed]]) for seed in seeds if (way, seed) in mine]
+        if not those:
+            continue
+        given = float(np.mean([d for row in those for d in row["given"]])) if those[0]["given"] else None
+        told = "" if given is None or "voxels" in way else f"{given:.3f}"
+        difference = "" if way == NOTHING else ", ".join(f"{100 * gain:+.1f}" for gain in gains)
+        lines.append([way, told, f"{mean(those):.4f}", f"{spread(those):.4f}", difference])
+    head = ["labels", "Dice of the added labels", "mean Dice", "sd over seeds", "points over nothing more, by seed"]
+    return head, lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of data sets, models and results.jsonl")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="a few steps: shows that it runs, and measures nothing")
+    add_options(parser)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    bench = Bench(arguments.out, QUICK if arguments.quick else Sizes())
+    for seed in arguments.seeds:
+        run_seed(bench, seed)
+    show(*table(bench.rows(), arguments.seeds))
+    keep(arguments.json, {"retraining": [row for row in bench.rows() if row["experiment"] == "retraining"]})
+
+
+if __name__ == "__main__":
+    main()
