@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _TEXT = """\
 Segment the labelled cases of a dataset and compare the masks with the labels.
 
-Dice and Jaccard are 1 where mask and label agree wholly. HD95 and ASD say how far their surfaces lie apart, in voxels
-(as the papers count) and in mm (where the dataset knows its spacing). Each case counts once: the mean over cases of
-the mean over labels. Voxels labelled 255 (unlabelled) count in nothing. Without --split it takes the locked hold-out,
-else the split test, else val, else the only one there is.
+Dice and Jaccard (IoU) are 1 where mask and label agree wholly. HD95 and ASD say how far their surfaces lie apart, in
+voxels (as the papers count) and in mm (where the dataset knows its spacing). Each case counts once: the mean over
+cases of the mean over labels. Voxels labelled 255 (unlabelled) count in nothing. Without --split it takes the locked
+hold-out, else the split test, else val, else the only one there is.
 """
 _EXAMPLES = """\
   mper import atrial-challenge dataset --split test
