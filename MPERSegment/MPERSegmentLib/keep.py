@@ -273,11 +273,11 @@ class KeepPanel:
         def done(answer: dict[str, Any], but: str = "") -> None:
             number = answer.get("number", "")
             self._busy, self._cases = False, None  # until the cases are read anew
-            words = (
-                _("Kept as revision {n} of {case}, with {strokes} strokes.")
-                if drawn
-                else _("Kept as revision {n} of {case}.")
-            )
+            words = _("Kept as revision {n} of {case}.")
+            if drawn:
+                words = _("Kept as revision {n} of {case}, with {strokes} strokes.")
+            if len(drawn) == 1:
+                words = _("Kept as revision {n} of {case}, with its stroke.")
             self._tell(but or words.format(n=number, case=case, strokes=len(drawn)))
             later(lambda: self._note(node, scan, f"{dataset}\n{case}", {**now, "number": number}), "note what is kept")
             later(lambda: self._choose(dataset), "datasets after keeping")

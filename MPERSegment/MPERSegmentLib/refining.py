@@ -224,9 +224,15 @@ class Refining:
         if model is None:
             self._refuse(_("the engine has no model {model}, which made this result").format(model=result["model"]))
             return
-        words = _("The engine no longer has this prediction, so the scan is segmented again \N{HORIZONTAL ELLIPSIS}")
+
+        def progress(share: float | None, _message: str) -> None:
+            done = "" if share is None else f" ({share:.0%})".replace("%", " %")
+            self._follows.says(
+                self._node, _("The engine no longer has this prediction: the scan is segmented again") + done
+            )
+
         told = Told(
-            progress=lambda _share, _message: None,
+            progress=progress,
             notice=lambda _line: None,
             finished=lambda _mask, _header, new: self._renewed(result, new),
             failed=self._failed,
@@ -237,8 +243,6 @@ class Refining:
             self._work = Segmenting(self._room.engine, self._room.scans, request, told)
         except ValueError as error:
             self._refuse(str(error))
-            return
-        self._follows.says(self._node, words)
 
     def _renewed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         self._work = None

@@ -58,6 +58,7 @@ class StrokesPanel:
         self._desk, self._room, self._editor, self._why, self._followed = desk, room, editor, why, followed
         self._follows = Follows(editor.saveForUndo, self._onFollowed, self._onSaid, why.setPlaces, watch.ours)
         self._node: Any = None
+        self._engine: tuple[Any, bool] = (room.engine, room.ready)
         self._refinings: dict[str, Refining] = {}
         self._said: dict[str, str] = {}
         self._brush: Brush | None = None
@@ -107,9 +108,12 @@ class StrokesPanel:
             self._desk.ui.radiusSlider.value = self._desk.parameters.number("Radius")
 
     def roomChanged(self) -> None:
-        """The engine has come, or gone."""
-        for refining in self._refinings.values():
-            refining.retry()
+        """Engine, models or devices have changed."""
+        now = (self._room.engine, self._room.ready)
+        if now != self._engine:
+            self._engine = now
+            for refining in self._refinings.values():
+                refining.retry()
         self._fill()
 
     def begin(self) -> None:

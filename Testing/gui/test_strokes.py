@@ -54,6 +54,7 @@ class Engine:
         self.mask = mask  # what the model finds
         self.predictions = {}
         self.bodies = []
+        self.posted = []
         self.slow_ms = 0
         self.segmented = 0
         self._listeners = []
@@ -87,7 +88,13 @@ class Engine:
             return self._answer(lambda: [{"id": "la", "name": "la", "title": "LA", "labels": LABELS}], done, failed)
         if "/probe" in path:
             return self._answer(lambda: self._probe(path), done, failed)
-        return self._answer(lambda: [], done, failed)
+        answers = {
+            "/datasets": [{"id": "d", "name": "atria", "cases": 0, "labelled": 0}],
+            "/datasets/d": {"labels": [{**LABELS[0], "value": 7}, LABELS[1]]},
+        }
+        if path.endswith("/uncertain_places"):
+            return self._answer(lambda: result_of("p0")["uncertain_places"], done, failed)
+        return self._answer(lambda: answers.get(path, []), done, failed)
 
     def post(self, path, body, done, failed=None):
         return self._answer(dict, done, failed)
@@ -97,6 +104,9 @@ class Engine:
 
     def put(self, path, body, done, failed=None):
         self.bodies.append(copy.deepcopy(body))
+        if path.startswith("/datasets"):
+            self.posted.append(path)
+            return self._answer(dict, done, failed)
         return self._answer(lambda: self._put(path.split("/")[2], body), done, failed)
 
     def getArray(self, path, done, failed=None):
@@ -104,7 +114,8 @@ class Engine:
         return self._answer(lambda: self._part(prediction, query), lambda both: done(*both), failed)
 
     def postArray(self, path, array, header, done, failed=None, progress=None):
-        return self._answer(lambda: {"scan": "s1"}, done, failed)
+        self.posted.append(path)
+        return self._answer(lambda: {"scan": "s1", "number": 1}, done, failed)
 
     def job(self, path, body, done, failed=None, progress=None, cancelled=None):
         if path != "/jobs/segment":
@@ -207,6 +218,7 @@ def result_of(prediction):
         "model": "la",
         "model_version": "1.0.0",
         "model_sha256": "d097f80d",
+        "scan_sha256": "5ca1ab1e",
         "title": "Left atrium",
         "device": "CPU",
         "seconds": 2.5,
@@ -600,6 +612,25 @@ def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scen
     desk.click(ui.brushAddButton)
     desk.click(ui.correctButton)
     assert ui.brushAddButton.checked
+
+
+def test_strokes_are_kept_beside_the_label(scene, desk):
+    ui = scene.ui
+    desk.click(ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    scene.widget.keep.refresh()
+    ui.authorEdit.text = "A. Reader"
+    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
+    assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
+    label, beside = scene.engine.posted[-2:]
+    assert "how=strokes" in label and "edited=true" in label
+    assert beside == "/datasets/d/cases/case-001/labels/1/strokes"
+    (kept,) = scene.engine.bodies[-1]["strokes"]
+    assert kept["value"] == 7  # the dataset's value of LA
+    assert scene.engine.bodies[-1]["scan_sha256"] == "5ca1ab1e"
+    assert all(body["scan_sha256"] == "5ca1ab1e" for body in scene.engine.bodies)
 
 
 def test_the_scene_closes_in_the_middle_of_a_stroke(scene, desk):
