@@ -504,7 +504,7 @@ def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], 
     if start is None:
         kind, classes = KINDS[chosen.network], len(labels) + 1
         sizes = {"filters": kind.filters} if kind.queries else {}
-        own = min(kind.queries, ROOM // classes) if kind.queries else 3
+        own = min(kind.queries, max(1, ROOM // classes)) if kind.queries else 3
         smooth = clean and kind.smooth
         return Network(NetConfig(chosen.network, classes, prototypes or own, dropout=dropout, smooth=smooth, **sizes))
     if prototypes not in (None, start.network.prototypes):

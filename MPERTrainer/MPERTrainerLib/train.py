@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from MPERTrainerLib.session import Session
 from MPERTrainerLib.words import methodWords, recipeWords, sentence
 
-_METHODS = ("mper", "bcp", "supervised", "embedding-matching")
+_METHODS = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
 _RECIPES = ("plus", "paper")
 _SCRATCH = ""  # start from nothing
 _PATIENCE_MS = 400  # after the last change, before the engine is asked for a new estimate

@@ -73,6 +73,7 @@ def methodWords(method: str) -> str:
         "bcp": _("All scans, few labels: without prototypes (BCP)"),
         "supervised": _("Labelled scans alone"),
         "embedding-matching": _("All scans, few labels: uncertain voxels as the nearest labelled ones"),
+        "dk-uxnet": _("All scans, few labels: two networks with queries (DK-UXNet), volumes only"),
     }.get(method, method)
 
 

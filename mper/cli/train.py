@@ -60,7 +60,8 @@ def add(commands: Commands) -> None:
         "--method",
         choices=_METHODS,
         help="mper: few labels, with prototypes (default); bcp: few labels, without; supervised: labelled scans alone; "
-        "embedding-matching: few labels, uncertain voxels take those of the nearest labelled ones",
+        "embedding-matching: few labels, uncertain voxels take those of the nearest labelled ones; "
+        "dk-uxnet: few labels, two networks with queries teach each other, volumes only",
     )
     what.add_argument("--recipe", choices=_RECIPES, help="plus: the improved recipe (default); paper: as published")
     what.add_argument(
@@ -72,7 +73,7 @@ def add(commands: Commands) -> None:
     what.add_argument(
         "--co-train", action="store_true", default=None, help="two networks that teach each other; twice the time"
     )
-    what.add_argument("--prototypes", type=count, metavar="K", help="prototypes a class (default: 3)")
+    what.add_argument("--prototypes", type=count, metavar="K", help="prototypes, or queries, a class (default: 3)")
     what.add_argument("--split", metavar="NAME", help="the cases to train on (default: train)")
     what.add_argument(
         "--labeled", type=count, metavar="N", help="use the first N labels of the split, the rest counts as unlabelled"
@@ -97,7 +98,7 @@ def add(commands: Commands) -> None:
         "--network",
         choices=_BACKBONES,
         help="vnet, unet3d: volumes; unet: slices; resenc: either, with a residual encoder and deep supervision, needs "
-        "monai (default: vnet or unet, by slice thickness)",
+        "monai (default: vnet or unet, by slice thickness); ux-net-small (its default), ux-net: of dk-uxnet alone",
     )
     scans.add_argument("--patch", type=size, metavar="K,J,I", help="size of training patches in working voxels")
     scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from mper.card import read_bundle
+from mper.card import Card, read_bundle
 from mper.case import Case
 from mper.dataset import Dataset
 from mper.engine.errors import Refused
@@ -120,7 +120,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
     labelled = with_label if body.labeled is None else min(body.labeled, with_label)
     unlabelled = len(cases) - labelled
     method = body.method or ("mper" if unlabelled else "supervised")
-    start_from = body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id)
+    start_from = body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id, method)
     start_path = None if start_from is None else engine.models.path(start_from)
     warnings = _warnings(engine, dataset, body, labelled, with_label, unlabelled if method != "supervised" else 0)
     drawn = [case for case in cases if case.is_drawn][: body.labeled]
@@ -128,13 +128,18 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
         warnings.append(
             f"{', '.join(absent)}: drawn in no labelled case, so nothing can be learnt of it; draw it first"
         )
+    unfit = ""
     if start_path is not None:
-        warnings += _start_warnings(dataset.labels, read_bundle(start_path).card.labels, start_from or "")
+        start = read_bundle(start_path).card
+        unfit = _unfit(method, start)
+        warnings += _start_warnings(dataset.labels, start.labels, start_from or "")
+        if unfit:
+            warnings.append(f"{start_from} cannot be the start: {unfit}")
     gpu = _has_gpu(engine, body.device)
     budget = body.budget_s
     if budget is None and body.steps is None:
         budget = _BUDGET_S[start_path is not None, gpu]
-    ready = labelled > 0 and (body.labeled is None or body.labeled <= with_label)
+    ready = labelled > 0 and (body.labeled is None or body.labeled <= with_label) and not unfit
     return RunPlan(
         split=split,
         labelled=labelled,
@@ -201,16 +206,32 @@ def _structures(labels: Sequence[Label]) -> list[object]:
     return [structure_of(label) for label in labels]
 
 
-def _best_start(dataset: Dataset, dataset_id: str) -> str | None:
+def _best_start(dataset: Dataset, dataset_id: str, method: str) -> str | None:
     """The newest own model of the same structures that is in use, else a bundled one, else none."""
     wanted = _structures(dataset.labels)
+
+    def fits(path: Path) -> bool:
+        card = read_bundle(path).card
+        return _structures(card.labels) == wanted and not _unfit(method, card)
+
     for name in dataset.models:
-        if _structures(read_bundle(dataset.model(name)).card.labels) == wanted:
+        if fits(dataset.model(name)):
             return f"{dataset_id.replace('~', '/')}/{name}/{dataset.current_version(name)}"
     for path in bundled_models():
-        if _structures(read_bundle(path).card.labels) == wanted and "locator" not in path.name:
+        if "locator" not in path.name and fits(path):
             return path.name
     return None
+
+
+def _unfit(method: str, start: Card) -> str:
+    """Why a method cannot go on with that model's network; empty where it can."""
+    from mper.methods import check_backbone
+
+    try:
+        check_backbone(method, str(start.network["kind"]))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _model_name(dataset: Dataset) -> str:

@@ -163,9 +163,10 @@ def cosines(embedding: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 class _Shares(torch.autograd.Function):
     """What the queries' shares R of voxels v (B, dim, *S) add up to: R @ W and R @ G, both (B, classes, *S) float32.
 
-    R = softmax over n of v.k_n / |v| with kernels k (N, dim); W and G are (N, classes), G a constant. It goes by slabs of
-    voxels that fit into a CPU's cache, and shares are computed again for the gradient: left to autograd, N maps of full
-    resolution in float32 would be kept four times over, and on a CPU half of a step would go into moving them.
+    R = softmax over n of v.k_n / |v| with kernels k (N, dim); W and G are (N, classes), G a constant. It goes by slabs
+    of voxels that fit into a CPU's cache, and shares are computed again for the gradient: left to autograd, N maps of
+    full resolution in float32 would be kept four times over, and on a CPU a quarter of a step would go into moving
+    them.
     """
 
     @staticmethod
@@ -207,7 +208,7 @@ class _Shares(torch.autograd.Function):
 
 
 def _slabs(voxels: torch.Tensor) -> list[slice]:
-    """Ranges of voxels (B, M, dim) of which the similarities to all queries fit into a CPU's cache, or a GPU's memory."""
+    """Ranges of voxels (B, M, dim) whose similarities to all queries fit into a CPU's cache, or a GPU's memory."""
     step = max(1, (_SLAB if voxels.device.type == "cpu" else 64 * _SLAB) // len(voxels))
     return [slice(a, a + step) for a in range(0, voxels.shape[1], step)]
 
