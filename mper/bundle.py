@@ -164,7 +164,7 @@ def _pack(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Te
 def _unpack(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for name, value in packed.items():
-        if name.endswith(_SCALE):
+        if name.removesuffix(_SCALE) != name and name.removesuffix(_SCALE) in packed:  # a network may have a `scale` too
             continue
         if value.dtype == torch.int8:
             value = value.float() * packed[name + _SCALE].reshape(-1, *[1] * (value.dim() - 1))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import random_bundle
 
-from mper.bundle import ModelBundle
+from mper.bundle import ModelBundle, _pack, _unpack
 from mper.card import CARD, WEIGHTS
 
 KINDS = pytest.mark.parametrize("kind", ["vnet", "unet"])
@@ -203,3 +203,10 @@ def test_damaged_zip_is_refused(tmp_path: Path) -> None:
     at = len(data) // 3  # within the packed weights
     file.write_bytes(data[:at] + bytes(64) + data[at + 64 :])
     refused(file, "is not a model|is not the file")
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_a_parameter_that_is_named_scale_is_no_scale_of_another(storage: str) -> None:
+    state = {"layer.scale": torch.tensor([0.5, 2.0]), "layer.weight": torch.ones(2, 1, 3, 3)}
+    back = _unpack(_pack(state, storage))
+    assert back.keys() == state.keys() and torch.equal(back["layer.scale"], state["layer.scale"])

@@ -28,7 +28,7 @@ class Task:
     """What is compared on: title; labeled : usual numbers of labelled units; unit : what is counted as labelled.
 
     split : the cases to evaluate on; held_back : where the dataset lacks that split, so many cases from the end of the
-    split `train`, which then are not trained on.
+    split `train`, which then are not trained on; slices : whether they are segmented one by one.
     """
 
     title: str
@@ -36,13 +36,20 @@ class Task:
     unit: str
     split: str
     held_back: int | None
+    slices: bool = False
 
 
 TASKS = {
     "la": Task("left atrium in LGE-MRI", (4, 8, 16), "scans", "dev", 8),  # cases 73 to 80 of train.list
-    "acdc": Task("heart in cine MRI (ACDC)", (3, 7), "patients", "val", None),
+    "acdc": Task("heart in cine MRI (ACDC)", (3, 7), "patients", "val", None, slices=True),
 }
 TRAIN = "train"
+_VOLUMES_ONLY = ("dk-uxnet",)
+
+
+def can_be(method: str, task: str) -> bool:
+    """Whether a method can be compared on a task: not all of them segment slices."""
+    return not (TASKS[task].slices and method in _VOLUMES_ONLY)
 
 
 @dataclass(frozen=True)
@@ -163,8 +170,10 @@ class Benchmark:
         Raises
         ------
         ValueError
-            If it holds another one.
+            If it holds another one, or a run is not possible.
         """
+        for run in self.runs():
+            train_config(self, chosen, run, "auto")
         path = home / _CONFIG
         mine = json.loads(json.dumps({**asdict(self), "data": chosen.key}))
         if path.exists():
@@ -283,6 +292,8 @@ def train_config(benchmark: Benchmark, chosen: Cohort, run: Run, device: str) ->
     ValueError
         If its method cannot do what is asked.
     """
+    if not can_be(run.variant.method, benchmark.task):
+        raise ValueError(f"method {run.variant.method} segments volumes, {benchmark.task} has slices; leave it out")
     return TrainConfig(
         dataset=str(chosen.data.resolve()),
         method=run.variant.method,

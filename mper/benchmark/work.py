@@ -75,7 +75,7 @@ def work(
         After `seconds`; the run that was under way has kept its checkpoint.
     """
     runs = benchmark.runs()
-    configs = {run: train_config(benchmark, chosen, run, device) for run in runs}  # all are checked before any starts
+    configs = {run: train_config(benchmark, chosen, run, device) for run in runs}
     end = None if seconds is None else time.monotonic() + seconds
     failed = []
 

@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _asked(arguments: argparse.Namespace) -> Benchmark:
     """What was asked for."""
-    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation
+    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, can_be
     from mper.methods import NAMES
 
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}
@@ -134,7 +134,9 @@ def _asked(arguments: argparse.Namespace) -> Benchmark:
         values = {name: _SMOKE[name] if value is None else value for name, value in values.items()}
         if arguments.budget is not None:
             values["steps"] = None
-    usual = tuple(name for name in NAMES if name in ("mper", "bcp", "supervised") or arguments.smoke)
+    usual: tuple[str, ...] = ("mper", "bcp", "supervised")
+    if arguments.smoke:
+        usual = tuple(name for name in NAMES if can_be(name, arguments.task))
     words = ablation(arguments.recipe) if arguments.ablation else arguments.methods or usual
     for word in words:
         Variant.parse(word)

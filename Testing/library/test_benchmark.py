@@ -1,0 +1,408 @@
+"""``mper benchmark``: runs that add up, can be stopped, are not mixed up, and are told as they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mper.benchmark import work
+from mper.benchmark.figures import pick_cases, plot, surfaces
+from mper.benchmark.made_up import make_data
+from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, cohort, train_config
+from mper.benchmark.tables import ALL, in_words, markdown, rows
+from mper.cli import edge, main
+from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
+from mper.dataset import Dataset
+from mper.labels import make_label
+from mper.methods import NAMES, base
+from mper.progress import Cancelled, Progress
+from mper.shards import pack
+from mper.volume import Geometry, Volume
+
+TINY: dict[str, Any] = {"steps": 3, "batch": 2}
+
+
+@pytest.fixture(autouse=True)
+def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("logs")
+    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(base, "_PATCHES", {2: 4, 3: 3})
+
+
+@pytest.fixture(scope="module")
+def left_atria(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data("la", tmp_path_factory.mktemp("la") / "data")
+
+
+def started(benchmark: Benchmark, data: Path, home: Path) -> Cohort:
+    chosen = cohort(benchmark, data)
+    benchmark.begin(home, chosen)
+    return chosen
+
+
+def bench(*words: object) -> int:
+    return main(["benchmark", *map(str, words)])
+
+
+# ---------------------------------------------------------------------- from end to end
+
+
+def test_a_smoke_run_of_every_method_ends_with_tables_and_pictures_and_is_not_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out put"
+    assert bench("la", "--smoke", "--seeds", 1, "--out", out) == OK
+    said = capsys.readouterr().out
+    table = (out / "results.md").read_text(encoding="utf-8")
+    assert table in said and "made up" in table
+    assert all(f"| 2 | {name} | 1 |" in table for name in NAMES)
+    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert {line["variant"] for line in lines} == set(NAMES) and len(lines) == 2 * len(NAMES)
+    for line in lines:
+        assert 0 <= float(line["dice"]) <= 1 and line["steps"] == "4" and line["hardware"] and line["code"]
+    for picture in ("results.png", "cases-2.png", "surfaces-2.png"):
+        with Image.open(out / picture) as image:
+            assert image.width > 300
+    assert not list(out.glob("runs/*/checkpoint"))
+    monkeypatch.setattr(work, "train", None)  # a call would fail
+    assert bench("la", "--smoke", "--seeds", 1, "--out", out) == OK
+    assert (out / "results.md").read_text(encoding="utf-8") == table
+
+
+def test_slices_are_compared_structure_by_structure_with_labels_counted_by_patients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert bench("acdc", "--smoke", "--methods", "supervised", "--seeds", 1, "--out", out) == OK
+    table = capsys.readouterr().out
+    assert "backbone: unet" in table and "| labelled patients | method |" in table
+    assert all(f"| 2 | supervised | {name} | 1 |" in table for name in ("RV", "MYO", "LV"))
+    run = json.loads((out / "runs" / "2-supervised-seed0" / "config.json").read_text(encoding="utf-8"))
+    assert run["labeled"] == 4  # two patients, two stacks each
+
+
+def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("supervised",), 2, **TINY)
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    chosen = started(benchmark, left_atria, whole)
+    assert work.work(benchmark, chosen, whole, "cpu") == []
+    started(benchmark, left_atria, pieces)
+    with pytest.raises(work.TimeIsUp, match="0 of 2 runs are done"):
+        work.work(benchmark, chosen, pieces, "cpu", seconds=-1)
+
+    def stop(progress: Progress) -> None:
+        if "seed 1" in progress.message and progress.values.get("step") == 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        work.work(benchmark, chosen, pieces, "cpu", report=stop)
+    assert [work.is_done(run, pieces) for run in benchmark.runs()] == [True, False]
+    assert work.work(benchmark, chosen, pieces, "cpu") == []
+    found = [work.read_results(benchmark, home) for home in (whole, pieces)]
+    assert [f["mean"] for f in found[0].values()] == [f["mean"] for f in found[1].values()]
+    one, other = found[0].values()
+    assert one["mean"] != other["mean"]  # the seeds differ
+
+
+def test_a_benchmark_goes_on_where_its_data_were_moved_and_packed(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("supervised",), 1, **TINY)
+    home = tmp_path / "home"
+    chosen = started(benchmark, left_atria, home)
+
+    def stop(progress: Progress) -> None:
+        if progress.values.get("step") == 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        work.work(benchmark, chosen, home, "cpu", report=stop)
+    pack(Dataset.open(left_atria), tmp_path / "packed", 100)
+    chosen = started(benchmark, tmp_path / "packed", home)
+    assert work.work(benchmark, chosen, home, "cpu") == []
+    (found,) = work.read_results(benchmark, home).values()
+    assert found["trained"]["steps"] == 3
+    assert set(work.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_done(
+    left_atria: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = Benchmark("la", (2,), ("mper", "supervised"), 1, **TINY)
+    chosen = started(benchmark, left_atria, tmp_path)
+    real = work.train
+
+    def train(run: Path, *others: Any) -> Path:
+        if "mper" in run.name:
+            raise ValueError("training diverged")
+        return real(run, *others)
+
+    monkeypatch.setattr(work, "train", train)
+    heard: list[str] = []
+    assert work.work(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
+        "mper, 2 labelled, seed 0: training diverged"
+    ]
+    assert heard[-1].startswith("mper") or heard[0].startswith("mper")
+    assert [run.variant.word for run in work.read_results(benchmark, tmp_path)] == ["supervised"]
+
+
+# ---------------------------------------------------------------------- what a benchmark is
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 4}, "--steps 3, this one has 4"),
+        ({"recipe": "paper"}, "--recipe plus, this one has paper"),
+        ({"backbone": "unet3d"}, "--backbone unset, this one has unet3d"),
+        ({"co_train": True}, "--co-train False, this one has True"),
+        ({"steps": None, "budget_s": 60.0}, "--steps 3, this one has unset"),
+        ({"labeled": (1,)}, "--labeled 2, this one has 1"),
+        ({"variants": ("bcp",)}, "--methods mper, this one has bcp"),
+        ({"seeds": 1}, "--seeds 2, this one has 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_folder_with_another_benchmark_is_refused_in_one_line(
+    left_atria: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    benchmark = Benchmark("la", (2,), ("mper",), 2, **TINY)
+    started(benchmark, left_atria, tmp_path)
+    with pytest.raises(ValueError, match=words) as refused:
+        started(replace(benchmark, **change), left_atria, tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_cases_are_another_benchmark(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("mper",), 2, **TINY)
+    started(benchmark, left_atria, tmp_path / "home")
+    other = _dataset(tmp_path / "other", [f"case{n:02d}" for n in range(20)])
+    with pytest.raises(
+        ValueError, match=r"holds a benchmark with --data made-up la \(6 and 2 cases.* this one has tiny"
+    ):
+        started(benchmark, other.path, tmp_path / "home")
+
+
+def test_more_labels_methods_and_seeds_may_be_asked_for_later(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("mper",), 2, **TINY)
+    started(benchmark, left_atria, tmp_path)
+    more = replace(benchmark, labeled=(4, 2), variants=("bcp", "mper"), seeds=3)
+    started(more, left_atria, tmp_path)
+    assert set(benchmark.runs()) < set(more.runs()) and len(more.runs()) == 12
+    assert [run.seed for run in more.runs()] == [0] * 4 + [1] * 4 + [2] * 4  # of everything the first seed first
+
+
+def test_the_left_atrium_is_evaluated_on_the_last_eight_cases_where_no_split_says_else(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)])
+    chosen = cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+    assert chosen.cases == 12 and chosen.evaluated == tuple(f"case{n:02d}" for n in range(12, 20))
+    config = train_config(Benchmark("la", (8,), ("mper",), 1), chosen, Run(8, Variant.parse("mper"), 5), "cpu")
+    assert (config.cases, config.labeled, config.split, config.seed) == (12, 8, "train", 5)
+    dataset.add_to_split("dev", ["case19"])
+    with pytest.raises(ValueError, match="case19 would be trained on and evaluated on: split 'dev' overlaps"):
+        cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+
+
+@pytest.mark.parametrize(
+    ("labeled", "words"),
+    [
+        (13, "13 labelled scans were asked for, split 'train' has 12; ask for fewer with --labeled"),
+        (9, "9 labelled scans were asked for, and .* has 8 labels among the first 9 cases"),
+    ],
+)
+def test_more_labels_than_there_are_is_refused(tmp_path: Path, labeled: int, words: str) -> None:
+    dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)], labelled=8)
+    with pytest.raises(ValueError, match=words):
+        cohort(Benchmark("la", (labeled,), ("mper",), 1), dataset.path)
+
+
+def test_labels_are_counted_by_patients_whose_stacks_stand_together(tmp_path: Path) -> None:
+    ids = ["patient09_frame01", "patient09_frame02", "patient03_frame01", "patient05_frame01", "patient05_frame02"]
+    benchmark = Benchmark("acdc", (1, 2, 3), ("mper",), 1)
+    together = _dataset(tmp_path / "together", [*ids, "patient77_frame01"])
+    together.add_to_split("val", ["patient77_frame01"])
+    with pytest.raises(ValueError, match="patient77_frame01 would be trained on"):
+        cohort(benchmark, together.path)
+    together = _dataset(tmp_path / "apart", ids, others=["patient77_frame01"])
+    together.add_to_split("val", ["patient77_frame01"])
+    assert cohort(benchmark, together.path).labeled == {1: 2, 2: 3, 3: 5}
+    mixed = _dataset(tmp_path / "mixed", [ids[0], *ids[2:], ids[1]], others=["patient77_frame01"])
+    mixed.add_to_split("val", ["patient77_frame01"])
+    with pytest.raises(ValueError, match="the cases of one patient do not stand together"):
+        cohort(benchmark, mixed.path)
+
+
+def _dataset(home: Path, ids: list[str], others: list[str] | None = None, labelled: int | None = None) -> Dataset:
+    """Scans of one voxel, for what depends on names and splits alone."""
+    dataset = Dataset.create(home, "tiny", [make_label(1, "LA")])
+    voxel = Volume(np.ones((1, 1, 1), np.float32), Geometry.unknown((1, 1, 1)))
+    for n, case_id in enumerate([*ids, *(others or [])]):
+        case = dataset.add_case(case_id, voxel, {"format": "synthetic"})
+        if labelled is None or n < labelled:
+            case.add_label(voxel.with_array(np.ones((1, 1, 1), np.uint8)), author="test", how="imported")
+    dataset.add_to_split("train", ids)
+    return dataset
+
+
+def test_words_of_variants_say_how_to_train() -> None:
+    assert Variant.parse("mper") == Variant("mper", "mper")
+    assert Variant.parse("mper:no-clean-teacher:k=5") == Variant(
+        "mper:no-clean-teacher:k=5", "mper", ("clean_teacher",), 5
+    )
+    assert Variant.parse("mper:k=5").folder == "mper-k5"
+    for word in ("mper:k=0", "mper:k=x", "mper:fast"):
+        with pytest.raises(ValueError, match=f"unknown variant '{word}'"):
+            Variant.parse(word)
+    with pytest.raises(ValueError, match="unknown method 'magic'; known are mper"):
+        Variant.parse("magic:k=1")
+
+
+def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria: Path) -> None:
+    words = ablation("plus")
+    assert len(set(words)) == len(words) == 20
+    assert {"mper", "bcp", "mper:no-contrast", "mper:no-prototype-classifier", "mper:k=1", "mper:k=10"} <= set(words)
+    assert {"mper:no-masked-dice", "mper:no-clean-embedding", "mper:no-cutmix", "mper:no-adamw"} <= set(words)
+    for recipe in ("plus", "paper"):
+        benchmark = Benchmark("la", (2,), ablation(recipe), 1, recipe)
+        chosen = cohort(benchmark, left_atria)
+        configs = [train_config(benchmark, chosen, run, "cpu") for run in benchmark.runs()]
+        assert len({json.dumps(vars(config)) for config in configs}) == len(configs)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["la"], USAGE, "--out"),
+        (["la", "--out", "x"], USAGE, "--data"),
+        (["la", "--smoke", "--out", "x", "--ablation", "--methods", "mper"], USAGE, "give it, or --methods"),
+        (["la", "--smoke", "--out", "x", "--methods", "magic"], None, "unknown method 'magic'"),
+        (["la", "--smoke", "--out", "x", "--labeled", "0"], USAGE, "--labeled"),
+        (["la", "--smoke", "--out", "x", "--methods", "mper:no-magic"], None, "no change 'magic'"),
+        (["la", "--smoke", "--out", "x", "--methods", "mper", "--labeled", "7"], None, "7 labelled scans"),
+        (["la", "--smoke", "--out", "x", "--methods", "supervised", "--co-train"], None, "teach each other"),
+        (["la", "--smoke", "--out", "x", "--methods", "dk-uxnet", "--backbone", "vnet"], None, "by queries"),
+        (["acdc", "--smoke", "--out", "x", "--methods", "dk-uxnet"], None, "segments volumes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_makes_no_sense_is_refused_in_one_line_before_anything_is_trained(
+    words: list[str],
+    code: int | None,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = bench(*words)
+    assert ended not in (OK, CANCELLED) and (code is None or ended == code)
+    said = capsys.readouterr()
+    assert told in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "x" / "runs").exists()
+
+
+# ---------------------------------------------------------------------- tables and pictures
+
+
+def figures(dice: float, hd95: float | None = 2.0) -> dict[str, Any]:
+    return {
+        "dice": dice,
+        "jaccard": dice / (2 - dice),
+        "hd95_voxel": hd95,
+        "asd_voxel": hd95,
+        "hd95_mm": None,
+        "asd_mm": None,
+        "without_distance": int(hd95 is None),
+    }
+
+
+def result(word: str, seed: int, *dice: float, hd95: float | None = 2.0) -> tuple[Run, Mapping[str, Any]]:
+    cases = [{"id": f"case{n}", **figures(d, hd95), "labels": {"LA": figures(d, hd95)}} for n, d in enumerate(dice)]
+    mean = figures(float(np.mean(dice)), hd95)
+    trained = {"steps": 3, "seconds": 1.0, "network": "vnet"}
+    found = {"mean": mean, "labels": {"LA": mean}, "cases": cases, "trained": trained, "hardware": "CPU", "code": "1"}
+    return Run(8, Variant.parse(word), seed), found
+
+
+def test_a_table_has_mean_and_deviation_over_seeds_and_the_worst_case_of_all() -> None:
+    results = dict([result("mper", 0, 0.8, 0.9), result("mper", 1, 0.9, 0.96), result("bcp", 0, 0.5, 0.7, hd95=None)])
+    first, second = rows(results)
+    assert (first.labeled, first.variant, first.structure, len(first.figures)) == (8, "mper", ALL, 2)
+    assert first.spread("dice") == pytest.approx((0.89, np.std([0.85, 0.93], ddof=1)))
+    assert second.spread("hd95_voxel") is None and first.spread("hd95_mm") is None
+    benchmark = Benchmark("la", (8,), ("mper", "bcp"), 2, steps=3)
+    chosen = Cohort(Path("data"), None, ("case0", "case1"), {8: 8}, "2 cases", "key")
+    table = markdown(benchmark, chosen, results)
+    assert "| 8 | mper | 2 | 89.00 ± 5.66 |" in table and "| 80.00 | 0 |" in table
+    assert "| 8 | bcp | 1 | 60.00 |" in table and "| - | - | 50.00 | 1 |" in table
+    assert "mm" not in table.split("| ---")[0].split("|", 1)[1]  # no columns that nobody can fill
+    assert "3 of 4 runs" in table and "Structure by structure" not in table
+
+
+def test_a_spread_of_one_seed_is_not_told() -> None:
+    assert in_words((0.9, float("nan")), 100) == "90.00"
+    assert in_words((0.9, 0.01), 100) == "90.00 ± 1.00"
+    assert in_words(None) == "-"
+
+
+def test_the_worst_the_median_and_the_best_case_are_those_of_all_methods() -> None:
+    runs = [result("mper", 0, 0.9, 0.7, 0.8, 0.95, 0.6), result("bcp", 0, 0.9, 0.2, 0.8, 0.5, 0.6)]
+    found = {run.variant: f for run, f in runs}
+    assert pick_cases(found) == {"worst": "case1", "median": "case3", "best": "case0"}
+
+
+def test_a_plot_shows_every_method() -> None:
+    runs = [result("mper", 0, 0.9), result("mper", 1, 0.8), result("bcp", 0, 0.5, hd95=None)]
+    picture = np.asarray(plot(rows(dict(runs))))
+    for colour in ((31, 119, 180), (214, 39, 40)):
+        assert (picture[:280] == colour).all(-1).any()
+
+
+def test_surfaces_show_the_patients_left_on_the_right_the_head_above_and_what_is_nearer() -> None:
+    red, blue = (255, 0, 0), (0, 0, 255)
+    space = np.zeros((40, 40, 40), bool)
+    low, high = space.copy(), space.copy()
+    low[16:24, 16:24, 4:12], high[16:24, 16:24, 28:36] = True, True
+
+    def middle(picture: np.ndarray, channel: int) -> np.ndarray:
+        other = 2 - channel
+        return np.argwhere(picture[..., channel] > picture[..., other].astype(int) + 60).mean(0)
+
+    across = surfaces([low, high], (1, 1, 1), [red, blue], 120)
+    assert middle(across, 0)[1] < middle(across, 2)[1]  # i runs to the left, which is on the right
+    along = surfaces([low.transpose(2, 1, 0), high.transpose(2, 1, 0)], (1, 1, 1), [red, blue], 120)
+    assert middle(along, 0)[0] > middle(along, 2)[0]  # k runs to the head
+    inner, shell = space.copy(), space.copy()
+    inner[18:22, 18:22, 18:22], shell[10:30, 10:30, 10:30] = True, True
+    hidden = surfaces([inner, shell & ~inner], (1, 1, 1), [red, blue], 120)
+    assert not (hidden[..., 0] > hidden[..., 2].astype(int) + 60).any()
+
+
+def test_exit_code_tells_of_runs_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> Path:
+        raise ValueError("training diverged at step 2")
+
+    monkeypatch.setattr(work, "train", fail)
+    assert bench("la", "--smoke", "--methods", "mper", "--seeds", 1, "--out", tmp_path / "out") == FAILED
+    said = capsys.readouterr()
+    assert "mper: note: mper, 2 labelled, seed 0: training diverged at step 2" in said.err
+    assert "0 of 1 runs" in said.out
+
+
+def test_a_piece_of_time_ends_a_command_well_and_the_next_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["la", "--smoke", "--methods", "supervised", "--seeds", 1, "--out", tmp_path / "out"]
+    assert bench(*words, "--for", "0.000001s") == OK
+    assert "0 of 1 runs are done; the same command goes on" in capsys.readouterr().out
+    assert bench(*words) == OK
+    assert "left atrium in LGE-MRI: 1 of 1 runs" in capsys.readouterr().out
