@@ -18,6 +18,7 @@ from mper.explain import probe
 from mper.io import read_volume
 from mper.measures import measure
 from mper.predictor import Predictor
+from mper.references import References
 from mper.progress import Progress
 from mper.resources import sample_scan
 from mper.volume import Geometry, Volume
@@ -202,6 +203,26 @@ def test_a_model_without_prototypes_says_so(tmp_path: Path, root: Path, scan: Vo
             assert answer.status == 409 and "no prototypes" in answer.error()
         told = engine.get(f"{home}/probe?k=1&j=2&i=3").json()
         assert told["prototypes"] == [] and told["margin"] is None and told["probability"] > 0
+
+
+def test_a_model_that_keeps_labelled_voxels_names_the_nearest_and_their_cases(
+    tmp_path: Path, root: Path, scan: Volume
+) -> None:
+    bundle = ModelBundle.load(root / "mine" / "models" / "small" / "1")
+    number = torch.arange(6)
+    vectors = torch.nn.functional.normalize(torch.randn(6, bundle.network.filters), dim=1)
+    kept = References(vectors, number % 2, number % 2, torch.stack([number] * 3, dim=1), ("Huber", "Maier"))
+    predictor = Predictor(replace(bundle, references=kept), "cpu")
+    found = predictor.predict(scan, want=("embeddings",))
+    expected = probe(found, bundle.state["prototypes.vectors"], (3, 20, 18), kept)
+    assert expected is not None
+    with served(tmp_path, [root]) as engine:
+        engine.engine.models.predictor = lambda *_: predictor
+        home = f"/predictions/{engine.segment(engine.upload(scan), MODEL)['prediction']}"
+        told = engine.get(f"{home}/probe?k=3&j=20&i=18").json()["labelled"]
+    assert [row["case"] for row in told] == [voxel.case for voxel in expected.labelled]
+    assert [tuple(row["index"]) for row in told] == [voxel.index for voxel in expected.labelled]
+    assert len(told) == 3 and told[0]["similarity"] == max(row["similarity"] for row in told)
 
 
 def test_an_empty_mask_is_one_voxel_and_a_flag(tmp_path: Path, root: Path, scan: Volume) -> None:

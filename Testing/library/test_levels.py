@@ -31,7 +31,7 @@ LEVELS = {
     2: """
         augment background benchmark bundle checkpoint coarse comparison devices edges effort evaluate explain fields
         holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
-        refine remarks response sampling thumbnail train_config trainer training_data
+        references refine remarks response sampling thumbnail train_config trainer training_data
         """,
     3: """
         __main__ cli demo doctor engine
