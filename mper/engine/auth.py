@@ -196,7 +196,9 @@ class _Body:
 def too_large(found: int, limit: int) -> Refused:
     """The refusal of a body of `found` bytes, or more."""
     return Refused(
-        413, f"the body has {found} bytes or more, at most {limit} are taken here; send less (a smaller region)"
+        413,
+        f"the body has {found} bytes or more, at most {limit} are taken here; "
+        "send less (a smaller region, fewer strokes)",
     )
 
 

@@ -143,6 +143,7 @@ class Scan:
         self.users = 0
         self._upload = upload
         self._sha256: str | None = None
+        self._hashing = threading.Lock()
 
     def volume(self) -> Volume:
         """Voxels (mapped) and where they lie.
@@ -159,9 +160,19 @@ class Scan:
 
     def sha256(self) -> str:
         """Checksum of its voxels, see `mper.case.voxels_sha256`; computed once."""
-        if self._sha256 is None:
-            self._sha256 = voxels_sha256(self.volume())
-        return self._sha256
+        with self._hashing:
+            if self._sha256 is None:
+                self._sha256 = voxels_sha256(self.volume())
+            return self._sha256
+
+    def hash_ahead(self) -> None:
+        """Begin to compute the checksum beside other work: a large scan needs half a second."""
+
+        def work() -> None:
+            with contextlib.suppress(OSError):  # the scan is gone, and nobody will ask
+                self.sha256()
+
+        threading.Thread(target=work, name=f"sha256-{self.id}", daemon=True).start()
 
     def remove(self) -> None:
         """Remove the file."""

@@ -50,6 +50,7 @@ def segment(
 
     began = time.perf_counter()
     scan = upload.volume()
+    upload.hash_ahead()
 
     def report(beat: Progress) -> None:
         share = None if beat.fraction is None else _PREDICTED * beat.fraction
