@@ -164,7 +164,8 @@ def _pack(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Te
 def _unpack(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for name, value in packed.items():
-        if name.removesuffix(_SCALE) != name and name.removesuffix(_SCALE) in packed:  # a network may have a `scale` too
+        scaled = name.removesuffix(_SCALE)
+        if scaled != name and scaled in packed:  # a network may have a parameter of that name, too
             continue
         if value.dtype == torch.int8:
             value = value.float() * packed[name + _SCALE].reshape(-1, *[1] * (value.dim() - 1))

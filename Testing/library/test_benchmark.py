@@ -18,6 +18,7 @@ from mper.benchmark.figures import pick_cases, plot, surfaces
 from mper.benchmark.made_up import make_data
 from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, cohort, train_config
 from mper.benchmark.tables import ALL, in_words, markdown, rows
+from mper.bundle import ModelBundle
 from mper.cli import edge, main
 from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
 from mper.dataset import Dataset
@@ -88,6 +89,25 @@ def test_slices_are_compared_structure_by_structure_with_labels_counted_by_patie
     assert all(f"| 2 | supervised | {name} | 1 |" in table for name in ("RV", "MYO", "LV"))
     run = json.loads((out / "runs" / "2-supervised-seed0" / "config.json").read_text(encoding="utf-8"))
     assert run["labeled"] == 4  # two patients, two stacks each
+
+
+def test_two_residual_encoders_that_teach_each_other_end_as_one_model(tmp_path: Path) -> None:
+    words = ["acdc", "--smoke", "--methods", "bcp", "--backbone", "resenc", "--co-train", "--seeds", 1]
+    assert bench(*words, "--out", tmp_path) == OK
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "backbone: resenc2d" in table and "two networks that teach each other" in table
+    bundle = ModelBundle.load(tmp_path / "runs" / "2-bcp-seed0" / "model")
+    assert bundle.network.kind == "resenc2d" and bundle.card.about["training"]["co_train"]
+
+
+def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("supervised",), 1, steps=1, batch=4)
+    heard: list[str] = []
+    work.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
+    assert heard == [
+        "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches a step: some scans give several; "
+        "label more, or take a smaller --batch"
+    ]
 
 
 def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path, tmp_path: Path) -> None:

@@ -125,3 +125,11 @@ def test_ct_without_a_labelled_voxel_is_normalised_like_mr() -> None:
 def test_network_that_the_user_wants_wins() -> None:
     assert planned(LEFT_ATRIUM, network="unet").patch[0] == 1
     assert planned(SHORT_AXIS, network="vnet").network == "vnet"
+
+
+def test_a_backbone_for_volumes_and_slices_takes_what_the_scans_are() -> None:
+    assert planned(LEFT_ATRIUM, network="resenc").network == "resenc"
+    assert planned(SHORT_AXIS, network="resenc").network == "resenc2d"
+    assert planned(SHORT_AXIS, network="unet3d").patch[0] > 1
+    with pytest.raises(ValueError, match="unknown backbone 'resenc2d'; known are vnet"):
+        planned(LEFT_ATRIUM, network="resenc2d")
