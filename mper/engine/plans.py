@@ -154,7 +154,9 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
         steps=body.steps,
         name=body.name or _model_name(dataset),
         device=body.device,
-        words=_how_long(dataset, budget, body.steps, method, gpu) if ready else "label a case first",
+        words=_how_long(dataset, budget, body.steps, method, gpu)
+        if ready
+        else ("choose another start" if unfit else "label a case first"),
         warnings=tuple(warnings),
         ready=ready,
     )
