@@ -6,6 +6,9 @@ with the whole field as region. Beside them, in turn with ours, the geodesic way
 again is what they are compared with.
 
     python Testing/benchmarks/strokes_speed.py
+    python Testing/benchmarks/strokes_speed.py --threads 1     beside other work
+
+With one thread the seconds are the processor's, which other work on the machine does not lengthen.
 """
 
 from __future__ import annotations
@@ -69,9 +72,10 @@ def _told(seconds: Sequence[float]) -> str:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
     work()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def strokes_at_border(prediction: Prediction, count: int, length_mm: float, radius_mm: float) -> list[Stroke]:
@@ -94,7 +98,7 @@ def measure(name: str, predictor: Predictor, scan: Volume, roi: Sequence[float] 
         return predictor.predict(scan, roi=roi, want=("embeddings",))
 
     prediction = segment()
-    segmenting = float(np.median([seconds_of(segment) for _ in range(3)]))
+    segmenting = seconds_of(segment)
     kept = prediction.embeddings
     assert kept is not None and kept.image is not None and kept.logits is not None
     tensors = sum(each.nbytes for each in (kept.values, kept.image, kept.logits))
