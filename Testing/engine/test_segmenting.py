@@ -18,8 +18,8 @@ from mper.explain import probe
 from mper.io import read_volume
 from mper.measures import measure
 from mper.predictor import Predictor
-from mper.references import References
 from mper.progress import Progress
+from mper.references import References
 from mper.resources import sample_scan
 from mper.volume import Geometry, Volume
 

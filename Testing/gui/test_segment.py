@@ -750,3 +750,12 @@ def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_pa
         server.stdin.close()
         server.wait(20)
         server.stdout.close()
+
+
+def test_the_nearest_labelled_voxels_are_named_with_their_cases() -> None:
+    from MPERSegmentLib.probe import _labelled
+
+    rows = [{"value": 1, "name": "LA", "case": "A <b>", "index": [1, 2, 3], "similarity": 0.987}]
+    rows.append({"value": 0, "name": "background", "case": "C", "index": [0, 0, 0], "similarity": 0.5})
+    assert _labelled(rows) == "Nearest labelled voxels: A &lt;b&gt; (LA, 0.99), C (background, 0.50)"
+    assert _labelled([]) == ""
