@@ -48,7 +48,8 @@ class Card:
         Whether predictions are averaged over mirrored copies without being asked for (``tta``).
     about : mapping
         Provenance for people: modality, intended_use, limits, data, licence, citation, training
-        (method, recipe, seed, budget, steps, hardware, date, command), quality (cases, mean, per case).
+        (method, recipe, seed, budget, steps, hardware, date, command), quality (cases, mean, per case), references
+        (names of the cases whose labelled voxels the bundle keeps, see `mper.references`).
     """
 
     name: str
