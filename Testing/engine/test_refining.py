@@ -409,6 +409,27 @@ def test_a_newer_list_takes_the_place_of_one_that_is_worked_on(
     assert np.array_equal(mask_of(engine, result), after)
 
 
+def test_a_stroke_that_fails_in_its_middle_costs_no_other(
+    engine: Served, result: dict, strokes: list[Stroke], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(engine, result, strokes)
+    expected = mask_of(engine, result)
+    put(engine, result, strokes[:1])
+    shown = mask_of(engine, result)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Refiner, "_apply", full)
+    answer = put(engine, result, strokes)
+    assert answer.status == 500 and "not enough memory" in answer.error()
+    monkeypatch.undo()
+    start, stop = put(engine, result, strokes).json()["changed"]
+    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    shown[window] = expected[window]
+    assert np.array_equal(mask_of(engine, result), expected) and np.array_equal(shown, expected)
+
+
 def test_lists_at_once_leave_the_mask_of_one_of_them(engine: Served, result: dict, strokes: list[Stroke]) -> None:
     masks = []
     for n in range(1, 4):

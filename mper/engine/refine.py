@@ -94,9 +94,15 @@ class Corrections:
                 refiner = self._ready()
                 try:
                     refiner.set_strokes(strokes, settle, check)
+                except (Cancelled, ValueError):
+                    raise
+                except BaseException:  # out of memory in the middle of a stroke: the next list begins anew
+                    self._refiner = None
+                    raise
                 finally:
-                    self._current = None if refiner.strokes else self._prediction
-                    self._measured = None if refiner.strokes else self._structures
+                    changed = self._refiner is not None and self._refiner.strokes
+                    self._current = None if changed else self._prediction
+                    self._measured = None if changed else self._structures
                 return self._tell(refiner, whole=settle)
         except Cancelled:
             raise Refused(409, "a newer list of strokes came before this one was done; its answer counts") from None
