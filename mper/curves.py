@@ -12,8 +12,9 @@ from mper.runs import read_events
 _SIZE = (960, 260)  # of one panel
 _MARGIN = (70, 34, 20, 30)  # left, top, right, bottom
 _PANELS = (
-    ("losses", ("loss", "labelled", "pseudo", "prototype", "contrast")),
+    ("losses", ("loss", "labelled", "pseudo", "prototype", "contrast", "entropy")),
     ("agreement of the two classifiers; share of voxels that the losses count", ("agreement", "known")),
+    ("share of voxels whose labels are looked up, changed, abstained from", ("uncertain", "changed", "abstained")),
     ("mean Dice on the locked hold-out", ("dice",)),
     ("spread of the prototypes", ("spread",)),
     ("learning rate", ("rate",)),
