@@ -136,6 +136,16 @@ def test_uncertain_places_come_largest_first_and_apart() -> None:
     assert len(uncertain_places(_doubtful(middles, [1, 4, 2]), count=2)) == 2
 
 
+def test_a_large_place_of_doubt_comes_before_a_small_one_of_more() -> None:
+    prediction = _doubtful([(20, 12, 12), (20, 40, 45)], [1, 5])
+    assert prediction.confidence_map is not None
+    certain = prediction.confidence_map.array
+    certain[19:22, 11:14, 11:14] = 0.01
+    certain[15:26, 35:46, 40:51] = 0.6
+    first, second = uncertain_places(prediction)
+    assert np.abs(np.subtract(first.index, (20, 40, 45))).max() <= 1 and second.index == (20, 12, 12)
+
+
 def test_a_sure_prediction_has_no_uncertain_place() -> None:
     assert uncertain_places(_doubtful([], [])) == ()
 
