@@ -292,9 +292,9 @@ def scatter(prediction: Prediction, vectors: torch.Tensor, points: int = 2000, s
 def uncertain_places(prediction: Prediction, count: int = 10) -> tuple[UncertainPlace, ...]:
     """Where a look, or a stroke, is worth most, best first, at least 15 mm apart.
 
-    If probabilities were true, the sum of 1 - p around a place were the volume that is wrong there: what a stroke, which
-    reaches about as far as the Gaussian of 6 mm that is summed under, can put right. (Under 3 mm it finds small spots of
-    great doubt; on the held-back atria there was less wrong around these than around uncertain voxels at random.)
+    If probabilities were true, the sum of 1 - p around a place were the volume that is wrong there: what a stroke,
+    which reaches about as far as the Gaussian of 6 mm that it is summed under, can put right. (Under 3 mm it finds
+    small spots of great doubt; on held-back atria less was wrong around those than around any uncertain voxel.)
 
     Raises
     ------
