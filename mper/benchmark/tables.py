@@ -108,12 +108,20 @@ def _facts(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[s
 def _table(made: Sequence[Row], unit: str, worst: str, structures: bool = False) -> list[str]:
     known = [name for name in _COLUMNS if any(row.spread(name) for row in made)]
     head = [f"labelled {unit}", "method", *(["structure"] if structures else []), "seeds"]
-    head += [*(_COLUMNS[name][0] for name in known), worst, "no surface"]
+    head += [
+        *(_COLUMNS[name][0] for name in known),
+        worst,
+        f"Dice % against {made[0].variant}" if made else "",
+        "no surface",
+    ]
+    first = {(row.labeled, row.structure): row.spread("dice") for row in made if row.variant == made[0].variant}
     lines = [head, ["---"] * len(head)]
     for row in made:
         cells = [str(row.labeled), row.variant, *([row.structure] if structures else []), str(len(row.figures))]
         cells += [in_words(row.spread(name), _COLUMNS[name][1]) for name in known]
         cells += [f"{100 * min(f['worst'] for f in row.figures):.2f}"]
+        mean, base = row.spread("dice"), first.get((row.labeled, row.structure))
+        cells += [f"{100 * (mean[0] - base[0]):+.2f}" if mean and base and row.variant != made[0].variant else ""]
         lines.append([*cells, str(sum(f["without_distance"] for f in row.figures))])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 

@@ -34,7 +34,7 @@ _EXAMPLES = """\
 """
 _TASKS = ("la", "acdc")
 _BACKBONES = ("vnet", "unet", "unet3d", "resenc")
-_SMOKE = {"labeled": (2,), "seeds": 2, "steps": 4, "batch": 2}
+_SMOKE = {"labeled": (2,), "seeds": 2, "steps": 3, "batch": 2}
 
 
 def add(commands: Commands) -> None:
