@@ -28,7 +28,8 @@ Mask = npt.NDArray[np.bool_]
 
 FEATURES = 12
 REACH = 16.0  # steps
-_CAUTION = 0.1  # log-odds that the network must be above: fewer strokes that do harm, for a little less help
+# Log-odds that the network must be above; more for a stroke deep in what is not its class, where it goes too far
+_CAUTION, _DEEP, _CAUTION_DEEP = 0.1, 7.0, 0.35
 _BAND = 2  # voxels
 _JUST = np.float32(0.1)  # log-odds of what is inside, but only just
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
@@ -72,7 +73,13 @@ def respond(
     seen = torch.from_numpy(features(log_odds, image, painted, hard, steps_mm))
     with torch.no_grad():
         likely = shipped_network()(seen[None])[0].numpy()
-    return raised(log_odds, likely - np.float32(_CAUTION), painted, hard)
+    return raised(log_odds, likely - caution(log_odds, painted, steps_mm), painted, hard)
+
+
+def caution(log_odds: Scores, painted: Mask, steps_mm: Spacing) -> np.float32:
+    """What is taken from the network's log-odds before they count."""
+    depth = float(_distance(log_odds <= 0, _relative(steps_mm))[painted].max())
+    return np.float32(_CAUTION + _CAUTION_DEEP * max(0.0, min(depth, 20.0) - _DEEP))
 
 
 def settle(

@@ -1,6 +1,6 @@
 """Train what a stroke means for the voxels around it (Resources/Models/stroke-response), and measure it.
 
-    python Testing/benchmarks/train_response.py OUT --la LA --acdc ACDC [--minutes N] [--seed N]
+    python Testing/benchmarks/train_response.py OUT --la LA --acdc ACDC [--steps N] [--seed N]
     python Testing/benchmarks/train_response.py OUT --la LA --measure [--cases 53 72]
 
 LA and ACDC are imported data sets (`mper import`). Training sees the labels of LA's first 8 training cases, those of
@@ -36,8 +36,7 @@ from mper.volume import Spacing
 
 PATCH = 32
 BATCH = 4
-ROUND = 400  # strokes before the next training
-KEPT = 6000  # strokes
+ROUND_STEPS, ROUND_STROKES = 250, 650
 RATE = 3e-3
 
 Scores = npt.NDArray[np.float32]
@@ -284,20 +283,20 @@ def loss_of(likely: torch.Tensor, truth: torch.Tensor, asked: torch.Tensor) -> t
     return (each.sum((1, 2, 3)) / ((truth * asked).sum((1, 2, 3)) + 300)).mean()
 
 
-def answer_by(network: StrokeNet, caution: float = 0.1) -> Answer:
+def answer_by(network: StrokeNet) -> Answer:
     """How a network answers strokes; as `mper.response.respond`."""
 
     def answer(odds: Scores, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps: Spacing) -> Scores:
         seen = torch.from_numpy(response.features(odds, image, painted, hard, steps))
         with torch.no_grad():
             likely = network(seen[None])[0].numpy()
-        return response.raised(odds, likely - np.float32(caution), painted, hard)
+        return response.raised(odds, likely - response.caution(odds, painted, steps), painted, hard)
 
     return answer
 
 
-def train(cases: Sequence[Sequence[Predicted]], minutes: float, seed: int) -> StrokeNet:
-    """The network after so many minutes, with averaged weights."""
+def train(cases: Sequence[Sequence[Predicted]], steps: int, seed: int) -> StrokeNet:
+    """The network after so many steps, with averaged weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = StrokeNet(response.FEATURES).to(memory_format=torch.channels_last_3d)
@@ -307,24 +306,23 @@ def train(cases: Sequence[Sequence[Predicted]], minutes: float, seed: int) -> St
     source = questions(cases, answer_by(network), rng)
     kept: list[Question] = []
     started = time.perf_counter()
-    step = 0
-    while (done := (time.perf_counter() - started) / 60 / minutes) < 1:
-        if step % 250 == 0:
-            kept = [*kept, *(next(source) for _ in range(ROUND))][-KEPT:]
+    for step in range(steps):
+        if step % ROUND_STEPS == 0:
+            kept += [next(source) for _ in range(ROUND_STROKES)]
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, step / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * done)))
+            group["lr"] = RATE * min(1.0, step / 100) * (0.02 + 0.49 * (1 + np.cos(np.pi * step / steps)))
         seen, truth, asked = batch(kept, rng)
         loss = loss_of(network(seen), truth, asked)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        step += 1
         if step == 300:  # the first weights are far from where it goes
             average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=smooth)
         average.update_parameters(network)
-        if step % 100 == 0:
-            print(f"step {step} of {len(kept)} strokes, loss {float(loss.detach()):.3f}, {done:.0%}", flush=True)
+        if step % 50 == 49:
+            seconds = time.perf_counter() - started
+            print(f"step {step + 1}, {len(kept)} strokes, loss {float(loss.detach()):.3f}, {seconds:.0f} s", flush=True)
     trained = average.module
     assert isinstance(trained, StrokeNet)
     return trained.eval()
@@ -352,7 +350,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of weights.safetensors")
     parser.add_argument("--la", type=Path, required=True, help="imported LA data set")
     parser.add_argument("--acdc", type=Path, help="imported ACDC data set; without it, left atria alone")
-    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--steps", type=int, default=1500, help="more made strokes worse more often in new cases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--cases", type=int, nargs=2, default=(53, 72), help="of LA's split train, for --measure")
@@ -375,7 +373,7 @@ def main() -> None:
     if args.acdc:
         acdc = Dataset.open(args.acdc)
         groups.append(predicted(acdc, "acdc", acdc.splits["train"]))
-    weights = train(groups, args.minutes, args.seed).state_dict()
+    weights = train(groups, args.steps, args.seed).state_dict()
     args.out.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(".weights.part")
     save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, beside)
