@@ -197,7 +197,7 @@ def test_every_end_is_an_event_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def stop(run: Path, report: Any) -> Path:
+    def stop(run: Path, report: Any, notify: Any) -> Path:
         raise error
 
     monkeypatch.setattr(trainer, "train", stop)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from mper.volume import Volume
 _RESULT = "result.json"
 _MASKS = "masks.npz"
 _TRAINING = 0.95  # share of a run that is its training
+_TELLING = 0.005  # share of the work after which its end can be guessed
 
 
 class TimeIsUp(Cancelled):
@@ -82,12 +83,14 @@ def work(
     def until_the_end(progress: Progress) -> None:
         if end is not None and time.monotonic() > end:
             raise TimeIsUp(f"{sum(is_done(run, home) for run in runs)} of {len(runs)} runs are done")
+        if (progress.fraction or 0) < _TELLING:  # no guess at the end from the first moments
+            progress = replace(progress, fraction=None)
         report(progress)
 
-    for number, run in enumerate(runs):
-        if is_done(run, home):
-            continue
-        beat = part_of(until_the_end, number / len(runs), 1 / len(runs), f"{number + 1}/{len(runs)} {run.title}")
+    left = [run for run in runs if not is_done(run, home)]
+    for number, run in enumerate(left):
+        words = f"{len(runs) - len(left) + number + 1}/{len(runs)} {run.title}"
+        beat = part_of(until_the_end, number / len(left), 1 / len(left), words)
         beat(Progress("starting", 0.0))
         folder = run.folder(home)
         if (folder / "config.json").exists():  # the data, and the device, may lie elsewhere by now
