@@ -31,8 +31,9 @@ class MPERSegment(ScriptedLoadableModule):
         parent.helpText = _("""
 <p>Segments the heart with one click: the left atrium in LGE-MRI, or both ventricles and the myocardium in cine MRI.</p>
 <p>Choose a scan and a model, and press the button. <b>Result</b> measures each structure, <b>Why</b> shows by which
-learned prototype each voxel was recognised and where the model is unsure, <b>Refine</b> lets you correct the mask and
-keep it as a label for training (module MPER Trainer), and <b>Export</b> writes files, DICOM-SEG included.</p>
+learned prototype each voxel was recognised and where the model is unsure, <b>Refine</b> lets you correct the mask with
+a few strokes, or by hand, and keep it as a label for training (module MPER Trainer), and <b>Export</b> writes files,
+DICOM-SEG included.</p>
 <p>The model runs in a process beside Slicer. Nothing leaves this computer unless you choose an engine elsewhere and
 agree to it. For research; not a medical device.</p>
 """)

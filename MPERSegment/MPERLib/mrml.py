@@ -169,9 +169,14 @@ def ras_of(lps: Sequence[Sequence[float]], volumeNode: Node) -> np.ndarray:
 def jump_to(index: Sequence[float], volumeNode: Node) -> tuple[float, float, float]:
     """Show a voxel of the scan in the middle of all slice views; its world RAS."""
     ras = world_of(index, volumeNode)
-    centred = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    slicer.vtkMRMLSliceNode.JumpAllSlices(volumeNode.GetScene(), *ras, centred)
+    look_at(ras, volumeNode.GetScene())
     return ras
+
+
+def look_at(ras: Sequence[float], scene: Node) -> None:
+    """Show a place of the world in the middle of all slice views."""
+    centred = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *ras, centred)
 
 
 def alive(node: Node | None) -> bool:

@@ -46,6 +46,7 @@ class BrushView:
     def __init__(self, widget: Any, happens: Callable[[BrushView, str, np.ndarray], bool]):
         self._view = widget.sliceView()
         self.node = widget.mrmlSliceNode()
+        self._layers = widget.mrmlSliceCompositeNode()
         self._happens = happens
         self._interactor = self._view.interactor()
         self._renderer = self._view.renderWindow().GetRenderers().GetFirstRenderer()
@@ -117,8 +118,7 @@ class BrushView:
 
     def shows(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
         """Whether the scan is seen here, behind or in front."""
-        composite = slicer.app.layoutManager().sliceWidget(self.node.GetLayoutName()).mrmlSliceCompositeNode()
-        return scan.GetID() in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID())
+        return scan.GetID() in (self._layers.GetBackgroundVolumeID(), self._layers.GetForegroundVolumeID())
 
     def _discs(self, ras: np.ndarray, radius_mm: float) -> np.ndarray:
         """(n, 3): x, y and radius in pixels of the view."""

@@ -308,8 +308,7 @@ class StrokesPanel:
         (one,) = strokes.of(self._node, [wanted[row]])
         points = one.stroke.points_mm
         (ras,) = mrml.ras_of([points[len(points) // 2]], scan)
-        centred = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, centred)
+        mrml.look_at(ras, slicer.mrmlScene)
         self._marker.show(ras)
 
     def _onPlace(self) -> None:
