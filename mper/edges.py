@@ -20,7 +20,7 @@ from mper.volume import Spacing
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-_STRENGTH = 0.3
+_STRENGTH = 0.15
 _UNITS = 100  # of an integer capacity; the cut is exact to that
 _SURE = 4.0  # log-odds beyond this count no more
 

@@ -29,7 +29,7 @@ Mask = npt.NDArray[np.bool_]
 FEATURES = 12
 REACH = 16.0  # steps
 # Log-odds that the network must be above; more for a stroke deep in what is not its class, where it goes too far
-_CAUTION, _DEEP, _CAUTION_DEEP = 0.1, 7.0, 0.35
+_CAUTION, _DEEP, _CAUTION_DEEP = 0.25, 7.0, 0.35
 _BAND = 2  # voxels
 _JUST = np.float32(0.1)  # log-odds of what is inside, but only just
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
