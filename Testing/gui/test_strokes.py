@@ -294,7 +294,7 @@ class Scene:
     def rest(self):
         refining = self.widget.strokes._refining()
         self.desk.wait_until(
-            lambda: not refining.following and refining._held and refining._held.settled and not refining._busy, 20
+            lambda: not refining.following and refining._held and refining._held.settled and not refining._busy, 60
         )
 
     def rows(self):
