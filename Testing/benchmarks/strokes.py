@@ -71,7 +71,10 @@ def load(model: str, case: str) -> Case:
 
 def state_of_the_code() -> str:
     """Changes with what answers strokes: code and weights."""
-    files = [REPOSITORY / "mper" / name for name in ("refine.py", "response.py", "coarse.py", "nets/stroke_net.py")]
+    files = [
+        REPOSITORY / "mper" / name
+        for name in ("refine.py", "response.py", "edges.py", "coarse.py", "nets/stroke_net.py")
+    ]
     files.append(REPOSITORY / "Resources/Models/stroke-response/weights.safetensors")
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:8]
 
