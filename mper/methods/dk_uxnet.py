@@ -26,7 +26,7 @@ a consistency of segmentations and one of clusters. Everything else is our assum
   voxels of CT).
 - There is no pre-training; both streams are there from the first step on.
 
-Of the `plus` recipe: `early_prototypes` brings w to 1 within 15% of the run; `confident_only` leaves voxels out of
+Of the `plus` recipe: `early_prototypes` brings w to 1 within 40% of the run; `confident_only` leaves voxels out of
 L_segmentation whose pseudo-label has less than 0.8 of its network's softmax; `cutmix` mixes the unlabelled patches of
 the strong view among each other, and what the weak view says of them in the same way.
 """
@@ -49,7 +49,7 @@ from mper.nets import KINDS, Network
 from mper.sampling import Batch, PatchSampler
 
 QUERY_WEIGHT = 0.1
-_EARLY = 0.15  # share of the run after which `early_prototypes` has full weight
+_EARLY = 0.4  # share of the run after which `early_prototypes` has full weight
 _USABLE = 0.8  # softmax below which `confident_only` leaves a pseudo-label out
 _SMALLEST = 1e-6  # share, in logarithms
 

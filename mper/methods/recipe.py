@@ -45,7 +45,7 @@ class Recipe:
         Background prototypes are updated too; as published they stay where k-means put them.
     early_prototypes : bool
         The prototype terms have full weight from 15% of self-training instead of 75% (3-D) or 100% (2-D); of
-        dk-uxnet the terms of consistency, from 15% of the run instead of 65%.
+        dk-uxnet the terms of consistency, from 40% of the run instead of 65%.
     label_prototypes : bool
         The prototype contrast pulls a voxel to the nearest prototype of its label and ignores what is
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to

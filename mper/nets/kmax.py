@@ -84,6 +84,7 @@ class QueryDecoder(nn.Module):
         """(classes, N): 1 where a query is of a class."""
         return torch.eye(self.classes, device=self.queries.device).repeat_interleave(self.per_class, dim=1)
 
+    @torch.no_grad()
     def kernels(self) -> torch.Tensor:
         """The kernels that a prediction uses: (classes, per_class, dim), unit vectors."""
         assert not self.training, "in training kernels follow the batch"
