@@ -94,11 +94,9 @@ def strokes_at_border(prediction: Prediction, count: int, length_mm: float, radi
 
 
 def measure(name: str, predictor: Predictor, scan: Volume, roi: Sequence[float] | None, repeats: int) -> list[Speed]:
-    def segment() -> Prediction:
-        return predictor.predict(scan, roi=roi, want=("embeddings",))
-
-    prediction = segment()
-    segmenting = seconds_of(segment)
+    predictions: list[Prediction] = []
+    segmenting = seconds_of(lambda: predictions.append(predictor.predict(scan, roi=roi, want=("embeddings",))))
+    prediction = predictions[0]
     kept = prediction.embeddings
     assert kept is not None and kept.image is not None and kept.logits is not None
     tensors = sum(each.nbytes for each in (kept.values, kept.image, kept.logits))
@@ -127,7 +125,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     predictor = Predictor(ModelBundle.load(find_model(arguments.model)), arguments.device)
-    found = measure("sample", predictor, read_volume(sample_scan()), None, arguments.repeats)
+    sample = read_volume(sample_scan())
+    predictor.predict(sample, want=("embeddings",))  # warms up
+    found = measure("sample", predictor, sample, None, arguments.repeats)
     shape = (16, 64, 64) if arguments.quick else BIG_SHAPE
     with tempfile.TemporaryDirectory() as folder:
         write_big_scan(Path(folder) / "big.nrrd", shape)
