@@ -7,7 +7,8 @@ the number of dimensions (left atrium: 3-D V-Net; ACDC: 2-D U-Net).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Recipe:
             )
         missing = tuple(name for name in terms if name in without)
         if name == "plus":
-            return replace(cls(missing=missing), **{change: False for change in set(without) - set(missing)})
+            left_out: dict[str, Any] = {change: False for change in set(without) - set(missing)}
+            return cls(missing=missing, **left_out)
         if name == "paper":
             if len(missing) < len(set(without)):
                 raise ValueError("recipe paper has no changes to leave out; use --recipe plus with --without")
