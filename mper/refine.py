@@ -166,8 +166,8 @@ class Refiner:
         if not len(stroke.voxels(self._geometry)):
             x, y, z = stroke.points_mm[0]
             raise ValueError(
-                f"{which} lies outside the region that was segmented (it begins at {x:.1f}, {y:.1f}, {z:.1f} LPS mm); "
-                "draw inside it, or segment with another ROI"
+                f"{which} lies outside the region that was segmented (its first point is {x:.6g}, {y:.6g}, {z:.6g} "
+                "LPS mm); draw inside it, or segment with another ROI"
             )
 
     def add(self, stroke: Stroke) -> Change:

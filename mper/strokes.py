@@ -66,8 +66,9 @@ class Stroke:
         """(n, 3) indices (k, j, i) of the grid's voxels that it covers, in C order; empty if it misses the grid."""
         steps = np.asarray(geometry.step_lengths)
         points = geometry.to_index(np.asarray(self.points_mm))
-        reach = np.maximum(self.radius_mm / steps, 0.5)
-        points = points[((points + reach >= 0) & (points - reach <= np.asarray(geometry.shape) - 1)).all(axis=1)]
+        with np.errstate(over="ignore"):  # numbers may be of any size
+            reach = np.maximum(self.radius_mm / steps, 0.5)
+            points = points[((points + reach >= 0) & (points - reach <= np.asarray(geometry.shape) - 1)).all(axis=1)]
         if not len(points):
             return np.empty((0, 3), dtype=np.int64)
         starts = np.maximum(np.ceil(points - reach), 0).astype(np.int64)

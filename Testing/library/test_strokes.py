@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,12 @@ def test_points_are_not_joined() -> None:
 
 def test_a_stroke_beside_the_grid_covers_nothing() -> None:
     assert Stroke(1, ((900.0, 0.0, 0.0),), 2.0).voxels(oblique()).shape == (0, 3)
+
+
+def test_numbers_that_cannot_be_added_are_far_away() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Stroke(1, ((1e308, 1e308, 1e308),), 1e308).voxels(oblique()).shape == (0, 3)
 
 
 def test_thousands_of_points_are_covered_in_pieces() -> None:

@@ -21,6 +21,7 @@ from mper.train_config import TrainConfig
 
 _CONFIG = "benchmark.json"
 _GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more
+_OPTIONS = {"task": "the task", "variants": "--methods", "budget_s": "--budget", "made_up": "--smoke"}
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _compare(home: Path, name: str, there: Any, wanted: Any) -> None:
     else:
         same = wanted == there
     if not same:
-        option = {"variants": "--methods", "budget_s": "--budget"}.get(name, f"--{name.replace('_', '-')}")
+        option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
         raise ValueError(
             f"{home} holds a benchmark with {option} {_words(there)}, this one has {_words(wanted)}; go on with the "
             "same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"

@@ -47,7 +47,8 @@ STROKES is JSON, the strokes in the order in which they were drawn:
 
 A label is a structure's name or value, 0 or "background" for background. Points are in LPS mm (x to the patient's left,
 y to the back, z to the head; 3D Slicer shows RAS, in which x and y have the other sign); each is a ball of the radius,
-and they are not joined: put them no further apart than the radius. "scan_sha256" beside "strokes", if it is there, must be the scan's checksum. No stroke at all gives the model's
+and they are not joined: put them no further apart than the radius. "scan_sha256" beside "strokes", if it is there, must
+be the checksum of the scan's voxels; strokes that were kept in a dataset carry it. No stroke at all gives the model's
 own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
 """
 _EXAMPLES = """\
@@ -154,7 +155,7 @@ def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
         if not len(stroke.voxels(scan.geometry)):
             x, y, z = stroke.points_mm[0]
             raise ValueError(
-                f"{path}: stroke {number} lies outside the scan (first point {x:.1f}, {y:.1f}, {z:.1f}); "
+                f"{path}: stroke {number} lies outside the scan (first point {x:.6g}, {y:.6g}, {z:.6g}); "
                 "points are in LPS mm, and of this scan"
             )
 
