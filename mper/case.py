@@ -210,14 +210,17 @@ class Case:
         Raises
         ------
         ValueError
-            If nothing of the scan was painted, or as `add_label`.
+            If there is no stroke, or one lies outside the scan, or as `add_label`.
         """
         self._check_strokes(strokes)
+        if not strokes.strokes:
+            raise ValueError(f"there is no stroke in the list, and so nothing to label case {self.id} by")
+        for number, stroke in enumerate(strokes.strokes, 1):
+            if not len(stroke.voxels(self.geometry)):
+                raise ValueError(
+                    f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
+                )
         mask = Volume(painted(strokes.strokes, self.geometry), self.geometry)
-        if (mask.array == UNLABELLED).all():
-            raise ValueError(
-                f"{len(strokes.strokes)} strokes paint no voxel of case {self.id}; points are in LPS mm of its scan"
-            )
         return self.add_label(mask, author=author, how="strokes", seconds=seconds, parent=parent, strokes=strokes)
 
     def strokes(self, revision: int) -> StrokeList | None:
@@ -287,8 +290,8 @@ class Case:
 
     def _check_strokes(self, strokes: StrokeList) -> None:
         check_strokes(strokes.strokes, self.labels)
-        theirs, own = strokes.scan_sha256, self.voxels_sha256
-        if theirs is not None and own is not None and theirs.lower() != own:
+        theirs = strokes.scan_sha256
+        if theirs is not None and theirs.lower() != (self.voxels_sha256 or voxels_sha256(self.image())):
             raise ValueError(f"these strokes were drawn on another scan than case {self.id}: the checksums differ")
 
     def _revision(self, number: int) -> Revision:

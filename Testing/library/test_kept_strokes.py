@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,27 @@ def test_strokes_that_do_not_belong_here_leave_nothing(case: Case) -> None:
     for wrong, words in (
         (StrokeList((HERE,), scan_sha256="0" * 64), "drawn on another scan"),
         (StrokeList((HERE, Stroke(7, HERE.points_mm))), "stroke 2 is of label 7; known are \\[0, 1\\]"),
-        (StrokeList((outside,)), "paint no voxel of case case0"),
-        (StrokeList(()), "0 strokes paint no voxel"),
+        (StrokeList((HERE, outside)), "stroke 2 paints no voxel of case case0"),
+        (StrokeList(()), "there is no stroke in the list"),
     ):
         with pytest.raises(ValueError, match=words):
             case.add_painted(wrong, author="A")
     assert not case.is_labelled and not list(case.path.glob("labels/*"))
     own = StrokeList((HERE,), scan_sha256=case.voxels_sha256)
     assert case.add_painted(own, author="A").number == 1
+
+
+def test_a_case_from_before_checksums_were_noted_refuses_strokes_of_another_scan(case: Case) -> None:
+    own = case.voxels_sha256
+    assert own is not None
+    record = json.loads((case.path / "case.json").read_text(encoding="utf-8"))
+    del record["voxels_sha256"]
+    (case.path / "case.json").write_text(json.dumps(record), encoding="utf-8")
+    old = Dataset.open(case.path.parent.parent).case(case.id)
+    assert old.voxels_sha256 is None
+    with pytest.raises(ValueError, match="drawn on another scan"):
+        old.add_painted(StrokeList((HERE,), scan_sha256="0" * 64), author="A")
+    assert old.add_painted(StrokeList((HERE,), scan_sha256=own.upper()), author="A").number == 1
 
 
 def test_a_dataset_with_strokes_is_read_as_any_other(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def run_label(arguments: argparse.Namespace) -> int:
         raise UsageError("what is the label? give a MASK, --strokes STROKES, or both")
     if arguments.mask is None and arguments.drawn_slices:
         raise UsageError("--drawn-slices is about a MASK; strokes alone leave everything else unlabelled anyway")
+    if not arguments.author.strip():
+        raise UsageError("--author is empty; write who vouches for the label")
     case = Dataset.open(arguments.dataset).case(arguments.case)
     strokes = read_strokes(arguments.strokes, case.labels) if arguments.strokes else None
     if arguments.mask is None:
