@@ -39,7 +39,7 @@ def strokes(tmp_path: Path) -> Path:
 
 
 def label(dataset: Dataset, *words: Any) -> int:
-    return main(["label", str(dataset.path), "case0", "--author", "A. Reader", *map(str, words)])
+    return main(["label", str(dataset.path), "case0", *map(str, words), "--author", "A. Reader"])
 
 
 def mask_of(dataset: Dataset) -> Volume:
@@ -103,9 +103,10 @@ def test_what_does_not_fit_is_told_in_one_line(
         (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices is about a MASK"),
         ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset has not (it has LA)"),
         (["--strokes", tmp_path / "s.json"], FAILED, "there is no stroke in the list"),
-        (["--strokes", strokes, "--author", " "], USAGE, "--author is empty"),
     ):
         assert label(dataset, *words) == code
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1
+    assert main(["label", str(dataset.path), "case0", "--strokes", str(strokes), "--author", " "]) == USAGE
+    assert "--author is empty" in capsys.readouterr().err
     assert not dataset.case("case0").is_labelled
