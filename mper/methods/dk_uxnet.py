@@ -3,7 +3,7 @@
 One network sees a weak, the other a strong augmentation of the same patches, labelled (x, y) and unlabelled. Both
 give class scores S and clusters C, the shares of a voxel that the queries of each class took (`mper.nets.kmax`):
 
-    L = sum over both { Dice + CE (S, y) + 0.1 NLL (log C, y) } + w(t) (L_segmentation + L_query)      [per voxel means]
+    L = sum over both { Dice + CE (S, y) + NLL (log C, y) } + w(t) (L_segmentation + L_query)      [per voxel means]
     L_segmentation = Dice + CE of each network's S against the classes that the other sees, on unlabelled patches
     L_query = KL (C_1 || C_2) + KL (C_2 || C_1), on unlabelled patches
     w(t) = exp(-5 (1 - floor(it / 150) / 40)^2), of 9300 iterations
@@ -18,8 +18,10 @@ a consistency of segmentations and one of clusters. Everything else is our assum
 - The result is the network of the weak view; with `Recipe.ema_result` its mean, averaged from the first step. It is
   the last one: nothing is chosen.
 - The forms of L_segmentation (cross pseudo supervision; the scores that make pseudo-labels get no gradient) and of
-  L_query, with gradients to both networks; the weight and ramp of both, those of the left-atrium literature; 0.1 is
-  that of the published script, whose sum over voxels we take for a mean.
+  L_query, with gradients to both networks; the weight and ramp of both, those of the left-atrium literature.
+- The query loss on labelled patches counts as much as CE. The published script has 0.1 times a sum over all voxels,
+  which outweighs everything; 0.1 times a mean is too little: S may be made of any class's queries (W is free), and
+  then a small structure is segmented by those of the structure around it while its own get no voxel.
 - Groups of queries follow the classes, as many for each; published are 16, 4 and the rest for background, organ and
   tumour.
 - Optimiser, rate, patches and batch are those of the other methods (the published script: AdamW at 1e-4, crops of 96
@@ -48,10 +50,9 @@ from mper.methods.recipe import Recipe
 from mper.nets import KINDS, Network
 from mper.sampling import Batch, PatchSampler
 
-QUERY_WEIGHT = 0.1
 _EARLY = 0.4  # share of the run after which `early_prototypes` has full weight
 _USABLE = 0.8  # softmax below which `confident_only` leaves a pseudo-label out
-_SMALLEST = 1e-6  # share, in logarithms
+_SMALLEST = 1e-12  # share, in logarithms; below that of the farthest query (exp -20), which must still learn
 
 
 class DKUXNet(Method):
@@ -112,7 +113,7 @@ class DKUXNet(Method):
         scores, clusters = (paste(x[n:], x[n:].flip(0), cut) for x in (weak.logits, weak.clusters))
         pseudo = self._taught(scores, strong.logits[n:]) + self._taught(strong.logits[n:], scores)
         distance = symmetric_divergence(clusters, strong.clusters[n:])
-        total = labelled + QUERY_WEIGHT * queries + self.weight(t) * (pseudo + distance)
+        total = labelled + queries + self.weight(t) * (pseudo + distance)
         with torch.no_grad():
             agree = (scores.max(1).indices == strong.logits[n:].max(1).indices).float().mean()
         figures = {"labelled": labelled, "pseudo": pseudo, "queries": queries, "distance": distance, "agreement": agree}
