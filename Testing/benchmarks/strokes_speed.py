@@ -79,14 +79,21 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def strokes_at_border(prediction: Prediction, count: int, length_mm: float, radius_mm: float) -> list[Stroke]:
-    """Strokes that begin at random places of the mask's border and go along i; every other one adds."""
+    """Strokes that begin at random places of the mask's border and go along i; every other one adds.
+
+    Where a made-up scan has no mask, they begin anywhere in the region.
+    """
     volume = prediction.segmentation.labelmap
     mask = np.asarray(volume.array) > 0
     border = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    random = np.random.default_rng(0)
+    if len(border) < count:
+        assert prediction.embeddings is not None
+        border = random.integers(prediction.embeddings.start, prediction.embeddings.stop, (count, 3))
     along = volume.geometry.directions[:, 2]
     offsets = np.arange(0, length_mm + 1e-9, max(radius_mm, 0.5))
     strokes = []
-    for number, place in enumerate(np.random.default_rng(0).choice(border, count, replace=False)):
+    for number, place in enumerate(random.choice(border, count, replace=False)):
         points = volume.geometry.to_world(place) + offsets[:, None] * along
         rows: list[Point] = [(x, y, z) for x, y, z in points.tolist()]
         strokes.append(Stroke(number % 2, tuple(rows), radius_mm))
@@ -112,6 +119,7 @@ def measure(name: str, predictor: Predictor, scan: Volume, roi: Sequence[float] 
                 for each, value in zip((add, settle, undo, geodesic), times, strict=True):
                     each.append(value)
         found.append(Speed(name, kind, segmenting, add, settle, undo, geodesic, tensors + refiner.nbytes))
+        print(", ".join(found[-1].row()), flush=True)
     return found
 
 
@@ -138,7 +146,7 @@ def main() -> None:
     whole = [edge for length in extent[::-1] for edge in (-1.0, length)]
     found += measure(f"{i}x{j}x{k}", predictor, big, None, arguments.repeats)
     found += measure("its whole field", predictor, big, whole, arguments.repeats)
-    print("seconds: median (largest); x: times faster than segmenting again; kept: what stays in memory for a scan\n")
+    print("\nseconds: median (largest); x: times faster than segmenting again; kept: what stays in memory for a scan\n")
     head = ("scan", "stroke", "segmenting", "first answer", "settled", "undo", "geodesic way", "x", "kept, MB")
     show(head, [speed.row() for speed in found])
     over = [speed.scan for speed in found if speed.kept_bytes > LIMIT_BYTES]
