@@ -90,7 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     benchmark = _asked(arguments)
     out: Path = arguments.out
-    chosen = cohort(benchmark, make_data(benchmark.task, out / "data") if arguments.smoke else arguments.data)
+    chosen = cohort(
+        benchmark, make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
+    )
     benchmark.begin(out, chosen)
     total = len(benchmark.runs())
 

@@ -47,9 +47,10 @@ STROKES is JSON, the strokes in the order in which they were drawn:
 
 A label is a structure's name or value, 0 or "background" for background. Points are in LPS mm (x to the patient's left,
 y to the back, z to the head; 3D Slicer shows RAS, in which x and y have the other sign); each is a ball of the radius,
-and they are not joined: put them no further apart than the radius. "scan_sha256" beside "strokes", if it is there, must
-be the checksum of the scan's voxels; strokes that were kept in a dataset carry it. No stroke at all gives the model's
-own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
+and they are not joined: put them no further apart than the radius. In a scan of unknown spacing voxels count
+as 1 mm along each axis: there only a radius below 1 stays in its slice. "scan_sha256" beside "strokes", if it is there,
+must be the checksum of the scan's voxels; strokes that were kept in a dataset carry it. No stroke at all gives the
+model's own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
 """
 _EXAMPLES = """\
   mper refine scan.nrrd strokes.json mask.seg.nrrd
@@ -132,7 +133,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
         "volumes_ml": rounded(mask.volumes_ml()),
         "volumes_ml_before": rounded(prediction.segmentation.volumes_ml()),
         "roi_mm": box(prediction),
-        "notes": [*notes, *prediction.notes, *written],
+        "notes": [*notes, *_before(prediction.notes, listed), *written],
         **checked,
         "seconds": round(time.perf_counter() - begin, 3),
     }
@@ -166,6 +167,11 @@ def _on_model(listed: StrokeList, stored: StoredBundle) -> list[str]:
     if listed.model is None or listed.model in own:
         return []
     return [f"the strokes were drawn on a mask of the model {listed.model}, this one is of {own[1]}"]
+
+
+def _before(notes: Sequence[str], listed: StrokeList) -> list[str]:
+    """Notes on the model's own mask, which strokes may have outdated."""
+    return [f"before the strokes: {note}" if listed.strokes else note for note in notes]
 
 
 def _told(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, Any]:
