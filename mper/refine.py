@@ -104,7 +104,6 @@ class Refiner:
         self._working = kept.grid.geometry(self._geometry)
         self._mask = np.array(volume.array[self._window])
         self._image = kept.image.float().numpy()
-        self._embedding = kept.values
         self._scores = _agreeing(kept.logits.float().numpy(), self._classes())
         self._painted = np.full(self._mask.shape, _FREE, dtype=np.uint8)  # classes on the crop
         self._hard = np.full(self._grid.size, _FREE, dtype=np.uint8)  # classes on the working grid
@@ -343,13 +342,13 @@ class Refiner:
             coarse = Coarse(before.shape, factors)
             low = coarse.mean(before)
             steps_low: Spacing = tuple(s * f for s, f in zip(steps, factors, strict=True))  # type: ignore[assignment]
-            arguments = (coarse.mean(image), coarse.any(painted), coarse.strongest(hard), steps_low)
-            new = self._answer(low, None if quick is None else coarse.mean(quick), None, *arguments)
+            low_quick = None if quick is None else coarse.mean(quick)
+            new = self._answer(
+                low, low_quick, coarse.mean(image), coarse.any(painted), coarse.strongest(hard), steps_low
+            )
             final = before + coarse.back(np.maximum(new - low, 0))
         else:
-            window = (slice(None), *working.window)
-            embedding = None if quick is not None else self._embedding[window].float().numpy()
-            final = self._answer(before, quick, embedding, image, painted, hard, steps)
+            final = self._answer(before, quick, image, painted, hard, steps)
         final[hard < 0] = before[hard < 0]
         final[painted] = np.maximum(final[painted], _PAINTED)
         return final
@@ -358,14 +357,13 @@ class Refiner:
     def _answer(
         before: response.Scores,
         quick: response.Scores | None,
-        embedding: response.Scores | None,
         image: response.Scores,
         painted: npt.NDArray[np.bool_],
         hard: npt.NDArray[np.int8],
         steps: Spacing,
     ) -> response.Scores:
         if quick is None:
-            return response.respond(before, image, embedding, painted, hard, steps)
+            return response.respond(before, image, painted, hard, steps)
         return response.settle(before, quick, image, painted, hard, steps)
 
     def _apply(

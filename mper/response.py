@@ -5,6 +5,7 @@ relative to the stroke's own intensity, at distances to the stroke, to the mask'
 answers how likely each voxel is of the stroke's class, whichever class and whichever model that is: everything is seen
 from the stroke, as "its class" against "the rest", and lengths are counted in the middle of the grid's three steps, so
 that unknown spacing is nothing special. Its answer can raise scores, and turns only what is connected to the stroke.
+The network's embeddings are not looked at: they tell nothing here that the scores do not tell.
 
 What it was trained on, and what was tried beside it, is in ``Resources/Models/stroke-response/README.md``.
 """
@@ -44,7 +45,6 @@ def reach(steps_mm: Spacing) -> Index3:
 def respond(
     log_odds: Scores,
     image: Scores,
-    embedding: Scores | None,
     painted: Mask,
     hard: npt.NDArray[np.int8],
     steps_mm: Spacing,
@@ -57,8 +57,6 @@ def respond(
         Of the stroke's class against the best other, in a box around the stroke.
     image : (k, j, i) float32
         Intensities as the network sees them.
-    embedding : (filters, k, j, i) float32 or None
-        Not used: it told nothing that the scores do not tell.
     painted : (k, j, i) bool
         The stroke; not empty.
     hard : (k, j, i) int8

