@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mper.preprocess import interpolate
 from mper.volume import Index3, Spacing
 
-_LARGEST = 56**3  # voxels of a box that is left as it is
+_LARGEST = 48**3  # voxels of a box that is left as it is
 
 
 class Coarse:
