@@ -21,7 +21,7 @@ a consistency of segmentations and one of clusters. Everything else is our assum
   L_query, with gradients to both networks; the weight and ramp of both, those of the left-atrium literature.
 - The query loss on labelled patches counts as much as CE. The published script has 0.1 times a sum over all voxels,
   which outweighs everything; 0.1 times a mean is too little: S may be made of any class's queries (W is free), and
-  then a small structure is segmented by those of the structure around it while its own get no voxel.
+  then a small structure is often segmented by those of the structure around it while its own get no voxel.
 - Groups of queries follow the classes, as many for each; published are 16, 4 and the rest for background, organ and
   tumour.
 - Optimiser, rate, patches and batch are those of the other methods (the published script: AdamW at 1e-4, crops of 96

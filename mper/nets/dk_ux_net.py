@@ -67,7 +67,7 @@ class DKUXNet(nn.Module):
 
 
 class SmallDKUXNet(DKUXNet):
-    """A size that trains on a workstation: little work at full resolution, whose features are the embedding itself."""
+    """A size that trains on a workstation: little work at fine resolution, whose features are the embedding itself."""
 
     light = True
 

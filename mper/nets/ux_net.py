@@ -40,8 +40,8 @@ class UXNet(nn.Module):
     dropout : float
         Rate of the channel dropout at the lowest resolution; the paper has none.
     light : bool
-        At full resolution, where most of the time goes, one convolution instead of each residual block, and a skip
-        by addition.
+        At full and half resolution, where most of the time goes, one convolution instead of each residual block, and
+        skips by addition.
     """
 
     divisor = 16  # every spatial size must be a multiple of this
@@ -57,14 +57,16 @@ class UXNet(nn.Module):
         )
         self.stage_norms = nn.ModuleList(ChannelNorm(n) for n in widths[:-1])
         self.light = light
-        first = _plain(inputs, width) if light else _Residual(inputs, width)
-        last = _plain(width, width) if light else _Residual(2 * width, width)
-        self.sides = nn.ModuleList([first, *(_Residual(a, b) for a, b in pairwise(widths))])
+        self.sides = nn.ModuleList(
+            _plain(a, b) if light and b <= 2 * width else _Residual(a, b) for a, b in pairwise([inputs, *widths])
+        )
         self.bottom_dropout = nn.Dropout3d(dropout)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(b, a, 2, stride=2, bias=False) for a, b in list(pairwise(widths))[::-1]
         )
-        self.decoder = nn.ModuleList([*(_Residual(2 * n, n) for n in widths[-2:0:-1]), last])
+        self.decoder = nn.ModuleList(
+            _plain(n, n) if light and n <= 2 * width else _Residual(2 * n, n) for n in widths[-2::-1]
+        )
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Features (B, width * stride, *S / stride) at the strides 8, 4, 2 and 1."""
@@ -77,7 +79,7 @@ class UXNet(nn.Module):
         features = []
         for up, block in zip(self.up, self.decoder, strict=True):
             x, skip = up(x), skips.pop()
-            x = block(x + skip if self.light and not skips else torch.cat([x, skip], dim=1))
+            x = block(x + skip if self.light and len(skips) < 2 else torch.cat([x, skip], dim=1))
             features.append(x)
         return features
 
