@@ -53,6 +53,14 @@ def bench(*words: object) -> int:
     return main(["benchmark", *map(str, words)])
 
 
+@pytest.mark.parametrize(("task", "values"), [("la", [0, 1]), ("acdc", [0, 1, 2, 3])])
+def test_every_made_up_scan_shows_every_structure(tmp_path: Path, task: str, values: list[int]) -> None:
+    dataset = Dataset.open(make_data(task, tmp_path / task))
+    for case_id in (name for ids in dataset.splits.values() for name in ids):
+        label = dataset.case(case_id).label()
+        assert label is not None and np.unique(label.array).tolist() == values
+
+
 # ---------------------------------------------------------------------- from end to end
 
 

@@ -41,7 +41,7 @@ def _scan(shape: tuple[int, int, int], structures: int, rng: np.random.Generator
     """Nested ellipsoids, the innermost one last."""
     index = np.moveaxis(np.indices(shape, dtype=np.float32), 0, -1)
     centre = np.array(shape) * rng.uniform(0.45, 0.55, 3)
-    distance = np.sqrt((((index - centre) / (np.array(shape) * rng.uniform(0.3, 0.4, 3))) ** 2).sum(-1))
+    distance = np.sqrt((((index + 0.5 - centre) / (np.array(shape) * rng.uniform(0.3, 0.4, 3))) ** 2).sum(-1))
     mask = np.zeros(shape, np.uint8)
     for c in range(structures):
         mask[distance < 1 - c / structures] = c + 1

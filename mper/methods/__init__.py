@@ -43,10 +43,12 @@ def check_backbone(method: str, backbone: str) -> None:
     if method == "dk-uxnet" and not queries:
         raise ValueError(
             f"method dk-uxnet segments volumes by queries, which {backbone} has not; "
-            f"leave the backbone out, or take one of {', '.join(QUERY_BACKBONES)}"
+            f"leave the backbone out, or take, or start from, one of {', '.join(QUERY_BACKBONES)}"
         )
     if method != "dk-uxnet" and queries:
-        raise ValueError(f"backbone {backbone} is made for method dk-uxnet; {method} takes another one")
+        raise ValueError(
+            f"backbone {backbone} is made for method dk-uxnet; {method} takes, or starts from, another one"
+        )
 
 
 __all__ = [
