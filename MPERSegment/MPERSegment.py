@@ -308,8 +308,12 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onCorrect(self):
         """The user wants to correct the uncertain place that the slices show."""
+        from MPERLib import scrolling
+        from MPERSegmentLib.turns import later
+
         self.ui.refineSection.collapsed = False
         self.strokes.begin()
+        later(lambda: scrolling.reveal(self.ui.strokesBox), "brushes into view")
 
     def _onRested(self):
         if self._parameters is not None:

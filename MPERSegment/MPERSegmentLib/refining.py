@@ -87,6 +87,7 @@ class Refining:
         self._busy = False
         self._over = False
         self._replaced: dict[int, _Replaced] = {}
+        self._past: list[tuple[int, ...]] = []  # lists to go back to: a step is a stroke, or the deletion of one
         self._undone: list[tuple[int, ...]] = []  # lists to go forward to again
         self._rest = qt.QTimer()
         self._rest.setSingleShot(True)
@@ -114,6 +115,10 @@ class Refining:
         return self._wanted != self._shown
 
     @property
+    def canUndo(self) -> bool:
+        return bool(self._wanted) or any(numbers != self._wanted for numbers in self._past)
+
+    @property
     def canRedo(self) -> bool:
         return bool(self._undone)
 
@@ -123,22 +128,24 @@ class Refining:
 
     def add(self, number: int) -> None:
         """A stroke has been drawn."""
-        self._undone = []
-        self._want((*self._wanted, number))
-
-    def undo(self) -> None:
-        if self._wanted:
-            self._undone.append(self._wanted)
-            self._want(self._wanted[:-1])
-
-    def redo(self) -> None:
-        if self._undone:
-            self._want(self._undone.pop())
+        self._step((*self._wanted, number))
 
     def remove(self, number: int) -> None:
         """Take a stroke out of the list; those after it are drawn again without it."""
-        self._undone.append(self._wanted)
-        self._want(tuple(n for n in self._wanted if n != number))
+        self._step(tuple(n for n in self._wanted if n != number))
+
+    def undo(self) -> None:
+        """Take the last step back; of a scene that was loaded only the strokes are known, not the deletions."""
+        while self._past and self._past[-1] == self._wanted:  # a step that the engine refused
+            self._past.pop()
+        if self._past or self._wanted:
+            self._undone.append(self._wanted)
+            self._want(self._past.pop() if self._past else self._wanted[:-1])
+
+    def redo(self) -> None:
+        if self._undone:
+            self._past.append(self._wanted)
+            self._want(self._undone.pop())
 
     def look(self) -> None:
         """The result has been changed from elsewhere: the Segment Editor may have undone, or redone, strokes."""
@@ -149,7 +156,7 @@ class Refining:
         found = strokes.applied(self._node)
         if found != self._shown:
             self._wanted = self._shown = found
-            self._undone = []
+            self._past, self._undone = [], []
             self._go()
 
     def retry(self) -> None:
@@ -158,6 +165,11 @@ class Refining:
         self._held = None
         if self.following:
             self._go()
+
+    def _step(self, numbers: tuple[int, ...]) -> None:
+        self._past.append(self._wanted)
+        self._undone = []
+        self._want(numbers)
 
     def _want(self, numbers: tuple[int, ...]) -> None:
         self._wanted = numbers

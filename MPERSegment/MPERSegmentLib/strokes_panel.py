@@ -150,6 +150,8 @@ class StrokesPanel:
     def _fill(self) -> None:
         ui, node = self._desk.ui, self._node
         drawn = strokes.of(node, self._wanted()) if node is not None else []
+        if len(drawn) < ui.strokesTable.rowCount:  # Qt would choose another row, for the next Delete to take
+            ui.strokesTable.setCurrentCell(-1, -1)
         self._table.fill([self._row(n, one) for n, one in enumerate(drawn, 1)])
         self._table.widget.visible = bool(drawn)
         ui.strokesBox.enabled = node is not None
@@ -172,7 +174,7 @@ class StrokesPanel:
 
     def _showButtons(self) -> None:
         ui, refining = self._desk.ui, self._refinings.get(self._node.GetID()) if self._node is not None else None
-        ui.strokeUndoButton.enabled = bool(self._wanted())
+        ui.strokeUndoButton.enabled = bool(self._wanted()) if refining is None else refining.canUndo
         ui.strokeRedoButton.enabled = refining is not None and refining.canRedo
         ui.strokeDeleteButton.enabled = 0 <= ui.strokesTable.currentRow() < len(self._wanted())
         ui.strokePlaceButton.enabled = self._node is not None

@@ -13,7 +13,7 @@ from MPERLib.engine import route
 from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import results, words
+from MPERSegmentLib import results, strokes, words
 from MPERSegmentLib.desk import Desk, sentence
 from MPERSegmentLib.marker import Marker
 from MPERSegmentLib.probe import Probe
@@ -45,6 +45,7 @@ class WhyPanel:
         self._result: dict[str, Any] | None = None
         self._prototypes: overlays.PrototypeOverlay | None = None
         self._uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
+        self._uncertaintyOf: tuple[int, ...] = ()  # the strokes that were drawn when it was asked for
         self._fetched: list[slicer.vtkMRMLVolumeNode] = []
         self._calls: dict[str, Any] = {}
         self._places: list[dict[str, Any]] = []
@@ -160,6 +161,18 @@ class WhyPanel:
         if node is self._node:
             self._places, self._place = places, -1
             self._showPlaces()
+            self._followStrokes()
+
+    def _followStrokes(self) -> None:
+        """What strokes have set counts as certain: the uncertainty in the slices is that of the mask as it is now."""
+        if self._uncertaintyOf == strokes.applied(self._node):
+            return
+        call = self._calls.pop(UNCERTAINTY, None)
+        if call is not None:
+            call.abort()
+        elif self._shown(UNCERTAINTY) is None:
+            return
+        self._fetch(UNCERTAINTY)
 
     def _showPlaces(self) -> None:
         ui = self._desk.ui
@@ -217,7 +230,9 @@ class WhyPanel:
 
         def takeUncertainty(percent: np.ndarray, header: dict) -> None:
             self._calls.pop(kind, None)
-            if mrml.alive(scan):
+            if self._shown(kind) is not None:
+                slicer.util.updateVolumeFromArray(self._uncertainty, percent)
+            elif mrml.alive(scan):
                 name = _("{scan} uncertainty").format(scan=scan.GetName())
                 self._uncertainty = overlays.uncertainty_overlay(percent, header["start"], scan, name)
                 self._fetched.append(self._uncertainty)
@@ -241,6 +256,8 @@ class WhyPanel:
                 self._node.SetNodeReferenceID(_MAP_ROLE, self._prototypes.node.GetID())
                 self._update()
 
+        if kind == UNCERTAINTY:
+            self._uncertaintyOf = strokes.applied(self._node)
         self._calls[kind] = self._room.engine.getArray(
             route("predictions", prediction, "prototypes" if kind == PROTOTYPES else "uncertainty"),
             takeMap if kind == PROTOTYPES else takeUncertainty,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import qt
 import slicer
-from MPERLib import mrml, places, trace
+from MPERLib import mrml, places, scrolling, trace
 from MPERLib.engine import route
 from slicer.i18n import tr as _
 
@@ -320,7 +319,7 @@ class EditPanel:
             if open_():
                 self.editor.setupViewObservations()
                 self.editor.installKeyboardShortcuts()
-                reveal(self.ui.editorBox)
+                scrolling.reveal(self.ui.editorBox)
 
         if open_():
             withLabel()
@@ -395,15 +394,6 @@ class EditPanel:
 def _meaning(label: dict) -> str:
     """What a label stands for, whatever it is called where it has a code."""
     return (label.get("type") or {}).get("value") or label["name"].casefold()
-
-
-def reveal(widget) -> None:
-    """Scroll the module panel to a widget."""
-    area = widget.parent()
-    while area is not None and not isinstance(area, qt.QScrollArea):
-        area = area.parent()
-    if area is not None:
-        area.ensureWidgetVisible(widget)
 
 
 def _same(one: tuple, other: tuple | None) -> bool:

@@ -430,10 +430,19 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, desk):
     scene.rest()
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
     assert len(scene.rows()) == 2
+    assert not ui.strokeDeleteButton.enabled  # no other stroke is chosen instead
     desk.click(ui.strokeUndoButton)
+    scene.rest()
+    assert (scene.mask() == masks[3]).all()  # the step that is undone is the deletion
     desk.click(ui.strokeRedoButton)
     scene.rest()
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
+    assert not ui.strokeRedoButton.enabled
+    for _stroke in range(4):
+        desk.click(ui.strokeUndoButton)
+    scene.rest()
+    assert (scene.mask() == masks[0]).all()
+    assert not ui.strokeUndoButton.enabled
 
 
 def test_strokes_queue_while_the_engine_is_slow(scene, desk):
@@ -612,6 +621,23 @@ def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scen
     desk.click(ui.brushAddButton)
     desk.click(ui.correctButton)
     assert ui.brushAddButton.checked
+
+
+def test_the_uncertainty_in_the_slices_follows_the_strokes(scene, desk):
+    ui, why = scene.ui, scene.widget.why
+    ui.whySection.collapsed = False
+    ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
+    node = desk.wait_until(lambda: why._uncertainty, 5, "the uncertainty")
+    before = slicer.util.arrayFromVolume(node).sum()  # here the engine answers with the mask
+    desk.click(ui.brushAddButton)
+    for wanted in (1, 0):
+        if wanted:
+            scene.draw((8, 20, 28))
+        else:
+            desk.click(ui.strokeUndoButton)
+            scene.rest()
+        desk.wait_until(lambda: (slicer.util.arrayFromVolume(node).sum() != before) == wanted, 5, "the new one")  # noqa: B023
+    assert why._uncertainty is node
 
 
 def test_strokes_are_kept_beside_the_label(scene, desk):
