@@ -477,7 +477,10 @@ def test_a_class_that_no_label_shows_is_told_and_costs_the_run_nothing(tmp_path:
             {"network": "unet"},
             "method dk-uxnet segments volumes by queries, which unet has not; leave the backbone out",
         ),
-        ({"method": "mper", "network": "ux-net"}, "backbone ux-net is made for method dk-uxnet; mper takes another"),
+        (
+            {"method": "mper", "network": "ux-net"},
+            "backbone ux-net is made for method dk-uxnet; mper takes, or starts from, another",
+        ),
         ({"co_train": True}, "method dk-uxnet does not train two networks"),
         ({"without": ("strong_augmentation",)}, "method dk-uxnet has no change 'strong_augmentation'"),
     ],
