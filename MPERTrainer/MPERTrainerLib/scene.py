@@ -69,7 +69,9 @@ class Scene:
         self.session.getArray(self.session.path("cases", case, "image"), take, failed)
 
     def show(self, volumeNode) -> None:
-        """A scan in the background of all slice views."""
+        """A scan in the background of all slice views, which lie as its own slices do: what is drawn stays in one."""
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            view.RotateToVolumePlane(volumeNode)
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, label=None, fit=True)
 
     def addLabel(self, part, start, volumeNode, name: str):

@@ -409,6 +409,18 @@ def test_a_hold_out_is_locked_of_labelled_cases_alone(desk, tmp_path):
     desk.wait_until(lambda: "1 labelled and 1 unlabelled" in widget.ui.countsLabel.text, 20, "the new counts")
 
 
+def test_the_views_lie_as_the_slices_of_an_oblique_scan(desk):
+    from MPERTrainerLib.scene import Scene
+
+    cos, sin = np.cos(0.4), np.sin(0.4)
+    turned = np.array([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1]]) @ AFFINE
+    Scene(None).show(mrml.show_scan(blob(1)[0], turned, "oblique", slicer.mrmlScene))
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    normal = slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS())[:3, 2]
+    along_k = turned[:3, 0] / np.linalg.norm(turned[:3, 0]) * (-1, -1, 1)
+    assert abs(normal @ along_k) > 0.999
+
+
 def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
     from mper.dataset import Dataset
     from mper.strokes import Stroke, StrokeList
