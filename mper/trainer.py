@@ -66,15 +66,17 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
     Raises
     ------
     FileExistsError
-        If a run is there already.
+        If a run is there already; one that failed before its first checkpoint makes room.
     """
     run.mkdir(parents=True, exist_ok=True)
-    if (run / "config.json").exists():
+    folder = RunFolder(run)
+    if (run / "config.json").exists() and (folder.state() != "failed" or has_checkpoint(folder.checkpoint)):
         raise FileExistsError(
             f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder"
         )
+    for name in ("status.json", "events.jsonl"):
+        (run / name).unlink(missing_ok=True)
     write_json(run / "config.json", asdict(config))
-    folder = RunFolder(run)
     folder.steer("run")
     return folder
 

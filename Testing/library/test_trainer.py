@@ -386,6 +386,17 @@ def test_run_folder_is_never_taken_twice(solid: Path, tmp_path: Path) -> None:
         begin(solid, tmp_path / "run")
 
 
+def test_run_that_failed_before_its_first_checkpoint_makes_room(solid: Path, tmp_path: Path) -> None:
+    run = begin(solid, tmp_path / "run", method="supervised", patch=(15, 16, 16), steps=1)
+    with pytest.raises(ValueError, match="patch"):
+        train(run)
+    begin(solid, tmp_path / "run", method="supervised", steps=1)
+    train(run)
+    assert RunFolder(run).state() == "finished"
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        begin(solid, tmp_path / "run")
+
+
 KILLED = """
 import functools, sys
 from pathlib import Path

@@ -220,4 +220,7 @@ def _amounts(stroke: dict[str, Any]) -> Sequence[str]:
     if stroke["added_ml"] is None:
         return [f"{stroke['voxels']} voxels changed"]
     signs = (("+", stroke["added_ml"]), ("-", stroke["removed_ml"]))
-    return [f"{sign}{ml:.2f} mL {name}" for sign, amounts in signs for name, ml in amounts.items()]
+    words = (
+        (sign, "less than 0.01" if ml < 0.005 else f"{ml:.2f}", name) for sign, by in signs for name, ml in by.items()
+    )
+    return [f"{sign}{amount} mL {name}" for sign, amount, name in words]
