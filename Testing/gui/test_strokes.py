@@ -56,6 +56,7 @@ class Engine:
         self.bodies = []
         self.posted = []
         self.slow_ms = 0
+        self.open = 0  # requests without an answer
         self.segmented = 0
         self._listeners = []
         self.begin("p0")
@@ -130,8 +131,10 @@ class Engine:
 
     def _answer(self, make, done, failed):
         asked = Asked()
+        self.open += 1
 
         def now():
+            self.open -= 1
             if asked.over:
                 return
             asked.over = True
@@ -306,6 +309,7 @@ class Scene:
 def scene(desk, engine):
     made = Scene(desk, engine)
     yield made
+    desk.wait_until(lambda: not engine.open, 10, "answers, which hold the panel")
     vars(made).clear()  # it would keep the panel alive
 
 
