@@ -153,4 +153,4 @@ def test_hold_out_that_cannot_be_read_is_told_and_stops_no_run(tmp_path: Path, t
     start_run(TrainConfig(str(dataset.path), "supervised", steps=4, patch=(16, 16, 16), batch=4, device="cpu"), run)
     assert train(run) == run / "model"
     notices = [event["message"] for event in read_events(run) if event["event"] == "notice"]
-    assert len(notices) == 1 and notices[0].startswith("the hold-out could not be measured: ")
+    assert [notice.startswith("the hold-out could not be measured: ") for notice in notices].count(True) == 1
