@@ -190,7 +190,7 @@ class Refiner:
             return None
         done = self._done[-1]
         before = done.box_before
-        assert before is not None and done.working is not None
+        assert before is not None
         self._revert(done)
         quick_mask = np.array(self._mask)
         _write(quick_mask, done.voxels, done.after)

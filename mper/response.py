@@ -5,7 +5,7 @@ relative to the stroke's own intensity, at distances to the stroke, to the mask'
 answers how likely each voxel is of the stroke's class, whichever class and whichever model that is: everything is seen
 from the stroke, as "its class" against "the rest", and lengths are counted in the middle of the grid's three steps, so
 that unknown spacing is nothing special. Its answer can raise scores, and turns only what is connected to the stroke.
-The network's embeddings are not looked at: they tell nothing here that the scores do not tell.
+The network's embeddings are not looked at: they told next to nothing here that the scores do not tell.
 
 What it was trained on, and what was tried beside it, is in ``Resources/Models/stroke-response/README.md``.
 """
