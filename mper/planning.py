@@ -106,6 +106,17 @@ def plan(
     return Plan(kinds[dimensions], preprocessing, _patch(sizes, dimensions))
 
 
+def check_patch(patch: Index3, dimensions: int | None = None) -> None:
+    """Raise a ValueError for a patch (k, j, i) that no network of so many dimensions (None: 2 or 3) can see."""
+    flat = patch[0] == 1
+    if dimensions not in (None, 2 if flat else 3) or any(n < 16 or n % 16 for n in patch[flat:]):
+        whose = "" if dimensions is None else f" for a network of {'slices' if dimensions == 2 else 'volumes'}"
+        raise ValueError(
+            "a patch (k, j, i) has multiples of 16, with k = 1 for a network of slices and never for one of volumes, "
+            f"got {','.join(map(str, patch))}{whose}"
+        )
+
+
 def _median(values: Sequence[Spacing]) -> Spacing:
     k, j, i = (round(float(v), 4) for v in np.median(np.asarray(values), axis=0))
     return k, j, i

@@ -11,8 +11,8 @@ not depend on how fast somebody draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,53 +22,12 @@ from mper.coarse import Coarse, coarsening
 from mper.labels import Segmentation
 from mper.prediction import Prediction
 from mper.progress import Progress, Report, silent
+from mper.stroke_changes import Change, Done, Window, Working
 from mper.strokes import Stroke
 from mper.volume import Index3, Spacing
 
 _PAINTED = 5.0  # log-odds at least in painted voxels
 _FREE = 255  # not painted
-
-Window = tuple[slice, slice, slice]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a stroke, or its undoing, changed.
-
-    Parameters
-    ----------
-    box : ((k, j, i), (k, j, i)) or None
-        Start and stop, in the scan, of what differs; None if nothing does.
-    voxels : int
-    gained, lost : mapping of label value to voxels
-        Background (0) included.
-    voxel_ml : float or None
-        None where the scan's spacing is unknown.
-    notes : tuple of str
-        What a person should know.
-    """
-
-    box: tuple[Index3, Index3] | None = None
-    voxels: int = 0
-    gained: Mapping[int, int] = field(default_factory=dict)
-    lost: Mapping[int, int] = field(default_factory=dict)
-    voxel_ml: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def added_ml(self) -> dict[int, float] | None:
-        """By label value but background's, what it gained."""
-        return self._ml(self.gained)
-
-    @property
-    def removed_ml(self) -> dict[int, float] | None:
-        """By label value but background's, what it lost."""
-        return self._ml(self.lost)
-
-    def _ml(self, voxels: Mapping[int, int]) -> dict[int, float] | None:
-        if self.voxel_ml is None:
-            return None
-        return {value: count * self.voxel_ml for value, count in voxels.items() if value}
 
 
 class Refiner:
@@ -107,7 +66,7 @@ class Refiner:
         self._scores = _agreeing(kept.logits.float().numpy(), self._classes())
         self._painted = np.full(self._mask.shape, _FREE, dtype=np.uint8)  # classes on the crop
         self._hard = np.full(self._grid.size, _FREE, dtype=np.uint8)  # classes on the working grid
-        self._done: list[_Done] = []
+        self._done: list[Done] = []
         self._undone: list[Stroke] = []
 
     @property
@@ -284,7 +243,7 @@ class Refiner:
         margin = np.asarray(response.reach(self._grid.step_lengths))
         low, high = np.maximum(voxels.min(axis=0) - margin, 0), np.minimum(voxels.max(axis=0) + 1 + margin, size)
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        working = _Working((k, j, i), voxels - low)
+        working = Working((k, j, i), voxels - low)
         before = self._log_odds(self._class_of(stroke), working.window)
         agrees = bool((self._mask.reshape(-1)[self._flat(stroke)] == stroke.value).all())
         quick = before if agrees else self._respond(stroke, working, before)
@@ -327,7 +286,7 @@ class Refiner:
         return np.ascontiguousarray(here[c] - others)
 
     def _respond(
-        self, stroke: Stroke, working: _Working, before: response.Scores, quick: response.Scores | None = None
+        self, stroke: Stroke, working: Working, before: response.Scores, quick: response.Scores | None = None
     ) -> response.Scores:
         """The response in the box, or with `quick` its clean-up; on a coarser grid where the box is large."""
         c = self._class_of(stroke)
@@ -369,11 +328,11 @@ class Refiner:
     def _apply(
         self,
         stroke: Stroke,
-        working: _Working,
+        working: Working,
         before: response.Scores,
         final: response.Scores,
         notes: tuple[str, ...],
-    ) -> _Done:
+    ) -> Done:
         """Write an answer into scores and mask."""
         c = self._class_of(stroke)
         own = self._scores[c][working.window]
@@ -396,7 +355,7 @@ class Refiner:
         old, painted_before = self._mask.reshape(-1)[flat], self._painted.reshape(-1)[painted]
         _write(self._mask, flat, stroke.value)
         _write(self._painted, painted, c)
-        return _Done(
+        return Done(
             stroke,
             self._change(flat, old, np.full_like(old, stroke.value), notes),
             voxels=flat,
@@ -410,7 +369,7 @@ class Refiner:
             hard_before=hard_before,
         )
 
-    def _revert(self, done: _Done) -> None:
+    def _revert(self, done: Done) -> None:
         """Put everything back as it was before a stroke, which is the last one."""
         _write(self._mask, done.voxels, done.before)
         _write(self._painted, done.painted, done.painted_before)
@@ -440,45 +399,6 @@ class Refiner:
         return Change(
             ((k, j, i), (stop_k, stop_j, stop_i)), len(flat), _counts(after), _counts(before), voxel_ml, notes
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Working:
-    """Where a stroke acts on the working grid: a box, and in it the (n, 3) painted voxels."""
-
-    window: Window
-    painted: npt.NDArray[np.int64]
-
-    def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-        out = np.zeros(shape, dtype=bool)
-        out[tuple(self.painted.T)] = True
-        return out
-
-
-@dataclass(eq=False)
-class _Done:
-    """A stroke with what is needed to take it back: only what it changed."""
-
-    stroke: Stroke
-    change: Change
-    voxels: npt.NDArray[np.int64]
-    before: npt.NDArray[np.uint8]
-    after: npt.NDArray[np.uint8]
-    painted: npt.NDArray[np.int64]
-    painted_before: npt.NDArray[np.uint8]
-    working: _Working
-    raised: npt.NDArray[np.int64]
-    scores_before: response.Scores
-    hard_before: npt.NDArray[np.uint8]
-    settled: bool = False
-    box_before: response.Scores | None = None
-    quick: response.Scores | None = None
-
-    @property
-    def nbytes(self) -> int:
-        kept = (self.voxels, self.before, self.after, self.painted, self.painted_before, self.working.painted)
-        more = (self.raised, self.scores_before, self.hard_before)
-        return sum(a.nbytes for a in kept + more)
 
 
 def _agreeing(scores: response.Scores, classes: npt.NDArray[np.uint8]) -> response.Scores:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mper.methods import NAMES, Recipe, check_backbone
+from mper.methods import NAMES, Recipe, check_backbone, check_batch
 from mper.methods.co_training import CO_TRAINED
-from mper.planning import BACKBONES
+from mper.planning import BACKBONES, check_patch
 from mper.runs import RunFolder
 
 
@@ -79,7 +79,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.budget_s is not None:
             raise ValueError("a run takes a number of steps or a time budget, not both")
-        for name in ("steps", "budget_s", "labeled", "cases", "prototypes"):
+        for name in ("steps", "budget_s", "labeled", "cases", "prototypes", "batch"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above zero, got {value}")
@@ -89,6 +89,10 @@ class TrainConfig:
             raise ValueError(f"unknown backbone {self.network!r}; known are {', '.join(BACKBONES)}")
         if self.network is not None:
             check_backbone(self.method, self.network)
+        if self.batch is not None:
+            check_batch(self.method, self.batch)
+        if self.patch is not None:
+            check_patch(self.patch)
         if self.co_train and self.method not in CO_TRAINED:
             raise ValueError(
                 f"method {self.method} does not train two networks that teach each other; {', '.join(CO_TRAINED)} do"

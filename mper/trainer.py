@@ -10,16 +10,14 @@ Everything a run tells goes into its folder (`mper.runs`), which is also the onl
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,15 +27,13 @@ from mper.bundle import ModelBundle
 from mper.card import Card
 from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
-from mper.devices import autocast_dtype, describe_device, keep_freed_memory, pick_device
+from mper.devices import describe_device
 from mper.holdout_curve import HoldoutCurve
-from mper.labels import Label, structure_of
-from mper.masks import ROOM
+from mper.labels import Label
 from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
-from mper.nets import KINDS, NetConfig, Network
-from mper.planning import Plan
+from mper.nets import Network
 from mper.progress import Cancelled, Notify, Progress, Report, silent, unheard
 from mper.publish import publish_run
 from mper.records import write_json
@@ -45,6 +41,7 @@ from mper.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.shards import open_dataset
 from mper.train_config import TrainConfig
 from mper.training_data import intensity_range, load_training_data, volume_range
+from mper.training_parts import make_fabric, make_network, make_optimiser, same_structures, with_what_was_known
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -55,7 +52,6 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
-_TUNING_RATE = 2e-4  # la-8, 8 more labels, 200 steps: Dice 0.901 -> 0.908, with 1e-3 0.905 (8 cases, one seed)
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
 
@@ -113,7 +109,7 @@ def train(run: Path, report: Report = silent, notify: Notify = unheard) -> Path:
                 publish_run(run)
                 log.set(state="finished", fraction=1.0, eta_s=0.0)
         return folder.model
-    fabric = _make_fabric(config)
+    fabric = make_fabric(config)
     if not fabric.is_global_zero:
         return _Training(config, folder, fabric, None, silent, unheard).work()
     with RunLog(folder) as log:
@@ -154,13 +150,13 @@ class _Training:
             trained_on = [case.id for case in (*sampler.labelled, *sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         torch.manual_seed(self.config.seed)
-        network = _make_network(self.config, chosen, labels, start)
+        network = make_network(self.config, chosen, labels, start)
         published = PUBLISHED[network.config.dimensions]
         own = 12 if network.config.dimensions == 2 else 2
         batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
         self.method = self._make_method(network, batch)
         if self.config.co_train:  # of its own weights: the random numbers go on
-            other = _make_network(self.config, chosen, labels, start)
+            other = make_network(self.config, chosen, labels, start)
             self.method = CoTraining(self.method, self._make_method(other, batch))
         if batch > len(sampler.labelled) and network.config.dimensions == 3:
             self._notice(
@@ -169,7 +165,7 @@ class _Training:
             )
         self._check_structures()
         self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
-        tuned = start is not None and _same_structures(labels, start)
+        tuned = start is not None and same_structures(labels, start)
         self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
         self.first_rate = self.optimiser.param_groups[0]["lr"]
         if has_checkpoint(self.folder.checkpoint):
@@ -471,90 +467,6 @@ class _Training:
             mirror_axes=tuple(axes),
             about={
                 "training": training,
-                **_with_what_was_known(about, self.start, self.labels),
+                **with_what_was_known(about, self.start, self.labels),
             },
         )
-
-
-# ---------------------------------------------------------------------- parts
-
-
-def _with_what_was_known(
-    about: dict[str, object], start: ModelBundle | None, labels: tuple[Label, ...]
-) -> dict[str, object]:
-    """What stays true of a fine-tuned model of the same structures: what its scans look like, who finds them.
-
-    Ranges of intensity and volume hold those of the model that it started from: a few scans of one's own say little.
-    """
-    if start is None or {x.name for x in start.card.labels} != {x.name for x in labels}:
-        return about
-    known = {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
-    for key in ("intensity", "volume_ml"):
-        found = dict(about.get(key) or {})  # type: ignore[call-overload]
-        for name, (low, high) in start.card.about.get(key, {}).items():
-            own_low, own_high = found.get(name, (low, high))
-            found[name] = [min(low, own_low), max(high, own_high)]
-        known[key] = found
-    return {**about, **known}
-
-
-def _make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], start: ModelBundle | None) -> Network:
-    """A fresh network, or the one to fine-tune; other structures get a new classifier and new prototypes."""
-    clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
-    dropout = (0.5, 0.0 if clean else 0.5)
-    prototypes = config.prototypes
-    if start is None:
-        kind, classes = KINDS[chosen.network], len(labels) + 1
-        sizes = {"filters": kind.filters} if kind.queries else {}
-        own = min(kind.queries, max(1, ROOM // classes)) if kind.queries else 3
-        smooth = clean and kind.smooth
-        return Network(NetConfig(chosen.network, classes, prototypes or own, dropout=dropout, smooth=smooth, **sizes))
-    if prototypes not in (None, start.network.prototypes):
-        raise ValueError(
-            f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"
-        )
-    network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
-    heads = ("backbone.classifier.", "backbone.deep_classifiers.", "prototypes.")
-    new = () if _same_structures(labels, start) else heads
-    taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
-    network.load_state_dict({**network.state_dict(), **taken})
-    return network
-
-
-def _same_structures(labels: tuple[Label, ...], start: ModelBundle) -> bool:
-    return [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
-
-
-def make_optimiser(method: Method, recipe: Recipe, device: torch.device, tuned: bool = False) -> torch.optim.Optimizer:
-    """The recipe's optimiser; `tuned` where what the network knows already is improved, not learned anew."""
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    # A fused step would undo float16's loss scaling by itself, which does not go with clipping.
-    fused = device.type in ("cuda", "cpu") and autocast_dtype(device) != torch.float16
-    if recipe.adamw:
-        rate = _TUNING_RATE if tuned else 1e-3
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-2, fused=fused)
-    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
-
-
-def _make_fabric(config: TrainConfig) -> Fabric:
-    from lightning_fabric import Fabric
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets everyone with the number format
-    device = pick_device(config.device)
-    formats: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {
-        torch.bfloat16: "bf16-mixed",
-        torch.float16: "16-mixed",
-    }
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    many = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=processes if many else [device.index or 0] if device.type == "cuda" else 1,
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")) if many else 1,
-        strategy="ddp" if many else "auto",
-        precision=formats.get(autocast_dtype(device), "32-true"),
-    )
-    fabric.launch()
-    if device.type == "cpu":
-        keep_freed_memory()
-    return fabric

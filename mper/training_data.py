@@ -13,7 +13,7 @@ import torch
 from mper.bundle import ModelBundle
 from mper.labels import UNLABELLED, Label
 from mper.methods import QUERY_BACKBONES, Recipe, check_backbone
-from mper.planning import BACKBONES, Plan, plan
+from mper.planning import BACKBONES, Plan, check_patch, plan
 from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Progress, Report, silent
 from mper.sampling import PatchSampler, TrainingCase
@@ -141,10 +141,5 @@ def _choose_plan(
     else:
         found = plan(images, masks, config.recipe, config.window, config.network)
     patch = config.patch or found.patch
-    flat = patch[0] == 1
-    if flat != (found.dimensions == 2) or any(n < 16 or n % 16 for n in patch[flat:]):
-        raise ValueError(
-            f"a patch (k, j, i) has multiples of 16, with k = 1 for a network of slices and never for one of volumes, "
-            f"got {patch} for a {found.network}"
-        )
+    check_patch(patch, found.dimensions)
     return replace(found, patch=patch)

@@ -18,9 +18,9 @@ from mper.labels import UNLABELLED
 from mper.strokes import Stroke
 from mper.volume import Geometry, Index3, Spacing
 
-KINDS = ("ball", "scribble")
+KINDS = ("ball", "scribble", "region")
 BALL_MM = 2.0
-LINE_MM = 20.0
+LINE_MM = 20.0  # the longest line, and the widest region
 _DIRECTIONS = 24  # over half a turn
 
 Mask = npt.NDArray[np.bool_]
@@ -41,9 +41,10 @@ def next_stroke(
         Label values; 255 in the truth is no error.
     geometry : Geometry
         Of both.
-    kind : {"ball", "scribble"}
+    kind : {"ball", "scribble", "region"}
         All voxels within 2 mm of the deepest place; or the longest straight line through it inside its slice (the
-        first axis), one voxel thin, at most 20 mm long. Both only as far as they hang together inside the error.
+        first axis), one voxel thin, at most 20 mm long; or all that a brush can cover in that slice, within 10 mm of
+        it. All only as far as they hang together inside the error.
     steps_mm : (float, float, float) or None
         Step along each axis, where the scan does not tell it.
     """
@@ -58,7 +59,7 @@ def next_stroke(
     if best is None:
         return None
     _, value, place, error = best
-    voxels = {"ball": _ball, "scribble": _line}[kind](error, place, steps)
+    voxels = {"ball": _ball, "scribble": _line, "region": _region}[kind](error, place, steps)
     return Stroke(value, tuple(map(tuple, geometry.to_world(voxels).tolist())), 0.0)
 
 
@@ -105,11 +106,21 @@ def _thick_parts(part: Mask, steps: Spacing) -> Iterator[tuple[tuple[slice, ...]
 
 
 def _ball(error: Mask, place: Index3, steps: Spacing) -> npt.NDArray[np.int64]:
-    reach = [math.floor(BALL_MM / step) for step in steps]
+    return _within(BALL_MM, error, place, steps)
+
+
+def _region(error: Mask, place: Index3, steps: Spacing) -> npt.NDArray[np.int64]:
+    k = place[0]
+    return np.add(_within(LINE_MM / 2, error[k : k + 1], (0, *place[1:]), steps), (k, 0, 0))
+
+
+def _within(radius: float, error: Mask, place: Index3, steps: Spacing) -> npt.NDArray[np.int64]:
+    """What hangs together with a place, as far as the radius in mm."""
+    reach = [math.floor(radius / step) for step in steps]
     window = tuple(slice(max(0, p - r), p + r + 1) for p, r in zip(place, reach, strict=True))
     low = np.array([w.start for w in window])
     index = np.moveaxis(np.indices(error[window].shape), 0, -1) + low
-    near = (((index - place) * steps) ** 2).sum(axis=-1) <= BALL_MM**2
+    near = (((index - place) * steps) ** 2).sum(axis=-1) <= radius**2
     parts, _ = ndimage.label(error[window] & near)
     return np.argwhere(parts == parts[tuple(np.array(place) - low)]) + low
 

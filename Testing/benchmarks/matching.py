@@ -26,7 +26,7 @@ from mper.methods.embedding_matching import BANK_VOXELS
 from mper.methods.matching import best_cosines
 from mper.nets import KINDS, NetConfig, Network
 from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import make_optimiser
+from mper.training_parts import make_optimiser
 
 _VOXELS, _QUICK_VOXELS = 1_200_000, 20_000
 _PATCHES = {"vnet": (64, 96, 96), "unet": (1, 224, 224)}  # about as many voxels as a `plus` run takes

@@ -48,7 +48,7 @@ from mper.preprocess import Preprocessing, WorkingGrid, normalise
 from mper.resources import find_model
 from mper.runs import read_events
 from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import make_optimiser
+from mper.training_parts import make_optimiser
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
 _QUICK_PATCH = (48, 48, 48)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mper.benchmark import work
-from mper.benchmark.figures import pick_cases, plot, surfaces
+from mper.benchmark.figures import _digits, _range, pick_cases, plot, surfaces
 from mper.benchmark.made_up import make_data
 from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, cohort, train_config
 from mper.benchmark.tables import ALL, in_words, markdown, rows
@@ -112,10 +113,11 @@ def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp
     benchmark = Benchmark("la", (2,), ("supervised",), 1, steps=1, batch=4)
     heard: list[str] = []
     work.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
-    assert heard == [
+    assert heard[0] == (
         "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches a step: some scans give several; "
         "label more, or take a smaller --batch"
-    ]
+    )
+    assert any(line.startswith("supervised, 2 labelled, seed 0: scan6: ") for line in heard)  # of evaluating
 
 
 def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path, tmp_path: Path) -> None:
@@ -160,8 +162,9 @@ def test_a_benchmark_goes_on_where_its_data_were_moved_and_packed(left_atria: Pa
     assert set(work.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
 
 
+@pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])
 def test_a_run_that_fails_is_told_and_the_others_are_done(
-    left_atria: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    left_atria: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     benchmark = Benchmark("la", (2,), ("mper", "supervised"), 1, **TINY)
     chosen = started(benchmark, left_atria, tmp_path)
@@ -169,7 +172,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
 
     def train(run: Path, *others: Any) -> Path:
         if "mper" in run.name:
-            raise ValueError("training diverged")
+            raise kind("training diverged\nand more")
         return real(run, *others)
 
     monkeypatch.setattr(work, "train", train)
@@ -177,7 +180,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
     assert work.work(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
         "mper, 2 labelled, seed 0: training diverged"
     ]
-    assert heard[-1].startswith("mper") or heard[0].startswith("mper")
+    assert "mper, 2 labelled, seed 0: training diverged" in heard
     assert [run.variant.word for run in work.read_results(benchmark, tmp_path)] == ["supervised"]
 
 
@@ -206,6 +209,15 @@ def test_a_folder_with_another_benchmark_is_refused_in_one_line(
     with pytest.raises(ValueError, match=words) as refused:
         started(replace(benchmark, **change), left_atria, tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_damaged_folder_is_told_in_one_line(left_atria: Path, tmp_path: Path) -> None:
+    benchmark = Benchmark("la", (2,), ("mper",), 2, **TINY)
+    started(benchmark, left_atria, tmp_path)
+    for text in ('{"task": ', "[]"):
+        (tmp_path / "benchmark.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"benchmark\.json is damaged"):
+            started(benchmark, left_atria, tmp_path)
 
 
 def test_other_cases_are_another_benchmark(left_atria: Path, tmp_path: Path) -> None:
@@ -251,25 +263,53 @@ def test_more_labels_than_there_are_is_refused(tmp_path: Path, labeled: int, wor
         cohort(Benchmark("la", (labeled,), ("mper",), 1), dataset.path)
 
 
+def test_cases_to_evaluate_on_have_labels(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)], others=["dev0", "dev1"], labelled=21)
+    dataset.add_to_split("dev", ["dev0", "dev1"])
+    with pytest.raises(ValueError, match=r"1 of the 2 cases to evaluate on have no label \(dev1 is the first\)"):
+        cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+
+
+def test_too_few_cases_to_hold_some_back_are_told(tmp_path: Path) -> None:
+    few = _dataset(tmp_path / "few", [f"case{n}" for n in range(8)])
+    with pytest.raises(ValueError, match="no split 'dev', and 8 cases in split 'train', of which the last 8 are"):
+        cohort(Benchmark("la", (8,), ("mper",), 1), few.path)
+
+
+def test_a_dataset_of_other_structures_is_refused(tmp_path: Path, left_atria: Path) -> None:
+    hearts = make_data("acdc", tmp_path / "hearts")
+    with pytest.raises(ValueError, match=r"la is about the left atrium .*, 1 structure; .*hearts has RV, MYO, LV: "):
+        cohort(Benchmark("la", (2,), ("mper",), 1), hearts)
+    with pytest.raises(ValueError, match=r"acdc is about the heart .*, 3 structures; .* has LA: choose another task"):
+        cohort(Benchmark("acdc", (2,), ("mper",), 1), left_atria)
+
+
 def test_labels_are_counted_by_patients_whose_stacks_stand_together(tmp_path: Path) -> None:
     ids = ["patient09_frame01", "patient09_frame02", "patient03_frame01", "patient05_frame01", "patient05_frame02"]
     benchmark = Benchmark("acdc", (1, 2, 3), ("mper",), 1)
-    together = _dataset(tmp_path / "together", [*ids, "patient77_frame01"])
+    together = _dataset(tmp_path / "together", [*ids, "patient77_frame01"], names=("RV", "MYO", "LV"))
     together.add_to_split("val", ["patient77_frame01"])
     with pytest.raises(ValueError, match="patient77_frame01 would be trained on"):
         cohort(benchmark, together.path)
-    together = _dataset(tmp_path / "apart", ids, others=["patient77_frame01"])
+    together = _dataset(tmp_path / "apart", ids, others=["patient77_frame01"], names=("RV", "MYO", "LV"))
     together.add_to_split("val", ["patient77_frame01"])
     assert cohort(benchmark, together.path).labeled == {1: 2, 2: 3, 3: 5}
-    mixed = _dataset(tmp_path / "mixed", [ids[0], *ids[2:], ids[1]], others=["patient77_frame01"])
+    shuffled = [ids[0], *ids[2:], ids[1]]
+    mixed = _dataset(tmp_path / "mixed", shuffled, others=["patient77_frame01"], names=("RV", "MYO", "LV"))
     mixed.add_to_split("val", ["patient77_frame01"])
     with pytest.raises(ValueError, match="the cases of one patient do not stand together"):
         cohort(benchmark, mixed.path)
 
 
-def _dataset(home: Path, ids: list[str], others: list[str] | None = None, labelled: int | None = None) -> Dataset:
+def _dataset(
+    home: Path,
+    ids: list[str],
+    others: list[str] | None = None,
+    labelled: int | None = None,
+    names: tuple[str, ...] = ("LA",),
+) -> Dataset:
     """Scans of one voxel, for what depends on names and splits alone."""
-    dataset = Dataset.create(home, "tiny", [make_label(1, "LA")])
+    dataset = Dataset.create(home, "tiny", [make_label(n, name) for n, name in enumerate(names, start=1)])
     voxel = Volume(np.ones((1, 1, 1), np.float32), Geometry.unknown((1, 1, 1)))
     for n, case_id in enumerate([*ids, *(others or [])]):
         case = dataset.add_case(case_id, voxel, {"format": "synthetic"})
@@ -285,7 +325,11 @@ def test_words_of_variants_say_how_to_train() -> None:
         "mper:no-clean-teacher:k=5", "mper", ("clean_teacher",), 5
     )
     assert Variant.parse("mper:k=5").folder == "mper-k5"
-    for word in ("mper:k=0", "mper:k=x", "mper:fast"):
+    same = Variant.parse("mper:no-cutmix:no-affine:k=5")
+    assert same == Variant.parse("mper:k=5:no-affine:no-cutmix") == Variant.parse("mper:no-affine:k=5:no-cutmix")
+    assert same.word == "mper:no-affine:no-cutmix:k=5"
+    assert Variant.parse("mper:no-early_prototypes").word == "mper:no-early-prototypes"
+    for word in ("mper:k=0", "mper:k=x", "mper:fast", "mper:k=1:k=5", "mper:k=05", "mper:k=\u0663", "supervised:k=5"):
         with pytest.raises(ValueError, match=f"unknown variant '{word}'"):
             Variant.parse(word)
     with pytest.raises(ValueError, match="unknown method 'magic'; known are mper"):
@@ -317,6 +361,8 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
         (["la", "--smoke", "--out", "x", "--methods", "supervised", "--co-train"], None, "teach each other"),
         (["la", "--smoke", "--out", "x", "--methods", "dk-uxnet", "--backbone", "vnet"], None, "by queries"),
         (["acdc", "--smoke", "--out", "x", "--methods", "dk-uxnet"], None, "segments volumes"),
+        (["la", "--smoke", "--out", "x", "--methods", "mper,bcp", "--batch", "3"], None, "an even --batch, got 3"),
+        (["la", "--smoke", "--out", "x", "--patch", "15,32,32"], None, "multiples of 16"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -332,7 +378,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_before_anything_is_trained(
     ended = bench(*words)
     assert ended not in (OK, CANCELLED) and (code is None or ended == code)
     said = capsys.readouterr()
-    assert told in said.err and said.err.count("\n") == 1
+    assert told in said.err and said.err.count("\n") == 1 and not list(tmp_path.rglob("benchmark.json"))
     assert not (tmp_path / "x" / "runs").exists()
 
 
@@ -384,6 +430,9 @@ def test_the_worst_the_median_and_the_best_case_are_those_of_all_methods() -> No
     runs = [result("mper", 0, 0.9, 0.7, 0.8, 0.95, 0.6), result("bcp", 0, 0.9, 0.2, 0.8, 0.5, 0.6)]
     found = {run.variant: f for run, f in runs}
     assert pick_cases(found) == {"worst": "case1", "median": "case3", "best": "case0"}
+    two, one = ({run.variant: f} for run, f in (result("mper", 0, 0.9, 0.7), result("mper", 0, 0.9)))
+    assert pick_cases(two) == {"worst": "case1", "best": "case0"}
+    assert pick_cases(one) == {"worst": "case0"}
 
 
 def test_a_plot_shows_every_method() -> None:
@@ -391,6 +440,24 @@ def test_a_plot_shows_every_method() -> None:
     picture = np.asarray(plot(rows(dict(runs))))
     for colour in ((31, 119, 180), (214, 39, 40)):
         assert (picture[:280] == colour).all(-1).any()
+
+
+def test_many_methods_stand_below_each_other_with_their_names() -> None:
+    words = ablation("plus")
+    picture = np.asarray(plot(rows(dict([result(word, 0, 0.8 + n / 200) for n, word in enumerate(words)]))))
+    dots = (picture[:, : picture.shape[1] * 6 // 10] == (31, 119, 180)).all(-1)
+    heights = np.flatnonzero(dots.any(1))
+    assert (np.diff(heights) > 1).sum() + 1 == len(words)
+    first, last = (np.flatnonzero(dots[heights[at]]).mean() for at in (0, -1))
+    assert first < last  # the better, the further to the right
+
+
+def test_the_numbers_of_an_axis_differ_and_make_sense() -> None:
+    for low, high in ((90.0, 90.1), (10.31, 10.52), (0.0, 7.0), (3.0, 90.0), (88.123, 88.125)):
+        ticks = [f"{low + share * (high - low):.{_digits(low, high)}f}" for share in (0, 0.25, 0.5, 0.75, 1)]
+        assert len(set(ticks)) == 5
+    assert _range([(0.1, 0.3), (99.9, 0.3)], 100) == (0.0, 100)
+    assert _range([(5.0, 0.0)], 1) == (4.0, 6.0)
 
 
 def test_surfaces_show_the_patients_left_on_the_right_the_head_above_and_what_is_nearer() -> None:
@@ -422,8 +489,21 @@ def test_exit_code_tells_of_runs_that_failed(
     monkeypatch.setattr(work, "train", fail)
     assert bench("la", "--smoke", "--methods", "mper", "--seeds", 1, "--out", tmp_path / "out") == FAILED
     said = capsys.readouterr()
-    assert "mper: note: mper, 2 labelled, seed 0: training diverged at step 2" in said.err
-    assert "0 of 1 runs" in said.out
+    line = "mper, 2 labelled, seed 0: training diverged at step 2"
+    assert f"mper: note: {line}" in said.err
+    assert said.err.endswith(f"mper: error: none of 1 runs could be done; the first: {line}\n")
+    assert "written to" not in said.out and not (tmp_path / "out" / "results.md").exists()
+
+
+def test_ctrl_c_ends_a_command_with_what_to_do_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "train", stop)
+    assert bench("la", "--smoke", "--methods", "mper", "--seeds", 1, "--out", tmp_path / "out") == CANCELLED
+    assert capsys.readouterr().err.endswith("mper: cancelled: 0 of 1 runs are done; the same command goes on\n")
 
 
 def test_a_piece_of_time_ends_a_command_well_and_the_next_goes_on(

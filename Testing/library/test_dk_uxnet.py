@@ -27,7 +27,8 @@ from mper.nets.ux_net import Depthwise
 from mper.predictor import Predictor
 from mper.progress import Progress
 from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import TrainConfig, make_optimiser, start_run, train
+from mper.trainer import TrainConfig, start_run, train
+from mper.training_parts import make_optimiser
 from mper.volume import Geometry, Volume
 
 PAPER, PLUS = (Recipe.named(name, method="dk-uxnet") for name in ("paper", "plus"))

@@ -20,7 +20,7 @@ from mper.nets import KINDS, NetConfig, Network
 from mper.planning import BACKBONES
 from mper.sampling import PatchSampler
 from mper.train_config import TrainConfig
-from mper.trainer import make_optimiser
+from mper.training_parts import make_optimiser
 
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 STEPS = (0.0, 0.2, 0.5, 0.7)  # of both stages

@@ -18,7 +18,7 @@ from mper.methods.recipe import PUBLISHED
 from mper.nets import NetConfig, Network
 from mper.nets.prototypes import Prototypes
 from mper.sampling import PatchSampler
-from mper.trainer import make_optimiser
+from mper.training_parts import make_optimiser
 
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}

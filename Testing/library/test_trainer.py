@@ -35,6 +35,7 @@ from mper.runs import RunFolder, read_events
 from mper.shards import pack
 from mper.trainer import TrainConfig, start_run, train
 from mper.training_data import load_training_data
+from mper.training_parts import make_network
 from mper.volume import Geometry, Volume
 
 SOLID: dict[str, Any] = {"patch": (16, 16, 16), "batch": 4}
@@ -190,7 +191,7 @@ def test_finished_run_gives_its_model_without_work(
 ) -> None:
     run = begin(solid, tmp_path / "run", method="supervised", steps=1)
     model = train(run)
-    monkeypatch.setattr(trainer, "_make_fabric", crash)
+    monkeypatch.setattr(trainer, "make_fabric", crash)
     assert train(run) == model
 
 
@@ -615,7 +616,7 @@ def test_fine_tuning_keeps_the_classifier_for_the_same_structures_only(
     config = TrainConfig(str(solid), start_from=str(model), device="cpu", method="supervised")
     found, plan, _, start = load_training_data(config, torch.device("cpu"))
     assert plan.preprocessing.normalisation == "percentile" and plan.patch == (16, 16, 16)
-    network = trainer._make_network(config, plan, found, start)
+    network = make_network(config, plan, found, start)
     assert network.config.classes == 2 and network.config.filters == 4
     for name, value in weights(model).items():
         own = network.state_dict()[name]

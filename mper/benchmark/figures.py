@@ -6,6 +6,7 @@ Drawn with Pillow alone, as all of our pictures.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,25 +48,32 @@ def write_figures(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Ma
     _save(home / "results.png", plot(rows(results)))
     data = open_dataset(chosen.data)
     for labeled in dict.fromkeys(run.labeled for run in results):
-        first = {run: f for run, f in results.items() if run.labeled == labeled and run.seed == 0}
-        columns = {run.variant: (found, read_masks(run, home)) for run, found in list(first.items())[:_MOST]}
-        columns = {variant: column for variant, column in columns.items() if column[1]}
+        first = {run.variant: f for run, f in results.items() if run.labeled == labeled and run.seed == 0}
+        masks = {run.variant: read_masks(run, home) for run in results if run.labeled == labeled and run.seed == 0}
+        columns = {variant: (found, masks[variant]) for variant, found in first.items() if masks[variant]}
         if not columns:
             continue
-        ids = pick_cases({variant: found for variant, (found, _) in columns.items()})
+        ids = pick_cases(first)
         scans = {case_id: (data.case(case_id).image(), data.case(case_id).label()) for case_id in ids.values()}
-        told = (columns, ids, scans, data.labels)
-        _save(home / f"cases-{labeled}.png", _grid(*told, _slices))
-        _save(home / f"surfaces-{labeled}.png", _grid(*told, _surfaces))
+        shown = dict(list(columns.items())[:_MOST])
+        told = (shown, ids, scans, data.labels)
+        cut = f"cut to {_MARGIN_MM:g} mm around the reference"
+        some = f"; the first {_MOST} of {len(columns)} methods" if len(shown) < len(columns) else ""
+        _save(
+            home / f"cases-{labeled}.png", _grid(*told, _slices, f"green: reference; yellow: the method; {cut}{some}")
+        )
+        _save(home / f"surfaces-{labeled}.png", _grid(*told, _surfaces, f"{cut}{some}"))
 
 
 def pick_cases(results: Mapping[Variant, Mapping[str, Any]]) -> dict[str, str]:
-    """The ids of the worst, the median and the best case, by the mean Dice of all methods."""
+    """The ids of the worst, the median and the best case, by the mean Dice of all methods; of two, no median."""
     of_case: dict[str, list[float]] = {}
     for found in results.values():
         for case in found["cases"]:
             of_case.setdefault(case["id"], []).append(case["dice"])
     order = sorted(of_case, key=lambda case_id: (float(np.mean(of_case[case_id])), case_id))
+    if len(order) < 3:  # each case once
+        return dict(zip(("worst", "best"), order, strict=False))
     return {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
 
 
@@ -73,9 +81,14 @@ def pick_cases(results: Mapping[Variant, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def plot(made: Sequence[Row]) -> Image.Image:
-    """Mean over seeds, with a bar of one standard deviation, against the number of labels; a panel for each figure."""
+    """Mean over seeds, with a bar of one standard deviation, against the number of labels; a panel for each figure.
+
+    More methods than there are colours stand below each other instead.
+    """
     whole = [row for row in made if row.structure == ALL]
     words = list(dict.fromkeys(row.variant for row in whole))
+    if len(words) > len(_COLOURS):
+        return _one_below_the_other(whole)
     counts = sorted({row.labeled for row in whole})
     font = ImageFont.load_default(14)
     width, height = _PLOT
@@ -88,12 +101,13 @@ def plot(made: Sequence[Row]) -> Image.Image:
         draw.text((left, 10), title, "black", font)
         if not points:
             continue
-        low, high = _range([(scale * m, scale * np.nan_to_num(d)) for m, d in points.values()])
+        low, high = _range([(scale * m, scale * np.nan_to_num(d)) for m, d in points.values()], scale)
+        digits = _digits(low, high)
         draw.rectangle((left, top, right, bottom), outline=(180, 180, 180))
         for share in (0, 0.25, 0.5, 0.75, 1):
             y = bottom - share * (bottom - top)
             draw.line((left, y, right, y), fill=(225, 225, 225))
-            draw.text((left - 8, y), f"{low + share * (high - low):.1f}", (90, 90, 90), font, anchor="rm")
+            draw.text((left - 8, y), f"{low + share * (high - low):.{digits}f}", (90, 90, 90), font, anchor="rm")
         step = (right - left) / len(counts)
         for n, labeled in enumerate(counts):
             draw.text((left + (n + 0.5) * step, bottom + 8), f"{labeled} labelled", (90, 90, 90), font, anchor="mt")
@@ -122,10 +136,51 @@ def plot(made: Sequence[Row]) -> Image.Image:
     return picture
 
 
-def _range(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _one_below_the_other(whole: Sequence[Row]) -> Image.Image:
+    """A line for each method and number of labels, with its mean, its deviation and its name."""
+    font = ImageFont.load_default(14)
+    names = [f"{row.variant}, {row.labeled} labelled" for row in whole]
+    room = 40 + round(max(font.getlength(name) for name in names))
+    width, line, top = _PLOT[0] * 3 // 4, 22, 34
+    bottom = top + line * len(whole)
+    picture = Image.new("RGB", (room + 2 * width, bottom + 40), "white")
+    draw = ImageDraw.Draw(picture)
+    for n, name in enumerate(names):
+        draw.text((room - 20, top + (n + 0.5) * line), name, "black", font, anchor="rm")
+    for panel, (name, title, scale) in enumerate(_PLOTS):
+        points = {n: found for n, row in enumerate(whole) if (found := row.spread(name))}
+        left, right = room + panel * width, room + (panel + 1) * width - 40
+        draw.text((left, 10), title, "black", font)
+        if not points:
+            continue
+        low, high = _range([(scale * m, scale * np.nan_to_num(d)) for m, d in points.values()], scale)
+        draw.rectangle((left, top, right, bottom), outline=(180, 180, 180))
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            x = left + share * (right - left)
+            draw.line((x, top, x, bottom), fill=(225, 225, 225))
+            value = f"{low + share * (high - low):.{_digits(low, high)}f}"
+            draw.text((x, bottom + 8), value, (90, 90, 90), font, anchor="mt")
+        for n, found in points.items():
+            mean, deviation = (scale * np.nan_to_num(value) for value in found)
+            x, x1, x2 = (
+                left + (v - low) / (high - low) * (right - left) for v in (mean, mean - deviation, mean + deviation)
+            )
+            y = top + (n + 0.5) * line
+            draw.line((x1, y, x2, y), fill=_COLOURS[0], width=2)
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_COLOURS[0])
+    return picture
+
+
+def _range(points: Sequence[tuple[float, float]], scale: float) -> tuple[float, float]:
+    """Of an axis: no less than 0, and of shares (those with a scale) no more than 100 %."""
     low, high = min(m - d for m, d in points), max(m + d for m, d in points)
     space = 0.08 * (high - low) or 1.0
-    return low - space, high + space
+    return max(0.0, low - space), high + space if scale == 1 else min(scale, high + space)
+
+
+def _digits(low: float, high: float) -> int:
+    """Behind the point, so that the five numbers of an axis differ."""
+    return max(1, 1 - math.floor(math.log10((high - low) / 4)))
 
 
 # ---------------------------------------------------------------------- cases
@@ -140,15 +195,18 @@ def _grid(
     scans: Mapping[str, Scan],
     labels: Sequence[Label],
     draw_panel: Drawer,
+    caption: str,
 ) -> Image.Image:
-    """A row for each case, a column for people and for each method."""
+    """A row for each case, a column for people and for each method; structures are named in their colours."""
     rows_ = []
     for case_id in ids.values():
         masks = [None, *(kept[case_id] for _, kept in columns.values())]
         rows_.append([draw_panel(scans[case_id], mask, labels) for mask in masks])
     heights = [max(panel.shape[0] for panel in row) for row in rows_]
     width = 2 * _EDGE + (1 + len(columns)) * (_PANEL + _GAP) - _GAP
-    picture = Image.new("RGB", (width, 2 * _EDGE + _LINE + sum(h + _LINE + _GAP for h in heights)), _GROUND)
+    names = labels if len(labels) > 1 else ()
+    height = 2 * _EDGE + _LINE + sum(h + _LINE + _GAP for h in heights) + _LINE * (1 + bool(names))
+    picture = Image.new("RGB", (width, height), _GROUND)
     draw = ImageDraw.Draw(picture)
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     heads = ["reference", *(variant.word for variant in columns)]
@@ -165,6 +223,11 @@ def _grid(
             draw.text((left, top + 4), words, _QUIET, small)
             picture.paste(Image.fromarray(panel), (left + (_PANEL - panel.shape[1]) // 2, top + _LINE))
         top += height + _LINE + _GAP
+    draw.text((_EDGE, top), caption, _QUIET, small)
+    along = float(_EDGE)
+    for label in names:
+        draw.text((along, top + _LINE), label.name, label.colour, small)
+        along += small.getlength(label.name) + 12
     return picture
 
 

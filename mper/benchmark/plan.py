@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mper.methods import NAMES, Recipe
 from mper.methods.recipe import TERMS
-from mper.records import write_json
+from mper.records import read_json, write_json
 from mper.shards import open_dataset
 from mper.train_config import TrainConfig
 
@@ -26,13 +27,15 @@ _OPTIONS = {"task": "the task", "variants": "--methods", "budget_s": "--budget",
 
 @dataclass(frozen=True)
 class Task:
-    """What is compared on: title; labeled : usual numbers of labelled units; unit : what is counted as labelled.
+    """What is compared on: title; structures : how many the dataset has; labeled : usual numbers of labelled units.
 
-    split : the cases to evaluate on; held_back : where the dataset lacks that split, so many cases from the end of the
-    split `train`, which then are not trained on; slices : whether they are segmented one by one.
+    unit : what is counted as labelled; split : the cases to evaluate on; held_back : where the dataset lacks that
+    split, so many cases from the end of the split `train`, which then are not trained on; slices : whether they are
+    segmented one by one.
     """
 
     title: str
+    structures: int
     labeled: tuple[int, ...]
     unit: str
     split: str
@@ -41,11 +44,12 @@ class Task:
 
 
 TASKS = {
-    "la": Task("left atrium in LGE-MRI", (4, 8, 16), "scans", "dev", 8),  # cases 73 to 80 of train.list
-    "acdc": Task("heart in cine MRI (ACDC)", (3, 7), "patients", "val", None, slices=True),
+    "la": Task("left atrium in LGE-MRI", 1, (4, 8, 16), "scans", "dev", 8),  # cases 73 to 80 of train.list
+    "acdc": Task("heart in cine MRI (ACDC)", 3, (3, 7), "patients", "val", None, slices=True),
 }
 TRAIN = "train"
 _VOLUMES_ONLY = ("dk-uxnet",)
+_WITH_PROTOTYPES = ("mper", "dk-uxnet")  # in their loss; those of the others only explain
 
 
 def can_be(method: str, task: str) -> bool:
@@ -64,7 +68,7 @@ class Variant:
 
     @classmethod
     def parse(cls, word: str) -> Variant:
-        """``mper``, ``mper:no-cutmix``, ``mper:k=5``, ``mper:no-contrast:k=1``.
+        """``mper``, ``mper:no-cutmix``, ``mper:k=5``, ``mper:no-contrast:k=1``; ways to write the same give the same.
 
         Raises
         ------
@@ -74,18 +78,22 @@ class Variant:
         method, *changes = word.split(":")
         if method not in NAMES:
             raise ValueError(f"unknown method {method!r}; known are {', '.join(NAMES)}")
-        found = cls(word, method)
+        without: set[str] = set()
+        prototypes = None
         for change in changes:
-            if change.startswith("k=") and change[2:].isdecimal() and int(change[2:]):
-                found = replace(found, prototypes=int(change[2:]))
+            number = re.fullmatch(r"k=([1-9][0-9]*)", change)
+            if number and prototypes is None and method in _WITH_PROTOTYPES:
+                prototypes = int(number[1])
             elif change.startswith("no-"):
-                found = replace(found, without=(*found.without, change[3:].replace("-", "_")))
+                without.add(change[3:].replace("-", "_"))
             else:
                 raise ValueError(
                     f"unknown variant {word!r}: behind the method stands no-CHANGE (as in `mper train --without`), "
-                    "or k=NUMBER of prototypes"
+                    f"or, once, for {' and '.join(_WITH_PROTOTYPES)}, k=NUMBER of prototypes"
                 )
-        return found
+        words = [method, *(f"no-{change.replace('_', '-')}" for change in sorted(without))]
+        words += [f"k={prototypes}"] if prototypes else []
+        return cls(":".join(words), method, tuple(sorted(without)), prototypes)
 
     @property
     def folder(self) -> str:
@@ -178,7 +186,7 @@ class Benchmark:
         path = home / _CONFIG
         mine = json.loads(json.dumps({**asdict(self), "data": chosen.key}))
         if path.exists():
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = read_json(path)
             for name, value in mine.items():
                 _compare(home, name, there.get(name), value)
         home.mkdir(parents=True, exist_ok=True)
@@ -230,6 +238,11 @@ def cohort(benchmark: Benchmark, data: Path) -> Cohort:
     """
     task = TASKS[benchmark.task]
     dataset = open_dataset(data)
+    if len(dataset.labels) != task.structures:
+        raise ValueError(
+            f"{benchmark.task} is about the {task.title}, {task.structures} structure{'s' * (task.structures > 1)}; "
+            f"{data} has {', '.join(label.name for label in dataset.labels)}: choose another task, or other data"
+        )
     if TRAIN not in dataset.splits:
         raise ValueError(f"{data} has no split {TRAIN!r} to train on; it has {', '.join(dataset.splits) or 'none'}")
     train = dataset.splits[TRAIN]
@@ -242,6 +255,11 @@ def cohort(benchmark: Benchmark, data: Path) -> Cohort:
         cases = len(train) - task.held_back
         evaluated = train[cases:]
         told = f"cases {cases + 1} to {len(train)} of split {TRAIN!r}"
+    elif benchmark.split is None and task.held_back is not None:
+        raise ValueError(
+            f"{data} has no split {split!r}, and {len(train)} cases in split {TRAIN!r}, of which the last "
+            f"{task.held_back} are evaluated on then: import more, or name a split with --split"
+        )
     else:
         raise ValueError(
             f"{data} has no split {split!r} to evaluate on; it has {', '.join(dataset.splits)}: choose with --split"
@@ -255,6 +273,11 @@ def cohort(benchmark: Benchmark, data: Path) -> Cohort:
         raise ValueError(
             f"{max(counts)} labelled {task.unit} were asked for, and {data} has {len(with_label)} labels among the "
             f"first {max(counts.values())} cases of split {TRAIN!r}; ask for fewer with --labeled"
+        )
+    if unlabelled := [case_id for case_id in evaluated if not dataset.case(case_id).is_labelled]:
+        raise ValueError(
+            f"{len(unlabelled)} of the {len(evaluated)} cases to evaluate on have no label ({unlabelled[0]} is the "
+            "first); label them, or choose another split with --split"
         )
     told = f"{len(evaluated)} cases ({told}); {len(train)} cases to train on"
     digest = hashlib.sha256(json.dumps([train, evaluated]).encode("utf-8")).hexdigest()[:8]

@@ -90,6 +90,7 @@ def markdown(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping
 def _facts(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
     found = list(results.values())
     yield "evaluated on", chosen.told + (", made up: figures mean nothing" if benchmark.made_up else "")
+    yield "data", chosen.key
     yield "recipe", benchmark.recipe + (", two networks that teach each other" if benchmark.co_train else "")
     networks = sorted({f["trained"]["network"] for f in found})
     yield "backbone", ", ".join(networks) or benchmark.backbone or "by slice thickness"
@@ -98,6 +99,9 @@ def _facts(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[s
         yield "length", f"{benchmark.budget_s:g} s of training a run ({min(steps)} to {max(steps)} steps)"
     else:
         yield "length", f"{benchmark.steps} steps a run" if benchmark.steps else "the published number of steps"
+    for name, value in (("labelled patches a step", benchmark.batch), ("patch (k, j, i)", benchmark.patch)):
+        if value is not None:
+            yield name, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if found:
         seconds = [f["trained"]["seconds"] for f in found]
         yield "training a run", f"{min(seconds):.0f} to {max(seconds):.0f} s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import platform
 import shutil
@@ -24,7 +24,7 @@ from mper.devices import describe_device, pick_device
 from mper.evaluate import evaluate
 from mper.predictor import Predictor
 from mper.progress import Cancelled, Notify, Progress, Report, part_of, silent, unheard
-from mper.records import beside, write_json
+from mper.records import beside, read_json, write_json
 from mper.runs import RunFolder
 from mper.shards import open_dataset
 from mper.trainer import start_run, train
@@ -102,9 +102,12 @@ def work(
             found = _evaluated(
                 model, chosen, run, folder, device, part_of(beat, _TRAINING, 1 - _TRAINING, "evaluating"), notify
             )
-        except ValueError as error:
-            failed.append(f"{run.title}: {error}")
+        except (ValueError, RuntimeError, MemoryError) as error:  # out of memory, on a graphics card, is a RuntimeError
+            first, *_ = str(error).splitlines() or ["there is not enough memory"]
+            failed.append(f"{run.title}: {first}")
             notify(failed[-1])
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             continue
         write_json(folder / _RESULT, found)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # 150 MB that nobody needs any more
@@ -123,11 +126,7 @@ def is_done(run: Run, home: Path) -> bool:
 
 def read_results(benchmark: Benchmark, home: Path) -> dict[Run, dict[str, Any]]:
     """What was found so far, in the order of the runs."""
-    return {
-        run: json.loads((run.folder(home) / _RESULT).read_text(encoding="utf-8"))
-        for run in benchmark.runs()
-        if is_done(run, home)
-    }
+    return {run: read_json(run.folder(home) / _RESULT) for run in benchmark.runs() if is_done(run, home)}
 
 
 def read_masks(run: Run, home: Path) -> dict[str, np.ndarray]:
@@ -150,7 +149,8 @@ def _evaluated(
 
     bundle = ModelBundle.load(model)
     cases = [dataset.case(case_id) for case_id in chosen.evaluated]
-    found = evaluate(Predictor(bundle, device), cases, dataset.labels, report=report, keep=keep)
+    predictor = Predictor(bundle, device)
+    found = evaluate(predictor, cases, dataset.labels, report=report, notify=_prefixed(notify, run.title), keep=keep)
     if run.seed == 0:  # for the pictures
         unfinished = beside(folder / _MASKS)
         with unfinished.open("wb") as stream:
@@ -181,7 +181,7 @@ def hardware(device: str) -> str:
 
 
 def code_version() -> str:
-    """Version, and the commit where this is a working copy."""
+    """Version, and the commit where this is a working copy, or else a checksum of the code."""
     home = Path(mper.__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -190,8 +190,16 @@ def code_version() -> str:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != home:
-            return f"mper {mper.__version__}"
+            return _by_checksum()
         changed = " with changes" if git("status", "--porcelain", "--", "mper") else ""
         return f"mper {mper.__version__}, commit {git('rev-parse', '--short=12', 'HEAD')}{changed}"
     except (OSError, subprocess.SubprocessError):
-        return f"mper {mper.__version__}"
+        return _by_checksum()
+
+
+def _by_checksum() -> str:
+    home = Path(mper.__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*.py"), key=lambda path: path.relative_to(home).as_posix()):
+        digest.update(path.relative_to(home).as_posix().encode() + path.read_bytes().replace(b"\r\n", b"\n"))
+    return f"mper {mper.__version__}, code sha256:{digest.hexdigest()[:12]}"

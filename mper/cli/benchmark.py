@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mper.cli.console import Bar, say, tell
 from mper.cli.edge import FAILED, OK, UsageError
 from mper.cli.options import Commands, add_command, add_device, count, names, seconds, size
+from mper.progress import Cancelled
 
 if TYPE_CHECKING:
     from mper.benchmark.plan import Benchmark
@@ -33,7 +34,7 @@ _EXAMPLES = """\
   mper benchmark la --smoke --out smoke
 """
 _TASKS = ("la", "acdc")
-_BACKBONES = ("vnet", "unet", "unet3d", "resenc")
+_BACKBONES = ("vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net")
 _SMOKE = {"labeled": (2,), "seeds": 2, "steps": 3, "batch": 2}
 
 
@@ -101,6 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_tables(benchmark, chosen, results, out)
         tell(f"mper: {len(results)} of {total} runs are done: {title}")
 
+    def so_far() -> str:
+        return f"{len(read_results(benchmark, out))} of {total} runs are done; the same command goes on"
+
     failed: list[str] = []
     stopped = False
     try:
@@ -117,12 +121,16 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except TimeIsUp:
         stopped = True
+    except (Cancelled, KeyboardInterrupt):
+        raise Cancelled(so_far()) from None
     results = read_results(benchmark, out)
+    if failed and not results:
+        raise ValueError(f"none of {total} runs could be done; the first: {failed[0]}")
     say(write_tables(benchmark, chosen, results, out))
     write_figures(benchmark, chosen, results, out)
-    say(f"written to {out}: results.md, results.csv, cases.csv and pictures")
+    say(f"written to {out}: results.md, results.csv, cases.csv{' and pictures' if results else ''}")
     if stopped:
-        say(f"{len(results)} of {total} runs are done; the same command goes on")
+        say(so_far())
     return FAILED if failed else OK
 
 
@@ -140,12 +148,10 @@ def _asked(arguments: argparse.Namespace) -> Benchmark:
     if arguments.smoke:
         usual = tuple(name for name in NAMES if can_be(name, arguments.task))
     words = ablation(arguments.recipe) if arguments.ablation else arguments.methods or usual
-    for word in words:
-        Variant.parse(word)
     return Benchmark(
         task=arguments.task,
         labeled=values["labeled"] or TASKS[arguments.task].labeled,
-        variants=tuple(dict.fromkeys(words)),
+        variants=tuple(dict.fromkeys(Variant.parse(word).word for word in words)),
         seeds=values["seeds"] or 3,
         recipe=arguments.recipe,
         backbone=arguments.backbone,

@@ -51,6 +51,12 @@ def check_backbone(method: str, backbone: str) -> None:
         )
 
 
+def check_batch(method: str, batch: int) -> None:
+    """Raise a ValueError where a method cannot share out so many labelled patches a step."""
+    if method in ("mper", "bcp") and batch % 2:
+        raise ValueError(f"method {method} pastes labelled patches into each other: an even --batch, got {batch}")
+
+
 __all__ = [
     "BCP",
     "MPER",
@@ -63,5 +69,6 @@ __all__ = [
     "Recipe",
     "Supervised",
     "check_backbone",
+    "check_batch",
     "make_method",
 ]
