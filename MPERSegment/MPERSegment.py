@@ -93,7 +93,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.why = WhyPanel(self.desk, self.room, self._strokeAt, self._onCorrect)
         self.refine = RefinePanel(self.desk, self._onRefineOpened, self._onRefineRests)
         self.strokes = StrokesPanel(self.desk, self.room, self.refine, self.why, self.watch, self._onFollowed)
-        self.keep = KeepPanel(self.desk, self.room)
+        self.keep = KeepPanel(self.desk, self.room, self.strokes.settled)
         self.export = ExportPanel(self.desk)
         self.engine = EnginePanel(self.desk, self.room)
         self.install = InstallPanel(self.desk, self.room.start)

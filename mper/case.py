@@ -215,11 +215,6 @@ class Case:
         self._check_strokes(strokes)
         if not strokes.strokes:
             raise ValueError(f"there is no stroke in the list, and so nothing to label case {self.id} by")
-        for number, stroke in enumerate(strokes.strokes, 1):
-            if not len(stroke.voxels(self.geometry)):
-                raise ValueError(
-                    f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
-                )
         mask = Volume(painted(strokes.strokes, self.geometry), self.geometry)
         return self.add_label(mask, author=author, how="strokes", seconds=seconds, parent=parent, strokes=strokes)
 
@@ -291,8 +286,13 @@ class Case:
     def _check_strokes(self, strokes: StrokeList) -> None:
         check_strokes(strokes.strokes, self.labels)
         theirs = strokes.scan_sha256
-        if theirs is not None and theirs.lower() != (self.voxels_sha256 or voxels_sha256(self.image())):
+        if theirs is not None and theirs != (self.voxels_sha256 or voxels_sha256(self.image())):
             raise ValueError(f"these strokes were drawn on another scan than case {self.id}: the checksums differ")
+        for number, stroke in enumerate(strokes.strokes, 1):
+            if not len(stroke.voxels(self.geometry)):
+                raise ValueError(
+                    f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
+                )
 
     def _revision(self, number: int) -> Revision:
         record = read_json(self.path / "labels" / f"{number}.json")

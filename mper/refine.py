@@ -68,6 +68,7 @@ class Refiner:
         self._hard = np.full(self._grid.size, _FREE, dtype=np.uint8)  # classes on the working grid
         self._done: list[Done] = []
         self._undone: list[Stroke] = []
+        self._at_hand: tuple[Stroke, npt.NDArray[np.int64]] | None = None
 
     @property
     def strokes(self) -> tuple[Stroke, ...]:
@@ -121,7 +122,7 @@ class Refiner:
         if stroke.value not in self._names:
             known = ", ".join(f"{value} ({name})" for value, name in self._names.items())
             raise ValueError(f"{which} is of label {stroke.value}, which the model does not have; known are {known}")
-        if not len(stroke.voxels(self._geometry)):
+        if not len(self._voxels(stroke)):
             x, y, z = stroke.points_mm[0]
             raise ValueError(
                 f"{which} lies outside the region that was segmented (its first point is {x:.6g}, {y:.6g}, {z:.6g} "
@@ -277,7 +278,13 @@ class Refiner:
 
     def _flat(self, stroke: Stroke) -> npt.NDArray[np.int64]:
         """The stroke's voxels of the crop as sorted flat indices."""
-        return np.ravel_multi_index(tuple(stroke.voxels(self._geometry).T), self._mask.shape).astype(np.int64)
+        return np.ravel_multi_index(tuple(self._voxels(stroke).T), self._mask.shape).astype(np.int64)
+
+    def _voxels(self, stroke: Stroke) -> npt.NDArray[np.int64]:
+        """Of the crop; those of the stroke at hand are kept, for they are asked for often."""
+        if self._at_hand is None or self._at_hand[0] is not stroke:
+            self._at_hand = stroke, stroke.voxels(self._geometry)
+        return self._at_hand[1]
 
     def _log_odds(self, c: int, window: Window) -> response.Scores:
         """Of class c against the best other."""

@@ -7,8 +7,8 @@ that it means the same on every grid: that of the scan, of the network, of Slice
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,14 @@ class Stroke:
     def __post_init__(self) -> None:
         try:
             points = np.asarray(self.points_mm, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             points = np.empty(0)
         if points.size == 0 and len(self.points_mm) == 0:
             raise ValueError("a stroke needs at least one point; this one is empty")
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError("the points of a stroke are rows of three finite numbers, x y z in LPS mm")
-        if not (math.isfinite(self.radius_mm) and self.radius_mm >= 0):
-            raise ValueError(f"the radius of a stroke is a number of mm from 0 up, got {self.radius_mm}")
+        if not 0 <= self.radius_mm <= sys.float_info.max:
+            raise ValueError(f"the radius of a stroke is a number of mm from 0 up, got {self.radius_mm!r:.40}")
         if not BACKGROUND <= self.value < 255:
             raise ValueError(f"a stroke's label value is 0 (background) to 254, got {self.value}")
         object.__setattr__(self, "points_mm", tuple((x, y, z) for x, y, z in points.tolist()))
@@ -102,6 +102,10 @@ class StrokeList:
     strokes: tuple[Stroke, ...]
     scan_sha256: str | None = None
     model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scan_sha256 is not None:  # in capitals it is the same one
+            object.__setattr__(self, "scan_sha256", self.scan_sha256.lower())
 
 
 def painted(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
@@ -180,6 +184,8 @@ def read_strokes(path: Path, labels: Sequence[Label]) -> StrokeList:
         raise ValueError(f"{path} is not text in UTF-8; a list of strokes is JSON") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error.msg} in line {error.lineno}); correct it there") from None
+    except ValueError:  # Python reads no number of thousands of digits
+        raise ValueError(f"{path} holds a number that is too long to be one in mm; correct it there") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply for a list of strokes") from None
     try:
@@ -207,6 +213,9 @@ def _stroke(one: object, labels: Sequence[Label]) -> Stroke:
     points, radius = one["points_mm"], one.get("radius_mm", 2.0)
     if not isinstance(points, list):
         raise ValueError("points_mm is a list of [x, y, z]")
+    numbers = (n for point in points if isinstance(point, list) for n in point)
+    if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float)]:
+        raise ValueError(f"points_mm holds {wrong[0]!r:.60}, which is no number")
     if isinstance(radius, bool) or not isinstance(radius, int | float):
         raise ValueError(f"radius_mm is a number, got {radius!r:.60}")
     return Stroke(label_value(one["label"], labels), tuple(points), radius)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ from MPERSegmentLib.turns import later
 _AUTHOR_KEY = "MPER/Author"
 _CASE = "MPER.Case"  # of a scan in the scene: dataset and case that it is, separated by a line feed
 _KEPT = "MPER.Kept"  # of a result: where it was kept last, by whom, and a checksum of its voxels
+_WAIT_MS, _WAITS = 100, 100  # for the mask to follow the last stroke
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the user wants to keep, where, and who vouches for it."""
+
+    node: Any
+    scan: Any
+    dataset: str
+    case: str
+    author: str
+
+    @property
+    def alive(self) -> bool:
+        return mrml.alive(self.node) and mrml.alive(self.scan)
 
 
 class KeepPanel:
@@ -36,10 +53,12 @@ class KeepPanel:
     ----------
     desk : Desk
     room : Room
+    settled : callable
+        Takes a result: whether its mask has followed all its strokes.
     """
 
-    def __init__(self, desk: Desk, room: Room):
-        self._desk, self._room = desk, room
+    def __init__(self, desk: Desk, room: Room, settled: Callable[[Any], bool]):
+        self._desk, self._room, self._settled = desk, room, settled
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._datasets: list[dict[str, Any]] = []
         self._cases: dict[str, int] | None = None  # each with its revisions; None while they are being read
@@ -172,43 +191,51 @@ class KeepPanel:
             self._fail(_("The scan of this result is no longer in the scene."))
             return
         author = self._desk.ui.authorEdit.text.strip()
+        wish = _Wish(node, scan, dataset, case, author)
         if places.setting(_AUTHOR_KEY) != author:
             places.setSetting(_AUTHOR_KEY, author)
         self._busy = True
         self._tell(_("Keeping \N{HORIZONTAL ELLIPSIS}"))
         self._call = self._room.engine.get(
             route("datasets", dataset),
-            lambda found: later(
-                lambda: self._withLabels(node, scan, dataset, case, found["labels"]), "mask of what is kept"
-            ),
+            lambda found: later(lambda: self._withLabels(wish, found["labels"], _WAITS), "mask of what is kept"),
             self._fail,
         )
 
-    def _withLabels(self, node: Any, scan: Any, dataset: str, case: str, labels: list[dict[str, Any]]) -> None:
-        if not self._busy or not (mrml.alive(node) and mrml.alive(scan)):
+    def _withLabels(self, wish: _Wish, labels: list[dict[str, Any]], waits: int) -> None:
+        """Once the mask has followed the last stroke: mask and strokes belong together."""
+        if not self._busy or not wish.alive:
             self._fail("")
             return
+        if not self._settled(wish.node):
+            if not waits:
+                self._fail(_("The mask has not followed the last stroke; undo the stroke, or try again when it has."))
+                return
+            again = slot(lambda: self._withLabels(wish, labels, waits - 1), "keep waits for a stroke")
+            qt.QTimer.singleShot(_WAIT_MS, again)
+            return
         try:
-            part, start = mrml.mask_part(node, scan, labels)
-            drawn = _drawn(node, labels)
+            part, start = mrml.mask_part(wish.node, wish.scan, labels)
+            drawn = _drawn(wish.node, labels)
         except ValueError as error:
             self._fail(str(error))
             return
-        now = self._kept(dataset, case, part, start)
-        before = _kept_before(node)
+        now = _kept(wish, part, start)
+        before = _kept_before(wish.node)
         number = before.pop("number", None)
-        if before == now and (self._cases or {}).get(case) == number:
+        if before == now and (self._cases or {}).get(wish.case) == number:
             self._busy = False
-            self._tell(_("Nothing has changed: this is revision {n} of {case} already.").format(n=number, case=case))
+            words = _("Nothing has changed: this is revision {n} of {case} already.")
+            self._tell(words.format(n=number, case=wish.case))
             return
 
         def store(_answer: Any = None) -> None:
-            later(lambda: self._store(node, scan, dataset, case, part, start, drawn), "keep begins")
+            later(lambda: self._store(wish, part, start, drawn), "keep begins")
 
-        if case in (self._cases or {}):
+        if wish.case in (self._cases or {}):
             store()
         else:
-            self._withScan(scan, lambda held: self._addCase(dataset, case, held, store))
+            self._withScan(wish.scan, lambda held: self._addCase(wish.dataset, wish.case, held, store))
 
     def _withScan(self, scan: Any, then: Callable[[str], None]) -> None:
         """The engine's id of a scan that it may have to be sent first."""
@@ -229,19 +256,12 @@ class KeepPanel:
         body = {"scan": held, "id": case, "source": {"program": "3D Slicer"}, "split": "train"}
         self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._fail)
 
-    def _store(
-        self,
-        node: Any,
-        scan: Any,
-        dataset: str,
-        case: str,
-        part: Any,
-        start: tuple[int, int, int],
-        drawn: list[dict[str, Any]],
-    ) -> None:
-        if not (mrml.alive(node) and mrml.alive(scan)):
+    def _store(self, wish: _Wish, part: Any, start: tuple[int, int, int], drawn: list[dict[str, Any]]) -> None:
+        if not wish.alive:
             self._fail(_("The scan of this result is no longer in the scene."))
             return
+        node, scan, dataset, case = wish.node, wish.scan, wish.dataset, wish.case
+        now = _kept(wish, part, start)
         result = results.of(node) or {}
         edited = results.is_edited(node)
         path = route(
@@ -250,7 +270,7 @@ class KeepPanel:
             "cases",
             case,
             "labels",
-            author=self._desk.ui.authorEdit.text.strip(),
+            author=wish.author,
             how="strokes" if drawn else "model",
             edited="true" if edited else "false",
             model=result.get("model"),
@@ -282,19 +302,10 @@ class KeepPanel:
             later(lambda: self._note(node, scan, f"{dataset}\n{case}", {**now, "number": number}), "note what is kept")
             later(lambda: self._choose(dataset), "datasets after keeping")
 
-        now = self._kept(dataset, case, part, start)
         stop = [first + n for first, n in zip(start, part.shape, strict=True)]
         grid = mrml.geometry_of(scan).crop(start, stop)  # the engine refuses the grid of another scan
         header = {"start": list(start), "affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
         self._call = self._room.engine.postArray(path, part, header, kept, self._fail)
-
-    def _kept(self, dataset: str, case: str, part: Any, start: tuple[int, int, int]) -> dict[str, Any]:
-        """What makes two revisions the same."""
-        voxels = hashlib.sha256(repr((tuple(map(int, start)), part.shape)).encode())
-        voxels.update(part.tobytes())
-        author = self._desk.ui.authorEdit.text.strip()
-        drawn = list(strokes.applied(self._node))
-        return {"dataset": dataset, "case": case, "author": author, "voxels": voxels.hexdigest(), "strokes": drawn}
 
     @staticmethod
     def _note(node: Any, scan: Any, case: str, kept: dict[str, Any]) -> None:
@@ -335,6 +346,19 @@ class KeepPanel:
         ui.keepButton.enabled = not waiting and not self._busy
         ui.keepButton.toolTip = waiting or _("Stores the mask as a new revision; earlier ones stay")
         ui.keepWords.text = self._said or waiting
+
+
+def _kept(wish: _Wish, part: Any, start: tuple[int, int, int]) -> dict[str, Any]:
+    """What makes two revisions the same."""
+    voxels = hashlib.sha256(repr((tuple(map(int, start)), part.shape)).encode())
+    voxels.update(part.tobytes())
+    return {
+        "dataset": wish.dataset,
+        "case": wish.case,
+        "author": wish.author,
+        "voxels": voxels.hexdigest(),
+        "strokes": list(strokes.applied(wish.node)),
+    }
 
 
 def _drawn(node: slicer.vtkMRMLSegmentationNode, labels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -115,6 +115,11 @@ class Refining:
         return self._wanted != self._shown
 
     @property
+    def settled(self) -> bool:
+        """Whether the mask has followed, and is not about to be cleaned up."""
+        return not self.following and (self._held is None or self._held.settled)
+
+    @property
     def canUndo(self) -> bool:
         return bool(self._wanted) or any(numbers != self._wanted for numbers in self._past)
 
@@ -203,7 +208,7 @@ class Refining:
         if result is None or scan is None:
             self._refuse(_("the scan of this result is no longer in the scene"))
             return
-        prediction = result["prediction"]
+        prediction, shown = result["prediction"], self._shown
         shape = mrml.geometry_of(scan).shape
 
         def put(_answer: dict[str, Any]) -> None:
@@ -212,7 +217,7 @@ class Refining:
         def arrived(part: np.ndarray, header: dict[str, Any]) -> None:
             mask = np.zeros(shape, np.uint8)
             mask[tuple(slice(a, a + n) for a, n in zip(header["start"], part.shape, strict=True))] = part
-            self._held = _Held(prediction, self._shown, True, mask)
+            self._held = _Held(prediction, shown, True, mask)
             self._done()
 
         def failed(message: str) -> None:
@@ -224,7 +229,7 @@ class Refining:
                 self._failed(message)
 
         self._busy = True
-        self._call = self._room.engine.put(*self._request(prediction, self._shown, True), put, failed)
+        self._call = self._room.engine.put(*self._request(prediction, shown, True), put, failed)
 
     def _again(self) -> None:
         """The engine knows the prediction no more, or never did: segment the scan once more, as it was."""

@@ -140,6 +140,11 @@ class StrokesPanel:
             self.leave(nodeId)
         self._node = None
 
+    def settled(self, node: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Whether the mask of a result has followed all its strokes."""
+        refining = self._refinings.get(node.GetID())
+        return refining is None or refining.settled
+
     def at(self, number: int) -> str:
         """The engine's stroke number `number` (from 0) of the shown result, in words."""
         drawn = strokes.listed(self._node) if self._node is not None else []

@@ -282,13 +282,17 @@ def test_strokes_of_another_scan_are_refused(engine: Served, result: dict, scan:
 
 
 @pytest.mark.parametrize(
-    ("many", "points", "words"),
-    [(3000, 1, "3000 strokes came, at most 500"), (300, 100, "30000 points, at most 20000")],
+    ("many", "points", "radius", "words"),
+    [
+        (3000, 1, 1.0, "3000 strokes came, at most 500"),
+        (300, 100, 1.0, "30000 points, at most 20000"),
+        (10, 200, 50.0, "the strokes paint 1047 litres, counting each ball, at most 200 are taken"),
+    ],
 )
 def test_thousands_of_strokes_are_refused_at_once(
-    engine: Served, result: dict, many: int, points: int, words: str
+    engine: Served, result: dict, many: int, points: int, radius: float, words: str
 ) -> None:
-    stroke = Stroke(1, ((0.0, 0.0, 0.0),) * points, 1.0)
+    stroke = Stroke(1, ((0.0, 0.0, 0.0),) * points, radius)
     began = time.perf_counter()
     answer = put(engine, result, [stroke] * many)
     assert answer.status == 422 and words in answer.error()

@@ -55,6 +55,7 @@ class Engine:
         self.predictions = {}
         self.bodies = []
         self.posted = []
+        self.arrays = []
         self.slow_ms = 0
         self.open = 0  # requests without an answer
         self.segmented = 0
@@ -116,6 +117,7 @@ class Engine:
 
     def postArray(self, path, array, header, done, failed=None, progress=None):
         self.posted.append(path)
+        self.arrays.append(np.array(array))
         return self._answer(lambda: {"scan": "s1", "number": 1}, done, failed)
 
     def job(self, path, body, done, failed=None, progress=None, cancelled=None):
@@ -661,6 +663,34 @@ def test_strokes_are_kept_beside_the_label(scene, desk):
     assert kept["value"] == 7  # the dataset's value of LA
     assert scene.engine.bodies[-1]["scan_sha256"] == "5ca1ab1e"
     assert all(body["scan_sha256"] == "5ca1ab1e" for body in scene.engine.bodies)
+
+
+def test_keeping_waits_until_the_mask_has_followed_the_last_stroke(scene, desk):
+    ui = scene.ui
+    desk.click(ui.brushAddButton)
+    scene.widget.keep.refresh()
+    ui.authorEdit.text = "A. Reader"
+    desk.wait_until(lambda: ui.keepButton.enabled and scene.widget.strokes._refining()._held, 20, "the dataset")
+    scene.engine.slow_ms = 150
+    scene.drag((8, 20, 28))
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
+    assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
+    held = scene.engine.predictions["p0"]
+    assert held["settled"] and np.array_equal(scene.mask(), held["mask"])
+    assert (scene.engine.arrays[-1] == 7).sum() == (held["mask"] == 1).sum()  # as cleaned up, in the dataset's values
+
+
+def test_keeping_does_not_wait_for_ever(scene, desk, monkeypatch):
+    monkeypatch.setattr("MPERSegmentLib.keep._WAITS", 2)
+    scene.widget.keep._settled = lambda _node: False
+    ui = scene.ui
+    scene.widget.keep.refresh()
+    ui.authorEdit.text = "A. Reader"
+    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    desk.click(ui.keepButton)
+    desk.wait_until(lambda: "has not followed the last stroke" in ui.keepWords.text, 20, "the words")
+    assert ui.keepButton.enabled and not scene.engine.arrays
 
 
 def test_the_scene_closes_in_the_middle_of_a_stroke(scene, desk):

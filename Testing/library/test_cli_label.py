@@ -92,9 +92,24 @@ def test_strokes_are_kept_beside_their_mask(dataset: Dataset, strokes: Path, tmp
     assert case.strokes(1).strokes[0].radius_mm == 3.0  # type: ignore[union-attr]
 
 
+def test_a_mask_may_stand_behind_options(dataset: Dataset, strokes: Path, tmp_path: Path) -> None:
+    write_volume(tmp_path / "m.nrrd", mask_of(dataset))
+    who, where, mask = ["--author", "A. Reader"], [str(dataset.path), "case0"], str(tmp_path / "m.nrrd")
+    for words in ([*where, *who, mask], [*who, *where, mask], [*where, "--strokes", str(strokes), *who, mask]):
+        assert main(["label", *words]) == OK
+    assert [made.how for made in dataset.case("case0").revisions()] == ["hand", "hand", "strokes"]
+    for words in ([*where, mask, *who, mask], [*where, *who, mask, mask], [*where, *who, "--new"]):
+        assert main(["label", *words]) == USAGE
+
+
 def test_what_does_not_fit_is_told_in_one_line(
     dataset: Dataset, tmp_path: Path, strokes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    mask = mask_of(dataset)
+    write_volume(tmp_path / "m.nrrd", mask)
+    write_volume(tmp_path / "255.nrrd", mask.with_array(mask.array * np.uint8(255)))
+    far = {"strokes": [{"label": 1, "points_mm": [[5000, 0, 0]]}]}
+    (tmp_path / "far.json").write_text(json.dumps(far), encoding="utf-8")
     wrong = Segmentation(mask_of(dataset), (make_label(1, "Liver"),))
     write_segmentation(tmp_path / "m.seg.nrrd", wrong)
     (tmp_path / "s.json").write_text(json.dumps({"strokes": []}), encoding="utf-8")
@@ -103,6 +118,10 @@ def test_what_does_not_fit_is_told_in_one_line(
         (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices is about a MASK"),
         ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset has not (it has LA)"),
         (["--strokes", tmp_path / "s.json"], FAILED, "there is no stroke in the list"),
+        ([tmp_path / "m.nrrd", "--strokes", tmp_path / "s.json"], FAILED, "s.json holds no stroke"),
+        ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 paints no voxel of case case0"),
+        ([tmp_path / "255.nrrd"], FAILED, "255.nrrd holds 0 and 255 alone, and 255 means that nobody has drawn there"),
+        ([tmp_path / "255.nrrd", "--drawn-slices"], FAILED, "holds 0 and 255 alone"),
     ):
         assert label(dataset, *words) == code
         error = capsys.readouterr().err

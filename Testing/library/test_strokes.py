@@ -130,6 +130,9 @@ def test_an_unknown_label_is_told_with_the_known_ones(label: object) -> None:
         ((1.0, 2.0, 3.0), 1.0, "rows of three finite numbers"),
         (((1.0, 2.0, 3.0),), -1.0, "radius"),
         (((1.0, 2.0, 3.0),), float("inf"), "radius"),
+        (((1.0, 2.0, 3.0),), float("nan"), "radius"),
+        (((10**400, 2.0, 3.0),), 1.0, "rows of three finite numbers"),
+        (((1.0, 2.0, 3.0),), 10**400, "radius"),
     ],
 )
 def test_a_malformed_stroke_is_refused(points: tuple, radius: float, words: str) -> None:
@@ -157,6 +160,10 @@ def test_a_stroke_has_a_label_value(value: int) -> None:
         ('{"strokes": [{"label": "LV", "points_mm": [[1, 2, 3]]}]}', "stroke 1: unknown label 'LV'; known are LA"),
         ('{"strokes": [{"label": 1, "points_mm": [[1, 2, 3]], "radius_mm": "2"}]}', "stroke 1: radius_mm is a number"),
         ('{"strokes": [], "scan_sha256": 5}', "scan_sha256 .* is text"),
+        ('{"strokes": [{"label": 1, "points_mm": [[true, 2, 3]]}]}', "stroke 1: points_mm holds True"),
+        ('{"strokes": [{"label": 1, "points_mm": [["1", 2, 3]]}]}', "stroke 1: points_mm holds '1', which is no"),
+        ('{"strokes": [{"label": 1, "points_mm": [[1' + 400 * "0" + ", 2, 3]]}]}", "stroke 1: .* finite numbers"),
+        ('{"strokes": [{"label": 1, "points_mm": [[1' + 5000 * "0" + ", 2, 3]]}]}", "holds a number that is too long"),
     ],
 )
 def test_a_bad_file_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:

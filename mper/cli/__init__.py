@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from mper import __version__
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _prepare_process()
     try:
-        arguments = parser().parse_args(argv)
+        arguments = _parsed(argv)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -102,6 +103,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         _last_word(f"mper: error: {explain(error)}")
         return exit_code(error)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """As `parse_args`; what a command calls its `late` argument may also stand behind options.
+
+    Before Python 3.12.7 argparse takes an optional positional argument for absent there.
+    """
+    top = parser()
+    arguments, left = top.parse_known_args(argv)
+    late = getattr(arguments, "late", None)
+    if late and len(left) == 1 and not left[0].startswith("-") and getattr(arguments, late) is None:
+        setattr(arguments, late, Path(left[0]))
+    elif left:
+        top.error(f"unrecognized arguments: {' '.join(left)}")
+    return arguments
 
 
 def _prepare_process() -> None:

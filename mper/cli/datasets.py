@@ -76,7 +76,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--strokes", type=Path, metavar="STROKES", help="what was painted, in LPS mm")
     command.add_argument("--drawn-slices", action="store_true", help="slices in which nothing is drawn are unlabelled")
     command.add_argument("--author", required=True, metavar="NAME", help="who vouches for it")
-    command.set_defaults(run=run_label)
+    command.set_defaults(run=run_label, late="mask")
 
     command = add_command(commands, "pack", "write a dataset as shards for a GPU machine", _PACK, _PACK_EXAMPLES)
     command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")
@@ -125,6 +125,8 @@ def run_label(arguments: argparse.Namespace) -> int:
         mask = _read_mask(arguments.mask, case)
         if arguments.drawn_slices:
             mask = _only_drawn_slices(mask)
+        if strokes is not None and not strokes.strokes:
+            raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out where none was drawn")
         how = "hand" if strokes is None else "strokes"
         made = case.add_label(mask, author=arguments.author, how=how, strokes=strokes)
     partly = ", labelled in part" if made.partial else ""
@@ -137,10 +139,17 @@ def _read_mask(path: Path, case: Case) -> Volume:
     import numpy as np
 
     from mper.io import read_labelmap, read_segmentation
-    from mper.labels import UNLABELLED
+    from mper.labels import BACKGROUND, UNLABELLED
 
     if not path.name.lower().endswith(".seg.nrrd"):
-        return read_labelmap(path)
+        mask = read_labelmap(path)
+        if np.array_equal(np.unique(mask.array), [BACKGROUND, UNLABELLED]):
+            known = ", ".join(f"{label.value} for {label.name}" for label in case.labels)
+            raise ValueError(
+                f"{path} holds 0 and 255 alone, and 255 means that nobody has drawn there; write {known}, "
+                "or import a whole folder of such masks with `mper import`"
+            )
+        return mask
     found = read_segmentation(path)
     values = {label.name.casefold(): label.value for label in case.labels}
     table = np.zeros(256, np.uint8)

@@ -147,7 +147,7 @@ def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
 
     if listed.scan_sha256 is not None:
         own = voxels_sha256(scan)
-        if own != listed.scan_sha256.lower():
+        if own != listed.scan_sha256:
             raise ValueError(
                 f"{path}: the strokes were drawn on another scan (checksum {listed.scan_sha256[:12]}..., "
                 f"this one has {own[:12]}...); give the scan that they belong to"

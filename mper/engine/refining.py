@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ router = APIRouter()
 MOST_STROKES = 500
 MOST_POINTS = 20_000
 LARGEST_RADIUS_MM = 50.0
+MOST_LITRES = 200.0  # in all balls, wherever they overlap: seconds of work
 _NAMED_DIGITS = 12  # of a checksum
 
 
@@ -70,3 +72,10 @@ def _check_amount(strokes: Sequence[Stroke]) -> None:
                 f"stroke {number} has a radius of {stroke.radius_mm:g} mm, at most {LARGEST_RADIUS_MM:g} mm are taken; "
                 "take a smaller brush",
             )
+    litres = sum(len(stroke.points_mm) * 4 / 3 * math.pi * stroke.radius_mm**3 for stroke in strokes) / 1e6
+    if litres > MOST_LITRES:
+        raise Refused(
+            422,
+            f"the strokes paint {litres:.0f} litres, counting each ball, at most {MOST_LITRES:g} are taken; "
+            "take a smaller brush, or points further apart",
+        )
