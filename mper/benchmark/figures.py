@@ -59,10 +59,10 @@ def write_figures(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Ma
         told = (shown, ids, scans, data.labels)
         cut = f"cut to {_MARGIN_MM:g} mm around the reference"
         some = f"; the first {_MOST} of {len(columns)} methods" if len(shown) < len(columns) else ""
-        _save(
-            home / f"cases-{labeled}.png", _grid(*told, _slices, f"green: reference; yellow: the method; {cut}{some}")
-        )
-        _save(home / f"surfaces-{labeled}.png", _grid(*told, _surfaces, f"{cut}{some}"))
+        lines = f"green: reference; yellow: the method; {cut}{some}"
+        _save(home / f"cases-{labeled}.png", _grid(*told, _slices, lines, ()))
+        coloured = data.labels if len(data.labels) > 1 else ()
+        _save(home / f"surfaces-{labeled}.png", _grid(*told, _surfaces, f"{cut}{some}", coloured))
 
 
 def pick_cases(results: Mapping[Variant, Mapping[str, Any]]) -> dict[str, str]:
@@ -120,7 +120,7 @@ def plot(made: Sequence[Row]) -> Image.Image:
                 mean, deviation = (scale * np.nan_to_num(value) for value in points[word, labeled])
                 x = left + (n + 0.5) * step + aside
                 y, y1, y2 = (
-                    bottom - (v - low) / (high - low) * (bottom - top)
+                    bottom - (np.clip(v, low, high) - low) / (high - low) * (bottom - top)
                     for v in (mean, mean - deviation, mean + deviation)
                 )
                 colour = _COLOURS[number % len(_COLOURS)]
@@ -163,7 +163,8 @@ def _one_below_the_other(whole: Sequence[Row]) -> Image.Image:
         for n, found in points.items():
             mean, deviation = (scale * np.nan_to_num(value) for value in found)
             x, x1, x2 = (
-                left + (v - low) / (high - low) * (right - left) for v in (mean, mean - deviation, mean + deviation)
+                left + (np.clip(v, low, high) - low) / (high - low) * (right - left)
+                for v in (mean, mean - deviation, mean + deviation)
             )
             y = top + (n + 0.5) * line
             draw.line((x1, y, x2, y), fill=_COLOURS[0], width=2)
@@ -196,16 +197,16 @@ def _grid(
     labels: Sequence[Label],
     draw_panel: Drawer,
     caption: str,
+    named: Sequence[Label],
 ) -> Image.Image:
-    """A row for each case, a column for people and for each method; structures are named in their colours."""
+    """A row for each case, a column for people and for each method; below, structures are named in their colours."""
     rows_ = []
     for case_id in ids.values():
         masks = [None, *(kept[case_id] for _, kept in columns.values())]
         rows_.append([draw_panel(scans[case_id], mask, labels) for mask in masks])
     heights = [max(panel.shape[0] for panel in row) for row in rows_]
     width = 2 * _EDGE + (1 + len(columns)) * (_PANEL + _GAP) - _GAP
-    names = labels if len(labels) > 1 else ()
-    height = 2 * _EDGE + _LINE + sum(h + _LINE + _GAP for h in heights) + _LINE * (1 + bool(names))
+    height = 2 * _EDGE + _LINE + sum(h + _LINE + _GAP for h in heights) + _LINE * (1 + bool(named))
     picture = Image.new("RGB", (width, height), _GROUND)
     draw = ImageDraw.Draw(picture)
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
@@ -225,7 +226,7 @@ def _grid(
         top += height + _LINE + _GAP
     draw.text((_EDGE, top), caption, _QUIET, small)
     along = float(_EDGE)
-    for label in names:
+    for label in named:
         draw.text((along, top + _LINE), label.name, label.colour, small)
         along += small.getlength(label.name) + 12
     return picture
