@@ -99,15 +99,20 @@ class Case:
     @property
     def is_draft(self) -> bool:
         """Whether the newest label is what a model drew, and no person changed it."""
-        numbers = self._numbers()
-        newest = self._revision(numbers[-1]) if numbers else None
+        newest = self._newest()
         return newest is not None and newest.how == "model" and not newest.edited
 
     @property
     def is_partial(self) -> bool:
         """Whether the newest label leaves voxels unlabelled."""
-        numbers = self._numbers()
-        return bool(numbers) and self._revision(numbers[-1]).partial
+        newest = self._newest()
+        return newest is not None and newest.partial
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether the newest label is what strokes painted, and says nothing of the rest."""
+        newest = self._newest()
+        return newest is not None and newest.how == "strokes" and newest.partial
 
     @property
     def voxels_sha256(self) -> str | None:
@@ -293,6 +298,10 @@ class Case:
                 raise ValueError(
                     f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
                 )
+
+    def _newest(self) -> Revision | None:
+        numbers = self._numbers()
+        return self._revision(numbers[-1]) if numbers else None
 
     def _revision(self, number: int) -> Revision:
         record = read_json(self.path / "labels" / f"{number}.json")

@@ -356,6 +356,10 @@ def test_cases_labelled_in_part_are_counted_as_such_and_told_in_the_hold_out(eng
     send(engine, data, "case-003", part, only, start=(3, 5, 6))
     plan = engine.post(f"{data}/plan", {}).json()
     assert (plan["labelled"], plan["partly"], plan["unlabelled"], plan["ready"]) == (3, 2, 1, True)
+    by_strokes = "2 of the labelled cases are labelled by strokes alone"
+    assert not any(by_strokes in line for line in plan["warnings"])
+    supervised = engine.post(f"{data}/plan", {"method": "supervised"}).json()
+    assert any(line.startswith(by_strokes) for line in supervised["warnings"])
     notices = engine.post(f"{data}/holdout", {"cases": ["case-001", "case-003"]}).json()["notices"]
     assert len(notices) == 1 and notices[0].startswith("case-003: labelled only in part")
     plan = engine.post(f"{data}/plan", {}).json()
