@@ -6,6 +6,7 @@ of steps; the Dice themselves are those of a coarse grid and say nothing of the 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from _data import la_cases, la_scan
+from _timing import add_options
 
 from mper.bundle import ModelBundle
 from mper.card import Card
@@ -148,6 +150,18 @@ class Bench:
             shutil.copytree(train(run), made)
             shutil.rmtree(run)
         return ModelBundle.load(made)
+
+
+def begin(text: str | None, seeds: Sequence[int]) -> tuple[argparse.Namespace, Bench]:
+    """The command line of an experiment, whose module says `text`, and the folder that it works in."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of data sets, models and results.jsonl")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--quick", action="store_true", help="a few steps: shows that it runs, and measures nothing")
+    add_options(parser)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    return arguments, Bench(arguments.out, QUICK if arguments.quick else Sizes())
 
 
 def start_run_again(run: Path, config: TrainConfig) -> None:

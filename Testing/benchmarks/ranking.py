@@ -11,16 +11,13 @@ which take part in nothing.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from _coarse import FIRST_LABELS, QUICK, Bench, Sizes, mean, spread, truth
-from _timing import add_options, keep, show
+from _coarse import FIRST_LABELS, Bench, begin, mean, spread, truth
+from _timing import keep, show
 
 from mper.predictor import Predictor
 from mper.ranking import Look, look, rank
@@ -73,14 +70,7 @@ def table(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of data sets, models and results.jsonl")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--quick", action="store_true", help="a few steps: shows that it runs, and measures nothing")
-    add_options(parser)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    bench = Bench(arguments.out, QUICK if arguments.quick else Sizes())
+    arguments, bench = begin(__doc__, range(5))
     for seed in arguments.seeds:
         run_seed(bench, seed)
     rows = bench.rows()
