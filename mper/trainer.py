@@ -29,7 +29,7 @@ from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.curves import write_curves
 from mper.devices import describe_device
 from mper.holdout_curve import HoldoutCurve
-from mper.labels import Label
+from mper.labels import UNLABELLED, Label
 from mper.methods import Losses, Method, Recipe, make_method
 from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
@@ -52,6 +52,7 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
+_LITTLE = 0.05  # share of a scan
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
 
@@ -164,6 +165,7 @@ class _Training:
                 "label more, or take a smaller --batch"
             )
         self._check_structures()
+        self._check_parts()
         self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
         tuned = start is not None and same_structures(labels, start)
         self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
@@ -207,6 +209,17 @@ class _Training:
         if self.method.needs_every_class:
             raise ValueError(f"{line}, and {self.config.method} needs some of each; draw it, or take another --method")
         self._notice(f"{line}; draw it in one of them")
+
+    def _check_parts(self) -> None:
+        """Tell of cases of which a method that uses labels alone sees next to nothing: strokes labelled them."""
+        if self.config.method != "supervised":
+            return
+        known = {case.id: case.label != UNLABELLED for case in self.sampler.labelled if case.label is not None}
+        if few := [case_id for case_id, where in known.items() if float(where.float().mean()) < _LITTLE]:
+            self._notice(
+                f"{', '.join(few)}: labelled in less than {_LITTLE:.0%} of the voxels, and supervised learns from "
+                "these alone, which made models worse in our measurements: label more of it, or take another --method"
+            )
 
     # ------------------------------------------------------------------ the loop
 

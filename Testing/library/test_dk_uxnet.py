@@ -15,7 +15,7 @@ from small_data import blob_dataset
 from small_models import _card
 from test_methods import NothingWaits
 
-from mper import trainer
+from mper import trainer, training_parts
 from mper.bundle import ModelBundle
 from mper.explain import probe
 from mper.methods import DKUXNet, Recipe, make_method
@@ -422,7 +422,7 @@ def test_no_step_waits_for_the_device() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NetConfig", lambda *a, **k: NetConfig(*a, **{**k, "filters": 8}))
+    monkeypatch.setattr(training_parts, "NetConfig", lambda *a, **k: NetConfig(*a, **{**k, "filters": 8}))
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from small_data import LPS, blob_cases, blob_dataset
 from small_models import random_bundle
 
-from mper import trainer
+from mper import trainer, training_parts
 from mper.bundle import ModelBundle
 from mper.dataset import Dataset
 from mper.evaluate import evaluate
@@ -53,7 +53,7 @@ def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
     def small(*given: Any, **named: Any) -> NetConfig:
         return replace(NetConfig(*given, **named), filters=filters)
 
-    monkeypatch.setattr(trainer, "NetConfig", small)
+    monkeypatch.setattr(training_parts, "NetConfig", small)
 
 
 def tiny(dimensions: int = 3, recipe: Recipe = PLUS, structures: int = 1, **options: Any) -> EmbeddingMatching:

@@ -13,7 +13,7 @@ import torch
 from small_data import blob_dataset
 from small_models import random_bundle, threshold_bundle
 
-from mper import holdout_curve, trainer
+from mper import holdout_curve, training_parts
 from mper.bundle import ModelBundle
 from mper.dataset import Dataset
 from mper.holdout_curve import HoldoutCurve
@@ -39,7 +39,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "NetConfig", functools.partial(NetConfig, filters=4))
+    monkeypatch.setattr(training_parts, "NetConfig", functools.partial(NetConfig, filters=4))
     monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(holdout_curve, "_SHARE", 1e9)
 

@@ -20,7 +20,7 @@ import torch
 from small_data import LPS, blob_dataset, blobs
 from small_models import random_bundle
 
-from mper import trainer
+from mper import trainer, training_parts
 from mper.bundle import ModelBundle
 from mper.dataset import Dataset
 from mper.labels import make_label
@@ -53,7 +53,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
-    monkeypatch.setattr(trainer, "NetConfig", functools.partial(NetConfig, filters=filters))
+    monkeypatch.setattr(training_parts, "NetConfig", functools.partial(NetConfig, filters=filters))
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ def test_run_folder_is_never_taken_twice(solid: Path, tmp_path: Path) -> None:
 
 
 def test_run_that_failed_before_its_first_checkpoint_makes_room(solid: Path, tmp_path: Path) -> None:
-    run = begin(solid, tmp_path / "run", method="supervised", patch=(15, 16, 16), steps=1)
+    run = begin(solid, tmp_path / "run", method="supervised", patch=(1, 16, 16), steps=1)
     with pytest.raises(ValueError, match="patch"):
         train(run)
     begin(solid, tmp_path / "run", method="supervised", steps=1)
@@ -401,10 +401,10 @@ def test_run_that_failed_before_its_first_checkpoint_makes_room(solid: Path, tmp
 KILLED = """
 import functools, sys
 from pathlib import Path
-from mper import trainer
+from mper import trainer, training_parts
 from mper.methods import base
 from mper.nets import NetConfig
-trainer.NetConfig = functools.partial(NetConfig, filters=4)
+training_parts.NetConfig = functools.partial(NetConfig, filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
 trainer._CHECKPOINT_S = 0.0
@@ -606,6 +606,20 @@ def start_from(path: Path, *labels: str) -> Path:
     return replace(bundle, card=card).save(path, "float32")
 
 
+@pytest.mark.parametrize(("method", "told"), [("supervised", True), ("bcp", False)])
+def test_cases_of_which_next_to_nothing_is_labelled_are_told(tmp_path: Path, method: str, told: bool) -> None:
+    def edit(mask: np.ndarray) -> np.ndarray:
+        dabs = np.full_like(mask, 255)
+        dabs[10, 12, 10:14], dabs[1, 1, 1:4] = 1, 0
+        return dabs
+
+    data = blob_dataset(tmp_path / "data", 3, labelled=1, edit_label=edit).path
+    heard: list[str] = []
+    train(begin(data, tmp_path / "run", method=method, steps=1, batch=4), notify=heard.append)
+    line = "case0: labelled in less than 5% of the voxels, and supervised learns from these alone"
+    assert any(each.startswith(line) for each in heard) == told
+
+
 @pytest.mark.parametrize(
     "labels, same", [(("LA",), True), (("left atrium",), True), (("RA",), False), (("LA", "RA"), False)]
 )
@@ -694,13 +708,13 @@ WORKER = """
 import functools, os, sys
 from pathlib import Path
 import torch
-from mper import trainer
+from mper import trainer, training_parts
 from mper.methods import base
 from mper.nets import NetConfig
 from mper.progress import Cancelled
 from mper.sampling import PatchSampler
 
-trainer.NetConfig = functools.partial(NetConfig, filters=4)
+training_parts.NetConfig = functools.partial(NetConfig, filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = trainer._CHECKPOINT_S = 0.0
 methods, sums = [], []
