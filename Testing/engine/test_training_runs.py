@@ -104,7 +104,9 @@ def test_a_run_outlives_its_engine_a_pause_and_its_own_death(home: Dataset, engi
 
 
 def test_a_run_that_cannot_work_says_why(home: Dataset, engine: Served) -> None:
-    body = {**TINY, "steps": 3, "patch": [16, 16, 20]}
+    refused = engine.post(f"{route(home)}/runs", {**TINY, "steps": 3, "patch": [16, 16, 20]})
+    assert refused.status == 422 and "multiples of 16" in refused.error()
+    body = {**TINY, "steps": 3, "patch": [1, 16, 16]}  # one for slices, as only the scans tell
     run = engine.post(f"{route(home)}/runs", body).json()["run"]
     last = [event for event in engine.events(f"{route(home, run)}/events") if event][-1]
     assert last["state"] == "failed" and "multiples of 16" in last["message"]

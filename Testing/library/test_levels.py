@@ -31,7 +31,8 @@ LEVELS = {
     2: """
         augment background benchmark bundle checkpoint coarse comparison devices edges effort evaluate explain fields
         holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
-        references refine remarks response sampling thumbnail train_config trainer training_data
+        references refine remarks response sampling stroke_changes thumbnail train_config trainer training_data
+        training_parts
         """,
     3: """
         __main__ cli demo doctor engine
