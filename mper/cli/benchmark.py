@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli.console import Bar, say, tell
 from mper.cli.edge import FAILED, OK, UsageError
-from mper.cli.options import Commands, add_command, add_device, count, names, seconds, size
+from mper.cli.options import BACKBONES, Commands, add_command, add_device, count, names, seconds, size
 from mper.progress import Cancelled
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _EXAMPLES = """\
   mper benchmark la --smoke --out smoke
 """
 _TASKS = ("la", "acdc")
-_BACKBONES = ("vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net")
 _SMOKE = {"labeled": (2,), "seeds": 2, "steps": 3, "batch": 2}
 
 
@@ -64,7 +63,7 @@ def add(commands: Commands) -> None:
     what.add_argument("--seeds", type=count, metavar="N", help="each with seeds 0 to N-1 (default: 3)")
     how = command.add_argument_group("each run (as in `mper train`)")
     how.add_argument("--recipe", choices=("plus", "paper"), default="plus")
-    how.add_argument("--backbone", "--network", choices=_BACKBONES)
+    how.add_argument("--backbone", "--network", choices=BACKBONES)
     how.add_argument("--co-train", action="store_true", help="two networks that teach each other")
     how.add_argument("--batch", type=count, metavar="N")
     how.add_argument("--patch", type=size, metavar="K,J,I")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mper.background import leave_a_core, stand_back
 from mper.cli.console import Bar, duration, say, tell
 from mper.cli.edge import OK, Explained, UsageError, exit_code, explain
-from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
+from mper.cli.options import BACKBONES, Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.progress import Cancelled, Progress, Report, silent
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _EXAMPLES = """\
 """
 _METHODS = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
 _RECIPES = ("plus", "paper")
-_BACKBONES = ("vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net")
 _STORE_KEY = "mper/run"
 
 
@@ -96,7 +95,7 @@ def add(commands: Commands) -> None:
     scans.add_argument(
         "--backbone",
         "--network",
-        choices=_BACKBONES,
+        choices=BACKBONES,
         help="vnet, unet3d: volumes; unet: slices; resenc: either, with a residual encoder and deep supervision, needs "
         "monai (default: vnet or unet, by slice thickness); ux-net-small (its default), ux-net: of dk-uxnet alone",
     )
