@@ -63,19 +63,19 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showing = False
 
     def setup(self):
-        from MPERLib import trace
-        from MPERSegmentLib.desk import Desk
-        from MPERSegmentLib.editing import EditWatch
+        from MPERLib import callbacks
+        from MPERSegmentLib.edit_tracker import EditWatch
         from MPERSegmentLib.engine_panel import EnginePanel, chooseLast
-        from MPERSegmentLib.export import ExportPanel
+        from MPERSegmentLib.engine_session import Room
+        from MPERSegmentLib.explanation_panel import WhyPanel
+        from MPERSegmentLib.export_panel import ExportPanel
         from MPERSegmentLib.install_panel import InstallPanel
-        from MPERSegmentLib.keep import KeepPanel
-        from MPERSegmentLib.refine import RefinePanel
-        from MPERSegmentLib.result import ResultPanel
-        from MPERSegmentLib.room import Room
-        from MPERSegmentLib.run import RunPanel
+        from MPERSegmentLib.panel_context import Desk
+        from MPERSegmentLib.result_panel import ResultPanel
+        from MPERSegmentLib.save_label_panel import KeepPanel
+        from MPERSegmentLib.segment_editor_panel import RefinePanel
+        from MPERSegmentLib.segment_panel import RunPanel
         from MPERSegmentLib.strokes_panel import StrokesPanel
-        from MPERSegmentLib.why import WhyPanel
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/MPERSegment.ui"))
@@ -101,17 +101,17 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         withNode = vtk.calldata_type(vtk.VTK_OBJECT)
         for event, method in (
-            (scene.StartCloseEvent, trace.slot(self._onStartClose)),
-            (scene.EndCloseEvent, trace.slot(self._onEndClose)),
-            (scene.EndImportEvent, trace.slot(self._onEndImport)),
-            (scene.NodeAddedEvent, withNode(trace.slot(self._onNodeComes))),
-            (scene.NodeAboutToBeRemovedEvent, withNode(trace.slot(self._onNodeLeaves))),
+            (scene.StartCloseEvent, callbacks.slot(self._onStartClose)),
+            (scene.EndCloseEvent, callbacks.slot(self._onEndClose)),
+            (scene.EndImportEvent, callbacks.slot(self._onEndImport)),
+            (scene.NodeAddedEvent, withNode(callbacks.slot(self._onNodeComes))),
+            (scene.NodeAboutToBeRemovedEvent, withNode(callbacks.slot(self._onNodeLeaves))),
         ):
             self.addObserver(scene, event, method)
         self._recount = qt.QTimer(uiWidget)
         self._recount.setSingleShot(True)
         self._recount.interval = 500
-        self._recount.connect("timeout()", trace.slot(self._onRested))
+        self._recount.connect("timeout()", callbacks.slot(self._onRested))
         self._bind()
         if self.parent.isEntered:  # reloaded
             self.enter()
@@ -152,11 +152,11 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _bind(self):
         """Take the choices from the scene's parameter node, and show them."""
-        from MPERSegmentLib import results
+        from MPERSegmentLib import result_node
         from MPERSegmentLib.parameters import Parameters
 
         self._parameters = Parameters(self.logic.getParameterNode())
-        for node in results.all_of(slicer.mrmlScene):
+        for node in result_node.all_of(slicer.mrmlScene):
             self.watch.watch(node)
         self.run.show()
         self.why.restore()
@@ -197,7 +197,7 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             later(self.run.suggest, "suggest a scan")
 
     def _onNodeLeaves(self, _caller, _event, node):
-        from MPERSegmentLib import results
+        from MPERSegmentLib import result_node
 
         if node is None or self._parameters is None:
             return
@@ -206,8 +206,8 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.run.leave(node)
         self.room.scans.forget(node.GetID())
         if node is self._parameters.nodeOf("result"):
-            left = [other for other in results.all_of(slicer.mrmlScene) if other is not node]
-            near = [other for other in left if results.scan_of(other) is results.scan_of(node)]
+            left = [other for other in result_node.all_of(slicer.mrmlScene) if other is not node]
+            near = [other for other in left if result_node.scan_of(other) is result_node.scan_of(node)]
             self._show(next(reversed(near or left), None))
 
     # ---- what the panels tell
@@ -230,13 +230,13 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""
         from MPERLib import mrml
-        from MPERSegmentLib import inview, results, strokes
+        from MPERSegmentLib import result_node, stroke_node, views
         from MPERSegmentLib.turns import later
 
         result = {**result, "title": self.room.nameOf(request.model)}
         node = self._parameters.nodeOf("result") if update else None
         try:
-            if results.is_result(node) and results.scan_of(node) is request.scan:
+            if result_node.is_result(node) and result_node.scan_of(node) is request.scan:
                 self.refine.saveForUndo(node)
                 with self.watch.ours():
                     mrml.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
@@ -247,36 +247,36 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.desk.say(str(error))
             return
         with self.watch.ours():
-            results.record(node, result)
-            strokes.forget(node)
+            result_node.record(node, result)
+            stroke_node.forget(node)
         self.watch.watch(node)
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
-        inview.bring(request.scan)
-        later(lambda: self._makeSurface(node, inview.is_alone(node)), "surface begins")
+        views.bring(request.scan)
+        later(lambda: self._makeSurface(node, views.is_alone(node)), "surface begins")
 
     def _makeSurface(self, node, alone):
         """The surface of a result; the first one of a scan comes into the middle of the 3-D views."""
         from MPERLib import mrml, surface
-        from MPERSegmentLib import inview
+        from MPERSegmentLib import views
         from MPERSegmentLib.turns import later
 
         def done():
             if alone and mrml.alive(node):
-                inview.centre(node)
+                views.centre(node)
 
         if mrml.alive(node):
             surface.make_surface(node, lambda step: later(step, "surface"), done)
 
     def _onChosen(self, node):
-        from MPERSegmentLib import inview, results
+        from MPERSegmentLib import result_node, views
 
         if self._showing:
             return
         self._show(node)
-        scan = results.scan_of(node) if node is not None else None
+        scan = result_node.scan_of(node) if node is not None else None
         if scan is not None:
-            inview.bring(scan)
+            views.bring(scan)
 
     def _onEdited(self, node):
         """A result is another than before: its figures are counted again once the hand rests."""
@@ -288,11 +288,11 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onFollowed(self, node, different):
         """The engine has answered to the strokes on a result; its voxels may be different."""
         from MPERLib import mrml
-        from MPERSegmentLib import results, strokes
+        from MPERSegmentLib import result_node, stroke_node
         from MPERSegmentLib.turns import later
 
         with self.watch.ours():
-            if strokes.applied(node) or results.is_by_hand(node):
+            if stroke_node.applied(node) or result_node.is_by_hand(node):
                 mrml.mark_edited(node)
             else:
                 mrml.unmark_edited(node)
@@ -360,8 +360,8 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         self.test_sample_scan()
 
     def test_sample_scan(self):
-        from MPERLib import mrml, trace
-        from MPERSegmentLib import results
+        from MPERLib import callbacks, mrml
+        from MPERSegmentLib import result_node
 
         from mper.resources import sample_scan
 
@@ -370,12 +370,12 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         widget = slicer.modules.MPERSegmentWidget
         self._wait(lambda: widget.room.ready, 120, "the engine")
         widget.ui.inputSelector.setCurrentNode(scan)
-        trace.clear()
+        callbacks.clear()
         self.assertTrue(widget.ui.segmentButton.enabled)
         widget.ui.segmentButton.click()
         self.delayDisplay("Segmenting")
         node = self._wait(lambda: widget.result.node, 300, "the mask")
-        structures = results.of(node)["structures"]
+        structures = result_node.of(node)["structures"]
         self.assertEqual([figures["name"] for figures in structures], ["LA"])
         self.assertGreater(structures[0]["volume_ml"], 20)
         self._wait(lambda: node.GetSegmentation().ContainsRepresentation("Closed surface"), 20, "the surface")

@@ -61,14 +61,14 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Make the panel."""
         ScriptedLoadableModuleWidget.setup(self)
-        from MPERLib import trace
+        from MPERLib import callbacks
 
         panel = slicer.util.loadUI(self.resourcePath("UI/MPERTrainer.ui"))
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = MPERTrainerLogic()
-        self.ui.engineButton.connect("clicked()", trace.slot(self.startEngine))
+        self.ui.engineButton.connect("clicked()", callbacks.slot(self.startEngine))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -78,15 +78,15 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _build(self):
         """The sections."""
         from MPERLib import engine
-        from MPERTrainerLib.cases import CasesPanel
-        from MPERTrainerLib.compare import ComparePanel
-        from MPERTrainerLib.datasets import DatasetChooser
-        from MPERTrainerLib.editing import EditPanel
-        from MPERTrainerLib.next_case import NextCasePanel
-        from MPERTrainerLib.runs import RunsPanel
-        from MPERTrainerLib.scene import Scene
-        from MPERTrainerLib.session import Session
-        from MPERTrainerLib.train import TrainPanel
+        from MPERTrainerLib.case_nodes import Scene
+        from MPERTrainerLib.cases_panel import CasesPanel
+        from MPERTrainerLib.comparison_panel import ComparePanel
+        from MPERTrainerLib.dataset_panel import DatasetChooser
+        from MPERTrainerLib.engine_session import Session
+        from MPERTrainerLib.label_panel import EditPanel
+        from MPERTrainerLib.next_case_panel import NextCasePanel
+        from MPERTrainerLib.runs_panel import RunsPanel
+        from MPERTrainerLib.training_panel import TrainPanel
 
         ui = self.ui
         session = self.session = Session(engine.shared(), self.logic.recall, self.logic.remember, self.tell)
@@ -131,11 +131,11 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _listen(self):
         """Hear how the engine stands."""
-        from MPERLib import trace
+        from MPERLib import callbacks
 
         if self._forget is not None:
             self._forget()
-        self._forget = self.session.engine.onState(trace.slot(self.onEngineState, "engine state"))
+        self._forget = self.session.engine.onState(callbacks.slot(self.onEngineState, "engine state"))
         self.onEngineState()
 
     def _close(self):

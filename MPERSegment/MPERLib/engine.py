@@ -17,8 +17,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MPERLib import client, libraryHome, places, process, trace
-from MPERLib.client import Failed, route
+from MPERLib import callbacks, engine_process, http_client, libraryHome, settings
+from MPERLib.http_client import Failed, route
 
 __all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
 
@@ -31,7 +31,7 @@ class Pending:
     """A request, perhaps still waiting for its engine."""
 
     def __init__(self) -> None:
-        self.call: client.Call | None = None
+        self.call: http_client.Call | None = None
         self.aborted = False
 
     @property
@@ -69,8 +69,8 @@ class Engine:
         self._python: Path | None = None
         self._token = ""
         self._ca: Path | None = None
-        self._client: client.Client | None = None
-        self._process: process.EngineProcess | None = None
+        self._client: http_client.Client | None = None
+        self._process: engine_process.EngineProcess | None = None
         self._listeners: list[Callable[[Engine], None]] = []
         self._waiting: list[Callable[[], None]] = []
         self._under_way: list[Pending] = []
@@ -109,12 +109,12 @@ class Engine:
         """Start it, or connect to it; without effect while it is starting or ready."""
         if self.state in ("starting", "ready"):
             return
-        client.removeLeftovers()
+        http_client.removeLeftovers()
         self.reason = ""
         self._become("starting")
         try:
             if self.isRemote:
-                self._client = client.Client(self.url, self._token, self._ca)
+                self._client = http_client.Client(self.url, self._token, self._ca)
                 self._greet()
             else:
                 self._launch()
@@ -139,21 +139,21 @@ class Engine:
                 self._process.wait(wait_s)
 
     def _launch(self) -> None:
-        python = self._python or places.enginePython()
+        python = self._python or settings.enginePython()
         self._token = secrets.token_urlsafe(32)
         words = ["-m", "mper", "serve", "--with-parent"]
-        for root in places.roots() if self.roots is None else self.roots:
+        for root in settings.roots() if self.roots is None else self.roots:
             words += ["--root", root]
         home = libraryHome()
-        environment = process.environment(python, home, places.packagesFolder(), {"MPER_TOKEN": self._token})
-        self._process = process.EngineProcess(
-            python, words, environment, str(home), places.engineLog(), self._onPort, self._fail
+        environment = engine_process.environment(python, home, settings.packagesFolder(), {"MPER_TOKEN": self._token})
+        self._process = engine_process.EngineProcess(
+            python, words, environment, str(home), settings.engineLog(), self._onPort, self._fail
         )
 
     def _onPort(self, first: dict) -> None:
         if self.state == "starting":
             self.url = f"http://127.0.0.1:{int(first['port'])}"
-            self._client = client.Client(self.url, self._token)
+            self._client = http_client.Client(self.url, self._token)
             self._greet()
 
     def _greet(self) -> None:
@@ -169,7 +169,7 @@ class Engine:
             if self.state == "starting":
                 self._fail(message)
 
-        call = client.JsonCall(take, fail, "GET /info")
+        call = http_client.JsonCall(take, fail, "GET /info")
         call.follow(self._client.send("GET", self._client.request("/info")))
 
     def _fail(self, reason: str) -> None:
@@ -197,15 +197,15 @@ class Engine:
     @property
     def mayUpload(self) -> bool:
         """Whether scans may go there: always on this computer, elsewhere once the user has agreed."""
-        return not self.isRemote or places.setting(_CONSENT_KEY + self._consentName()) == "yes"
+        return not self.isRemote or settings.setting(_CONSENT_KEY + self._consentName()) == "yes"
 
     def agreeToUpload(self) -> None:
         """The user agrees that voxels and geometry, and nothing about the patient, go to this server."""
-        places.setSetting(_CONSENT_KEY + self._consentName(), "yes")
+        settings.setSetting(_CONSENT_KEY + self._consentName(), "yes")
 
     def withdrawUpload(self) -> None:
         """The user no longer agrees: nothing more is sent to this server, until `agreeToUpload`."""
-        places.setSetting(_CONSENT_KEY + self._consentName(), "no")
+        settings.setSetting(_CONSENT_KEY + self._consentName(), "no")
 
     def _consentName(self) -> str:
         return self.url.partition("//")[2].replace("/", "_")
@@ -214,28 +214,28 @@ class Engine:
 
     def get(self, path: str, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
         """Ask for JSON."""
-        return self._ask("GET", path, None, lambda fail, name: client.JsonCall(done, fail, name), failed)
+        return self._ask("GET", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def post(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
         """Send JSON, get JSON."""
-        return self._ask("POST", path, body, lambda fail, name: client.JsonCall(done, fail, name), failed)
+        return self._ask("POST", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def put(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
         """Send JSON that takes the place of what is there, get JSON."""
-        return self._ask("PUT", path, body, lambda fail, name: client.JsonCall(done, fail, name), failed)
+        return self._ask("PUT", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def delete(self, path: str, done: Callable[[Any], None] | None = None, failed: Failed | None = None) -> Pending:
         """Delete something."""
         done = done or (lambda answer: None)
-        return self._ask("DELETE", path, None, lambda fail, name: client.JsonCall(done, fail, name), failed)
+        return self._ask("DELETE", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def getBytes(self, path: str, done: Callable[[bytes], None], failed: Failed | None = None) -> Pending:
         """Ask for a picture or a text."""
-        return self._ask("GET", path, None, lambda fail, name: client.BytesCall(done, fail, name), failed)
+        return self._ask("GET", path, None, lambda fail, name: http_client.BytesCall(done, fail, name), failed)
 
     def getArray(self, path: str, done: Callable[[np.ndarray, dict], None], failed: Failed | None = None) -> Pending:
         """Ask for an array; `done` takes it with its header (shape, dtype, start, affine)."""
-        return self._ask("GET", path, None, lambda fail, name: client.ArrayCall(done, fail, name), failed)
+        return self._ask("GET", path, None, lambda fail, name: http_client.ArrayCall(done, fail, name), failed)
 
     def follow(
         self,
@@ -245,7 +245,7 @@ class Engine:
         failed: Failed | None = None,
     ) -> Pending:
         """Follow a stream of events; `ended` takes the last one."""
-        return self._ask("GET", path, None, lambda fail, name: client.StreamCall(event, ended, fail, name), failed)
+        return self._ask("GET", path, None, lambda fail, name: http_client.StreamCall(event, ended, fail, name), failed)
 
     def postArray(
         self,
@@ -262,7 +262,9 @@ class Engine:
             if not self.mayUpload:
                 fail(_("scans go to {url} only after you have agreed to it").format(url=self.url))
                 return
-            call = client.UploadCall(self._client, path, array, header, done, fail, progress, f"POST {_plain(path)}")
+            call = http_client.UploadCall(
+                self._client, path, array, header, done, fail, progress, f"POST {_plain(path)}"
+            )
             pending.call = call
             call.start()
 
@@ -285,7 +287,7 @@ class Engine:
         method: str,
         path: str,
         body: object,
-        make: Callable[[Failed, str], client.Call],
+        make: Callable[[Failed, str], http_client.Call],
         failed: Failed | None,
     ) -> Pending:
         def begin(pending: Pending, fail: Failed) -> None:
@@ -313,7 +315,7 @@ class Engine:
         if self.state == "starting":
             self._waiting.append(now)
         else:
-            qt.QTimer.singleShot(0, trace.slot(now, "request"))
+            qt.QTimer.singleShot(0, callbacks.slot(now, "request"))
         return pending
 
     def diagnostics(self) -> str:
@@ -324,7 +326,7 @@ class Engine:
             f"engine {'remote' if self.isRemote else 'local'}, {self.state}"
             + (f": {self.reason}" if self.reason else ""),
             str(self.info.get("diagnostics", "")),
-            trace.report(),
+            callbacks.report(),
         ]
         return "\n".join(line for line in lines if line)
 
@@ -393,7 +395,7 @@ class Job:
         """A network may fail for a moment, in which the work goes on."""
         if self._engine.state == "ready" and self._tries < _TRIES:
             self._tries += 1
-            qt.QTimer.singleShot(_TRY_AGAIN_MS, trace.slot(self._follow, "follow again"))
+            qt.QTimer.singleShot(_TRY_AGAIN_MS, callbacks.slot(self._follow, "follow again"))
         else:
             self._fail(message)
 
@@ -436,7 +438,7 @@ def shared() -> Engine:
         engine = slicer.mperEngine = Engine.local()
         if not getattr(slicer, "mperEngineEnds", False):
             slicer.mperEngineEnds = True
-            slicer.app.connect("aboutToQuit()", trace.slot(lambda: stopShared(), "stopShared"))
+            slicer.app.connect("aboutToQuit()", callbacks.slot(lambda: stopShared(), "stopShared"))
     return engine
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from MPERLib import libraryHome, places, trace
-from MPERLib.process import environment
+from MPERLib import callbacks, libraryHome, settings
+from MPERLib.engine_process import environment
 
 TORCH_NEEDED = "torch>=2.6,<2.14"
 TORCH_INSTALLED = ">=2.8,<2.13"  # 2.13 has files whose paths are too long for Windows
@@ -89,7 +89,7 @@ class Missing:
             names = ", ".join(_name(line) for line in self.packages)
             lines.append(
                 _("The engine needs {names}: up to 400 MB, into the folder {folder}.").format(
-                    names=names, folder=places.packagesFolder()
+                    names=names, folder=settings.packagesFolder()
                 )
             )
         if self.torch and hasExtension():
@@ -142,14 +142,16 @@ class Run:
         self._rest = b""
         self._last = ""
         self.over = False
-        python = places.enginePython()
+        python = settings.enginePython()
         self._process = qt.QProcess()
-        self._process.setProcessEnvironment(environment(python, libraryHome(), places.packagesFolder(), {}))
+        self._process.setProcessEnvironment(environment(python, libraryHome(), settings.packagesFolder(), {}))
         self._process.setWorkingDirectory(str(libraryHome()))  # Python looks there first for what it imports
         self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
-        self._process.connect("readyReadStandardOutput()", trace.slot(self._onOutput, "install output"))
-        self._process.connect("finished(int,QProcess::ExitStatus)", trace.slot(self._onFinished, "install finished"))
-        self._process.connect("errorOccurred(QProcess::ProcessError)", trace.slot(self._onError, "install error"))
+        self._process.connect("readyReadStandardOutput()", callbacks.slot(self._onOutput, "install output"))
+        self._process.connect(
+            "finished(int,QProcess::ExitStatus)", callbacks.slot(self._onFinished, "install finished")
+        )
+        self._process.connect("errorOccurred(QProcess::ProcessError)", callbacks.slot(self._onError, "install error"))
         self._process.start(str(python), list(arguments))
 
     def abort(self) -> None:
@@ -233,7 +235,7 @@ class Installation:
     ):
         self._log, self._done, self._fail = log, done, failed
         self._wheels = wheels
-        self._folder = places.packagesFolder()
+        self._folder = settings.packagesFolder()
         self._part = self._folder.with_name(self._folder.name + ".part")
         self._run: Run | None = None
         self._over = False
@@ -260,14 +262,14 @@ class Installation:
         removeFolder(self._part)
 
     def _later(self, step: Callable[[], None]) -> None:
-        qt.QTimer.singleShot(0, trace.slot(step, "install step"))
+        qt.QTimer.singleShot(0, callbacks.slot(step, "install step"))
 
     def _begin(self) -> None:
         if self._over:
             return
         try:
-            python = places.enginePython()
-            if not places.isSlicers(python) and places.chosenPackages() is None:
+            python = settings.enginePython()
+            if not settings.isSlicers(python) and settings.chosenPackages() is None:
                 self._failed(
                     _("the engine runs with {python}, which you chose; install mper there").format(python=python)
                 )
@@ -360,7 +362,7 @@ def uninstall() -> None:
     OSError
         If the folder is in use.
     """
-    removeFolder(places.packagesFolder())
+    removeFolder(settings.packagesFolder())
 
 
 def removeFolder(folder: Path) -> None:
@@ -374,7 +376,7 @@ def removeFolder(folder: Path) -> None:
         gone = folder.with_name(f"{folder.name}.gone{number}")
     folder.rename(gone)
     try:
-        started = qt.QProcess.startDetached(str(places.enginePython()), ["-c", _REMOVE, str(gone)])
+        started = qt.QProcess.startDetached(str(settings.enginePython()), ["-c", _REMOVE, str(gone)])
     except OSError:
         started = False
     if not started:

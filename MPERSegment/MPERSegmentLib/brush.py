@@ -10,7 +10,7 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from MPERLib.trace import slot
+from MPERLib.callbacks import slot
 
 from MPERSegmentLib.brush_view import BrushView
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from MPERLib.trace import slot
+from MPERLib.callbacks import slot
 
-from MPERSegmentLib.footprint import Footprint
+from MPERSegmentLib.brush_outline import Footprint
 
 _PRIORITY = 2.0
 _PRESS, _MOVE, _RELEASE = "press", "move", "release"

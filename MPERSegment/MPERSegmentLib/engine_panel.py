@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import slicer
 from MPERLib import engine as engines
-from MPERLib import install, places
+from MPERLib import install, settings
+from MPERLib.callbacks import slot
 from MPERLib.engine import Engine
-from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.desk import Desk, sentence
-from MPERSegmentLib.room import Room
+from MPERSegmentLib.engine_session import Room
+from MPERSegmentLib.panel_context import Desk, sentence
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
 _WHERE_KEY = "MPER/EngineWhere"
@@ -18,8 +18,8 @@ _WHERE_KEY = "MPER/EngineWhere"
 
 def chooseLast() -> None:
     """Go back to the remote engine that the user worked with last, if its token was kept and no engine is there yet."""
-    url, token, ca = (places.setting(key) for key in (_URL_KEY, _TOKEN_KEY, _CA_KEY))
-    if getattr(slicer, "mperEngine", None) is None and places.setting(_WHERE_KEY) == "remote" and url and token:
+    url, token, ca = (settings.setting(key) for key in (_URL_KEY, _TOKEN_KEY, _CA_KEY))
+    if getattr(slicer, "mperEngine", None) is None and settings.setting(_WHERE_KEY) == "remote" and url and token:
         engines.share(Engine.remote(url, token, ca or None))
 
 
@@ -36,10 +36,10 @@ class EnginePanel:
         self._desk, self._room = desk, room
         self._doctor: install.Run | None = None
         ui = desk.ui
-        ui.urlEdit.text = places.setting(_URL_KEY)
-        ui.tokenEdit.text = places.setting(_TOKEN_KEY)
-        ui.caEdit.text = places.setting(_CA_KEY)
-        ui.rememberCheck.checked = bool(places.setting(_TOKEN_KEY))
+        ui.urlEdit.text = settings.setting(_URL_KEY)
+        ui.tokenEdit.text = settings.setting(_TOKEN_KEY)
+        ui.caEdit.text = settings.setting(_CA_KEY)
+        ui.rememberCheck.checked = bool(settings.setting(_TOKEN_KEY))
         ui.remoteRadio.checked = room.engine.isRemote
         ui.consentCheck.checked = room.engine.isRemote and room.engine.mayUpload
         ui.diagnosticsText.visible = False
@@ -85,14 +85,14 @@ class EnginePanel:
         self._desk.hush()
         if ui.remoteRadio.checked:
             url, token, ca = (edit.text.strip() for edit in (ui.urlEdit, ui.tokenEdit, ui.caEdit))
-            places.setSetting(_URL_KEY, url)
-            places.setSetting(_CA_KEY, ca)
-            places.setSetting(_TOKEN_KEY, token if ui.rememberCheck.checked else "")
+            settings.setSetting(_URL_KEY, url)
+            settings.setSetting(_CA_KEY, ca)
+            settings.setSetting(_TOKEN_KEY, token if ui.rememberCheck.checked else "")
             engine = Engine.remote(url, token, ca or None)
             engine.agreeToUpload()
         else:
             engine = Engine.local()
-        places.setSetting(_WHERE_KEY, "remote" if engine.isRemote else "local")
+        settings.setSetting(_WHERE_KEY, "remote" if engine.isRemote else "local")
         engines.share(engine)
         self._room.start()
 

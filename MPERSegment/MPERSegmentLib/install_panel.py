@@ -8,11 +8,11 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import install, places, trace
-from MPERLib.trace import slot
+from MPERLib import callbacks, install, settings
+from MPERLib.callbacks import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.desk import Desk
+from MPERSegmentLib.panel_context import Desk
 
 _REMOVE_TRIES, _REMOVE_AGAIN_MS = 30, 250  # longer than an engine takes to end
 
@@ -89,7 +89,7 @@ class InstallPanel:
             self._showButtons()
 
     def _onFolder(self) -> None:
-        with trace.dialog():
+        with callbacks.dialog():
             folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of wheels (*.whl)"))
         if folder:
             self._begin(Path(str(folder)))
@@ -98,7 +98,7 @@ class InstallPanel:
 
     def _onRemove(self) -> None:
         """Ask, and take the engine's packages away."""
-        folder = places.packagesFolder()
+        folder = settings.packagesFolder()
         if not folder.is_dir():
             self._desk.say(_("No packages of the engine are installed in {folder}.").format(folder=folder))
             return
@@ -106,7 +106,7 @@ class InstallPanel:
             "Delete the engine's packages, the folder {folder}? Scans, datasets, trained models, Slicer and other "
             "extensions are left as they are. Nothing can be segmented until the packages are installed again."
         ).format(folder=folder)
-        with trace.dialog():
+        with callbacks.dialog():
             agreed = slicer.util.confirmYesNoDisplay(question, windowTitle=_("Remove the engine's packages"))
         if agreed:
             self.drop()
@@ -157,7 +157,7 @@ class InstallPanel:
 def _ownPython() -> Path | None:
     """The Python that the user brought for the engine, and fills; None where its packages are ours to install."""
     try:
-        python = places.enginePython()
+        python = settings.enginePython()
     except OSError:
         return None
-    return None if places.isSlicers(python) or places.chosenPackages() is not None else python
+    return None if settings.isSlicers(python) or settings.chosenPackages() is not None else python

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import slicer
-from MPERLib import places
+from MPERLib import settings
 
 _NODES = {
     "scan": "InputVolume",
@@ -33,7 +33,7 @@ class Parameters:
     def get(self, name: str) -> str:
         kept = self.node.GetParameter(name)
         if name == "Model":  # the trainer's word counts until the user chooses another one
-            kept = kept or places.setting(places.CURRENT_MODEL_KEY)
+            kept = kept or settings.setting(settings.CURRENT_MODEL_KEY)
         return kept or _DEFAULTS[name]
 
     def put(self, name: str, value: object) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import qt
 import slicer
 from MPERLib import mrml
+from MPERLib.callbacks import slot
 from MPERLib.engine import route
-from MPERLib.trace import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import words
-from MPERSegmentLib.desk import sentence
-from MPERSegmentLib.room import Room
+from MPERSegmentLib import formatting
+from MPERSegmentLib.engine_session import Room
+from MPERSegmentLib.panel_context import sentence
 
 _REST_MS = 40  # the engine is asked when the cursor rests, and never twice at once
 
@@ -112,7 +112,7 @@ class Probe:
             near = _("Similarity to {prototypes}").format(prototypes=near)
         first = "<b>{name}</b>".format(name=html.escape(answer["name"]))
         if answer.get("probability") is not None:
-            first += ", " + _("probability {share}").format(share=words.percent(answer["probability"]))
+            first += ", " + _("probability {share}").format(share=formatting.percent(answer["probability"]))
         stroke = self._strokeAt(answer["stroke"]) if answer.get("stroke") is not None else ""
         lines = [html.escape(stroke), first, near, _labelled(answer.get("labelled", [])), _margin(answer["margin"])]
         return "<br/>".join(line for line in lines if line)

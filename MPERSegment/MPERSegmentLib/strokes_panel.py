@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import slicer
 from MPERLib import mrml
-from MPERLib.trace import slot
+from MPERLib.callbacks import slot
+from MPERLib.tables import Cell, Table
 from slicer.i18n import tr as _
 
 from mper.strokes import Stroke
-from MPERSegmentLib import boxes, results, strokes, words
+from MPERSegmentLib import boxes, formatting, result_node, stroke_node
 from MPERSegmentLib.brush import Brush, Heard
 from MPERSegmentLib.brush_view import BrushView
-from MPERSegmentLib.desk import Desk, sentence
-from MPERSegmentLib.editing import EditWatch
-from MPERSegmentLib.marker import Marker
-from MPERSegmentLib.refine import RefinePanel
-from MPERSegmentLib.refining import Follows, Refining
-from MPERSegmentLib.room import Room
-from MPERSegmentLib.tables import Cell, Table
-from MPERSegmentLib.why import WhyPanel
+from MPERSegmentLib.crosshair import Marker
+from MPERSegmentLib.edit_tracker import EditWatch
+from MPERSegmentLib.engine_session import Room
+from MPERSegmentLib.explanation_panel import WhyPanel
+from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.segment_editor_panel import RefinePanel
+from MPERSegmentLib.stroke_sync import Follows, Refining
 
 ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
@@ -90,11 +90,11 @@ class StrokesPanel:
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Refine another result, or none."""
-        node = node if results.is_result(node) else None
+        node = node if result_node.is_result(node) else None
         if node is not self._node:
             self.rest()
             self._node = node
-            result = results.of(node) or {}
+            result = result_node.of(node) or {}
             entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
             boxes.fill(self._desk.ui.structureBox, entries, boxes.chosen(self._desk.ui.structureBox))
             self._desk.ui.structureBox.visible = len(entries) > 1
@@ -147,14 +147,14 @@ class StrokesPanel:
 
     def at(self, number: int) -> str:
         """The engine's stroke number `number` (from 0) of the shown result, in words."""
-        drawn = strokes.listed(self._node) if self._node is not None else []
+        drawn = stroke_node.listed(self._node) if self._node is not None else []
         if not 0 <= number < len(drawn):
             return ""
         return _("Stroke {n} said {name} here.").format(n=number + 1, name=self._nameOf(drawn[number].stroke.value))
 
     def _fill(self) -> None:
         ui, node = self._desk.ui, self._node
-        drawn = strokes.of(node, self._wanted()) if node is not None else []
+        drawn = stroke_node.of(node, self._wanted()) if node is not None else []
         if len(drawn) < ui.strokesTable.rowCount:  # Qt would choose another row, for the next Delete to take
             ui.strokesTable.setCurrentCell(-1, -1)
         self._table.fill([self._row(n, one) for n, one in enumerate(drawn, 1)])
@@ -165,7 +165,7 @@ class StrokesPanel:
         ui.strokesWords.visible = bool(said)
         self._showButtons()
 
-    def _row(self, number: int, one: strokes.Drawn) -> list[str | Cell]:
+    def _row(self, number: int, one: stroke_node.Drawn) -> list[str | Cell]:
         value, told = one.stroke.value, one.told
         notes = "\n".join(sentence(note) for note in told.get("notes") or ())
         name = self._nameOf(value)
@@ -188,10 +188,10 @@ class StrokesPanel:
         if self._node is None:
             return ()
         refining = self._refinings.get(self._node.GetID())
-        return refining.wanted if refining is not None else strokes.applied(self._node)
+        return refining.wanted if refining is not None else stroke_node.applied(self._node)
 
     def _nameOf(self, value: int) -> str:
-        labels = (results.of(self._node) or {}).get("labels", [])
+        labels = (result_node.of(self._node) or {}).get("labels", [])
         return next((label["name"] for label in labels if label["value"] == value), _("Background"))
 
     def _colourOf(self, value: int) -> tuple[int, ...]:
@@ -261,7 +261,7 @@ class StrokesPanel:
         slider.value = value if value != slider.value else slider.value + (1 if factor > 1 else -1)
 
     def _mayDraw(self, view: BrushView) -> bool:
-        scan = results.scan_of(self._node) if mrml.alive(self._node) else None
+        scan = result_node.scan_of(self._node) if mrml.alive(self._node) else None
         if scan is None:
             self._say(_("The scan of this result is no longer in the scene."))
         elif not view.shows(scan):
@@ -271,7 +271,7 @@ class StrokesPanel:
         return False
 
     def _onDrawn(self, ras: np.ndarray) -> None:
-        node, scan = self._node, results.scan_of(self._node)
+        node, scan = self._node, result_node.scan_of(self._node)
         points = np.round(mrml.lps_of(ras, scan), 3)
         stroke = Stroke(self._value(), tuple(map(tuple, points.tolist())), self._radius())
         if not len(stroke.voxels(mrml.geometry_of(scan))):
@@ -279,7 +279,7 @@ class StrokesPanel:
             self._brush.clear()
             return
         self._say("")
-        number = strokes.keep(node, stroke)
+        number = stroke_node.keep(node, stroke)
         self._refining().add(number)
         self._fill()
 
@@ -308,11 +308,11 @@ class StrokesPanel:
             self._fill()
 
     def _onRow(self, row: int, _column: int) -> None:
-        scan = results.scan_of(self._node) if mrml.alive(self._node) else None
+        scan = result_node.scan_of(self._node) if mrml.alive(self._node) else None
         wanted = self._wanted()
         if scan is None or not 0 <= row < len(wanted):
             return
-        (one,) = strokes.of(self._node, [wanted[row]])
+        (one,) = stroke_node.of(self._node, [wanted[row]])
         points = one.stroke.points_mm
         (ras,) = mrml.ras_of([points[len(points) // 2]], scan)
         mrml.look_at(ras, slicer.mrmlScene)
@@ -346,7 +346,7 @@ class StrokesPanel:
 def _ml(figures: Any, nameOf: Callable[[int], str]) -> str | Cell:
     """Volumes by label value as the engine tells them, None where the spacing is unknown."""
     if not isinstance(figures, dict):
-        return words.UNKNOWN
+        return formatting.UNKNOWN
     total = sum(figures.values())
-    each = [f"{nameOf(int(value))} {words.millilitres_of_change(ml)}" for value, ml in figures.items() if ml]
-    return Cell(words.millilitres_of_change(total), tip="\n".join(each))
+    each = [f"{nameOf(int(value))} {formatting.millilitres_of_change(ml)}" for value, ml in figures.items() if ml]
+    return Cell(formatting.millilitres_of_change(total), tip="\n".join(each))

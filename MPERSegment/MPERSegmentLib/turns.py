@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import qt
-from MPERLib.trace import slot
+from MPERLib.callbacks import slot
 
 
 def later(function: Callable[[], None], name: str) -> None:

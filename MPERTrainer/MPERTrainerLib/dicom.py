@@ -7,7 +7,7 @@ from pathlib import Path
 
 import qt
 import slicer
-from MPERLib import trace
+from MPERLib import callbacks
 from slicer.i18n import tr as _
 
 _IMAGES = ("MR", "CT")
@@ -25,9 +25,9 @@ class SeriesChooser:
 
     def __init__(self, ui, chosen: Callable[[list[tuple[str, str]]], None]):
         self.ui, self._chosen = ui, chosen
-        ui.seriesTree.connect("itemSelectionChanged()", trace.slot(self._selected))
-        ui.addSeriesButton.connect("clicked()", trace.slot(self._add))
-        ui.cancelSeriesButton.connect("clicked()", trace.slot(self.hide))
+        ui.seriesTree.connect("itemSelectionChanged()", callbacks.slot(self._selected))
+        ui.addSeriesButton.connect("clicked()", callbacks.slot(self._add))
+        ui.cancelSeriesButton.connect("clicked()", callbacks.slot(self.hide))
         self.hide()
 
     def show(self) -> None:

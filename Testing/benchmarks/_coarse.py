@@ -20,16 +20,16 @@ import torch
 from _data import la_cases, la_scan
 from _timing import add_options
 
-from mper.bundle import ModelBundle
-from mper.card import Card
-from mper.dataset import Dataset
-from mper.evaluate import evaluate
+from mper.dataloading.preprocessing import Preprocessing
+from mper.datasets.dataset import Dataset
+from mper.evaluation.evaluate import evaluate
+from mper.inference.predictor import Predictor
 from mper.labels import make_label
-from mper.nets import NetConfig, Network
-from mper.predictor import Predictor
-from mper.preprocess import Preprocessing
-from mper.train_config import TrainConfig
-from mper.trainer import start_run, train
+from mper.models.bundle import ModelBundle
+from mper.models.card import Card
+from mper.nets.network import NetConfig, Network
+from mper.training.config import TrainConfig
+from mper.training.trainer import start_run, train
 from mper.volume import Volume
 
 SPACING_MM, PATCH = 2.0, (32, 48, 48)
@@ -166,7 +166,7 @@ def begin(text: str | None, seeds: Sequence[int]) -> tuple[argparse.Namespace, B
 
 def start_run_again(run: Path, config: TrainConfig) -> None:
     """Go on with a run that was stopped, if it is the same one."""
-    from mper.runs import RunFolder
+    from mper.training.runs import RunFolder
 
     if TrainConfig.read(run) != config:
         raise ValueError(f"{run} was begun with other choices; delete it, or take another --out")

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from skimage.measure import label as connected_parts
 
+from mper.dataloading.patch_sampler import Batch
 from mper.methods.mixing import box_mask
 from mper.methods.recipe import BOX_FRACTION, CONFIDENT, EMA, PROTOTYPE_MOMENTUM, PSEUDO_WEIGHT, PUBLISHED
-from mper.nets import Network
+from mper.nets.network import Network
 from mper.nets.prototypes import TEMPERATURE
-from mper.sampling import Batch
 
 
 class Region(NamedTuple):

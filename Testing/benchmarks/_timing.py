@@ -155,7 +155,7 @@ def machine() -> dict[str, Any]:
     if "torch" in sys.modules:
         import torch
 
-        from mper.devices import describe_device, pick_device
+        from mper.utils.devices import describe_device, pick_device
 
         about |= {"torch": torch.__version__, "device": describe_device(pick_device("auto"))}
     return about

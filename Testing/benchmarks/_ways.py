@@ -26,8 +26,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from mper.prediction import Prediction
-from mper.refine import Refiner
+from mper.inference.prediction import Prediction
+from mper.refinement.refiner import Refiner
 from mper.strokes import Stroke
 from mper.volume import Spacing
 
@@ -62,7 +62,7 @@ class Way(Protocol):
 
 
 class Ours:
-    """`mper.refine`."""
+    """`mper.refinement.refiner`."""
 
     def __init__(self, prediction: Prediction):
         self._refiner = Refiner(prediction)

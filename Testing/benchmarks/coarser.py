@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mper.dataset import Dataset
-from mper.preprocess import Preprocessing, WorkingGrid
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.datasets.dataset import Dataset
 from mper.volume import Volume
 
 

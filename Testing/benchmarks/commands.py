@@ -86,9 +86,9 @@ def loaded(model: str, repeats: int, threads: int) -> Result:
     """Seconds of the next scan once the model is loaded; loads torch into this process, so it comes last."""
     import torch
 
-    from mper.bundle import ModelBundle
+    from mper.inference.predictor import Predictor
     from mper.io import read_volume
-    from mper.predictor import Predictor
+    from mper.models.bundle import ModelBundle
     from mper.resources import find_model
 
     torch.set_num_threads(threads)

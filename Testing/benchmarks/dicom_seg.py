@@ -21,9 +21,9 @@ from small_series import write_classic
 from system_tools import find_tool
 
 from mper.cli import main
-from mper.dicom import read_series
-from mper.dicom.lattice import onto_grid
+from mper.dicom.grid_match import onto_grid
 from mper.dicom.seg_read import read_seg
+from mper.dicom.series import read_series
 from mper.io import read_labelmap, read_segmentation, read_volume
 from mper.resources import sample_scan
 from mper.volume import Geometry, Volume

@@ -16,7 +16,7 @@ import torch
 from _timing import add_options, add_repeats, duration, keep, nothing, show, take_turns
 from matching import step
 
-from mper.devices import keep_freed_memory
+from mper.utils.devices import keep_freed_memory
 
 _PATCH, _QUICK_PATCH = (64, 96, 96), (32, 48, 48)
 _TARGET = 3.0

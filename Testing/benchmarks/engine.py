@@ -1,9 +1,9 @@
 """What a person in Slicer waits for: start, upload, segmentation and strokes over HTTP, against the direct calls.
 
 The engine is a process of its own, as in Slicer, below normal priority; its client is the standard library's. The
-direct call is `mper.predictor.Predictor` in this process, at the same priority and with the same results wanted (mask,
-confidence, prototypes and embeddings), and `mper.refine.Refiner`. Ratios say what HTTP, the job and the figures of the
-result's table add.
+direct call is `mper.inference.predictor.Predictor` in this process, at the same priority and with the same results
+wanted (mask, confidence, prototypes and embeddings), and `mper.refinement.refiner.Refiner`. Ratios say what HTTP, the
+job and the figures of the result's table add.
 
     python Testing/benchmarks/engine.py
 """
@@ -31,13 +31,13 @@ import numpy as np
 from _timing import add_options, add_repeats, duration, keep, show, take_turns
 from commands import BIG_SHAPE, write_big_scan
 
-from mper.background import stand_back
 from mper.io import read_volume
 from mper.resources import find_model, sample_scan
+from mper.utils.processes import stand_back
 from mper.volume import Volume
 
 if TYPE_CHECKING:
-    from mper.predictor import Predictor
+    from mper.inference.predictor import Predictor
     from mper.strokes import Stroke
 
 _WANTED = ("confidence", "prototypes", "embeddings")
@@ -162,7 +162,7 @@ def corrections(
     engine: Engine, predictor: Predictor, result: dict[str, Any], scan: Volume, what: str, repeats: int
 ) -> list[Result]:
     """A stroke after `_DRAWN` others, its clean-up and undo: over HTTP with the new voxels, and by `Refiner` itself."""
-    from mper.refine import Refiner
+    from mper.refinement.refiner import Refiner
     from mper.strokes import Stroke
 
     refiner = Refiner(predictor.predict(scan, want=_WANTED))
@@ -201,8 +201,8 @@ def main() -> None:
 
         import torch
 
-        from mper.bundle import ModelBundle
-        from mper.predictor import Predictor
+        from mper.inference.predictor import Predictor
+        from mper.models.bundle import ModelBundle
 
         torch.set_num_threads(threads)
         stand_back()

@@ -50,7 +50,7 @@ def run(widget, scan) -> tuple[float, float]:
 def main() -> None:
     """Measure, and print a table and the trace."""
     slicer.util.selectModule("MPERSegment")
-    from MPERLib import trace
+    from MPERLib import callbacks
 
     from mper.resources import sample_scan
 
@@ -64,11 +64,11 @@ def main() -> None:
     run(widget, scan)  # loads the model
     print("| | to the mask | to the surface |\n| --- | --- | --- |", flush=True)
     for name, volume, repeats in (("sample", scan, 3), ("640 x 640 x 88", large, 1)):
-        trace.clear()
+        callbacks.clear()
         for _ in range(repeats):
             mask, surface = run(widget, volume)
             print(f"| {name} | {mask:.2f} s | {surface:.2f} s |", flush=True)
-        print(trace.report(), flush=True)
+        print(callbacks.report(), flush=True)
 
 
 try:

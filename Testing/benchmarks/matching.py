@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from _timing import Times, add_options, add_repeats, duration, keep, nothing, show, take_turns
 
-from mper.devices import autocast_dtype, keep_freed_memory
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.methods import Recipe, make_method
 from mper.methods.embedding_matching import BANK_VOXELS
 from mper.methods.matching import best_cosines
-from mper.nets import KINDS, NetConfig, Network
-from mper.sampling import PatchSampler, TrainingCase
-from mper.training_parts import make_optimiser
+from mper.nets.network import KINDS, NetConfig, Network
+from mper.training.setup import make_optimiser
+from mper.utils.devices import autocast_dtype, keep_freed_memory
 
 _VOXELS, _QUICK_VOXELS = 1_200_000, 20_000
 _PATCHES = {"vnet": (64, 96, 96), "unet": (1, 224, 224)}  # about as many voxels as a `plus` run takes
@@ -44,7 +44,7 @@ def match(voxels: int, device: torch.device) -> Callable[[], object]:
 
 
 def step(name: str, kind: str, patch: tuple[int, int, int], device: torch.device) -> Callable[[], object]:
-    """A self-training step as `mper.trainer` takes it, patches included."""
+    """A self-training step as `mper.training.trainer` takes it, patches included."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     shape = tuple(max(n, 4) + 8 for n in patch)

@@ -1,4 +1,5 @@
-"""Prediction of left atria: the published procedure against `mper.predictor`, with the same weights on the same grid.
+"""Prediction of left atria: the published procedure against `mper.inference.predictor`, with the same weights on the
+same grid.
 
 The published procedure (VNet/UA-MT style testing, as BCP and MPER use it) goes over the scan at its own 0.625 mm with
 windows of 112 x 112 x 80 voxels (x, y, z), stride 18, 18, 4, one window at a time in float32; softmax is averaged over
@@ -32,11 +33,11 @@ from _data import Scan, made_scan, scans
 from _timing import add_options, add_repeats, duration, keep, show, take_turns
 from skimage.measure import label as connected_parts
 
-from mper.bundle import ModelBundle
-from mper.metrics import dice
-from mper.nets import Network
-from mper.predictor import Predictor
-from mper.preprocess import WorkingGrid, normalise
+from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
+from mper.models.bundle import ModelBundle
+from mper.nets.network import Network
 from mper.resources import find_model
 
 WINDOW = (80, 112, 112)  # (k, j, i)

@@ -19,8 +19,8 @@ import numpy as np
 from _coarse import FIRST_LABELS, Bench, begin, mean, spread, truth
 from _timing import keep, show
 
-from mper.predictor import Predictor
-from mper.ranking import Look, look, rank
+from mper.evaluation.active_learning import Look, look, rank
+from mper.inference.predictor import Predictor
 
 MORE = 4
 RANDOM_DRAWS = 3

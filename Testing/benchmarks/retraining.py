@@ -22,10 +22,10 @@ from _coarse import FIRST_LABELS, Bench, begin, mean, spread, truth
 from _data import la_cases
 from _timing import keep, show
 
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED
-from mper.metrics import dice
-from mper.predictor import Predictor
-from mper.refine import Refiner
+from mper.refinement.refiner import Refiner
 from mper.strokes import painted
 from mper.volume import Volume
 

@@ -25,9 +25,9 @@ from _timing import show
 from _ways import WAYS, Way
 from strokes import Case, Results, load, mean_dice
 
-from mper.bundle import ModelBundle
+from mper.inference.predictor import Predictor
 from mper.labels import Label
-from mper.predictor import Predictor
+from mper.models.bundle import ModelBundle
 from mper.resources import find_model
 from mper.strokes import Stroke
 from mper.volume import Volume

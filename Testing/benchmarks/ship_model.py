@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mper.bundle import ModelBundle
-from mper.evaluate import evaluate
+from mper.datasets.packed import open_dataset
+from mper.evaluation.evaluate import evaluate
+from mper.inference.predictor import Predictor
 from mper.methods import Recipe, make_method
-from mper.predictor import Predictor
-from mper.shards import open_dataset
-from mper.train_config import TrainConfig
-from mper.training_data import load_training_data
+from mper.models.bundle import ModelBundle
+from mper.training.config import TrainConfig
+from mper.training.data import load_training_data
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 
@@ -35,7 +35,7 @@ WORDS = Path(__file__).with_name("model_words.json")
 def with_new_prototypes(trained: ModelBundle, run: Path) -> ModelBundle:
     """The same network with smoothed embeddings and k-means prototypes of them, from the run's own labelled cases.
 
-    For runs that were trained before `mper.nets.NetConfig.smooth`.
+    For runs that were trained before `mper.nets.network.NetConfig.smooth`.
     """
     config = TrainConfig.read(run)
     _, _, sampler, _ = load_training_data(config, torch.device("cpu"))

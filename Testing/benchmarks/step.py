@@ -38,17 +38,17 @@ from _timing import (
     take_turns,
 )
 
-from mper.bundle import ModelBundle
-from mper.devices import autocast_dtype, keep_freed_memory
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
 from mper.methods import Recipe, make_method
 from mper.methods.mper import MPER
 from mper.methods.recipe import PUBLISHED
-from mper.nets import NetConfig, Network
-from mper.preprocess import Preprocessing, WorkingGrid, normalise
+from mper.models.bundle import ModelBundle
+from mper.nets.network import NetConfig, Network
 from mper.resources import find_model
-from mper.runs import read_events
-from mper.sampling import PatchSampler, TrainingCase
-from mper.training_parts import make_optimiser
+from mper.training.runs import read_events
+from mper.training.setup import make_optimiser
+from mper.utils.devices import autocast_dtype, keep_freed_memory
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
 _QUICK_PATCH = (48, 48, 48)
@@ -56,7 +56,7 @@ _NAMES = ("published", "mper")
 
 
 def paper_step(network: Network, sampler: PatchSampler, device: torch.device) -> tuple[Callable[[], None], MPER]:
-    """A step as `mper.trainer` takes it, in self-training with its prototypes in place."""
+    """A step as `mper.training.trainer` takes it, in self-training with its prototypes in place."""
     recipe = Recipe.named("paper")
     torch.manual_seed(0)
     method = make_method("mper", network, recipe, PUBLISHED[3].batch)

@@ -32,10 +32,10 @@ from _data import acdc_cases, acdc_volumes, la_cases, la_scan
 from _timing import REPOSITORY, show
 from _ways import WAYS, Way
 
-from mper.bundle import ModelBundle
+from mper.evaluation.metrics import case_metrics, dice
+from mper.inference.predictor import Predictor
 from mper.labels import Label
-from mper.metrics import case_metrics, dice
-from mper.predictor import Predictor
+from mper.models.bundle import ModelBundle
 from mper.resources import find_model
 from mper.volume import Spacing, Volume
 

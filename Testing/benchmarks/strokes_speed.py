@@ -28,11 +28,11 @@ from _ways import WAYS
 from commands import BIG_SHAPE, write_big_scan
 from scipy import ndimage
 
-from mper.bundle import ModelBundle
+from mper.inference.prediction import Prediction
+from mper.inference.predictor import Predictor
 from mper.io import read_volume
-from mper.prediction import Prediction
-from mper.predictor import Predictor
-from mper.refine import Refiner
+from mper.models.bundle import ModelBundle
+from mper.refinement.refiner import Refiner
 from mper.resources import find_model, sample_scan
 from mper.strokes import Point, Stroke
 from mper.volume import Volume

@@ -3,7 +3,7 @@
     python Testing/benchmarks/train_locator.py ../shared/data/LA OUT [--steps N] [--seed N]
     python Testing/benchmarks/train_locator.py ../shared/data/LA OUT --measure [--model Resources/Models/la]
 
-Training: cases 1 to 72 of train.list, each put at random places of made-up wide fields (mper.fields). Measuring: cases
+Training: cases 1 to 72 of train.list, each put at random places of made-up wide fields (_fields). Measuring: cases
 73 to 80, in fields of the scan's own resolution around which they were never seen.
 """
 
@@ -21,20 +21,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _fields import Crop, place_in_field
 from scipy import ndimage
 
-from mper import metrics
-from mper.augment import intensities
-from mper.bundle import ModelBundle
-from mper.card import Card
-from mper.fields import Crop, place_in_field
+from mper.dataloading.augmentation import intensities
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
+from mper.evaluation import metrics
+from mper.inference.localization import Finder
+from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_volume
 from mper.labels import UNLABELLED, make_label
-from mper.locate import Finder
-from mper.nets import NetConfig, Network
-from mper.predictor import Predictor
-from mper.preprocess import Preprocessing, WorkingGrid, normalise
-from mper.sampling import PatchSampler, TrainingCase
+from mper.models.bundle import ModelBundle
+from mper.models.card import Card
+from mper.nets.network import NetConfig, Network
 from mper.volume import Geometry, Spacing, Volume
 
 SPACING_MM = (5.0, 5.0, 5.0)

@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from scipy import ndimage
 
-from mper import response
-from mper.bundle import ModelBundle
-from mper.dataset import Dataset
-from mper.metrics import dice
+from mper.datasets.dataset import Dataset
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
+from mper.models.bundle import ModelBundle
 from mper.nets.stroke_net import StrokeNet
-from mper.predictor import Predictor
+from mper.refinement import stroke_response
 from mper.resources import find_model
 from mper.volume import Spacing
 
@@ -213,7 +213,7 @@ def stroke_in(scene: Scene, line_mm: float, radius: float, rng: np.random.Genera
     value = bool(scene.truth[place])
     error &= scene.truth == value
     points = line_of(error, place, scene.steps, line_mm) if line_mm else np.array([place])
-    low, high, reach = points.min(axis=0), points.max(axis=0) + 1, np.array(response.reach(scene.steps))
+    low, high, reach = points.min(axis=0), points.max(axis=0) + 1, np.array(stroke_response.reach(scene.steps))
     window = tuple(
         slice(max(0, a - r), min(n, b + r)) for a, b, r, n in zip(low, high, reach, error.shape, strict=True)
     )
@@ -223,7 +223,7 @@ def stroke_in(scene: Scene, line_mm: float, radius: float, rng: np.random.Genera
 
 
 def correct(scene: Scene, marks: npt.NDArray[np.int8], stroke: Painted, answer: Answer) -> None:
-    """Answer a stroke as `mper.refine` does: what was painted stays as painted."""
+    """Answer a stroke as `mper.refinement.refiner` does: what was painted stays as painted."""
     here, sign = stroke.window, stroke.sign
     before, hard = scene.log_odds[here] * sign, marks[here] * np.int8(sign)
     hard[stroke.mask] = 0
@@ -239,7 +239,7 @@ def question(scene: Scene, marks: npt.NDArray[np.int8], stroke: Painted, rng: np
     here, sign = stroke.window, stroke.sign
     odds, hard = scene.log_odds[here] * sign, marks[here] * np.int8(sign)
     hard[stroke.mask] = 0
-    seen = response.features(odds, scene.image[here], stroke.mask, hard, scene.steps)
+    seen = stroke_response.features(odds, scene.image[here], stroke.mask, hard, scene.steps)
     asked = (odds <= 0) & ~stroke.mask & (hard >= 0)
     truth = scene.truth[here] == (sign > 0)
     corner = stroke.centre + rng.integers(-3, 4, 3) - PATCH // 2
@@ -290,13 +290,13 @@ def loss_of(likely: torch.Tensor, truth: torch.Tensor, asked: torch.Tensor) -> t
 
 
 def answer_by(network: StrokeNet) -> Answer:
-    """How a network answers strokes; as `mper.response.respond`."""
+    """How a network answers strokes; as `mper.refinement.stroke_response.respond`."""
 
     def answer(odds: Scores, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps: Spacing) -> Scores:
-        seen = torch.from_numpy(response.features(odds, image, painted, hard, steps))
+        seen = torch.from_numpy(stroke_response.features(odds, image, painted, hard, steps))
         with torch.no_grad():
             likely = network(seen[None])[0].numpy()
-        return response.raised(odds, likely - response.caution(odds, painted, steps), painted, hard)
+        return stroke_response.raised(odds, likely - stroke_response.caution(odds, painted, steps), painted, hard)
 
     return answer
 
@@ -305,7 +305,7 @@ def train(cases: Sequence[Sequence[Predicted]], steps: int, seed: int) -> Stroke
     """The network after so many steps, with averaged weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = StrokeNet(response.FEATURES).to(memory_format=torch.channels_last_3d)
+    network = StrokeNet(stroke_response.FEATURES).to(memory_format=torch.channels_last_3d)
     smooth = torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=smooth)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
@@ -366,7 +366,7 @@ def main() -> None:
     if args.measure:
         from safetensors.torch import load_file
 
-        network = StrokeNet(response.FEATURES)
+        network = StrokeNet(stroke_response.FEATURES)
         network.load_state_dict({name: tensor.float() for name, tensor in load_file(file).items()})
         first, last = args.cases
         cases = predicted(la, "la-8", la.splits["train"][first - 1 : last])

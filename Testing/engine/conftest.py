@@ -14,7 +14,7 @@ from engines import Served, served
 from scipy.spatial.transform import Rotation
 from small_models import random_bundle
 
-from mper.dataset import Dataset
+from mper.datasets.dataset import Dataset
 from mper.labels import make_label
 from mper.volume import Geometry, Volume
 

@@ -22,8 +22,8 @@ import uvicorn
 
 from mper.engine.app import make_app
 from mper.engine.server import configure, listen
+from mper.engine.services.engine import Engine
 from mper.engine.settings import Client, Limits, Settings
-from mper.engine.state import Engine
 from mper.volume import Geometry, Volume
 
 TOKEN = "a-token-that-is-long-enough"

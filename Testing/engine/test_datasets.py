@@ -15,13 +15,13 @@ from engines import Answer, Served, array_header, served
 from PIL import Image
 from small_models import random_bundle
 
-from mper import ranking
-from mper.dataset import Dataset
-from mper.engine.plans import duration_in_words
+from mper.datasets.dataset import Dataset
+from mper.engine.services.training_plan import duration_in_words
+from mper.evaluation import active_learning
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
 from mper.labels import make_label
-from mper.metrics import dice
-from mper.predictor import Predictor
-from mper.runs import RunFolder
+from mper.training.runs import RunFolder
 from mper.volume import Geometry, Volume
 
 ROOT = "Räu me"
@@ -473,8 +473,8 @@ def test_unlabelled_cases_are_ranked_once_a_model(
 ) -> None:
     data, dataset = judged
     looked = []
-    look = ranking.look
-    monkeypatch.setattr(ranking, "look", lambda *arguments: (looked.append(1), look(*arguments))[1])
+    look = active_learning.look
+    monkeypatch.setattr(active_learning, "look", lambda *arguments: (looked.append(1), look(*arguments))[1])
     body = {"model": f"{ROOT}/judged/small", "device": "cpu"}
     found = engine.result(engine.post(f"{data}/rank", body).json())
     assert {each["id"] for each in found["cases"]} == {"case4", "case5"} and found["labelled"] == 2

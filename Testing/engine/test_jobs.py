@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from engines import until
 
-from mper.engine.devices import Devices
 from mper.engine.errors import Refused
-from mper.engine.jobs import Job, JobStore
+from mper.engine.services.devices import Devices
+from mper.engine.services.jobs import Job, JobStore
 from mper.engine.settings import Limits
 from mper.progress import Progress
 
@@ -304,10 +304,10 @@ def test_an_engine_that_ends_cancels_its_jobs_and_takes_no_more(jobs: JobStore) 
 def gpu(monkeypatch: pytest.MonkeyPatch, trainings: list[str], tmp_path: Path) -> Iterator[JobStore]:
     """A machine with a GPU, and what is trained on it."""
     names = {"auto": "cuda:0", "cuda": "cuda:0", "cpu": "cpu"}
-    monkeypatch.setattr("mper.devices.pick_device", lambda name: names[name])
-    monkeypatch.setattr("mper.engine.devices._TRAINING_EVERY_S", 0.02)
+    monkeypatch.setattr("mper.utils.devices.pick_device", lambda name: names[name])
+    monkeypatch.setattr("mper.engine.services.devices._TRAINING_EVERY_S", 0.02)
     devices = Devices(lambda: list(trainings))
-    monkeypatch.setattr("mper.engine.devices._look", lambda: ([], "cuda:0"))
+    monkeypatch.setattr("mper.engine.services.devices._look", lambda: ([], "cuda:0"))
     devices.start()
     store = JobStore(tmp_path, devices.turn, str, Limits())
     yield store

@@ -13,13 +13,13 @@ import pytest
 from engines import MODEL, Answer, Caller, Served, served
 from scipy.ndimage import distance_transform_edt
 
-from mper import refine
-from mper.bundle import ModelBundle
-from mper.case import voxels_sha256
+from mper.datasets.case import voxels_sha256
 from mper.engine.settings import Limits
-from mper.measures import measure
-from mper.predictor import Predictor
-from mper.refine import Refiner
+from mper.inference.predictor import Predictor
+from mper.measurement.measures import measure
+from mper.models.bundle import ModelBundle
+from mper.refinement import refiner as refiner_module
+from mper.refinement.refiner import Refiner
 from mper.strokes import Stroke
 from mper.volume import Geometry, Index3, Volume
 
@@ -378,7 +378,7 @@ def test_a_newer_list_takes_the_place_of_one_that_is_worked_on(
     begun, go_on = threading.Event(), threading.Event()
     add = Refiner.add
 
-    def slow(self: Refiner, stroke: Stroke) -> refine.Change:
+    def slow(self: Refiner, stroke: Stroke) -> refiner_module.Change:
         begun.set()
         assert go_on.wait(20)
         return add(self, stroke)

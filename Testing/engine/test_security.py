@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from engines import MODEL, TOKEN, Caller, Served, array_header, served, until
 
-from mper.dataset import Dataset
+from mper.datasets.dataset import Dataset
 from mper.engine.auth import read_tokens
 from mper.engine.errors import Refused
-from mper.engine.roots import Roots
 from mper.engine.server import Options, is_loopback, serve
+from mper.engine.services.roots import Roots
 from mper.engine.settings import Limits
 from mper.volume import Volume
 
@@ -405,7 +405,7 @@ def test_a_fault_of_the_program_is_one_line_and_its_log_holds_no_data(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "state"))
-    monkeypatch.setattr("mper.cli.edge.log_folder", lambda: tmp_path / "state")
+    monkeypatch.setattr("mper.utils.errors.log_folder", lambda: tmp_path / "state")
     with served(tmp_path / "spool") as engine:
 
         def broken() -> list:

@@ -16,11 +16,11 @@ import pytest
 from engines import Caller, Served, engine_process, served, until
 from small_data import blob_dataset
 
-from mper.dataset import Dataset
-from mper.engine.launcher import Launcher
-from mper.engine.runs import _Lines
-from mper.locking import locked
-from mper.runs import RunFolder, RunLog
+from mper.datasets.dataset import Dataset
+from mper.engine.routes.runs import _Lines
+from mper.engine.services.launcher import Launcher
+from mper.training.runs import RunFolder, RunLog
+from mper.utils.locking import locked
 
 TINY: dict[str, Any] = {"patch": [16, 32, 32], "batch": 2, "device": "cpu", "method": "supervised"}
 

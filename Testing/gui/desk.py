@@ -38,7 +38,7 @@ def leftovers() -> set[str]:
 
 
 class _Failures(logging.Handler):
-    """Exceptions that were logged instead of raised, as MPERLib.trace does for callbacks."""
+    """Exceptions that were logged instead of raised, as MPERLib.callbacks does for callbacks."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

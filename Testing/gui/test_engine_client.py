@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from desk import children
-from MPERLib import client, engine, process, trace
+from MPERLib import callbacks, engine, engine_process, http_client
 from MPERLib.engine import Engine, route
 
 
@@ -260,13 +260,13 @@ def test_empty_array_comes(remote: Engine, server: Server, heard: Heard) -> None
 def test_large_array_comes_in_pieces_that_do_not_hold_the_window(remote: Engine, server: Server, heard: Heard) -> None:
     server.array = np.random.default_rng(1).integers(0, 999, (44, 320, 640)).astype(np.int16)
     for _attempt in range(3):  # a busy machine may hold anybody once
-        trace.clear()
+        callbacks.clear()
         heard = Heard(heard._desk)
         remote.getArray("/array", heard.take, heard.fail)
         np.testing.assert_array_equal(heard.wait(60)[0], server.array)
-        if trace.slowest(1)[0].seconds < trace.TOO_LONG_S:
+        if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
             return
-    pytest.fail(trace.report())
+    pytest.fail(callbacks.report())
 
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=">i2").reshape(2, 3, 4), np.ones((2, 3, 4), bool)])
@@ -284,16 +284,16 @@ def test_large_upload_does_not_hold_the_window(desk: Any, remote: Engine, server
     remote.agreeToUpload()
     array = np.random.default_rng(1).integers(0, 999, (12, 640, 640)).astype(np.int16)
     for _attempt in range(3):
-        trace.clear()
+        callbacks.clear()
         server.bodies.clear()
         heard, told = Heard(desk), []
         remote.postArray("/scans", array, {}, heard.take, heard.fail, told.append)
         assert heard.wait(60) == {"bytes": array.nbytes}
         assert np.array_equal(np.frombuffer(server.bodies[0], np.int16), array.ravel())
         assert told == sorted(told) and told[-1] == 1
-        if trace.slowest(1)[0].seconds < trace.TOO_LONG_S:
+        if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
             return
-    pytest.fail(trace.report())
+    pytest.fail(callbacks.report())
 
 
 def test_events_come_one_by_one_across_pieces(desk: Any, remote: Engine, heard: Heard) -> None:
@@ -546,8 +546,10 @@ def test_log_is_kept_in_bounds(desk: Any, tmp_path: Path) -> None:
     log.parent.mkdir()
     log.write_bytes(b"x" * (2 << 20))
     ended: list[str] = []
-    environment = process.environment(Path(sys.executable), tmp_path, tmp_path, {})
-    process.EngineProcess(Path(sys.executable), ["-m", "mper"], environment, str(tmp_path), log, print, ended.append)
+    environment = engine_process.environment(Path(sys.executable), tmp_path, tmp_path, {})
+    engine_process.EngineProcess(
+        Path(sys.executable), ["-m", "mper"], environment, str(tmp_path), log, print, ended.append
+    )
     desk.wait_until(lambda: ended, 30)
     assert log.read_text().strip() == "new"
     assert log.with_suffix(".1.log").stat().st_size == 2 << 20
@@ -559,7 +561,7 @@ def test_uploads_of_dead_sessions_are_removed(desk: Any, local: Engine, tmp_path
     for path in (old, new):
         path.write_bytes(b"")
     os.utime(old, (0, 0))
-    client.removeLeftovers()
+    http_client.removeLeftovers()
     assert not old.exists() and new.exists()
     new.unlink()
 
@@ -587,8 +589,8 @@ def test_job_is_followed_across_a_broken_connection(
 def test_unanswered_request_ends_with_words(
     desk: Any, remote: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_ANSWER_TIMEOUT_MS", 1000)
-    asked = client.JsonCall(heard.take, heard.fail, "silence")
+    monkeypatch.setattr(http_client, "_ANSWER_TIMEOUT_MS", 1000)
+    asked = http_client.JsonCall(heard.take, heard.fail, "silence")
     asked.follow(remote._client.send("GET", remote._client.request("/silence", timeout_ms=100)))
     assert heard.wait_for_failure() == "no answer from the engine within 1 s"
 

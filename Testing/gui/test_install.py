@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from MPERLib import install, places
+from MPERLib import install, settings
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_is_missing_or_too_old_is_found(desk: Any, monkeypatch: pytest.Monk
     missing = missing_now(desk)
     assert missing == install.Missing(("numpy>=9000", "mper-test-one>=1"), False)
     assert "numpy, mper-test-one" in missing.words()
-    assert str(places.packagesFolder()) in missing.words()
+    assert str(settings.packagesFolder()) in missing.words()
 
 
 def test_packages_come_offline_into_their_own_folder(

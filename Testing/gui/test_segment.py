@@ -14,7 +14,7 @@ import pytest
 import qt
 import slicer
 import vtk
-from MPERLib import install, mrml, places, trace
+from MPERLib import callbacks, install, mrml, settings
 from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.io import read_labelmap, read_volume
@@ -83,9 +83,9 @@ def small_result(name="small LA"):
     scan = mrml.show_scan(np.arange(12 * 14 * 16, dtype=np.int16).reshape(12, 14, 16), affine, "scan", slicer.mrmlScene)
     mask = np.ones((4, 4, 4), np.uint8)
     node = mrml.show_mask(mask, (3, 4, 5), LA, scan, name, RESULT)
-    from MPERSegmentLib import results
+    from MPERSegmentLib import result_node
 
-    results.record(node, RESULT)
+    result_node.record(node, RESULT)
     return scan, node
 
 
@@ -121,7 +121,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     ui = widget.ui
     assert ui.segmentButton.text == "Segment LA"
     assert "Dice 0.92 on 8 cases" in ui.modelWords.text
-    trace.clear()
+    callbacks.clear()
     desk.click(ui.segmentButton)
     assert ui.segmentButton.text == "Cancel"
     assert not ui.inputSelector.enabled
@@ -308,12 +308,12 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
 
 @pytest.mark.usefixtures("alone")
 def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(desk):
-    from MPERSegmentLib import results
+    from MPERSegmentLib import result_node
 
     _scan, node = small_result()
     doubt = "the volume of LA (311 mL) is unlike that of the training labels"
     flags = [{"code": "volume", "words": doubt}]
-    results.record(node, {**RESULT, "flags": flags, "notes": [doubt, "the field of view is wide; give an ROI"]})
+    result_node.record(node, {**RESULT, "flags": flags, "notes": [doubt, "the field of view is wide; give an ROI"]})
     ui = desk.open("MPERSegment").ui
     ui.resultSelector.setCurrentNode(node)
     confidence = ui.resultTable.item(0, 3)
@@ -375,7 +375,7 @@ def test_when_the_shown_result_is_deleted_another_one_is_shown(desk):
 @pytest.mark.usefixtures("alone")
 def test_a_crosshair_of_the_users_own_stays(desk):
     desk.open("MPERSegment")
-    from MPERSegmentLib.marker import Marker
+    from MPERSegmentLib.crosshair import Marker
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCrosshairMode(crosshair.ShowIntersection)
@@ -388,7 +388,7 @@ def test_a_crosshair_of_the_users_own_stays(desk):
 
 @pytest.mark.usefixtures("alone")
 def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
-    from MPERSegmentLib import results
+    from MPERSegmentLib import result_node
 
     scan, node = small_result()
     row = {"value": 4, "name": "LA 1", "class": 1, "colour": [9, 9, 9], "voxels": 64, "volume_ml": 0.5}
@@ -399,7 +399,7 @@ def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
     ui.resultSelector.setCurrentNode(node)
     assert not ui.prototypeTable.visible  # a model without prototypes
     assert "no prototypes" in ui.whyWords.text
-    results.record(node, {**RESULT, "prototypes": [row]})
+    result_node.record(node, {**RESULT, "prototypes": [row]})
     widget.why.show(None)
     widget.why.show(node)
     ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
@@ -412,7 +412,7 @@ def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
 
 @pytest.mark.usefixtures("alone")
 def test_an_update_that_was_asked_for_can_be_undone(desk):
-    from MPERSegmentLib.segmenting import Request
+    from MPERSegmentLib.segmentation_job import Request
 
     scan, node = small_result()
     before = mrml.mask_of(node, scan)
@@ -482,7 +482,7 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "library"))
     from small_series import stack, write_classic
 
-    from mper.dicom import read_series
+    from mper.dicom.series import read_series
 
     source = tmp_path / "Müller"
     write_classic(source, stack((6, 5, 7)))
@@ -547,7 +547,7 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 
 
 def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
-    from mper.dataset import Dataset
+    from mper.datasets.dataset import Dataset
 
     scan, node = small_result()
     widget = opened(desk)
@@ -584,7 +584,7 @@ def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
     assert second.seconds is not None
     assert case.geometry.is_close(mrml.geometry_of(scan))
     assert (case.label(2).array == mrml.mask_of(node, scan)).all()
-    assert places.setting("MPER/Author") == "A. Reader"
+    assert settings.setting("MPER/Author") == "A. Reader"
 
 
 # ---- engine and installation
@@ -613,24 +613,24 @@ def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(desk):
             room.refresh()
         return [ui.modelBox.itemText(n) for n in range(ui.modelBox.count)]
 
-    places.setSetting(places.CURRENT_MODEL_KEY, "B/atria/LA")
+    settings.setSetting(settings.CURRENT_MODEL_KEY, "B/atria/LA")
     names = ["LA, own version 1 from atria", "LA, own version 2 from atria"]
     assert shown() == ["Left atrium", names[0], names[1] + " (in use)"]
     assert ui.modelBox.currentText == names[1] + " (in use)"
     assert room.model("A/atria/LA/2") is room.model("B/atria/LA")
-    places.setSetting(places.CURRENT_MODEL_KEY, "la")
+    settings.setSetting(settings.CURRENT_MODEL_KEY, "la")
     assert shown() == ["Left atrium (in use)", *names]
 
 
 def test_a_dialog_is_no_work(desk):
     import time
 
-    trace.clear()
-    with trace.timed("asks"):
-        with trace.dialog():
+    callbacks.clear()
+    with callbacks.timed("asks"):
+        with callbacks.dialog():
             time.sleep(0.05)
         time.sleep(0.02)
-    assert 0.02 <= trace.records()[-1].seconds < 0.045
+    assert 0.02 <= callbacks.records()[-1].seconds < 0.045
 
 
 def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
@@ -642,7 +642,7 @@ def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
     assert "No Python" in ui.engineWords.text
     assert ui.installFrame.visible
     assert "fastapi" in ui.installLabel.text
-    assert str(places.packagesFolder()) in ui.installLabel.text
+    assert str(settings.packagesFolder()) in ui.installLabel.text
     begun = []
     monkeypatch.setattr(install, "Installation", lambda *arguments: begun.append(arguments) or begun)
     desk.click(ui.installButton)
@@ -705,8 +705,8 @@ def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
     assert slicer.mperEngine.mayUpload
     ui.consentCheck.checked = False  # taken back: nothing more is sent
     assert not slicer.mperEngine.mayUpload
-    assert places.setting("MPER/RemoteUrl") == "https://gpu.example:8443"
-    assert places.setting("MPER/RemoteToken") == ""  # kept only on request
+    assert settings.setting("MPER/RemoteUrl") == "https://gpu.example:8443"
+    assert settings.setting("MPER/RemoteToken") == ""  # kept only on request
     ui.localRadio.checked = True
     desk.click(ui.engineButton)
     assert not slicer.mperEngine.isRemote
@@ -717,7 +717,7 @@ def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_pa
     (tmp_path / "tokens").write_text(f"reader {token}\n", encoding="utf-8")
     (tmp_path / "tokens").chmod(0o600)
     words = [
-        str(places.enginePython()),
+        str(settings.enginePython()),
         "-m",
         "mper",
         "serve",
@@ -731,8 +731,8 @@ def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_pa
     try:
         url = f"http://127.0.0.1:{json.loads(server.stdout.readline())['port']}"
         for key, value in (("Url", url), ("Token", token)):
-            places.setSetting(f"MPER/Remote{key}", value)
-        places.setSetting("MPER/EngineWhere", "remote")
+            settings.setSetting(f"MPER/Remote{key}", value)
+        settings.setSetting("MPER/EngineWhere", "remote")
         show(atrium)
         widget = opened(desk)
         assert widget.room.engine.isRemote

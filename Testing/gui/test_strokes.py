@@ -13,8 +13,8 @@ import pytest
 import qt
 import slicer
 import vtk
-from MPERLib import mrml, trace
-from MPERLib.trace import slot
+from MPERLib import callbacks, mrml
+from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.strokes import Stroke
@@ -253,13 +253,13 @@ class Scene:
     """A scan with its result in the panel, and hands that draw."""
 
     def __init__(self, desk, engine):
-        from MPERSegmentLib import results
+        from MPERSegmentLib import result_node
 
         self.desk, self.engine = desk, engine
         voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
         self.scan = mrml.show_scan(voxels, AFFINE, "scan", slicer.mrmlScene)
         self.node = mrml.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
-        results.record(self.node, result_of("p0"))
+        result_node.record(self.node, result_of("p0"))
         self.widget = desk.open("MPERSegment")
         self.ui = self.widget.ui
         desk.wait_until(lambda: self.widget.room.ready, 5, "the models")
@@ -334,7 +334,7 @@ def kind(node):
 def test_a_stroke_is_painted_and_the_mask_follows(scene, desk):
     ui = scene.ui
     before = scene.mask()
-    trace.clear()
+    callbacks.clear()
     desk.click(ui.brushAddButton)
     assert ui.structureBox.visible
     ui.radiusSlider.value = 4
@@ -358,7 +358,9 @@ def test_a_stroke_is_painted_and_the_mask_follows(scene, desk):
     ((name, added, removed),) = scene.rows()
     assert name == "1  LA"
     assert added.endswith("mL") and removed == "\N{EN DASH}"
-    assert max(record.seconds for record in trace.records()) < 0.5  # on a busy machine; see test_segment for the rule
+    assert (
+        max(record.seconds for record in callbacks.records()) < 0.5
+    )  # on a busy machine; see test_segment for the rule
     desk.screenshot("strokes")
 
 
@@ -570,9 +572,9 @@ def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, desk):
     again = Scene(desk, scene.engine)
     by_hand(again.node, np.s_[:], 0)
     with again.widget.watch.ours():
-        from MPERLib import patches
+        from MPERLib import labelmap_box
 
-        patches.write_box(again.node, again.scan, (0, 0, 0), mask)
+        labelmap_box.write_box(again.node, again.scan, (0, 0, 0), mask)
     again.node.SetAttribute("MPER.Strokes", attribute)
     again.node.GetSegmentation().GetNthSegment(0).SetTag("MPER.Strokes", str(tag))
     again.widget.strokes.show(again.node)
@@ -682,7 +684,7 @@ def test_keeping_waits_until_the_mask_has_followed_the_last_stroke(scene, desk):
 
 
 def test_keeping_does_not_wait_for_ever(scene, desk, monkeypatch):
-    monkeypatch.setattr("MPERSegmentLib.keep._WAITS", 2)
+    monkeypatch.setattr("MPERSegmentLib.save_label_panel._WAITS", 2)
     scene.widget.keep._settled = lambda _node: False
     ui = scene.ui
     scene.widget.keep.refresh()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from MPERLib import mrml, places, trace
+from MPERLib import callbacks, mrml, settings
 
 ENGINE_S = 60
 SHAPE = (18, 24, 22)
@@ -32,7 +32,7 @@ def volume(seed: int):
 
 def dataset_on_disk(folder: Path, labelled: int, unlabelled: int = 0, holdout: int = 0) -> Path:
     """A dataset as `mper import` makes it, its last labelled cases locked as hold-out."""
-    from mper.dataset import Dataset
+    from mper.datasets.dataset import Dataset
     from mper.labels import make_label
     from mper.volume import Geometry, Volume
 
@@ -53,7 +53,7 @@ def dataset_on_disk(folder: Path, labelled: int, unlabelled: int = 0, holdout: i
 def opened(desk, folder: Path | None = None):
     """The panel with a ready engine, and the datasets of a folder."""
     if folder is not None:
-        places.addRoot(folder)
+        settings.addRoot(folder)
     widget = desk.open("MPERTrainer")
     desk.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
     if folder is not None:
@@ -184,8 +184,8 @@ def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
     assert "skipped" not in ui.nextTable.item(0, 1).text()
     desk.click(ui.labelNextButton)
     desk.wait_until(lambda: widget.editing.case == "scan 4" and widget.editing.segmentation is not None, 20)
-    late = [record for record in trace.records() if record.seconds > trace.TOO_LONG_S]
-    print(trace.report())
+    late = [record for record in callbacks.records() if record.seconds > callbacks.TOO_LONG_S]
+    print(callbacks.report())
     assert not late, late
 
 
@@ -237,7 +237,7 @@ def test_a_folder_is_opened_once_however_it_is_named(desk, tmp_path):
         widget.datasets.openFolder(str(folder))
         desk.wait_until(lambda: widget.session.dataset, 20, "the dataset")
         assert [entry["name"] for entry in widget.datasets.datasets] == ["Atria"]
-    assert places.roots()[-1] == str(tmp_path)
+    assert settings.roots()[-1] == str(tmp_path)
 
 
 def test_every_revision_can_be_seen_and_restored(desk, tmp_path):
@@ -410,7 +410,7 @@ def test_a_hold_out_is_locked_of_labelled_cases_alone(desk, tmp_path):
 
 
 def test_the_views_lie_as_the_slices_of_an_oblique_scan(desk):
-    from MPERTrainerLib.scene import Scene
+    from MPERTrainerLib.case_nodes import Scene
 
     cos, sin = np.cos(0.4), np.sin(0.4)
     turned = np.array([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1]]) @ AFFINE
@@ -422,7 +422,7 @@ def test_the_views_lie_as_the_slices_of_an_oblique_scan(desk):
 
 
 def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
-    from mper.dataset import Dataset
+    from mper.datasets.dataset import Dataset
     from mper.strokes import Stroke, StrokeList
 
     path = dataset_on_disk(tmp_path, labelled=1, unlabelled=3)

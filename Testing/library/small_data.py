@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mper.dataset import Dataset
+from mper.dataloading.patch_sampler import TrainingCase
+from mper.datasets.dataset import Dataset
 from mper.labels import make_label
-from mper.sampling import TrainingCase
 from mper.volume import Geometry, Volume
 
 LPS = np.eye(3)[:, ::-1]  # columns: k to Superior, j to Posterior, i to Left

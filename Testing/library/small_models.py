@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mper.bundle import ModelBundle
-from mper.card import Card
 from mper.labels import make_label
-from mper.nets import NetConfig, Network
+from mper.models.bundle import ModelBundle
+from mper.models.card import Card
+from mper.nets.network import NetConfig, Network
 
 
 def random_bundle(kind: str = "vnet", classes: int = 2, **card: Any) -> ModelBundle:

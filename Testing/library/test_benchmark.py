@@ -14,19 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
-from mper.benchmark import work
+from mper.benchmark import run
 from mper.benchmark.figures import _digits, _range, pick_cases, plot, surfaces
-from mper.benchmark.made_up import make_data
 from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, cohort, train_config
+from mper.benchmark.synthetic import make_data
 from mper.benchmark.tables import ALL, in_words, markdown, rows
-from mper.bundle import ModelBundle
-from mper.cli import edge, main
-from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
-from mper.dataset import Dataset
+from mper.cli import main
+from mper.datasets.dataset import Dataset
+from mper.datasets.packed import pack
 from mper.labels import make_label
 from mper.methods import NAMES, base
+from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
-from mper.shards import pack
+from mper.utils import errors
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 TINY: dict[str, Any] = {"steps": 3, "batch": 2}
@@ -35,7 +36,7 @@ TINY: dict[str, Any] = {"steps": 3, "batch": 2}
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
     monkeypatch.setattr(base, "_PATCHES", {2: 4, 3: 3})
 
 
@@ -83,7 +84,7 @@ def test_a_smoke_run_of_every_method_ends_with_tables_and_pictures_and_is_not_do
         with Image.open(out / picture) as image:
             assert image.width > 300
     assert not list(out.glob("runs/*/checkpoint"))
-    monkeypatch.setattr(work, "train", None)  # a call would fail
+    monkeypatch.setattr(run, "train", None)  # a call would fail
     assert bench("la", "--smoke", "--seeds", 1, "--out", out) == OK
     assert (out / "results.md").read_text(encoding="utf-8") == table
 
@@ -112,7 +113,7 @@ def test_two_residual_encoders_that_teach_each_other_end_as_one_model(tmp_path: 
 def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp_path: Path) -> None:
     benchmark = Benchmark("la", (2,), ("supervised",), 1, steps=1, batch=4)
     heard: list[str] = []
-    work.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
+    run.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
     assert heard[0] == (
         "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches a step: some scans give several; "
         "label more, or take a smaller --batch"
@@ -124,20 +125,20 @@ def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path,
     benchmark = Benchmark("la", (2,), ("supervised",), 2, **TINY)
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     chosen = started(benchmark, left_atria, whole)
-    assert work.work(benchmark, chosen, whole, "cpu") == []
+    assert run.work(benchmark, chosen, whole, "cpu") == []
     started(benchmark, left_atria, pieces)
-    with pytest.raises(work.TimeIsUp, match="0 of 2 runs are done"):
-        work.work(benchmark, chosen, pieces, "cpu", seconds=-1)
+    with pytest.raises(run.TimeIsUp, match="0 of 2 runs are done"):
+        run.work(benchmark, chosen, pieces, "cpu", seconds=-1)
 
     def stop(progress: Progress) -> None:
         if "seed 1" in progress.message and progress.values.get("step") == 1:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        work.work(benchmark, chosen, pieces, "cpu", report=stop)
-    assert [work.is_done(run, pieces) for run in benchmark.runs()] == [True, False]
-    assert work.work(benchmark, chosen, pieces, "cpu") == []
-    found = [work.read_results(benchmark, home) for home in (whole, pieces)]
+        run.work(benchmark, chosen, pieces, "cpu", report=stop)
+    assert [run.is_done(run, pieces) for run in benchmark.runs()] == [True, False]
+    assert run.work(benchmark, chosen, pieces, "cpu") == []
+    found = [run.read_results(benchmark, home) for home in (whole, pieces)]
     assert [f["mean"] for f in found[0].values()] == [f["mean"] for f in found[1].values()]
     one, other = found[0].values()
     assert one["mean"] != other["mean"]  # the seeds differ
@@ -153,13 +154,13 @@ def test_a_benchmark_goes_on_where_its_data_were_moved_and_packed(left_atria: Pa
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        work.work(benchmark, chosen, home, "cpu", report=stop)
+        run.work(benchmark, chosen, home, "cpu", report=stop)
     pack(Dataset.open(left_atria), tmp_path / "packed", 100)
     chosen = started(benchmark, tmp_path / "packed", home)
-    assert work.work(benchmark, chosen, home, "cpu") == []
-    (found,) = work.read_results(benchmark, home).values()
+    assert run.work(benchmark, chosen, home, "cpu") == []
+    (found,) = run.read_results(benchmark, home).values()
     assert found["trained"]["steps"] == 3
-    assert set(work.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
+    assert set(run.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
 
 
 @pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])
@@ -168,20 +169,20 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
 ) -> None:
     benchmark = Benchmark("la", (2,), ("mper", "supervised"), 1, **TINY)
     chosen = started(benchmark, left_atria, tmp_path)
-    real = work.train
+    real = run.train
 
     def train(run: Path, *others: Any) -> Path:
         if "mper" in run.name:
             raise kind("training diverged\nand more")
         return real(run, *others)
 
-    monkeypatch.setattr(work, "train", train)
+    monkeypatch.setattr(run, "train", train)
     heard: list[str] = []
-    assert work.work(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
+    assert run.work(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
         "mper, 2 labelled, seed 0: training diverged"
     ]
     assert "mper, 2 labelled, seed 0: training diverged" in heard
-    assert [run.variant.word for run in work.read_results(benchmark, tmp_path)] == ["supervised"]
+    assert [run.variant.word for run in run.read_results(benchmark, tmp_path)] == ["supervised"]
 
 
 # ---------------------------------------------------------------------- what a benchmark is
@@ -486,7 +487,7 @@ def test_exit_code_tells_of_runs_that_failed(
     def fail(*_: Any) -> Path:
         raise ValueError("training diverged at step 2")
 
-    monkeypatch.setattr(work, "train", fail)
+    monkeypatch.setattr(run, "train", fail)
     assert bench("la", "--smoke", "--methods", "mper", "--seeds", 1, "--out", tmp_path / "out") == FAILED
     said = capsys.readouterr()
     line = "mper, 2 labelled, seed 0: training diverged at step 2"
@@ -501,7 +502,7 @@ def test_ctrl_c_ends_a_command_with_what_to_do_next(
     def stop(*_: Any) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "train", stop)
+    monkeypatch.setattr(run, "train", stop)
     assert bench("la", "--smoke", "--methods", "mper", "--seeds", 1, "--out", tmp_path / "out") == CANCELLED
     assert capsys.readouterr().err.endswith("mper: cancelled: 0 of 1 runs are done; the same command goes on\n")
 

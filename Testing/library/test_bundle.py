@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import random_bundle
 
-from mper.bundle import ModelBundle, _pack, _unpack
-from mper.card import CARD, WEIGHTS
+from mper.models.bundle import ModelBundle, _pack, _unpack
+from mper.models.card import CARD, WEIGHTS
 
 KINDS = pytest.mark.parametrize("kind", ["vnet", "unet"])
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mper.card import CARD, Card, read_bundle
 from mper.labels import make_label
+from mper.models.card import CARD, Card, read_bundle
 
 EXAMPLE = Card(
     name="la",

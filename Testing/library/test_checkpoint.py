@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mper.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 
 OPTIMISERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, fused=True),

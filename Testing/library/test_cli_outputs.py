@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mper.cli.edge import UsageError
 from mper.cli.outputs import cohort_jobs, is_older_mask, mirrored_names, probability_files, single_job, stem
 from mper.io import write_segmentation, write_volume
 from mper.labels import Segmentation
+from mper.utils.errors import UsageError
 from mper.volume import Geometry, Volume
 
 

@@ -14,19 +14,20 @@ from scipy.ndimage import distance_transform_edt
 from small_models import random_bundle, threshold_bundle
 from small_series import stack, write_classic
 
-from mper.bundle import ModelBundle
-from mper.case import voxels_sha256
-from mper.cli import edge, main
-from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
-from mper.dicom import read_series
+from mper.cli import main
+from mper.datasets.case import voxels_sha256
 from mper.dicom.seg_read import read_seg
+from mper.dicom.series import read_series
+from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_segmentation, read_volume, write_volume
 from mper.labels import Segmentation, make_label
-from mper.predictor import Predictor
+from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled
 from mper.provenance import AUTOMATIC, SEMIAUTOMATIC
-from mper.refine import Refiner
+from mper.refinement.refiner import Refiner
 from mper.strokes import Stroke, StrokeList, read_strokes, write_strokes
+from mper.utils import errors
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]
@@ -36,7 +37,7 @@ Run = Callable[..., int]
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture(scope="module")

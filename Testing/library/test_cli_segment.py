@@ -19,12 +19,13 @@ import SimpleITK as sitk
 from small_models import random_bundle, threshold_bundle
 from small_series import stack, write_classic
 
-from mper.bundle import ModelBundle
-from mper.cli import edge, main
-from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
+from mper.cli import main
+from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_segmentation, read_volume, write_volume
 from mper.labels import Segmentation
-from mper.predictor import Predictor
+from mper.models.bundle import ModelBundle
+from mper.utils import errors
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]
@@ -34,7 +35,7 @@ Run = Callable[..., int]
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture(scope="module")

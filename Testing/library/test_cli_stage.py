@@ -12,11 +12,11 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from mper.cli.edge import UsageError
 from mper.cli.stage import stage
-from mper.dicom import list_series
+from mper.dicom.series import list_series
 from mper.io import read_volume, write_volume
 from mper.labels import Segmentation, make_label
+from mper.utils.errors import UsageError
 from mper.volume import Volume
 
 PUBLIC = Path(pydicom.data.__file__).parent / "test_files"  # small series that come with pydicom

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from small_models import random_bundle
 
-from mper import trainer
-from mper.cli import edge, main
-from mper.cli.edge import CANCELLED, FAILED, OK, USAGE
+from mper.cli import main
 from mper.cli.options import seconds
-from mper.dataset import Dataset
+from mper.datasets.dataset import Dataset
 from mper.io import write_volume
 from mper.labels import make_label
 from mper.progress import Cancelled, Progress
-from mper.runs import RunFolder
-from mper.trainer import TrainConfig
+from mper.training import trainer
+from mper.training.runs import RunFolder
+from mper.training.trainer import TrainConfig
+from mper.utils import errors
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 
@@ -51,7 +52,7 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from scipy import stats
 from small_data import LPS
 from small_models import threshold_bundle
 
-from mper.comparison import compare, in_words
-from mper.dataset import Dataset
+from mper.datasets.dataset import Dataset
+from mper.evaluation.comparison import compare, in_words
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
 from mper.labels import make_label
-from mper.metrics import dice
-from mper.predictor import Predictor
 from mper.volume import Geometry, Volume
 
 

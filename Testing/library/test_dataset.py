@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mper.dataset import Case, Dataset
+from mper.datasets.dataset import Case, Dataset
 from mper.labels import Segmentation, make_label
-from mper.locking import locked
+from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
 LABELS = (make_label(1, "RV"), make_label(2, "Gänge"), make_label(7, "LA"))
@@ -250,7 +250,7 @@ def test_a_label_that_cannot_be_written_leaves_nothing(dataset: Dataset, monkeyp
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mper.case.write_json", full_disk)
+        patch.setattr("mper.datasets.case.write_json", full_disk)
         with pytest.raises(OSError, match="disk full"):
             case.add_label(small(1), author="me", how="hand")
     assert list((case.path / "labels").iterdir()) == []
@@ -258,9 +258,9 @@ def test_a_label_that_cannot_be_written_leaves_nothing(dataset: Dataset, monkeyp
 
 
 def _killed_between_voxels_and_record(path: Path) -> None:
-    import mper.case
+    import mper.datasets.case
 
-    mper.case.write_json = lambda *_: os._exit(9)
+    mper.datasets.case.write_json = lambda *_: os._exit(9)
     Dataset.open(path).case("a").add_label(small(1), author="killed", how="hand")
 
 

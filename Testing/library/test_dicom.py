@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLosslessSV1, RLELossless
 from small_series import item, set_pixels, stack, write_classic, write_enhanced
 
-from mper import dicom, io
+from mper import io
+from mper.dicom import series as dicom
 from mper.volume import Geometry, Volume
 
 PUBLIC = Path(pydicom.data.__file__).parent / "test_files"

@@ -22,16 +22,18 @@ from small_models import threshold_bundle
 from small_series import stack, write_classic, write_enhanced
 from system_tools import tool
 
-from mper.bundle import ModelBundle
-from mper.cli import FAILED, OK, USAGE, edge, main
-from mper.dicom import DicomSeries, read_series, seg_write
-from mper.dicom.check import ExportReport
-from mper.dicom.lattice import onto_grid
+from mper.cli import FAILED, OK, USAGE, main
+from mper.dicom import seg_write
+from mper.dicom.grid_match import onto_grid
+from mper.dicom.seg_check import ExportReport
 from mper.dicom.seg_read import algorithms, open_seg, read_seg
 from mper.dicom.seg_write import SegText, report_paths, write_seg
+from mper.dicom.series import DicomSeries, read_series
 from mper.io import read_labelmap, read_segmentation, write_segmentation, write_volume
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
+from mper.models.bundle import ModelBundle
 from mper.provenance import MANUAL, Provenance
+from mper.utils import errors
 from mper.volume import Geometry, Volume
 
 PUBLIC = Path(pydicom.data.__file__).parent / "test_files"
@@ -42,7 +44,7 @@ SHAPE = (6, 5, 7)
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 def patient(k: int, image: Dataset) -> None:

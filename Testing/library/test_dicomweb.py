@@ -24,14 +24,15 @@ from pydicom.uid import generate_uid
 from small_series import STUDY, stack, write_classic
 from system_tools import tool
 
-from mper.cli import FAILED, OK, USAGE, edge, main
-from mper.dicom import read_series
+from mper.cli import FAILED, OK, USAGE, main
+from mper.dicom.dicomweb import Access, Archive
 from mper.dicom.seg_read import read_seg
 from mper.dicom.seg_write import write_seg
-from mper.dicom.web import Access, Archive
+from mper.dicom.series import read_series
 from mper.labels import Segmentation, make_label
 from mper.progress import Cancelled, Progress
 from mper.provenance import Provenance
+from mper.utils import errors
 
 LOGIN = ("mper", "sécret:1")
 _PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc/plugins", "/usr/local/share/orthanc/plugins")
@@ -40,7 +41,7 @@ _PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc/plugins", "/u
 @pytest.fixture(autouse=True)
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(edge, "log_folder", lambda: folder)
+    monkeypatch.setattr(errors, "log_folder", lambda: folder)
     for variable in ("MPER_DICOMWEB_LOGIN", "MPER_DICOMWEB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
 

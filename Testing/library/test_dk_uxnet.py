@@ -15,20 +15,20 @@ from small_data import blob_dataset
 from small_models import _card
 from test_methods import NothingWaits
 
-from mper import trainer, training_parts
-from mper.bundle import ModelBundle
-from mper.explain import probe
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.inference.explanation import probe
+from mper.inference.predictor import Predictor
 from mper.methods import DKUXNet, Recipe, make_method
 from mper.methods.dk_uxnet import query_loss, symmetric_divergence
-from mper.nets import KINDS, NetConfig, Network
+from mper.models.bundle import ModelBundle
 from mper.nets.dk_ux_net import DKUXNet as PublishedNet
 from mper.nets.kmax import _MOMENTUM, assignment, means
+from mper.nets.network import KINDS, NetConfig, Network
 from mper.nets.ux_net import Depthwise
-from mper.predictor import Predictor
 from mper.progress import Progress
-from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import TrainConfig, start_run, train
-from mper.training_parts import make_optimiser
+from mper.training import setup, trainer
+from mper.training.setup import make_optimiser
+from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
 
 PAPER, PLUS = (Recipe.named(name, method="dk-uxnet") for name in ("paper", "plus"))
@@ -422,7 +422,7 @@ def test_no_step_waits_for_the_device() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_parts, "NetConfig", lambda *a, **k: NetConfig(*a, **{**k, "filters": 8}))
+    monkeypatch.setattr(setup, "NetConfig", lambda *a, **k: NetConfig(*a, **{**k, "filters": 8}))
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
 

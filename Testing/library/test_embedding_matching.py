@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from small_data import LPS, blob_cases, blob_dataset
 from small_models import random_bundle
 
-from mper import trainer, training_parts
-from mper.bundle import ModelBundle
-from mper.dataset import Dataset
-from mper.evaluate import evaluate
-from mper.explain import probe
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.datasets.dataset import Dataset
+from mper.evaluation.evaluate import evaluate
+from mper.inference.explanation import probe
+from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED, make_label
 from mper.methods import Recipe, base, embedding_matching, make_method
 from mper.methods.embedding_matching import PASSES, EmbeddingMatching
-from mper.nets import NetConfig, Network
-from mper.predictor import Predictor
-from mper.preprocess import Preprocessing, WorkingGrid
+from mper.models.bundle import ModelBundle
+from mper.models.references import References
+from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
-from mper.references import References
-from mper.runs import read_events
-from mper.sampling import PatchSampler, TrainingCase
-from mper.trainer import TrainConfig, start_run, train
+from mper.training import setup, trainer
+from mper.training.runs import read_events
+from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
 
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus", method="embedding-matching")
@@ -53,7 +53,7 @@ def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
     def small(*given: Any, **named: Any) -> NetConfig:
         return replace(NetConfig(*given, **named), filters=filters)
 
-    monkeypatch.setattr(training_parts, "NetConfig", small)
+    monkeypatch.setattr(setup, "NetConfig", small)
 
 
 def tiny(dimensions: int = 3, recipe: Recipe = PLUS, structures: int = 1, **options: Any) -> EmbeddingMatching:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from small_models import random_bundle, threshold_bundle
 
-from mper.bundle import ModelBundle
 from mper.cli import main
-from mper.cli.edge import FAILED, OK
-from mper.dataset import Dataset
-from mper.evaluate import choose_split, evaluate, match_labels
+from mper.datasets.dataset import Dataset
+from mper.evaluation.evaluate import choose_split, evaluate, match_labels
+from mper.evaluation.metrics import case_metrics
+from mper.inference.predictor import Predictor
 from mper.labels import Segmentation, make_label
-from mper.metrics import case_metrics
-from mper.predictor import Predictor
+from mper.models.bundle import ModelBundle
+from mper.utils.errors import FAILED, OK
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]

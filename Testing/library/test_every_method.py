@@ -12,15 +12,15 @@ import torch
 from small_data import blob_cases
 from torch import nn
 
-from mper.checkpoint import load_checkpoint, save_checkpoint
+from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods import NAMES, Losses, Method, Recipe, base, check_backbone, embedding_matching, make_method
 from mper.methods.co_training import CO_TRAINED, CoTraining
 from mper.methods.losses import over_resolutions, region_loss
-from mper.nets import KINDS, NetConfig, Network
-from mper.planning import BACKBONES
-from mper.sampling import PatchSampler
-from mper.train_config import TrainConfig
-from mper.training_parts import make_optimiser
+from mper.nets.network import KINDS, NetConfig, Network
+from mper.training.checkpoint import load_checkpoint, save_checkpoint
+from mper.training.config import TrainConfig
+from mper.training.planning import BACKBONES
+from mper.training.setup import make_optimiser
 
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 STEPS = (0.0, 0.2, 0.5, 0.7)  # of both stages

@@ -698,7 +698,7 @@ def test_a_failed_write_leaves_what_was_there(
         path = folder / f"a{ending}"
         path.write_bytes(b"before")
         with monkeypatch.context() as patch:
-            patch.setattr("mper.io.files.os.fsync", full)
+            patch.setattr("mper.utils.files.os.fsync", full)
             with pytest.raises(OSError, match=r"cannot write .*No space left") as caught:
                 io.write_volume(path, ramp(oblique_geometry))
         assert caught.value.errno == errno.ENOSPC

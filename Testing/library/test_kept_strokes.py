@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from small_data import blob_dataset
 
-from mper.case import Case
-from mper.dataset import Dataset
+from mper.datasets.case import Case
+from mper.datasets.dataset import Dataset
 from mper.labels import UNLABELLED
 from mper.strokes import Stroke, StrokeList
 from mper.volume import Volume

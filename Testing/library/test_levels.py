@@ -1,9 +1,9 @@
-"""Imports go one way, L0 <- L1 <- L2 <- L3, and light commands stay light.
+"""Imports go one way, from the top of the house to the ground, and light commands stay light.
 
-The levels:
+The floors, each of which may use those below it:
 
 0. what everything speaks in: standard library and numpy
-1. files, datasets, figures: L0, SimpleITK, h5py, highdicom, scipy, scikit-image
+1. files, DICOM, datasets, figures of masks: SimpleITK, h5py, highdicom, scipy, scikit-image
 2. networks, training, prediction: torch; runs on a GPU machine that lacks SimpleITK and highdicom
 3. command line and engine: everything below
 """
@@ -21,24 +21,45 @@ import pytest
 import mper
 
 PACKAGE = Path(mper.__file__).parent
-LEVELS = {
-    0: """
-        __init__ card labels locking progress provenance resources roi strokes volume
-        """,
-    1: """
-        case curves dataset dicom importers io layouts measures metrics publish records runs shards
-        """,
-    2: """
-        augment background benchmark bundle checkpoint coarse comparison devices edges effort evaluate explain fields
-        holdout_curve inference locate masks methods nets picture planning prediction predictor preprocess ranking
-        references refine remarks response sampling stroke_changes thumbnail train_config trainer training_data
-        training_parts
-        """,
-    3: """
-        __main__ cli demo doctor engine
-        """,
+ROOT = ("progress", "provenance", "volume", "labels", "roi", "strokes", "resources")
+
+# From the ground up: a package or module, and its floor. Each imports from itself and from those before it.
+ORDER = {
+    **dict.fromkeys(ROOT, 0),
+    "utils": 0,
+    "utils.devices": 2,
+    "utils.processes": 2,
+    "dicom": 1,
+    "io": 1,
+    "dataloading": 2,
+    "nets": 2,
+    "models.card": 0,
+    "models": 2,
+    "datasets": 1,
+    "measurement": 1,
+    "methods": 2,
+    "inference": 2,
+    "refinement": 2,
+    "evaluation.metrics": 1,
+    "evaluation": 2,
+    "training.runs": 1,
+    "training.curves": 1,
+    "training.publish": 1,
+    "training": 2,
+    "visualization": 2,
+    "benchmark": 2,
+    "engine.settings": 3,
+    "engine.errors": 3,
+    "engine.schemas": 3,
+    "engine.arrays": 3,
+    "engine.auth": 3,
+    "engine.services": 3,
+    "engine.routes": 3,
+    "engine": 3,
+    "cli": 3,
+    "__init__": 3,
+    "__main__": 3,
 }
-LEVEL_OF = {name: level for level, names in LEVELS.items() for name in names.split()}
 
 SLICER = {"PythonQt", "ctk", "qt", "slicer", "vtk"}
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
@@ -48,9 +69,15 @@ MISSING_ON_GPU_MACHINES = ("SimpleITK", "highdicom", "pydicom", "fastapi", "mona
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def part_of(file: Path) -> str:
-    """The module or sub-package of mper that a file belongs to."""
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def place_of(module: str) -> str | None:
+    """The entry of ORDER that a dotted name below mper belongs to; None for names of the package itself."""
+    parts = module.split(".")
+    return next((name for name in (".".join(parts[:n]) for n in (2, 1)) if name in ORDER), None)
+
+
+def module_of(file: Path) -> str:
+    """The dotted name of a file below mper."""
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports_of(file: Path) -> Iterator[str]:
@@ -67,23 +94,39 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=120)
 
 
-def test_every_module_has_a_level() -> None:
-    unnamed = {part_of(file) for file in FILES} - set(LEVEL_OF)
-    assert not unnamed, f"say in LEVELS (and in the design) where these belong: {sorted(unnamed)}"
+def test_every_module_has_a_place() -> None:
+    unnamed = sorted(module_of(file) for file in FILES if place_of(module_of(file)) is None)
+    assert not unnamed, f"say in ORDER (and in the design) where these belong: {unnamed}"
+    assert all(
+        (PACKAGE / name.replace(".", "/")).is_dir() or (PACKAGE / f"{name.replace('.', '/')}.py").is_file()
+        for name in ORDER
+    )
+
+
+def test_root_holds_only_what_all_use() -> None:
+    assert {file.stem for file in PACKAGE.glob("*.py")} == {*ROOT, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("package", sorted({file.parent for file in FILES} - {PACKAGE}), ids=lambda p: p.name)
+def test_package_says_what_lives_there_and_what_it_imports(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    assert len(text.splitlines()) >= 3 and "Imports: " in text
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
-def test_module_imports_only_from_its_level_and_below(file: Path) -> None:
-    level = LEVEL_OF.get(part_of(file), 3)  # what has no level fails above, once
+def test_module_imports_only_from_its_floor_and_below(file: Path) -> None:
+    place = place_of(module_of(file)) or "__main__"  # what has no place fails above, once
+    floor, order = ORDER[place], list(ORDER)
     for name in imports_of(file):
         top, _, rest = name.partition(".")
-        if top == "mper" and rest:
-            imported = LEVEL_OF.get(rest.split(".")[0], 0)  # what is no module is a name of mper itself
-            assert imported <= level, f"level {level} imports {name} of level {imported}"
-        if level < 2:
-            assert top not in ("torch", "lightning_fabric"), f"level {level} imports {name}"
-        if level == 0:
-            assert top in {*sys.stdlib_module_names, "numpy", "mper"}, f"level 0 imports {name}"
+        imported = place_of(rest) if top == "mper" and rest else None
+        if imported is not None:
+            assert order.index(imported) <= order.index(place), f"{place} imports {name}, which stands above it"
+            assert ORDER[imported] <= floor, f"floor {floor} imports {name} of floor {ORDER[imported]}"
+        if floor < 2:
+            assert top not in ("torch", "lightning_fabric"), f"floor {floor} imports {name}"
+        if floor == 0:
+            assert top in {*sys.stdlib_module_names, "numpy", "mper"}, f"floor 0 imports {name}"
         assert top not in SLICER, f"the library imports {name}"
 
 
@@ -126,11 +169,7 @@ if status:
 
 
 def test_training_and_prediction_import_without_what_a_gpu_machine_lacks() -> None:
-    modules = sorted(
-        ".".join(("mper", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        for file in FILES
-        if LEVEL_OF.get(part_of(file)) == 2
-    )
+    modules = sorted(f"mper.{module_of(file)}" for file in FILES if ORDER[place_of(module_of(file)) or "__main__"] == 2)
     block = "".join(f"sys.modules[{name!r}] = None\n" for name in MISSING_ON_GPU_MACHINES)
     done = run_python(f"import sys, importlib\n{block}for name in {modules!r}:\n    importlib.import_module(name)")
     assert done.returncode == 0, done.stderr

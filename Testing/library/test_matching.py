@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mper.labels import UNLABELLED
 from mper.methods import matching
 from mper.methods.matching import BAND_VOXELS, Bank, best_cosines, close_to_another, nearest_labels
-from mper.references import References
+from mper.models.references import References
 
 CORNER = np.array([10.0, 20.0, 30.0])
 

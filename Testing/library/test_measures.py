@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mper.labels import Segmentation, make_label
-from mper.measures import measure, surface_mm2
+from mper.measurement.measures import measure, surface_mm2
 from mper.volume import Geometry, Volume
 
 

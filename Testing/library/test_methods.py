@@ -12,13 +12,13 @@ import torch
 from small_data import blob_cases
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods import BCP, MPER, NAMES, Method, Recipe, base, make_method
 from mper.methods.losses import prototype_contrast, region_loss
 from mper.methods.recipe import PUBLISHED
-from mper.nets import NetConfig, Network
+from mper.nets.network import NetConfig, Network
 from mper.nets.prototypes import Prototypes
-from mper.sampling import PatchSampler
-from mper.training_parts import make_optimiser
+from mper.training.setup import make_optimiser
 
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from medpy.metric import binary
 from scipy import ndimage
 
+from mper.evaluation.metrics import CaseMetrics, case_metrics, cohort_metrics, figures
 from mper.labels import make_label
-from mper.metrics import CaseMetrics, case_metrics, cohort_metrics, figures
 
 LA = make_label(1, "LA")
 DISTANCES = ("hd95_voxel", "asd_voxel", "hd95_mm", "asd_mm")

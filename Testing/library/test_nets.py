@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mper.nets import NetConfig, Network, _Smooth, _smoothed
+from mper.nets.network import NetConfig, Network, _Smooth, _smoothed
 
 
 def parameters(config: NetConfig) -> int:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_data import blobs
 
+from mper.dataloading.patch_sampler import Batch, PatchSampler, TrainingCase
 from mper.labels import UNLABELLED
 from mper.methods import BCP, NAMES, Method, Recipe, base, make_method
-from mper.nets import NetConfig, Network
-from mper.sampling import Batch, PatchSampler, TrainingCase
-from mper.training_parts import make_optimiser
+from mper.nets.network import NetConfig, Network
+from mper.training.setup import make_optimiser
 
 BEGIN_WITH_LABELS = [name for name in NAMES if name != "dk-uxnet"]  # which has unlabelled scans in every step
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}

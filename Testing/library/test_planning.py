@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_data import LPS
 
-from mper.planning import Plan, plan
+from mper.training.planning import Plan, plan
 from mper.volume import Geometry, Volume
 
 

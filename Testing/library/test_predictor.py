@@ -10,12 +10,12 @@ import pytest
 import torch
 from small_models import random_bundle, threshold_bundle
 
-from mper.inference import Runner
+from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.inference.plausibility import kind_of
+from mper.inference.predictor import WANTED, Predictor
+from mper.inference.sliding_window import Runner
 from mper.labels import Segmentation
-from mper.predictor import WANTED, Predictor
-from mper.preprocess import WorkingGrid, normalise
 from mper.progress import Cancelled, Progress
-from mper.remarks import kind_of
 from mper.roi import extent_of
 from mper.volume import Geometry, Volume
 

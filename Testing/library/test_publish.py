@@ -9,9 +9,9 @@ import pytest
 from small_data import blob_dataset
 from small_models import random_bundle
 
-from mper.dataset import Dataset
-from mper.publish import publish_run, published_version
-from mper.shards import pack
+from mper.datasets.dataset import Dataset
+from mper.datasets.packed import pack
+from mper.training.publish import publish_run, published_version
 
 
 def run_of(dataset: Path, run: Path, name: str | None) -> Path:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mper import runs
-from mper.curves import write_curves
 from mper.progress import Cancelled
-from mper.runs import RunFolder, RunLog, read_events
+from mper.training import runs
+from mper.training.curves import write_curves
+from mper.training.runs import RunFolder, RunLog, read_events
 
 
 def test_status_tells_state_process_and_heartbeat(tmp_path: Path) -> None:

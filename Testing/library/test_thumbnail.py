@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from small_data import LPS, blob_dataset
 
-from mper import thumbnail
 from mper.labels import make_label
-from mper.thumbnail import case_thumbnail, draw_thumbnail
+from mper.visualization import thumbnail
+from mper.visualization.thumbnail import case_thumbnail, draw_thumbnail
 from mper.volume import Geometry, Volume
 
 LA = (make_label(1, "LA"),)

@@ -20,22 +20,22 @@ import torch
 from small_data import LPS, blob_dataset, blobs
 from small_models import random_bundle
 
-from mper import trainer, training_parts
-from mper.bundle import ModelBundle
-from mper.dataset import Dataset
+from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.datasets.dataset import Dataset
+from mper.datasets.packed import pack
+from mper.inference.predictor import Predictor
 from mper.labels import make_label
-from mper.locking import locked
 from mper.methods import base
 from mper.methods.supervised import Supervised
-from mper.nets import NetConfig
-from mper.predictor import Predictor
-from mper.preprocess import WorkingGrid, normalise
+from mper.models.bundle import ModelBundle
+from mper.nets.network import NetConfig
 from mper.progress import Cancelled, Progress
-from mper.runs import RunFolder, read_events
-from mper.shards import pack
-from mper.trainer import TrainConfig, start_run, train
-from mper.training_data import load_training_data
-from mper.training_parts import make_network
+from mper.training import setup, trainer
+from mper.training.data import load_training_data
+from mper.training.runs import RunFolder, read_events
+from mper.training.setup import make_network
+from mper.training.trainer import TrainConfig, start_run, train
+from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
 SOLID: dict[str, Any] = {"patch": (16, 16, 16), "batch": 4}
@@ -53,7 +53,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
-    monkeypatch.setattr(training_parts, "NetConfig", functools.partial(NetConfig, filters=filters))
+    monkeypatch.setattr(setup, "NetConfig", functools.partial(NetConfig, filters=filters))
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +403,7 @@ import functools, sys
 from pathlib import Path
 from mper import trainer, training_parts
 from mper.methods import base
-from mper.nets import NetConfig
+from mper.nets.network import NetConfig
 training_parts.NetConfig = functools.partial(NetConfig, filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
@@ -710,9 +710,9 @@ from pathlib import Path
 import torch
 from mper import trainer, training_parts
 from mper.methods import base
-from mper.nets import NetConfig
+from mper.nets.network import NetConfig
 from mper.progress import Cancelled
-from mper.sampling import PatchSampler
+from mper.dataloading.patch_sampler import PatchSampler
 
 training_parts.NetConfig = functools.partial(NetConfig, filters=4)
 base._PATCHES = {2: 6, 3: 4}

@@ -75,7 +75,7 @@ def test_demo_runs_from_an_installed_wheel_in_a_folder_with_blanks_and_umlauts(w
     run(home / "umgebung" / SCRIPTS / "mper", "demo", "--out", "Ergebnis der Probe", cwd=home)
     mask = home / "Ergebnis der Probe" / "mask.seg.nrrd"
     compare = (
-        "import sys, pathlib; from mper.demo import sample_dice; from mper.io import read_segmentation; "
+        "import sys, pathlib; from mper.evaluation.sample import sample_dice; from mper.io import read_segmentation; "
         "print(sample_dice(read_segmentation(pathlib.Path(sys.argv[1]))))"
     )
     assert float(run(python, "-c", compare, mask, cwd=home)) > 0.8

@@ -13,8 +13,8 @@ from MPERLib import mrml
 from small_series import stack, write_classic
 
 from mper.cli import FAILED, OK, main
-from mper.dicom import DicomSeries, read_series
 from mper.dicom.seg_read import read_seg
+from mper.dicom.series import DicomSeries, read_series
 from mper.labels import make_label
 from mper.volume import Geometry, Volume
 

@@ -1,5 +1,5 @@
-"""``mper benchmark``: methods compared on the left atrium and on ACDC, run by run, as tables and pictures.
+"""Benchmarks of methods: which runs to make, the runs, and tables and figures of their results.
 
-`plan` says which runs there are, `work` trains and evaluates them, `tables` and `figures` show what was found;
-`made_up` is the data of a smoke run.
+A benchmark is a folder; the same command goes on where it stopped.
+Imports: `training`, `evaluation`, `visualization` and what they stand on.
 """

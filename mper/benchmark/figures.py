@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from mper.benchmark.plan import Benchmark, Cohort, Run, Variant
+from mper.benchmark.run import read_masks
 from mper.benchmark.tables import ALL, Row, rows
-from mper.benchmark.work import read_masks
-from mper.io.files import write_atomically
+from mper.datasets.packed import open_dataset
 from mper.labels import BACKGROUND, UNLABELLED, Label
-from mper.picture import with_outline
-from mper.shards import open_dataset
+from mper.utils.files import write_atomically
+from mper.visualization.figure import with_outline
 from mper.volume import Volume
 
 Rgb = npt.NDArray[np.uint8]  # (rows, columns, 3)

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mper.datasets.packed import open_dataset
 from mper.methods import NAMES, Recipe
 from mper.methods.recipe import TERMS
-from mper.records import read_json, write_json
-from mper.shards import open_dataset
-from mper.train_config import TrainConfig
+from mper.training.config import TrainConfig
+from mper.utils.files import read_json, write_json
 
 _CONFIG = "benchmark.json"
 _GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more

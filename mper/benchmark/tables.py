@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mper.benchmark.plan import TASKS, Benchmark, Cohort, Run
-from mper.io.files import write_atomically
+from mper.utils.files import write_atomically
 
 ALL = "mean"  # of all structures
 _COLUMNS = {  # heads, and how many of the stored unit one of the head's is

@@ -2,6 +2,7 @@
 
 One file a group of commands, each with ``add`` (its arguments and help) and ``run`` (its work, with the
 heavy imports). Exit codes: 0 all good, 1 something failed, 2 wrong usage, 3 cancelled.
+Imports: everything below it, where a command needs it; nothing imports it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import NoReturn
 
 from mper import __version__
 from mper.cli import (
-    archive,
     benchmark,
     datasets,
     demo,
     dicom,
+    dicomweb,
     doctor,
     evaluate,
     models,
@@ -31,10 +32,10 @@ from mper.cli import (
     stage,
     train,
 )
-from mper.cli.edge import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 from mper.progress import Cancelled
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 
-_GROUPS = (demo, segment, refine, dicom, archive, models, datasets, train, evaluate, benchmark, serve, stage, doctor)
+_GROUPS = (demo, segment, refine, dicom, dicomweb, models, datasets, train, evaluate, benchmark, serve, stage, doctor)
 
 _ABOUT = """\
 Segment medical images with few labels: multi-prototype embedding refinement (MPER).

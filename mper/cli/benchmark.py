@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli.console import Bar, say, tell
-from mper.cli.edge import FAILED, OK, UsageError
 from mper.cli.options import BACKBONES, Commands, add_command, add_device, count, names, seconds, size
 from mper.progress import Cancelled
+from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
     from mper.benchmark.plan import Benchmark
@@ -83,10 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ablation and arguments.methods:
         raise UsageError("--ablation is a list of variants by itself; give it, or --methods")
     from mper.benchmark.figures import write_figures
-    from mper.benchmark.made_up import make_data
     from mper.benchmark.plan import cohort
+    from mper.benchmark.run import TimeIsUp, read_results, work
+    from mper.benchmark.synthetic import make_data
     from mper.benchmark.tables import write_tables
-    from mper.benchmark.work import TimeIsUp, read_results, work
 
     benchmark = _asked(arguments)
     out: Path = arguments.out

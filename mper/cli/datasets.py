@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.cli.console import Bar, say, tell
-from mper.cli.edge import FAILED, OK, UsageError
 from mper.cli.options import Commands, add_command, count, names
+from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
-    from mper.case import Case
+    from mper.datasets.case import Case
     from mper.volume import Volume
 
 _IMPORT = """\
@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    from mper.importers import import_source
+    from mper.datasets.importer import import_source
 
     with Bar() as bar:
         summary = import_source(
@@ -107,7 +107,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_label(arguments: argparse.Namespace) -> int:
-    from mper.dataset import Dataset
+    from mper.datasets.dataset import Dataset
     from mper.strokes import read_strokes
 
     if arguments.mask is None and arguments.strokes is None:
@@ -175,8 +175,8 @@ def _only_drawn_slices(mask: Volume) -> Volume:
 
 
 def run_pack(arguments: argparse.Namespace) -> int:
-    from mper.dataset import Dataset
-    from mper.shards import pack
+    from mper.datasets.dataset import Dataset
+    from mper.datasets.packed import pack
 
     with Bar() as bar:
         shards = pack(Dataset.open(arguments.dataset), arguments.out, arguments.max_mb, arguments.split, bar)

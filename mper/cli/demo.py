@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from mper.cli.console import Bar, duration, say, tell
-from mper.cli.edge import OK
 from mper.cli.options import Commands, add_command, add_device
+from mper.labels import Segmentation, prototype_labels
+from mper.progress import Progress, Report, silent
+from mper.utils.errors import OK
 
 _TEXT = """\
 Segment the sample scan that comes with mper: a late gadolinium enhanced MRI of a left atrium. Writes the mask, the
@@ -27,7 +31,6 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mper.demo import demo
     from mper.resources import sample_scan
 
     with Bar() as bar:
@@ -42,3 +45,94 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"  {path}  {what}")
     say(f"all in all {duration(made.seconds_in_all)}. Look at it in 3D Slicer: open {sample_scan()} and the mask.")
     return OK
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demonstration made.
+
+    Parameters
+    ----------
+    files : tuple of (Path, str)
+        Each file with what it is.
+    model, device : str
+        What segmented, and where.
+    seconds, seconds_in_all : float
+        Of the segmentation, and with reading, loading and writing.
+    volumes_ml : dict
+        Of each structure.
+    dice : float or None
+        With the reference that comes with the sample scan: of one case, no measure of a model. None without reference.
+    notes : tuple of str
+    """
+
+    files: tuple[tuple[Path, str], ...]
+    model: str
+    device: str
+    seconds: float
+    seconds_in_all: float
+    volumes_ml: dict[str, float | None]
+    dice: float | None
+    notes: tuple[str, ...]
+
+
+def demo(out: Path, model: str = "la", device: str = "auto", report: Report = silent) -> DemoResult:
+    """Segment the sample scan and write mask, prototype map and picture into the folder `out`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If model or sample scan did not come with the program.
+    OSError
+        If `out` cannot be written.
+    """
+    began = time.perf_counter()
+    report(Progress("reading the sample scan", 0.0))
+    from mper.io import read_volume, write_segmentation
+    from mper.resources import find_model, sample_scan
+
+    path = find_model(model)
+    scan = read_volume(sample_scan())
+    out.mkdir(parents=True, exist_ok=True)
+    report(Progress("loading the model", 0.1))
+    from mper.evaluation.sample import sample_dice
+    from mper.inference.predictor import Predictor
+    from mper.models.bundle import ModelBundle
+
+    predictor = Predictor(ModelBundle.load(path), device)
+    prediction = predictor.predict(scan, want={"prototypes"}, report=report)
+    mask, per_class = prediction.segmentation, predictor.bundle.network.prototypes
+    card = predictor.bundle.card
+    volumes_ml = mask.volumes_ml()
+    dice = sample_dice(mask)
+    report(Progress("writing", 0.9))
+    files = [(out / "mask.seg.nrrd", "the mask, on the scan's own grid")]
+    write_segmentation(files[0][0], mask)
+    if prediction.prototype_map is not None:
+        files.append((out / "prototypes.seg.nrrd", "which learnt pattern each voxel resembles most"))
+        write_segmentation(
+            files[-1][0], Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))
+        )
+    files.append((out / "demo.png", "a picture of both"))
+    facts = [f"model {card.name} {card.version}, {prediction.device}, {prediction.seconds:.1f} s", _sizes(volumes_ml)]
+    if dice is not None:
+        facts.append(f"Dice {dice:.3f} with the expert's mask (this one case)")
+    from mper.visualization.figure import draw_segmentation
+
+    title = "Left atrium in LGE-MRI" if [label.name for label in mask.labels] == ["LA"] else card.title
+    draw_segmentation(files[-1][0], scan, mask, prediction.prototype_map, per_class, title, facts)
+    return DemoResult(
+        tuple(files),
+        f"{card.name} {card.version}",
+        prediction.device,
+        prediction.seconds,
+        time.perf_counter() - began,
+        volumes_ml,
+        dice,
+        prediction.notes,
+    )
+
+
+def _sizes(volumes_ml: dict[str, float | None]) -> str:
+    known = [f"{name} {ml:.1f} mL" for name, ml in volumes_ml.items() if ml is not None]
+    return ", ".join(known)

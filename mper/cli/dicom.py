@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.console import say, say_json, tell
-from mper.cli.edge import OK, UsageError
 from mper.cli.options import Commands, add_command, names
+from mper.utils.errors import OK, UsageError
 
 if TYPE_CHECKING:
-    from mper.dicom import DicomSeries
-    from mper.dicom.check import ExportReport
+    from mper.dicom.seg_check import ExportReport
+    from mper.dicom.series import DicomSeries
     from mper.labels import Label, Segmentation
     from mper.provenance import Provenance
 
@@ -121,7 +121,7 @@ def exported(path: Path, report: ExportReport) -> dict[str, Any]:
 
 def read_source(path: Path, series_uid: str | None, notify: Any) -> DicomSeries:
     """The series that a mask belongs to."""
-    from mper.dicom import read_series
+    from mper.dicom.series import read_series
     from mper.io import SCAN_SUFFIXES
 
     if path.is_file() and path.name.lower().endswith(SCAN_SUFFIXES):
@@ -181,7 +181,7 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
 
 def _whole(made: Provenance) -> Provenance:
     """With the whole checksum where a model that comes with mper has the version and the first digits."""
-    from mper.card import read_bundle
+    from mper.models.card import read_bundle
     from mper.resources import bundled_models
 
     for stored in map(read_bundle, bundled_models() if made.sha256 else []):
@@ -192,7 +192,7 @@ def _whole(made: Provenance) -> Provenance:
 
 
 def _model(name: str | None) -> tuple[tuple[Label, ...], Provenance] | None:
-    from mper.card import read_bundle
+    from mper.models.card import read_bundle
     from mper.provenance import Provenance
     from mper.resources import find_model
 

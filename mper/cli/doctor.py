@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mper.cli.console import Bar, say
-from mper.cli.edge import FAILED, OK, explain
 from mper.cli.options import Commands, add_command
+from mper.utils.errors import FAILED, OK, explain
 
 _TEXT = """\
 Look at everything that mper needs: the installation, this machine's processor, graphics card, memory and disk, the
@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mper.doctor import as_text, examine
+    from mper.engine.services.diagnostics import as_text, examine
 
     with Bar() as bar:
         findings = examine(explain, bar)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli.console import Bar, say, say_json, say_table, tell
-from mper.cli.edge import OK
 from mper.cli.options import Commands, add_command, add_device, add_model
+from mper.utils.errors import OK
 
 if TYPE_CHECKING:
-    from mper.dataset import Dataset
-    from mper.shards import PackedDataset
+    from mper.datasets.dataset import Dataset
+    from mper.datasets.packed import PackedDataset
 
 _TEXT = """\
 Segment the labelled cases of a dataset and compare the masks with the labels.
@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
-    from mper.card import read_bundle
-    from mper.evaluate import choose_split, evaluate
-    from mper.shards import open_dataset
+    from mper.datasets.packed import open_dataset
+    from mper.evaluation.evaluate import choose_split, evaluate
+    from mper.models.card import read_bundle
 
     dataset = open_dataset(arguments.dataset)
     stored = read_bundle(_model(arguments.model, dataset))
@@ -68,8 +68,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     cases = dataset.split(split)
     if not arguments.split:
         tell(f"mper: note: evaluating on split {split!r} ({len(cases)} cases)")
-    from mper.bundle import ModelBundle
-    from mper.predictor import Predictor
+    from mper.inference.predictor import Predictor
+    from mper.models.bundle import ModelBundle
 
     predictor = Predictor(ModelBundle.load(stored.path), arguments.device)
     with Bar(shown=not arguments.json) as bar:
@@ -80,7 +80,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _model(name: str, dataset: Dataset | PackedDataset) -> Path:
     """A bundled model or a path, as everywhere; or a model of the dataset itself."""
-    from mper.dataset import Dataset
+    from mper.datasets.dataset import Dataset
     from mper.resources import find_model
 
     try:

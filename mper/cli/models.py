@@ -7,8 +7,8 @@ import shutil
 import textwrap
 
 from mper.cli.console import say, say_json
-from mper.cli.edge import OK
 from mper.cli.options import Commands, add_command
+from mper.utils.errors import OK
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mper.card import read_bundle
+    from mper.models.card import read_bundle
     from mper.resources import bundled_models
 
     bundles = [read_bundle(path) for path in bundled_models()]
@@ -67,7 +67,9 @@ def _say_line(what: str, text: str) -> None:
 
 
 def _quality(quality: object) -> str:
-    """Mean and worst Dice of a card: ``mean`` is as `mper.evaluate` gives it, ``per_case`` the Dice of each."""
+    """Mean and worst Dice of a card: ``mean`` is as `mper.evaluation.evaluate` gives it, ``per_case`` the Dice of
+    each.
+    """
     if not isinstance(quality, dict) or not isinstance(quality.get("mean"), dict):
         return "not measured"
     words = f"{quality['mean']['dice']:.3f} on held-back cases"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mper.cli.edge import UsageError
+from mper.utils.errors import UsageError
 
 VOLUME_ENDINGS = (".nrrd", ".nii.gz", ".nii", ".mha")
 MASK_ENDINGS = (".seg.nrrd", *VOLUME_ENDINGS)

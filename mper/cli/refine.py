@@ -12,27 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
+from mper.cli.common import about, box, check_single, drawn_by, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, say, say_json, tell
-from mper.cli.edge import OK, UsageError
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
-from mper.cli.single import (
-    about,
-    box,
-    check_single,
-    drawn_by,
-    load_predictor,
-    read_scan,
-    rounded,
-    volumes,
-    write_mask,
-)
 from mper.progress import Progress, part_of
+from mper.utils.errors import OK, UsageError
 
 if TYPE_CHECKING:
-    from mper.card import StoredBundle
     from mper.labels import Segmentation
-    from mper.refine import Change
+    from mper.models.card import StoredBundle
+    from mper.refinement.refiner import Change
     from mper.strokes import Stroke, StrokeList
     from mper.volume import Volume
 
@@ -75,7 +65,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     job = _plan(arguments)
-    from mper.card import read_bundle
+    from mper.models.card import read_bundle
     from mper.resources import find_model
     from mper.strokes import read_strokes
 
@@ -116,7 +106,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
         predictor = load_predictor(stored, arguments.device)
         report = part_of(bar, 0.0, _PREDICTED, "segmenting")
         prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want={"embeddings"}, report=report)
-        from mper.refine import Refiner
+        from mper.refinement.refiner import Refiner
 
         refiner = Refiner(prediction)
         refiner.set_strokes(listed.strokes, report=part_of(bar, _PREDICTED, 1 - _PREDICTED, "correcting"))
@@ -143,7 +133,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
 
 def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
     """Refuse strokes of another scan before the model is loaded."""
-    from mper.case import voxels_sha256
+    from mper.datasets.case import voxels_sha256
 
     if listed.scan_sha256 is not None:
         own = voxels_sha256(scan)

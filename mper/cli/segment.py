@@ -12,27 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
+from mper.cli.common import about, box, check_single, drawn_by, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, say, say_json, tell
-from mper.cli.edge import FAILED, OK, UsageError, explain
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
-from mper.cli.single import (
-    about,
-    box,
-    check_single,
-    drawn_by,
-    load_predictor,
-    read_scan,
-    rounded,
-    volumes,
-    write_mask,
-)
 from mper.progress import Cancelled, Progress, part_of
+from mper.utils.errors import FAILED, OK, UsageError, explain
 
 if TYPE_CHECKING:
-    from mper.card import StoredBundle
-    from mper.dicom import DicomSeries
-    from mper.prediction import Prediction
+    from mper.dicom.series import DicomSeries
+    from mper.inference.prediction import Prediction
+    from mper.models.card import StoredBundle
 
 _TEXT = """\
 Segment scans, by default the left atrium in LGE-MRI.
@@ -83,7 +73,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     jobs, cohort = _plan(arguments)
-    from mper.card import read_bundle
+    from mper.models.card import read_bundle
     from mper.resources import find_model
 
     stored = read_bundle(find_model(arguments.model))  # a wrong name is told before torch is loaded

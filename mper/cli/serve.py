@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from mper.cli.edge import OK, UsageError
 from mper.cli.options import Commands, add_command
+from mper.utils.errors import OK, UsageError
 
 _TEXT = """\
 Run the engine that 3D Slicer's modules (and scripts) talk to over HTTP; mper/engine/PROTOCOL.md tells how. The first

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from mper.cli.edge import OK, UsageError, explain
 from mper.cli.options import Commands, add_command
+from mper.utils.errors import OK, UsageError, explain
 
 if TYPE_CHECKING:
+    from mper.datasets.layouts import Layout, SourceCase
     from mper.labels import Label
-    from mper.layouts import Layout, SourceCase
     from mper.volume import Volume
 
 _TEXT = """\
@@ -84,11 +84,11 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
 
 def _layout(path: Path, series: str | None) -> Layout:
     """The layout of a source; of a folder of DICOM one series, where it is named."""
-    from mper.layouts import Layout, find_layout
+    from mper.datasets.layouts import Layout, find_layout
 
     if series is None:
         return find_layout(path)
-    from mper.layouts import dicom_cases
+    from mper.datasets.layouts import dicom_cases
 
     found = {case.id: case for case in dicom_cases(path, series)}
     if not found:

@@ -16,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mper.background import leave_a_core, stand_back
 from mper.cli.console import Bar, duration, say, tell
-from mper.cli.edge import OK, Explained, UsageError, exit_code, explain
 from mper.cli.options import BACKBONES, Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.progress import Cancelled, Progress, Report, silent
+from mper.utils.errors import OK, Explained, UsageError, exit_code, explain
+from mper.utils.processes import leave_a_core, stand_back
 
 if TYPE_CHECKING:
-    from mper.runs import RunFolder
-    from mper.trainer import TrainConfig
+    from mper.training.runs import RunFolder
+    from mper.training.trainer import TrainConfig
 
 _TEXT = """\
 Train a model on a dataset (see `mper import`). Labels may be few: with --labeled 8 only the first 8 labels of the
@@ -166,8 +166,8 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
     import lightning_fabric
 
-    from mper.runs import RunFolder
-    from mper.trainer import TrainConfig, train
+    from mper.training.runs import RunFolder
+    from mper.training.trainer import TrainConfig, train
 
     logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)  # it tells of precision and processes
     config = TrainConfig.read(folder)
@@ -187,7 +187,7 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
         return OK
     if finished:
         tell("mper: note: this run was finished before; nothing was done")
-    from mper.publish import publish_run
+    from mper.training.publish import publish_run
 
     published = publish_run(folder, lambda line: tell(f"mper: note: {line}"))
     voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
@@ -207,7 +207,7 @@ def _leave_the_others() -> None:
 
 def _in_short(bar: Report, device: str) -> Report:
     """What a person wants to see of a beat: the loss and where it runs; the rest is in the curves."""
-    from mper.devices import describe_device, pick_device
+    from mper.utils.devices import describe_device, pick_device
 
     place = describe_device(pick_device(device))
 
@@ -242,8 +242,8 @@ def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
             raise UsageError("several processes need torchrun: torchrun --nproc-per-node 2 -m mper train ...")
         return Path(store.get(_STORE_KEY).decode("utf-8"))
     config = _config(arguments)
-    from mper.dataset import new_run_folder
-    from mper.trainer import start_run
+    from mper.datasets.dataset import new_run_folder
+    from mper.training.trainer import start_run
 
     folder = arguments.out or new_run_folder(arguments.dataset)
     start_run(config, folder)
@@ -254,8 +254,8 @@ def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """What was asked for, checked before anything is written."""
+    from mper.datasets.packed import open_dataset
     from mper.resources import find_model
-    from mper.shards import open_dataset
 
     dataset = open_dataset(arguments.dataset)
     split = arguments.split or (
@@ -271,8 +271,8 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     if not any(case.is_labelled for case in cases):
         raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; import or draw some first")
     start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
-    from mper.devices import pick_device
-    from mper.trainer import TrainConfig
+    from mper.training.trainer import TrainConfig
+    from mper.utils.devices import pick_device
 
     device = arguments.device or "auto"
     pick_device(device)

@@ -13,7 +13,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from mper.io.files import is_dicom_file
+from mper.utils.files import is_dicom_file
 
 _USED = (
     *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType"),

@@ -17,15 +17,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
 from mper.dicom.frames import Frame, decode, frames_of
+from mper.dicom.grid_match import Lattice, shared_lattice
 from mper.dicom.headers import Header, first_line, no_warnings
-from mper.dicom.lattice import Lattice, shared_lattice
-from mper.io.files import check_file, is_dicom_file
 from mper.labels import Code, Label, Segmentation
 from mper.progress import Notify, unheard
 from mper.provenance import Provenance
+from mper.utils.files import check_file, is_dicom_file
 
 if TYPE_CHECKING:
-    from mper.dicom import DicomSeries
+    from mper.dicom.series import DicomSeries
 
 _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 _SAME_PLACE_MM = 1e-2

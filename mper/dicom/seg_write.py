@@ -1,6 +1,6 @@
 """Masks as DICOM segmentations (BINARY, uncompressed, every frame of every segment), referring to their source series.
 
-Written beside and read back; only a file that says what it was meant to say (`mper.dicom.check`) gets its name.
+Written beside and read back; only a file that says what it was meant to say (`mper.dicom.seg_check`) gets its name.
 Empty frames are kept: readers that rebuild the grid from the frames then find the whole of it.
 """
 
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mper
-from mper.dicom.check import ExportReport, check_export
+from mper.dicom.grid_match import onto_grid
 from mper.dicom.headers import first_line, no_warnings
-from mper.dicom.lattice import onto_grid
+from mper.dicom.seg_check import ExportReport, check_export
 from mper.dicom.sources import Sources, describe_sources, text_encoding
-from mper.io.files import write_atomically
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, unheard
 from mper.provenance import MANUAL, Provenance
+from mper.utils.files import write_atomically
 
 if TYPE_CHECKING:
-    from mper.dicom import DicomSeries
+    from mper.dicom.series import DicomSeries
 
 MANUFACTURER, MODEL_NAME = "MPER for 3D Slicer", "MPER"
 _LONGEST = 64  # characters of DICOM's "long string"

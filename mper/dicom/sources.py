@@ -17,7 +17,7 @@ from mper.dicom.headers import Header
 from mper.progress import Notify
 
 if TYPE_CHECKING:
-    from mper.dicom import DicomSeries
+    from mper.dicom.series import DicomSeries
 
 # Groups of patient, study, equipment and image, and of functional groups; not of overlays or pixels, none private.
 _GROUPS = (0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040, 0x5200)

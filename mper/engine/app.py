@@ -10,15 +10,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mper import __version__
-from mper.engine import about, datasets, judging, refining, runs, segmenting, strokes
 from mper.engine.auth import Door
 from mper.engine.errors import Refused, status_and_line
+from mper.engine.routes import datasets, evaluation, info, refinement, runs, segmentation, strokes
+from mper.engine.services.engine import Engine
 from mper.engine.settings import Settings
-from mper.engine.state import Engine
 
 _ROUTERS = (
-    *(about.router, segmenting.router, refining.router),
-    *(datasets.router, strokes.router, runs.router, judging.router),
+    *(info.router, segmentation.router, refinement.router),
+    *(datasets.router, strokes.router, runs.router, evaluation.router),
 )
 _PARSE_FAILED = 400  # how FastAPI calls a body that is no JSON
 

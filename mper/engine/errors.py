@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mper.cli.edge import explain, raised_by_us
+from mper.utils.errors import explain, raised_by_us
 
 _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (FileNotFoundError, 404),

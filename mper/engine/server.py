@@ -21,13 +21,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from mper import __version__
-from mper.background import stand_back
-from mper.engine.about import PROTOCOL
 from mper.engine.app import make_app
 from mper.engine.auth import check_token, read_tokens
-from mper.engine.scans import spool_folder
+from mper.engine.routes.info import PROTOCOL
+from mper.engine.services.engine import Engine
+from mper.engine.services.scans import spool_folder
 from mper.engine.settings import Client, Settings
-from mper.engine.state import Engine
+from mper.utils.processes import stand_back
 
 TOKEN = "MPER_TOKEN"
 _IDLE_S = 75  # a connection; a client that takes it up again in the moment it is closed would lose a request

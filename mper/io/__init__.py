@@ -14,6 +14,7 @@ DICOM file or folder  yes    no
 
 Everything is converted on entry to arrays (k, j, i) and LPS mm. Errors are one line: what came, what was expected,
 what to do.
+Imports: the root, `utils`, `dicom` for folders of DICOM, h5py.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from mper.io import metaimage, nifti, nrrd, segmentation
-from mper.io.files import is_dicom_file
 from mper.io.hdf5 import read_h5
 from mper.io.scans import SCAN_SUFFIXES, check_scan, find_scans
 from mper.labels import Segmentation
 from mper.progress import Notify, unheard
+from mper.utils.files import is_dicom_file
 from mper.volume import Volume
 
 __all__ = [
@@ -69,7 +70,7 @@ def read_volume(path: Path, series_uid: str | None = None, notify: Notify = unhe
     if path.is_file() and not name.endswith(SCAN_SUFFIXES) and not is_dicom_file(path):
         raise ValueError(f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}")
     if path.is_dir() or (path.is_file() and not name.endswith(SCAN_SUFFIXES)):
-        from mper.dicom import read_series
+        from mper.dicom.series import read_series
 
         return read_series(path, series_uid, notify).volume
     if name.endswith((".nii", ".nii.gz")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 import zlib
 from collections.abc import Iterable, Sequence
 from io import BufferedIOBase
@@ -14,13 +12,6 @@ import numpy.typing as npt
 
 COMPRESSION = 2  # of zlib: two to four times faster than its usual 6, for a few percent of size on scans
 _CHUNK = 1 << 24
-
-
-def check_file(path: Path) -> None:
-    """Raise FileNotFoundError unless `path` is a file."""
-    if not path.is_file():
-        what = "is a folder, a file was expected" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}")
 
 
 def data_file(header: Path, name: str) -> Path:
@@ -35,45 +26,6 @@ def data_file(header: Path, name: str) -> Path:
     if not name or not path.is_file() or path.resolve().parent != header.parent.resolve():
         raise FileNotFoundError(f"cannot read {header}: its data file {name!r} is not one file beside it")
     return path
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether `path` starts as DICOM does: a preamble with DICM, or group 0008 right away (files without preamble)."""
-    with path.open("rb") as stream:
-        head = stream.read(132)
-    return head[128:] == b"DICM" or (
-        head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and (head[4:6].isalpha() or head[6:8] == b"\x00\x00")
-    )
-
-
-def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write beside, then rename: `path` holds all of `chunks` or what it held before.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder does not exist.
-    OSError
-        If it cannot be written (no permission, disk full); nothing is left behind.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: a folder of that name is in the way")
-    beside = path.parent / f".{uuid.uuid4().hex[:12]}.part"
-    try:
-        with beside.open("xb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
-            stream.flush()
-            os.fsync(stream.fileno())  # a full disk may only tell here
-        beside.replace(path)
-    except OSError as error:
-        told = type(error)(f"cannot write {path}: {error.strerror or error}")
-        told.errno = error.errno
-        raise told from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_array(stream: BufferedIOBase, dtype: np.dtype, shape: Sequence[int], path: Path) -> npt.NDArray[np.generic]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mper.io.files import check_file
+from mper.utils.files import check_file
 from mper.volume import Geometry, Volume
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mper.io.files import COMPRESSION, byte_chunks, check_file, data_file, read_array, storable, write_atomically
+from mper.io.files import COMPRESSION, byte_chunks, data_file, read_array, storable
+from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
 
 _NAMES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mper.io.files import is_dicom_file
+from mper.utils.files import is_dicom_file
 from mper.volume import Volume
 
 SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".h5")

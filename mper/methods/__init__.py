@@ -1,4 +1,8 @@
-"""Training methods behind one small interface (`mper.methods.base`)."""
+"""Training methods behind one small interface (`mper.methods.base`).
+
+One file a method; all share the interface in `base`.
+Imports: the root, `utils`, `dataloading`, `nets`, the voxel references of `models`, torch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from mper.methods.embedding_matching import EmbeddingMatching
 from mper.methods.mper import MPER
 from mper.methods.recipe import Recipe
 from mper.methods.supervised import Supervised
-from mper.nets import Network
+from mper.nets.network import Network
 
 NAMES = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
 QUERY_BACKBONES = ("ux-net-small", "ux-net")

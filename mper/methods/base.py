@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mper.augment import intensities
-from mper.devices import full_precision
+from mper.dataloading.augmentation import intensities
+from mper.dataloading.patch_sampler import Batch, PatchSampler
 from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
-from mper.nets import NetConfig, Network
-from mper.references import References
-from mper.sampling import Batch, PatchSampler
+from mper.models.references import References
+from mper.nets.network import NetConfig, Network
+from mper.utils.devices import full_precision
 
 _PATCHES = {3: 24, 2: 96}  # for k-means, by dimensions
 _VOXELS_A_PATCH = 4000  # of each class

@@ -24,14 +24,14 @@ from __future__ import annotations
 
 import torch
 
+from mper.dataloading.patch_sampler import Batch
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses
 from mper.methods.losses import over_resolutions, region_losses
 from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste
 from mper.methods.recipe import BOX_FRACTION, PSEUDO_WEIGHT, Recipe
 from mper.methods.stages import TwoStages
-from mper.nets import Network, Output
-from mper.sampling import Batch
+from mper.nets.network import Network, Output
 
 _USABLE = 0.8  # teacher's softmax below which `confident_only` leaves a voxel out
 

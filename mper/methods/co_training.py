@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mper.dataloading.patch_sampler import Batch, PatchSampler
 from mper.methods.base import Losses, Method
-from mper.nets import Network
-from mper.sampling import Batch, PatchSampler
+from mper.nets.network import Network
 
 CO_TRAINED = ("mper", "bcp")  # methods that label what nobody labelled, and so can have it done by another network
 

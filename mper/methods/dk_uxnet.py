@@ -40,15 +40,15 @@ import math
 import numpy as np
 import torch
 
-from mper.augment import intensities
-from mper.devices import full_precision
+from mper.dataloading.augmentation import intensities
+from mper.dataloading.patch_sampler import Batch, PatchSampler
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses, Method
 from mper.methods.losses import region_loss
 from mper.methods.mixing import cutmix_mask, paste
 from mper.methods.recipe import Recipe
-from mper.nets import KINDS, Network
-from mper.sampling import Batch, PatchSampler
+from mper.nets.network import KINDS, Network
+from mper.utils.devices import full_precision
 
 _EARLY = 0.4  # share of the run after which `early_prototypes` has full weight
 _USABLE = 0.8  # softmax below which `confident_only` leaves a pseudo-label out

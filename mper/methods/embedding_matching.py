@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mper.dataloading.patch_sampler import Batch, PatchSampler, TrainingCase
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses
 from mper.methods.losses import over_resolutions, region_loss
@@ -45,9 +46,8 @@ from mper.methods.matching import Bank, nearest_labels
 from mper.methods.mixing import largest_component
 from mper.methods.recipe import Recipe
 from mper.methods.stages import TwoStages
-from mper.nets import Network, Output
-from mper.references import References
-from mper.sampling import Batch, PatchSampler, TrainingCase
+from mper.models.references import References
+from mper.nets.network import Network, Output
 
 PASSES = 4  # T
 BANK_VOXELS = 4096

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from mper.devices import full_precision
 from mper.labels import UNLABELLED
-from mper.nets import Output
+from mper.nets.network import Output
+from mper.utils.devices import full_precision
 
 
 def region_loss(

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mper.devices import full_precision
 from mper.labels import UNLABELLED
 from mper.methods.mixing import spread
+from mper.utils.devices import full_precision
 
 BAND_VOXELS = 3  # half of the bank's voxels lie so close to a voxel of another class
 _TABLE_ENTRIES = {"cpu": 2**19}  # cosines that are worked on at once: what fits into a CPU's cache ...

@@ -36,15 +36,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mper.devices import full_precision
+from mper.dataloading.patch_sampler import PatchSampler
 from mper.labels import UNLABELLED
 from mper.methods.base import Losses
 from mper.methods.bcp import BCP
 from mper.methods.losses import prototype_contrast
 from mper.methods.recipe import CONFIDENT, PROTOTYPE_MOMENTUM
-from mper.nets import Output
+from mper.nets.network import Output
 from mper.nets.prototypes import TEMPERATURE
-from mper.sampling import PatchSampler
+from mper.utils.devices import full_precision
 
 _EARLY = 0.15  # share of self-training after which `early_prototypes` has full weight
 

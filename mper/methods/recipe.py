@@ -40,8 +40,8 @@ class Recipe:
         batch at once. As published the losses of its two mixtures are added up, the 3-D Dice is per sample,
         and the 2-D Dice has squared denominators and an unmasked background.
     clean_embedding : bool
-        Prototypes see embeddings of unit length, smoothed in 3-D (`mper.nets.NetConfig.smooth`), start from voxels
-        that the network gets right, and there is no dropout between embedding and classifiers.
+        Prototypes see embeddings of unit length, smoothed in 3-D (`mper.nets.network.NetConfig.smooth`), start from
+        voxels that the network gets right, and there is no dropout between embedding and classifiers.
     all_prototypes : bool
         Background prototypes are updated too; as published they stay where k-means put them.
     early_prototypes : bool

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods.base import Method
-from mper.sampling import PatchSampler
 
 _PRETRAIN_SHARE = 0.3  # of a `plus` run
 

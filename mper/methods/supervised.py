@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from mper.dataloading.patch_sampler import Batch
 from mper.methods.base import Losses, Method
 from mper.methods.losses import over_resolutions, region_loss
-from mper.sampling import Batch
 
 
 class Supervised(Method):

@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from mper.devices import full_precision
 from mper.nets.prototypes import TEMPERATURE, channels_last, lengths
+from mper.utils.devices import full_precision
 
 _LAYERS = 2  # on each of the coarse features
 _HEADS = 8

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from mper.devices import full_precision
+from mper.utils.devices import full_precision
 
 TEMPERATURE = 0.1
 _SMALLEST_NORM = 1e-6  # of an embedding; what is smaller is as good as zero, and near to no prototype

@@ -1,4 +1,4 @@
-"""The network behind `mper.response`: what a stroke means for the voxels around it."""
+"""The network behind `mper.refinement.stroke_response`: what a stroke means for the voxels around it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StrokeNet(nn.Module):
     Parameters
     ----------
     inputs : int
-        Channels of `mper.response.features`.
+        Channels of `mper.refinement.stroke_response.features`.
     width, deep, last : int
         Channels at half, quarter and full resolution.
     """

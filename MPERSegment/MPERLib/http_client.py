@@ -1,0 +1,419 @@
+"""Requests to the engine over Qt's network classes; answers come back on Slicer's own thread.
+
+Python threads stall while Slicer's window is idle, and a request that waits would hold it. So each request is a `Call`
+that ends with exactly one of its callbacks, or with none after `abort`. Large arrays never pass as one `bytes`:
+PythonQt needs more than a second for 72 MB. They are written to a temporary file in slabs, which Qt sends by itself,
+and read in the pieces in which they arrive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import numpy as np
+import qt
+from slicer.i18n import tr as _
+
+from MPERLib import callbacks
+
+Failed = Callable[[str], None]
+
+_SLAB_BYTES = 1 << 20  # a few ms to write, also on a slow disk
+_ANSWER_TIMEOUT_MS = 120_000
+_TYPES = {"bool": "uint8", "int64": "int64"} | {
+    name: name
+    for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
+}
+_UPLOAD_PREFIX = "mper-upload-"
+
+
+def route(*parts: object, **query: object) -> str:
+    """``/part/part?name=value``; a dataset's id may be given as it is, its ``/`` becomes ``~``."""
+    path = "".join("/" + quote(str(part).replace("/", "~"), safe="~") for part in parts)
+    asked = {name: value for name, value in query.items() if value is not None}
+    return path + ("?" + urlencode(asked) if asked else "")
+
+
+class Client:
+    """Where the engine is and who asks.
+
+    Parameters
+    ----------
+    url : str
+        ``http://127.0.0.1:PORT`` or ``https://HOST:PORT``, without a path.
+    token : str
+        Goes with every request.
+    ca : Path or None
+        Certificates (PEM) that are trusted besides the system's own: that of a server which signed its own.
+
+    Raises
+    ------
+    ValueError
+        If the address is not one, or would send the token in the clear to another machine.
+    FileNotFoundError
+        If `ca` holds no certificate.
+    """
+
+    def __init__(self, url: str, token: str, ca: Path | None = None):
+        parsed = qt.QUrl(url)
+        host = parsed.host()
+        self.local = host in ("127.0.0.1", "::1", "localhost")
+        if parsed.scheme() not in ("http", "https") or not host:
+            raise ValueError(_("the engine's address {url} should look like https://host:port").format(url=repr(url)))
+        if parsed.scheme() == "http" and not self.local:
+            raise ValueError(_("an engine on another computer is reached over https, {url} is not").format(url=url))
+        self.url = url.rstrip("/")
+        self.token = token
+        self._manager = qt.QNetworkAccessManager()
+        if self.local:  # what a hospital's proxy makes of 127.0.0.1 is nothing good
+            self._manager.setProxy(qt.QNetworkProxy(qt.QNetworkProxy.NoProxy))
+        self._tls = None
+        if ca is not None:
+            self._tls = qt.QSslConfiguration.defaultConfiguration()
+            if not self._tls.addCaCertificates(str(ca)):
+                raise FileNotFoundError(_("{file} holds no certificate; give a PEM file").format(file=ca))
+
+    def request(self, path: str, content: str | None = None, timeout_ms: int = _ANSWER_TIMEOUT_MS) -> Any:
+        """A QNetworkRequest for `path`."""
+        request = qt.QNetworkRequest(qt.QUrl(self.url + path))
+        request.setRawHeader(b"Authorization", b"Bearer " + self.token.encode())
+        if content:
+            request.setRawHeader(b"Content-Type", content.encode())
+        # The token must not follow to wherever an answer points.
+        request.setAttribute(qt.QNetworkRequest.RedirectPolicyAttribute, qt.QNetworkRequest.ManualRedirectPolicy)
+        request.setTransferTimeout(timeout_ms)
+        if self._tls is not None:
+            request.setSslConfiguration(self._tls)
+        return request
+
+    def send(self, method: str, request: Any, body: Any = None) -> Any:
+        """The QNetworkReply of a request; `body` is bytes or an open QFile."""
+        if method == "GET":
+            return self._manager.get(request)
+        if method == "DELETE":
+            return self._manager.deleteResource(request)
+        if method == "PUT":
+            return self._manager.put(request, body if body is not None else b"")
+        return self._manager.post(request, body if body is not None else b"")
+
+
+class Call:
+    """A request under way. It ends with `done` or `failed`; after `abort` neither comes.
+
+    Attributes
+    ----------
+    status : int or None
+        Of the answer, once there is one.
+    """
+
+    def __init__(self, failed: Failed | None, name: str):
+        self._failed = failed
+        self._name = name
+        self._reply: Any = None
+        self._broken = False
+        self.over = False
+        self.status: int | None = None
+
+    def abort(self) -> None:
+        """Give it up; without effect once it is over."""
+        if not self.over:
+            self.over = True
+            self._cleanUp()
+            if self._reply is not None:
+                self._reply.abort()
+
+    def fail(self, message: str) -> None:
+        """End it with one line for a person."""
+        if not self.over:
+            self.over = True
+            self._cleanUp()
+            if self._reply is not None:
+                self._reply.abort()
+            if self._failed:
+                self._failed(message)
+
+    def follow(self, reply: Any) -> None:
+        """Take `reply` for the answer."""
+        self._reply = reply
+        self._connect("readyRead()", self._onRead)
+        self._connect("errorOccurred(QNetworkReply::NetworkError)", self._onBroken)
+        self._connect("finished()", self._onFinished)
+
+    def _connect(self, signal: str, method: Callable[..., None]) -> None:
+        self._reply.connect(signal, callbacks.slot(method, f"{self._name} {signal.partition('(')[0]}"))
+
+    def _onBroken(self) -> None:
+        self._broken = True  # also for an answer 4xx; in Qt 5 `error` is both a signal and a method, so no further word
+
+    def _onRead(self) -> None:
+        pass
+
+    def _onFinished(self) -> None:
+        reply = self._reply
+        reply.deleteLater()
+        if self.over:
+            return
+        status = self.status = self._status()
+        if status is None:
+            self.fail(_unreachable(reply.errorString()))
+        elif status >= 300:
+            self.fail(_refusal(status, self._rest()))
+        elif self._broken:
+            self.fail(_unreachable(reply.errorString()))
+        else:
+            self._finish()
+
+    def _status(self) -> int | None:
+        status = self._reply.attribute(qt.QNetworkRequest.HttpStatusCodeAttribute)
+        return None if status is None else int(status)
+
+    def _rest(self) -> bytes:
+        return self._reply.readAll().data()
+
+    def _finish(self) -> None:
+        raise NotImplementedError
+
+    def _end(self, done: Callable[..., None], *arguments: Any) -> None:
+        self.over = True
+        self._cleanUp()
+        done(*arguments)
+
+    def _cleanUp(self) -> None:
+        pass
+
+
+class BytesCall(Call):
+    """An answer of bytes that is small: a page of JSON, a picture, a log."""
+
+    def __init__(self, done: Callable[[bytes], None], failed: Failed | None, name: str):
+        super().__init__(failed, name)
+        self._done = done
+
+    def _finish(self) -> None:
+        self._end(self._done, self._rest())
+
+
+class JsonCall(BytesCall):
+    """An answer in JSON; an empty one is None."""
+
+    def _finish(self) -> None:
+        text = self._rest()
+        try:
+            answer = json.loads(text) if text else None
+        except ValueError:
+            self.fail(_("the engine gave an answer that is not JSON; its version may not fit this module"))
+        else:
+            self._end(self._done, answer)
+
+
+class ArrayCall(Call):
+    """An answer that is an array; it is put together while it arrives."""
+
+    def __init__(self, done: Callable[[np.ndarray, dict], None], failed: Failed | None, name: str):
+        super().__init__(failed, name)
+        self._done = done
+        self._buffer: np.ndarray | None = None
+        self._header: dict = {}
+        self._filled = 0
+
+    def follow(self, reply: Any) -> None:
+        reply.setReadBufferSize(_SLAB_BYTES)
+        super().follow(reply)
+
+    def _onRead(self) -> None:
+        status = self._status()
+        if self.over or status is None or status >= 300:
+            return
+        if self._buffer is None:
+            try:
+                self._header = json.loads(bytes(self._reply.rawHeader(b"MPER-Array").data()))
+                self._dtype = np.dtype(_TYPES[self._header["dtype"]]).newbyteorder("<")
+                self._shape = tuple(int(n) for n in self._header["shape"])
+                count = int(np.prod(self._shape, dtype=np.int64)) if min(self._shape, default=1) >= 0 else -1
+                self._buffer = np.empty(count * self._dtype.itemsize, np.uint8)
+            except (KeyError, TypeError, ValueError, MemoryError):
+                self.fail(_("the engine gave an answer that is not an array this module can hold"))
+                return
+        piece = np.frombuffer(self._rest(), np.uint8)
+        end = self._filled + piece.size
+        if end > self._buffer.size:
+            self.fail(_("the engine sent more than the array it announced"))
+            return
+        self._buffer[self._filled : end] = piece
+        self._filled = end
+
+    def _finish(self) -> None:
+        self._onRead()  # what came with the end; an empty array sends nothing before it
+        if self.over:
+            return
+        if self._buffer is None or self._filled < self._buffer.size:
+            self.fail(_("the connection to the engine ended in the middle of an array; try again"))
+            return
+        array = self._buffer.view(self._dtype).reshape(self._shape)
+        self._buffer = None
+        self._end(self._done, array, self._header)
+
+
+class UploadCall(JsonCall):
+    """An array on its way to the engine; the answer is JSON.
+
+    It is first written to a temporary file, a slab at each turn of the event loop, which then is sent by Qt.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        array: np.ndarray,
+        header: Mapping[str, Any],
+        done: Callable[[Any], None],
+        failed: Failed | None,
+        progress: Callable[[float], None] | None,
+        name: str,
+    ):
+        super().__init__(done, failed, name)
+        self._client = client
+        self._path = path
+        self._array = array
+        self._header = dict(header)
+        self._progress = progress or (lambda fraction: None)
+        self._written = 0
+        self._qfile: Any = None
+        self._file: Any = None
+        self._temporary: Path | None = None
+
+    def start(self) -> None:
+        """Begin; raises nothing."""
+        array = self._array
+        if array.dtype.name not in _TYPES or array.ndim != 3:
+            self.fail(_("voxels of type {type} cannot be sent").format(type=array.dtype.name))
+            return
+        self._dtype = np.dtype(_TYPES[array.dtype.name]).newbyteorder("<")
+        self._header |= {"shape": list(array.shape), "dtype": self._dtype.name}
+        try:
+            handle, name = tempfile.mkstemp(prefix=f"{_UPLOAD_PREFIX}{os.getpid()}-", suffix=".raw")
+            self._temporary = Path(name)
+            self._file = os.fdopen(handle, "wb")
+        except OSError as error:
+            self.fail(_("no temporary file could be made: {error}").format(error=error))
+            return
+        self._slab = max(1, _SLAB_BYTES // max(1, array[:1].size * self._dtype.itemsize))
+        self._next(self._writeSlab)
+
+    def _next(self, step: Callable[[], None]) -> None:
+        qt.QTimer.singleShot(0, callbacks.slot(step, f"{self._name} {step.__name__.lstrip('_')}"))
+
+    def _writeSlab(self) -> None:
+        if self.over:
+            return
+        stop = min(self._written + self._slab, self._array.shape[0])
+        try:
+            self._file.write(np.ascontiguousarray(self._array[self._written : stop], dtype=self._dtype).data)
+        except OSError as error:
+            self.fail(_("the scan could not be written for sending: {error}").format(error=error))
+            return
+        self._written = stop
+        self._progress(0.5 * stop / max(1, self._array.shape[0]))
+        self._next(self._writeSlab if stop < self._array.shape[0] else self._send)
+
+    def _send(self) -> None:
+        if self.over:
+            return
+        self._file.close()
+        del self._array
+        self._qfile = qt.QFile(str(self._temporary))
+        if not self._qfile.open(qt.QIODevice.ReadOnly):
+            self.fail(_("the temporary file {file} could not be read").format(file=self._temporary))
+            return
+        request = self._client.request(self._path, "application/octet-stream")
+        request.setRawHeader(b"MPER-Array", json.dumps(self._header).encode())
+        self.follow(self._client.send("POST", request, self._qfile))
+        self._connect("uploadProgress(qint64,qint64)", self._onSent)
+
+    def _onSent(self, sent: int, total: int) -> None:
+        if not self.over and total > 0:
+            self._progress(0.5 + 0.5 * sent / total)
+
+    def _cleanUp(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._qfile is not None and self._reply is not None and self._reply.isRunning():
+            return  # Qt still reads it; _onFinished comes
+        self._removeFile()
+
+    def _onFinished(self) -> None:
+        super()._onFinished()
+        self._removeFile()
+
+    def _removeFile(self) -> None:
+        if self._qfile is not None:
+            self._qfile.close()
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
+
+
+class StreamCall(Call):
+    """An answer that is a stream of JSON lines, followed until it ends."""
+
+    def __init__(
+        self, event: Callable[[dict], None], ended: Callable[[dict | None], None], failed: Failed | None, name: str
+    ):
+        super().__init__(failed, name)
+        self._event = event
+        self._ended = ended
+        self._text = b""
+        self._last: dict | None = None
+        self.count = 0
+
+    def _onRead(self) -> None:
+        status = self._status()
+        if self.over or status is None or status >= 300:
+            return
+        *lines, self._text = (self._text + self._rest()).split(b"\n")
+        for line in lines:
+            if line.strip() and not self.over:
+                try:
+                    self._last = json.loads(line)
+                except ValueError:
+                    self.fail(_("the engine told something that is not JSON; its version may not fit this module"))
+                    return
+                self.count += 1
+                self._event(self._last)
+
+    def _finish(self) -> None:
+        self._onRead()
+        if not self.over:
+            self._end(self._ended, self._last)
+
+
+def _unreachable(error: str) -> str:
+    if error.lower() in ("operation canceled", "operation timed out"):  # Qt 5's and Qt 6's words for the time limit
+        return _("no answer from the engine within {n} s").format(n=_ANSWER_TIMEOUT_MS // 1000)
+    told = _("no answer from the engine: {error}").format(error=error or _("the connection ended"))
+    if "ssl" in error.lower():  # Qt does not say more: unknown, expired or of another name
+        told += _("; check the address, and the certificate file where the server signed its own")
+    return told
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """The line that an answer 4xx or 5xx holds."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(body)["error"])
+    return _("the engine refused with status {status}").format(status=status)
+
+
+def removeLeftovers() -> None:
+    """Delete what sessions that died while they sent a scan left behind: nothing takes an hour to send."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_UPLOAD_PREFIX}*.raw"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 3600:
+                path.unlink()

@@ -1,0 +1,93 @@
+"""What a prediction costs, which way it can be afforded, and what devices there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mper.inference.memory import CPU_LIMIT, TILES, WHOLE, Job, Way, affordable, bytes_needed, voxels_seen, ways
+from mper.nets.network import NetConfig
+from mper.utils.devices import describe_device, free_bytes, is_out_of_memory, pick_device
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+JOB = Job(NetConfig("vnet", 2), working=(55, 90, 122), tile=(64, 80, 112), source_voxels=2_500_000)
+WIDE = replace(JOB, working=(55, 400, 400), source_voxels=36_000_000)
+
+
+def _half(_: torch.device) -> torch.dtype:
+    return torch.bfloat16
+
+
+def test_the_ways_go_from_fast_to_frugal() -> None:
+    assert ways(CPU) == [Way(CPU, WHOLE), Way(CPU, TILES)]
+    assert ways(GPU) == [Way(GPU, WHOLE), Way(GPU, TILES), Way(CPU, WHOLE), Way(CPU, TILES)]
+
+
+def test_with_memory_nothing_is_left_out() -> None:
+    found, notes = affordable(JOB, ways(GPU), lambda _: 10**12, _half)
+    assert found == ways(GPU) and notes == []
+    assert affordable(JOB, ways(GPU), lambda _: None, _half) == (found, [])
+
+
+def test_a_full_gpu_is_passed_by_and_told() -> None:
+    found, notes = affordable(JOB, ways(GPU), lambda device: 0 if device == GPU else 10**12, _half)
+    assert found == [Way(CPU, WHOLE), Way(CPU, TILES)]
+    assert [note.split(" needs")[0] for note in notes] == [
+        "memory is short: the whole volume at once on cuda",
+        "memory is short: the volume in tiles on cuda",
+    ]
+
+
+def test_the_most_frugal_way_is_tried_whatever_it_needs() -> None:
+    found, notes = affordable(JOB, ways(CPU), lambda _: 0, _half)
+    assert found == [Way(CPU, TILES)] and notes[-1].endswith("it was tried all the same")
+
+
+def test_a_wide_field_in_float32_goes_in_tiles_however_much_memory_is_free() -> None:
+    assert bytes_needed(WIDE, Way(CPU, WHOLE), torch.float32) > CPU_LIMIT
+    found, notes = affordable(WIDE, ways(CPU), lambda _: 10**12, lambda _: torch.float32)
+    assert found == [Way(CPU, TILES)] and len(notes) == 1
+
+
+def test_costs_grow_with_what_is_asked_for() -> None:
+    whole = Way(CPU, WHOLE)
+    plain = bytes_needed(JOB, whole, torch.bfloat16)
+    assert bytes_needed(JOB, whole, torch.float32) > plain
+    assert bytes_needed(replace(JOB, embed=True), whole, torch.bfloat16) > plain
+    assert bytes_needed(replace(WIDE, maps=9), whole, torch.bfloat16) > bytes_needed(WIDE, whole, torch.bfloat16)
+    assert bytes_needed(WIDE, whole, torch.bfloat16) > bytes_needed(WIDE, Way(CPU, TILES), torch.bfloat16) > plain
+
+
+def test_voxels_are_counted_as_the_network_sees_them() -> None:
+    assert voxels_seen(JOB, WHOLE) == 64 * 96 * 128
+    assert voxels_seen(JOB, TILES) == 2 * 2 * 64 * 80 * 112  # padded to a tile along k
+    assert voxels_seen(replace(JOB, mirrored=(1, 2)), WHOLE) == 4 * 64 * 96 * 128
+
+
+def test_memory_of_this_machine_is_told() -> None:
+    free = free_bytes(CPU)
+    assert free is None or 10**7 < free < 10**14
+
+
+def test_want_of_memory_is_known_by_its_many_names() -> None:
+    cpu = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+    )
+    for error in (MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("MPS backend out of memory (x)"), cpu):
+        assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_devices_are_picked_by_name() -> None:
+    assert pick_device("cpu") == CPU
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert describe_device(CPU).startswith("CPU (")
+    for name in ("gpu", "", "cpu:1"):
+        with pytest.raises(ValueError, match="unknown device"):
+            pick_device(name)
+    for name in ("cuda:99", "cuda:x"):
+        with pytest.raises(ValueError, match="is not here: torch sees"):
+            pick_device(name)

@@ -1,0 +1,116 @@
+"""One scan from file to mask: what `mper segment` and `mper refine` do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mper.cli import outputs
+from mper.cli.dicom import exported, not_dicom
+from mper.cli.outputs import Job
+from mper.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from mper.dicom.series import DicomSeries
+    from mper.inference.prediction import Prediction
+    from mper.inference.predictor import Predictor
+    from mper.labels import Segmentation
+    from mper.models.card import StoredBundle
+    from mper.volume import Volume
+
+
+def check_single(job: Job, series: str | None) -> None:
+    """What can be told of a single scan's job before its work.
+
+    Raises
+    ------
+    UsageError, OSError
+        If the scan cannot become what is asked for, a result would replace what is no mask, or cannot be written.
+    """
+    if series and _is_volume(job.scan):
+        raise UsageError(f"--series goes with a DICOM folder; {job.scan} is a single volume")
+    if is_seg(job) and job.scan.is_file() and _is_volume(job.scan):
+        raise not_dicom(job.scan)
+    outputs.check_replaceable(job.mask)
+    for path in (job.mask, job.prototypes, job.probabilities):
+        if path is not None:
+            outputs.check_writable(path.parent)
+
+
+def _is_volume(scan: Path) -> bool:
+    from mper.io import SCAN_SUFFIXES
+
+    return scan.name.lower().endswith(SCAN_SUFFIXES)
+
+
+def is_seg(job: Job) -> bool:
+    """Whether the result is a DICOM segmentation."""
+    return job.mask.name.lower().endswith(outputs.SEG_ENDING)
+
+
+def read_scan(job: Job, series_uid: str | None) -> tuple[Volume, DicomSeries | None, list[str]]:
+    """A scan that can be segmented, its series where the result refers to it, and what was noticed meanwhile."""
+    from mper.io import check_scan, read_volume
+
+    notes: list[str] = []
+    series = None
+    if is_seg(job):
+        from mper.dicom.series import read_series
+
+        series = read_series(job.scan, series_uid, notes.append)
+    scan = series.volume if series else read_volume(job.scan, series_uid, notes.append)
+    check_scan(scan)
+    return scan, series, notes
+
+
+def load_predictor(stored: StoredBundle, device: str) -> Predictor:
+    """The model, ready."""
+    from mper.inference.predictor import Predictor
+    from mper.models.bundle import ModelBundle
+
+    return Predictor(ModelBundle.load(stored.path), device)
+
+
+def drawn_by(stored: StoredBundle, mask: Segmentation) -> Segmentation:
+    """The mask, telling which model drew it."""
+    from mper.provenance import Provenance
+
+    made = Provenance.of_model(stored.card.name, stored.card.version, stored.sha256)
+    return replace(mask, provenance={label.value: made for label in mask.labels})
+
+
+def write_mask(path: Path, mask: Segmentation, series: DicomSeries | None) -> tuple[list[str], dict[str, Any]]:
+    """Write a mask in the format of its name; gives what was noticed, and of a DICOM file what its check found."""
+    if series is None:
+        from mper.io import write_segmentation
+
+        write_segmentation(path, mask)
+        return [], {}
+    from mper.dicom.seg_write import write_seg
+
+    report = write_seg(path, mask, series)
+    return list(report.notes), exported(path, report)
+
+
+def about(stored: StoredBundle, predictor: Predictor) -> dict[str, Any]:
+    """Model and device, for JSON."""
+    card = stored.card
+    model = {"name": card.name, "version": card.version, "sha256": stored.sha256}
+    return {"model": model, "device": str(predictor.device)}
+
+
+def box(prediction: Prediction) -> list[float] | None:
+    """The region that was segmented, for JSON."""
+    return None if prediction.roi_mm is None else [round(x, 3) for x in prediction.roi_mm]
+
+
+def rounded(ml: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Volumes, for JSON."""
+    return {name: None if each is None else round(each, 3) for name, each in ml.items()}
+
+
+def volumes(found: Mapping[str, Any]) -> list[str]:
+    """``LA 85.3 mL``, for each structure."""
+    return [f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}" for name, ml in found["volumes_ml"].items()]

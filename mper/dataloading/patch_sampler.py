@@ -1,0 +1,206 @@
+"""Training patches: scans that live on the device, cut and turned by one interpolation each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mper.dataloading.augmentation import published_turn, random_affine, random_flip
+from mper.dataloading.preprocessing import WorkingGrid
+from mper.labels import BACKGROUND, UNLABELLED
+
+_ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` hold a voxel of a structure, however small it is
+_ANCHORS = 5000  # voxels remembered of a scan to place patches by
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One scan on the working grid, normalised.
+
+    image : (k, j, i) float tensor; label : (k, j, i) uint8 tensor, None for an unlabelled scan; voxel_ml : volume of a
+    voxel, None where the scan's spacing is unknown; grid : how the working grid lies in the scan, None where the two
+    are the same.
+    """
+
+    id: str
+    image: torch.Tensor
+    label: torch.Tensor | None
+    voxel_ml: float | None = None
+    grid: WorkingGrid | None = None
+
+
+class Batch(NamedTuple):
+    """Patches for one step, the labelled ones first.
+
+    image : (B, 1, *S) float32, geometry augmented, intensities clean; label : (B, *S) int64 with 255
+    where nothing is known; labelled : how many of the B carry labels; rng : the step's own generator; partial : which
+    of the labelled patches come from scans that are labelled only in part.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    labelled: int
+    rng: np.random.Generator
+    partial: tuple[int, ...] = ()
+
+
+class PatchSampler:
+    """Draws batches.
+
+    Parameters
+    ----------
+    labelled, unlabelled : sequences of TrainingCase
+        Tensors already on the device.
+    patch : (int, int, int)
+        Patch size along (k, j, i) in working voxels; k is 1 for 2-D networks.
+    affine : bool
+        Rotation and scale, and every third labelled patch at a labelled structure (the `plus` recipe); else
+        the published quarter turns and flips, anywhere.
+    flip_axes : sequence of int
+        Array axes that are flipped at random with `affine`.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[TrainingCase],
+        unlabelled: Sequence[TrainingCase],
+        patch: Sequence[int],
+        *,
+        affine: bool = True,
+        flip_axes: Sequence[int] = (),
+    ):
+        if not labelled:
+            raise ValueError("training needs at least one labelled case; label a scan first, or check the split")
+        self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
+        self.patch = tuple(int(n) for n in patch)
+        self.affine, self.flip_axes = affine, tuple(flip_axes)
+        self.dimensions = 2 if self.patch[0] == 1 else 3
+        self._anchors = {case.id: _Anchors.of(case.label) for case in self.labelled if case.label is not None}
+        device = self.labelled[0].image.device
+        steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
+        self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's middle
+
+    @property
+    def partly_labelled(self) -> int:
+        """How many of the labelled scans leave voxels unlabelled."""
+        return sum(anchors.known is not None for anchors in self._anchors.values())
+
+    def batch(self, labelled: int, unlabelled: int, rng: np.random.Generator) -> Batch:
+        """A batch of so many labelled and unlabelled patches; without unlabelled scans, labelled ones stand in."""
+        pool = self.unlabelled or self.labelled
+        chosen = [*_choose(self.labelled, labelled, rng), *_choose(pool, unlabelled, rng)]
+        patches = [self._turned(case, rng, n < labelled) for n, case in enumerate(chosen)]
+        image = torch.stack([p[0] for p in patches])
+        label = torch.stack([p[1] for p in patches])
+        partial = tuple(n for n, case in enumerate(chosen[:labelled]) if self._anchors[case.id].known is not None)
+        return Batch(image, label, labelled, rng, partial)
+
+    def plain(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
+        """One labelled patch of `case`, not turned."""
+        return self.placed(case, rng)[0]
+
+    def placed(
+        self, case: TrainingCase, rng: np.random.Generator, voxel: Sequence[int] | None = None
+    ) -> tuple[Batch, np.ndarray]:
+        """One labelled patch of `case`, not turned, and where on the case's grid its first voxel lies.
+
+        Parameters
+        ----------
+        voxel : (int, int, int) or None
+            What the patch must hold; None leaves it to chance, as everywhere.
+        """
+        centre = self._centre(case, rng, True, voxel)
+        image, label = self._cut(case, centre, True, np.eye(3))
+        return Batch(image[None], label[None], 1, rng), centre - (np.array(self.patch) - 1) / 2
+
+    def _turned(
+        self, case: TrainingCase, rng: np.random.Generator, with_label: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        centre = self._centre(case, rng, with_label)
+        if self.affine:
+            matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
+        else:
+            matrix = published_turn(rng, self.dimensions)
+        return self._cut(case, centre, with_label, matrix)
+
+    def _cut(
+        self, case: TrainingCase, centre: np.ndarray, with_label: bool, matrix: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = np.array(case.image.shape)
+        # Normalised coordinates of grid_sample (x last axis first, -1..1 over voxel centres).
+        half = np.maximum((shape - 1) / 2, 0.5)
+        transform = np.vstack([(matrix / half[:, None]).T, centre / half - (shape - 1) / 2 / half])[:, ::-1].copy()
+        there = torch.as_tensor(transform, dtype=torch.float32).to(case.image.device, non_blocking=True)
+        grid = (self._steps @ there[:3] + there[3])[None]
+        image = F.grid_sample(case.image[None, None].float(), grid, align_corners=True, padding_mode="border")[0]
+        if with_label and case.label is not None:
+            # 255 outside the scan: with 255 taken off, grid_sample's zero padding means unlabelled.
+            shifted = (case.label.float() - UNLABELLED)[None, None]
+            label = F.grid_sample(shifted, grid, mode="nearest", align_corners=True, padding_mode="zeros")[0, 0]
+            label = (label + UNLABELLED).round().long()
+        else:
+            label = torch.full(self.patch, UNLABELLED, device=image.device, dtype=torch.long)
+        if self.dimensions == 2:
+            return image[:, 0], label[0]
+        return image, label
+
+    def _centre(
+        self, case: TrainingCase, rng: np.random.Generator, with_label: bool, voxel: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Middle of a patch, in voxels: anywhere in the scan, or such that the patch holds a voxel that matters."""
+        shape, patch = np.array(case.image.shape), np.array(self.patch)
+        slack = np.maximum(shape - patch, 0) / 2
+        low, high = (shape - 1) / 2 - slack, (shape - 1) / 2 + slack
+        share = rng.random(3)
+        anchor = None if voxel is None else np.asarray(voxel)
+        if with_label and anchor is None:
+            anchor = self._anchors[case.id].choose(rng, self.affine)
+        if anchor is not None:
+            low, high = np.maximum(low, anchor - (patch - 1) / 2), np.minimum(high, anchor + (patch - 1) / 2)
+        centre = np.asarray(low + share * (high - low))
+        if self.dimensions == 2:  # the middle of one slice
+            centre[0] = np.floor(share[0] * shape[0]) if anchor is None else anchor[0]
+        return centre
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """Voxels of one label, kept on the host, that patches are placed by.
+
+    known : (n, 3) labelled ones, None where the whole scan is labelled; structures : (n, 3) those of structures.
+    """
+
+    known: np.ndarray | None
+    structures: np.ndarray
+
+    @classmethod
+    def of(cls, label: torch.Tensor) -> _Anchors:
+        array = label.cpu().numpy()
+        labelled = array != UNLABELLED
+        return cls(None if labelled.all() else _some_of(labelled), _some_of(labelled & (array != BACKGROUND)))
+
+    def choose(self, rng: np.random.Generator, prefer_structures: bool) -> np.ndarray | None:
+        voxels = self.known
+        if prefer_structures and rng.random() < _ON_A_STRUCTURE and len(self.structures):
+            voxels = self.structures
+        return voxels[int(rng.integers(len(voxels)))] if voxels is not None and len(voxels) else None
+
+
+def _some_of(mask: np.ndarray) -> np.ndarray:
+    """Indices (n, 3) of voxels where the mask is true, evenly strewn over all of them."""
+    where = np.flatnonzero(mask)
+    where = np.random.default_rng(0).permutation(where)[:_ANCHORS]
+    return np.stack(np.unravel_index(where, mask.shape), axis=1)
+
+
+def _choose(cases: Sequence[TrainingCase], count: int, rng: np.random.Generator) -> list[TrainingCase]:
+    """`count` cases, all different while there are enough."""
+    order: list[int] = []
+    while len(order) < count:
+        order += rng.permutation(len(cases)).tolist()
+    return [cases[n] for n in order[:count]]

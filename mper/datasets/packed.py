@@ -1,0 +1,320 @@
+"""A dataset as a few h5 files, for training on a machine that has little more than torch, numpy and h5py.
+
+A packed dataset is a folder of ``shard-001-of-003.h5``, ...; each is lossless, and in each::
+
+    index                 JSON: the dataset's name, labels, splits and hold-out, and `pack`, the same in all shards
+    cases/<id>/image      (k, j, i), as it was
+    cases/<id>/label      the newest revision (uint8, 255 unlabelled); absent where there is none
+    cases/<id>            attributes: geometry (JSON), revision (number of the label)
+
+It is read-only and offers what reading a `Dataset` offers: `labels`, `splits`, `split`, `case`, and of a case `image`
+and `label`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.datasets.case import Case, geometry_from_dict, geometry_to_dict
+from mper.datasets.dataset import DATASET, Dataset, Index
+from mper.labels import Label
+from mper.progress import Progress, Report, silent
+from mper.utils.files import beside, rename_folder
+from mper.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    import h5py
+
+_NAME = re.compile(r"shard-(\d+)-of-(\d+)\.h5")
+_MB = 1_000_000
+_OVERHEAD = 16_384  # bytes that a case, or a file, takes beside its voxels; measured: about 6000
+
+
+def pack(
+    dataset: Dataset, out: Path, max_mb: int, splits: Sequence[str] | None = None, report: Report = silent
+) -> list[Path]:
+    """Write a dataset as shards.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    out : Path
+        A folder that is missing or empty.
+    max_mb : int
+        No shard is larger, in MB (10^6 bytes).
+    splits : sequence of str or None
+        Which to pack; None: every case, in a split or not.
+
+    Returns
+    -------
+    list of Path
+        The shards.
+
+    Raises
+    ------
+    FileExistsError
+        If `out` holds something.
+    ValueError
+        If there is no case, no such split, or one case alone is larger than `max_mb`.
+    OSError
+        If a shard cannot be written; nothing is left behind.
+    """
+    ids = dataset.cases
+    index = dataset.index
+    if splits is not None:
+        ids = tuple(dict.fromkeys(case_id for name in splits for case_id in index.ids(name)))
+        kept = {name: index.ids(name) for name in splits}
+        index = replace(index, splits=kept, holdout=index.holdout if index.holdout in kept else None)
+    if not ids:
+        raise ValueError(f"dataset {dataset.name!r} has no case to pack; `mper import` brings some in")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already and not empty; choose a new folder for the shards")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = beside(out)
+    unfinished.mkdir()
+    try:
+        count = _write_shards([dataset.case(i) for i in ids], index, unfinished, max_mb * _MB, report)
+        if out.exists():
+            out.rmdir()
+        if not rename_folder(unfinished, out):
+            raise FileExistsError(f"{out} was made by another program meanwhile; choose another folder")
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return [out / _shard_name(n, count) for n in range(1, count + 1)]
+
+
+def _write_shards(cases: Sequence[Case], index: Index, folder: Path, limit: int, report: Report) -> int:
+    """Fill one shard after the other in the order of `cases`; returns how many there are."""
+    import h5py
+
+    told = json.dumps({**index.to_dict(), "pack": uuid.uuid4().hex}, ensure_ascii=False).encode("utf-8")
+    empty = len(told) + _OVERHEAD
+    parts: list[Path] = []
+    used = limit  # no shard is open yet
+    for n, case in enumerate(cases):
+        report(Progress(f"packing {case.id} ({n + 1} of {len(cases)})", n / len(cases)))
+        # Packed in memory first: its size is known only then. HDF5 copies the packed bytes as they are.
+        with h5py.File("case", "w", driver="core", backing_store=False, libver="v110") as memory:
+            size = _write_case(memory.create_group("case"), case) + _OVERHEAD
+            if empty + size > limit:
+                raise ValueError(
+                    f"case {case.id} alone takes {(empty + size) / _MB:.1f} MB packed, more than a shard may have "
+                    f"({limit / _MB:g} MB); allow larger ones with --max-mb"
+                )
+            if used + size > limit:
+                parts.append(folder / f"{len(parts)}.part")
+                used = empty
+                with h5py.File(parts[-1], "w", libver="v110") as file:
+                    file["index"] = np.frombuffer(told, np.uint8)
+                    file.create_group("cases")
+            with h5py.File(parts[-1], "r+", libver="v110") as file:
+                memory.copy("case", file["cases"], name=case.id)
+            used += size
+    for n, part in enumerate(parts, start=1):
+        part.rename(folder / _shard_name(n, len(parts)))
+    report(Progress(f"packed {len(cases)} cases", 1.0, 0.0))
+    return len(parts)
+
+
+def _write_case(group: h5py.Group, case: Case) -> int:
+    """Write image, newest label and grid; returns the packed size of the voxels in bytes."""
+    image = case.image()
+    revisions = case.revisions()
+    arrays: dict[str, npt.NDArray[np.generic]] = {"image": image.array}
+    if revisions:
+        label = case.label(revisions[-1].number)
+        assert label is not None
+        arrays["label"] = label.array
+        group.attrs["revision"] = revisions[-1].number
+    group.attrs["geometry"] = json.dumps(geometry_to_dict(image.geometry))
+    for name, array in arrays.items():
+        # Whole volumes are read, so one chunk. No byte shuffle: it nearly doubles floats that were rescaled from
+        # integers, as the public sets are. The checksum finds damage.
+        group.create_dataset(
+            name, data=array, chunks=array.shape, compression="gzip", compression_opts=4, fletcher32=True
+        )
+    return sum(int(group[name].id.get_storage_size()) for name in arrays)
+
+
+def _shard_name(n: int, count: int) -> str:
+    return f"shard-{n:03d}-of-{count:03d}.h5"
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCase:
+    """One scan of a packed dataset; reads like a `Case`."""
+
+    id: str
+    shard: Path
+
+    @property
+    def geometry(self) -> Geometry:
+        """The image's grid, without reading its voxels."""
+        with self._group() as group:
+            return geometry_from_dict(json.loads(group.attrs["geometry"]))
+
+    @property
+    def is_labelled(self) -> bool:
+        with self._group() as group:
+            return "label" in group
+
+    def image(self) -> Volume:
+        with self._group() as group:
+            return self._volume(group, "image")
+
+    def label(self, revision: int | None = None) -> Volume | None:
+        """The label (uint8, 255 unlabelled); None where there is none.
+
+        Raises
+        ------
+        ValueError
+            If another revision than the one that was packed is asked for.
+        """
+        with self._group() as group:
+            packed = int(group.attrs["revision"]) if "label" in group else None
+            if revision not in (None, packed):
+                there = "no label" if packed is None else f"label revision {packed} only"
+                raise ValueError(
+                    f"case {self.id} was packed with {there}; revision {revision} is in the dataset it came from"
+                )
+            return None if packed is None else self._volume(group, "label")
+
+    def _volume(self, group: h5py.Group, name: str) -> Volume:
+        return Volume(group[name][()], geometry_from_dict(json.loads(group.attrs["geometry"])))
+
+    @contextmanager
+    def _group(self) -> Iterator[h5py.Group]:
+        """The case's group, the file open no longer than it is needed: loaders in other processes read at once."""
+        with _opened(self.shard) as file:
+            yield file["cases"][self.id]
+
+
+class PackedDataset:
+    """A folder of shards, opened; read-only."""
+
+    def __init__(self, path: Path, index: Index, shards: dict[str, Path]) -> None:
+        self.path = path
+        self.index = index
+        self._shards = shards
+
+    @classmethod
+    def open(cls, path: Path) -> PackedDataset:
+        """Open a folder that `pack` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no shard in it, or one is missing.
+        ValueError
+            If a shard is damaged or belongs to another packed dataset.
+        """
+        found = _shards(path)
+        if not found:
+            raise FileNotFoundError(f"{path} holds no shards; `mper pack DATASET {path}` writes them")
+        count = max(int(match[2]) for match in found)
+        names = [_shard_name(n, count) for n in range(1, count + 1)]
+        missing = [name for name in names if not (path / name).is_file()]
+        if missing:
+            raise FileNotFoundError(f"{path} lacks {', '.join(missing)}; copy all {count} shards of the packed dataset")
+        told: dict[str, Any] = {}
+        shards: dict[str, Path] = {}
+        for name in names:
+            with _opened(path / name) as file:
+                index = json.loads(file["index"][()].tobytes())
+                shards |= dict.fromkeys(file["cases"], path / name)
+            if told and index["pack"] != told["pack"]:
+                raise ValueError(
+                    f"{path / name} belongs to another packed dataset than {names[0]}; copy the shards again"
+                )
+            told = index
+        return cls(path, Index.from_dict(told, path / names[0]), shards)
+
+    @property
+    def name(self) -> str:
+        return self.index.name
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return self.index.labels
+
+    @property
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """Case ids by split, in order."""
+        return dict(self.index.splits)
+
+    @property
+    def holdout(self) -> str | None:
+        """Name of the locked split, None where nothing is locked."""
+        return self.index.holdout
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The ids of all cases, sorted."""
+        return tuple(sorted(self._shards))
+
+    def case(self, case_id: str) -> PackedCase:
+        """A case by its id.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if case_id not in self._shards:
+            raise ValueError(f"packed dataset {self.name!r} has no case {case_id!r}; it has {len(self._shards)} others")
+        return PackedCase(case_id, self._shards[case_id])
+
+    def split(self, name: str) -> tuple[PackedCase, ...]:
+        """The cases of a split, in its order.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        return tuple(self.case(i) for i in self.index.ids(name))
+
+
+def open_dataset(path: Path) -> Dataset | PackedDataset:
+    """Open what lies there: a dataset, or one that was packed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `Dataset.open` and `PackedDataset.open`.
+    """
+    if not (path / DATASET).exists() and _shards(path):
+        return PackedDataset.open(path)
+    return Dataset.open(path)
+
+
+def _shards(path: Path) -> list[re.Match[str]]:
+    if not path.is_dir():
+        return []
+    return [match for entry in sorted(path.iterdir()) if (match := _NAME.fullmatch(entry.name))]
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[h5py.File]:
+    """A shard, opened; what is damaged in it is told in one line."""
+    import h5py
+
+    try:
+        with h5py.File(shard, "r") as file:
+            yield file
+    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{shard} is not a whole shard ({reason}); copy it again, or pack the dataset again"
+        ) from error

@@ -1,0 +1,282 @@
+"""What strokes make of a prediction, kept beside it.
+
+A client sends its whole list of strokes at every change. What the list has in common with the one before stays, so
+that one more stroke, undo, redo and a replay are all the same request. Who asks waits until a list that is being worked
+on is done; a newer list takes the place of one that is still worked on, which ends between two strokes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.engine.errors import Refused
+from mper.labels import BACKGROUND
+from mper.progress import Cancelled, Progress
+from mper.roi import bounding_box
+from mper.volume import Index3
+
+if TYPE_CHECKING:
+    from mper.inference.explanation import UncertainPlace
+    from mper.inference.prediction import Prediction
+    from mper.measurement.measures import Measures
+    from mper.refinement.refiner import Change, Refiner
+    from mper.strokes import Stroke
+
+Extent = tuple[Index3, Index3]
+_LOOKED_AT_MM = 10.0  # around a stroke: nobody is led there again
+_MOST_PLACES = 60
+_SLOW = ("surface_mm2", "components", "confidence")  # figures that a quick answer does without
+
+
+class Corrections:
+    """A prediction and the strokes on it; all indices are those of the prediction's grid.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        As the model made it.
+    structures : sequence of Measures
+        Figures of the model's own mask.
+
+    Attributes
+    ----------
+    model_extent : ((k, j, i), (k, j, i)) or None
+        Start and stop of the non-zero part of the model's own mask; None where it is empty.
+    """
+
+    def __init__(self, prediction: Prediction, structures: Sequence[Measures]):
+        self._prediction = prediction
+        self._structures = tuple(structures)
+        self._measured: tuple[Measures, ...] | None = self._structures  # of the mask as it stands, once asked for
+        self._current: Prediction | None = prediction  # made when it is asked for
+        self.model_extent = _extent(prediction.segmentation.labelmap.array, (0, 0, 0))
+        self._refiner: Refiner | None = None
+        self._lock = threading.RLock()
+        self._asked = 0
+        self._told: tuple[Change, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is held beside the prediction."""
+        refiner, current = self._refiner, self._current
+        kept = 0 if refiner is None else refiner.nbytes
+        if current is not None and current is not self._prediction:
+            volumes = (current.segmentation.labelmap, current.confidence_map)
+            kept += sum(volume.array.nbytes for volume in volumes if volume is not None)
+        return kept
+
+    def set_strokes(self, strokes: Sequence[Stroke], settle: bool) -> dict[str, Any]:
+        """Make `strokes` the list, and tell of it as the protocol has it, in the prediction's own indices.
+
+        Raises
+        ------
+        ValueError
+            If a stroke cannot be taken; nothing has changed then.
+        Refused
+            409 if a newer list came meanwhile, or the prediction cannot be refined.
+        """
+        self._asked += 1
+        number = self._asked
+
+        def check(_: Progress | None = None) -> None:
+            if number != self._asked:
+                raise Cancelled
+
+        try:
+            with self._lock:
+                check()
+                refiner = self._ready()
+                try:
+                    refiner.set_strokes(strokes, settle, check)
+                except (Cancelled, ValueError):
+                    raise
+                except BaseException:  # out of memory in the middle of a stroke: the next list begins anew
+                    self._refiner = None
+                    raise
+                finally:
+                    changed = self._refiner is not None and self._refiner.strokes
+                    self._current = None if changed else self._prediction
+                    self._measured = None if changed else self._structures
+                return self._tell(refiner, whole=settle)
+        except Cancelled:
+            raise Refused(409, "a newer list of strokes came before this one was done; its answer counts") from None
+
+    def part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:
+        """The mask ``[start:stop]`` as it stands, a copy."""
+        with self._lock:
+            return self._part(start, stop)
+
+    def mask(self) -> tuple[npt.NDArray[np.uint8], Index3] | None:
+        """The non-zero part of the mask as it stands, and where it begins; None where it is empty."""
+        with self._lock:
+            reach = self._reach()
+            if reach is None:
+                return None
+            part = self._part(*reach)
+        found = _extent(part, reach[0])
+        if found is None:
+            return None
+        window = tuple(slice(a - s, b - s) for a, b, s in zip(*found, reach[0], strict=True))
+        return part[window], found[0]
+
+    def current(self) -> Prediction:
+        """The prediction with the mask as it stands; what strokes have set counts as certain."""
+        with self._lock:
+            if self._current is None:
+                assert self._refiner is not None
+                confidence = self._prediction.confidence_map
+                if confidence is not None:
+                    array = np.array(confidence.array)
+                    array[self._refiner.touched()] = 1
+                    confidence = confidence.with_array(array)
+                self._current = replace(
+                    self._prediction, segmentation=self._refiner.segmentation, confidence_map=confidence
+                )
+            return self._current
+
+    def measures(self) -> tuple[Measures, ...]:
+        """Figures of the structures as they stand."""
+        with self._lock:
+            if self._measured is None:
+                self._measured = self._measure()
+            return self._measured
+
+    def _measure(self) -> tuple[Measures, ...]:
+        from mper.measurement.measures import measure
+
+        assert self._refiner is not None
+        start, stop = self._reach() or ((0, 0, 0), (1, 1, 1))
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        mask = self._prediction.segmentation.labelmap.crop(start, stop).with_array(self._part(start, stop))
+        confidence = self._prediction.confidence_map
+        if confidence is not None:
+            confidence = confidence.crop(start, stop)
+            array = np.array(confidence.array)
+            array[self._refiner.touched()[window]] = 1
+            confidence = confidence.with_array(array)
+        return measure(replace(self._prediction.segmentation, labelmap=mask), confidence)
+
+    def _counted(self, changes: Sequence[Change]) -> list[Measures]:
+        """Voxels and volumes alone, from what the strokes changed."""
+        counted = []
+        for model in self._structures:
+            gained = sum(change.gained.get(model.value, 0) - change.lost.get(model.value, 0) for change in changes)
+            voxels = model.voxels + gained
+            spacing = self._prediction.segmentation.labelmap.geometry.spacing_mm
+            ml = None if spacing is None else voxels * float(np.prod(spacing)) / 1000
+            counted.append(replace(model, voxels=voxels, volume_ml=ml))
+        return counted
+
+    def stroke_at(self, index: Index3) -> int | None:
+        """Which stroke, from 0, has set a voxel; None if none has."""
+        with self._lock:
+            return None if self._refiner is None else self._refiner.explain(index)
+
+    def uncertain_places(self, count: int) -> list[UncertainPlace]:
+        """Where a stroke is worth most, but for where there is one already."""
+        from mper.inference.explanation import uncertain_places
+
+        with self._lock:
+            strokes = () if self._refiner is None else self._refiner.strokes
+            current = self.current()
+        found = uncertain_places(current, min(count + 3 * len(strokes), _MOST_PLACES))
+        geometry = current.segmentation.labelmap.geometry
+        near = [(np.asarray(stroke.points_mm), stroke.radius_mm + _LOOKED_AT_MM) for stroke in strokes]
+        return [
+            place
+            for place in found
+            if not any(
+                (np.linalg.norm(points - geometry.to_world(place.index), axis=1) < far).any() for points, far in near
+            )
+        ][:count]
+
+    def _ready(self) -> Refiner:
+        if self._refiner is None:
+            from mper.refinement.refiner import Refiner
+
+            if self._prediction.embeddings is None:
+                raise Refused(
+                    409,
+                    "the model gives no embeddings, so its mask cannot be refined by strokes; "
+                    "take another model, or correct the mask by hand",
+                )
+            self._refiner = Refiner(self._prediction)
+        return self._refiner
+
+    def _part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:
+        if self._refiner is not None:
+            return self._refiner.part(start, stop)
+        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        return np.array(self._prediction.segmentation.labelmap.array[window])
+
+    def _reach(self) -> Extent | None:
+        """A box outside of which the mask is empty."""
+        changes = () if self._refiner is None else self._refiner.changes
+        return hull([self.model_extent, *(change.box for change in changes)])
+
+    def _tell(self, refiner: Refiner, whole: bool) -> dict[str, Any]:
+        told, self._told = {id(change): change for change in self._told}, refiner.changes
+        now = {id(change): change for change in self._told}
+        names = {BACKGROUND: "background", **{each.value: each.name for each in self._prediction.segmentation.labels}}
+        return {
+            "strokes": [
+                {
+                    "value": stroke.value,
+                    "name": names[stroke.value],
+                    "added_ml": _by_value(change.added_ml),
+                    "removed_ml": _by_value(change.removed_ml),
+                    "voxels": change.voxels,
+                    "notes": list(change.notes),
+                }
+                for stroke, change in zip(refiner.strokes, self._told, strict=True)
+            ],
+            "changed": hull([change.box for key, change in (told | now).items() if not (key in told and key in now)]),
+            "settled": refiner.settled,
+            "notes": [
+                f"stroke {number}: {note}"
+                for number, change in enumerate(self._told, 1)
+                if id(change) not in told
+                for note in change.notes
+            ],
+            "structures": [asdict(found) for found in self.measures()]
+            if whole
+            else [asdict(found) | dict.fromkeys(_SLOW) for found in self._counted(self._told)],
+        }
+
+
+def hull(boxes: Iterable[Extent | None]) -> Extent | None:
+    """The smallest box around all of them."""
+    found = [box for box in boxes if box is not None]
+    if not found:
+        return None
+    (k, j, i), (stop_k, stop_j, stop_i) = (
+        [function(end) for end in zip(*ends, strict=True)]
+        for function, ends in ((min, [box[0] for box in found]), (max, [box[1] for box in found]))
+    )
+    return (k, j, i), (stop_k, stop_j, stop_i)
+
+
+def moved(box: Extent | None, by: Index3) -> Extent | None:
+    """A box in the indices of a grid in which this one's first voxel has index `by`."""
+    if box is None:
+        return None
+    (k, j, i), (stop_k, stop_j, stop_i) = ([n + d for n, d in zip(end, by, strict=True)] for end in box)
+    return (k, j, i), (stop_k, stop_j, stop_i)
+
+
+def _extent(mask: npt.NDArray[Any], start: Index3) -> Extent | None:
+    window = bounding_box(mask != BACKGROUND)
+    if window is None:
+        return None
+    k, j, i = window
+    return moved(((k.start, j.start, i.start), (k.stop, j.stop, i.stop)), start)
+
+
+def _by_value(ml: dict[int, float] | None) -> dict[str, float] | None:
+    return None if ml is None else {str(value): round(amount, 6) for value, amount in ml.items()}

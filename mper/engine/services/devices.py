@@ -1,0 +1,152 @@
+"""Who may compute where: one job at a time on each device, and prediction that leaves a training its GPU.
+
+Torch is imported in a thread of its own after the engine has said that it listens: the import takes seconds, under a
+virus scanner many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mper.engine.services.jobs import Job
+from mper.progress import Progress
+
+_LOOK_EVERY_S = 0.25
+_TRAINING_EVERY_S = 2.0
+
+
+class Devices:
+    """The devices of this machine, and the turns that jobs take on them.
+
+    Parameters
+    ----------
+    trainings : callable
+        Names of the trainings that run on a GPU of this machine now.
+    """
+
+    def __init__(self, trainings: Callable[[], list[str]]):
+        self._trainings = trainings
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._waiting: dict[str, deque[Job]] = {}
+        self._moved = threading.Condition()
+        self._described: list[dict[str, str]] | None = None
+        self._default = "cpu"
+
+    def start(self) -> None:
+        """Begin to import torch and what predicts with it."""
+        threading.Thread(target=self._import, name="torch", daemon=True).start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether torch is there."""
+        return self._ready.is_set() and self._failure is None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why torch cannot be imported."""
+        return self._failure
+
+    @property
+    def default(self) -> str:
+        """What ``auto`` takes."""
+        return self._default
+
+    def describe(self) -> list[dict[str, str]]:
+        """Name and words of each device; before torch is there, of the CPU alone."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return self._described or [{"name": "cpu", "words": f"CPU ({cores} cores)"}]
+
+    def settled(self, timeout_s: float) -> bool:
+        """Wait until it is known what this machine has, at most so long; whether it is."""
+        return self._ready.wait(timeout_s)
+
+    def wait(self, job: Job) -> None:
+        """Wait until torch is there.
+
+        Raises
+        ------
+        ImportError
+            If it cannot be imported.
+        """
+        if not self._ready.is_set():
+            job(Progress("getting ready (the first start takes longest)"))
+        while not self._ready.wait(_LOOK_EVERY_S):
+            job.check()
+        if self._failure is not None:
+            raise self._failure
+
+    @contextlib.contextmanager
+    def turn(self, device: str, job: Job) -> Iterator[str]:
+        """Hold a device for the length of a with block; gives the name of the one that was granted.
+
+        While a training has the GPU, ``auto`` means the CPU, and a GPU that was asked for by name is waited for.
+
+        Raises
+        ------
+        Cancelled
+            While it waits.
+        ValueError
+            If this machine has no such device.
+        """
+        self.wait(job)
+        granted = self._grant(device, job)
+        with self._moved:
+            queue = self._waiting.setdefault(granted, deque())
+            queue.append(job)
+        try:
+            with self._moved:
+                if queue[0] is not job:
+                    job(Progress("waiting for other jobs to end"))
+                while queue[0] is not job:
+                    self._moved.wait(_LOOK_EVERY_S)
+                    job.check()
+            yield granted
+        finally:
+            with self._moved:
+                queue.remove(job)
+                self._moved.notify_all()
+
+    def _grant(self, device: str, job: Job) -> str:
+        from mper.utils.devices import pick_device
+
+        name = str(pick_device(device))
+        if name == "cpu":
+            return name
+        trainings = self._trainings()
+        if trainings and device == "auto":
+            job.notice(f"the training {trainings[0]} has the graphics card, so this ran on the processor")
+            return "cpu"
+        if trainings:
+            job.notice(f"waited for the training {trainings[0]}, which had the graphics card")
+            job(Progress(f"waiting for the training {trainings[0]}: pause it, or take the processor"))
+        while trainings:
+            job.wait(_TRAINING_EVERY_S)
+            trainings = self._trainings()
+        return name
+
+    def _import(self) -> None:
+        try:
+            self._described, self._default = _look()
+        except BaseException as error:  # told to whoever wants to compute
+            self._failure = error
+        self._ready.set()
+
+
+def _look() -> tuple[list[dict[str, str]], str]:
+    import torch
+
+    from mper.utils.devices import describe_device, pick_device
+    from mper.utils.processes import leave_a_core
+
+    leave_a_core()
+    found: list[Any] = [torch.device("cpu")]
+    if torch.backends.mps.is_available():
+        found.insert(0, torch.device("mps"))
+    found[:0] = [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    return [{"name": str(d), "words": describe_device(d)} for d in found], str(pick_device("auto"))

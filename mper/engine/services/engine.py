@@ -1,0 +1,104 @@
+"""The engine's parts, and how a route gets at them: ``def route(engine: EngineDep, client: ClientDep)``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from mper.engine.errors import explained
+from mper.engine.services.devices import Devices
+from mper.engine.services.jobs import JobStore
+from mper.engine.services.launcher import Launcher
+from mper.engine.services.models import Models
+from mper.engine.services.predictions import PredictionStore
+from mper.engine.services.roots import Roots
+from mper.engine.services.scans import ScanStore
+from mper.engine.settings import Client, Settings
+from mper.training.runs import RunFolder
+
+_EXPIRE_EVERY_S = 300.0
+
+
+class Engine:
+    """Everything that lives as long as the engine.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.roots = Roots(settings.roots)
+        self.devices = Devices(self.trainings)
+        self.jobs = JobStore(settings.spool, self.devices.turn, self.explain, settings.limits)
+        self.scans = ScanStore(settings.spool, settings.limits)
+        self.models = Models(self.roots)
+        self.predictions = PredictionStore(settings.limits)
+        self.launcher = Launcher()
+        self.closing = asyncio.Event()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin what goes on beside the requests: importing torch, and forgetting what nobody uses."""
+        self.devices.start()
+        threading.Thread(target=self._expire, name="expire", daemon=True).start()
+
+    def _expire(self) -> None:
+        while not self._ended.wait(_EXPIRE_EVERY_S):
+            self.scans.expire()
+            self.predictions.expire()
+
+    def explain(self, error: BaseException) -> str:
+        """One line for a client."""
+        return explained(error, self.folders())
+
+    def folders(self) -> Mapping[Path, str]:
+        """Folders whose place on this machine is nobody's business, and what they are called instead."""
+        named = {path: name for name, path in self.roots.folders.items()}
+        with contextlib.suppress(RuntimeError):  # no home folder
+            named.setdefault(Path.home(), "~")
+        return {**named, self.settings.spool: "the engine's spool"}
+
+    def trainings(self) -> list[str]:
+        """Trainings in the roots that run on a GPU of this machine now."""
+        found = []
+        for dataset_id, folder in self.roots.datasets():
+            for status in folder.glob("runs/*/status.json"):
+                run = RunFolder(status.parent)
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    # A run that pauses holds memory, but computes nothing; the predictor looks at free memory itself.
+                    if run.is_alive() and run.status()["state"] != "paused" and run.config().get("device") != "cpu":
+                        found.append(f"{dataset_id}/{run.path.name}")
+        return found
+
+    def close(self) -> None:
+        """Cancel all jobs and let go of everyone who follows one."""
+        self.closing.set()
+        self._ended.set()
+        self.jobs.cancel_all()
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _client(request: Request) -> Client:
+    client: Client = request.state.client
+    return client
+
+
+def _name(request: Request) -> str:
+    return _client(request).name
+
+
+EngineDep = Annotated[Engine, Depends(_engine)]
+WhoDep = Annotated[Client, Depends(_client)]  # with what the client may do
+ClientDep = Annotated[str, Depends(_name)]  # its name: what jobs, scans and predictions belong to

@@ -1,0 +1,41 @@
+"""Starts training runs as processes of their own, which outlive the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+from mper.engine.errors import Refused
+from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
+from mper.utils.processes import start_detached
+
+
+class Launcher:
+    """Starts the processes of runs, and notices when one that it started has ended without a word."""
+
+    def __init__(self) -> None:
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, run: RunFolder) -> None:
+        """Start, or go on with, a run.
+
+        Raises
+        ------
+        Refused
+            409 if a process works on it.
+        """
+        with self._lock:
+            if self.state(run) not in (NEW, *ENDED):
+                raise Refused(409, f"run {run.path.name} is being worked on; pause or cancel it instead")
+            run.launch()
+            words = ("train", "--resume", str(run.path.resolve()), "--background")
+            self._children[run.path.resolve()] = start_detached(words, run.path / "log.txt")
+
+    def state(self, run: RunFolder) -> str:
+        """As `RunFolder.state`; of a process that we started we know at once if it never got to its work."""
+        child = self._children.get(run.path.resolve())
+        ended = child is not None and child.poll() is not None  # asked first: its last words are then on the disk
+        state = run.state()
+        return "failed" if state == LAUNCHING and ended else state

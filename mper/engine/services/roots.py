@@ -1,0 +1,120 @@
+"""The folders that the engine may touch, and the only way from a name that a client sends to a path.
+
+A dataset's id is ``ROOT/relative/path``; in routes each ``/`` is written as ``~``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mper.datasets.dataset import DATASET
+from mper.engine.errors import Refused
+from mper.utils.files import check_name
+
+_DEEPEST = 4  # folders below a root in which datasets are looked for
+
+
+class Roots:
+    """Root folders by their names; others may be added while the engine runs.
+
+    Each is named after its folder; of equal names the later ones are numbered.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of `paths` is no folder.
+    """
+
+    def __init__(self, paths: Sequence[Path] = ()):
+        self._folders: dict[str, Path] = {}
+        self._lock = threading.Lock()
+        for path in paths:
+            self.add(path)
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Resolved paths by name."""
+        return dict(self._folders)
+
+    def add(self, path: Path) -> str:
+        """The name of a root, which is new or known already.
+
+        Raises
+        ------
+        FileNotFoundError
+            If `path` is no folder.
+        """
+        if not path.is_dir():
+            raise FileNotFoundError(f"the root {path} is no folder; make it first, or give another")
+        whole = path.resolve()
+        with self._lock:
+            for name, known in self._folders.items():
+                if known == whole:
+                    return name
+            base = whole.name.replace("~", "-") or "root"
+            name, n = base, 1
+            while name in self._folders:
+                n += 1
+                name = f"{base}-{n}"
+            self._folders = {**self._folders, name: whole}  # whoever goes through the old ones is not disturbed
+            return name
+
+    def inside(self, root: str, relative: str) -> Path:
+        """The path `relative` (parts separated by ``/``) below a root; it need not exist.
+
+        Raises
+        ------
+        Refused
+            404 if there is no such root; 403 if the path leaves it, by its name or by a link.
+        """
+        if root not in self._folders:
+            known = ", ".join(self._folders) or "none"
+            raise Refused(404, f"there is no root {root!r} here; the engine was started with: {known}")
+        home = self._folders[root]
+        try:
+            parts = [check_name(part, "folder") for part in relative.split("/")] if relative else []
+        except ValueError as error:
+            raise Refused(403, str(error)) from error
+        path = home.joinpath(*parts)
+        if not path.resolve().is_relative_to(home):
+            raise Refused(403, f"{relative!r} leads out of the root {root!r}; name a folder inside it")
+        return path
+
+    def dataset(self, dataset_id: str) -> Path:
+        """The folder of a dataset.
+
+        Raises
+        ------
+        Refused
+            404 if there is none of that id.
+        """
+        root, _, relative = dataset_id.replace("~", "/").partition("/")
+        try:
+            path = self.inside(root, relative)
+        except Refused as error:
+            raise Refused(404, f"there is no dataset {dataset_id!r} here ({error})") from error
+        if not (path / DATASET).is_file():
+            raise Refused(404, f"there is no dataset {dataset_id!r} here; GET /datasets lists them")
+        return path
+
+    def datasets(self) -> Iterator[tuple[str, Path]]:
+        """Ids and folders of all datasets, by id."""
+        for name, home in sorted(self._folders.items()):
+            yield from _below(name, home, _DEEPEST)
+
+
+def _below(dataset_id: str, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
+    if (folder / DATASET).is_file():
+        yield dataset_id, folder
+        return
+    if depth == 0:
+        return
+    try:
+        inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and p.name[:1] != ".")
+    except OSError:  # a folder that may not be read holds nothing for us
+        return
+    for path in inner:
+        if "~" not in path.name:
+            yield from _below(f"{dataset_id}/{path.name}", path, depth - 1)

@@ -1,0 +1,201 @@
+"""Which unlabelled case would teach a model most if a person labelled it.
+
+Three things count:
+
+- how unsure the model is of the case (`mper.inference.postprocessing.decide`'s confidence): its place among those that
+  are ranked, for what a confidence means differs from model to model,
+- how much of the structures lies far from every prototype of theirs, beyond the 5 % that are usual: farther than all
+  but 5 % of what the model finds in the cases that are labelled already,
+- how unlike the labelled cases, and those ranked before it, the case is: half the sum of absolute differences between
+  the shares of its voxels that each prototype explains.
+
+A rank is an opinion, and random order is hard to beat with few cases; so each comes with its reason in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mper.labels import BACKGROUND
+from mper.progress import Report, silent
+
+if TYPE_CHECKING:
+    from mper.inference.predictor import Predictor
+    from mper.volume import Volume
+
+# Closer together at the low end, where what is far lies.
+LEVELS = (0, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
+_USUAL_FAR = 0.05
+_FIXED_FAR, _FIXED_USUAL = 0.8, 0.02  # where no labelled case says what is usual; measured with the bundled models
+_MUCH_FAR, _MUCH_UNLIKE = 0.10, 0.30  # beyond the usual, from which on more says no more
+_WEIGHTS = (0.5, 0.3, 0.2)  # unsure, far, unlike
+_LOWER = 0.02  # than the median confidence, to be worth a word
+_MAPPED = ("prototypes",)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model says of one case, as far as ranking needs it.
+
+    Parameters
+    ----------
+    confidence : float
+        Of the case, in [0, 1].
+    voxels : int
+        Of its structures; 0 where nothing was found.
+    similarity : tuple of float
+        Quantiles at `LEVELS` of the structures' cosine to their nearest prototype; empty where there is none.
+    shares : tuple of float
+        Of the structures' voxels, by nearest prototype; empty where there is none.
+    """
+
+    confidence: float
+    voxels: int
+    similarity: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.similarity) not in (0, len(LEVELS)):
+            raise ValueError(f"a look has {len(LEVELS)} quantiles or none, this one has {len(self.similarity)}")
+
+    def farther_than(self, cosine: float) -> float:
+        """Share of the structures' voxels whose cosine is below `cosine`."""
+        if not self.similarity:
+            return 0.0
+        return float(np.interp(cosine, self.similarity, LEVELS))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Look:
+        return cls(entry["confidence"], entry["voxels"], tuple(entry["similarity"]), tuple(entry["shares"]))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A case in its place: score in [0, 1], what it is made of, and the reason."""
+
+    id: str
+    score: float
+    confidence: float
+    far: float
+    unlike: float
+    words: str
+
+
+def look(predictor: Predictor, scan: Volume, report: Report = silent) -> Look:
+    """Segment a scan for ranking."""
+    prediction = predictor.predict(scan, want=_MAPPED, report=report)
+    inside = prediction.segmentation.labelmap.array != BACKGROUND
+    voxels = int(np.count_nonzero(inside))
+    if not voxels or prediction.prototype_map is None or prediction.similarity_map is None:
+        return Look(round(prediction.confidence, 4), voxels)
+    cosines = prediction.similarity_map.array[inside].astype(np.float32)
+    quantiles = np.quantile(cosines, LEVELS)
+    config = predictor.bundle.network
+    first = 1 + config.prototypes  # those of the background come first
+    counts = np.bincount(prediction.prototype_map.array[inside], minlength=1 + config.classes * config.prototypes)
+    shares = counts[first:] / max(1, counts[first:].sum())
+    return Look(
+        round(prediction.confidence, 4),
+        voxels,
+        tuple(round(float(q), 4) for q in quantiles),
+        tuple(round(float(s), 4) for s in shares),
+    )
+
+
+def rank(candidates: Mapping[str, Look], labelled: Sequence[Look]) -> list[Ranked]:
+    """Order cases, the most instructive first.
+
+    Parameters
+    ----------
+    candidates : mapping of str to Look
+        The unlabelled cases.
+    labelled : sequence of Look
+        Of cases that are labelled, from the same model: what is usual. May be empty.
+    """
+    if not candidates:
+        return []
+    limit, usual = _usual_limit(labelled)
+    far = {case_id: each.farther_than(limit) for case_id, each in candidates.items()}
+    unsure = _places({case_id: 1 - each.confidence for case_id, each in candidates.items()})
+    middle = float(np.median([each.confidence for each in candidates.values()]))
+    known = [each.shares for each in labelled if each.shares]
+    left = dict(candidates)
+    ranked: list[Ranked] = []
+    while left:  # what was chosen becomes known: the next one shall teach something else
+        unlike = {case_id: _unlike(each.shares, known) for case_id, each in left.items()}
+        scores = {
+            case_id: float(
+                np.dot(
+                    _WEIGHTS,
+                    (
+                        unsure[case_id],
+                        _share((far[case_id] - usual) / _MUCH_FAR),
+                        _share(unlike[case_id] / _MUCH_UNLIKE),
+                    ),
+                )
+            )
+            for case_id in left
+        }
+        best = max(sorted(left), key=lambda case_id, scores=scores: scores[case_id])  # type: ignore[misc]
+        chosen = left.pop(best)
+        if chosen.shares:
+            known.append(chosen.shares)
+        words = _words(chosen, far[best], unlike[best], middle, usual)
+        ranked.append(
+            Ranked(best, round(scores[best], 3), chosen.confidence, round(far[best], 4), round(unlike[best], 4), words)
+        )
+    return ranked
+
+
+def _usual_limit(labelled: Sequence[Look]) -> tuple[float, float]:
+    """A cosine, and the share of the structures of labelled cases that lies below it (each case counts the same)."""
+    known = [each for each in labelled if each.similarity]
+    if not known:
+        return _FIXED_FAR, _FIXED_USUAL
+    grid = np.linspace(-1, 1, 2001)
+    below = np.mean([np.interp(grid, each.similarity, LEVELS) for each in known], axis=0)
+    return float(grid[int(np.searchsorted(below, _USUAL_FAR, side="right")) - 1]), _USUAL_FAR
+
+
+def _share(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def _places(values: Mapping[str, float]) -> dict[str, float]:
+    """Each value's place among all, 0 the lowest and 1 the highest; equal ones share theirs."""
+    numbers = np.array(list(values.values()))
+    if np.ptp(numbers) == 0:
+        return dict.fromkeys(values, 0.5)
+    return {
+        name: float(((numbers < value).sum() + 0.5 * ((numbers == value).sum() - 1)) / (len(numbers) - 1))
+        for name, value in values.items()
+    }
+
+
+def _unlike(shares: Sequence[float], known: Sequence[Sequence[float]]) -> float:
+    """Distance to the most similar of the known ones, 0 to 1."""
+    distances = [0.5 * float(np.abs(np.subtract(shares, each)).sum()) for each in known if len(each) == len(shares)]
+    return min(distances) if distances and shares else 0.0
+
+
+def _words(chosen: Look, far: float, unlike: float, middle: float, usual: float) -> str:
+    if not chosen.voxels:
+        return "The model finds nothing in this scan."
+    reasons = []
+    if far > 1.5 * usual:
+        reasons.append(f"{100 * far:.0f} % of the structure matches no prototype well (usual: {100 * usual:.0f} %)")
+    if chosen.confidence < middle - _LOWER:
+        reasons.append(f"the model is less sure of it than of most (confidence {chosen.confidence:.2f}, {middle:.2f})")
+    if unlike > _MUCH_UNLIKE / 2:
+        reasons.append("it is made up unlike the labelled cases")
+    if not reasons:
+        return f"Much like the other cases (confidence {chosen.confidence:.2f})."
+    text = "; ".join(reasons)
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,151 @@
+"""A new version of a model beside the one in use, on cases that neither was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mper.evaluation.evaluate import LabelledScan, evaluate
+from mper.labels import Label
+from mper.progress import Notify, Report, part_of, silent, unheard
+from mper.volume import Volume
+
+if TYPE_CHECKING:
+    from mper.inference.predictor import Predictor
+
+BEFORE, AFTER = "before", "after"
+_FEW = 6  # below which a paired test cannot become significant
+_LEVEL = 0.05
+_SAME = 5e-4  # two Dice that round to the same figure are the same
+_FINEST = 0.01  # of a mean difference: two people who label the same scan differ by more
+
+
+@dataclass(frozen=True)
+class CaseChange:
+    """One case: mean Dice before and after, and that of each structure."""
+
+    id: str
+    before: float
+    after: float
+    labels: dict[str, tuple[float, float]]
+
+
+def compare(
+    old: Callable[[], Predictor],
+    new: Callable[[], Predictor],
+    cases: Sequence[LabelledScan],
+    labels: Sequence[Label],
+    report: Report = silent,
+    notify: Notify = unheard,
+    keep: Callable[[str, str, Volume], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate both on the same cases.
+
+    Parameters
+    ----------
+    old, new : callable
+        Each gives its predictor when its turn has come, so that only one need be in memory.
+    cases, labels
+        As for `mper.evaluation.evaluate.evaluate`.
+    keep : callable or None
+        Is given each mask: case id, "before" or "after", and the mask in the dataset's label values.
+
+    Returns
+    -------
+    dict
+        ``cases`` (`CaseChange` as dictionaries, worst after first), ``mean_before``, ``mean_after``, ``words``.
+
+    Raises
+    ------
+    ValueError
+        If no case has a label, or a model knows none of the labels.
+    """
+    found = {}
+    for n, (when, predictor) in enumerate(((BEFORE, old), (AFTER, new))):
+
+        def keep_one(case_id: str, mask: Volume, when: str = when) -> None:
+            if keep is not None:
+                keep(case_id, when, mask)
+
+        beat = part_of(report, n / 2, 1 / 2, f"the {'current' if when == BEFORE else 'new'} version")
+        found[when] = evaluate(predictor(), cases, labels, report=beat, notify=notify, keep=keep_one)
+    after = {result["id"]: result for result in found[AFTER]["cases"]}
+    changes = []
+    for result in found[BEFORE]["cases"]:
+        then = after[result["id"]]
+        shared = [name for name in result["labels"] if name in then["labels"]]
+        each = {name: (result["labels"][name]["dice"], then["labels"][name]["dice"]) for name in shared}
+        changes.append(CaseChange(result["id"], _mean(each, 0), _mean(each, 1), each))
+    changes.sort(key=lambda change: (change.after, change.id))
+    return {
+        "cases": [
+            {
+                "id": change.id,
+                "before": change.before,
+                "after": change.after,
+                "labels": {name: {"before": b, "after": a} for name, (b, a) in change.labels.items()},
+            }
+            for change in changes
+        ],
+        "mean_before": float(np.mean([change.before for change in changes])),
+        "mean_after": float(np.mean([change.after for change in changes])),
+        "words": in_words([(change.before, change.after) for change in changes]),
+    }
+
+
+def _mean(each: dict[str, tuple[float, float]], which: int) -> float:
+    return float(np.mean([pair[which] for pair in each.values()])) if each else 0.0
+
+
+def in_words(pairs: Sequence[tuple[float, float]]) -> str:
+    """What Dice before and after on so many cases allow to say, and what not.
+
+    From six cases on Wilcoxon's signed-rank test is made; with fewer it cannot become significant, and the smallest
+    mean difference that a paired t interval could tell from none is given instead.
+    """
+    before, after = (np.array(values) for values in zip(*pairs, strict=True))
+    change = after - before
+    better, worse = int((change > _SAME).sum()), int((change < -_SAME).sum())
+    n = len(pairs)
+    counts = "" if n == 1 else f" (better on {better}, worse on {worse}, as good on {n - better - worse})"
+    whose = "1 held-out case" if n == 1 else f"{n} held-out cases"
+    told = [f"On {whose} the mean Dice went from {before.mean():.3f} to {after.mean():.3f}{counts}."]
+    if not better and not worse:
+        told.append("No difference was found.")
+    elif n == 1:
+        told.append("One case tells nothing about others; label more for the hold-out.")
+    elif n < _FEW:
+        blur = _resolution(change)
+        verdict = (
+            "this one is larger, yet rests on few cases" if abs(change.mean()) > blur else "this one may be chance"
+        )
+        told.append(f"That is too few to tell apart mean differences below about {blur:.3f}: {verdict}.")
+    else:
+        p = _wilcoxon(change)
+        verdict = "is unlikely to be chance" if p < _LEVEL else "may be chance"
+        told.append(f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)}).")
+    if worse:
+        lost = int(change.argmin())
+        told.append(f"The largest loss is {-change[lost]:.3f} ({before[lost]:.3f} to {after[lost]:.3f}).")
+    return " ".join(told)
+
+
+def _resolution(change: np.ndarray) -> float:
+    """Half the width of the 95 % interval of the mean change."""
+    from scipy import stats
+
+    n = len(change)
+    return max(_FINEST, float(stats.t.ppf(0.975, n - 1) * change.std(ddof=1) / np.sqrt(n)))
+
+
+def _wilcoxon(change: np.ndarray) -> float:
+    from scipy import stats
+
+    return float(stats.wilcoxon(change).pvalue)
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 0.001 else "below 0.001"

@@ -1,0 +1,81 @@
+"""What a model says of a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mper.dataloading.preprocessing import WorkingGrid
+from mper.labels import Segmentation
+from mper.roi import Box
+from mper.volume import Index3, Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What the network saw and said on the working grid of a crop.
+
+    Parameters
+    ----------
+    values : (filters, *grid.size) float16 tensor on the CPU
+        As the network gives them, not normalised.
+    grid : WorkingGrid
+        Of the crop: `grid.back` leads to its voxels.
+    start, stop : (int, int, int)
+        The crop ``array[start:stop]`` of the source.
+    image : (*grid.size) float16 tensor on the CPU, or None
+        Normalised intensities.
+    logits : (classes, *grid.size) float16 tensor on the CPU, or None
+    """
+
+    values: torch.Tensor
+    grid: WorkingGrid
+    start: Index3
+    stop: Index3
+    image: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of a scan; every array lies on the scan's own grid.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+        uint8; background outside the region.
+    confidence : float
+        Of the case, in [0, 1]: soft Dice between probabilities and mask, see `mper.inference.postprocessing.decide`.
+        Not calibrated: it ranks cases and is no percentage.
+    notes : tuple of str
+        Everything that was decided for the user, a sentence each.
+    roi_mm : six numbers or None
+        x0, x1, y0, y1, z0, z1 in LPS mm that the region reaches over; None for the whole scan.
+    device, method, seconds : str, str, float
+        Where it ran, "whole" or "tiles", and how long it took.
+    confidence_map : Volume or None
+        float16 probability of each voxel's own class, 0 outside the region. This and what follows only where asked for.
+    probabilities : (classes, k, j, i) float16 array or None
+        As the network gave them, before small parts were dropped; all 0 outside the region.
+    prototype_map : Volume or None
+        uint8: 1 + class * K + k for the nearest prototype k of the voxel's own class; 0 = not computed.
+    similarity_map : Volume or None
+        float16: the cosine to it.
+    embeddings : Embeddings or None
+    """
+
+    segmentation: Segmentation
+    confidence: float
+    notes: tuple[str, ...] = ()
+    roi_mm: Box | None = None
+    device: str = ""
+    method: str = ""
+    seconds: float = 0.0
+    confidence_map: Volume | None = None
+    probabilities: npt.NDArray[np.float16] | None = None
+    prototype_map: Volume | None = None
+    similarity_map: Volume | None = None
+    embeddings: Embeddings | None = None

@@ -1,0 +1,343 @@
+"""A scan in, a mask with its reasons out.
+
+What is decided for the user (the region, an assumed spacing, tiles for want of memory, another
+device) is done and told: in the prediction's notes and, at once, to the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.inference import memory
+from mper.inference.localization import FIELD_LIMIT_MM, Finder, field_of_view_mm
+from mper.inference.memory import WHOLE, Estimate, Job, Way
+from mper.inference.plausibility import Notes, on_border, on_intensities, on_volumes
+from mper.inference.postprocessing import Decision, check_room, decide, nearest_prototypes, prototype_cosines
+from mper.inference.prediction import Embeddings, Prediction
+from mper.inference.sliding_window import Runner, Scores, mirrored, tiled
+from mper.labels import Segmentation
+from mper.models.bundle import ModelBundle
+from mper.progress import Progress, Report, silent
+from mper.roi import Region, region_of_box
+from mper.utils.devices import (
+    autocast_dtype,
+    describe_device,
+    free_bytes,
+    is_out_of_memory,
+    pick_device,
+    release_memory,
+)
+from mper.volume import Volume
+
+WANTED = ("confidence", "probabilities", "prototypes", "embeddings")
+_SCORED, _DRAWN = 0.1, 0.9  # shares of the work that are done when the network starts and ends
+
+
+class Predictor:
+    """A model made ready to segment scans, one after the other.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+    device : {"auto", "cpu", "cuda", "mps"}
+    finder : ModelBundle or None
+        Finds the structure in fields of view over 180 mm; None takes the bundled one that the card names
+        (``about["locator"]``), if it does.
+    dtype : torch.dtype or None
+        Number format of the network's convolutions; None takes the fastest of the device.
+    free : callable
+        Free bytes of a device; handed in so that a test can be short of memory.
+
+    Raises
+    ------
+    ValueError
+        If this machine has no such device.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        device: str = "auto",
+        *,
+        finder: ModelBundle | None = None,
+        dtype: torch.dtype | None = None,
+        free: memory.FreeBytes = free_bytes,
+    ):
+        self.bundle = bundle
+        self.device = pick_device(device)
+        self._config, self._preprocessing = bundle.network, bundle.preprocessing
+        self._dtype, self._free = dtype, free
+        self._network = bundle.build()
+        self._runners: dict[torch.device, Runner] = {}
+        self._voxels_per_s: dict[torch.device, float] = {}
+        self._finder_bundle, self._finder_missing = _bundled_finder(bundle) if finder is None else (finder, "")
+        self._finder: Finder | None = None
+
+    def estimate(
+        self, scan: Volume, *, roi: Sequence[float] | None = None, tta: bool = False, want: Collection[str] = ()
+    ) -> Estimate:
+        """What `predict` with the same arguments is expected to cost, without running it."""
+        notes = Notes(silent)
+        region = self._region(scan, roi, notes)
+        job = self._job(self._grid(scan.crop(region.start, region.stop), notes), tta, want)
+        way = self._ways(job, notes)[0]
+        needed = memory.bytes_needed(job, way, self._dtype_on(way.device))
+        return Estimate(self._seconds(job, way), needed, way.method, describe_device(way.device), tuple(notes.lines))
+
+    def predict(
+        self,
+        scan: Volume,
+        *,
+        roi: Sequence[float] | None = None,
+        tta: bool = False,
+        want: Collection[str] = (),
+        report: Report = silent,
+    ) -> Prediction:
+        """Segment a scan.
+
+        Parameters
+        ----------
+        scan : Volume
+        roi : six numbers or None
+            x0, x1, y0, y1, z0, z1 in LPS mm: only voxels whose centres lie inside are segmented. None: the whole
+            scan, or what the finder finds in a wide field of view.
+        tta : bool
+            Average over mirrored versions, along the axes in which the model was trained with mirrored scans.
+        want : collection of {"confidence", "probabilities", "prototypes", "embeddings"}
+            Results beside the mask.
+        report : Report
+
+        Raises
+        ------
+        ValueError
+            If the scan holds no image or voxels that are no numbers, the ROI holds no voxel of it, its spacing is
+            unknown and the model cannot do without, or `want` names something unknown.
+        Cancelled
+            From the report.
+        """
+        started = time.perf_counter()
+        self._check(scan, want)
+        notes = Notes(report)
+        report(Progress("looking at the scan", 0.0))
+        region = self._region(scan, roi, notes)
+        crop = scan.crop(region.start, region.stop)
+        grid = self._grid(crop, notes)
+        image = normalise(grid.forward(crop.array), self._preprocessing)
+        notes.extend(on_intensities(crop, image, self.bundle.card))
+        job = self._job(grid, tta, want)
+        if tta and job.passes == 1:
+            notes("the model was trained without mirrored scans, so nothing was mirrored")
+        ways = self._ways(job, notes)
+        for way, next_way in zip(ways, [*ways[1:], None], strict=True):
+            try:
+                found = self._attempt(way, job, image, grid, region, want, report)
+                break
+            except (RuntimeError, MemoryError) as error:
+                lacking = isinstance(error, NotImplementedError)  # MPS knows fewer operations than others
+                if next_way is None or not (lacking or is_out_of_memory(error)):
+                    raise
+            # Here the error, and with it what the failed attempt held, is gone.
+            release_memory(way.device)
+            why = f"{way.device.type} lacks an operation of this network" if lacking else "memory ran out"
+            notes(f"{why} with {memory.describe_way(way)}; went on with {memory.describe_way(next_way)}")
+        notes.extend(on_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
+        notes.extend(on_volumes(found.decision.classes, scan.geometry, self.bundle.card))
+        if "prototypes" in want and found.nearest is None:
+            notes("the model has no prototypes, so there is no prototype map")
+        prediction = self._prediction(scan, region, found, want)
+        report(Progress("done", 1.0))
+        return replace(
+            prediction,
+            notes=tuple(notes.lines),
+            device=describe_device(way.device),
+            method=way.method,
+            seconds=time.perf_counter() - started,
+        )
+
+    def warm_up(self) -> None:
+        """Do ahead of the first scan what takes time once: moving to the device, choosing kernels, measuring speed."""
+        self._measure(self.device)
+        if self._finder_bundle is not None and self._finder is None:
+            self._finder = Finder(self._finder_bundle, self.device, self._dtype_on(self.device))
+
+    def _check(self, scan: Volume, want: Collection[str]) -> None:
+        from mper.io import check_scan  # needs numpy only
+
+        unknown = sorted(set(want) - set(WANTED))
+        if unknown:
+            raise ValueError(f"unknown results {', '.join(unknown)} wanted; known are {', '.join(WANTED)}")
+        if "prototypes" in want:
+            check_room(self._config.classes, self._config.prototypes)
+        check_scan(scan)
+
+    def _region(self, scan: Volume, roi: Sequence[float] | None, notes: Notes) -> Region:
+        """What was asked for, else what the finder finds in a wide field, else the whole scan."""
+        if roi is not None:
+            region = region_of_box(scan.geometry, roi)
+            notes.extend(region.notes)
+            return region
+        field = field_of_view_mm(scan.geometry)
+        if field is None or field <= FIELD_LIMIT_MM or self._config.dimensions == 2:
+            return Region.whole(scan.geometry)
+        wide = f"the field of view is {field:.0f} mm wide"
+        if self._finder_bundle is None:
+            notes(f"{wide} and {self._finder_missing}, so the whole field was segmented; an ROI may do better")
+            return Region.whole(scan.geometry)
+        if self._finder is None:
+            self._finder = Finder(self._finder_bundle, self.device, self._dtype_on(self.device))
+        found = self._finder.find(scan)
+        if found is None:
+            notes(f"{wide} and the structure was not found in it, so the whole field was segmented; give an ROI")
+            return Region.whole(scan.geometry)
+        box = ",".join(str(round(v)) for v in found.box_mm(scan.geometry))
+        notes(f"{wide}: the region {box} (LPS mm) was found automatically; check it, or give an ROI")
+        return found
+
+    def _grid(self, crop: Volume, notes: Notes) -> WorkingGrid:
+        grid = WorkingGrid.plan(crop.geometry, self._preprocessing, self._config.dimensions)
+        assumed = self._preprocessing.assumed_spacing_mm
+        if not crop.geometry.spacing_known and assumed is not None:
+            notes(
+                "the scan does not tell its voxel spacing; it was taken to be "
+                f"{' x '.join(f'{s:g}' for s in assumed)} mm (k, j, i) and to lie as the training scans do"
+            )
+        return grid
+
+    def _job(self, grid: WorkingGrid, tta: bool, want: Collection[str]) -> Job:
+        config, card = self._config, self.bundle.card
+        k, j, i = (memory.round_up(n, config.divisor) for n in card.window)
+        return Job(
+            config,
+            working=grid.size,
+            tile=(k if config.dimensions == 3 else 1, j, i),
+            source_voxels=int(np.prod(grid.source_shape)),
+            mirrored=card.mirror_axes if tta or card.always_mirrored else (),
+            embed=bool({"prototypes", "embeddings"} & set(want)),
+            maps=("confidence" in want) + config.classes * ("probabilities" in want) + 2 * ("prototypes" in want),
+        )
+
+    def _ways(self, job: Job, notes: Notes) -> list[Way]:
+        fitting, lines = memory.affordable(job, memory.ways(self.device), self._free, self._dtype_on)
+        notes.extend(lines)
+        return fitting
+
+    def _dtype_on(self, device: torch.device) -> torch.dtype:
+        return self._dtype or autocast_dtype(device)
+
+    def _runner(self, device: torch.device) -> Runner:
+        if device not in self._runners:
+            self._runners[device] = Runner(self._network, device, self._dtype_on(device))
+        return self._runners[device]
+
+    def _seconds(self, job: Job, way: Way) -> float:
+        """Expected time of the network."""
+        return memory.voxels_seen(job, way.method) / self._measure(way.device)
+
+    def _measure(self, device: torch.device) -> float:
+        """Voxels a second of the network, from a small block, once a device."""
+        if device not in self._voxels_per_s:
+            block = torch.zeros((32, 64, 64) if self._config.dimensions == 3 else (2, 256, 256))
+            run = self._runner(device)
+            run(block)
+            started = time.perf_counter()
+            float(run(block).logits.sum())  # waits for the device
+            self._voxels_per_s[device] = block.numel() / (time.perf_counter() - started)
+        return self._voxels_per_s[device]
+
+    def _attempt(
+        self,
+        way: Way,
+        job: Job,
+        image: torch.Tensor,
+        grid: WorkingGrid,
+        region: Region,
+        want: Collection[str],
+        report: Report,
+    ) -> _Found:
+        """Everything that takes memory, one way."""
+        seconds = self._seconds(job, way)
+        report(Progress(f"segmenting on {describe_device(way.device)}", _SCORED, seconds))
+        runner = self._runner(way.device)
+
+        def once(part: torch.Tensor) -> Scores:
+            return runner(part, job.embed)
+
+        def between(beat: Progress) -> None:
+            done = beat.fraction or 0.0
+            report(Progress(beat.message, _SCORED + (_DRAWN - _SCORED) * done, seconds * (1 - done)))
+
+        run = mirrored(once, job.mirrored)
+        scores = run(image) if way.method == WHOLE else tiled(run, image, job.tile, job.config.classes, between)
+        report(Progress("drawing the mask", _DRAWN))
+        if way.device.type == "mps":  # no float64, and no 3-D interpolation before torch 2.8
+            scores = Scores(*(None if s is None else s.cpu() for s in scores))  # type: ignore[arg-type]
+        probabilities = scores.logits.softmax(0)
+        decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
+        found = _Found(grid, decision)
+        if "probabilities" in want:
+            there = [grid.back(p[None])[0].half().cpu().numpy() for p in probabilities]
+            found.probabilities = np.stack(there) if region.inside is None else np.stack(there) * region.inside
+        if scores.embedding is not None:
+            if "prototypes" in want and self._network.prototypes.vectors.any():
+                cosines = prototype_cosines(self._network.prototypes.vectors, scores.embedding)
+                found.nearest, found.similarity = nearest_prototypes(cosines, grid, decision.classes, region.inside)
+            if "embeddings" in want:
+                found.embedding = scores.embedding.half().cpu()
+                found.image, found.logits = image.half().cpu(), scores.logits.half().cpu()
+        return found
+
+    def _prediction(self, scan: Volume, region: Region, found: _Found, want: Collection[str]) -> Prediction:
+        """Results of the region, put where it lies in the scan."""
+
+        def whole(crop: npt.NDArray[np.generic] | None) -> Volume | None:
+            return None if crop is None else scan.with_array(region.spread(crop, scan.geometry))
+
+        labels = self.bundle.card.labels
+        values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
+        mask = region.spread(values[found.decision.classes], scan.geometry)
+        return Prediction(
+            segmentation=Segmentation(scan.with_array(mask), labels),
+            confidence=found.decision.confidence,
+            roi_mm=None if region.covers(scan.geometry) else region.box_mm(scan.geometry),
+            confidence_map=whole(found.decision.probability.astype(np.float16) if "confidence" in want else None),
+            probabilities=None if found.probabilities is None else region.spread(found.probabilities, scan.geometry),
+            prototype_map=whole(found.nearest),
+            similarity_map=whole(found.similarity),
+            embeddings=None
+            if found.embedding is None
+            else Embeddings(found.embedding, found.grid, region.start, region.stop, found.image, found.logits),
+        )
+
+
+@dataclass(eq=False)
+class _Found:
+    """Results on the grid of the crop."""
+
+    grid: WorkingGrid
+    decision: Decision
+    probabilities: npt.NDArray[np.float16] | None = None
+    nearest: npt.NDArray[np.uint8] | None = None
+    similarity: npt.NDArray[np.float16] | None = None
+    embedding: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+def _bundled_finder(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:
+    """The bundled finder that a card names, or why there is none."""
+    name = bundle.card.about.get("locator")
+    if not name:
+        return None, "this model has no finder"
+    from mper.resources import models_dir
+
+    try:
+        return ModelBundle.load(models_dir() / str(name)), ""
+    except FileNotFoundError:
+        return None, f"its finder {name!r} is not installed"

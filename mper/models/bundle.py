@@ -1,0 +1,173 @@
+"""Model bundles with their weights: saving, strict loading, building the network.
+
+Weights are safetensors; nothing is unpickled. Storage may be float32, float16, or int8 with one
+float scale for each slice of a convolution's kernel along its first axis (biases, batch norm and
+prototypes stay float32); loading always gives float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mper.dataloading.preprocessing import Preprocessing
+from mper.models.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
+from mper.models.references import References
+from mper.nets.network import NetConfig, Network
+from mper.utils.files import beside, rename_folder
+
+_SCALE = ".scale"
+_REFERENCES = "references."
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """All that is needed to predict.
+
+    Parameters
+    ----------
+    card : Card
+    state : mapping of str to tensor
+        State of `mper.nets.network.Network`, prototypes included, float32 on the CPU.
+    sha256 : str
+        Of the weights file that it was read from; empty for a bundle that was never stored.
+    references : References or None
+        Labelled voxels that explain the model, of methods that compare with them. They are stored beside the
+        weights; the names of their cases are in the card, ``about["references"]["cases"]``.
+
+    Raises
+    ------
+    ValueError
+        If the state is not exactly that of the network which the card describes.
+    """
+
+    card: Card
+    state: Mapping[str, torch.Tensor]
+    sha256: str = ""
+    references: References | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            network, _ = self.network, self.preprocessing
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"the card of model {self.card.name!r} does not describe a network and its preprocessing ({error}); "
+                "the model is damaged or of another version"
+            ) from error
+        with torch.device("meta"):
+            expected = Network(network).state_dict()
+        wrong = [
+            name
+            for name in sorted(set(expected) | set(self.state))
+            if name not in expected or name not in self.state or expected[name].shape != self.state[name].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the weights do not fit the network of model {self.card.name!r}: {len(wrong)} tensors differ, "
+                f"first {wrong[0]!r}; the model is damaged or of another version"
+            )
+        if self.references is not None and self.references.vectors.shape[1] != network.filters:
+            raise ValueError(
+                f"the labelled voxels of model {self.card.name!r} have {self.references.vectors.shape[1]} channels, "
+                f"its network {network.filters}; the model is damaged"
+            )
+
+    @property
+    def network(self) -> NetConfig:
+        return NetConfig(**{**self.card.network, "dropout": tuple(self.card.network["dropout"])})
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(**self.card.preprocessing)
+
+    def build(self) -> Network:
+        """The network with its weights, in eval mode, on the CPU."""
+        network = Network(self.network)
+        network.load_state_dict(dict(self.state))
+        return network.eval()
+
+    @classmethod
+    def load(cls, path: Path) -> ModelBundle:
+        """Read a bundle strictly.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If it is missing, damaged, tampered with, or of another version: one line each.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        stored = read_bundle(path)
+        data = stored.weights()
+        try:
+            state = _unpack(load(data))
+            kept = {name: state.pop(name) for name in list(state) if name.startswith(_REFERENCES)}
+            cases = stored.card.about["references"]["cases"] if kept else ()
+            tensors = {name.removeprefix(_REFERENCES): value for name, value in kept.items()}
+            return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None)
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
+
+    def save(self, path: Path, storage: str = "float16") -> Path:
+        """Write the bundle as a folder, beside and then renamed.
+
+        Raises
+        ------
+        FileExistsError
+            If `path` is there: a model is never overwritten.
+        """
+        from safetensors.torch import save
+
+        if storage not in STORAGES:
+            raise ValueError(f"unknown storage {storage!r}; known are {', '.join(STORAGES)}")
+        if path.exists():
+            raise FileExistsError(f"{path} is already there; a model is never overwritten, choose another place")
+        packed = _pack(self.state, storage)
+        if self.references is not None:
+            packed |= {_REFERENCES + name: value for name, value in self.references.tensors().items()}
+        data = save(packed)
+        weights = {"file": WEIGHTS, "sha256": hashlib.sha256(data).hexdigest(), "storage": storage}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = beside(path)
+        unfinished.mkdir()
+        try:
+            (unfinished / WEIGHTS).write_bytes(data)
+            (unfinished / CARD).write_text(self.card.to_json(weights), encoding="utf-8")
+            if not rename_folder(unfinished, path):
+                raise FileExistsError(f"{path} was made by another program meanwhile; choose another place")
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return path
+
+
+def _pack(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Tensor]:
+    packed: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        value = tensor.detach().cpu().contiguous()
+        if value.dim() < 4 or storage == "float32":  # convolution kernels have 4 or 5 axes
+            packed[name] = value
+        elif storage == "float16":
+            packed[name] = value.half()
+        else:
+            scale = value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True).clamp(min=1e-12) / 127
+            packed[name] = (value / scale).round().to(torch.int8)
+            packed[name + _SCALE] = scale.flatten()
+    return packed
+
+
+def _unpack(packed: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for name, value in packed.items():
+        scaled = name.removesuffix(_SCALE)
+        if scaled != name and scaled in packed:  # a network may have a parameter of that name, too
+            continue
+        if value.dtype == torch.int8:
+            value = value.float() * packed[name + _SCALE].reshape(-1, *[1] * (value.dim() - 1))
+        state[name] = value.float() if value.is_floating_point() else value
+    return state

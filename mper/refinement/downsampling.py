@@ -1,0 +1,55 @@
+"""A box of a grid made coarser by whole factors, and back: how what is large is answered as fast as what is small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.dataloading.preprocessing import interpolate
+from mper.volume import Index3, Spacing
+
+_LARGEST = 48**3  # voxels of a box that is left as it is
+
+
+class Coarse:
+    """A box on a grid coarser by whole factors."""
+
+    def __init__(self, shape: tuple[int, ...], factors: Index3):
+        self._shape, self._factors = shape, factors
+        self._pad = [(0, -n % f) for n, f in zip(shape, factors, strict=True)]
+
+    def mean(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self._blocks(array).mean(axis=(1, 3, 5), dtype=np.float32)
+
+    def any(self, array: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._blocks(array).any(axis=(1, 3, 5)))
+
+    def strongest(self, array: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        blocks = self._blocks(array)
+        low = blocks.min(axis=(1, 3, 5))
+        return np.where(low < 0, low, blocks.max(axis=(1, 3, 5))).astype(np.int8)
+
+    def back(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        for axis, (n, f) in enumerate(zip(self._shape, self._factors, strict=True)):
+            array = interpolate(array, axis, (np.arange(n) + 0.5) / f - 0.5)
+        return array
+
+    def _blocks(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        padded = np.pad(array, self._pad, mode="edge")
+        k, j, i = self._factors
+        return padded.reshape(padded.shape[0] // k, k, padded.shape[1] // j, j, padded.shape[2] // i, i)
+
+
+def coarsening(shape: tuple[int, ...], steps: Spacing) -> Index3:
+    """Whole factors that bring a box down to `_LARGEST` voxels; the finest axes are made coarser first."""
+    factors = [1, 1, 1]
+    size = list(shape)
+    while np.prod(size) > _LARGEST:
+        axis = min(range(3), key=lambda a: (steps[a] * factors[a], -size[a]))
+        if size[axis] == 1:
+            axis = int(np.argmax(size))
+        factors[axis] += 1
+        size[axis] = -(-shape[axis] // factors[axis])
+    return factors[0], factors[1], factors[2]

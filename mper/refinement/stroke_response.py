@@ -1,0 +1,187 @@
+"""What a stroke does to the scores around it.
+
+A small network (`mper.nets.stroke_net`) looks at a box around the stroke: at the scores as they are, at the image
+relative to the stroke's own intensity, at distances to the stroke, to the mask's surface and to earlier strokes. It
+answers how likely each voxel is of the stroke's class, whichever class and whichever model that is: everything is seen
+from the stroke, as "its class" against "the rest", and lengths are counted in the middle of the grid's three steps, so
+that unknown spacing is nothing special. Its answer can raise scores, and turns only what is connected to the stroke.
+The network's embeddings are not looked at: they told next to nothing here that the scores do not tell.
+
+What it was trained on, and what was tried beside it, is in ``Resources/Models/stroke-response/README.md``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from mper.nets.stroke_net import StrokeNet
+from mper.refinement.graph_cut import inside_at_edges
+from mper.resources import models_dir
+from mper.volume import Index3, Spacing
+
+Scores = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FEATURES = 12
+REACH = 16.0  # steps
+# Log-odds that the network must be above; more for a stroke deep in what is not its class, where it goes too far
+_CAUTION, _DEEP, _CAUTION_DEEP = 0.25, 7.0, 0.35
+_BAND = 2  # voxels
+_JUST = np.float32(0.1)  # log-odds of what is inside, but only just
+_TOUCHING = np.ones((3, 3, 3), dtype=bool)
+
+
+def reach(steps_mm: Spacing) -> Index3:
+    """Voxels along (k, j, i) beyond a stroke to which it can reach."""
+    k, j, i = (int(np.ceil(REACH / step)) for step in _relative(steps_mm))
+    return k, j, i
+
+
+def respond(
+    log_odds: Scores,
+    image: Scores,
+    painted: Mask,
+    hard: npt.NDArray[np.int8],
+    steps_mm: Spacing,
+) -> Scores:
+    """The log-odds of the stroke's class after it.
+
+    Parameters
+    ----------
+    log_odds : (k, j, i) float32
+        Of the stroke's class against the best other, in a box around the stroke.
+    image : (k, j, i) float32
+        Intensities as the network sees them.
+    painted : (k, j, i) bool
+        The stroke; not empty.
+    hard : (k, j, i) int8
+        1 where earlier strokes painted this class, -1 where another.
+    steps_mm : (float, float, float)
+
+    Returns
+    -------
+    (k, j, i) float32
+        Nowhere below `log_odds`; above 0 in the stroke; what changes sign is connected to the stroke.
+    """
+    seen = torch.from_numpy(features(log_odds, image, painted, hard, steps_mm))
+    with torch.no_grad():
+        likely = shipped_network()(seen[None])[0].numpy()
+    return raised(log_odds, likely - caution(log_odds, painted, steps_mm), painted, hard)
+
+
+def caution(log_odds: Scores, painted: Mask, steps_mm: Spacing) -> np.float32:
+    """What is taken from the network's log-odds before they count."""
+    depth = float(_distance(log_odds <= 0, _relative(steps_mm))[painted].max())
+    return np.float32(_CAUTION + _CAUTION_DEEP * max(0.0, min(depth, 20.0) - _DEEP))
+
+
+def settle(
+    before: Scores,
+    quick: Scores,
+    image: Scores,
+    painted: Mask,
+    hard: npt.NDArray[np.int8],
+    steps_mm: Spacing,
+) -> Scores:
+    """The log-odds after the clean-up at image edges; takes and gives what `respond` does, `quick` being its answer.
+
+    Only the surface of what the stroke turned moves, by at most `_BAND` voxels, to edges of the image nearby.
+    """
+    turned = (quick > 0) & (before <= 0)
+    band = ndimage.binary_dilation(turned, _TOUCHING, iterations=_BAND) & (before <= 0) & ~painted & (hard >= 0)
+    inside = inside_at_edges(np.where(painted, np.float32(1), quick), band, image, steps_mm)
+    decided = np.where(inside, np.maximum(quick, _JUST), np.minimum(quick, -_JUST))
+    return raised(before, np.where(band, decided, quick).astype(np.float32), painted, hard)
+
+
+def features(
+    log_odds: Scores, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps_mm: Spacing
+) -> npt.NDArray[np.float32]:
+    """What the network sees of a box, (FEATURES, k, j, i), each about between -1.5 and 1.5."""
+    steps = _relative(steps_mm)
+    inside = log_odds > 0
+    surface = np.clip(_distance(inside, steps) - _distance(~inside, steps), -20, 20)  # > 0 in the class
+    depth = max(1.0, -float(surface[painted].min()))  # of the stroke in what is not yet its class
+    distance = _distance(~painted, steps)
+    lacked = float(np.quantile(log_odds[painted], 0.25))
+    spread = float(image[distance < REACH].std()) + 1e-3
+    near = distance < 10
+    own, other = (_mean(image[near & side], image[painted]) for side in (inside, ~inside))
+    like_own = ((image - other) ** 2 - (image - own) ** 2) / (2 * spread**2)
+    whole = np.ones(log_odds.shape, dtype=np.float32)
+    return np.stack(
+        [
+            np.tanh(log_odds / 3),
+            np.clip((log_odds - lacked) / 4, -1.5, 1.5),
+            np.clip(surface / 8, -1.5, 1.5),
+            np.clip(surface / depth, -2, 2) / 2,
+            np.exp(-(distance**2) / 32),
+            np.minimum(distance / REACH, 1.5),
+            np.clip((image - image[painted].mean()) / spread, -3, 3) / 2,
+            np.clip(like_own, -3, 3) / 2,
+            _nearness(hard < 0, steps),
+            _nearness(hard > 0, steps),
+            whole * (_unlike_slices(log_odds) / 2),
+            whole * (np.log(depth) / 2),
+        ]
+    ).astype(np.float32)
+
+
+def raised(log_odds: Scores, likely: Scores, painted: Mask, hard: npt.NDArray[np.int8]) -> Scores:
+    """Scores raised to `likely`, where that turns voxels connected to the stroke, and next to these.
+
+    Their neighbours are raised too, though not above 0, so that the new surface lies between voxels where the network
+    puts it, and not half a step from the last one turned.
+    """
+    higher = np.maximum(log_odds, likely)
+    higher[painted] = np.maximum(higher[painted], 1)
+    higher[hard < 0] = log_odds[hard < 0]
+    turned = (higher > 0) & (log_odds <= 0)
+    parts, _ = ndimage.label(turned | painted, structure=_TOUCHING)
+    connected = np.isin(parts, np.unique(parts[painted])) & (parts > 0)
+    return np.where(ndimage.binary_dilation(connected, _TOUCHING), higher, log_odds).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def shipped_network() -> StrokeNet:
+    """The network with the weights that come with the program."""
+    from safetensors.torch import load_file
+
+    network = StrokeNet(FEATURES)
+    weights = load_file(models_dir() / "stroke-response" / "weights.safetensors")
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return network.eval()
+
+
+def _relative(steps_mm: Spacing) -> tuple[float, ...]:
+    """Steps in units of the middle one."""
+    middle = sorted(steps_mm)[1]
+    return tuple(step / middle for step in steps_mm)
+
+
+def _distance(mask: Mask, steps: tuple[float, ...]) -> Scores:
+    """From each voxel of the mask to the nearest outside it; large where there is none."""
+    if mask.all():
+        return np.full(mask.shape, 100, dtype=np.float32)
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=steps), dtype=np.float32)
+
+
+def _nearness(mask: Mask, steps: tuple[float, ...]) -> Scores:
+    return np.exp(-_distance(~mask, steps) / 4)
+
+
+def _mean(values: Scores, otherwise: Scores) -> np.float32:
+    return np.float32(values.mean() if values.size else otherwise.mean())
+
+
+def _unlike_slices(log_odds: Scores) -> float:
+    """How much more scores differ from slice to slice than inside one: what a stroke means for the next slice."""
+    along = [
+        float(np.abs(np.diff(log_odds, axis=axis)).mean()) if n > 1 else 1.0 for axis, n in enumerate(log_odds.shape)
+    ]
+    return float(np.clip(np.log(2 * along[0] / (along[1] + along[2] + 1e-3) + 0.1), -1, 3))

@@ -1,0 +1,111 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mper.methods import NAMES, Recipe, check_backbone, check_batch
+from mper.methods.co_training import CO_TRAINED
+from mper.training.planning import BACKBONES, check_patch
+from mper.training.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is asked to do; stored as config.json.
+
+    Parameters
+    ----------
+    dataset : str
+        Folder of a data set, or of its packed shards.
+    method, recipe, without :
+        See `mper.methods` and `mper.methods.recipe.Recipe`.
+    split : str
+        Its cases are trained on, in their order.
+    cases : int or None
+        Only the first so many cases of the split are there at all.
+    labeled : int or None
+        Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
+    start_from : str or None
+        Path of a bundle to fine-tune.
+    steps, budget_s : int or float or None
+        Length of the run; with neither, the published number of iterations. A budget is the time of
+        training itself, without reading the scans.
+    device, seed : where, and from which random numbers
+    name : str or None
+        Name of the model; published under it in the data set.
+    batch : int or None
+        Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
+    network, patch, window :
+        Override what `mper.training.planning.plan` chooses: the backbone, one of `mper.training.planning.BACKBONES`;
+        the patch in working voxels along (k, j, i).
+    prototypes : int or None
+        Prototypes a class (K); None: 3, or those of the model to start from.
+    co_train : bool
+        Whether two networks teach each other (`mper.methods.co_training`).
+    flip_axes : tuple of int
+        Array axes that `plus` mirrors at random.
+    keep_largest : bool
+        Whether each structure is one piece: pseudo-labels and predictions keep the largest component.
+    compile : bool
+        Whether to use torch.compile.
+    """
+
+    dataset: str
+    method: str = "mper"
+    recipe: str = "plus"
+    without: tuple[str, ...] = ()
+    split: str = "train"
+    cases: int | None = None
+    labeled: int | None = None
+    start_from: str | None = None
+    steps: int | None = None
+    budget_s: float | None = None
+    device: str = "auto"
+    seed: int = 0
+    name: str | None = None
+    batch: int | None = None
+    network: str | None = None
+    patch: tuple[int, int, int] | None = None
+    window: tuple[float, float] | None = None
+    prototypes: int | None = None
+    co_train: bool = False
+    flip_axes: tuple[int, ...] = ()
+    keep_largest: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.budget_s is not None:
+            raise ValueError("a run takes a number of steps or a time budget, not both")
+        for name in ("steps", "budget_s", "labeled", "cases", "prototypes", "batch"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above zero, got {value}")
+        if self.method not in NAMES:
+            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
+        if self.network is not None and self.network not in BACKBONES:
+            raise ValueError(f"unknown backbone {self.network!r}; known are {', '.join(BACKBONES)}")
+        if self.network is not None:
+            check_backbone(self.method, self.network)
+        if self.batch is not None:
+            check_batch(self.method, self.batch)
+        if self.patch is not None:
+            check_patch(self.patch)
+        if self.co_train and self.method not in CO_TRAINED:
+            raise ValueError(
+                f"method {self.method} does not train two networks that teach each other; {', '.join(CO_TRAINED)} do"
+            )
+        Recipe.named(self.recipe, self.without, self.method)
+
+    @classmethod
+    def read(cls, run: Path) -> TrainConfig:
+        """The configuration of a run folder."""
+        stored = RunFolder(run).config()
+        names = {f.name for f in fields(cls)}
+        unknown = sorted(set(stored) - names)
+        if unknown:
+            raise ValueError(f"{run / 'config.json'} holds {unknown[0]!r}, which this version of mper does not know")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**values)

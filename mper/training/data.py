@@ -1,0 +1,145 @@
+"""What a training run learns from: the split's scans on the working grid, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.labels import UNLABELLED, Label
+from mper.methods import QUERY_BACKBONES, Recipe, check_backbone
+from mper.models.bundle import ModelBundle
+from mper.progress import Progress, Report, silent
+from mper.training.config import TrainConfig
+from mper.training.planning import BACKBONES, Plan, check_patch, plan
+from mper.volume import Volume
+
+if TYPE_CHECKING:
+    from mper.datasets.case import Case
+    from mper.datasets.dataset import Dataset
+    from mper.datasets.packed import PackedCase, PackedDataset
+
+
+def load_training_data(
+    config: TrainConfig, device: torch.device, report: Report = silent
+) -> tuple[tuple[Label, ...], Plan, PatchSampler, ModelBundle | None]:
+    """Read the split, plan, and put every case on the device on the working grid.
+
+    Returns the labels, the plan, the sampler, and the bundle to start from.
+    """
+    from mper.datasets.packed import open_dataset
+
+    dataset = open_dataset(Path(config.dataset))
+    if config.split == dataset.holdout:
+        raise ValueError(f"split {config.split!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
+    start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
+    ids, images, masks = _read_cases(config, dataset, report)
+    chosen = _choose_plan(config, images, masks, start)
+    loaded = []
+    for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
+        report(Progress(f"preparing {case_id}", n / len(ids)))
+        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, chosen.dimensions)
+        try:
+            working = normalise(grid.forward(image.array), chosen.preprocessing)
+        except ValueError as error:
+            raise ValueError(f"case {case_id}: {error}") from error
+        label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
+        voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if image.geometry.spacing_known else None
+        loaded.append(TrainingCase(case_id, working.to(device), label, voxel_ml, grid))
+    labelled = [case for case in loaded if case.label is not None]
+    unlabelled = [case for case in loaded if case.label is None]
+    affine = Recipe.named(config.recipe, config.without, config.method).affine
+    sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
+    return dataset.labels, chosen, sampler, start
+
+
+def _read_cases(
+    config: TrainConfig, dataset: Dataset | PackedDataset, report: Report
+) -> tuple[list[str], list[Volume], list[np.ndarray | None]]:
+    """Ids, images and masks of class numbers (None: unlabelled) of the split, in its order."""
+    cases: Sequence[Case | PackedCase] = dataset.split(config.split)[: config.cases]
+    ids: list[str] = []
+    images: list[Volume] = []
+    masks: list[np.ndarray | None] = []
+    with_label = 0
+    for n, case in enumerate(cases):
+        report(Progress(f"reading {case.id}", n / len(cases)))
+        label = case.label() if config.labeled is None or with_label < config.labeled else None
+        if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
+            label = None
+        if label is None and config.method == "supervised":
+            continue
+        with_label += label is not None
+        ids.append(case.id)
+        images.append(case.image())
+        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
+    if not with_label:
+        raise ValueError(
+            f"none of the {len(cases)} cases of split {config.split!r} has a label; training needs at least one"
+        )
+    if config.labeled is not None and with_label < config.labeled:
+        raise ValueError(
+            f"split {config.split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
+            "label more, or ask for fewer"
+        )
+    return ids, images, masks
+
+
+def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
+    """Lowest and highest of some percentiles of the normalised training scans: what is usual for this model."""
+    percents = (5, 25, 50, 75, 95)
+    cases = (*sampler.labelled, *sampler.unlabelled)
+    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in cases])
+    return {
+        str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)
+    }
+
+
+def volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str, list[float]]:
+    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it."""
+    volumes: dict[str, list[float]] = {}
+    for case in sampler.labelled:
+        if case.label is None or case.voxel_ml is None or (case.label == UNLABELLED).any():
+            continue
+        voxels = case.label.flatten().bincount(minlength=len(labels) + 1).tolist()
+        for label, count in zip(labels, voxels[1:], strict=True):
+            if count:
+                volumes.setdefault(label.name, []).append(round(count * case.voxel_ml, 1))
+    return {name: [min(found), max(found)] for name, found in volumes.items()}
+
+
+def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:
+    """Label values -> class numbers 1.. in the order of the labels; 0 and 255 stay."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    for number, label in enumerate(labels, start=1):
+        table[label.value] = number
+    return np.asarray(table[mask])
+
+
+def _choose_plan(
+    config: TrainConfig, images: list[Volume], masks: list[np.ndarray | None], start: ModelBundle | None
+) -> Plan:
+    if start is not None:
+        found = Plan(start.network.kind, start.preprocessing, start.card.window)
+        if config.network is not None and found.network not in BACKBONES[config.network].values():
+            raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
+        check_backbone(config.method, found.network)
+    elif config.method == "dk-uxnet" and config.network is None:
+        if plan(images, masks, config.recipe, config.window).dimensions == 2:
+            raise ValueError(
+                "method dk-uxnet segments volumes, and these scans are stacks of thick slices; take another method, or "
+                f"--backbone {QUERY_BACKBONES[0]} to have them taken for volumes"
+            )
+        found = plan(images, masks, config.recipe, config.window, QUERY_BACKBONES[0])
+    else:
+        found = plan(images, masks, config.recipe, config.window, config.network)
+    patch = config.patch or found.patch
+    check_patch(patch, found.dimensions)
+    return replace(found, patch=patch)

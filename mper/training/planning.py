@@ -1,0 +1,164 @@
+"""What a data set asks for: network, working grid, normalisation and patch size.
+
+`paper` differs from the published preparation in this: 2-D slices are scaled so that their longer
+side has 256 pixels and not stretched to a square, with linear instead of nearest interpolation, and
+intensities are normalised after clipping to percentiles (published: z-score of the whole scan before
+cropping in 3-D, minimum and maximum of the scan in 2-D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.labels import BACKGROUND, UNLABELLED
+from mper.methods.recipe import PUBLISHED
+from mper.nets.network import KINDS
+from mper.volume import Index3, Spacing, Volume
+
+_FINEST_MM = 1.0  # `plus` works no finer: four times cheaper than 0.625 mm
+_PATCH_VOXELS = {3: 600_000, 2: 224 * 224}
+_SMALLEST = (16, 32, 32)  # patch: batch norm needs more than one voxel at the bottom of the network
+_IN_PLANE_PIXELS = 224
+_THICK = 3.0  # slices this many times thicker than the pixels are wide are segmented one by one
+_FEW_SLICES = 24  # below which a scan of unknown spacing is taken for a stack of thick slices
+_DEFAULT = {3: "vnet", 2: "unet"}
+_AIR_HU = -500.0  # a median minimum below this means CT
+
+
+BACKBONES = {  # what a user may ask for: the kinds of `mper.nets.network` that it is, by dimensions
+    "vnet": {3: "vnet"},
+    "unet": {2: "unet"},
+    "unet3d": {3: "unet3d"},
+    "resenc": {3: "resenc", 2: "resenc2d"},
+    "ux-net-small": {3: "ux-net-small"},
+    "ux-net": {3: "ux-net"},
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """network : its kind, of `mper.nets.network.KINDS`; patch : (k, j, i) in working voxels."""
+
+    network: str
+    preprocessing: Preprocessing
+    patch: Index3
+
+    @property
+    def dimensions(self) -> int:
+        """3 for volumes, 2 for slices."""
+        return KINDS[self.network].dimensions
+
+
+def plan(
+    images: Sequence[Volume],
+    masks: Sequence[np.ndarray | None],
+    recipe: str,
+    window: tuple[float, float] | None = None,
+    network: str | None = None,
+) -> Plan:
+    """Choose from the training scans alone, the same way every time.
+
+    Parameters
+    ----------
+    images : sequence of Volume
+    masks : sequence of (k, j, i) uint8 array or None
+        Their labels, for the intensity window of CT: that of the labelled structures, and half of its
+        width more on both sides.
+    recipe : {"plus", "paper"}
+        `paper` takes the published patch and the scans' own resolution.
+    window : (float, float) or None
+        A window in HU that the user knows better.
+    network : str or None
+        The backbone that the user wants, of `BACKBONES`; None chooses `vnet` or `unet`. What serves volumes as well as
+        slices, and None, takes slices one by one where they are more than three times as thick as the pixels are
+        wide, or where there are few of them and the spacing is unknown.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backbone.
+    """
+    if network is not None and network not in BACKBONES:
+        raise ValueError(f"unknown backbone {network!r}; known are {', '.join(BACKBONES)}")
+    kinds = _DEFAULT if network is None else BACKBONES[network]
+    known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
+    spacing = _median(known) if len(known) == len(images) else None
+    dimensions = _dimensions(images, spacing) if len(kinds) > 1 else next(iter(kinds))
+    normalisation = _normalisation(images, masks, window)
+    pixels = None
+    working = spacing
+    if recipe == "paper":
+        if dimensions == 2:
+            working, pixels = None, PUBLISHED[2].patch[-1]
+    elif spacing is not None:
+        k, j, i = (max(s, _FINEST_MM) for s in spacing)
+        working = (spacing[0] if dimensions == 2 else k, j, i)
+    elif dimensions == 2:
+        pixels = _IN_PLANE_PIXELS
+    preprocessing = Preprocessing(working, pixels, spacing, *normalisation)
+    if recipe == "paper":
+        return Plan(kinds[dimensions], preprocessing, PUBLISHED[dimensions].patch)
+    sizes = [WorkingGrid.plan(v.geometry, preprocessing, dimensions).size for v in images]
+    return Plan(kinds[dimensions], preprocessing, _patch(sizes, dimensions))
+
+
+def check_patch(patch: Index3, dimensions: int | None = None) -> None:
+    """Raise a ValueError for a patch (k, j, i) that no network of so many dimensions (None: 2 or 3) can see."""
+    flat = patch[0] == 1
+    if dimensions not in (None, 2 if flat else 3) or any(n < 16 or n % 16 for n in patch[flat:]):
+        whose = "" if dimensions is None else f" for a network of {'slices' if dimensions == 2 else 'volumes'}"
+        raise ValueError(
+            "a patch (k, j, i) has multiples of 16, with k = 1 for a network of slices and never for one of volumes, "
+            f"got {','.join(map(str, patch))}{whose}"
+        )
+
+
+def _median(values: Sequence[Spacing]) -> Spacing:
+    k, j, i = (round(float(v), 4) for v in np.median(np.asarray(values), axis=0))
+    return k, j, i
+
+
+def _dimensions(images: Sequence[Volume], spacing: Spacing | None) -> int:
+    if spacing is not None:
+        return 2 if spacing[0] > _THICK * max(spacing[1:]) else 3
+    return 2 if np.median([v.geometry.shape[0] for v in images]) < _FEW_SLICES else 3
+
+
+def _normalisation(
+    images: Sequence[Volume], masks: Sequence[np.ndarray | None], window: tuple[float, float] | None
+) -> tuple[str, tuple[float, float] | None]:
+    """z-score for MR; for CT the HU range of the labelled structures, widened by half on both sides."""
+    if window is not None:
+        return "window", window
+    if np.median([float(v.array.min()) for v in images]) > _AIR_HU:
+        return "zscore", None
+    inside = [
+        v.array[(m != BACKGROUND) & (m != UNLABELLED)].astype(np.float64)
+        for v, m in zip(images, masks, strict=True)
+        if m is not None
+    ]
+    values = np.concatenate(inside) if inside else np.empty(0)
+    if values.size == 0:
+        return "zscore", None
+    low, high = np.percentile(values, [0.5, 99.5])
+    margin = max(0.5 * (high - low), 100.0)
+    return "window", (float(round(low - margin)), float(round(high + margin)))
+
+
+def _patch(sizes: Sequence[Index3], dimensions: int) -> Index3:
+    """The median scan, rounded up to the network's divisor, cut at its longest sides until it fits."""
+    median = np.median(np.asarray(sizes), axis=0)
+    axes = [0, 1, 2] if dimensions == 3 else [1, 2]
+    patch = [1, 1, 1]
+    for axis in axes:
+        patch[axis] = max(_SMALLEST[axis], int(np.ceil(median[axis] / 16)) * 16)
+    while np.prod(patch) > _PATCH_VOXELS[dimensions]:
+        shorter = [axis for axis in axes if patch[axis] > _SMALLEST[axis]]
+        longest = max(shorter, key=lambda axis: (patch[axis] / max(median[axis], 1), patch[axis]))
+        patch[longest] -= 16
+    k, j, i = patch
+    return k, j, i

@@ -1,0 +1,228 @@
+"""A training run's folder: how a run tells where it stands, and the only way to steer it.
+
+config.json     what was asked for (`mper.training.trainer.TrainConfig`)
+status.json     state, process, start time, progress; renewed every 5 s while the run lives
+events.jsonl    one JSON object a line: state changes and figures
+control.json    {"command": "run" | "pause" | "cancel"}, read at every step
+checkpoint/     the newest state, to resume from
+model/          the finished bundle
+cases.json      what it is trained on: the ids of the cases
+curves.csv, curves.png
+.lock           held by the process that works on the run; the system lets it go when that process ends
+log.txt         what a run in the background printed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mper.utils.files import write_json
+from mper.utils.locking import is_locked, locked
+
+HEARTBEAT_S = 5.0
+COMMANDS = ("run", "pause", "cancel")
+NEW, LAUNCHING = "new", "launching"
+ENDED = ("finished", "cancelled", "failed", "interrupted")
+_LOCK = ".lock"
+_LAUNCH_S = 180.0  # the first import of torch under a virus scanner takes its time
+_LOCK_WAIT_S = 0.5  # whoever only asks whether it is held lets go sooner
+
+
+class RunFolder:
+    """Reading and steering one run.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def config(self) -> dict[str, Any]:
+        """What was asked for.
+
+        Raises
+        ------
+        ValueError
+            If the folder is no run.
+        """
+        try:
+            return dict(json.loads((self.path / "config.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path} is not a training run: its config.json is missing or damaged") from error
+
+    def status(self) -> dict[str, Any]:
+        """The last heartbeat; empty before the first."""
+        try:
+            return dict(json.loads((self.path / "status.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def is_alive(self) -> bool:
+        """Whether a process works on this run, or was started and is on its way.
+
+        On this machine the lock tells at once; of a run on another one that shares the folder, a fresh heartbeat.
+        """
+        status = self.status()
+        if not status or status["state"] in ENDED:
+            return False
+        if is_locked(self.path / _LOCK):
+            return True
+        silent_s = time.time() - float(status["heartbeat"])
+        if status["state"] == LAUNCHING:
+            return silent_s < _LAUNCH_S
+        return status.get("host") != platform.node() and silent_s < 4 * HEARTBEAT_S
+
+    def state(self) -> str:
+        """Where the run stands: new, launching, starting, running, paused, finished, cancelled, failed or interrupted.
+
+        ``interrupted`` also tells of a run whose process is gone without a word: killed, or the machine was
+        switched off.
+        """
+        for _ in range(2):  # it may finish between two looks
+            state = str(self.status().get("state", NEW))
+            if state == NEW or state in ENDED or self.is_alive():
+                return state
+        return "interrupted"
+
+    def command(self) -> str:
+        """What the run should do now; a missing or half-written control file means run."""
+        try:
+            command = json.loads((self.path / "control.json").read_text(encoding="utf-8"))["command"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "run"
+        return command if command in COMMANDS else "run"
+
+    def launch(self) -> None:
+        """Say that a process is about to be started for this run, which shall run whatever it was told before."""
+        self.steer("run")
+        told = {"state": LAUNCHING, "message": "starting", "heartbeat": time.time()}
+        write_json(self.path / "status.json", {**self.status(), **told})
+
+    def steer(self, command: str) -> None:
+        """Tell the run to run, pause or cancel; it obeys within a step."""
+        if command not in COMMANDS:
+            raise ValueError(f"unknown command {command!r}; a run takes {', '.join(COMMANDS)}")
+        write_json(self.path / "control.json", {"command": command})
+
+
+class RunLog:
+    """The running process's own side of a run folder: lock, heartbeat, events. A context manager.
+
+    Leaving it by an exception marks the run as failed, unless a final state was set before.
+
+    Raises
+    ------
+    ValueError
+        On entering, if another process works on the run.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self._status: dict[str, Any] = {
+            "state": "starting",
+            "message": "starting",
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        self._alone = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> RunLog:
+        try:
+            self._alone.enter_context(locked(self.folder.path / _LOCK, timeout_s=_LOCK_WAIT_S))
+        except TimeoutError as error:
+            raise ValueError(
+                f"{self.folder.path} is being worked on by process {self.folder.status().get('pid', 'unknown')}; "
+                "cancel it first, or wait for it"
+            ) from error
+        if self.folder.status().get("state", LAUNCHING) != LAUNCHING:
+            self.folder.steer("run")  # what stopped the run before must not stop it again; a new one obeys at once
+        self._write()
+        self._mend_events()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with self._alone:
+            if kind is not None and self._status["state"] not in ENDED:
+                state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+                self.set(state=state, message=(str(error) or kind.__name__).splitlines()[0])
+            else:
+                self._write()
+
+    def set(self, **values: Any) -> None:
+        """Change the status; a change of state is also an event."""
+        with self._lock:
+            changed = "state" in values and values["state"] != self._status["state"]
+            if changed:
+                values.setdefault("message", values["state"])
+            self._status.update(values)
+        self._write()
+        if changed:
+            self.event("state", **values)
+
+    def note(self, **values: Any) -> None:
+        """Change the status, to be read with the next heartbeat."""
+        with self._lock:
+            self._status.update(values)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append a line to events.jsonl."""
+        line = json.dumps({"time": time.time(), "event": kind, **values}, ensure_ascii=False)
+        with (self.folder.path / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def _mend_events(self) -> None:
+        """End the line in whose middle an earlier process was killed."""
+        path = self.folder.path / "events.jsonl"
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            with path.open("ab") as stream:
+                stream.write(b"\n")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):  # a full disk is told by whoever has something to say
+                self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self._status["heartbeat"] = time.time()
+            write_json(self.folder.path / "status.json", self._status)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run folder, oldest first; a torn last line is left out."""
+    file = path / "events.jsonl"
+    if not file.exists():
+        return []
+    events = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events

@@ -1,0 +1,485 @@
+"""Training: one loop for every method, one folder for every run.
+
+The loop reads from top to bottom: obey, prepare, sample, step, follow, report, save. Devices,
+precision and processes are Lightning Fabric's; ``torchrun --nproc-per-node N -m mper train ...``
+spreads a run over N devices.
+
+Every random choice of step i comes from (seed, rank, i), so a resumed run repeats an unbroken one.
+Everything a run tells goes into its folder (`mper.training.runs`), which is also the only way to steer it.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mper import __version__
+from mper.datasets.packed import open_dataset
+from mper.labels import UNLABELLED, Label
+from mper.methods import Losses, Method, Recipe, make_method
+from mper.methods.co_training import CoTraining
+from mper.methods.recipe import PUBLISHED
+from mper.models.bundle import ModelBundle
+from mper.models.card import Card
+from mper.nets.network import Network
+from mper.progress import Cancelled, Notify, Progress, Report, silent, unheard
+from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from mper.training.config import TrainConfig
+from mper.training.curves import write_curves
+from mper.training.data import intensity_range, load_training_data, volume_range
+from mper.training.publish import publish_run
+from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
+from mper.training.setup import make_fabric, make_network, make_optimiser, same_structures, with_what_was_known
+from mper.training.validation import HoldoutCurve
+from mper.utils.devices import describe_device
+from mper.utils.files import write_json
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["TrainConfig", "start_run", "train"]
+
+_CHECKPOINT_S = 60.0
+_REPORT_S = 2.0
+_WARM_UP_STEPS = 30
+_PAUSE_POLL_S = 0.2
+_LITTLE = 0.05  # share of a scan
+_DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
+_CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
+
+
+def start_run(config: TrainConfig, run: Path) -> RunFolder:
+    """Make a run folder ready for `train`.
+
+    Raises
+    ------
+    FileExistsError
+        If a run is there already; one that failed before its first checkpoint makes room.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(run)
+    if (run / "config.json").exists() and (folder.state() != "failed" or has_checkpoint(folder.checkpoint)):
+        raise FileExistsError(
+            f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder"
+        )
+    for name in ("status.json", "events.jsonl"):
+        (run / name).unlink(missing_ok=True)
+    write_json(run / "config.json", asdict(config))
+    folder.steer("run")
+    return folder
+
+
+def train(run: Path, report: Report = silent, notify: Notify = unheard) -> Path:
+    """Work on the run in folder `run` until it is finished; start where its checkpoint stands.
+
+    Parameters
+    ----------
+    run : Path
+        A folder made by `start_run`.
+    report : Report
+        Told at least every two seconds; the figures are in `values`.
+    notify : Notify
+        Hears what is unusual about the run; it stands in its events too.
+
+    Returns
+    -------
+    Path
+        The finished bundle, ``run/model``.
+
+    Raises
+    ------
+    Cancelled
+        If control.json says so, or the report raises it; the checkpoint stays and can be resumed.
+    ValueError
+        If the data set, the configuration or the checkpoint does not fit.
+    """
+    folder = RunFolder(run)
+    config = TrainConfig.read(run)
+    if (folder.model / "card.json").exists():
+        if folder.state() != "finished":  # it was stopped between its last two files
+            with RunLog(folder) as log:
+                publish_run(run)
+                log.set(state="finished", fraction=1.0, eta_s=0.0)
+        return folder.model
+    fabric = make_fabric(config)
+    if not fabric.is_global_zero:
+        return _Training(config, folder, fabric, None, silent, unheard).work()
+    with RunLog(folder) as log:
+        return _Training(config, folder, fabric, log, report, notify).work()
+
+
+class _Steered(Exception):
+    """A command has come for the run."""
+
+
+class _Training:
+    """One process's share of a run. `log` is None on all ranks but the first."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        fabric: Fabric,
+        log: RunLog | None,
+        report: Report,
+        notify: Notify,
+    ):
+        self.notify = notify
+        self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
+        self.recipe = Recipe.named(config.recipe, config.without, config.method)
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.losses: Losses | None = None  # of the last step
+        # A group for words between hosts: nobody waits for a device to hear the clock or a command.
+        self.words = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
+
+    def work(self) -> Path:
+        self._say("reading the scans", 0.0, {})
+        labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
+        self.curve = self._make_curve(labels) if self.log else None
+        self.labels, self.plan, self.sampler, self.start = labels, chosen, sampler, start
+        if self.log:
+            trained_on = [case.id for case in (*sampler.labelled, *sampler.unlabelled)]
+            write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
+        torch.manual_seed(self.config.seed)
+        network = make_network(self.config, chosen, labels, start)
+        published = PUBLISHED[network.config.dimensions]
+        own = 12 if network.config.dimensions == 2 else 2
+        batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
+        self.method = self._make_method(network, batch)
+        if self.config.co_train:  # of its own weights: the random numbers go on
+            other = make_network(self.config, chosen, labels, start)
+            self.method = CoTraining(self.method, self._make_method(other, batch))
+        if batch > len(sampler.labelled) and network.config.dimensions == 3:
+            self._notice(
+                f"{len(sampler.labelled)} labelled scans for {batch} labelled patches a step: some scans give several; "
+                "label more, or take a smaller --batch"
+            )
+        self._check_structures()
+        self._check_parts()
+        self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
+        tuned = start is not None and same_structures(labels, start)
+        self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
+        self.first_rate = self.optimiser.param_groups[0]["lr"]
+        if has_checkpoint(self.folder.checkpoint):
+            self._restore()
+        if self.config.compile:
+            self.method.student.compile()
+        wrapped, optimiser = self.fabric.setup(self.method, self.optimiser)
+        self.total = self.config.steps or (None if self.config.budget_s else _DEFAULT_STEPS[network.config.dimensions])
+        if self.log:
+            self.log.set(
+                state="running",
+                device=describe_device(self.fabric.device),
+                method=self.config.method,
+                recipe=self.config.recipe,
+            )
+        if self.curve and not self.step and tuned:
+            self._measure(self.config.budget_s or math.inf)  # what there is to improve
+        self._loop(wrapped, optimiser)
+        return self._finish()
+
+    def _make_method(self, network: Network, batch: int) -> Method:
+        return make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+
+    def _check_structures(self) -> None:
+        """Tell of structures that no labelled case shows, from which nothing can be learnt.
+
+        Raises
+        ------
+        ValueError
+            If the method cannot do without.
+        """
+        names = ["background", *(label.name for label in self.labels)]
+        cases = self.sampler.labelled
+        shown = [any(x.label is not None and bool((x.label == c).any()) for x in cases) for c in range(len(names))]
+        if all(shown):
+            return
+        absent = ", ".join(name for name, seen in zip(names, shown, strict=True) if not seen)
+        line = f"{absent}: shown by none of the {len(cases)} labelled cases, so nothing can be learnt of it"
+        if self.method.needs_every_class:
+            raise ValueError(f"{line}, and {self.config.method} needs some of each; draw it, or take another --method")
+        self._notice(f"{line}; draw it in one of them")
+
+    def _check_parts(self) -> None:
+        """Tell of cases of which a method that uses labels alone sees next to nothing: strokes labelled them."""
+        if self.config.method != "supervised":
+            return
+        known = {case.id: case.label != UNLABELLED for case in self.sampler.labelled if case.label is not None}
+        if few := [case_id for case_id, where in known.items() if float(where.float().mean()) < _LITTLE]:
+            self._notice(
+                f"{', '.join(few)}: labelled in less than {_LITTLE:.0%} of the voxels, and supervised learns from "
+                "these alone, which made models worse in our measurements: label more of it, or take another --method"
+            )
+
+    # ------------------------------------------------------------------ the loop
+
+    def _loop(self, wrapped: Callable[..., Any], optimiser: Any) -> None:
+        saved = reported = time.monotonic()
+        started = saved - self.elapsed_s
+        while True:
+            self.elapsed_s = time.monotonic() - started
+            t, command = self._agree(self._progress(), self.folder.command())
+            if t >= 1:
+                return
+            if command != "run":
+                self._save()
+                paused = time.monotonic()
+                self._obey(command)
+                started += time.monotonic() - paused
+                continue
+            if self.curve and self.curve.due(t, self.elapsed_s):
+                paused = time.monotonic()
+                self._measure(self.elapsed_s / t)
+                started += time.monotonic() - paused
+
+            rng = self._random(_CASE_STREAM)
+            with self.fabric.autocast():
+                self.method.prepare(t, self.sampler, rng)
+            batch = self.sampler.batch(*self.method.wants(t), rng)
+            warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
+            for group in optimiser.param_groups:
+                group["lr"] = self.first_rate * self.method.rate(t) * warm
+            self.losses = wrapped(batch, t)
+            optimiser.zero_grad()
+            self.fabric.backward(self.losses.total)
+            if self.recipe.adamw:
+                self.fabric.clip_gradients(self.method, optimiser, max_norm=12.0, error_if_nonfinite=False)
+            optimiser.step()
+            self.method.after_step()
+            self.step += 1
+
+            now = time.monotonic()
+            if now - reported >= _REPORT_S or self.step in (1, self.total):
+                reported = now
+                self._tell(t, optimiser.param_groups[0]["lr"])
+            if now - saved >= _CHECKPOINT_S:
+                saved = now
+                self._save()
+
+    def _progress(self) -> float:
+        """Share of the run that is done."""
+        if self.total is not None:
+            return self.step / self.total
+        assert self.config.budget_s is not None
+        return self.elapsed_s / self.config.budget_s
+
+    def _agree(self, t: float, command: str) -> tuple[float, str]:
+        """All ranks take the first one's clock and command."""
+        if self.fabric.world_size == 1:
+            return t, command
+        word = torch.tensor([t, COMMANDS.index(command)], dtype=torch.float64)
+        torch.distributed.broadcast(word, src=0, group=self.words)
+        t, number = word.tolist()
+        return t, COMMANDS[int(number)]
+
+    def _obey(self, command: str) -> None:
+        """Wait while paused; leave when cancelled."""
+        if self.log and command == "pause":
+            self.log.set(state="paused")
+        while command == "pause":
+            time.sleep(_PAUSE_POLL_S)
+            _, command = self._agree(0.0, self.folder.command())
+        if command == "cancel":
+            if self.log:
+                write_curves(self.folder.path)
+                self.log.set(state="cancelled")
+            raise Cancelled(
+                f"training was cancelled at step {self.step}; `mper train --resume {self.folder.path}` continues it"
+            )
+        if self.log:
+            self.log.set(state="running")
+
+    def _random(self, stream: int) -> np.random.Generator:
+        """The random numbers of this step: numpy's are returned, torch's are seeded."""
+        seeds = np.random.SeedSequence([self.config.seed, self.fabric.global_rank, self.step, stream])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        return np.random.default_rng(seeds)
+
+    # ------------------------------------------------------------------ the hold-out
+
+    def _make_curve(self, labels: tuple[Label, ...]) -> HoldoutCurve | None:
+        dataset = open_dataset(Path(self.config.dataset))
+        if dataset.holdout is None:
+            return None
+        before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
+        return HoldoutCurve(dataset.split(dataset.holdout), labels, self.fabric.device, sum(before))
+
+    def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
+        """A point of the curve; what goes wrong with it is told and costs the run nothing."""
+        assert self.curve is not None and self.log is not None
+        begin = time.monotonic()
+        try:
+            dice = self.curve.measure(self._bundle(), self._say_measuring, whole_s)
+        except _Steered:
+            return None
+        except (ValueError, OSError, RuntimeError) as error:
+            self._notice(f"the hold-out could not be measured: {str(error).splitlines()[0]}")
+            self.curve = None
+            return None
+        if dice:
+            seconds = round(time.monotonic() - begin, 1)
+            done = min(1.0, round(self._progress(), 5))
+            self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
+        return dice
+
+    def _say_measuring(self, progress: Progress) -> None:
+        if self.folder.command() != "run":
+            raise _Steered
+        self._say(progress.message, None, {})
+
+    # ------------------------------------------------------------------ telling
+
+    def _notice(self, message: str) -> None:
+        if self.log:
+            self.log.event("notice", message=message)
+            self.notify(message)
+
+    def _tell(self, t: float, rate: float) -> None:
+        """The only place of the loop that waits for the device, at most every two seconds (and when it saves)."""
+        assert self.losses is not None
+        figures = {"loss": self._checked_loss(), **{name: float(value) for name, value in self.losses.parts.items()}}
+        values = {name: round(value, 6) for name, value in figures.items()}
+        values |= {"rate": float(f"{rate:.6g}"), "step": self.step}
+        if self.log:
+            eta = self.elapsed_s * (1 - t) / t if t > 0 else None
+            self.log.set(
+                step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
+            )
+            self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
+            self._say("self-training" if self.method.stage else "training", t, values, eta)
+
+    def _checked_loss(self) -> float:
+        """The last loss.
+
+        Raises
+        ------
+        ValueError
+            If it is not finite: nothing of what follows is worth saving.
+        """
+        loss = float(self.losses.total.detach()) if self.losses else 0.0
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
+                "or choose another --seed or method"
+            )
+        return loss
+
+    def _say(self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None) -> None:
+        """Report, and take a Cancelled from the report as a cancelled run."""
+        if self.log:
+            self.log.note(message=message)
+        try:
+            self.report(Progress(message, fraction, eta_s, values))
+        except Cancelled:
+            if self.fabric.world_size > 1:  # the other processes learn of it as of any command
+                self.folder.steer("cancel")
+                return
+            if self.step:
+                self._save()
+            if self.log:
+                self.log.set(state="cancelled")
+            raise
+
+    def _say_loading(self, progress: Progress) -> None:
+        if self.fabric.world_size == 1 and self.folder.command() == "cancel":  # of several, all obey later
+            self._obey("cancel")
+        self._say(progress.message, progress.fraction, {})
+
+    # ------------------------------------------------------------------ saving
+
+    def _save(self) -> None:
+        if self.log:
+            self._checked_loss()
+            about = {
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "stage": self.method.stage,
+                "steps_averaged": self.method.steps_averaged,
+            }
+            save_checkpoint(self.folder.checkpoint, self.method, self.optimiser, about)
+
+    def _restore(self) -> None:
+        about = load_checkpoint(self.folder.checkpoint, self.method, self.optimiser)
+        self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
+        self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
+
+    def _finish(self) -> Path:
+        self._say("finishing the model", 1.0, {})
+        self._save()
+        if self.fabric.world_size > 1:
+            for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
+                torch.distributed.broadcast(buffer, src=0)
+        with self.fabric.autocast():
+            self.method.finish(self.sampler, self._random(_FIT_STREAM))
+        if self.log:
+            write_curves(self.folder.path)
+            dice = self._measure() if self.curve else None
+            self._bundle(
+                intensity=intensity_range(self.sampler),
+                volume_ml=volume_range(self.sampler, self.labels),
+                quality=self._quality(dice),
+            ).save(self.folder.model)
+            publish_run(self.folder.path)
+            self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
+        self.fabric.barrier()
+        return self.folder.model
+
+    def _quality(self, dice: dict[str, float] | None) -> object:
+        if not dice or not self.curve:
+            return "not measured"
+        return {
+            "cases": f"{len(self.curve.cases)} cases of the locked hold-out: not trained on, used for no choice",
+            "mean": {"dice": round(float(np.mean(list(dice.values()))), 4)},
+            "labels": {name: {"dice": value} for name, value in dice.items()},
+        }
+
+    def _bundle(self, **about: object) -> ModelBundle:
+        """The model as it stands."""
+        state = {name: value.detach().cpu().clone() for name, value in self.method.result.state_dict().items()}
+        references = self.method.references
+        if references is not None:
+            about = {**about, "references": {"cases": list(references.cases)}}
+        return ModelBundle(self._card(about), state, references=references)
+
+    def _card(self, about: dict[str, object]) -> Card:
+        names = ", ".join(label.name for label in self.labels)
+        axes = self.config.flip_axes if self.recipe.affine else (1, 2)
+        training = {
+            **{k: v for k, v in asdict(self.config).items() if k not in ("dataset", "start_from")},
+            "dataset": Path(self.config.dataset).name,
+            "start_from": Path(self.config.start_from).name if self.config.start_from else None,
+            "steps": self.step,
+            "seconds": round(self.elapsed_s),
+            "labelled_cases": len(self.sampler.labelled),
+            "partly_labelled_cases": self.sampler.partly_labelled,
+            "unlabelled_cases": len(self.sampler.unlabelled) if self.config.method != "supervised" else 0,
+            "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}",
+            "processes": self.fabric.world_size,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "mper": __version__,
+        }
+        return Card(
+            name=self.config.name or "model",
+            version="1",
+            title=f"{names}: trained with {self.config.method} on {training['dataset']}",
+            labels=self.labels,
+            network=asdict(self.method.config),
+            preprocessing=asdict(self.plan.preprocessing),
+            window=self.plan.patch,
+            largest_component=self.config.keep_largest,
+            mirror_axes=tuple(axes),
+            about={
+                "training": training,
+                **with_what_was_known(about, self.start, self.labels),
+            },
+        )

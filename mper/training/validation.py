@@ -1,0 +1,104 @@
+"""Dice on the locked hold-out while a run trains: a curve to look at, which no choice is ever made by.
+
+Measuring touches neither the method nor a random number that a step will use, so a run ends with the same weights
+with and without it. Its time comes on top of the run's own, at most a tenth of it, but for the last point, which is
+always there. A run that fine-tunes a model begins with what that model reaches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mper.evaluation.evaluate import LabelledScan
+from mper.evaluation.metrics import dice
+from mper.inference.predictor import Predictor
+from mper.labels import UNLABELLED, Label
+from mper.models.bundle import ModelBundle
+from mper.progress import Progress, Report, part_of
+
+_POINTS = 10
+_SHARE = 0.1
+
+
+class HoldoutCurve:
+    """When to measure, and the measuring.
+
+    Parameters
+    ----------
+    cases : sequence of LabelledScan
+        Of the hold-out; those without a label count in nothing.
+    labels : sequence of Label
+        Of the dataset: class c of the network is ``labels[c - 1]``.
+    device : torch.device
+    spent_s : float
+        What measuring has cost this run before.
+    """
+
+    def __init__(
+        self, cases: Sequence[LabelledScan], labels: Sequence[Label], device: torch.device, spent_s: float = 0.0
+    ):
+        self.cases, self.labels = cases, tuple(labels)
+        self.device = str(device) if device.type == "cuda" else device.type
+        self.spent_s = spent_s
+        self._cost_s = 0.0  # of a point, as far as is known
+        self._next: float | None = None
+
+    def due(self, t: float, elapsed_s: float) -> bool:
+        """Whether a point is wanted where the share `t` of the run is done, after `elapsed_s` of training."""
+        if self._next is None:  # a run that starts, or goes on where it was stopped
+            self._next = _after(t)
+        if t < self._next or t >= 1:
+            return False
+        self._next = _after(t)
+        return self.spent_s + self._cost_s <= _SHARE * elapsed_s
+
+    def measure(self, bundle: ModelBundle, report: Report, whole_s: float = math.inf) -> dict[str, float] | None:
+        """Mean Dice of each structure over the cases; None where no case has a label, or it would take too long.
+
+        Parameters
+        ----------
+        bundle : ModelBundle
+        report : Report
+            May raise, which ends the measuring.
+        whole_s : float
+            Expected length of the run: where the first case foretells more than its share of that, measuring is given
+            up, and tried again when more of it is over.
+        """
+        begin, limit_s = time.monotonic(), _SHARE * whole_s - self.spent_s
+        try:
+            predictor = Predictor(bundle, self.device)
+            found = []
+            for n, case in enumerate(self.cases):
+                beat = part_of(report, n / len(self.cases), 1 / len(self.cases), "measuring on the hold-out")
+                beat(Progress(f"case {n + 1} of {len(self.cases)}", 0.0))
+                one = self._case(predictor, case, beat)
+                if one is not None:
+                    found.append(one)
+                self._cost_s = (time.monotonic() - begin) * len(self.cases) / (n + 1)
+                if self._cost_s > limit_s:
+                    return None
+        finally:
+            self.spent_s += time.monotonic() - begin
+        if not found:
+            return None
+        return {label.name: round(float(np.mean([one[label.name] for one in found])), 4) for label in self.labels}
+
+    def _case(self, predictor: Predictor, case: LabelledScan, report: Report) -> dict[str, float] | None:
+        reference = case.label()
+        if reference is None or (reference.array == UNLABELLED).all():
+            return None
+        mask = predictor.predict(case.image(), report=report).segmentation.labelmap.array
+        known = reference.array != UNLABELLED
+        return {
+            label.name: dice((mask == label.value) & known, reference.array == label.value) for label in self.labels
+        }
+
+
+def _after(t: float) -> float:
+    """The next of the points at which a curve is measured."""
+    return (math.floor(t * _POINTS + 1e-9) + 1) / _POINTS

@@ -1,0 +1,138 @@
+"""Small files and folders that appear whole or not at all, under names that every system allows."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
+
+
+def check_name(name: str, what: str) -> str:
+    """`name`, if every system can use it as the name of one folder.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, too long, hidden, or holds what some system does not allow.
+    """
+    fits = 0 < len(name) <= 128 and name == name.strip(" ") and name[:1] != "." and name[-1:] != "."
+    if not fits or re.search(r'[<>:"/\\|?*\x00-\x1f]', name) or name.split(".")[0].casefold() in _RESERVED:
+        raise ValueError(
+            f"{name!r} cannot be the name of a {what}: take up to 128 letters, digits, spaces, '-', '_' and '.', "
+            "and begin with a letter or a digit"
+        )
+    return name
+
+
+def beside(target: Path) -> Path:
+    """A name next to `target` that nobody else uses, and that every listing leaves out."""
+    return target.parent / f".{uuid.uuid4().hex[:12]}.part"
+
+
+def rename_folder(source: Path, target: Path) -> bool:
+    """Rename a folder; False where a folder of that name is there already."""
+    try:
+        source.rename(target)  # every system refuses to rename onto a folder that holds something
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or target.exists():
+            return False
+        raise
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object.
+
+    Raises
+    ------
+    ValueError
+        If the file holds none.
+    """
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a backup") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path} is damaged (an object was expected); restore it from a backup")
+    return entry
+
+
+def write_json(path: Path, entry: Mapping[str, Any]) -> None:
+    """Write an object that a person can read, beside and then renamed."""
+    write_text(path, json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, beside and then renamed."""
+    attempts = 40 if os.name == "nt" else 1  # Windows does not rename onto a file that somebody reads at this moment
+    for attempt in range(attempts):
+        try:
+            write_atomically(path, [text.encode("utf-8")])
+            return
+        except PermissionError:
+            if attempt + 1 == attempts:
+                raise
+            time.sleep(0.05)
+
+
+def remove_unfinished(folder: Path, older_than_s: float = 3600.0) -> None:
+    """Remove what programs that were killed left beside the folders they were making."""
+    if folder.is_dir():
+        for path in folder.glob(".*.part"):
+            if path.is_dir() and time.time() - path.stat().st_mtime > older_than_s:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def check_file(path: Path) -> None:
+    """Raise FileNotFoundError unless `path` is a file."""
+    if not path.is_file():
+        what = "is a folder, a file was expected" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}")
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether `path` starts as DICOM does: a preamble with DICM, or group 0008 right away (files without preamble)."""
+    with path.open("rb") as stream:
+        head = stream.read(132)
+    return head[128:] == b"DICM" or (
+        head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and (head[4:6].isalpha() or head[6:8] == b"\x00\x00")
+    )
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write beside, then rename: `path` holds all of `chunks` or what it held before.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    OSError
+        If it cannot be written (no permission, disk full); nothing is left behind.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: a folder of that name is in the way")
+    beside = path.parent / f".{uuid.uuid4().hex[:12]}.part"
+    try:
+        with beside.open("xb") as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+            stream.flush()
+            os.fsync(stream.fileno())  # a full disk may only tell here
+        beside.replace(path)
+    except OSError as error:
+        told = type(error)(f"cannot write {path}: {error.strerror or error}")
+        told.errno = error.errno
+        raise told from error
+    finally:
+        beside.unlink(missing_ok=True)
