@@ -64,17 +64,17 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         from MPERLib import callbacks
-        from MPERSegmentLib.edit_tracker import EditWatch
+        from MPERSegmentLib.edit_tracker import EditTracker
         from MPERSegmentLib.engine_panel import EnginePanel, chooseLast
-        from MPERSegmentLib.engine_session import Room
-        from MPERSegmentLib.explanation_panel import WhyPanel
+        from MPERSegmentLib.engine_session import EngineSession
+        from MPERSegmentLib.explanation_panel import ExplanationPanel
         from MPERSegmentLib.export_panel import ExportPanel
         from MPERSegmentLib.install_panel import InstallPanel
-        from MPERSegmentLib.panel_context import Desk
+        from MPERSegmentLib.panel_context import PanelContext
         from MPERSegmentLib.result_panel import ResultPanel
-        from MPERSegmentLib.save_label_panel import KeepPanel
-        from MPERSegmentLib.segment_editor_panel import RefinePanel
-        from MPERSegmentLib.segment_panel import RunPanel
+        from MPERSegmentLib.save_label_panel import SaveLabelPanel
+        from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
+        from MPERSegmentLib.segment_panel import SegmentPanel
         from MPERSegmentLib.strokes_panel import StrokesPanel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -84,19 +84,26 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
 
         self.logic = MPERSegmentLogic()
-        self.desk = Desk(self.ui, lambda: self._parameters)
+        self.context = PanelContext(self.ui, lambda: self._parameters)
         chooseLast()
-        self.room = Room(self._onRoom, self._onTrouble)
-        self.watch = EditWatch(self._onEdited)
-        self.run = RunPanel(self.desk, self.room, self._onArrived)
-        self.result = ResultPanel(self.desk, self._onChosen)
-        self.why = WhyPanel(self.desk, self.room, self._strokeAt, self._onCorrect)
-        self.refine = RefinePanel(self.desk, self._onRefineOpened, self._onRefineRests)
-        self.strokes = StrokesPanel(self.desk, self.room, self.refine, self.why, self.watch, self._onFollowed)
-        self.keep = KeepPanel(self.desk, self.room, self.strokes.settled)
-        self.export = ExportPanel(self.desk)
-        self.engine = EnginePanel(self.desk, self.room)
-        self.install = InstallPanel(self.desk, self.room.start)
+        self.session = EngineSession(self._onEngineChanged, self._onTrouble)
+        self.editTracker = EditTracker(self._onEdited)
+        self.segmentPanel = SegmentPanel(self.context, self.session, self._onArrived)
+        self.resultPanel = ResultPanel(self.context, self._onChosen)
+        self.explanationPanel = ExplanationPanel(self.context, self.session, self._strokeAt, self._onCorrect)
+        self.segmentEditorPanel = SegmentEditorPanel(self.context, self._onRefineOpened, self._onRefineRests)
+        self.strokesPanel = StrokesPanel(
+            self.context,
+            self.session,
+            self.segmentEditorPanel,
+            self.explanationPanel,
+            self.editTracker,
+            self._onFollowed,
+        )
+        self.saveLabelPanel = SaveLabelPanel(self.context, self.session, self.strokesPanel.settled)
+        self.exportPanel = ExportPanel(self.context)
+        self.enginePanel = EnginePanel(self.context, self.session)
+        self.installPanel = InstallPanel(self.context, self.session.start)
 
         scene = slicer.mrmlScene
         withNode = vtk.calldata_type(vtk.VTK_OBJECT)
@@ -121,25 +128,25 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._release()
         self.removeObservers()
         self._recount.stop()
-        self.refine.destroy()
-        self.engine.drop()
-        self.install.drop()
-        self.room.close()
+        self.segmentEditorPanel.destroy()
+        self.enginePanel.drop()
+        self.installPanel.drop()
+        self.session.close()
 
     def enter(self):
         """The user opens the module: engine and model get ready before they are asked for."""
         if self._parameters is None:
             self._bind()
-        self.room.prepare(self._parameters.get("Model"), self._parameters.get("Device"))
-        self.room.start()
-        self.why.enter()
-        self.refine.enter()
+        self.session.prepare(self._parameters.get("Model"), self._parameters.get("Device"))
+        self.session.start()
+        self.explanationPanel.enter()
+        self.segmentEditorPanel.enter()
 
     def exit(self):
         """The user goes to another module; what is computed goes on."""
-        self.strokes.rest()
-        self.why.leave()
-        self.refine.leave()
+        self.strokesPanel.rest()
+        self.explanationPanel.leave()
+        self.segmentEditorPanel.leave()
 
     def onReload(self):
         """Reload this module with the files that are its own; what both modules share stays loaded."""
@@ -157,26 +164,26 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self._parameters = Parameters(self.logic.getParameterNode())
         for node in result_node.all_of(slicer.mrmlScene):
-            self.watch.watch(node)
-        self.run.show()
-        self.why.restore()
-        self.strokes.restore()
+            self.editTracker.watch(node)
+        self.segmentPanel.show()
+        self.explanationPanel.restore()
+        self.strokesPanel.restore()
         self._show(self._parameters.nodeOf("result"))
 
     def _release(self):
         """Let go of everything in the scene, and of what is under way for it."""
-        self.run.drop()
-        self.keep.drop()
-        self.export.drop()
-        self.strokes.close()
-        self.why.close()
-        self.refine.close()
-        self.watch.leaveAll()
+        self.segmentPanel.drop()
+        self.saveLabelPanel.drop()
+        self.exportPanel.drop()
+        self.strokesPanel.close()
+        self.explanationPanel.close()
+        self.segmentEditorPanel.close()
+        self.editTracker.leaveAll()
         self._parameters = None
 
     def _onStartClose(self, _caller, _event):
         self._release()
-        self.room.scans.forgetAll()
+        self.session.scans.forgetAll()
 
     def _onEndClose(self, _caller, _event):
         self._bind()
@@ -187,24 +194,24 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not slicer.mrmlScene.IsClosing():
             self._bind()
             later(
-                self.why.enter, "overlay of a loaded scene"
+                self.explanationPanel.enter, "overlay of a loaded scene"
             )  # Slicer chooses the layers of the slices after this event
 
     def _onNodeComes(self, _caller, _event, node):
         from MPERSegmentLib.turns import later
 
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
-            later(self.run.suggest, "suggest a scan")
+            later(self.segmentPanel.suggest, "suggest a scan")
 
     def _onNodeLeaves(self, _caller, _event, node):
         from MPERSegmentLib import result_node
 
         if node is None or self._parameters is None:
             return
-        self.watch.leave(node.GetID())
-        self.strokes.leave(node.GetID())
-        self.run.leave(node)
-        self.room.scans.forget(node.GetID())
+        self.editTracker.leave(node.GetID())
+        self.strokesPanel.leave(node.GetID())
+        self.segmentPanel.leave(node)
+        self.session.scans.forget(node.GetID())
         if node is self._parameters.nodeOf("result"):
             left = [other for other in result_node.all_of(slicer.mrmlScene) if other is not node]
             near = [other for other in left if result_node.scan_of(other) is result_node.scan_of(node)]
@@ -212,20 +219,20 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # ---- what the panels tell
 
-    def _onRoom(self):
+    def _onEngineChanged(self):
         """Engine, models or devices have changed."""
-        self.run.show()
-        self.engine.show()
-        self.why.show(self._shown())
-        self.strokes.roomChanged()
+        self.segmentPanel.show()
+        self.enginePanel.show()
+        self.explanationPanel.show(self._shown())
+        self.strokesPanel.engineChanged()
         if not self.ui.refineSection.collapsed:
-            self.keep.refresh()
+            self.saveLabelPanel.refresh()
 
     def _onTrouble(self, reason):
         """The engine has failed: offer what it lacks, else to start it again."""
-        self.desk.say(reason, _("Start again"), self.room.start)
-        if not self.room.engine.isRemote:
-            self.install.look()
+        self.context.say(reason, _("Start again"), self.session.start)
+        if not self.session.engine.isRemote:
+            self.installPanel.look()
 
     def _onArrived(self, request, update, mask, header, result):
         """A mask has come: show it in the slices now, and its surface a little later."""
@@ -233,23 +240,23 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib import result_node, stroke_node, views
         from MPERSegmentLib.turns import later
 
-        result = {**result, "title": self.room.nameOf(request.model)}
+        result = {**result, "title": self.session.nameOf(request.model)}
         node = self._parameters.nodeOf("result") if update else None
         try:
             if result_node.is_result(node) and result_node.scan_of(node) is request.scan:
-                self.refine.saveForUndo(node)
-                with self.watch.ours():
+                self.segmentEditorPanel.saveForUndo(node)
+                with self.editTracker.ours():
                     mrml.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
             else:
                 name = " ".join([request.scan.GetName(), *(label["name"] for label in result["labels"])])
                 node = mrml.show_mask(mask, header["start"], result["labels"], request.scan, name, result)
         except ValueError as error:
-            self.desk.say(str(error))
+            self.context.say(str(error))
             return
-        with self.watch.ours():
+        with self.editTracker.ours():
             result_node.record(node, result)
             stroke_node.forget(node)
-        self.watch.watch(node)
+        self.editTracker.watch(node)
         self._parameters.put("Target", "new")  # to replace a result is asked for each time
         self._show(node)
         views.bring(request.scan)
@@ -281,8 +288,8 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onEdited(self, node):
         """A result is another than before: its figures are counted again once the hand rests."""
         if node is self._shown():
-            self.refine.tell()
-            self.strokes.show(node)
+            self.segmentEditorPanel.tell()
+            self.strokesPanel.show(node)
             self._recount.start()
 
     def _onFollowed(self, node, different):
@@ -291,20 +298,20 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib import result_node, stroke_node
         from MPERSegmentLib.turns import later
 
-        with self.watch.ours():
+        with self.editTracker.ours():
             if stroke_node.applied(node) or result_node.is_by_hand(node):
                 mrml.mark_edited(node)
             else:
                 mrml.unmark_edited(node)
         if different:
-            self.watch.worked(node)
+            self.editTracker.worked(node)
             later(lambda: self._makeSurface(node, False), "surface follows")
         elif node is self._shown():
-            self.refine.tell()
-            self.why.show(node)
+            self.segmentEditorPanel.tell()
+            self.explanationPanel.show(node)
 
     def _strokeAt(self, number):
-        return self.strokes.at(number)
+        return self.strokesPanel.at(number)
 
     def _onCorrect(self):
         """The user wants to correct the uncertain place that the slices show."""
@@ -312,21 +319,21 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MPERSegmentLib.turns import later
 
         self.ui.refineSection.collapsed = False
-        self.strokes.begin()
+        self.strokesPanel.begin()
         later(lambda: scrolling.reveal(self.ui.strokesBox), "brushes into view")
 
     def _onRested(self):
         if self._parameters is not None:
-            self.result.show(self._shown())
-            self.why.show(self._shown())
+            self.resultPanel.show(self._shown())
+            self.explanationPanel.show(self._shown())
 
     def _onRefineOpened(self):
-        self.keep.refresh()
+        self.saveLabelPanel.refresh()
         if self._shown() is not None:
-            self.watch.beginsNow(self._shown())
+            self.editTracker.beginsNow(self._shown())
 
     def _onRefineRests(self):
-        self.strokes.rest()
+        self.strokesPanel.rest()
 
     def _shown(self):
         return self._parameters.nodeOf("result") if self._parameters else None
@@ -338,9 +345,16 @@ class MPERSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._showing = True
         try:
             self._parameters.putNode("result", node)
-            for panel in (self.result, self.why, self.refine, self.strokes, self.keep, self.export):
+            for panel in (
+                self.resultPanel,
+                self.explanationPanel,
+                self.segmentEditorPanel,
+                self.strokesPanel,
+                self.saveLabelPanel,
+                self.exportPanel,
+            ):
                 panel.show(node)
-            self.run.show()
+            self.segmentPanel.show()
         finally:
             self._showing = False
 
@@ -368,13 +382,13 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         scan = slicer.util.loadVolume(str(sample_scan()))
         slicer.util.selectModule("MPERSegment")
         widget = slicer.modules.MPERSegmentWidget
-        self._wait(lambda: widget.room.ready, 120, "the engine")
+        self._wait(lambda: widget.session.ready, 120, "the engine")
         widget.ui.inputSelector.setCurrentNode(scan)
         callbacks.clear()
         self.assertTrue(widget.ui.segmentButton.enabled)
         widget.ui.segmentButton.click()
         self.delayDisplay("Segmenting")
-        node = self._wait(lambda: widget.result.node, 300, "the mask")
+        node = self._wait(lambda: widget.resultPanel.node, 300, "the mask")
         structures = result_node.of(node)["structures"]
         self.assertEqual([figures["name"] for figures in structures], ["LA"])
         self.assertGreater(structures[0]["volume_ml"], 20)

@@ -78,26 +78,26 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _build(self):
         """The sections."""
         from MPERLib import engine
-        from MPERTrainerLib.case_nodes import Scene
+        from MPERTrainerLib.case_nodes import CaseNodes
         from MPERTrainerLib.cases_panel import CasesPanel
-        from MPERTrainerLib.comparison_panel import ComparePanel
-        from MPERTrainerLib.dataset_panel import DatasetChooser
+        from MPERTrainerLib.comparison_panel import ComparisonPanel
+        from MPERTrainerLib.dataset_panel import DatasetPanel
         from MPERTrainerLib.engine_session import Session
-        from MPERTrainerLib.label_panel import EditPanel
+        from MPERTrainerLib.label_panel import LabelPanel
         from MPERTrainerLib.next_case_panel import NextCasePanel
         from MPERTrainerLib.runs_panel import RunsPanel
-        from MPERTrainerLib.training_panel import TrainPanel
+        from MPERTrainerLib.training_panel import TrainingPanel
 
         ui = self.ui
         session = self.session = Session(engine.shared(), self.logic.recall, self.logic.remember, self.tell)
-        scene = self.scene = Scene(session)
-        self.datasets = DatasetChooser(ui, session)
-        self.editing = EditPanel(ui, session, scene)
-        self.cases = CasesPanel(ui, session, scene, self.editing.open)
-        self.runs = RunsPanel(ui, session, self.onRunFinished)
-        self.train = TrainPanel(ui, session, self.runs.watch)
-        self.compare = ComparePanel(ui, session, scene)
-        self.nextCase = NextCasePanel(ui, session, self.editing.open)
+        caseNodes = self.caseNodes = CaseNodes(session)
+        self.datasetPanel = DatasetPanel(ui, session)
+        self.labelPanel = LabelPanel(ui, session, caseNodes)
+        self.casesPanel = CasesPanel(ui, session, caseNodes, self.labelPanel.open)
+        self.runsPanel = RunsPanel(ui, session, self.onRunFinished)
+        self.trainingPanel = TrainingPanel(ui, session, self.runsPanel.watch)
+        self.comparisonPanel = ComparisonPanel(ui, session, caseNodes)
+        self.nextCasePanel = NextCasePanel(ui, session, self.labelPanel.open)
         session.announce()
         self._listen()
 
@@ -111,17 +111,17 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.session.use(engine.shared())
             self._listen()
         self._entered = True
-        self.editing.enter()
+        self.labelPanel.enter()
         if self.session.engine.state == "stopped":
             self.startEngine()
         elif self.session.ready:
-            self.datasets.reload()
+            self.datasetPanel.reload()
 
     def exit(self):
         """The person goes to another module."""
         self._entered = False
-        self.editing.leave()
-        self.compare.leave()
+        self.labelPanel.leave()
+        self.comparisonPanel.leave()
 
     def cleanup(self):
         """The module is closed or reloaded; runs go on, the engine serves the other module."""
@@ -140,7 +140,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _close(self):
         self._forget()
-        for part in (self.editing, self.cases, self.runs, self.train):
+        for part in (self.labelPanel, self.casesPanel, self.runsPanel, self.trainingPanel):
             part.close()
         self.session.close()
 
@@ -155,9 +155,9 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller=None, event=None):
         """What was shown goes; the dataset stays open."""
-        self.scene.reset()
-        self.compare.reset()
-        self.editing.reset()
+        self.caseNodes.reset()
+        self.comparisonPanel.reset()
+        self.labelPanel.reset()
 
     def onSceneEndClose(self, caller=None, event=None):
         """A scene was closed or loaded: open the dataset that it names, or keep the one that is open."""
@@ -166,7 +166,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not wanted and known:
             self.logic.remember("Dataset", known)
         elif wanted != known and self.session.ready:
-            self.datasets.reload(wanted)
+            self.datasetPanel.reload(wanted)
 
     # ---- the engine
 
@@ -185,7 +185,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             devices = {device["name"]: device["words"] for device in engine.info.get("devices", [])}
             best = devices.get(engine.info.get("default_device"), "")
             ui.engineLabel.text = _("The engine runs {where}: {device}.").format(where=where, device=best)
-            self.datasets.reload()
+            self.datasetPanel.reload()
             return
         self.session.lose()
         if engine.state == "starting":
@@ -200,7 +200,7 @@ class MPERTrainerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if status.get("model"):
             words = _("{name}, version {version} is ready: compare it before you use it.")
             self.tell(words.format(**status))
-            self.compare.propose(status["model"])
+            self.comparisonPanel.propose(status["model"])
             self.ui.compareSection.collapsed = False
 
     def tell(self, message):
@@ -253,7 +253,7 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         widget = slicer.modules.MPERTrainerWidget
         ui = widget.ui
         self._wait(lambda: widget.session.ready, 120, "the engine")
-        widget.datasets.make("Test", ["LA"], folder)
+        widget.datasetPanel.make("Test", ["LA"], folder)
         self._wait(lambda: widget.session.dataset and widget.session.dataset["name"] == "Test", 30, "the dataset")
 
         scan = slicer.util.loadVolume(str(sample_scan()))
@@ -263,24 +263,26 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.RemoveNode(reference)
         array, affine = mrml.array_of(scan), mrml.geometry_of(scan).affine
         others = [mrml.show_scan(array + n, affine, f"case {n}", slicer.mrmlScene) for n in (1, 2)]
-        widget.cases.adder.addVolumes([scan, *others])
+        widget.casesPanel.caseImport.addVolumes([scan, *others])
         self._wait(lambda: ui.casesTable.rowCount == 3, 60, "the cases")
         for n in range(3):
-            widget.editing.open(f"case {n}")
-            self._wait(lambda: widget.editing.segmentation is not None, 60, "the case")
-            segmentation, labels = widget.editing.segmentation, widget.session.dataset["labels"]
-            mrml.replace_mask(segmentation, mask, (0, 0, 0), labels, widget.editing.volume)
+            widget.labelPanel.open(f"case {n}")
+            self._wait(lambda: widget.labelPanel.segmentation is not None, 60, "the case")
+            segmentation, labels = widget.labelPanel.segmentation, widget.session.dataset["labels"]
+            mrml.replace_mask(segmentation, mask, (0, 0, 0), labels, widget.labelPanel.volume)
             ui.saveLabelButton.click()
             self._wait(lambda n=n: widget.session.case(f"case {n}")["labelled"], 60, "the label")
         self.delayDisplay("Labelled")
-        widget.cases.lockCases(["case 2"])
+        widget.casesPanel.lockCases(["case 2"])
         self._wait(lambda: widget.session.dataset["holdout"], 30, "the hold-out")
 
-        self._wait(lambda: widget.train.plan, 60, "the plan")
+        self._wait(lambda: widget.trainingPanel.plan, 60, "the plan")
         ui.stepsSpin.value = 4
-        self._wait(lambda: widget.train.plan.get("steps") == 4 and ui.startButton.enabled, 30, "the plan of four steps")
+        self._wait(
+            lambda: widget.trainingPanel.plan.get("steps") == 4 and ui.startButton.enabled, 30, "the plan of four steps"
+        )
         ui.startButton.click()
-        self._wait(lambda: widget.runs.status.get("state") == "finished", 600, "the training")
+        self._wait(lambda: widget.runsPanel.status.get("state") == "finished", 600, "the training")
         self.delayDisplay("Trained")
         self._wait(lambda: ui.compareButton.enabled, 30, "the version")
         ui.compareButton.click()

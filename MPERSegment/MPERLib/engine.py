@@ -18,7 +18,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MPERLib import callbacks, engine_process, http_client, libraryHome, settings
-from MPERLib.http_client import Failed, route
+from MPERLib.http_client import ErrorCallback, route
 
 __all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
 
@@ -212,28 +212,34 @@ class Engine:
 
     # ---- requests; each returns what can be aborted
 
-    def get(self, path: str, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+    def get(self, path: str, done: Callable[[Any], None], failed: ErrorCallback | None = None) -> Pending:
         """Ask for JSON."""
         return self._ask("GET", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
-    def post(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+    def post(
+        self, path: str, body: object, done: Callable[[Any], None], failed: ErrorCallback | None = None
+    ) -> Pending:
         """Send JSON, get JSON."""
         return self._ask("POST", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
-    def put(self, path: str, body: object, done: Callable[[Any], None], failed: Failed | None = None) -> Pending:
+    def put(self, path: str, body: object, done: Callable[[Any], None], failed: ErrorCallback | None = None) -> Pending:
         """Send JSON that takes the place of what is there, get JSON."""
         return self._ask("PUT", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
-    def delete(self, path: str, done: Callable[[Any], None] | None = None, failed: Failed | None = None) -> Pending:
+    def delete(
+        self, path: str, done: Callable[[Any], None] | None = None, failed: ErrorCallback | None = None
+    ) -> Pending:
         """Delete something."""
         done = done or (lambda answer: None)
         return self._ask("DELETE", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
-    def getBytes(self, path: str, done: Callable[[bytes], None], failed: Failed | None = None) -> Pending:
+    def getBytes(self, path: str, done: Callable[[bytes], None], failed: ErrorCallback | None = None) -> Pending:
         """Ask for a picture or a text."""
         return self._ask("GET", path, None, lambda fail, name: http_client.BytesCall(done, fail, name), failed)
 
-    def getArray(self, path: str, done: Callable[[np.ndarray, dict], None], failed: Failed | None = None) -> Pending:
+    def getArray(
+        self, path: str, done: Callable[[np.ndarray, dict], None], failed: ErrorCallback | None = None
+    ) -> Pending:
         """Ask for an array; `done` takes it with its header (shape, dtype, start, affine)."""
         return self._ask("GET", path, None, lambda fail, name: http_client.ArrayCall(done, fail, name), failed)
 
@@ -242,7 +248,7 @@ class Engine:
         path: str,
         event: Callable[[dict], None],
         ended: Callable[[dict | None], None],
-        failed: Failed | None = None,
+        failed: ErrorCallback | None = None,
     ) -> Pending:
         """Follow a stream of events; `ended` takes the last one."""
         return self._ask("GET", path, None, lambda fail, name: http_client.StreamCall(event, ended, fail, name), failed)
@@ -253,12 +259,12 @@ class Engine:
         array: np.ndarray,
         header: Mapping[str, Any],
         done: Callable[[Any], None],
-        failed: Failed | None = None,
+        failed: ErrorCallback | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Pending:
         """Send an array (k, j, i) with what `header` says of it beyond shape and type; `progress` takes 0 to 1."""
 
-        def begin(pending: Pending, fail: Failed) -> None:
+        def begin(pending: Pending, fail: ErrorCallback) -> None:
             if not self.mayUpload:
                 fail(_("scans go to {url} only after you have agreed to it").format(url=self.url))
                 return
@@ -275,7 +281,7 @@ class Engine:
         path: str,
         body: object,
         done: Callable[[dict], None],
-        failed: Failed | None = None,
+        failed: ErrorCallback | None = None,
         progress: Callable[[dict], None] | None = None,
         cancelled: Callable[[], None] | None = None,
     ) -> Job:
@@ -287,10 +293,10 @@ class Engine:
         method: str,
         path: str,
         body: object,
-        make: Callable[[Failed, str], http_client.Call],
-        failed: Failed | None,
+        make: Callable[[ErrorCallback, str], http_client.Call],
+        failed: ErrorCallback | None,
     ) -> Pending:
-        def begin(pending: Pending, fail: Failed) -> None:
+        def begin(pending: Pending, fail: ErrorCallback) -> None:
             call = pending.call = make(fail, f"{method} {_plain(path)}")
             data = None if body is None else json.dumps(body).encode()
             request = self._client.request(path, "application/json" if data is not None else None)
@@ -298,7 +304,7 @@ class Engine:
 
         return self._begin(begin, failed)
 
-    def _begin(self, begin: Callable[[Pending, Failed], None], failed: Failed | None) -> Pending:
+    def _begin(self, begin: Callable[[Pending, ErrorCallback], None], failed: ErrorCallback | None) -> Pending:
         pending = Pending()
         fail = failed or (lambda message: None)
         self._under_way = [p for p in self._under_way if not (p.aborted or (p.call and p.call.over))] + [pending]
@@ -348,7 +354,7 @@ class Job:
         path: str,
         body: object,
         done: Callable[[dict], None],
-        failed: Failed | None,
+        failed: ErrorCallback | None,
         progress: Callable[[dict], None] | None,
         cancelled: Callable[[], None] | None,
     ):

@@ -24,7 +24,7 @@ from slicer.i18n import tr as _
 
 from MPERLib import callbacks
 
-Failed = Callable[[str], None]
+ErrorCallback = Callable[[str], None]
 
 _SLAB_BYTES = 1 << 20  # a few ms to write, also on a slow disk
 _ANSWER_TIMEOUT_MS = 120_000
@@ -114,7 +114,7 @@ class Call:
         Of the answer, once there is one.
     """
 
-    def __init__(self, failed: Failed | None, name: str):
+    def __init__(self, failed: ErrorCallback | None, name: str):
         self._failed = failed
         self._name = name
         self._reply: Any = None
@@ -193,7 +193,7 @@ class Call:
 class BytesCall(Call):
     """An answer of bytes that is small: a page of JSON, a picture, a log."""
 
-    def __init__(self, done: Callable[[bytes], None], failed: Failed | None, name: str):
+    def __init__(self, done: Callable[[bytes], None], failed: ErrorCallback | None, name: str):
         super().__init__(failed, name)
         self._done = done
 
@@ -217,7 +217,7 @@ class JsonCall(BytesCall):
 class ArrayCall(Call):
     """An answer that is an array; it is put together while it arrives."""
 
-    def __init__(self, done: Callable[[np.ndarray, dict], None], failed: Failed | None, name: str):
+    def __init__(self, done: Callable[[np.ndarray, dict], None], failed: ErrorCallback | None, name: str):
         super().__init__(failed, name)
         self._done = done
         self._buffer: np.ndarray | None = None
@@ -275,7 +275,7 @@ class UploadCall(JsonCall):
         array: np.ndarray,
         header: Mapping[str, Any],
         done: Callable[[Any], None],
-        failed: Failed | None,
+        failed: ErrorCallback | None,
         progress: Callable[[float], None] | None,
         name: str,
     ):
@@ -365,7 +365,11 @@ class StreamCall(Call):
     """An answer that is a stream of JSON lines, followed until it ends."""
 
     def __init__(
-        self, event: Callable[[dict], None], ended: Callable[[dict | None], None], failed: Failed | None, name: str
+        self,
+        event: Callable[[dict], None],
+        ended: Callable[[dict | None], None],
+        failed: ErrorCallback | None,
+        name: str,
     ):
         super().__init__(failed, name)
         self._event = event

@@ -63,7 +63,7 @@ _REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingPackages:
     """What the engine's Python lacks.
 
     Parameters
@@ -192,7 +192,7 @@ class Run:
             self._failed(self._last or _("it ended with code {n}").format(n=self._process.exitCode()))
 
 
-def check(done: Callable[[Missing], None], failed: Callable[[str], None]) -> Run | None:
+def check(done: Callable[[MissingPackages], None], failed: Callable[[str], None]) -> Run | None:
     """Ask the engine's Python what it lacks; None where that could not begin, and `failed` was told why."""
     said: list[str] = []
 
@@ -202,7 +202,7 @@ def check(done: Callable[[Missing], None], failed: Callable[[str], None]) -> Run
         except (IndexError, ValueError):
             failed(_("Python did not say which packages it has: {words}").format(words=" ".join(said)[-200:]))
             return
-        done(Missing(tuple(line for line in lines if line != TORCH_NEEDED), TORCH_NEEDED in lines))
+        done(MissingPackages(tuple(line for line in lines if line != TORCH_NEEDED), TORCH_NEEDED in lines))
 
     try:
         return Run(["-c", _CHECK, json.dumps([*requirements(), TORCH_NEEDED])], said.append, told, failed)
@@ -218,7 +218,7 @@ class Installation:
 
     Parameters
     ----------
-    missing : Missing
+    missing : MissingPackages
     wheels : Path or None
         A folder of wheels to take everything from, without the internet.
     log, done, failed : callable
@@ -227,7 +227,7 @@ class Installation:
 
     def __init__(
         self,
-        missing: Missing,
+        missing: MissingPackages,
         wheels: Path | None,
         log: Callable[[str], None],
         done: Callable[[], None],
@@ -331,7 +331,7 @@ class Installation:
             return False
         return True
 
-    def _ended(self, missing: Missing) -> None:
+    def _ended(self, missing: MissingPackages) -> None:
         if self._over:
             return
         if missing:

@@ -19,7 +19,7 @@ _MIN_STEP_MM = 0.25
 
 
 @dataclass(frozen=True)
-class Heard:
+class BrushCallbacks:
     """Where the brush tells what the user does with it.
 
     allowed : takes the slice view; whether one may draw there.
@@ -42,12 +42,12 @@ class Brush:
 
     Parameters
     ----------
-    heard : Heard
+    callbacks : BrushCallbacks
     radius_mm : float
     """
 
-    def __init__(self, heard: Heard, radius_mm: float):
-        self._heard = heard
+    def __init__(self, callbacks: BrushCallbacks, radius_mm: float):
+        self._callbacks = callbacks
         self._radius_mm = radius_mm
         self._colours: tuple[Sequence[float], Sequence[float]] = ((1, 1, 1), (1, 1, 1))
         self._points: list[np.ndarray] | None = None  # of the stroke that is being painted
@@ -63,7 +63,7 @@ class Brush:
         window = slicer.util.mainWindow()
         self._shortcuts = [
             _shortcut(window, keys, react)
-            for keys, react in (("Esc", heard.ended), ("Ctrl+Z", heard.undo), ("Ctrl+Y", heard.redo))
+            for keys, react in (("Esc", callbacks.ended), ("Ctrl+Z", callbacks.undo), ("Ctrl+Y", callbacks.redo))
         ]
         self._look()
 
@@ -115,16 +115,16 @@ class Brush:
 
     def _onMouseMode(self) -> None:
         if self._interaction.GetCurrentInteractionMode() != self._interaction.ViewTransform:
-            self._heard.ended()
+            self._callbacks.ended()
 
     # ---- mouse
 
     def _happens(self, view: BrushView, what: str, ras: np.ndarray) -> bool:
         if what in ("larger", "smaller"):
-            self._heard.scaled(_ZOOM if what == "larger" else 1 / _ZOOM)
+            self._callbacks.scaled(_ZOOM if what == "larger" else 1 / _ZOOM)
             return True
         if what == "press":
-            if not self._heard.allowed(view):
+            if not self._callbacks.allowed(view):
                 return True
             self._points = []
             self._extend(ras)
@@ -137,7 +137,7 @@ class Brush:
         if what == "release":
             points, self._points = self._points, None
             self._waiting.append((np.array(points), self._radius_mm))
-            self._heard.drawn(np.array(points))
+            self._callbacks.drawn(np.array(points))
         return what == "release"
 
     def _extend(self, ras: np.ndarray) -> None:

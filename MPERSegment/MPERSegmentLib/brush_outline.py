@@ -9,7 +9,7 @@ from vtk.util import numpy_support
 _CELL_PX = 2  # finer than this nobody sees
 
 
-class Footprint:
+class BrushOutline:
     """The balls of a stroke cut by a slice, as rows of pixels.
 
     Attributes

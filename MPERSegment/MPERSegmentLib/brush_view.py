@@ -14,7 +14,7 @@ import slicer
 import vtk
 from MPERLib.callbacks import slot
 
-from MPERSegmentLib.brush_outline import Footprint
+from MPERSegmentLib.brush_outline import BrushOutline
 
 _PRIORITY = 2.0
 _PRESS, _MOVE, _RELEASE = "press", "move", "release"
@@ -50,13 +50,13 @@ class BrushView:
         self._happens = happens
         self._interactor = self._view.interactor()
         self._renderer = self._view.renderWindow().GetRenderers().GetFirstRenderer()
-        self._footprint = Footprint()
+        self._outline = BrushOutline()
         self._strokes: list[tuple[np.ndarray, float]] = []
         self._circle = vtk.vtkRegularPolygonSource()
         self._circle.SetNumberOfSides(48)
         self._circle.GeneratePolygonOff()
         self._brush = _actor(self._circle.GetOutputPort(), None)
-        self._paint = _actor(None, self._footprint.mesh)
+        self._paint = _actor(None, self._outline.mesh)
         self._paint.GetProperty().SetOpacity(0.55)
         for actor in (self._paint, self._brush):  # the brush above what it painted
             actor.VisibilityOff()
@@ -95,7 +95,7 @@ class BrushView:
         """Cover the balls around (n, 3) places of the world."""
         self._strokes.append((ras, radius_mm))
         if self._paint.GetVisibility():
-            self._footprint.add(self._discs(ras, radius_mm))
+            self._outline.add(self._discs(ras, radius_mm))
             self._view.scheduleRender()
         else:
             self.redraw()
@@ -110,9 +110,9 @@ class BrushView:
         if not self._strokes and not self._paint.GetVisibility():
             return
         width, height = self.node.GetDimensions()[:2]
-        self._footprint.clear(width, height)
+        self._outline.clear(width, height)
         for ras, radius_mm in self._strokes:
-            self._footprint.add(self._discs(ras, radius_mm))
+            self._outline.add(self._discs(ras, radius_mm))
         self._paint.SetVisibility(bool(self._strokes))
         self._view.scheduleRender()
 

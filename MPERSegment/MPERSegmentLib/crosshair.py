@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import slicer
 
 
-class Marker:
+class Crosshair:
     """Shows the crosshair where the user has none, and takes it away again; a crosshair of his own is only moved."""
 
     def __init__(self) -> None:

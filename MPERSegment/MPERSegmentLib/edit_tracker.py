@@ -15,7 +15,7 @@ from MPERSegmentLib import result_node
 _PAUSE_S = 60.0  # who does nothing for longer is not working on it
 
 
-class EditWatch:
+class EditTracker:
     """Watches the results of the scene for a person's changes, wherever in Slicer they are made.
 
     Parameters

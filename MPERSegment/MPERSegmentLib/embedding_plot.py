@@ -12,7 +12,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from MPERSegmentLib.turns import later
 
 
-class ScatterPlot:
+class EmbeddingPlot:
     """One chart with a series a prototype; it is made when it is first shown."""
 
     def __init__(self) -> None:

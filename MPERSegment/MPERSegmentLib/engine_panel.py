@@ -9,8 +9,8 @@ from MPERLib.callbacks import slot
 from MPERLib.engine import Engine
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.engine_session import Room
-from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.engine_session import EngineSession
+from MPERSegmentLib.panel_context import PanelContext, sentence
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
 _WHERE_KEY = "MPER/EngineWhere"
@@ -28,20 +28,20 @@ class EnginePanel:
 
     Parameters
     ----------
-    desk : Desk
-    room : Room
+    context : PanelContext
+    session : EngineSession
     """
 
-    def __init__(self, desk: Desk, room: Room):
-        self._desk, self._room = desk, room
+    def __init__(self, context: PanelContext, session: EngineSession):
+        self._context, self._session = context, session
         self._doctor: install.Run | None = None
-        ui = desk.ui
+        ui = context.ui
         ui.urlEdit.text = settings.setting(_URL_KEY)
         ui.tokenEdit.text = settings.setting(_TOKEN_KEY)
         ui.caEdit.text = settings.setting(_CA_KEY)
         ui.rememberCheck.checked = bool(settings.setting(_TOKEN_KEY))
-        ui.remoteRadio.checked = room.engine.isRemote
-        ui.consentCheck.checked = room.engine.isRemote and room.engine.mayUpload
+        ui.remoteRadio.checked = session.engine.isRemote
+        ui.consentCheck.checked = session.engine.isRemote and session.engine.mayUpload
         ui.diagnosticsText.visible = False
         ui.remoteRadio.connect("toggled(bool)", slot(self._onWhere))
         for edit in (ui.urlEdit, ui.tokenEdit):
@@ -54,12 +54,12 @@ class EnginePanel:
 
     def show(self) -> None:
         """Say how the engine stands."""
-        ui = self._desk.ui
+        ui = self._context.ui
         remote = ui.remoteRadio.checked
-        reason = self._room.engine.reason if self._room.engine.state == "failed" else ""
-        ui.engineWords.text = sentence(reason) or self._room.stateWords()
+        reason = self._session.engine.reason if self._session.engine.state == "failed" else ""
+        ui.engineWords.text = sentence(reason) or self._session.stateWords()
         ui.remoteFrame.visible = remote
-        same = remote == self._room.engine.isRemote
+        same = remote == self._session.engine.isRemote
         ui.engineButton.text = _("Connect") if remote else _("Start again") if same else _("Start")
         complete = bool(ui.urlEdit.text.strip() and ui.tokenEdit.text.strip() and ui.consentCheck.checked)
         ui.engineButton.enabled = not remote or complete
@@ -75,14 +75,14 @@ class EnginePanel:
 
     def _onConsent(self, agreed: bool) -> None:
         """Agreement that is taken back counts at once; that which is given counts when Connect is pressed."""
-        engine = self._room.engine
+        engine = self._session.engine
         if engine.isRemote and not agreed:
             engine.withdrawUpload()
         self.show()
 
     def _onStart(self) -> None:
-        ui = self._desk.ui
-        self._desk.hush()
+        ui = self._context.ui
+        self._context.hush()
         if ui.remoteRadio.checked:
             url, token, ca = (edit.text.strip() for edit in (ui.urlEdit, ui.tokenEdit, ui.caEdit))
             settings.setSetting(_URL_KEY, url)
@@ -94,23 +94,23 @@ class EnginePanel:
             engine = Engine.local()
         settings.setSetting(_WHERE_KEY, "remote" if engine.isRemote else "local")
         engines.share(engine)
-        self._room.start()
+        self._session.start()
 
     def _onDiagnostics(self) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         ui.diagnosticsText.visible = True
         if self._doctor is not None:
             return
         self._tell(_("Looking \N{HORIZONTAL ELLIPSIS}"))
-        if self._room.engine.state == "ready":
-            self._room.askAgain(lambda: self._tell(self._room.engine.diagnostics()))
+        if self._session.engine.state == "ready":
+            self._session.askAgain(lambda: self._tell(self._session.engine.diagnostics()))
             return
 
         said: list[str] = []
 
         def told(*last: str) -> None:
             self._doctor = None
-            self._tell("\n".join([self._room.engine.diagnostics(), *said, *last]))
+            self._tell("\n".join([self._session.engine.diagnostics(), *said, *last]))
 
         try:
             self._doctor = install.Run(install.module("mper", "doctor"), said.append, told, told)
@@ -118,8 +118,8 @@ class EnginePanel:
             told(str(error))
 
     def _tell(self, text: str) -> None:
-        self._desk.ui.diagnosticsText.plainText = text
-        self._desk.ui.copyButton.enabled = True
+        self._context.ui.diagnosticsText.plainText = text
+        self._context.ui.copyButton.enabled = True
 
     def _onCopy(self) -> None:
-        slicer.app.clipboard().setText(self._desk.ui.diagnosticsText.plainText)
+        slicer.app.clipboard().setText(self._context.ui.diagnosticsText.plainText)

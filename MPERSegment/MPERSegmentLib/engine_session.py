@@ -10,13 +10,13 @@ from MPERLib import settings
 from MPERLib.engine import Engine, Job, Pending
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.uploaded_scans import Scans
+from MPERSegmentLib.uploaded_scans import UploadedScans
 
 AUTO = "auto"
 _FIRST = "la"  # in use until the trainer puts another one in use
 
 
-class Room:
+class EngineSession:
     """The engine that both modules share, with its models and devices once it is ready.
 
     Parameters
@@ -40,7 +40,7 @@ class Room:
     def _take(self, engine: Engine) -> None:
         self._forget()
         self.engine = engine
-        self.scans = Scans(engine)
+        self.scans = UploadedScans(engine)
         self._forget = engine.onState(lambda _engine: self._onState())
 
     # ---- what it offers
@@ -152,7 +152,7 @@ class Room:
         self._asked.append(self.engine.get(path, done, failed))
 
     def _onState(self) -> None:
-        self.scans = Scans(self.engine)  # a new process knows none of the old one's scans
+        self.scans = UploadedScans(self.engine)  # a new process knows none of the old one's scans
         self._prepared = None
         if self.engine.state == "ready":
             self.refresh()

@@ -15,10 +15,10 @@ from MPERLib.tables import Cell, Table
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import formatting, result_node, stroke_node
-from MPERSegmentLib.crosshair import Marker
-from MPERSegmentLib.embedding_plot import ScatterPlot
-from MPERSegmentLib.engine_session import Room
-from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.crosshair import Crosshair
+from MPERSegmentLib.embedding_plot import EmbeddingPlot
+from MPERSegmentLib.engine_session import EngineSession
+from MPERSegmentLib.panel_context import PanelContext, sentence
 from MPERSegmentLib.probe import Probe
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
@@ -26,21 +26,23 @@ _MAP_ROLE = "MPER.PrototypeMap"  # of a result: its map in the scene, so that a 
 _FILL = "MPER.Fill"  # of a mask's display: how it was filled before an overlay was laid over it
 
 
-class WhyPanel:
+class ExplanationPanel:
     """Explains one result, for as long as the engine remembers it.
 
     Parameters
     ----------
-    desk : Desk
-    room : Room
+    context : PanelContext
+    session : EngineSession
     strokeAt : callable
         Tells, in words, of the stroke with a number (from 0).
     correct : callable
         The user wants to correct the uncertain place that is shown.
     """
 
-    def __init__(self, desk: Desk, room: Room, strokeAt: Callable[[int], str], correct: Callable[[], None]):
-        self._desk, self._room, self._correct = desk, room, correct
+    def __init__(
+        self, context: PanelContext, session: EngineSession, strokeAt: Callable[[int], str], correct: Callable[[], None]
+    ):
+        self._context, self._session, self._correct = context, session, correct
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._result: dict[str, Any] | None = None
         self._prototypes: overlays.PrototypeOverlay | None = None
@@ -50,10 +52,10 @@ class WhyPanel:
         self._calls: dict[str, Any] = {}
         self._places: list[dict[str, Any]] = []
         self._place = -1
-        self._probe = Probe(desk.ui.probeLabel, room, strokeAt)
-        self._marker = Marker()
-        self._scatter = ScatterPlot()
-        ui = desk.ui
+        self._probe = Probe(context.ui.probeLabel, session, strokeAt)
+        self._crosshair = Crosshair()
+        self._scatter = EmbeddingPlot()
+        ui = context.ui
         for text, key in ((_("Nothing"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
             ui.overlayBox.addItem(text, key)
         self._table = Table(
@@ -96,7 +98,7 @@ class WhyPanel:
 
     def restore(self) -> None:
         """Take the user's choices from the scene."""
-        parameters, ui = self._desk.parameters, self._desk.ui
+        parameters, ui = self._context.parameters, self._context.ui
         if parameters is None:
             return
         blocked = ui.opacitySlider.blockSignals(True)
@@ -116,14 +118,14 @@ class WhyPanel:
     def leave(self) -> None:
         """The user goes to another module: the cursor is no longer followed, and the slices are as without us."""
         self._probe.stop()
-        self._marker.hide()
+        self._crosshair.hide()
         self._lay(NONE)
 
     def enter(self) -> None:
         self._update()
 
     def _fill(self) -> None:
-        ui, rows = self._desk.ui, (self._result or {}).get("prototypes", [])
+        ui, rows = self._context.ui, (self._result or {}).get("prototypes", [])
         self._table.fill(
             [
                 (
@@ -177,13 +179,13 @@ class WhyPanel:
         self._fetch(UNCERTAINTY)
 
     def _showPlaces(self) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         for button in (ui.uncertainButton, ui.correctButton):
             button.enabled = bool(self._places)
         ui.uncertainLabel.text = "" if self._places or not self._result else _("No place stands out as uncertain.")
 
     def _showValues(self) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         kind = ui.overlayBox.currentData
         ui.opacityValue.text = f"{ui.opacitySlider.value} %"
         blocked = ui.thresholdSlider.blockSignals(True)
@@ -202,8 +204,8 @@ class WhyPanel:
 
     def _update(self) -> None:
         """Bring what is shown in the slices in line with what was chosen."""
-        open_ = not self._desk.ui.whySection.collapsed and self._result is not None
-        kind = self._desk.ui.overlayBox.currentData if open_ else NONE
+        open_ = not self._context.ui.whySection.collapsed and self._result is not None
+        kind = self._context.ui.overlayBox.currentData if open_ else NONE
         if kind != NONE and self._shown(kind) is None:
             self._fetch(kind)
         self._applyThreshold()
@@ -226,7 +228,7 @@ class WhyPanel:
 
         def failed(message: str) -> None:
             self._calls.pop(kind, None)
-            self._desk.ui.whyWords.text = _("{reason}. Segment again to see why; the figures stay.").format(
+            self._context.ui.whyWords.text = _("{reason}. Segment again to see why; the figures stay.").format(
                 reason=sentence(message).rstrip(".")
             )
 
@@ -241,7 +243,7 @@ class WhyPanel:
                 self._update()
 
         def takeMap(map_: np.ndarray, header: dict) -> None:
-            self._calls[kind] = self._room.engine.getArray(
+            self._calls[kind] = self._session.engine.getArray(
                 route("predictions", prediction, "similarity"),
                 lambda similarity, _header: takeBoth(map_, similarity, header["start"]),
                 failed,
@@ -260,7 +262,7 @@ class WhyPanel:
 
         if kind == UNCERTAINTY:
             self._uncertaintyOf = stroke_node.applied(self._node)
-        self._calls[kind] = self._room.engine.getArray(
+        self._calls[kind] = self._session.engine.getArray(
             route("predictions", prediction, "prototypes" if kind == PROTOTYPES else "uncertainty"),
             takeMap if kind == PROTOTYPES else takeUncertainty,
             failed,
@@ -276,9 +278,9 @@ class WhyPanel:
         self._fetched.clear()
         self._prototypes = self._uncertainty = None
         self._probe.stop()
-        self._marker.hide()
+        self._crosshair.hide()
         self._scatter.remove()
-        self._desk.ui.scatterButton.checked = False
+        self._context.ui.scatterButton.checked = False
 
     # ---- what the user does
 
@@ -286,20 +288,20 @@ class WhyPanel:
         self._update()
 
     def _onOverlay(self) -> None:
-        if self._desk.parameters:
-            self._desk.parameters.put("Overlay", self._desk.ui.overlayBox.currentData)
+        if self._context.parameters:
+            self._context.parameters.put("Overlay", self._context.ui.overlayBox.currentData)
         self._showValues()
         self._update()
 
     def _onOpacity(self, value: int) -> None:
-        if self._desk.parameters:
-            self._desk.parameters.put("Opacity", value)
+        if self._context.parameters:
+            self._context.parameters.put("Opacity", value)
         self._showValues()
-        self._lay(self._desk.ui.overlayBox.currentData)
+        self._lay(self._context.ui.overlayBox.currentData)
 
     def _onThreshold(self, value: int) -> None:
-        if self._desk.parameters:
-            self._desk.parameters.put(_threshold_of(self._desk.ui.overlayBox.currentData), value)
+        if self._context.parameters:
+            self._context.parameters.put(_threshold_of(self._context.ui.overlayBox.currentData), value)
         self._showValues()
         self._delay.start()
 
@@ -312,7 +314,7 @@ class WhyPanel:
 
     def _threshold(self, kind: str) -> int:
         """Below how many hundredths nothing is shown: each overlay has a bound of its own."""
-        return self._desk.parameters.number(_threshold_of(kind)) if self._desk.parameters else 0
+        return self._context.parameters.number(_threshold_of(kind)) if self._context.parameters else 0
 
     def _shown(self, kind: str) -> slicer.vtkMRMLVolumeNode | None:
         """The overlay of a kind, while the user has not deleted it."""
@@ -322,7 +324,7 @@ class WhyPanel:
 
     def _lay(self, kind: str) -> None:
         if slicer.mrmlScene is not None:
-            overlays.show(self._shown(kind), self._desk.ui.opacitySlider.value / 100, slicer.mrmlScene)
+            overlays.show(self._shown(kind), self._context.ui.opacitySlider.value / 100, slicer.mrmlScene)
             self._outline(self._shown(kind) is not None)
 
     def _outline(self, only: bool) -> None:
@@ -339,23 +341,23 @@ class WhyPanel:
             display.SetOpacity2DFill(float(was))
 
     def _hidden(self) -> set[int]:
-        parameters = self._desk.parameters
+        parameters = self._context.parameters
         text = parameters.get("Hidden") if parameters else ""
         return {int(value) for value in text.split(",") if value.isdigit()}
 
     def _hideBackground(self) -> None:
         """Prototypes of the background cover all that is not heart: they are shown on request."""
-        if self._result and self._desk.parameters:
+        if self._result and self._context.parameters:
             background = [str(row["value"]) for row in self._result["prototypes"] if row["class"] == 0]
-            self._desk.parameters.put("Hidden", ",".join(background))
+            self._context.parameters.put("Hidden", ",".join(background))
 
     def _onChecked(self, row: int, column: int) -> None:
-        if column != 0 or not self._result or not self._desk.parameters:
+        if column != 0 or not self._result or not self._context.parameters:
             return
         value = self._result["prototypes"][row]["value"]
-        checked = self._desk.ui.prototypeTable.item(row, 0).checkState() == qt.Qt.Checked
+        checked = self._context.ui.prototypeTable.item(row, 0).checkState() == qt.Qt.Checked
         hidden = self._hidden() - {value} if checked else self._hidden() | {value}
-        self._desk.parameters.put("Hidden", ",".join(str(value) for value in sorted(hidden)))
+        self._context.parameters.put("Hidden", ",".join(str(value) for value in sorted(hidden)))
         if self._shown(PROTOTYPES) is not None:
             self._prototypes.setHidden(hidden)
 
@@ -374,7 +376,7 @@ class WhyPanel:
         told = _("{n} of {count}: {words}").format(
             n=self._place + 1, count=len(self._places), words=sentence(place["words"])
         )
-        self._desk.ui.uncertainLabel.text = told
+        self._context.ui.uncertainLabel.text = told
         return told
 
     def _onCorrect(self) -> None:
@@ -385,7 +387,7 @@ class WhyPanel:
     def _jump(self, index: list[int]) -> None:
         scan = result_node.scan_of(self._node) if self._node else None
         if scan is not None:
-            self._marker.show(mrml.jump_to(index, scan))
+            self._crosshair.show(mrml.jump_to(index, scan))
 
     def _onScatter(self, checked: bool) -> None:
         if not checked:
@@ -396,10 +398,10 @@ class WhyPanel:
         rows = self._result["prototypes"]
 
         def failed(message: str) -> None:
-            self._desk.ui.scatterButton.checked = False
-            self._desk.say(message)
+            self._context.ui.scatterButton.checked = False
+            self._context.say(message)
 
-        self._calls["scatter"] = self._room.engine.get(
+        self._calls["scatter"] = self._session.engine.get(
             route("predictions", self._result["prediction"], "scatter", points=2000),
             lambda answer: self._scatter.show(answer, rows),
             failed,

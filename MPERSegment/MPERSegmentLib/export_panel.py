@@ -18,7 +18,7 @@ from MPERLib.callbacks import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node
-from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.panel_context import PanelContext, sentence
 from MPERSegmentLib.turns import later
 
 _FOLDER_KEY = "MPER/ExportFolder"
@@ -31,15 +31,15 @@ class ExportPanel:
 
     Parameters
     ----------
-    desk : Desk
+    context : PanelContext
     """
 
-    def __init__(self, desk: Desk):
-        self._desk = desk
+    def __init__(self, context: PanelContext):
+        self._context = context
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._command: install.Run | None = None
         self._folder: Path | None = None
-        ui = desk.ui
+        ui = context.ui
         ui.exportCheckText.setFont(qt.QFontDatabase.systemFont(qt.QFontDatabase.FixedFont))
         ui.exportCheckButton.connect("toggled(bool)", slot(self._onShowCheck))
         ui.exportCopyButton.connect("clicked()", slot(self._onCopy))
@@ -120,11 +120,11 @@ class ExportPanel:
         words = ["export-seg", str(mask), "--source", str(source), "--out", str(path), "--json"]
         if untold:
             words.append("--manual")
-        creator = self._desk.ui.authorEdit.text.strip()
+        creator = self._context.ui.authorEdit.text.strip()
         if creator and len(creator) <= _NAME_LENGTH and not set(creator) & set("\\=^"):
             words.append(f"--creator={creator}")
         self._tell(_("Writing and checking the DICOM segmentation \N{HORIZONTAL ELLIPSIS}"))
-        self._desk.ui.exportDicomButton.enabled = False
+        self._context.ui.exportDicomButton.enabled = False
         self._gather([(Path(file), source / f"{n:06d}.dcm") for n, file in enumerate(files)], words, self._folder)
 
     def _gather(self, files: list[tuple[Path, Path]], words: list[str], folder: Path) -> None:
@@ -165,16 +165,16 @@ class ExportPanel:
             self._failed(_("the program that writes DICOM gave no report; its version may not fit this module"))
             return
         self._ended("\n".join([_("Written: {file}").format(file=answer["seg"]), summary]))
-        self._desk.ui.exportCheckText.plainText = report
-        self._desk.ui.exportCheckFrame.visible = True
+        self._context.ui.exportCheckText.plainText = report
+        self._context.ui.exportCheckFrame.visible = True
 
     def _onShowCheck(self, shown: bool) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         ui.exportCheckButton.text = _("Hide check") if shown else _("Show check")
         ui.exportCheckText.visible = ui.exportCopyButton.visible = shown
 
     def _onCopy(self) -> None:
-        slicer.app.clipboard().setText(self._desk.ui.exportCheckText.plainText)
+        slicer.app.clipboard().setText(self._context.ui.exportCheckText.plainText)
 
     def _failed(self, message: str) -> None:
         message = message.removeprefix("mper: ").removeprefix("error: ")
@@ -229,7 +229,7 @@ class ExportPanel:
     def _ended(self, message: str) -> None:
         self._command = None
         self._cleanUp()
-        self._desk.ui.exportDicomButton.enabled = self._node is not None
+        self._context.ui.exportDicomButton.enabled = self._node is not None
         self._tell(message)
 
     def _cleanUp(self) -> None:
@@ -238,7 +238,7 @@ class ExportPanel:
             self._folder = None
 
     def _tell(self, message: str) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         ui.exportWords.text = message
         ui.exportCheckFrame.visible = False  # it tells of an export before
         ui.exportCheckButton.checked = False

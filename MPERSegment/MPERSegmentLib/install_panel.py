@@ -12,7 +12,7 @@ from MPERLib import callbacks, install, settings
 from MPERLib.callbacks import slot
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.panel_context import Desk
+from MPERSegmentLib.panel_context import PanelContext
 
 _REMOVE_TRIES, _REMOVE_AGAIN_MS = 30, 250  # longer than an engine takes to end
 
@@ -22,16 +22,16 @@ class InstallPanel:
 
     Parameters
     ----------
-    desk : Desk
+    context : PanelContext
     installed : callable
         Called when everything is there.
     """
 
-    def __init__(self, desk: Desk, installed: Callable[[], None]):
-        self._desk, self._installed = desk, installed
+    def __init__(self, context: PanelContext, installed: Callable[[], None]):
+        self._context, self._installed = context, installed
         self._work: Any = None
-        self._missing: install.Missing | None = None
-        ui = desk.ui
+        self._missing: install.MissingPackages | None = None
+        ui = context.ui
         ui.installFrame.visible = False
         ui.installLog.visible = False
         ui.installButton.connect("clicked()", slot(self._onInstall))
@@ -41,7 +41,7 @@ class InstallPanel:
     def look(self) -> None:
         """See whether packages are missing, and offer them."""
 
-        def found(missing: install.Missing) -> None:
+        def found(missing: install.MissingPackages) -> None:
             self._work = None
             if missing:
                 self._offer(missing)
@@ -58,10 +58,10 @@ class InstallPanel:
             self._work.abort()
             self._work = None
 
-    def _offer(self, missing: install.Missing) -> None:
+    def _offer(self, missing: install.MissingPackages) -> None:
         self._missing = missing
-        ui = self._desk.ui
-        self._desk.hush()
+        ui = self._context.ui
+        self._context.hush()
         theirs = _ownPython()
         if theirs is None:
             ui.installLabel.text = missing.words()
@@ -74,7 +74,7 @@ class InstallPanel:
         self._showButtons()
 
     def _showButtons(self) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         ui.installButton.text = _("Cancel") if self._work else _("Install")
         ui.installFolderButton.enabled = self._work is None
 
@@ -83,7 +83,7 @@ class InstallPanel:
             self._begin(None)
         else:
             self.drop()
-            self._desk.ui.installLabel.text = _("Cancelled; nothing was changed. {words}").format(
+            self._context.ui.installLabel.text = _("Cancelled; nothing was changed. {words}").format(
                 words=self._missing.words()
             )
             self._showButtons()
@@ -100,7 +100,7 @@ class InstallPanel:
         """Ask, and take the engine's packages away."""
         folder = settings.packagesFolder()
         if not folder.is_dir():
-            self._desk.say(_("No packages of the engine are installed in {folder}.").format(folder=folder))
+            self._context.say(_("No packages of the engine are installed in {folder}.").format(folder=folder))
             return
         question = _(
             "Delete the engine's packages, the folder {folder}? Scans, datasets, trained models, Slicer and other "
@@ -123,18 +123,18 @@ class InstallPanel:
             if tries:
                 qt.QTimer.singleShot(_REMOVE_AGAIN_MS, slot(lambda: self._remove(tries - 1), "remove packages"))
             else:
-                self._desk.say(
+                self._context.say(
                     _("The packages are in use and were not removed ({error}); close other Slicers.").format(
                         error=error
                     )
                 )
             return
-        self._desk.ui.installFrame.visible = False
-        self._desk.say(_("The engine's packages were removed."))
+        self._context.ui.installFrame.visible = False
+        self._context.say(_("The engine's packages were removed."))
 
     def _begin(self, wheels: Path | None) -> None:
         """The click is the consent: what comes, and where to, stands above the button."""
-        ui = self._desk.ui
+        ui = self._context.ui
         ui.installLog.clear()
         ui.installLog.visible = True
         ui.installLabel.text = _("Installing; this can take some minutes.")
@@ -145,12 +145,12 @@ class InstallPanel:
 
     def _onDone(self) -> None:
         self._work = None
-        self._desk.ui.installFrame.visible = False
+        self._context.ui.installFrame.visible = False
         self._installed()
 
     def _onFailed(self, message: str) -> None:
         self._work = None
-        self._desk.ui.installLabel.text = message
+        self._context.ui.installLabel.text = message
         self._showButtons()
 
 

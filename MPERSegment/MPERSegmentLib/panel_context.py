@@ -16,7 +16,7 @@ def sentence(message: str) -> str:
     return message[:1].upper() + message[1:] + ("" if message[-1:] in ("", *".!?\N{HORIZONTAL ELLIPSIS}") else ".")
 
 
-class Desk:
+class PanelContext:
     """The widgets of the .ui file, the user's choices, and one message bar that all panels share.
 
     Parameters

@@ -14,25 +14,25 @@ from MPERLib.engine import route
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import formatting
-from MPERSegmentLib.engine_session import Room
+from MPERSegmentLib.engine_session import EngineSession
 from MPERSegmentLib.panel_context import sentence
 
 _REST_MS = 40  # the engine is asked when the cursor rests, and never twice at once
 
 
 class Probe:
-    """Follows the cursor and writes into a label.
+    """StrokeSyncCallbacks the cursor and writes into a label.
 
     Parameters
     ----------
     label : QLabel
-    room : Room
+    session : EngineSession
     strokeAt : callable
         Tells, in words, of the stroke with a number (from 0); empty where there is none.
     """
 
-    def __init__(self, label: Any, room: Room, strokeAt: Callable[[int], str]):
-        self._label, self._room, self._strokeAt = label, room, strokeAt
+    def __init__(self, label: Any, session: EngineSession, strokeAt: Callable[[int], str]):
+        self._label, self._session, self._strokeAt = label, session, strokeAt
         self._scan: slicer.vtkMRMLScalarVolumeNode | None = None
         self._result: dict[str, Any] = {}
         self._crosshair: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
@@ -92,7 +92,7 @@ class Probe:
             self._call = None
             self._label.text = html.escape(sentence(message))
 
-        self._call = self._room.engine.get(
+        self._call = self._session.engine.get(
             route("predictions", self._result["prediction"], "probe", k=k, j=j, i=i), done, failed
         )
 

@@ -12,7 +12,7 @@ from MPERLib.tables import Cell, Table
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import formatting, result_node
-from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.panel_context import PanelContext, sentence
 
 _UNLIKE = ("volume", "intensities")  # flags of a scan that is unlike those the model was trained on
 
@@ -22,15 +22,15 @@ class ResultPanel:
 
     Parameters
     ----------
-    desk : Desk
+    context : PanelContext
     chosen : callable
         Called with the segmentation node (or None) when another result is to be shown.
     """
 
-    def __init__(self, desk: Desk, chosen: Callable[[slicer.vtkMRMLSegmentationNode | None], None]):
-        self._desk = desk
+    def __init__(self, context: PanelContext, chosen: Callable[[slicer.vtkMRMLSegmentationNode | None], None]):
+        self._context = context
         self._chosen = chosen
-        ui = desk.ui
+        ui = context.ui
         self.node: slicer.vtkMRMLSegmentationNode | None = None
         self._table = Table(
             ui.resultTable,
@@ -47,7 +47,7 @@ class ResultPanel:
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Fill the panel; None empties it."""
-        ui = self._desk.ui
+        ui = self._context.ui
         self.node = node
         if ui.resultSelector.currentNode() is not node:
             ui.resultSelector.setCurrentNode(node)

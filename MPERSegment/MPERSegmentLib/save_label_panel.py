@@ -21,8 +21,8 @@ from MPERLib.engine import route
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import boxes, result_node, stroke_node
-from MPERSegmentLib.engine_session import Room
-from MPERSegmentLib.panel_context import Desk, sentence
+from MPERSegmentLib.engine_session import EngineSession
+from MPERSegmentLib.panel_context import PanelContext, sentence
 from MPERSegmentLib.turns import later
 
 _AUTHOR_KEY = "MPER/Author"
@@ -32,7 +32,7 @@ _WAIT_MS, _WAITS = 100, 100  # for the mask to follow the last stroke
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _LabelToSave:
     """What the user wants to keep, where, and who vouches for it."""
 
     node: Any
@@ -46,19 +46,19 @@ class _Wish:
         return mrml.alive(self.node) and mrml.alive(self.scan)
 
 
-class KeepPanel:
+class SaveLabelPanel:
     """Stores the result that is shown in a dataset of the engine.
 
     Parameters
     ----------
-    desk : Desk
-    room : Room
+    context : PanelContext
+    session : EngineSession
     settled : callable
         Takes a result: whether its mask has followed all its strokes.
     """
 
-    def __init__(self, desk: Desk, room: Room, settled: Callable[[Any], bool]):
-        self._desk, self._room, self._settled = desk, room, settled
+    def __init__(self, context: PanelContext, session: EngineSession, settled: Callable[[Any], bool]):
+        self._context, self._session, self._settled = context, session, settled
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._datasets: list[dict[str, Any]] = []
         self._cases: dict[str, int] | None = None  # each with its revisions; None while they are being read
@@ -66,7 +66,7 @@ class KeepPanel:
         self._said = ""
         self._call: Any = None
         self._listing: Any = None
-        ui = desk.ui
+        ui = context.ui
         ui.authorEdit.text = settings.setting(_AUTHOR_KEY)
         ui.datasetBox.connect("currentIndexChanged(int)", slot(self._onDataset))
         ui.openDatasetButton.connect("clicked()", slot(self._onOpen))
@@ -83,8 +83,8 @@ class KeepPanel:
 
     def refresh(self) -> None:
         """Ask the engine which datasets there are."""
-        if self._room.engine.state == "ready":
-            self._listing = self._room.engine.get("/datasets", self._take, self._fail)
+        if self._session.engine.state == "ready":
+            self._listing = self._session.engine.get("/datasets", self._take, self._fail)
 
     def drop(self) -> None:
         """Give up what is under way."""
@@ -98,21 +98,21 @@ class KeepPanel:
 
     def _take(self, datasets: list[dict[str, Any]], chosen: str = "") -> None:
         self._datasets = datasets
-        parameters = self._desk.parameters
+        parameters = self._context.parameters
         wanted = chosen or (parameters.get("Dataset") if parameters else "")
         entries = [
             (dataset["id"], _("{name} ({labelled} of {cases} labelled)").format(**dataset)) for dataset in datasets
         ]
-        boxes.fill(self._desk.ui.datasetBox, entries, wanted)
+        boxes.fill(self._context.ui.datasetBox, entries, wanted)
         self._onDataset()
 
     def _onDataset(self) -> None:
-        dataset = boxes.chosen(self._desk.ui.datasetBox)
-        if self._desk.parameters and dataset:
-            self._desk.parameters.put("Dataset", dataset)
+        dataset = boxes.chosen(self._context.ui.datasetBox)
+        if self._context.parameters and dataset:
+            self._context.parameters.put("Dataset", dataset)
         self._cases = None
         if dataset:
-            self._listing = self._room.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._fail)
+            self._listing = self._session.engine.get(route("datasets", dataset, "cases"), self._takeCases, self._fail)
         self._showButton()
 
     def _takeCases(self, cases: list[dict[str, Any]]) -> None:
@@ -121,10 +121,10 @@ class KeepPanel:
 
     def _suggest(self) -> None:
         """Offer the case that the scan is, else a new name that says nothing about the patient."""
-        box = self._desk.ui.caseBox
+        box = self._context.ui.caseBox
         scan = result_node.scan_of(self._node) if self._node else None
         dataset, _sep, case = ((scan.GetAttribute(_CASE) if scan else None) or "").partition("\n")
-        if dataset != boxes.chosen(self._desk.ui.datasetBox) or not case:
+        if dataset != boxes.chosen(self._context.ui.datasetBox) or not case:
             numbers = [int(match[1]) for match in map(re.compile(r"case-(\d+)").fullmatch, self._cases or []) if match]
             case = f"case-{max(numbers, default=0) + 1:03d}"
         blocked = box.blockSignals(True)
@@ -136,12 +136,12 @@ class KeepPanel:
 
     def _onOpen(self) -> None:
         """Choose a dataset's folder, or an empty one to begin a dataset in."""
-        if self._room.engine.isRemote:
+        if self._session.engine.isRemote:
             with callbacks.dialog():
                 name = qt.QInputDialog.getText(
                     None, _("New dataset"), _("Name of the new dataset on the engine's computer:")
                 )
-            roots = self._room.engine.info.get("roots", [])
+            roots = self._session.engine.info.get("roots", [])
             if name and roots:
                 self._make(roots[0], str(name))
             return
@@ -165,7 +165,7 @@ class KeepPanel:
             else:
                 self._make(answer["root"], folder.name)
 
-        self._call = self._room.engine.post("/roots", {"path": str(folder.parent)}, known, self._fail)
+        self._call = self._session.engine.post("/roots", {"path": str(folder.parent)}, known, self._fail)
 
     def _make(self, root: str, name: str) -> None:
         result = result_node.of(self._node)
@@ -173,36 +173,38 @@ class KeepPanel:
             self._fail(_("A dataset takes its structures from a result; segment a scan first."))
             return
         body = {"root": root, "folder": name, "name": name, "labels": result["labels"]}
-        self._call = self._room.engine.post(
+        self._call = self._session.engine.post(
             "/datasets", body, lambda answer: self._choose(answer.get("id") or f"{root}/{name}"), self._fail
         )
 
     def _choose(self, dataset: str) -> None:
         self._cases = None  # what was read before may be out of date
-        self._listing = self._room.engine.get("/datasets", lambda datasets: self._take(datasets, dataset), self._fail)
+        self._listing = self._session.engine.get(
+            "/datasets", lambda datasets: self._take(datasets, dataset), self._fail
+        )
 
     # ---- keeping
 
     def _onKeep(self) -> None:
-        node, case = self._node, self._desk.ui.caseBox.currentText.strip()
+        node, case = self._node, self._context.ui.caseBox.currentText.strip()
         scan = result_node.scan_of(node) if mrml.alive(node) else None
-        dataset = boxes.chosen(self._desk.ui.datasetBox)
+        dataset = boxes.chosen(self._context.ui.datasetBox)
         if scan is None or not dataset:
             self._fail(_("The scan of this result is no longer in the scene."))
             return
-        author = self._desk.ui.authorEdit.text.strip()
-        wish = _Wish(node, scan, dataset, case, author)
+        author = self._context.ui.authorEdit.text.strip()
+        wish = _LabelToSave(node, scan, dataset, case, author)
         if settings.setting(_AUTHOR_KEY) != author:
             settings.setSetting(_AUTHOR_KEY, author)
         self._busy = True
         self._tell(_("Keeping \N{HORIZONTAL ELLIPSIS}"))
-        self._call = self._room.engine.get(
+        self._call = self._session.engine.get(
             route("datasets", dataset),
             lambda found: later(lambda: self._withLabels(wish, found["labels"], _WAITS), "mask of what is kept"),
             self._fail,
         )
 
-    def _withLabels(self, wish: _Wish, labels: list[dict[str, Any]], waits: int) -> None:
+    def _withLabels(self, wish: _LabelToSave, labels: list[dict[str, Any]], waits: int) -> None:
         """Once the mask has followed the last stroke: mask and strokes belong together."""
         if not self._busy or not wish.alive:
             self._fail("")
@@ -239,7 +241,7 @@ class KeepPanel:
 
     def _withScan(self, scan: Any, then: Callable[[str], None]) -> None:
         """The engine's id of a scan that it may have to be sent first."""
-        held = self._room.scans.known(scan)
+        held = self._session.scans.known(scan)
         if held is not None:
             then(held)
             return
@@ -247,16 +249,16 @@ class KeepPanel:
         header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
 
         def sent(answer: dict[str, Any]) -> None:
-            self._room.scans.remember(scan, answer["scan"])
+            self._session.scans.remember(scan, answer["scan"])
             then(answer["scan"])
 
-        self._call = self._room.engine.postArray("/scans", mrml.array_of(scan), header, sent, self._fail)
+        self._call = self._session.engine.postArray("/scans", mrml.array_of(scan), header, sent, self._fail)
 
     def _addCase(self, dataset: str, case: str, held: str, then: Callable[[Any], None]) -> None:
         body = {"scan": held, "id": case, "source": {"program": "3D Slicer"}, "split": "train"}
-        self._call = self._room.engine.post(route("datasets", dataset, "cases"), body, then, self._fail)
+        self._call = self._session.engine.post(route("datasets", dataset, "cases"), body, then, self._fail)
 
-    def _store(self, wish: _Wish, part: Any, start: tuple[int, int, int], drawn: list[dict[str, Any]]) -> None:
+    def _store(self, wish: _LabelToSave, part: Any, start: tuple[int, int, int], drawn: list[dict[str, Any]]) -> None:
         if not wish.alive:
             self._fail(_("The scan of this result is no longer in the scene."))
             return
@@ -288,7 +290,7 @@ class KeepPanel:
             def failed(message: str) -> None:
                 done(answer, _("{message} The mask is kept, its strokes are not.").format(message=sentence(message)))
 
-            self._call = self._room.engine.put(strokesPath, body, lambda _revision: done(answer), failed)
+            self._call = self._session.engine.put(strokesPath, body, lambda _revision: done(answer), failed)
 
         def done(answer: dict[str, Any], but: str = "") -> None:
             number = answer.get("number", "")
@@ -305,7 +307,7 @@ class KeepPanel:
         stop = [first + n for first, n in zip(start, part.shape, strict=True)]
         grid = mrml.geometry_of(scan).crop(start, stop)  # the engine refuses the grid of another scan
         header = {"start": list(start), "affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
-        self._call = self._room.engine.postArray(path, part, header, kept, self._fail)
+        self._call = self._session.engine.postArray(path, part, header, kept, self._fail)
 
     @staticmethod
     def _note(node: Any, scan: Any, case: str, kept: dict[str, Any]) -> None:
@@ -327,7 +329,7 @@ class KeepPanel:
         self._showButton()
 
     def _showButton(self) -> None:
-        ui = self._desk.ui
+        ui = self._context.ui
         dataset, waiting = boxes.chosen(ui.datasetBox), ""
         missing = []
         if self._node is None:
@@ -348,7 +350,7 @@ class KeepPanel:
         ui.keepWords.text = self._said or waiting
 
 
-def _kept(wish: _Wish, part: Any, start: tuple[int, int, int]) -> dict[str, Any]:
+def _kept(wish: _LabelToSave, part: Any, start: tuple[int, int, int]) -> dict[str, Any]:
     """What makes two revisions the same."""
     voxels = hashlib.sha256(repr((tuple(map(int, start)), part.shape)).encode())
     voxels.update(part.tobytes())

@@ -11,38 +11,38 @@ from MPERLib.callbacks import slot
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import formatting, result_node, stroke_node
-from MPERSegmentLib.panel_context import Desk
+from MPERSegmentLib.panel_context import PanelContext
 from MPERSegmentLib.turns import later
 
 _EDITOR_TAG = "MPERSegmentEditor"
 
 
-class RefinePanel:
+class SegmentEditorPanel:
     """Hosts a Segment Editor, made when the panel is first opened: it is a heavy widget.
 
     Parameters
     ----------
-    desk : Desk
+    context : PanelContext
     opened : callable
         Called when a person turns to the result that is shown.
     rests : callable
         Called when the panel is closed, or an effect of the Segment Editor takes the mouse.
     """
 
-    def __init__(self, desk: Desk, opened: Callable[[], None], rests: Callable[[], None]):
-        self._desk, self._opened, self._rests = desk, opened, rests
+    def __init__(self, context: PanelContext, opened: Callable[[], None], rests: Callable[[], None]):
+        self._context, self._opened, self._rests = context, opened, rests
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._entered = False
         self._yields = False
         self._settings: tuple[slicer.vtkMRMLSegmentEditorNode, int] | None = None
         self.editor: slicer.qMRMLSegmentEditorWidget | None = None
-        desk.ui.refineSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
+        context.ui.refineSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
         self.show(None)
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Refine another result, or none."""
         self._node = node
-        self._desk.ui.editorFrame.enabled = node is not None
+        self._context.ui.editorFrame.enabled = node is not None
         self.tell()
         self._bring()
 
@@ -64,7 +64,7 @@ class RefinePanel:
             text = text.format(n=drawn, time=spent)
         else:
             text = _("Untouched: it counts as the model's own work until you change it.")
-        self._desk.ui.refineWords.text = text
+        self._context.ui.refineWords.text = text
 
     def saveForUndo(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Let the user undo what is done to a result next."""
@@ -118,7 +118,7 @@ class RefinePanel:
 
     def _bring(self) -> None:
         """Put the result into the editor, if the panel is open."""
-        if not self._entered or self._desk.ui.refineSection.collapsed or not mrml.alive(self._node):
+        if not self._entered or self._context.ui.refineSection.collapsed or not mrml.alive(self._node):
             return
         if self.editor is None:
             self._made()
@@ -148,7 +148,7 @@ class RefinePanel:
             self.editor.addRemoveSegmentButtonsVisible = False  # two more buttons named Add and Remove
             self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
             self.editor.setMRMLScene(slicer.mrmlScene)
-            self._desk.ui.editorFrame.layout().addWidget(self.editor)
+            self._context.ui.editorFrame.layout().addWidget(self.editor)
         elif self.editor.mrmlSegmentEditorNode() is None:
             self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
         self._watch(self.editor.mrmlSegmentEditorNode())

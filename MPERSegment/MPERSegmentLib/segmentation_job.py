@@ -16,13 +16,13 @@ from MPERLib.engine import Engine, route
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import formatting
-from MPERSegmentLib.uploaded_scans import Scans
+from MPERSegmentLib.uploaded_scans import UploadedScans
 
 _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 
 
 @dataclass(frozen=True)
-class Request:
+class SegmentationRequest:
     """What is to be done: `model` is an entry of ``GET /models``; the region a node, or `roi_mm` in its frame."""
 
     scan: slicer.vtkMRMLScalarVolumeNode
@@ -33,7 +33,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Told:
+class SegmentationCallbacks:
     """Where a segmentation tells how it goes.
 
     progress : takes a share in [0, 1], or None where it cannot be told, and words.
@@ -50,16 +50,16 @@ class Told:
     cancelled: Callable[[], None]
 
 
-class Segmenting:
+class SegmentationJob:
     """One segmentation under way. It begins at once.
 
     Parameters
     ----------
     engine : Engine
-    scans : Scans
+    scans : UploadedScans
         Of that engine.
-    request : Request
-    told : Told
+    request : SegmentationRequest
+    callbacks : SegmentationCallbacks
 
     Raises
     ------
@@ -67,8 +67,10 @@ class Segmenting:
         If the scan cannot be segmented as it stands in the scene (no voxels, a non-linear transform, ...).
     """
 
-    def __init__(self, engine: Engine, scans: Scans, request: Request, told: Told):
-        self._engine, self._scans, self._request, self._told = engine, scans, request, told
+    def __init__(
+        self, engine: Engine, scans: UploadedScans, request: SegmentationRequest, callbacks: SegmentationCallbacks
+    ):
+        self._engine, self._scans, self._request, self._callbacks = engine, scans, request, callbacks
         self._geometry = mrml.geometry_of(request.scan)
         self._roi = mrml.roi_mm(request.roi, request.scan) if request.roi else request.roi_mm
         self._over = False
@@ -87,7 +89,7 @@ class Segmenting:
     def cancel(self) -> None:
         """Stop; whatever the engine still does about it ends unseen."""
         self.drop()
-        self._told.cancelled()
+        self._callbacks.cancelled()
 
     def drop(self) -> None:
         """Stop without a word: scan, scene or module are going."""
@@ -101,7 +103,7 @@ class Segmenting:
         size_mb = scan.GetImageData().GetActualMemorySize() / 1024
         where = _("Sending the scan ({mb} MB)") if self._engine.isRemote else _("Handing over the scan ({mb} MB)")
         message = where.format(mb=f"{size_mb:.0f}")
-        self._told.progress(0.0, message)
+        self._callbacks.progress(0.0, message)
 
         def sent(answer: dict) -> None:
             if not self._over:
@@ -114,7 +116,7 @@ class Segmenting:
             header,
             sent,
             self._fail,
-            lambda share: self._told.progress(_SENDING * share, message),
+            lambda share: self._callbacks.progress(_SENDING * share, message),
         )
 
     def _compute(self, scan: str, known: bool) -> None:
@@ -132,35 +134,35 @@ class Segmenting:
             else:
                 self._fail(message)
 
-        self._told.progress(_SENDING, _("Waiting for the engine"))
+        self._callbacks.progress(_SENDING, _("Waiting for the engine"))
         self._call = self._engine.job("/jobs/segment", body, self._fetch, failed, self._onEvent, self._onCancelled)
 
     def _onEvent(self, event: dict) -> None:
         for notice in event.get("notices", [])[self._notices :]:
             self._notices += 1
-            self._told.notice(notice)
+            self._callbacks.notice(notice)
         share = event.get("fraction")
         done = None if share is None else _SENDING + (1 - _SENDING - _FETCHING) * share
-        self._told.progress(done, formatting.progress(event.get("message") or "", event.get("eta_s")))
+        self._callbacks.progress(done, formatting.progress(event.get("message") or "", event.get("eta_s")))
 
     def _fetch(self, result: dict) -> None:
         if self._over:
             return
-        self._told.progress(1 - _FETCHING, _("Bringing the mask"))
+        self._callbacks.progress(1 - _FETCHING, _("Bringing the mask"))
 
         def arrived(mask: np.ndarray, header: dict) -> None:
             if not self._over:
                 self._over = True
-                self._told.finished(mask, header, result)
+                self._callbacks.finished(mask, header, result)
 
         self._call = self._engine.getArray(route("predictions", result["prediction"], "mask"), arrived, self._fail)
 
     def _fail(self, message: str) -> None:
         if not self._over:
             self._over = True
-            self._told.failed(message)
+            self._callbacks.failed(message)
 
     def _onCancelled(self) -> None:
         if not self._over:
             self._over = True
-            self._told.cancelled()
+            self._callbacks.cancelled()

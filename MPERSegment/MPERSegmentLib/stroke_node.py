@@ -22,7 +22,7 @@ _TAG = "MPER.Strokes"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StoredStroke:
     """A stroke of a result. `told` is what the engine said of it: name, added_ml, removed_ml, voxels, notes."""
 
     number: int
@@ -52,10 +52,10 @@ def tell(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int], told: Seq
     _put(node, kept)
 
 
-def of(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) -> list[Drawn]:
+def of(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) -> list[StoredStroke]:
     """Strokes of a result by their numbers."""
     kept = _kept(node)
-    return [Drawn(number, _stroke(kept[str(number)]), kept[str(number)].get("told") or {}) for number in numbers]
+    return [StoredStroke(number, _stroke(kept[str(number)]), kept[str(number)].get("told") or {}) for number in numbers]
 
 
 def applied(node: slicer.vtkMRMLSegmentationNode) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ def set_applied(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) ->
         segmentation.GetNthSegment(n).SetTag(_TAG, ",".join(map(str, numbers)))
 
 
-def listed(node: slicer.vtkMRMLSegmentationNode) -> list[Drawn]:
+def listed(node: slicer.vtkMRMLSegmentationNode) -> list[StoredStroke]:
     """The strokes that made the mask as it is."""
     return of(node, applied(node))
 

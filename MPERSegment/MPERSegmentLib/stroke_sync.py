@@ -22,8 +22,8 @@ from MPERLib.engine import route
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, stroke_node
-from MPERSegmentLib.engine_session import AUTO, Room
-from MPERSegmentLib.segmentation_job import Request, Segmenting, Told
+from MPERSegmentLib.engine_session import AUTO, EngineSession
+from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
 from MPERSegmentLib.turns import later
 
 _REST_MS = 400  # of the hand, after which the last stroke is cleaned up at image edges
@@ -31,7 +31,7 @@ _NEVER = (409, 422)  # statuses of what the engine will not do however often it 
 
 
 @dataclass(frozen=True)
-class Follows:
+class StrokeSyncCallbacks:
     """Where a refinement tells how it goes; each takes the segmentation node first.
 
     before : the mask is about to follow a changed list.
@@ -49,7 +49,7 @@ class Follows:
 
 
 @dataclass
-class _Held:
+class _EngineState:
     """What the engine is known to hold: a prediction, the numbers of the strokes on it, and the mask of the scan."""
 
     prediction: str
@@ -59,34 +59,34 @@ class _Held:
 
 
 @dataclass
-class _Replaced:
+class _Overwritten:
     """What a stroke painted over although the engine saw no change there: a person's work by hand."""
 
     index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # flat, in the scan
     values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
-class Refining:
+class StrokeSync:
     """The refinement of one result.
 
     Parameters
     ----------
     node : vtkMRMLSegmentationNode
         A result.
-    room : Room
-    follows : Follows
+    session : EngineSession
+    callbacks : StrokeSyncCallbacks
     """
 
-    def __init__(self, node: Any, room: Room, follows: Follows):
-        self._node, self._room, self._follows = node, room, follows
+    def __init__(self, node: Any, session: EngineSession, callbacks: StrokeSyncCallbacks):
+        self._node, self._session, self._callbacks = node, session, callbacks
         self._wanted = self._shown = stroke_node.applied(node)
-        self._held: _Held | None = None
+        self._held: _EngineState | None = None
         self._call: Any = None
         self._places: Any = None
-        self._work: Segmenting | None = None
+        self._work: SegmentationJob | None = None
         self._busy = False
         self._over = False
-        self._replaced: dict[int, _Replaced] = {}
+        self._replaced: dict[int, _Overwritten] = {}
         self._past: list[tuple[int, ...]] = []  # lists to go back to: a step is a stroke, or the deletion of one
         self._undone: list[tuple[int, ...]] = []  # lists to go forward to again
         self._rest = qt.QTimer()
@@ -186,9 +186,9 @@ class Refining:
         """Do what comes next."""
         if self._over or self._busy or not mrml.alive(self._node):
             return
-        if not self._room.ready:
+        if not self._session.ready:
             if self.following:
-                self._follows.says(self._node, _("The strokes wait for the engine."))
+                self._callbacks.says(self._node, _("The strokes wait for the engine."))
             return
         held = self._held
         if held is None:
@@ -212,12 +212,12 @@ class Refining:
         shape = mrml.geometry_of(scan).shape
 
         def put(_answer: dict[str, Any]) -> None:
-            self._call = self._room.engine.getArray(route("predictions", prediction, "mask"), arrived, self._failed)
+            self._call = self._session.engine.getArray(route("predictions", prediction, "mask"), arrived, self._failed)
 
         def arrived(part: np.ndarray, header: dict[str, Any]) -> None:
             mask = np.zeros(shape, np.uint8)
             mask[tuple(slice(a, a + n) for a, n in zip(header["start"], part.shape, strict=True))] = part
-            self._held = _Held(prediction, shown, True, mask)
+            self._held = _EngineState(prediction, shown, True, mask)
             self._done()
 
         def failed(message: str) -> None:
@@ -229,7 +229,7 @@ class Refining:
                 self._failed(message)
 
         self._busy = True
-        self._call = self._room.engine.put(*self._request(prediction, shown, True), put, failed)
+        self._call = self._session.engine.put(*self._request(prediction, shown, True), put, failed)
 
     def _again(self) -> None:
         """The engine knows the prediction no more, or never did: segment the scan once more, as it was."""
@@ -237,42 +237,42 @@ class Refining:
         if self._over or result is None or not mrml.alive(scan):
             self._busy = False
             return
-        model = self._room.model(result["model"])
+        model = self._session.model(result["model"])
         if model is None:
             self._refuse(_("the engine has no model {model}, which made this result").format(model=result["model"]))
             return
 
         def progress(share: float | None, _message: str) -> None:
             done = "" if share is None else f" ({share:.0%})".replace("%", " %")
-            self._follows.says(
+            self._callbacks.says(
                 self._node, _("The engine no longer has this prediction: the scan is segmented again") + done
             )
 
-        told = Told(
+        callbacks = SegmentationCallbacks(
             progress=progress,
             notice=lambda _line: None,
             finished=lambda _mask, _header, new: self._renewed(result, new),
             failed=self._failed,
             cancelled=lambda: None,
         )
-        request = Request(scan, model, AUTO, roi_mm=result.get("roi_mm"))
+        request = SegmentationRequest(scan, model, AUTO, roi_mm=result.get("roi_mm"))
         try:
-            self._work = Segmenting(self._room.engine, self._room.scans, request, told)
+            self._work = SegmentationJob(self._session.engine, self._session.scans, request, callbacks)
         except ValueError as error:
             self._refuse(str(error))
 
     def _renewed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         self._work = None
         self._busy = False
-        with self._follows.ours():
+        with self._callbacks.ours():
             result_node.renew(self._node, {**new, "title": old.get("title")})
         words = _("The engine no longer had this prediction: the scan was segmented again.")
         if self._shown:
             words = _("{again} The strokes were drawn again on it.").format(again=words)
         if new.get("model_sha256") != old.get("model_sha256"):
             words = _("{again} The model is another version than the one that made this result.").format(again=words)
-        self._follows.says(self._node, words)
-        self._follows.after(self._node, False)
+        self._callbacks.says(self._node, words)
+        self._callbacks.after(self._node, False)
         self._go()
 
     def _put(self, numbers: tuple[int, ...], settle: bool) -> None:
@@ -289,7 +289,7 @@ class Refining:
                 return
             start, stop = answer["changed"]
             path = route("predictions", held.prediction, "mask", **{"from": _text(start), "to": _text(stop)})
-            self._call = self._room.engine.getArray(path, take, self._failed)
+            self._call = self._session.engine.getArray(path, take, self._failed)
 
         def failed(message: str) -> None:
             if self._call.status == 404:
@@ -299,14 +299,14 @@ class Refining:
             elif self._call.status in _NEVER and numbers != shown:  # a stroke that cannot be: nothing was changed
                 self._busy = False
                 self._wanted = self._shown
-                self._follows.says(self._node, message)
-                self._follows.after(self._node, False)
+                self._callbacks.says(self._node, message)
+                self._callbacks.after(self._node, False)
                 self._go()
             else:
                 self._failed(message)
 
         self._busy = True
-        self._call = self._room.engine.put(*self._request(held.prediction, numbers, settle), answered, failed)
+        self._call = self._session.engine.put(*self._request(held.prediction, numbers, settle), answered, failed)
 
     def _request(self, prediction: str, numbers: Sequence[int], settle: bool) -> tuple[str, dict[str, Any]]:
         drawn = stroke_node.of(self._node, numbers)
@@ -319,12 +319,12 @@ class Refining:
         self._held = None
         self._work = None
         self._busy = False
-        self._follows.says(self._node, message)
+        self._callbacks.says(self._node, message)
 
     def _refuse(self, message: str) -> None:
         self._failed(message)
         self._wanted = self._shown
-        self._follows.after(self._node, False)
+        self._callbacks.after(self._node, False)
 
     def _stop(self) -> None:
         for call in (self._call, self._places):
@@ -355,13 +355,13 @@ class Refining:
             changed = tuple(slice(int(a), int(a) + n) for a, n in zip(start, part.shape, strict=True))
         # Strokes undone in the Segment Editor: the mask is as it should be already, and only the engine follows.
         follow = shown == self._shown and (numbers != shown or numbers == held.numbers)
-        with self._follows.ours():
+        with self._callbacks.ours():
             stroke_node.tell(node, numbers, answer["strokes"])
             different = follow and self._write(numbers, part, changed)
         if changed is not None:
             held.mask[changed] = part
         held.numbers, held.settled = numbers, bool(answer["settled"])
-        self._follows.after(node, different)
+        self._callbacks.after(node, different)
         self._done()
 
     def _write(self, numbers: tuple[int, ...], part: np.ndarray | None, changed: tuple[slice, ...] | None) -> bool:
@@ -369,7 +369,7 @@ class Refining:
         node = self._node
         scan = result_node.scan_of(node)
         if numbers != self._shown:
-            self._follows.before(node)
+            self._callbacks.before(node)
         common = _common(self._shown, numbers)
         gone = [self._replaced.pop(number) for number in self._shown[common:] if number in self._replaced]
         added = numbers[common:]
@@ -377,7 +377,7 @@ class Refining:
         try:
             different = self._follow(scan, part, changed, added, gone)
         except ValueError as error:
-            self._follows.says(node, str(error))
+            self._callbacks.says(node, str(error))
         self._shown = numbers
         stroke_node.set_applied(node, numbers)
         return different
@@ -388,7 +388,7 @@ class Refining:
         part: np.ndarray | None,
         changed: tuple[slice, ...] | None,
         added: Sequence[int],
-        gone: Sequence[_Replaced],
+        gone: Sequence[_Overwritten],
     ) -> bool:
         """Write what differs; whether anything did."""
         held, node = self._held, self._node
@@ -424,7 +424,7 @@ class Refining:
             if over.any():
                 there = tuple(axis[over] for axis in at)
                 flat = np.ravel_multi_index(tuple(voxels[over].T), geometry.shape)
-                self._replaced[stroke.number] = _Replaced(flat, new[there])
+                self._replaced[stroke.number] = _Overwritten(flat, new[there])
                 new[there] = stroke.stroke.value
         if (new == scene).all():
             return False
@@ -447,7 +447,7 @@ class Refining:
         if self._places is not None:
             self._places.abort()
         path = route("predictions", self._held.prediction, "uncertain_places")
-        self._places = self._room.engine.get(path, lambda found: self._follows.places(self._node, found))
+        self._places = self._session.engine.get(path, lambda found: self._callbacks.places(self._node, found))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -14,15 +14,15 @@ from slicer.i18n import tr as _
 
 from mper.strokes import Stroke
 from MPERSegmentLib import boxes, formatting, result_node, stroke_node
-from MPERSegmentLib.brush import Brush, Heard
+from MPERSegmentLib.brush import Brush, BrushCallbacks
 from MPERSegmentLib.brush_view import BrushView
-from MPERSegmentLib.crosshair import Marker
-from MPERSegmentLib.edit_tracker import EditWatch
-from MPERSegmentLib.engine_session import Room
-from MPERSegmentLib.explanation_panel import WhyPanel
-from MPERSegmentLib.panel_context import Desk, sentence
-from MPERSegmentLib.segment_editor_panel import RefinePanel
-from MPERSegmentLib.stroke_sync import Follows, Refining
+from MPERSegmentLib.crosshair import Crosshair
+from MPERSegmentLib.edit_tracker import EditTracker
+from MPERSegmentLib.engine_session import EngineSession
+from MPERSegmentLib.explanation_panel import ExplanationPanel
+from MPERSegmentLib.panel_context import PanelContext, sentence
+from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
+from MPERSegmentLib.stroke_sync import StrokeSync, StrokeSyncCallbacks
 
 ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
@@ -35,37 +35,39 @@ class StrokesPanel:
 
     Parameters
     ----------
-    desk : Desk
-    room : Room
-    editor : RefinePanel
+    context : PanelContext
+    session : EngineSession
+    editor : SegmentEditorPanel
         Its effects and keys rest while a brush is on; its undo takes strokes back as well.
-    why : WhyPanel
+    why : ExplanationPanel
         Knows where the model is unsure.
-    watch : EditWatch
+    watch : EditTracker
     followed : callable
         Takes the segmentation node and whether its voxels are others, when the engine has answered to its strokes.
     """
 
     def __init__(
         self,
-        desk: Desk,
-        room: Room,
-        editor: RefinePanel,
-        why: WhyPanel,
-        watch: EditWatch,
+        context: PanelContext,
+        session: EngineSession,
+        editor: SegmentEditorPanel,
+        why: ExplanationPanel,
+        watch: EditTracker,
         followed: Callable[[Any, bool], None],
     ):
-        self._desk, self._room, self._editor, self._why, self._followed = desk, room, editor, why, followed
-        self._follows = Follows(editor.saveForUndo, self._onFollowed, self._onSaid, why.setPlaces, watch.ours)
+        self._context, self._session, self._editor, self._why, self._followed = context, session, editor, why, followed
+        self._callbacks = StrokeSyncCallbacks(
+            editor.saveForUndo, self._onFollowed, self._onSaid, why.setPlaces, watch.ours
+        )
         self._node: Any = None
-        self._engine: tuple[Any, bool] = (room.engine, room.ready)
-        self._refinings: dict[str, Refining] = {}
+        self._engine: tuple[Any, bool] = (session.engine, session.ready)
+        self._syncs: dict[str, StrokeSync] = {}
         self._said: dict[str, str] = {}
         self._brush: Brush | None = None
         self._mode = ""
         self._drawn = 0  # strokes under the brush whose mask has not come yet
-        self._marker = Marker()
-        ui = desk.ui
+        self._crosshair = Crosshair()
+        ui = context.ui
         self._table = Table(
             ui.strokesTable,
             [
@@ -96,24 +98,24 @@ class StrokesPanel:
             self._node = node
             result = result_node.of(node) or {}
             entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
-            boxes.fill(self._desk.ui.structureBox, entries, boxes.chosen(self._desk.ui.structureBox))
-            self._desk.ui.structureBox.visible = len(entries) > 1
-        if node is not None and node.GetID() in self._refinings:
-            self._refinings[node.GetID()].look()
+            boxes.fill(self._context.ui.structureBox, entries, boxes.chosen(self._context.ui.structureBox))
+            self._context.ui.structureBox.visible = len(entries) > 1
+        if node is not None and node.GetID() in self._syncs:
+            self._syncs[node.GetID()].look()
         self._fill()
 
     def restore(self) -> None:
         """Take the user's choices from the scene."""
-        if self._desk.parameters is not None:
-            self._desk.ui.radiusSlider.value = self._desk.parameters.number("Radius")
+        if self._context.parameters is not None:
+            self._context.ui.radiusSlider.value = self._context.parameters.number("Radius")
 
-    def roomChanged(self) -> None:
+    def engineChanged(self) -> None:
         """Engine, models or devices have changed."""
-        now = (self._room.engine, self._room.ready)
+        now = (self._session.engine, self._session.ready)
         if now != self._engine:
             self._engine = now
-            for refining in self._refinings.values():
-                refining.retry()
+            for sync in self._syncs.values():
+                sync.retry()
         self._fill()
 
     def begin(self) -> None:
@@ -124,26 +126,26 @@ class StrokesPanel:
     def rest(self) -> None:
         """No brush any more."""
         self._switch("")
-        self._marker.hide()
+        self._crosshair.hide()
 
     def leave(self, nodeId: str) -> None:
         """A node leaves the scene."""
-        refining = self._refinings.pop(nodeId, None)
-        if refining is not None:
-            refining.close()
+        sync = self._syncs.pop(nodeId, None)
+        if sync is not None:
+            sync.close()
         self._said.pop(nodeId, None)
 
     def close(self) -> None:
         """The scene is being closed."""
         self.rest()
-        for nodeId in list(self._refinings):
+        for nodeId in list(self._syncs):
             self.leave(nodeId)
         self._node = None
 
     def settled(self, node: slicer.vtkMRMLSegmentationNode) -> bool:
         """Whether the mask of a result has followed all its strokes."""
-        refining = self._refinings.get(node.GetID())
-        return refining is None or refining.settled
+        sync = self._syncs.get(node.GetID())
+        return sync is None or sync.settled
 
     def at(self, number: int) -> str:
         """The engine's stroke number `number` (from 0) of the shown result, in words."""
@@ -153,7 +155,7 @@ class StrokesPanel:
         return _("Stroke {n} said {name} here.").format(n=number + 1, name=self._nameOf(drawn[number].stroke.value))
 
     def _fill(self) -> None:
-        ui, node = self._desk.ui, self._node
+        ui, node = self._context.ui, self._node
         drawn = stroke_node.of(node, self._wanted()) if node is not None else []
         if len(drawn) < ui.strokesTable.rowCount:  # Qt would choose another row, for the next Delete to take
             ui.strokesTable.setCurrentCell(-1, -1)
@@ -165,7 +167,7 @@ class StrokesPanel:
         ui.strokesWords.visible = bool(said)
         self._showButtons()
 
-    def _row(self, number: int, one: stroke_node.Drawn) -> list[str | Cell]:
+    def _row(self, number: int, one: stroke_node.StoredStroke) -> list[str | Cell]:
         value, told = one.stroke.value, one.told
         notes = "\n".join(sentence(note) for note in told.get("notes") or ())
         name = self._nameOf(value)
@@ -178,17 +180,17 @@ class StrokesPanel:
         ]
 
     def _showButtons(self) -> None:
-        ui, refining = self._desk.ui, self._refinings.get(self._node.GetID()) if self._node is not None else None
-        ui.strokeUndoButton.enabled = bool(self._wanted()) if refining is None else refining.canUndo
-        ui.strokeRedoButton.enabled = refining is not None and refining.canRedo
+        ui, sync = self._context.ui, self._syncs.get(self._node.GetID()) if self._node is not None else None
+        ui.strokeUndoButton.enabled = bool(self._wanted()) if sync is None else sync.canUndo
+        ui.strokeRedoButton.enabled = sync is not None and sync.canRedo
         ui.strokeDeleteButton.enabled = 0 <= ui.strokesTable.currentRow() < len(self._wanted())
         ui.strokePlaceButton.enabled = self._node is not None
 
     def _wanted(self) -> tuple[int, ...]:
         if self._node is None:
             return ()
-        refining = self._refinings.get(self._node.GetID())
-        return refining.wanted if refining is not None else stroke_node.applied(self._node)
+        sync = self._syncs.get(self._node.GetID())
+        return sync.wanted if sync is not None else stroke_node.applied(self._node)
 
     def _nameOf(self, value: int) -> str:
         labels = (result_node.of(self._node) or {}).get("labels", [])
@@ -216,7 +218,7 @@ class StrokesPanel:
         if mode and self._node is None:
             mode = ""
         was, self._mode = self._mode, mode
-        ui = self._desk.ui
+        ui = self._context.ui
         for button, its in ((ui.brushAddButton, ADD), (ui.brushRemoveButton, REMOVE)):
             blocked = button.blockSignals(True)
             button.checked = its == mode
@@ -227,9 +229,11 @@ class StrokesPanel:
                 self._brush = None
             self._editor.yieldTo(bool(mode))
             if mode:
-                heard = Heard(self._mayDraw, self._onDrawn, self._onScaled, self.rest, self._onUndo, self._onRedo)
-                self._brush = Brush(heard, self._radius())
-                self._refining().prepare()
+                callbacks = BrushCallbacks(
+                    self._mayDraw, self._onDrawn, self._onScaled, self.rest, self._onUndo, self._onRedo
+                )
+                self._brush = Brush(callbacks, self._radius())
+                self._sync().prepare()
         self._colour()
 
     def _colour(self) -> None:
@@ -243,20 +247,20 @@ class StrokesPanel:
 
     def _value(self) -> int:
         """The label value that is painted now."""
-        return 0 if self._mode == REMOVE else int(boxes.chosen(self._desk.ui.structureBox) or 0)
+        return 0 if self._mode == REMOVE else int(boxes.chosen(self._context.ui.structureBox) or 0)
 
     def _radius(self) -> float:
-        return _MM_PER_TICK * self._desk.ui.radiusSlider.value
+        return _MM_PER_TICK * self._context.ui.radiusSlider.value
 
     def _onRadius(self, value: int) -> None:
-        self._desk.ui.radiusValue.text = _("{n} mm").format(n=f"{self._radius():.1f}")
-        if self._desk.parameters is not None:
-            self._desk.parameters.put("Radius", value)
+        self._context.ui.radiusValue.text = _("{n} mm").format(n=f"{self._radius():.1f}")
+        if self._context.parameters is not None:
+            self._context.parameters.put("Radius", value)
         if self._brush is not None:
             self._brush.setRadius(self._radius())
 
     def _onScaled(self, factor: float) -> None:
-        slider = self._desk.ui.radiusSlider
+        slider = self._context.ui.radiusSlider
         value = round(slider.value * factor)
         slider.value = value if value != slider.value else slider.value + (1 if factor > 1 else -1)
 
@@ -280,31 +284,31 @@ class StrokesPanel:
             return
         self._say("")
         number = stroke_node.keep(node, stroke)
-        self._refining().add(number)
+        self._sync().add(number)
         self._fill()
 
     # ---- the list
 
-    def _refining(self) -> Refining:
+    def _sync(self) -> StrokeSync:
         node = self._node
-        if node.GetID() not in self._refinings:
-            self._refinings[node.GetID()] = Refining(node, self._room, self._follows)
-        return self._refinings[node.GetID()]
+        if node.GetID() not in self._syncs:
+            self._syncs[node.GetID()] = StrokeSync(node, self._session, self._callbacks)
+        return self._syncs[node.GetID()]
 
     def _onUndo(self) -> None:
         if self._node is not None:
-            self._refining().undo()
+            self._sync().undo()
             self._fill()
 
     def _onRedo(self) -> None:
         if self._node is not None:
-            self._refining().redo()
+            self._sync().redo()
             self._fill()
 
     def _onDelete(self) -> None:
-        row, wanted = self._desk.ui.strokesTable.currentRow(), self._wanted()
+        row, wanted = self._context.ui.strokesTable.currentRow(), self._wanted()
         if 0 <= row < len(wanted):
-            self._refining().remove(wanted[row])
+            self._sync().remove(wanted[row])
             self._fill()
 
     def _onRow(self, row: int, _column: int) -> None:
@@ -316,7 +320,7 @@ class StrokesPanel:
         points = one.stroke.points_mm
         (ras,) = mrml.ras_of([points[len(points) // 2]], scan)
         mrml.look_at(ras, slicer.mrmlScene)
-        self._marker.show(ras)
+        self._crosshair.show(ras)
 
     def _onPlace(self) -> None:
         told = self._why.nextPlace()
@@ -327,9 +331,9 @@ class StrokesPanel:
     # ---- as the mask follows
 
     def _onFollowed(self, node: Any, different: bool) -> None:
-        refining = self._refinings.get(node.GetID())
+        sync = self._syncs.get(node.GetID())
         if node is self._node:
-            if self._brush is not None and refining is not None and not refining.following:
+            if self._brush is not None and sync is not None and not sync.following:
                 self._brush.clear()
             self._fill()
         self._followed(node, different)

@@ -9,7 +9,7 @@ from MPERLib import mrml
 from MPERLib.engine import Engine, route
 
 
-class Scans:
+class UploadedScans:
     """The scans that were sent to one engine; the engine may have dropped the oldest by now."""
 
     def __init__(self, engine: Engine):

@@ -17,14 +17,14 @@ from MPERLib import callbacks, libraryHome, mrml, settings
 from MPERLib.engine_process import environment
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.case_nodes import Scene
+from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.engine_session import Session
 
 SPLIT = "train"
 _KILL_AFTER_MS = 5000
 
 
-class Adder:
+class CaseImport:
     """Adds scans one after the other, and tells how it goes.
 
     What lies in files is read by a process of its own on this computer (``mper stage``), also where the engine is a
@@ -33,15 +33,15 @@ class Adder:
     Parameters
     ----------
     session : Session
-    scene : Scene
+    caseNodes : CaseNodes
     bar : QProgressBar
         Shown while scans are being added.
     changed : callable
         Called when adding begins and when it ends.
     """
 
-    def __init__(self, session: Session, scene: Scene, bar, changed: Callable[[], None]):
-        self.session, self.scene, self.bar, self._changed = session, scene, bar, changed
+    def __init__(self, session: Session, caseNodes: CaseNodes, bar, changed: Callable[[], None]):
+        self.session, self.caseNodes, self.bar, self._changed = session, caseNodes, bar, changed
         self._volumes: deque = deque()
         self._process = None
         self._slots: dict[str, Callable] = {}
@@ -88,7 +88,7 @@ class Adder:
 
         def added(case: str | None) -> None:
             if case and mrml.alive(node):
-                self.scene.note(node, case)
+                self.caseNodes.note(node, case)
             self._step()
             self._nextVolume()
 

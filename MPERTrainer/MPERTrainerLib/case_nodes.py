@@ -17,7 +17,7 @@ _DRAWN_BY = "MPER.DrawnBy"
 _GROUP = "MPER.Trainer"  # of a segmentation that this module made to be looked at
 
 
-class Scene:
+class CaseNodes:
     """Brings cases into the views; the engine keeps them.
 
     Parameters

@@ -9,10 +9,10 @@ import slicer
 from MPERLib import callbacks, settings
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.case_import import Adder
-from MPERTrainerLib.case_nodes import Scene
+from MPERTrainerLib.case_import import CaseImport
+from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.dataset_panel import askFolder
-from MPERTrainerLib.dicom import SeriesChooser
+from MPERTrainerLib.dicom_series_panel import DicomSeriesPanel
 from MPERTrainerLib.engine_session import AUTHOR, Session
 from MPERTrainerLib.formatting import duration, how, moment, percent, split
 from MPERTrainerLib.tables import Table
@@ -28,18 +28,18 @@ class CasesPanel:
     ----------
     ui : widgets of MPERTrainer.ui
     session : Session
-    scene : Scene
+    caseNodes : CaseNodes
     openCase : callable
         Opens a case for editing, by its id.
     """
 
-    def __init__(self, ui, session: Session, scene: Scene, openCase: Callable):
-        self.ui, self.session, self.scene, self._open = ui, session, scene, openCase
+    def __init__(self, ui, session: Session, caseNodes: CaseNodes, openCase: Callable):
+        self.ui, self.session, self.caseNodes, self._open = ui, session, caseNodes, openCase
         self._icons: dict[str, object] = {}  # by dataset and case
         self._asked: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, how many
-        self.adder = Adder(session, scene, ui.addProgress, self._show)
-        self.series = SeriesChooser(ui, self.adder.addSources)
+        self.caseImport = CaseImport(session, caseNodes, ui.addProgress, self._show)
+        self.series = DicomSeriesPanel(ui, self.caseImport.addSources)
         self.table = Table(ui.casesTable, stretched=1)
         self.revisions = Table(ui.revisionsTable, stretched=3)
         for column, tip in (
@@ -80,8 +80,8 @@ class CasesPanel:
         button.connect("clicked()", callbacks.slot(self._onAdd))
 
     def _onAdd(self) -> None:
-        if self.adder.busy:
-            self.adder.cancel()
+        if self.caseImport.busy:
+            self.caseImport.cancel()
         else:
             button = self.ui.addButton
             self._menu.popup(button.mapToGlobal(qt.QPoint(0, button.height)))
@@ -91,11 +91,11 @@ class CasesPanel:
         volumes = self.loadedVolumes()
         for node in volumes:
             action = self._loaded.addAction(node.GetName())
-            action.connect("triggered()", callbacks.slot(lambda node=node: self.adder.addVolumes([node])))
+            action.connect("triggered()", callbacks.slot(lambda node=node: self.caseImport.addVolumes([node])))
         if len(volumes) > 1:
             self._loaded.addSeparator()
             action = self._loaded.addAction(_("All of them"))
-            action.connect("triggered()", callbacks.slot(lambda: self.adder.addVolumes(volumes)))
+            action.connect("triggered()", callbacks.slot(lambda: self.caseImport.addVolumes(volumes)))
         self._loaded.menuAction().setEnabled(bool(volumes))
 
     def loadedVolumes(self) -> list:
@@ -110,13 +110,13 @@ class CasesPanel:
         kinds = _("Scans ({patterns});;All files (*)").format(patterns=_FILES)
         with callbacks.dialog():
             files = qt.QFileDialog.getOpenFileNames(slicer.util.mainWindow(), _("Add scans"), "", kinds)
-        self.adder.addSources([(str(file), None) for file in files])
+        self.caseImport.addSources([(str(file), None) for file in files])
 
     def askFolder(self) -> None:
         """Let the person choose a folder; its layout is recognised, masks come along as labels."""
         folder = askFolder(_("Add a folder of scans"), "")
         if folder:
-            self.adder.addSources([(folder, None)])
+            self.caseImport.addSources([(folder, None)])
 
     def askSeries(self) -> None:
         """Let the person choose series of Slicer's DICOM database."""
@@ -132,7 +132,7 @@ class CasesPanel:
         known = session.dataset is not None
         for widget in (ui.casesTable, ui.addButton, ui.openCaseButton, ui.lockButton):
             widget.enabled = known
-        ui.addButton.text = _("Cancel adding") if self.adder.busy else _("Add scans...")
+        ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans...")
         holdout = session.dataset["holdout"] if known else None
         rows = []
         for case in session.cases:
@@ -274,19 +274,19 @@ class CasesPanel:
         case, number = self.table.selected(), self.revisions.selected()
         if not case or number is None:
             return
-        self.scene.clearGroup("revision")
+        self.caseNodes.clearGroup("revision")
 
         def withImage(volume) -> None:
             name = _("{case} revision {n}").format(case=case, n=number)
 
             def take(array, header) -> None:
-                self.scene.hideOthers()
-                self.scene.showMask(array, header, volume, name, "revision")
+                self.caseNodes.hideOthers()
+                self.caseNodes.showMask(array, header, volume, name, "revision")
 
             route = self.session.path("cases", case, "labels", number) + "?cropped=true"
             self.session.getArray(route, take)
 
-        self.scene.openImage(case, withImage)
+        self.caseNodes.openImage(case, withImage)
 
     def restore(self) -> None:
         """Make a revision the latest one; it becomes a new revision, so that nothing is lost."""
@@ -332,7 +332,7 @@ class CasesPanel:
         self.session.post(self.session.path("holdout"), {"cases": cases}, locked)
 
     def close(self) -> None:
-        self.adder.close()
+        self.caseImport.close()
         self._menu.close()
 
 

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from MPERTrainerLib.engine_session import FIRST_MODEL, PREVIOUS_MODEL, Session
 from MPERTrainerLib.formatting import dice
-from MPERTrainerLib.job_button import Job
+from MPERTrainerLib.job_button import JobButton
 from MPERTrainerLib.tables import Table
 
 _MASKS = (
@@ -22,19 +22,19 @@ _BETTER = "#1e8449"
 _SAME = 0.0005  # less than what three decimals show
 
 
-class ComparePanel:
+class ComparisonPanel:
     """Measures versions, shows both masks of a case, and promotes.
 
     Parameters
     ----------
     ui : widgets of MPERTrainer.ui
     session : Session
-    scene : MPERTrainerLib.case_nodes.Scene
+    caseNodes : MPERTrainerLib.case_nodes.CaseNodes
         Shows cases and masks in the views.
     """
 
-    def __init__(self, ui, session: Session, scene):
-        self.ui, self.session, self.scene = ui, session, scene
+    def __init__(self, ui, session: Session, caseNodes):
+        self.ui, self.session, self.caseNodes = ui, session, caseNodes
         self._models: list[dict] = []
         self._filling = False
         self._dataset: str | None = None
@@ -43,7 +43,7 @@ class ComparePanel:
         self._pair: tuple[str, str] | None = None  # the models that the result compares
         self._job_id: str | None = None
         self._wanted: str | None = None  # the case whose masks are to be shown
-        self.job = Job(session, ui.compareButton, ui.compareProgress)
+        self.job = JobButton(session, ui.compareButton, ui.compareProgress)
         self.table = Table(ui.compareTable, stretched=0)
         for role, selector in (("new", ui.newSelector), ("old", ui.oldSelector)):
             selector.connect("currentIndexChanged(int)", callbacks.slot(lambda _index, role=role: self._choose(role)))
@@ -205,19 +205,19 @@ class ComparePanel:
                 return
             for when, colour, words in _MASKS:
                 part, header = found[when]
-                self.scene.showMask(part, header, volume, words.format(case=case), "compare", colour)
+                self.caseNodes.showMask(part, header, volume, words.format(case=case), "compare", colour)
             place = _differs(*found.values())
             if place:
                 mrml.jump_to(place, volume)
 
-        self.scene.clearGroup("compare")
-        self.scene.hideOthers()
-        self.scene.openImage(case, masks)
+        self.caseNodes.clearGroup("compare")
+        self.caseNodes.hideOthers()
+        self.caseNodes.openImage(case, masks)
 
     def leave(self) -> None:
         """Take the masks off the views: another scan may be shown there next."""
         self._wanted = None
-        self.scene.clearGroup("compare")
+        self.caseNodes.clearGroup("compare")
 
     # ---- promoting
 

@@ -15,7 +15,7 @@ LAST_DATASET = "MPER/LastDataset"
 _TEMPLATES = (("LA",), ("RV", "MYO", "LV"), ())
 
 
-class DatasetChooser:
+class DatasetPanel:
     """The datasets that the engine sees, as a list to choose from.
 
     Parameters

@@ -10,7 +10,7 @@ from MPERTrainerLib.engine_session import Session
 from MPERTrainerLib.formatting import duration
 
 
-class Job:
+class JobButton:
     """At most one job at a time, started by a button that becomes Cancel meanwhile.
 
     Parameters

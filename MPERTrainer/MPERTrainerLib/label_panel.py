@@ -10,28 +10,28 @@ from MPERLib import callbacks, mrml, scrolling, settings
 from MPERLib.engine import route
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.case_nodes import Scene
+from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.engine_session import AUTHOR, Session
 from MPERTrainerLib.formatting import how
-from MPERTrainerLib.job_button import Job
+from MPERTrainerLib.job_button import JobButton
 from MPERTrainerLib.slices import sliceBySlice
 
 _EDITOR_TAG = "MPERTrainer"
 _PAUSE_S = 60.0  # who changes nothing for longer is not working on it
 
 
-class EditPanel:
+class LabelPanel:
     """Opens one case at a time.
 
     Parameters
     ----------
     ui : widgets of MPERTrainer.ui
     session : Session
-    scene : Scene
+    caseNodes : CaseNodes
     """
 
-    def __init__(self, ui, session: Session, scene: Scene):
-        self.ui, self.session, self.scene = ui, session, scene
+    def __init__(self, ui, session: Session, caseNodes: CaseNodes):
+        self.ui, self.session, self.caseNodes = ui, session, caseNodes
         self.case: str | None = None
         self.segmentation = None
         self.volume = None
@@ -43,7 +43,7 @@ class EditPanel:
         self._seconds, self._last = 0.0, 0.0
         self._saving = False
         self._entered = False
-        self.job = Job(session, ui.draftButton, ui.editProgress)
+        self.job = JobButton(session, ui.draftButton, ui.editProgress)
         ui.authorEdit.text = settings.setting(AUTHOR) or _userName()
         ui.authorEdit.connect("editingFinished()", callbacks.slot(self._keepAuthor))
         ui.saveLabelButton.connect("clicked()", callbacks.slot(self.save))
@@ -66,8 +66,8 @@ class EditPanel:
         """Show a case with its latest label, or with what was drawn and not saved, ready to be edited."""
         self._leave()
         self.session.tell("")
-        self.scene.clearGroup("compare")
-        self.scene.clearGroup("revision")
+        self.caseNodes.clearGroup("compare")
+        self.caseNodes.clearGroup("revision")
         self.case = case
         self._show()
         self.ui.casesSection.collapsed = False
@@ -75,13 +75,13 @@ class EditPanel:
         def withRevisions(revisions: list) -> None:
             if self.case == case:
                 self._parent = revisions[-1] if revisions else None
-                self.scene.openImage(case, withImage, failed)
+                self.caseNodes.openImage(case, withImage, failed)
 
         def withImage(volume) -> None:
             if self.case != case:
                 return
             self.volume = volume
-            kept = self.scene.unsaved(case)
+            kept = self.caseNodes.unsaved(case)
             if kept is not None:
                 self._begin(*kept)
                 self.session.tell(_("These are your changes to {case} that were not saved yet.").format(case=case))
@@ -102,7 +102,7 @@ class EditPanel:
         """Edit a label that has come from the engine."""
         if mrml.alive(self.volume):
             name = _("{case} label").format(case=self.case)
-            node = self.scene.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
+            node = self.caseNodes.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
             self._begin(node, None, mrml.mask_part(node, self.volume, self.session.dataset["labels"]))
 
     def _begin(self, segmentation, model: dict | None, start: tuple | None = None) -> None:
@@ -110,7 +110,7 @@ class EditPanel:
         self.segmentation, self._model, self._start = segmentation, model, start
         parent = self._parent or {}
         self.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
-        self.scene.hideOthers(segmentation)
+        self.caseNodes.hideOthers(segmentation)
         self._observe()
         self._show()
         self.session.later(self._bringEditor, "label in the editor")
@@ -134,7 +134,7 @@ class EditPanel:
             self.editor.setSourceVolumeNode(None)
         kept = self._changed()
         if kept:
-            self.scene.keepUnsaved(self.segmentation, self.case, self._model)
+            self.caseNodes.keepUnsaved(self.segmentation, self.case, self._model)
         elif mrml.alive(self.segmentation):
             slicer.mrmlScene.RemoveNode(self.segmentation)
         self._forget()

@@ -8,7 +8,7 @@ from MPERLib import callbacks
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.engine_session import Session
-from MPERTrainerLib.job_button import Job
+from MPERTrainerLib.job_button import JobButton
 from MPERTrainerLib.tables import Table
 
 
@@ -27,7 +27,7 @@ class NextCasePanel:
         self.ui, self.session, self._open = ui, session, openCase
         self._ranked: list[dict] = []
         self._dataset: str | None = None
-        self.job = Job(session, ui.rankButton, ui.rankProgress)
+        self.job = JobButton(session, ui.rankButton, ui.rankProgress)
         self.table = Table(ui.nextTable, stretched=1)
         ui.rankButton.connect("clicked()", callbacks.slot(self.rank))
         ui.labelNextButton.connect("clicked()", callbacks.slot(self.label))

@@ -15,7 +15,7 @@ _SCRATCH = ""  # start from nothing
 _PATIENCE_MS = 400  # after the last change, before the engine is asked for a new estimate
 
 
-class TrainPanel:
+class TrainingPanel:
     """The choices of a training. What the person leaves alone is the engine's default.
 
     Parameters

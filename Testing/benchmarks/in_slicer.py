@@ -55,7 +55,7 @@ def main() -> None:
     from mper.resources import sample_scan
 
     widget = slicer.modules.MPERSegmentWidget
-    wait(lambda: widget.room.ready)
+    wait(lambda: widget.session.ready)
     scan = slicer.util.loadVolume(str(sample_scan()))
     array = slicer.util.arrayFromVolume(scan)
     large = slicer.modules.volumes.logic().CloneVolume(scan, "large")

@@ -43,7 +43,7 @@ if type(HOST).__name__ == "Slicer":
     collect_ignore = ["test_host.py"]  # the host's own tests; what it promises of Slicer is in test_pythonqt.py
 
 if HOST is not None:
-    from desk import Desk, children, leftovers
+    from slicer_window import SlicerWindow, children, leftovers
 
     for module in ("MPERSegment", "MPERTrainer"):  # as Slicer has both folders on its module paths
         sys.path.insert(0, str(REPOSITORY / module))
@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Desk]:
+def window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[SlicerWindow]:
     """Slicer with an empty scene: open modules, click, wait, take pictures. Fails on any exception in a callback, and
     on processes, temporary files, connections or panels that outlive the test.
     """
@@ -81,7 +81,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     processes, files = children(), leftovers()
     HOST.forget_settings()
-    made = Desk(HOST, tmp_path)
+    made = SlicerWindow(HOST, tmp_path)
     yield made
     made.close()
     try:

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from desk import children
 from MPERLib import callbacks, engine, engine_process, http_client
 from MPERLib.engine import Engine, route
+from slicer_window import children
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -163,21 +163,21 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def remote(desk: Any, server: Server) -> Iterator[Engine]:
+def remote(window: Any, server: Server) -> Iterator[Engine]:
     """A connection to the made-up engine, ready."""
     made = Engine.remote(f"http://127.0.0.1:{server.server_port}", "secret")
     made.start()
-    desk.wait_until(lambda: made.state == "ready", 10)
+    window.wait_until(lambda: made.state == "ready", 10)
     server.asked.clear()
     yield made
     made.stop()
 
 
-class Heard:
+class Recorder:
     """The answers of one request."""
 
-    def __init__(self, desk: Any):
-        self._desk = desk
+    def __init__(self, window: Any):
+        self._window = window
         self.done: list[Any] = []
         self.failed: list[str] = []
 
@@ -188,19 +188,19 @@ class Heard:
         self.failed.append(message)
 
     def wait(self, seconds: float = 10) -> Any:
-        self._desk.wait_until(lambda: self.done or self.failed, seconds, "an answer")
+        self._window.wait_until(lambda: self.done or self.failed, seconds, "an answer")
         assert not self.failed, self.failed
         return self.done[0]
 
     def wait_for_failure(self) -> str:
-        self._desk.wait_until(lambda: self.done or self.failed, 10, "an answer")
+        self._window.wait_until(lambda: self.done or self.failed, 10, "an answer")
         assert not self.done, self.done
         return self.failed[0]
 
 
 @pytest.fixture
-def heard(desk: Any) -> Heard:
-    return Heard(desk)
+def recorder(window: Any) -> Recorder:
+    return Recorder(window)
 
 
 # ---- what travels
@@ -211,84 +211,88 @@ def test_route_quotes_its_parts() -> None:
     assert route("jobs", 7, "events", **{"from": 3, "x": None}) == "/jobs/7/events?from=3"
 
 
-def test_token_goes_with_every_request_and_stays_here(remote: Engine, server: Server, heard: Heard) -> None:
-    remote.get("/info", heard.take, heard.fail)
-    heard.wait()
+def test_token_goes_with_every_request_and_stays_here(remote: Engine, server: Server, recorder: Recorder) -> None:
+    remote.get("/info", recorder.take, recorder.fail)
+    recorder.wait()
     assert server.asked[0][2]["authorization"] == "Bearer secret"
-    away = Heard(heard._desk)
+    away = Recorder(recorder._window)
     remote.get("/away", away.take, away.fail)
     assert "302" in away.wait_for_failure()
     assert not [path for _, path, _ in server.asked if path == "/stolen"]
 
 
-def test_json_is_posted_and_answered(remote: Engine, server: Server, heard: Heard) -> None:
-    remote.post("/anything", {"name": "Müller"}, heard.take, heard.fail)
-    assert heard.wait() == {"bytes": len(server.bodies[0])}
+def test_json_is_posted_and_answered(remote: Engine, server: Server, recorder: Recorder) -> None:
+    remote.post("/anything", {"name": "Müller"}, recorder.take, recorder.fail)
+    assert recorder.wait() == {"bytes": len(server.bodies[0])}
     assert json.loads(server.bodies[0]) == {"name": "Müller"}
 
 
-def test_json_is_put_and_answered(remote: Engine, server: Server, heard: Heard) -> None:
-    remote.put("/predictions/7/strokes", {"strokes": [], "name": "Müller"}, heard.take, heard.fail)
-    assert heard.wait() == {"bytes": len(server.bodies[0])}
+def test_json_is_put_and_answered(remote: Engine, server: Server, recorder: Recorder) -> None:
+    remote.put("/predictions/7/strokes", {"strokes": [], "name": "Müller"}, recorder.take, recorder.fail)
+    assert recorder.wait() == {"bytes": len(server.bodies[0])}
     assert server.asked[0][:2] == ("PUT", "/predictions/7/strokes")
     assert json.loads(server.bodies[0]) == {"strokes": [], "name": "Müller"}
     assert server.asked[0][2]["content-type"] == "application/json"
 
 
-def test_delete_is_sent(remote: Engine, server: Server, heard: Heard) -> None:
-    remote.delete("/info", heard.take, heard.fail)
-    heard.wait()
+def test_delete_is_sent(remote: Engine, server: Server, recorder: Recorder) -> None:
+    remote.delete("/info", recorder.take, recorder.fail)
+    recorder.wait()
     assert server.asked[0][0] == "DELETE"
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "float16", "float32", "float64"])
-def test_array_comes_as_it_was(remote: Engine, server: Server, heard: Heard, kind: str) -> None:
+def test_array_comes_as_it_was(remote: Engine, server: Server, recorder: Recorder, kind: str) -> None:
     server.array = np.random.default_rng(1).integers(0, 100, (5, 6, 7)).astype(kind)
-    remote.getArray("/array", heard.take, heard.fail)
-    array, header = heard.wait()
+    remote.getArray("/array", recorder.take, recorder.fail)
+    array, header = recorder.wait()
     np.testing.assert_array_equal(array, server.array)
     assert array.dtype == server.array.dtype
     assert header["start"] == [1, 2, 3]
 
 
-def test_empty_array_comes(remote: Engine, server: Server, heard: Heard) -> None:
+def test_empty_array_comes(remote: Engine, server: Server, recorder: Recorder) -> None:
     server.array = np.zeros((0, 4, 4), np.uint8)
-    remote.getArray("/array", heard.take, heard.fail)
-    assert heard.wait()[0].shape == (0, 4, 4)
+    remote.getArray("/array", recorder.take, recorder.fail)
+    assert recorder.wait()[0].shape == (0, 4, 4)
 
 
-def test_large_array_comes_in_pieces_that_do_not_hold_the_window(remote: Engine, server: Server, heard: Heard) -> None:
+def test_large_array_comes_in_pieces_that_do_not_hold_the_window(
+    remote: Engine, server: Server, recorder: Recorder
+) -> None:
     server.array = np.random.default_rng(1).integers(0, 999, (44, 320, 640)).astype(np.int16)
     for _attempt in range(3):  # a busy machine may hold anybody once
         callbacks.clear()
-        heard = Heard(heard._desk)
-        remote.getArray("/array", heard.take, heard.fail)
-        np.testing.assert_array_equal(heard.wait(60)[0], server.array)
+        recorder = Recorder(recorder._window)
+        remote.getArray("/array", recorder.take, recorder.fail)
+        np.testing.assert_array_equal(recorder.wait(60)[0], server.array)
         if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
             return
     pytest.fail(callbacks.report())
 
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=">i2").reshape(2, 3, 4), np.ones((2, 3, 4), bool)])
-def test_upload_is_little_endian_in_c_order(remote: Engine, server: Server, heard: Heard, array: np.ndarray) -> None:
+def test_upload_is_little_endian_in_c_order(
+    remote: Engine, server: Server, recorder: Recorder, array: np.ndarray
+) -> None:
     remote.agreeToUpload()
-    remote.postArray("/scans", array.transpose(0, 2, 1), {"affine": np.eye(4).tolist()}, heard.take, heard.fail)
-    heard.wait()
+    remote.postArray("/scans", array.transpose(0, 2, 1), {"affine": np.eye(4).tolist()}, recorder.take, recorder.fail)
+    recorder.wait()
     header = json.loads(server.asked[0][2]["mper-array"])
     assert header["shape"] == [2, 4, 3] and header["affine"] == np.eye(4).tolist()
     got = np.frombuffer(server.bodies[0], np.dtype(header["dtype"]).newbyteorder("<")).reshape(header["shape"])
     np.testing.assert_array_equal(got, array.transpose(0, 2, 1))
 
 
-def test_large_upload_does_not_hold_the_window(desk: Any, remote: Engine, server: Server) -> None:
+def test_large_upload_does_not_hold_the_window(window: Any, remote: Engine, server: Server) -> None:
     remote.agreeToUpload()
     array = np.random.default_rng(1).integers(0, 999, (12, 640, 640)).astype(np.int16)
     for _attempt in range(3):
         callbacks.clear()
         server.bodies.clear()
-        heard, told = Heard(desk), []
-        remote.postArray("/scans", array, {}, heard.take, heard.fail, told.append)
-        assert heard.wait(60) == {"bytes": array.nbytes}
+        recorder, told = Recorder(window), []
+        remote.postArray("/scans", array, {}, recorder.take, recorder.fail, told.append)
+        assert recorder.wait(60) == {"bytes": array.nbytes}
         assert np.array_equal(np.frombuffer(server.bodies[0], np.int16), array.ravel())
         assert told == sorted(told) and told[-1] == 1
         if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
@@ -296,10 +300,10 @@ def test_large_upload_does_not_hold_the_window(desk: Any, remote: Engine, server
     pytest.fail(callbacks.report())
 
 
-def test_events_come_one_by_one_across_pieces(desk: Any, remote: Engine, heard: Heard) -> None:
+def test_events_come_one_by_one_across_pieces(window: Any, remote: Engine, recorder: Recorder) -> None:
     events: list[dict] = []
-    remote.follow("/events", events.append, heard.take, heard.fail)
-    assert heard.wait() == {"n": 2, "state": "finished"}
+    remote.follow("/events", events.append, recorder.take, recorder.fail)
+    assert recorder.wait() == {"n": 2, "state": "finished"}
     assert [event["n"] for event in events] == [0, 1, 2]
 
 
@@ -314,10 +318,10 @@ def test_events_come_one_by_one_across_pieces(desk: Any, remote: Engine, heard: 
         ("/plain", "an answer that is not JSON"),
     ],
 )
-def test_refusals_are_one_line(remote: Engine, heard: Heard, path: str, words: str) -> None:
-    remote.get(path, heard.take, heard.fail)
-    assert words in heard.wait_for_failure()
-    assert "\n" not in heard.failed[0]
+def test_refusals_are_one_line(remote: Engine, recorder: Recorder, path: str, words: str) -> None:
+    remote.get(path, recorder.take, recorder.fail)
+    assert words in recorder.wait_for_failure()
+    assert "\n" not in recorder.failed[0]
 
 
 @pytest.mark.parametrize(
@@ -331,78 +335,78 @@ def test_refusals_are_one_line(remote: Engine, heard: Heard, path: str, words: s
         ("/nothing", "no such thing"),
     ],
 )
-def test_unsound_arrays_are_refused(remote: Engine, heard: Heard, path: str, words: str) -> None:
-    remote.getArray(path, heard.take, heard.fail)
-    assert words in heard.wait_for_failure()
+def test_unsound_arrays_are_refused(remote: Engine, recorder: Recorder, path: str, words: str) -> None:
+    remote.getArray(path, recorder.take, recorder.fail)
+    assert words in recorder.wait_for_failure()
 
 
-def test_refused_upload_tells_why_and_leaves_no_file(remote: Engine, heard: Heard) -> None:
+def test_refused_upload_tells_why_and_leaves_no_file(remote: Engine, recorder: Recorder) -> None:
     remote.agreeToUpload()
-    remote.postArray("/refuse", np.zeros((2, 2, 2), np.uint8), {}, heard.take, heard.fail)
-    assert heard.wait_for_failure() == "the scan is too large, send less"
+    remote.postArray("/refuse", np.zeros((2, 2, 2), np.uint8), {}, recorder.take, recorder.fail)
+    assert recorder.wait_for_failure() == "the scan is too large, send less"
 
 
-def test_stream_that_breaks_is_a_failure(desk: Any, remote: Engine, heard: Heard) -> None:
+def test_stream_that_breaks_is_a_failure(window: Any, remote: Engine, recorder: Recorder) -> None:
     events: list[dict] = []
-    remote.follow("/cut", events.append, heard.take, heard.fail)
-    assert heard.wait_for_failure().startswith("no answer from the engine")
+    remote.follow("/cut", events.append, recorder.take, recorder.fail)
+    assert recorder.wait_for_failure().startswith("no answer from the engine")
     assert events == [{"n": 0}]
 
 
-def test_nobody_there(desk: Any) -> None:
+def test_nobody_there(window: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nobody = Engine.remote(f"http://127.0.0.1:{port}", "secret")
     nobody.start()
-    desk.wait_until(lambda: nobody.state == "failed")
+    window.wait_until(lambda: nobody.state == "failed")
     assert nobody.reason.startswith("no answer from the engine: ")
 
 
-def test_aborted_requests_call_nobody(desk: Any, remote: Engine, server: Server, heard: Heard) -> None:
+def test_aborted_requests_call_nobody(window: Any, remote: Engine, server: Server, recorder: Recorder) -> None:
     remote.agreeToUpload()
     array = np.zeros((20, 300, 300), np.int16)
     calls = [
-        remote.get("/silence", heard.take, heard.fail),
-        remote.postArray("/scans", array, {}, heard.take, heard.fail),
-        remote.get("/info", heard.take, heard.fail),
+        remote.get("/silence", recorder.take, recorder.fail),
+        remote.postArray("/scans", array, {}, recorder.take, recorder.fail),
+        remote.get("/info", recorder.take, recorder.fail),
     ]
     calls[2].abort()
-    desk.wait_until(lambda: server.asked)
+    window.wait_until(lambda: server.asked)
     for call in calls:
         call.abort()
     server.released.set()
-    after = Heard(desk)
+    after = Recorder(window)
     remote.get("/info", after.take, after.fail)
     after.wait()
-    assert not heard.done and not heard.failed
+    assert not recorder.done and not recorder.failed
 
 
-def test_stopped_engine_refuses_in_words_and_starts_again(desk: Any, remote: Engine, heard: Heard) -> None:
-    remote.get("/silence", heard.take, heard.fail)
+def test_stopped_engine_refuses_in_words_and_starts_again(window: Any, remote: Engine, recorder: Recorder) -> None:
+    remote.get("/silence", recorder.take, recorder.fail)
     remote.stop()
-    late = Heard(desk)
+    late = Recorder(window)
     remote.get("/info", late.take, late.fail)
     assert late.wait_for_failure() == "the engine is not running"
-    assert not heard.done and not heard.failed
+    assert not recorder.done and not recorder.failed
     remote.start()
-    again = Heard(desk)
+    again = Recorder(window)
     remote.get("/info", again.take, again.fail)  # waits until it is ready
     assert again.wait()["version"] == "0"
 
 
-def test_callbacks_never_come_from_within_the_call(remote: Engine, heard: Heard) -> None:
+def test_callbacks_never_come_from_within_the_call(remote: Engine, recorder: Recorder) -> None:
     remote.stop()
-    remote.get("/info", heard.take, heard.fail)
-    assert not heard.failed
-    heard.wait_for_failure()
+    remote.get("/info", recorder.take, recorder.fail)
+    assert not recorder.failed
+    recorder.wait_for_failure()
 
 
 # ---- leaving this computer
 
 
-def test_scans_go_to_a_server_only_after_the_user_agreed(desk: Any, remote: Engine, server: Server) -> None:
-    before = Heard(desk)
+def test_scans_go_to_a_server_only_after_the_user_agreed(window: Any, remote: Engine, server: Server) -> None:
+    before = Recorder(window)
     remote.postArray("/scans", np.zeros((1, 1, 1), np.uint8), {}, before.take, before.fail)
     assert "only after you have agreed" in before.wait_for_failure()
     assert not server.asked
@@ -416,21 +420,21 @@ def test_scans_go_to_a_server_only_after_the_user_agreed(desk: Any, remote: Engi
 
 
 @pytest.mark.parametrize("url", ["http://example.org:80", "ftp://127.0.0.1", "example.org", ""])
-def test_addresses_that_give_the_token_away_are_refused(desk: Any, url: str) -> None:
+def test_addresses_that_give_the_token_away_are_refused(window: Any, url: str) -> None:
     wrong = Engine.remote(url, "secret")
     wrong.start()
     assert wrong.state == "failed"
     assert wrong.reason
 
 
-def test_missing_certificate_file_is_told(desk: Any, tmp_path: Path) -> None:
+def test_missing_certificate_file_is_told(window: Any, tmp_path: Path) -> None:
     wrong = Engine.remote("https://127.0.0.1:1", "secret", tmp_path / "ca.pem")
     wrong.start()
     assert "holds no certificate" in wrong.reason
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_own_certificate_is_trusted_only_when_given(desk: Any, server: Server, tmp_path: Path) -> None:
+def test_own_certificate_is_trusted_only_when_given(window: Any, server: Server, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     words += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
@@ -441,7 +445,7 @@ def test_own_certificate_is_trusted_only_when_given(desk: Any, server: Server, t
     for ca, state in ((None, "failed"), (certificate, "ready")):
         made = Engine.remote(f"https://127.0.0.1:{server.server_port}", "secret", ca)
         made.start()
-        desk.wait_until(lambda made=made: made.state != "starting")
+        window.wait_until(lambda made=made: made.state != "starting")
         assert made.state == state, made.reason
         made.stop()
 
@@ -450,7 +454,7 @@ def test_own_certificate_is_trusted_only_when_given(desk: Any, server: Server, t
 
 
 @pytest.fixture
-def local(desk: Any, tmp_path: Path) -> Iterator[Engine]:
+def local(window: Any, tmp_path: Path) -> Iterator[Engine]:
     root = tmp_path / "my däta"
     root.mkdir()
     made = Engine.local([root])
@@ -464,13 +468,13 @@ def processes(parent: int) -> dict[int, list[bytes]]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
-def test_engine_starts_answers_and_leaves_no_process(desk: Any, local: Engine, heard: Heard) -> None:
+def test_engine_starts_answers_and_leaves_no_process(window: Any, local: Engine, recorder: Recorder) -> None:
     before = children()
     states: list[str] = []
     local.onState(lambda engine: states.append(engine.state))
     local.start()
-    local.get("/models", heard.take, heard.fail)
-    assert "la" in [model["id"] for model in heard.wait(60)]
+    local.get("/models", recorder.take, recorder.fail)
+    assert "la" in [model["id"] for model in recorder.wait(60)]
     assert states == ["starting", "ready"]
     started = children() - before
     assert len(started) == 1
@@ -478,33 +482,35 @@ def test_engine_starts_answers_and_leaves_no_process(desk: Any, local: Engine, h
     assert local._token.encode() not in b" ".join(line), "the token can be read in the list of processes"
     assert "Slicer" in local.diagnostics() and "callbacks: " in local.diagnostics()
     local.stop()
-    desk.wait_until(lambda: children() <= before, 10, "the engine to end")
+    window.wait_until(lambda: children() <= before, 10, "the engine to end")
     assert states[-1] == "stopped"
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
-def test_killed_engine_is_told_and_can_be_started_again(desk: Any, local: Engine) -> None:
+def test_killed_engine_is_told_and_can_be_started_again(window: Any, local: Engine) -> None:
     before = children()
     local.start()
-    desk.wait_until(lambda: local.state == "ready", 60)
+    window.wait_until(lambda: local.state == "ready", 60)
     (pid,) = children() - before
-    heard = Heard(desk)
+    recorder = Recorder(window)
     os.kill(pid, signal.SIGKILL)
-    desk.wait_until(lambda: local.state == "failed", 10)
+    window.wait_until(lambda: local.state == "failed", 10)
     assert local.reason.startswith("the engine stopped")
-    local.get("/models", heard.take, heard.fail)
-    assert heard.wait_for_failure() == local.reason
+    local.get("/models", recorder.take, recorder.fail)
+    assert recorder.wait_for_failure() == local.reason
     local.start()
-    again = Heard(desk)
+    again = Recorder(window)
     local.get("/models", again.take, again.fail)
     assert again.wait(60)
 
 
-def test_missing_packages_are_named(desk: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(
+    window: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')")
     monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
     local.start()
-    desk.wait_until(lambda: local.state == "failed", 60)
+    window.wait_until(lambda: local.state == "failed", 60)
     assert local.reason == (
         "the engine's packages are incomplete (fastapi is missing); MPER Segment offers to install them"
     )
@@ -519,18 +525,18 @@ def test_missing_packages_are_named(desk: Any, local: Engine, tmp_path: Path, mo
     ],
 )
 def test_engine_that_does_not_start_says_why(
-    desk: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
+    window: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
 ) -> None:
     (tmp_path / "home" / "mper").mkdir(parents=True)
     (tmp_path / "home" / "mper" / "__init__.py").write_text("")
     (tmp_path / "home" / "mper" / "__main__.py").write_text(program)
     monkeypatch.setattr(engine, "libraryHome", lambda: tmp_path / "home")
     local.start()
-    desk.wait_until(lambda: local.state == "failed", 60)
+    window.wait_until(lambda: local.state == "failed", 60)
     assert local.reason == words
 
 
-def test_no_python_is_told(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_python_is_told(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPER_PYTHON", "/nowhere/python")
     made = Engine.local([])
     made.start()
@@ -538,7 +544,7 @@ def test_no_python_is_told(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no Python to run the engine with (/nowhere/python)" in made.reason
 
 
-def test_log_is_kept_in_bounds(desk: Any, tmp_path: Path) -> None:
+def test_log_is_kept_in_bounds(window: Any, tmp_path: Path) -> None:
     (tmp_path / "mper").mkdir()
     (tmp_path / "mper" / "__init__.py").write_text("")
     (tmp_path / "mper" / "__main__.py").write_text("import sys; sys.exit('new')")
@@ -550,12 +556,12 @@ def test_log_is_kept_in_bounds(desk: Any, tmp_path: Path) -> None:
     engine_process.EngineProcess(
         Path(sys.executable), ["-m", "mper"], environment, str(tmp_path), log, print, ended.append
     )
-    desk.wait_until(lambda: ended, 30)
+    window.wait_until(lambda: ended, 30)
     assert log.read_text().strip() == "new"
     assert log.with_suffix(".1.log").stat().st_size == 2 << 20
 
 
-def test_uploads_of_dead_sessions_are_removed(desk: Any, local: Engine, tmp_path: Path) -> None:
+def test_uploads_of_dead_sessions_are_removed(window: Any, local: Engine, tmp_path: Path) -> None:
     folder = Path(os.environ["TMPDIR"])
     old, new = folder / "mper-upload-1-a.raw", folder / "mper-upload-1-b.raw"
     for path in (old, new):
@@ -566,7 +572,7 @@ def test_uploads_of_dead_sessions_are_removed(desk: Any, local: Engine, tmp_path
     new.unlink()
 
 
-def test_both_modules_share_one_engine(desk: Any) -> None:
+def test_both_modules_share_one_engine(window: Any) -> None:
     assert engine.shared() is engine.shared()
     other = Engine.local([])
     engine.share(other)
@@ -577,27 +583,27 @@ def test_both_modules_share_one_engine(desk: Any) -> None:
 
 
 def test_job_is_followed_across_a_broken_connection(
-    desk: Any, remote: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    window: Any, remote: Engine, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_TRY_AGAIN_MS", 20)
     told: list[int] = []
-    remote.job("/jobs/new", {}, heard.take, heard.fail, lambda event: told.append(event["n"]))
-    assert heard.wait() == {"answer": 42}
+    remote.job("/jobs/new", {}, recorder.take, recorder.fail, lambda event: told.append(event["n"]))
+    assert recorder.wait() == {"answer": 42}
     assert told == [0, 1, 2]
 
 
 def test_unanswered_request_ends_with_words(
-    desk: Any, remote: Engine, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    window: Any, remote: Engine, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "_ANSWER_TIMEOUT_MS", 1000)
-    asked = http_client.JsonCall(heard.take, heard.fail, "silence")
+    asked = http_client.JsonCall(recorder.take, recorder.fail, "silence")
     asked.follow(remote._client.send("GET", remote._client.request("/silence", timeout_ms=100)))
-    assert heard.wait_for_failure() == "no answer from the engine within 1 s"
+    assert recorder.wait_for_failure() == "no answer from the engine within 1 s"
 
 
-def test_failed_job_says_why(desk: Any, local: Engine) -> None:
+def test_failed_job_says_why(window: Any, local: Engine) -> None:
     local.start()
-    heard = Heard(desk)
-    local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, heard.take, heard.fail)
-    desk.wait_until(lambda: heard.failed, 60)
-    assert "nothing of the kind" in heard.failed[0]
+    recorder = Recorder(window)
+    local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, recorder.take, recorder.fail)
+    window.wait_until(lambda: recorder.failed, 60)
+    assert "nothing of the kind" in recorder.failed[0]

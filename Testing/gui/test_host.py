@@ -71,18 +71,18 @@ def test_an_unknown_signal_is_refused() -> None:
         qt.QPushButton().connect("pushed()", print)
 
 
-def test_an_exception_in_a_callback_is_kept_for_the_test(desk, capsys: pytest.CaptureFixture) -> None:
+def test_an_exception_in_a_callback_is_kept_for_the_test(window, capsys: pytest.CaptureFixture) -> None:
     button = qt.QPushButton()
     button.connect("clicked()", lambda: 1 / 0)
     button.click()
-    assert [type(error) for error in desk.errors()] == [ZeroDivisionError]
+    assert [type(error) for error in window.errors()] == [ZeroDivisionError]
     assert "ZeroDivisionError" in capsys.readouterr().err
     with pytest.raises(AssertionError, match="left a callback"):
-        desk.wait_until(lambda: False, 5)
-    desk.forgive()
+        window.wait_until(lambda: False, 5)
+    window.forgive()
 
 
-def test_a_chart_brings_its_layout_and_its_view(desk) -> None:
+def test_a_chart_brings_its_layout_and_its_view(window) -> None:
     """The layout logic is Slicer's own: vtkMRMLLayoutLogic and vtkSlicerPlotsLogic."""
     manager = slicer.app.layoutManager()
     assert (manager.layout, manager.plotViewCount, manager.plotWidget(0)) == (3, 0, None)
@@ -101,7 +101,7 @@ def test_a_ui_file_with_an_unknown_widget_is_refused(tmp_path: Path) -> None:
         slicer.util.loadUI(str(path))
 
 
-def test_slices_show_the_scan_and_its_segmentation(desk) -> None:
+def test_slices_show_the_scan_and_its_segmentation(window) -> None:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
     scan = np.zeros((10, 20, 30), np.float32)
     scan[2:8, 5:15, 5:25] = 100
@@ -117,13 +117,13 @@ def test_slices_show_the_scan_and_its_segmentation(desk) -> None:
     slicer.mrmlScene.RemoveNode(labels)
     segmentation.GetSegmentation().GetNthSegment(0).SetColor(1, 0, 0)
     slicer.util.setSliceViewerLayers(background=node, fit=True)
-    desk.screenshot("host")
-    picture = desk._host.application._layout_manager._slices["Red"]._picture()
+    window.screenshot("host")
+    picture = window._host.application._layout_manager._slices["Red"]._picture()
     reddish = picture[..., 0].astype(int) - picture[..., 2] > 40
     assert 0.2 < reddish.mean() < 0.6
 
 
-def test_leaks_of_a_module_are_found(desk, tmp_path: Path) -> None:
+def test_leaks_of_a_module_are_found(window, tmp_path: Path) -> None:
     source = tmp_path / "Leaky.py"
     source.write_text(
         """
@@ -139,10 +139,10 @@ class LeakyWidget(ScriptedLoadableModuleWidget):
 """,
         encoding="utf-8",
     )
-    desk._host.load(source)
-    desk._opened["Leaky"] = weakref.ref(desk._host.show("Leaky"))
-    desk.shut("Leaky")
-    assert desk.survivors() == ["LeakyWidget, held by an observer, or another reference in Python"]
+    window._host.load(source)
+    window._opened["Leaky"] = weakref.ref(window._host.show("Leaky"))
+    window.shut("Leaky")
+    assert window.survivors() == ["LeakyWidget, held by an observer, or another reference in Python"]
     slicer.mrmlScene.RemoveObservers(slicer.mrmlScene.NodeAddedEvent)
     del sys.modules["Leaky"]
 
@@ -158,8 +158,8 @@ def test_a_connection_that_holds_an_object_is_named() -> None:
     assert pythonqt.connections_to(listener) == ["QPushButton 'runButton' clicked()"]
 
 
-def test_settings_are_a_test_users_own(desk) -> None:
+def test_settings_are_a_test_users_own(window) -> None:
     qt.QSettings().setValue("MPER/Test", "1")
     assert slicer.app.userSettings().value("MPER/Test") == "1"
-    assert Path(qt.QSettings().fileName()).is_relative_to(desk._host.application._home)
+    assert Path(qt.QSettings().fileName()).is_relative_to(window._host.application._home)
     assert os.environ["MPER_PYTHON"] == sys.executable

@@ -55,7 +55,7 @@ class Ended:
         self.done: list[Any] = []
         self.failed: list[str] = []
 
-    def start(self, missing: install.Missing, wheels: Path) -> install.Installation:
+    def start(self, missing: install.MissingPackages, wheels: Path) -> install.Installation:
         return install.Installation(
             missing, wheels, self.log.append, lambda: self.done.append(True), self.failed.append
         )
@@ -64,56 +64,56 @@ class Ended:
         return bool(self.done or self.failed)
 
 
-def missing_now(desk: Any) -> install.Missing:
+def missing_now(window: Any) -> install.MissingPackages:
     ended = Ended()
     install.check(ended.done.append, ended.failed.append)
-    desk.wait_until(lambda: ended, 30, "the check of packages")
+    window.wait_until(lambda: ended, 30, "the check of packages")
     assert not ended.failed, ended.failed
     return ended.done[0]
 
 
-def test_the_python_of_the_tests_lacks_nothing(desk: Any) -> None:
-    assert not missing_now(desk)
+def test_the_python_of_the_tests_lacks_nothing(window: Any) -> None:
+    assert not missing_now(window)
 
 
-def test_what_is_missing_or_too_old_is_found(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_or_too_old_is_found(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "requirements", lambda: ["numpy>=1", "numpy>=9000", "mper-test-one>=1"])
-    missing = missing_now(desk)
-    assert missing == install.Missing(("numpy>=9000", "mper-test-one>=1"), False)
+    missing = missing_now(window)
+    assert missing == install.MissingPackages(("numpy>=9000", "mper-test-one>=1"), False)
     assert "numpy, mper-test-one" in missing.words()
     assert str(settings.packagesFolder()) in missing.words()
 
 
 def test_packages_come_offline_into_their_own_folder(
-    desk: Any, folder: Path, two_packages: None, tmp_path: Path
+    window: Any, folder: Path, two_packages: None, tmp_path: Path
 ) -> None:
     wheels = tmp_path / "wheels"
     wheel(wheels, "mper-test-one", "1.5")
     wheel(wheels, "mper-test-two", "1.0", needs="mper-test-nowhere")
-    missing = missing_now(desk)
+    missing = missing_now(window)
     assert len(missing.packages) == 2
     ended = Ended()
     ended.start(missing, wheels)
-    desk.wait_until(lambda: ended, 60, "the installation")
+    window.wait_until(lambda: ended, 60, "the installation")
     assert ended.failed == []
     assert (folder / "mper_test_one.py").is_file() and (folder / "mper_test_two.py").is_file()
     assert any("mper-test-one" in line for line in ended.log)
-    assert not missing_now(desk)
+    assert not missing_now(window)
     install.uninstall()
     assert not folder.exists()
-    assert len(missing_now(desk).packages) == 2
+    assert len(missing_now(window).packages) == 2
 
 
 def test_a_failed_installation_says_what_to_do_and_leaves_what_was(
-    desk: Any, folder: Path, two_packages: None, tmp_path: Path
+    window: Any, folder: Path, two_packages: None, tmp_path: Path
 ) -> None:
     folder.mkdir(parents=True)
     (folder / "before.py").write_text("")
     wheels = tmp_path / "wheels"
     wheel(wheels, "mper-test-one", "1.5")
     ended = Ended()
-    ended.start(install.Missing(("mper-test-one>=1,<2",), False), wheels)
-    desk.wait_until(lambda: ended, 60, "the installation")
+    ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), wheels)
+    window.wait_until(lambda: ended, 60, "the installation")
     assert ended.done == []
     assert ended.failed[0].startswith("The installation failed: ")
     assert "mper-test-two" in ended.failed[0]
@@ -122,36 +122,36 @@ def test_a_failed_installation_says_what_to_do_and_leaves_what_was(
     assert not folder.with_name(folder.name + ".part").exists()
 
 
-def test_cancelled_installation_leaves_nothing(desk: Any, folder: Path, two_packages: None, tmp_path: Path) -> None:
+def test_cancelled_installation_leaves_nothing(window: Any, folder: Path, two_packages: None, tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "mper-test-one", "1.5")
     ended = Ended()
-    running = ended.start(install.Missing(("mper-test-one>=1,<2",), False), tmp_path / "wheels")
-    desk.wait_until(lambda: ended.log, 30, "pip")
+    running = ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), tmp_path / "wheels")
+    window.wait_until(lambda: ended.log, 30, "pip")
     running.abort()
-    desk.events()
+    window.events()
     assert not ended
     assert not folder.exists()
 
 
-def test_a_python_of_the_users_own_is_left_to_the_user(desk: Any, two_packages: None, tmp_path: Path) -> None:
+def test_a_python_of_the_users_own_is_left_to_the_user(window: Any, two_packages: None, tmp_path: Path) -> None:
     ended = Ended()
-    ended.start(install.Missing(("mper-test-one>=1,<2",), False), tmp_path)
-    desk.wait_until(lambda: ended, 10)
+    ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), tmp_path)
+    window.wait_until(lambda: ended, 10)
     assert "which you chose; install mper there" in ended.failed[0]
 
 
 def test_extension_installs_torch_where_it_is(
-    desk: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    window: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "PyTorchUtils.py").write_text(
         "asked = []\nclass PyTorchUtilsLogic:\n    def installTorch(self, **wishes):\n        asked.append(wishes)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    missing = install.Missing((), True)
+    missing = install.MissingPackages((), True)
     assert "extension PyTorch, which asks" in missing.words()
     ended = Ended()
     install.Installation(missing, None, ended.log.append, lambda: ended.done.append(True), ended.failed.append)
-    desk.wait_until(lambda: ended, 30)
+    window.wait_until(lambda: ended, 30)
     import PyTorchUtils
 
     wishes = {"askConfirmation": True, "forceComputationBackend": None, "torchVersionRequirement": ">=2.8,<2.13"}

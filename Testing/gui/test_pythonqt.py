@@ -210,7 +210,7 @@ def test_a_connection_keeps_its_object_alive_as_long_as_the_sender() -> None:
     assert watched() is None
 
 
-def test_an_event_filter_in_python_is_asked(desk) -> None:
+def test_an_event_filter_in_python_is_asked(window) -> None:
     class Filter(qt.QObject):
         def __init__(self) -> None:
             qt.QObject.__init__(self)
@@ -223,23 +223,23 @@ def test_an_event_filter_in_python_is_asked(desk) -> None:
     watcher, label = Filter(), qt.QLabel()
     label.installEventFilter(watcher)
     label.show()
-    desk.events()
+    window.events()
     assert qt.QEvent.Show in watcher.types
 
 
-def test_a_process_speaks_bytes(desk) -> None:
+def test_a_process_speaks_bytes(window) -> None:
     process = qt.QProcess()
     process.start(sys.executable, ["-c", "print('ready', flush=True); input()"])
-    desk.wait_until(lambda: process.bytesAvailable() or process.canReadLine(), 10)
+    window.wait_until(lambda: process.bytesAvailable() or process.canReadLine(), 10)
     assert process.readAllStandardOutput().data().strip() == b"ready"
     process.closeWriteChannel()
-    desk.wait_until(lambda: process.state() == qt.QProcess.NotRunning, 10)
+    window.wait_until(lambda: process.state() == qt.QProcess.NotRunning, 10)
 
 
 # ---- CTK and MRML widgets
 
 
-def test_a_collapsed_button_hides_its_contents_and_minds_who_hid_what(desk) -> None:
+def test_a_collapsed_button_hides_its_contents_and_minds_who_hid_what(window) -> None:
     """ctkCollapsibleButton.cpp: children shown while it is closed wait until it opens, hidden ones stay hidden."""
     button = ctk.ctkCollapsibleButton()
     layout = qt.QVBoxLayout(button)
@@ -271,7 +271,7 @@ def _box(none: bool):
     return box
 
 
-def test_a_node_box_takes_the_first_node_that_is_there_but_none_that_comes(desk) -> None:
+def test_a_node_box_takes_the_first_node_that_is_there_but_none_that_comes(window) -> None:
     """Seen in Slicer 5.13, as what the next tests say."""
     early, with_none = _box(none=False), _box(none=True)
     node = _volume("scan")
@@ -286,7 +286,7 @@ def test_a_node_box_takes_the_first_node_that_is_there_but_none_that_comes(desk)
 
 @pytest.mark.parametrize("none", [False, True])
 @pytest.mark.parametrize(("removed", "left"), [(0, 1), (1, 2), (2, 1)])
-def test_the_neighbour_of_a_removed_node_is_chosen(desk, none: bool, removed: int, left: int) -> None:
+def test_the_neighbour_of_a_removed_node_is_chosen(window, none: bool, removed: int, left: int) -> None:
     nodes = [_volume(name) for name in "abc"]
     box = _box(none)
     box.setCurrentNode(nodes[removed])
@@ -297,14 +297,14 @@ def test_the_neighbour_of_a_removed_node_is_chosen(desk, none: bool, removed: in
     assert heard == [nodes[left]]
 
 
-def test_a_node_box_is_empty_after_the_scene_was_closed(desk) -> None:
+def test_a_node_box_is_empty_after_the_scene_was_closed(window) -> None:
     _volume("a")
     box = _box(none=False)
     slicer.mrmlScene.Clear(0)
     assert (box.currentNode(), box.nodeCount(), box.currentNodeID) == (None, 0, "")
 
 
-def test_a_node_box_adds_nodes_with_slicers_names_and_chooses_them(desk) -> None:
+def test_a_node_box_adds_nodes_with_slicers_names_and_chooses_them(window) -> None:
     box = _box(none=False)
     node = box.addNode()
     assert (node.GetName(), box.currentNode()) == ("Volume", node)
@@ -319,7 +319,7 @@ def test_a_collapsible_button_takes_no_text_when_it_is_made() -> None:
         ctk.ctkCollapsibleButton("Segment")
 
 
-def test_the_scene_begins_as_slicers_does(desk) -> None:
+def test_the_scene_begins_as_slicers_does(window) -> None:
     nodes = [slicer.mrmlScene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(3)]
     assert [node.GetID().removeprefix("vtkMRMLSliceNode") for node in nodes] == ["Red", "Green", "Yellow"]
     assert [node.GetOrientation() for node in nodes] == ["Axial", "Coronal", "Sagittal"]
@@ -327,7 +327,7 @@ def test_the_scene_begins_as_slicers_does(desk) -> None:
     assert slicer.mrmlScene.GetNodeByID("vtkMRMLLayoutNodevtkMRMLLayoutNode") is not None
 
 
-def test_a_ui_file_hands_the_scene_on(desk, tmp_path: Path) -> None:
+def test_a_ui_file_hands_the_scene_on(window, tmp_path: Path) -> None:
     path = tmp_path / "panel.ui"
     path.write_text(
         """<ui version="4.0"><class>Panel</class><widget class="qMRMLWidget" name="Panel"><layout class="QVBoxLayout">

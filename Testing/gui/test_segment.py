@@ -54,27 +54,27 @@ RESULT = {
 def atrium():
     """The middle of the sample scan: small, so that the model looks once."""
     volume = read_volume(sample_scan())
-    window = (slice(14, 74), slice(20, 120), slice(30, 150))
-    start = [part.start for part in window]
-    grid = volume.geometry.crop(start, [part.stop for part in window])
-    return volume.array[window], grid.affine
+    part = (slice(14, 74), slice(20, 120), slice(30, 150))
+    start = [side.start for side in part]
+    grid = volume.geometry.crop(start, [side.stop for side in part])
+    return volume.array[part], grid.affine
 
 
 def show(atrium, name="LGE-MRI"):
     return mrml.show_scan(*atrium, name, slicer.mrmlScene)
 
 
-def opened(desk):
+def opened(window):
     """The panel with a ready engine."""
-    widget = desk.open("MPERSegment")
-    desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
+    widget = window.open("MPERSegment")
+    window.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
     return widget
 
 
-def segmented(desk, widget):
+def segmented(window, widget):
     """A click on the button, and the mask."""
-    desk.click(widget.ui.segmentButton)
-    return desk.wait_until(lambda: widget.result.node, MASK_S, "the mask")
+    window.click(widget.ui.segmentButton)
+    return window.wait_until(lambda: widget.resultPanel.node, MASK_S, "the mask")
 
 
 def small_result(name="small LA"):
@@ -115,18 +115,18 @@ def cell(table, row, column):
 # ---- run
 
 
-def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
+def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, atrium):
     scan = show(atrium)
-    widget = opened(desk)
+    widget = opened(window)
     ui = widget.ui
     assert ui.segmentButton.text == "Segment LA"
     assert "Dice 0.92 on 8 cases" in ui.modelWords.text
     callbacks.clear()
-    desk.click(ui.segmentButton)
+    window.click(ui.segmentButton)
     assert ui.segmentButton.text == "Cancel"
     assert not ui.inputSelector.enabled
-    node = desk.wait_until(lambda: widget.result.node, MASK_S, "the mask")
-    desk.wait_until(lambda: node.GetSegmentation().ContainsRepresentation("Closed surface"), 10, "the surface")
+    node = window.wait_until(lambda: widget.resultPanel.node, MASK_S, "the mask")
+    window.wait_until(lambda: node.GetSegmentation().ContainsRepresentation("Closed surface"), 10, "the surface")
     assert ui.segmentButton.text == "Segment LA"
     assert node.GetNodeReference("referenceImageGeometryRef") is scan
     mask = mrml.mask_of(node, scan)
@@ -139,7 +139,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     ui.runSection.collapsed = True
     ui.whySection.collapsed = False
     ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
-    overlay = desk.wait_until(lambda: widget.why._prototypes, 20, "the prototypes")
+    overlay = window.wait_until(lambda: widget.explanationPanel._prototypes, 20, "the prototypes")
     shown = set(np.unique(slicer.util.arrayFromVolume(overlay.node))) - {0}
     rows = {cell(ui.prototypeTable, row, 0): row for row in range(ui.prototypeTable.rowCount)}
     assert len(rows) == 6
@@ -154,7 +154,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     assert composite.GetLabelOpacity() == pytest.approx(0.3)
     before = np.count_nonzero(slicer.util.arrayFromVolume(overlay.node))
     ui.thresholdSlider.value = 95
-    desk.wait_until(lambda: np.count_nonzero(slicer.util.arrayFromVolume(overlay.node)) < before, 5, "the threshold")
+    window.wait_until(lambda: np.count_nonzero(slicer.util.arrayFromVolume(overlay.node)) < before, 5, "the threshold")
 
     ui.prototypeTable.cellClicked(rows["LA 1"], 0)
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
@@ -167,24 +167,24 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     assert crosshair.GetCrosshairMode() == crosshair.ShowSmallBasic
     assert mrml.index_at(crosshair.GetCrosshairRAS(), scan) == (k, j, i)
     crosshair.SetCursorPositionRAS(middle)
-    desk.wait_until(lambda: "Margin" in ui.probeLabel.text, 5, "the probe")
+    window.wait_until(lambda: "Margin" in ui.probeLabel.text, 5, "the probe")
     assert "<b>LA</b>" in ui.probeLabel.text
     assert ui.probeLabel.text.index("LA&nbsp;1") < ui.probeLabel.text.index("LA&nbsp;3")
-    desk.click(ui.uncertainButton)
+    window.click(ui.uncertainButton)
     assert ui.uncertainLabel.text.startswith("1 of ")
-    desk.screenshot("segment")
+    window.screenshot("segment")
 
     ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
-    uncertainty = desk.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
+    uncertainty = window.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
     assert ui.thresholdSliderLabel.text == "Uncertainty at least:"
     assert ui.thresholdValue.text == "15 %"
     assert slicer.mrmlScene.GetNodeByID(uncertainty).GetDisplayNode().GetLowerThreshold() == 15
     assert composite.GetLabelVolumeID() is None
-    desk.click(ui.scatterButton)
-    chart = desk.wait_until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 10, "the plot")
+    window.click(ui.scatterButton)
+    chart = window.wait_until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 10, "the plot")
     assert chart.GetNumberOfPlotSeriesNodes() >= 4
     assert not chart.GetLegendVisibility()
-    desk.click(ui.scatterButton)
+    window.click(ui.scatterButton)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
 
     display = node.GetDisplayNode()
@@ -197,79 +197,81 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(desk, atrium):
     assert composite.GetForegroundVolumeID() == uncertainty
 
 
-def test_cancel_leaves_nothing_and_one_can_go_on(desk, atrium):
+def test_cancel_leaves_nothing_and_one_can_go_on(window, atrium):
     show(atrium)
-    widget = opened(desk)
-    desk.click(widget.ui.segmentButton)
-    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
-    desk.click(widget.ui.segmentButton)
+    widget = opened(window)
+    window.click(widget.ui.segmentButton)
+    window.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    window.click(widget.ui.segmentButton)
     assert widget.ui.progressLabel.text == "Cancelled; nothing was changed."
     assert widget.ui.segmentButton.text == "Segment LA"
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    first = segmented(desk, widget)
+    first = segmented(window, widget)
     widget.ui.targetBox.currentIndex = 0
-    desk.click(widget.ui.segmentButton)
-    second = desk.wait_until(lambda: widget.result.node is not first and widget.result.node, MASK_S, "another mask")
+    window.click(widget.ui.segmentButton)
+    second = window.wait_until(
+        lambda: widget.resultPanel.node is not first and widget.resultPanel.node, MASK_S, "another mask"
+    )
     assert {node.GetName() for node in (first, second)} == {"LGE-MRI LA", "LGE-MRI LA_1"}
     scan = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
     assert (mrml.mask_of(first, scan) == mrml.mask_of(second, scan)).all()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills the engine with a signal")
-def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on(desk, atrium):
+def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on(window, atrium):
     show(atrium)
-    widget = opened(desk)
-    desk.click(widget.ui.segmentButton)
-    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    widget = opened(window)
+    window.click(widget.ui.segmentButton)
+    window.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     os.kill(int(slicer.mperEngine._process._process.processId()), signal.SIGKILL)
-    desk.wait_until(lambda: "stopped unexpectedly" in widget.ui.messageLabel.text, 20, "the message")
-    desk.wait_until(lambda: not widget.run.running, 20, "the end of the job")
+    window.wait_until(lambda: "stopped unexpectedly" in widget.ui.messageLabel.text, 20, "the message")
+    window.wait_until(lambda: not widget.segmentPanel.running, 20, "the end of the job")
     assert widget.ui.messageLabel.text == "The engine stopped unexpectedly (exit code 9)."
     assert widget.ui.modelWords.text == "The engine has stopped."  # why is said once
     assert not widget.ui.segmentButton.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    desk.click(widget.ui.messageButton)
-    desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the new engine")
+    window.click(widget.ui.messageButton)
+    window.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the new engine")
     assert not widget.ui.messageFrame.visible
-    assert mrml.mask_of(segmented(desk, widget), widget.ui.inputSelector.currentNode()).any()
+    assert mrml.mask_of(segmented(window, widget), widget.ui.inputSelector.currentNode()).any()
 
 
-def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(desk, atrium):
+def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window, atrium):
     scan = show(atrium)
-    widget = opened(desk)
-    desk.click(widget.ui.segmentButton)
-    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    widget = opened(window)
+    window.click(widget.ui.segmentButton)
+    window.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     slicer.mrmlScene.Clear(0)
-    desk.events()
-    assert not widget.run.running
+    window.events()
+    assert not widget.segmentPanel.running
     assert not widget.ui.segmentButton.enabled
     assert widget.ui.segmentButton.text == "Segment LA"
     scan = show(atrium, "another")
-    desk.wait_until(lambda: widget.ui.inputSelector.currentNode() is scan, 5, "the other scan")
-    desk.click(widget.ui.segmentButton)
-    desk.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
+    window.wait_until(lambda: widget.ui.inputSelector.currentNode() is scan, 5, "the other scan")
+    window.click(widget.ui.segmentButton)
+    window.wait_until(lambda: "egment" in widget.ui.progressLabel.text, 20, "the job")
     slicer.mrmlScene.RemoveNode(scan)
-    assert not widget.run.running
+    assert not widget.segmentPanel.running
     assert widget.ui.progressLabel.text == "another was removed from the scene, so it is not segmented."
-    desk.events()
+    window.events()
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     show(atrium, "a third")
-    desk.wait_until(lambda: widget.ui.segmentButton.enabled, 5, "the third scan")
-    desk.click(widget.ui.segmentButton)
-    desk.shut("MPERSegment")  # in the middle of a job: the fixture looks for what is left
+    window.wait_until(lambda: widget.ui.segmentButton.enabled, 5, "the third scan")
+    window.click(widget.ui.segmentButton)
+    window.shut("MPERSegment")  # in the middle of a job: the fixture looks for what is left
 
 
-def test_a_region_that_lies_off_the_scan_is_refused_in_words(desk):
+def test_a_region_that_lies_off_the_scan_is_refused_in_words(window):
     small_result()
-    widget = opened(desk)
+    widget = opened(window)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
     roi.SetXYZ(500, 500, 500)
     roi.SetRadiusXYZ(5, 5, 5)
     widget.ui.roiSelector.setCurrentNode(roi)
-    desk.click(widget.ui.segmentButton)
+    window.click(widget.ui.segmentButton)
     assert "lies off the scan" in widget.ui.messageLabel.text
-    assert not widget.run.running
-    desk.click(widget.ui.drawRoiButton)
+    assert not widget.segmentPanel.running
+    window.click(widget.ui.drawRoiButton)
     assert widget.ui.roiSelector.currentNode() is not roi
     selection = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSelectionNode")
     assert selection.GetActivePlaceNodeID() == widget.ui.roiSelector.currentNode().GetID()
@@ -288,9 +290,9 @@ def alone(monkeypatch):
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
+def test_a_changed_result_is_semiautomatic_and_measured_anew(window):
     _scan, node = small_result()
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     ui = widget.ui
     ui.resultSelector.setCurrentNode(node)
     assert [cell(ui.resultTable, 0, column) for column in range(5)] == ["LA", "0.5 mL", "4 cm²", "90 %", "2"]
@@ -302,19 +304,19 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(desk):
     draw(node, mask)
     assert tags(node) == {"Type": "SEMIAUTOMATIC", "Name": "MPER la 1.0.0 (sha256:d097f80d)"}
     assert "semi-automatic" in ui.refineWords.text
-    desk.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the new volume")
+    window.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the new volume")
     assert cell(ui.resultTable, 0, 3) == "\N{EN DASH}"
 
 
 @pytest.mark.usefixtures("alone")
-def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(desk):
+def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(window):
     from MPERSegmentLib import result_node
 
     _scan, node = small_result()
     doubt = "the volume of LA (311 mL) is unlike that of the training labels"
     flags = [{"code": "volume", "words": doubt}]
     result_node.record(node, {**RESULT, "flags": flags, "notes": [doubt, "the field of view is wide; give an ROI"]})
-    ui = desk.open("MPERSegment").ui
+    ui = window.open("MPERSegment").ui
     ui.resultSelector.setCurrentNode(node)
     confidence = ui.resultTable.item(0, 3)
     assert confidence.text() == "\N{WARNING SIGN} 90 %"
@@ -325,24 +327,24 @@ def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(desk):
 
 
 @pytest.mark.usefixtures("alone")
-def test_only_results_of_the_scan_in_view_are_seen(desk):
+def test_only_results_of_the_scan_in_view_are_seen(window):
     (first_scan, first), (second_scan, second) = small_result("one"), small_result("two")
-    ui = desk.open("MPERSegment").ui
+    ui = window.open("MPERSegment").ui
     composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
 
     def seen():
         return [node for node in (first, second) if node.GetDisplayNode().GetVisibility()]
 
     ui.inputSelector.setCurrentNode(second_scan)
-    desk.wait_until(lambda: composite.GetBackgroundVolumeID() == second_scan.GetID(), 5, "the scan in the slices")
-    desk.events()
+    window.wait_until(lambda: composite.GetBackgroundVolumeID() == second_scan.GetID(), 5, "the scan in the slices")
+    window.events()
     assert seen() == [second]
     camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
     camera.SetFocalPoint(500, 0, 0)
     direction = camera.GetCamera().GetDirectionOfProjection()
     ui.resultSelector.setCurrentNode(first)
-    desk.wait_until(lambda: composite.GetBackgroundVolumeID() == first_scan.GetID(), 5, "its scan in the slices")
-    desk.events()
+    window.wait_until(lambda: composite.GetBackgroundVolumeID() == first_scan.GetID(), 5, "its scan in the slices")
+    window.events()
     assert seen() == [first]
     bounds = [0.0] * 6
     first.GetRASBounds(bounds)
@@ -353,28 +355,28 @@ def test_only_results_of_the_scan_in_view_are_seen(desk):
     first.GetDisplayNode().SetVisibility(False)  # the user's own choice
     ui.resultSelector.setCurrentNode(second)
     ui.resultSelector.setCurrentNode(first)
-    desk.events()
+    window.events()
     assert seen() == []
 
 
 @pytest.mark.usefixtures("alone")
-def test_when_the_shown_result_is_deleted_another_one_is_shown(desk):
+def test_when_the_shown_result_is_deleted_another_one_is_shown(window):
     (_scan, first), (_other_scan, second) = small_result("one"), small_result("two")
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(first)
     slicer.mrmlScene.RemoveNode(first)
-    desk.events()
-    assert widget.result.node is second
+    window.events()
+    assert widget.resultPanel.node is second
     assert widget.ui.resultSelector.currentNode() is second
     slicer.mrmlScene.RemoveNode(second)
-    desk.events()
-    assert widget.result.node is None
+    window.events()
+    assert widget.resultPanel.node is None
     assert widget.ui.resultWords.text.startswith("No result")
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_crosshair_of_the_users_own_stays(desk):
-    desk.open("MPERSegment")
+def test_a_crosshair_of_the_users_own_stays(window):
+    window.open("MPERSegment")
     from MPERSegmentLib.crosshair import Marker
 
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -387,23 +389,23 @@ def test_a_crosshair_of_the_users_own_stays(desk):
 
 
 @pytest.mark.usefixtures("alone")
-def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
+def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(window):
     from MPERSegmentLib import result_node
 
     scan, node = small_result()
     row = {"value": 4, "name": "LA 1", "class": 1, "colour": [9, 9, 9], "voxels": 64, "volume_ml": 0.5}
     row |= {"mean_similarity": 0.9, "mean_intensity": None, "typical_index": [4, 5, 6], "typical_mm": None}
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     ui = widget.ui
     ui.whySection.collapsed = False
     ui.resultSelector.setCurrentNode(node)
     assert not ui.prototypeTable.visible  # a model without prototypes
     assert "no prototypes" in ui.whyWords.text
     result_node.record(node, {**RESULT, "prototypes": [row]})
-    widget.why.show(None)
-    widget.why.show(node)
+    widget.explanationPanel.show(None)
+    widget.explanationPanel.show(node)
     ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
-    desk.wait_until(lambda: "Segment again" in ui.whyWords.text, 5, "the message")
+    window.wait_until(lambda: "Segment again" in ui.whyWords.text, 5, "the message")
     assert [cell(ui.prototypeTable, 0, column) for column in range(5)] == ["LA 1", "64", "0.5", "0.90", "\N{EN DASH}"]
     ui.prototypeTable.cellClicked(0, 0)
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
@@ -411,30 +413,30 @@ def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(desk):
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_update_that_was_asked_for_can_be_undone(desk):
+def test_an_update_that_was_asked_for_can_be_undone(window):
     from MPERSegmentLib.segmentation_job import Request
 
     scan, node = small_result()
     before = mrml.mask_of(node, scan)
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(node)
     better = {**RESULT, "prediction": "new", "model_version": "2.0.0", "title": "A better one"}
     request = Request(scan, {"id": "la", "title": "A better one"}, "auto")
     widget._onArrived(request, True, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
-    assert widget.result.node is node
+    assert widget.resultPanel.node is node
     assert mrml.mask_of(node, scan).sum() == 8
     assert "A better one" in widget.ui.resultWords.text
     assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 2.0.0 (sha256:d097f80d)"}
-    widget.refine.editor.undo()
+    widget.segmentEditorPanel.editor.undo()
     assert (mrml.mask_of(node, scan) == before).all()
-    desk.wait_until(lambda: "Left atrium" in widget.ui.resultWords.text, 5, "the old figures")
+    window.wait_until(lambda: "Left atrium" in widget.ui.resultWords.text, 5, "the old figures")
     assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 1.0.0 (sha256:d097f80d)"}
 
 
 @pytest.mark.usefixtures("alone")
-def test_choices_and_results_are_in_a_saved_scene(desk):
+def test_choices_and_results_are_in_a_saved_scene(window):
     _scan, node = small_result()
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(node)
     widget.ui.opacitySlider.value = 25
     scene = slicer.mrmlScene
@@ -442,42 +444,45 @@ def test_choices_and_results_are_in_a_saved_scene(desk):
     scene.Commit()
     text = scene.GetSceneXMLString()
     scene.Clear(0)
-    desk.events()
-    assert widget.result.node is None
+    window.events()
+    assert widget.resultPanel.node is None
     assert widget.ui.opacitySlider.value == 60
     scene.SetLoadFromXMLString(1)
     scene.SetSceneXMLString(text)
     scene.Import()
     scene.SetLoadFromXMLString(0)
     scene.SetSaveToXMLString(0)
-    assert widget.result.node.GetName() == "small LA"
+    assert widget.resultPanel.node.GetName() == "small LA"
     assert widget.ui.opacitySlider.value == 25
     assert "Left atrium" in widget.ui.resultWords.text
 
 
 @pytest.mark.usefixtures("alone")
-def test_exported_files_hold_the_mask_on_the_scans_grid(desk, tmp_path):
+def test_exported_files_hold_the_mask_on_the_scans_grid(window, tmp_path):
     scan, node = small_result()
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(node)
     expected, grid = mrml.mask_of(node, scan), mrml.geometry_of(scan)
-    for write, name in ((widget.export.toNifti, "möglich.nii.gz"), (widget.export.toSegNrrd, "mask.seg.nrrd")):
+    for write, name in (
+        (widget.exportPanel.toNifti, "möglich.nii.gz"),
+        (widget.exportPanel.toSegNrrd, "mask.seg.nrrd"),
+    ):
         write(tmp_path / name)
         assert "Written" in widget.ui.exportWords.text
         found = read_labelmap(tmp_path / name)
         assert found.geometry.is_close(grid)
         assert (found.array == expected).all()
-    widget.export.toStl(tmp_path)
+    widget.exportPanel.toStl(tmp_path)
     assert [file.name for file in tmp_path.glob("*.stl")] == ["small LA_LA.stl"]
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
-    desk.click(widget.ui.exportSection) if widget.ui.exportSection.collapsed else None
-    desk.click(widget.ui.exportDicomButton)
+    window.click(widget.ui.exportSection) if widget.ui.exportSection.collapsed else None
+    window.click(widget.ui.exportDicomButton)
     assert "did not come from DICOM" in widget.ui.exportWords.text
     assert ".seg.nrrd" in widget.ui.exportWords.text
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_from(desk, tmp_path, monkeypatch):
+def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_from(window, tmp_path, monkeypatch):
     pydicom = pytest.importorskip("pydicom")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "library"))
     from small_series import stack, write_classic
@@ -500,20 +505,20 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 
     monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
     node = mrml.show_mask(np.ones((2, 3, 3), np.uint8), (1, 1, 2), LA, scan, "LA", RESULT)
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.resultSelector.setCurrentNode(node)
     ui = widget.ui
     ui.exportSection.collapsed = False
     ui.authorEdit.text = "Jörg Müller"
-    widget.export.toDicom(tmp_path / "out.dcm")
-    desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the file")
+    widget.exportPanel.toDicom(tmp_path / "out.dcm")
+    window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the file")
     assert "Written" in ui.exportWords.text, ui.exportWords.text
     assert "passed, 6 frames, 0 voxels differ." in ui.exportWords.text
     assert not ui.exportCheckText.visible
-    desk.click(ui.exportCheckButton)
+    window.click(ui.exportCheckButton)
     assert ui.exportCheckText.plainText == (tmp_path / "out.check.txt").read_text(encoding="utf-8")
     assert ui.exportCheckText.visible
-    desk.click(ui.exportCopyButton)
+    window.click(ui.exportCopyButton)
     written = pydicom.dcmread(tmp_path / "out.dcm")
     assert written.ContentCreatorName == "Jörg Müller"
     assert written.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
@@ -530,27 +535,27 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
         monkeypatch.setattr(
             slicer.util, "confirmYesNoDisplay", lambda text, answer=answer, **_k: asked.append(text) or answer
         )
-        widget.export.toDicom(tmp_path / "both.dcm")
-        desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the end")
+        widget.exportPanel.toDicom(tmp_path / "both.dcm")
+        window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the end")
         assert "RA" in asked.pop()
         assert not ui.exportCheckText.visible  # that of the file before
         assert (tmp_path / "both.dcm").is_file() == answer, ui.exportWords.text
     both = pydicom.dcmread(tmp_path / "both.dcm").SegmentSequence
     assert [one.SegmentAlgorithmType for one in both] == ["AUTOMATIC", "MANUAL"]
     (tmp_path / "Müller" / "extra").mkdir()
-    widget.export.toDicom(tmp_path / "both.png")
-    desk.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the refusal")
+    widget.exportPanel.toDicom(tmp_path / "both.png")
+    window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the refusal")
     assert ".seg.nrrd and NIfTI still work" in ui.exportWords.text
 
 
 # ---- keep as label
 
 
-def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
+def test_a_result_is_kept_as_revision_after_revision(window, tmp_path):
     from mper.datasets.dataset import Dataset
 
     scan, node = small_result()
-    widget = opened(desk)
+    widget = opened(window)
     ui = widget.ui
     ui.resultSelector.setCurrentNode(node)
     ui.refineSection.collapsed = False
@@ -559,23 +564,23 @@ def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
     assert ui.keepWords.text.endswith("your name.")
     ui.authorEdit.text = "A. Reader"
     assert "your name" not in ui.keepWords.text
-    widget.keep.openFolder(tmp_path / "my atria")
-    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: ui.keepWords.text == "Kept as revision 1 of case-001.", 20, "the first revision")
-    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: ui.keepWords.text.startswith("Nothing"), 20, "the comparison")
+    widget.saveLabelPanel.openFolder(tmp_path / "my atria")
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text == "Kept as revision 1 of case-001.", 20, "the first revision")
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Nothing"), 20, "the comparison")
     assert ui.keepWords.text == "Nothing has changed: this is revision 1 of case-001 already."
     mask = np.zeros((4, 4, 4), np.uint8)
     mask[1:] = 1
     draw(node, mask)
-    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
     assert ui.caseBox.currentText == "case-001"
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the second revision")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the second revision")
     assert ui.keepWords.text == "Kept as revision 2 of case-001."
-    desk.screenshot("segment-refine")
+    window.screenshot("segment-refine")
 
     case = Dataset.open(tmp_path / "my atria").case("case-001")
     first, second = case.revisions()
@@ -591,7 +596,7 @@ def test_a_result_is_kept_as_revision_after_revision(desk, tmp_path):
 
 
 @pytest.mark.usefixtures("alone")
-def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(desk):
+def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(window):
     def own(dataset, version, current):
         origin = {"dataset": dataset, "name": "LA", "version": version, "current": current}
         model = {"id": f"{dataset}/LA/{version}", "title": "LA: trained", "labels": RESULT["labels"]}
@@ -599,30 +604,30 @@ def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(desk):
 
     bundled = {"id": "la", "title": "Left atrium", "name": "la", "labels": RESULT["labels"], "origin": "bundled"}
     listed = [bundled, *(own(dataset, v, v == "2") for dataset in ("A/atria", "B/atria") for v in "12")]
-    widget = desk.open("MPERSegment")
-    room, ui = widget.room, widget.ui
+    widget = window.open("MPERSegment")
+    session, ui = widget.session, widget.ui
 
     def answer(path, done, failed=None):
         done(listed)
-        return widget.room.engine.job  # stands for a request that is over
+        return widget.session.engine.job  # stands for a request that is over
 
     def shown():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, "_ask", answer)
-            patch.setattr(room, "prepare", lambda *arguments: None)
-            room.refresh()
+            patch.setattr(session, "_ask", answer)
+            patch.setattr(session, "prepare", lambda *arguments: None)
+            session.refresh()
         return [ui.modelBox.itemText(n) for n in range(ui.modelBox.count)]
 
     settings.setSetting(settings.CURRENT_MODEL_KEY, "B/atria/LA")
     names = ["LA, own version 1 from atria", "LA, own version 2 from atria"]
     assert shown() == ["Left atrium", names[0], names[1] + " (in use)"]
     assert ui.modelBox.currentText == names[1] + " (in use)"
-    assert room.model("A/atria/LA/2") is room.model("B/atria/LA")
+    assert session.model("A/atria/LA/2") is session.model("B/atria/LA")
     settings.setSetting(settings.CURRENT_MODEL_KEY, "la")
     assert shown() == ["Left atrium (in use)", *names]
 
 
-def test_a_dialog_is_no_work(desk):
+def test_a_dialog_is_no_work(window):
     import time
 
     callbacks.clear()
@@ -633,11 +638,11 @@ def test_a_dialog_is_no_work(desk):
     assert 0.02 <= callbacks.records()[-1].seconds < 0.045
 
 
-def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
+def test_missing_packages_are_offered_with_what_they_are(window, monkeypatch):
     monkeypatch.setenv("MPER_PYTHON", "/nonexistent/python")
-    missing = install.Missing(("fastapi>=0.110,<1",), torch=False)
+    missing = install.MissingPackages(("fastapi>=0.110,<1",), torch=False)
     monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     ui = widget.ui
     assert "No Python" in ui.engineWords.text
     assert ui.installFrame.visible
@@ -645,7 +650,7 @@ def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
     assert str(settings.packagesFolder()) in ui.installLabel.text
     begun = []
     monkeypatch.setattr(install, "Installation", lambda *arguments: begun.append(arguments) or begun)
-    desk.click(ui.installButton)
+    window.click(ui.installButton)
     (_missing, wheels, log, _done, failed) = begun.pop()
     assert (_missing, wheels) == (missing, None)
     assert ui.installButton.text == "Cancel"
@@ -658,41 +663,41 @@ def test_missing_packages_are_offered_with_what_they_are(desk, monkeypatch):
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_python_that_the_user_brought_is_left_to_the_user(desk, monkeypatch):
+def test_a_python_that_the_user_brought_is_left_to_the_user(window, monkeypatch):
     monkeypatch.setenv("MPER_PYTHON", sys.executable)
     monkeypatch.delenv("MPER_PACKAGES", raising=False)
-    missing = install.Missing(("fastapi>=0.110,<1",), torch=True)
+    missing = install.MissingPackages(("fastapi>=0.110,<1",), torch=True)
     monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     ui = widget.ui
-    widget.install.look()
+    widget.installPanel.look()
     assert f"runs with {sys.executable}, which you chose and which lacks fastapi" in ui.installLabel.text
     assert ui.installFrame.visible and not ui.installButton.visible and not ui.installFolderButton.visible
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_engines_packages_are_removed_after_a_question(desk, tmp_path, monkeypatch):
+def test_the_engines_packages_are_removed_after_a_question(window, tmp_path, monkeypatch):
     folder = tmp_path / "packages"
     (folder / "torch").mkdir(parents=True)
     monkeypatch.setenv("MPER_PACKAGES", str(folder))
-    widget = desk.open("MPERSegment")
+    widget = window.open("MPERSegment")
     widget.ui.engineSection.collapsed = False
     asked = []
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **_kwargs: bool(asked.append(text)))
-    desk.click(widget.ui.removeButton)
+    window.click(widget.ui.removeButton)
     assert str(folder) in asked[0]
     assert folder.is_dir()
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda _text, **_kwargs: True)
-    desk.click(widget.ui.removeButton)
+    window.click(widget.ui.removeButton)
     assert not folder.exists()
     assert widget.ui.messageLabel.text == "The engine's packages were removed."
-    desk.click(widget.ui.removeButton)
+    window.click(widget.ui.removeButton)
     assert "No packages of the engine are installed" in widget.ui.messageLabel.text
 
 
 @pytest.mark.usefixtures("alone")
-def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
-    widget = desk.open("MPERSegment")
+def test_an_engine_elsewhere_needs_address_token_and_agreement(window):
+    widget = window.open("MPERSegment")
     ui = widget.ui
     ui.engineSection.collapsed = False
     ui.remoteRadio.checked = True
@@ -700,7 +705,7 @@ def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
     ui.urlEdit.text, ui.tokenEdit.text = "https://gpu.example:8443", "secret"
     assert not ui.engineButton.enabled
     ui.consentCheck.checked = True
-    desk.click(ui.engineButton)
+    window.click(ui.engineButton)
     assert slicer.mperEngine.isRemote
     assert slicer.mperEngine.mayUpload
     ui.consentCheck.checked = False  # taken back: nothing more is sent
@@ -708,11 +713,11 @@ def test_an_engine_elsewhere_needs_address_token_and_agreement(desk):
     assert settings.setting("MPER/RemoteUrl") == "https://gpu.example:8443"
     assert settings.setting("MPER/RemoteToken") == ""  # kept only on request
     ui.localRadio.checked = True
-    desk.click(ui.engineButton)
+    window.click(ui.engineButton)
     assert not slicer.mperEngine.isRemote
 
 
-def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_path, atrium):
+def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(window, tmp_path, atrium):
     token = "0123456789abcdef0123456789abcdef"
     (tmp_path / "tokens").write_text(f"reader {token}\n", encoding="utf-8")
     (tmp_path / "tokens").chmod(0o600)
@@ -734,18 +739,18 @@ def test_an_engine_elsewhere_is_found_again_when_its_token_was_kept(desk, tmp_pa
             settings.setSetting(f"MPER/Remote{key}", value)
         settings.setSetting("MPER/EngineWhere", "remote")
         show(atrium)
-        widget = opened(desk)
-        assert widget.room.engine.isRemote
+        widget = opened(window)
+        assert widget.session.engine.isRemote
         assert widget.ui.remoteRadio.checked
-        desk.click(widget.ui.segmentButton)
-        desk.wait_until(lambda: widget.ui.messageFrame.visible, 10, "the refusal")
+        window.click(widget.ui.segmentButton)
+        window.wait_until(lambda: widget.ui.messageFrame.visible, 10, "the refusal")
         assert "only after you have agreed" in widget.ui.messageLabel.text
         widget.ui.engineSection.collapsed = False
         assert widget.ui.tokenEdit.text == token
         widget.ui.consentCheck.checked = True
-        desk.click(widget.ui.engineButton)
-        desk.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
-        assert mrml.mask_of(segmented(desk, widget), widget.ui.inputSelector.currentNode()).any()
+        window.click(widget.ui.engineButton)
+        window.wait_until(lambda: widget.ui.segmentButton.enabled, ENGINE_S, "the engine")
+        assert mrml.mask_of(segmented(window, widget), widget.ui.inputSelector.currentNode()).any()
     finally:
         server.stdin.close()
         server.wait(20)

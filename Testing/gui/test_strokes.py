@@ -240,7 +240,7 @@ def result_of(prediction):
 
 
 @pytest.fixture
-def engine(desk):
+def engine(window):
     """The stand-in, with a model that finds a block."""
     mask = np.zeros(SHAPE, np.uint8)
     mask[4:12, 12:28, 10:26] = 1
@@ -252,26 +252,26 @@ def engine(desk):
 class Scene:
     """A scan with its result in the panel, and hands that draw."""
 
-    def __init__(self, desk, engine):
+    def __init__(self, window, engine):
         from MPERSegmentLib import result_node
 
-        self.desk, self.engine = desk, engine
+        self.window, self.engine = window, engine
         voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
         self.scan = mrml.show_scan(voxels, AFFINE, "scan", slicer.mrmlScene)
         self.node = mrml.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
         result_node.record(self.node, result_of("p0"))
-        self.widget = desk.open("MPERSegment")
+        self.widget = window.open("MPERSegment")
         self.ui = self.widget.ui
-        desk.wait_until(lambda: self.widget.room.ready, 5, "the models")
+        window.wait_until(lambda: self.widget.session.ready, 5, "the models")
         self.ui.resultSelector.setCurrentNode(self.node)
         self.ui.runSection.collapsed = True
         self.ui.refineSection.collapsed = False
-        desk.wait_until(lambda: self.widget.refine.editor is not None, 10, "the editor")
-        desk.events()
+        window.wait_until(lambda: self.widget.segmentEditorPanel.editor is not None, 10, "the editor")
+        window.events()
         self.view = slicer.app.layoutManager().sliceWidget("Red")
-        desk.wait_until(lambda: self.view.mrmlSliceCompositeNode().GetBackgroundVolumeID() == self.scan.GetID(), 5)
+        window.wait_until(lambda: self.view.mrmlSliceCompositeNode().GetBackgroundVolumeID() == self.scan.GetID(), 5)
         mrml.jump_to((8, 20, 24), self.scan)
-        desk.events()
+        window.events()
 
     def mask(self):
         return mrml.mask_of(self.node, self.scan)
@@ -297,10 +297,8 @@ class Scene:
         self.rest()
 
     def rest(self):
-        refining = self.widget.strokes._refining()
-        self.desk.wait_until(
-            lambda: not refining.following and refining._held and refining._held.settled and not refining._busy, 60
-        )
+        sync = self.widget.strokesPanel._sync()
+        self.window.wait_until(lambda: not sync.following and sync._held and sync._held.settled and not sync._busy, 60)
 
     def rows(self):
         table = self.ui.strokesTable
@@ -308,10 +306,10 @@ class Scene:
 
 
 @pytest.fixture
-def scene(desk, engine):
-    made = Scene(desk, engine)
+def scene(window, engine):
+    made = Scene(window, engine)
     yield made
-    desk.wait_until(lambda: not engine.open, 10, "answers, which hold the panel")
+    window.wait_until(lambda: not engine.open, 10, "answers, which hold the panel")
     vars(made).clear()  # it would keep the panel alive
 
 
@@ -331,15 +329,15 @@ def kind(node):
     return str(value)
 
 
-def test_a_stroke_is_painted_and_the_mask_follows(scene, desk):
+def test_a_stroke_is_painted_and_the_mask_follows(scene, window):
     ui = scene.ui
     before = scene.mask()
     callbacks.clear()
-    desk.click(ui.brushAddButton)
+    window.click(ui.brushAddButton)
     assert ui.structureBox.visible
     ui.radiusSlider.value = 4
     scene.drag((8, 20, 28), (8, 20, 34))
-    painting = scene.widget.strokes._brush._views[0]
+    painting = scene.widget.strokesPanel._brush._views[0]
     assert painting._paint.GetVisibility()  # at once, before the engine has answered
     scene.rest()
     assert not painting._paint.GetVisibility()
@@ -361,27 +359,27 @@ def test_a_stroke_is_painted_and_the_mask_follows(scene, desk):
     assert (
         max(record.seconds for record in callbacks.records()) < 0.5
     )  # on a busy machine; see test_segment for the rule
-    desk.screenshot("strokes")
+    window.screenshot("strokes")
 
 
-def test_remove_takes_away_and_a_structure_can_be_chosen(scene, desk):
+def test_remove_takes_away_and_a_structure_can_be_chosen(scene, window):
     ui = scene.ui
-    desk.click(ui.brushRemoveButton)
+    window.click(ui.brushRemoveButton)
     ui.radiusSlider.value = 2
     scene.draw((8, 20, 12))
     assert scene.mask()[8, 20, 12] == 0
-    desk.click(ui.brushAddButton)
+    window.click(ui.brushAddButton)
     assert not ui.brushRemoveButton.checked
     ui.structureBox.currentIndex = 1
     scene.draw((8, 24, 20))
     assert scene.mask()[8, 24, 20] == 2
     assert [row[0] for row in scene.rows()] == ["1  Background", "2  LV \N{WARNING SIGN}"]
     assert "contradicts" in ui.strokesTable.item(1, 0).toolTip()
-    desk.click(ui.brushAddButton)
-    assert scene.widget.strokes._brush is None
+    window.click(ui.brushAddButton)
+    assert scene.widget.strokesPanel._brush is None
 
 
-def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(scene, desk):
+def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(scene, window):
     heard = []
     interactor = scene.view.sliceView().interactor()
     events = ("LeftButtonPressEvent", "RightButtonPressEvent", "MouseWheelForwardEvent", "MouseMoveEvent")
@@ -395,7 +393,7 @@ def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(sce
         return list(heard)
 
     assert all_four() == list(events)
-    desk.click(scene.ui.brushAddButton)
+    window.click(scene.ui.brushAddButton)
     assert all_four() == list(events[1:])
     value = scene.ui.radiusSlider.value
     heard.clear()
@@ -411,15 +409,15 @@ def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(sce
         interactor.RemoveObserver(tag)
 
 
-def test_undo_redo_and_a_stroke_out_of_the_middle(scene, desk):
+def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     ui, masks = scene.ui, [scene.mask()]
-    desk.click(ui.brushAddButton)
+    window.click(ui.brushAddButton)
     ui.radiusSlider.value = 2
     for index in ((8, 20, 28), (8, 20, 34), (8, 20, 40)):
         scene.draw(index)
         masks.append(scene.mask())
     for expected in masks[2::-1]:
-        desk.click(ui.strokeUndoButton)
+        window.click(ui.strokeUndoButton)
         scene.rest()
         assert (scene.mask() == expected).all()
     assert not ui.strokeUndoButton.enabled
@@ -427,50 +425,50 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, desk):
     assert kind(scene.node) == "AUTOMATIC"  # all is as the model made it
     assert "Untouched" in ui.refineWords.text
     for expected in masks[1:]:
-        desk.click(ui.strokeRedoButton)
+        window.click(ui.strokeRedoButton)
         scene.rest()
         assert (scene.mask() == expected).all()
     ui.strokesTable.setCurrentCell(1, 0)
     ui.strokesTable.cellClicked(1, 0)
     red = scene.view.mrmlSliceNode().GetSliceToRAS()
     assert mrml.index_at([red.GetElement(axis, 3) for axis in range(3)], scene.scan) == (8, 20, 34)
-    desk.click(ui.strokeDeleteButton)
+    window.click(ui.strokeDeleteButton)
     scene.rest()
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
     assert len(scene.rows()) == 2
     assert not ui.strokeDeleteButton.enabled  # no other stroke is chosen instead
-    desk.click(ui.strokeUndoButton)
+    window.click(ui.strokeUndoButton)
     scene.rest()
     assert (scene.mask() == masks[3]).all()  # the step that is undone is the deletion
-    desk.click(ui.strokeRedoButton)
+    window.click(ui.strokeRedoButton)
     scene.rest()
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
     assert not ui.strokeRedoButton.enabled
     for _stroke in range(4):
-        desk.click(ui.strokeUndoButton)
+        window.click(ui.strokeUndoButton)
     scene.rest()
     assert (scene.mask() == masks[0]).all()
     assert not ui.strokeUndoButton.enabled
 
 
-def test_strokes_queue_while_the_engine_is_slow(scene, desk):
-    desk.click(scene.ui.brushAddButton)
-    desk.wait_until(lambda: scene.widget.strokes._refining()._held, 5, "the engine's mask")
+def test_strokes_queue_while_the_engine_is_slow(scene, window):
+    window.click(scene.ui.brushAddButton)
+    window.wait_until(lambda: scene.widget.strokesPanel._sync()._held, 5, "the engine's mask")
     scene.engine.slow_ms = 150
     for index in ((8, 20, 28), (8, 20, 34), (8, 20, 40)):
         scene.drag(index)
     assert len(scene.rows()) == 3
     assert not scene.mask()[8, 20, 34]
-    desk.click(scene.ui.strokeUndoButton)  # before the mask has followed
+    window.click(scene.ui.strokeUndoButton)  # before the mask has followed
     scene.rest()
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 1, 0]
 
 
-def test_edits_by_hand_survive_strokes_and_their_undoing(scene, desk):
+def test_edits_by_hand_survive_strokes_and_their_undoing(scene, window):
     by_hand(scene.node, np.s_[4:6], 0)
     edited = scene.mask()
     assert "Changed by a person" in scene.ui.refineWords.text
-    desk.click(scene.ui.brushAddButton)
+    window.click(scene.ui.brushAddButton)
     scene.ui.radiusSlider.value = 4
     scene.draw((8, 20, 28))
     assert scene.mask()[8, 20, 28] == 1
@@ -482,13 +480,13 @@ def test_edits_by_hand_survive_strokes_and_their_undoing(scene, desk):
     assert mask[5, 20, 18] == 1
     assert not mask[4:6, 12:16].any()
     for _stroke in range(2):
-        desk.click(scene.ui.strokeUndoButton)
+        window.click(scene.ui.strokeUndoButton)
         scene.rest()
     assert (scene.mask() == edited).all()
     assert kind(scene.node) == "SEMIAUTOMATIC"
 
 
-def test_a_persons_own_segment_is_not_painted_over(scene, desk):
+def test_a_persons_own_segment_is_not_painted_over(scene, window):
     segment_id = scene.node.GetSegmentation().AddEmptySegment("mine", "mine")
     own = slicer.vtkOrientedImageData()
     own.DeepCopy(scene.node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap"))
@@ -497,7 +495,7 @@ def test_a_persons_own_segment_is_not_painted_over(scene, desk):
     voxels[4:9, 20, 24] = 1
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.SetBinaryLabelmapToSegment(own, scene.node, segment_id, logic.MODE_REPLACE)
-    desk.click(scene.ui.brushRemoveButton)
+    window.click(scene.ui.brushRemoveButton)
     scene.ui.radiusSlider.value = 4
     scene.draw((8, 20, 25))
     segmentation = scene.node.GetSegmentation()
@@ -507,26 +505,26 @@ def test_a_persons_own_segment_is_not_painted_over(scene, desk):
     ]
 
 
-def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, desk):
+def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, window):
     before = scene.mask()
-    desk.click(scene.ui.brushAddButton)
+    window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
-    desk.click(scene.ui.brushAddButton)
+    window.click(scene.ui.brushAddButton)
     after = scene.mask()
-    scene.widget.refine.editor.undo()
+    scene.widget.segmentEditorPanel.editor.undo()
     scene.rest()
     assert (scene.mask() == before).all()
     assert scene.rows() == []
     assert scene.engine.predictions["p0"]["strokes"] == []
-    scene.widget.refine.editor.redo()
+    scene.widget.segmentEditorPanel.editor.redo()
     scene.rest()
     assert (scene.mask() == after).all()
     assert len(scene.rows()) == 1
     assert len(scene.engine.predictions["p0"]["strokes"]) == 1
 
 
-def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_replayed(scene, desk):
-    desk.click(scene.ui.brushAddButton)
+def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_replayed(scene, window):
+    window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
     by_hand(scene.node, np.s_[4:6], 0)
     before = scene.mask()
@@ -541,13 +539,13 @@ def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_repla
     assert (after == before).all()
 
 
-def test_an_engine_that_dies_loses_no_stroke(scene, desk):
-    desk.click(scene.ui.brushAddButton)
+def test_an_engine_that_dies_loses_no_stroke(scene, window):
+    window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
     scene.engine.become("failed")
     scene.engine.predictions = {}
     scene.drag((8, 20, 38))
-    desk.events()
+    window.events()
     assert scene.ui.strokesWords.text == "The strokes wait for the engine."
     assert scene.mask()[8, 20, [28, 38]].tolist() == [1, 0]
     scene.engine.become("ready")
@@ -556,8 +554,8 @@ def test_an_engine_that_dies_loses_no_stroke(scene, desk):
     assert len(scene.rows()) == 2
 
 
-def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, desk):
-    desk.click(scene.ui.brushAddButton)
+def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, window):
+    window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
     rows, attribute = scene.rows(), scene.node.GetAttribute("MPER.Strokes")
     # what a file of the scene holds: attributes of the node, and tags of the segments in the .seg.nrrd
@@ -566,32 +564,32 @@ def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, desk):
     assert str(tag) == "1"
     mask = scene.mask()
     slicer.mrmlScene.Clear(0)
-    desk.events()
+    window.events()
     assert scene.rows() == []
     scene.engine.predictions = {}
-    again = Scene(desk, scene.engine)
+    again = Scene(window, scene.engine)
     by_hand(again.node, np.s_[:], 0)
-    with again.widget.watch.ours():
+    with again.widget.editTracker.ours():
         from MPERLib import labelmap_box
 
         labelmap_box.write_box(again.node, again.scan, (0, 0, 0), mask)
     again.node.SetAttribute("MPER.Strokes", attribute)
     again.node.GetSegmentation().GetNthSegment(0).SetTag("MPER.Strokes", str(tag))
-    again.widget.strokes.show(again.node)
+    again.widget.strokesPanel.show(again.node)
     assert again.rows() == rows
-    desk.click(again.ui.brushAddButton)
+    window.click(again.ui.brushAddButton)
     again.rest()
     assert (again.mask() == mask).all()
     again.draw((8, 20, 38))
     assert again.mask()[8, 20, [28, 38]].tolist() == [1, 1]
     for _stroke in range(2):
-        desk.click(again.ui.strokeUndoButton)
+        window.click(again.ui.strokeUndoButton)
     again.rest()
     assert (again.mask() == again.engine.mask).all()
 
 
-def test_bad_strokes_are_refused_in_one_line(scene, desk):
-    desk.click(scene.ui.brushAddButton)
+def test_bad_strokes_are_refused_in_one_line(scene, window):
+    window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
     before = scene.mask()
     scene.drag((8, 20, 400))
@@ -601,7 +599,7 @@ def test_bad_strokes_are_refused_in_one_line(scene, desk):
         (scene.engine._put),
     )
     scene.drag((8, 20, 38))
-    desk.wait_until(lambda: scene.ui.strokesWords.text == "Too far away.", 5, "the refusal")
+    window.wait_until(lambda: scene.ui.strokesWords.text == "Too far away.", 5, "the refusal")
     assert len(scene.rows()) == 1
     assert (scene.mask() == before).all()
     scene.engine._put = put
@@ -614,9 +612,9 @@ def test_bad_strokes_are_refused_in_one_line(scene, desk):
     assert len(scene.rows()) == 2
 
 
-def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scene, desk):
+def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scene, window):
     ui = scene.ui
-    desk.click(ui.strokePlaceButton)
+    window.click(ui.strokePlaceButton)
     assert "1 of 1: LA or background." in ui.strokesWords.text
     assert ui.brushAddButton.checked
     red = scene.view.mrmlSliceNode().GetSliceToRAS()
@@ -625,38 +623,38 @@ def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scen
     ui.whySection.collapsed = False
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCursorPositionRAS(mrml.world_of((8, 20, 30), scene.scan))
-    desk.wait_until(lambda: "Stroke 1 said LA here." in ui.probeLabel.text, 5, "the probe")
-    desk.click(ui.brushAddButton)
-    desk.click(ui.correctButton)
+    window.wait_until(lambda: "Stroke 1 said LA here." in ui.probeLabel.text, 5, "the probe")
+    window.click(ui.brushAddButton)
+    window.click(ui.correctButton)
     assert ui.brushAddButton.checked
 
 
-def test_the_uncertainty_in_the_slices_follows_the_strokes(scene, desk):
-    ui, why = scene.ui, scene.widget.why
+def test_the_uncertainty_in_the_slices_follows_the_strokes(scene, window):
+    ui, why = scene.ui, scene.widget.explanationPanel
     ui.whySection.collapsed = False
     ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
-    node = desk.wait_until(lambda: why._uncertainty, 5, "the uncertainty")
+    node = window.wait_until(lambda: why._uncertainty, 5, "the uncertainty")
     before = slicer.util.arrayFromVolume(node).sum()  # here the engine answers with the mask
-    desk.click(ui.brushAddButton)
+    window.click(ui.brushAddButton)
     for wanted in (1, 0):
         if wanted:
             scene.draw((8, 20, 28))
         else:
-            desk.click(ui.strokeUndoButton)
+            window.click(ui.strokeUndoButton)
             scene.rest()
-        desk.wait_until(lambda: (slicer.util.arrayFromVolume(node).sum() != before) == wanted, 5, "the new one")  # noqa: B023
+        window.wait_until(lambda: (slicer.util.arrayFromVolume(node).sum() != before) == wanted, 5, "the new one")  # noqa: B023
     assert why._uncertainty is node
 
 
-def test_strokes_are_kept_beside_the_label(scene, desk):
+def test_strokes_are_kept_beside_the_label(scene, window):
     ui = scene.ui
-    desk.click(ui.brushAddButton)
+    window.click(ui.brushAddButton)
     scene.draw((8, 20, 28))
-    scene.widget.keep.refresh()
+    scene.widget.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
-    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
     assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
     label, beside = scene.engine.posted[-2:]
     assert "how=strokes" in label and "edited=true" in label
@@ -667,39 +665,39 @@ def test_strokes_are_kept_beside_the_label(scene, desk):
     assert all(body["scan_sha256"] == "5ca1ab1e" for body in scene.engine.bodies)
 
 
-def test_keeping_waits_until_the_mask_has_followed_the_last_stroke(scene, desk):
+def test_keeping_waits_until_the_mask_has_followed_the_last_stroke(scene, window):
     ui = scene.ui
-    desk.click(ui.brushAddButton)
-    scene.widget.keep.refresh()
+    window.click(ui.brushAddButton)
+    scene.widget.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
-    desk.wait_until(lambda: ui.keepButton.enabled and scene.widget.strokes._refining()._held, 20, "the dataset")
+    window.wait_until(lambda: ui.keepButton.enabled and scene.widget.strokesPanel._sync()._held, 20, "the dataset")
     scene.engine.slow_ms = 150
     scene.drag((8, 20, 28))
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
     assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
     held = scene.engine.predictions["p0"]
     assert held["settled"] and np.array_equal(scene.mask(), held["mask"])
     assert (scene.engine.arrays[-1] == 7).sum() == (held["mask"] == 1).sum()  # as cleaned up, in the dataset's values
 
 
-def test_keeping_does_not_wait_for_ever(scene, desk, monkeypatch):
+def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
     monkeypatch.setattr("MPERSegmentLib.save_label_panel._WAITS", 2)
-    scene.widget.keep._settled = lambda _node: False
+    scene.widget.saveLabelPanel._settled = lambda _node: False
     ui = scene.ui
-    scene.widget.keep.refresh()
+    scene.widget.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
-    desk.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
-    desk.click(ui.keepButton)
-    desk.wait_until(lambda: "has not followed the last stroke" in ui.keepWords.text, 20, "the words")
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: "has not followed the last stroke" in ui.keepWords.text, 20, "the words")
     assert ui.keepButton.enabled and not scene.engine.arrays
 
 
-def test_the_scene_closes_in_the_middle_of_a_stroke(scene, desk):
-    desk.click(scene.ui.brushAddButton)
+def test_the_scene_closes_in_the_middle_of_a_stroke(scene, window):
+    window.click(scene.ui.brushAddButton)
     scene.engine.slow_ms = 50
     scene.mouse("LeftButtonPressEvent", (8, 20, 30))
     slicer.mrmlScene.Clear(0)
-    desk.events()
+    window.events()
     assert not scene.ui.brushAddButton.checked
     assert not scene.ui.strokesBox.enabled

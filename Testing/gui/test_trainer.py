@@ -50,35 +50,37 @@ def dataset_on_disk(folder: Path, labelled: int, unlabelled: int = 0, holdout: i
     return dataset.path
 
 
-def opened(desk, folder: Path | None = None):
+def opened(window, folder: Path | None = None):
     """The panel with a ready engine, and the datasets of a folder."""
     if folder is not None:
         settings.addRoot(folder)
-    widget = desk.open("MPERTrainer")
-    desk.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
+    widget = window.open("MPERTrainer")
+    window.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
     if folder is not None:
-        desk.wait_until(lambda: widget.ui.casesTable.rowCount, 20, "the cases")
+        window.wait_until(lambda: widget.ui.casesTable.rowCount, 20, "the cases")
     return widget
 
 
 def draw(widget, mask: np.ndarray) -> None:
     """What a person does with the brush: change the segment's voxels."""
-    node = widget.editing.segmentation
-    mrml.replace_mask(node, mask, (0, 0, 0), widget.session.dataset["labels"], widget.editing.volume)
+    node = widget.labelPanel.segmentation
+    mrml.replace_mask(node, mask, (0, 0, 0), widget.session.dataset["labels"], widget.labelPanel.volume)
 
 
 def segmentations() -> list[str]:
     return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
 
 
-def label(desk, widget, n: int) -> None:
+def label(window, widget, n: int) -> None:
     """Open the n-th case by a double click, draw it and save it."""
-    case = widget.cases.table.keys[n]
+    case = widget.casesPanel.table.keys[n]
     widget.ui.casesTable.cellDoubleClicked(n, 1)
-    desk.wait_until(lambda: widget.editing.case == case and widget.editing.segmentation is not None, 20, "the case")
+    window.wait_until(
+        lambda: widget.labelPanel.case == case and widget.labelPanel.segmentation is not None, 20, "the case"
+    )
     draw(widget, blob(n)[1])
-    desk.click(widget.ui.saveLabelButton)
-    desk.wait_until(lambda: widget.ui.casesTable.item(n, 2).text() == "1", 20, "the label")
+    window.click(widget.ui.saveLabelButton)
+    window.wait_until(lambda: widget.ui.casesTable.item(n, 2).text() == "1", 20, "the label")
 
 
 def choose(selector, value: str) -> None:
@@ -94,202 +96,210 @@ def steps_kept(checkpoint: Path) -> int:
     return json.loads(header["__metadata__"]["about"])["step"]
 
 
-def train_small(desk, widget, steps: int) -> None:
+def train_small(window, widget, steps: int) -> None:
     ui = widget.ui
-    desk.wait_until(lambda: widget.train.plan and ui.startSelector.findData("la") >= 0, 20, "the plan")
+    window.wait_until(lambda: widget.trainingPanel.plan and ui.startSelector.findData("la") >= 0, 20, "the plan")
     choose(ui.startSelector, "")
     choose(ui.methodSelector, "supervised")
     ui.stepsSpin.value = steps
     ui.patchEdit.text = SMALL_PATCH
-    widget.train._touch("patch")  # textEdited comes from the keyboard alone
-    desk.wait_until(lambda: widget.train.plan.get("steps") == steps, 20, "the plan")
-    desk.wait_until(lambda: ui.startButton.enabled, 20, "the start button")
-    desk.click(ui.startButton)
-    desk.wait_until(lambda: widget.runs.status, 20, "the run")
+    widget.trainingPanel._touch("patch")  # textEdited comes from the keyboard alone
+    window.wait_until(lambda: widget.trainingPanel.plan.get("steps") == steps, 20, "the plan")
+    window.wait_until(lambda: ui.startButton.enabled, 20, "the start button")
+    window.click(ui.startButton)
+    window.wait_until(lambda: widget.runsPanel.status, 20, "the run")
 
 
-def test_from_loaded_scans_to_a_promoted_version(desk, tmp_path):
-    widget = opened(desk)
+def test_from_loaded_scans_to_a_promoted_version(window, tmp_path):
+    widget = opened(window)
     ui = widget.ui
 
     # a dataset is made
-    desk.click(ui.newDatasetButton)
+    window.click(ui.newDatasetButton)
     assert "82471001" in ui.meaningLabel.text
     ui.newNameEdit.text = "Atria"
     ui.folderEdit.text = str(tmp_path / "data sets")
-    desk.click(ui.createButton)
-    desk.wait_until(lambda: widget.session.dataset, 20, "the dataset")
+    window.click(ui.createButton)
+    window.wait_until(lambda: widget.session.dataset, 20, "the dataset")
     assert json.loads((tmp_path / "data sets" / "Atria" / "dataset.json").read_text())["labels"][0]["name"] == "LA"
 
     # scans that are loaded become cases
     scans = [volume(n) for n in range(5)]
-    widget.cases.adder.addVolumes(scans)
-    desk.wait_until(lambda: ui.casesTable.rowCount == 5, 20, "the cases")
+    widget.casesPanel.caseImport.addVolumes(scans)
+    window.wait_until(lambda: ui.casesTable.rowCount == 5, 20, "the cases")
     assert ui.startButton.enabled is False  # nothing is labelled yet
 
     # each but the last is labelled
     for n in range(4):
-        label(desk, widget, n)
-        assert widget.editing.volume is scans[n]  # it was in the scene already
+        label(window, widget, n)
+        assert widget.labelPanel.volume is scans[n]  # it was in the scene already
     assert widget.session.case("scan 0")["how"] == "hand"
 
     # two of them are held out, for good
-    widget.cases.table.select("scan 2")
-    widget.cases.table._select(3)
-    assert widget.cases.table.allSelected() == ["scan 2", "scan 3"]
-    desk.click(ui.lockButton)
-    desk.wait_until(lambda: not ui.lockButton.visible, 20, "the hold-out")
+    widget.casesPanel.table.select("scan 2")
+    widget.casesPanel.table._select(3)
+    assert widget.casesPanel.table.allSelected() == ["scan 2", "scan 3"]
+    window.click(ui.lockButton)
+    window.wait_until(lambda: not ui.lockButton.visible, 20, "the hold-out")
     assert widget.session.case("scan 3")["split"] == widget.session.dataset["holdout"]
 
     # a small training
-    train_small(desk, widget, 6)
-    desk.wait_until(lambda: widget.runs.status.get("state") == "finished", 90, "the training")
-    desk.wait_until(lambda: widget.session.versions(), 20, "the version")
-    desk.wait_until(lambda: widget.runs.lossChart.values() and widget.runs.diceChart.values(), 20, "the curves")
+    train_small(window, widget, 6)
+    window.wait_until(lambda: widget.runsPanel.status.get("state") == "finished", 90, "the training")
+    window.wait_until(lambda: widget.session.versions(), 20, "the version")
+    window.wait_until(
+        lambda: widget.runsPanel.lossChart.values() and widget.runsPanel.diceChart.values(), 20, "the curves"
+    )
     config = next((tmp_path / "data sets" / "Atria" / "runs").glob("*/cases.json"))
     assert json.loads(config.read_text())["trained_on"] == ["scan 0", "scan 1"]
 
     # beside the bundled model on the hold-out
-    desk.wait_until(lambda: ui.compareButton.enabled, 20)
+    window.wait_until(lambda: ui.compareButton.enabled, 20)
     assert ui.oldSelector.itemData(ui.oldSelector.currentIndex) == "la"
-    desk.click(ui.compareButton)
-    desk.wait_until(lambda: ui.compareTable.rowCount == 2 and not widget.compare.job.running, 90, "the comparison")
+    window.click(ui.compareButton)
+    window.wait_until(
+        lambda: ui.compareTable.rowCount == 2 and not widget.comparisonPanel.job.running, 90, "the comparison"
+    )
     assert "2 held-out cases" in ui.compareWords.text
-    widget.compare.table.select(widget.compare.table.keys[0])
-    shown = desk.wait_until(lambda: [n for n in segmentations() if "before" in n or "after" in n], 20, "the masks")
-    desk.wait_until(lambda: len([n for n in segmentations() if "before" in n or "after" in n]) == 2, 20, shown)
-    desk.screenshot("trainer-compare")
+    widget.comparisonPanel.table.select(widget.comparisonPanel.table.keys[0])
+    shown = window.wait_until(lambda: [n for n in segmentations() if "before" in n or "after" in n], 20, "the masks")
+    window.wait_until(lambda: len([n for n in segmentations() if "before" in n or "after" in n]) == 2, 20, shown)
+    window.screenshot("trainer-compare")
 
     # promoted, and back
-    desk.click(ui.useButton)
+    window.click(ui.useButton)
     own = f"{widget.session.dataset['id']}/la"
-    desk.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == own, 20, "the promotion")
-    segment = desk.open("MPERSegment")
-    desk.wait_until(
-        lambda: segment.room.ready and segment.ui.modelBox.currentData == f"{own}/1", 30, "it in MPERSegment"
+    window.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == own, 20, "the promotion")
+    segment = window.open("MPERSegment")
+    window.wait_until(
+        lambda: segment.session.ready and segment.ui.modelBox.currentData == f"{own}/1", 30, "it in MPERSegment"
     )
-    desk.open("MPERTrainer")
-    desk.wait_until(lambda: ui.backButton.visible, 20)
-    desk.click(ui.backButton)
-    desk.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == "la", 20, "the way back")
+    window.open("MPERTrainer")
+    window.wait_until(lambda: ui.backButton.visible, 20)
+    window.click(ui.backButton)
+    window.wait_until(lambda: qt.QSettings().value("MPER/CurrentModel") == "la", 20, "the way back")
 
     # what to label next
     ui.nextSection.collapsed = False
-    desk.events()
-    desk.click(ui.rankButton)
-    desk.wait_until(lambda: widget.nextCase.table.keys == ["scan 4"], 60, "the ranking")
-    desk.click(ui.skipButton)
+    window.events()
+    window.click(ui.rankButton)
+    window.wait_until(lambda: widget.nextCasePanel.table.keys == ["scan 4"], 60, "the ranking")
+    window.click(ui.skipButton)
     assert "skipped" in ui.nextTable.item(0, 1).text()
-    desk.click(ui.unskipButton)
+    window.click(ui.unskipButton)
     assert "skipped" not in ui.nextTable.item(0, 1).text()
-    desk.click(ui.labelNextButton)
-    desk.wait_until(lambda: widget.editing.case == "scan 4" and widget.editing.segmentation is not None, 20)
+    window.click(ui.labelNextButton)
+    window.wait_until(lambda: widget.labelPanel.case == "scan 4" and widget.labelPanel.segmentation is not None, 20)
     late = [record for record in callbacks.records() if record.seconds > callbacks.TOO_LONG_S]
     print(callbacks.report())
     assert not late, late
 
 
-def test_a_run_is_paused_found_again_cancelled_and_resumed(desk, tmp_path):
+def test_a_run_is_paused_found_again_cancelled_and_resumed(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2)
-    widget = opened(desk, tmp_path)
-    train_small(desk, widget, 100000)
-    desk.wait_until(lambda: widget.runs.status.get("step"), 60, "the first steps")
-    run = widget.runs.status["run"]
-    desk.click(widget.ui.pauseButton)
-    desk.wait_until(lambda: widget.runs.status["state"] == "paused", 30, "the pause")
-    desk.click(widget.ui.resumeButton)
-    desk.wait_until(lambda: widget.runs.status["state"] == "running", 30, "the training to go on")
+    widget = opened(window, tmp_path)
+    train_small(window, widget, 100000)
+    window.wait_until(lambda: widget.runsPanel.status.get("step"), 60, "the first steps")
+    run = widget.runsPanel.status["run"]
+    window.click(widget.ui.pauseButton)
+    window.wait_until(lambda: widget.runsPanel.status["state"] == "paused", 30, "the pause")
+    window.click(widget.ui.resumeButton)
+    window.wait_until(lambda: widget.runsPanel.status["state"] == "running", 30, "the training to go on")
 
     # Slicer is closed: panel and engine end, the run does not
     from MPERLib import engine
 
     widget = None
-    desk.shut("MPERTrainer")
+    window.shut("MPERTrainer")
     engine.stopShared(wait_s=20)
-    widget = opened(desk, tmp_path)
-    desk.wait_until(lambda: widget.runs.status.get("run") == run, 30, "the run to be found again")
-    desk.wait_until(lambda: widget.runs.active and widget.runs.lossChart.values(), 30, "its curves")
-    desk.screenshot("trainer-running")
-    desk.click(widget.ui.logButton)
-    desk.wait_until(lambda: widget.ui.logText.plainText, 20, "the log")
-    desk.click(widget.ui.cancelButton)
-    desk.wait_until(lambda: widget.runs.status["state"] == "cancelled", 30, "the end")
+    widget = opened(window, tmp_path)
+    window.wait_until(lambda: widget.runsPanel.status.get("run") == run, 30, "the run to be found again")
+    window.wait_until(lambda: widget.runsPanel.active and widget.runsPanel.lossChart.values(), 30, "its curves")
+    window.screenshot("trainer-running")
+    window.click(widget.ui.logButton)
+    window.wait_until(lambda: widget.ui.logText.plainText, 20, "the log")
+    window.click(widget.ui.cancelButton)
+    window.wait_until(lambda: widget.runsPanel.status["state"] == "cancelled", 30, "the end")
     assert not widget.ui.cancelButton.enabled
 
     # what was learned is kept
-    step = widget.runs.status["step"]
-    desk.click(widget.ui.resumeButton)
-    desk.wait_until(lambda: widget.runs.status["state"] == "running", 60, "the training to go on")
-    desk.click(widget.ui.cancelButton)
-    desk.wait_until(lambda: widget.runs.status["state"] == "cancelled", 30, "the end")
+    step = widget.runsPanel.status["step"]
+    window.click(widget.ui.resumeButton)
+    window.wait_until(lambda: widget.runsPanel.status["state"] == "running", 60, "the training to go on")
+    window.click(widget.ui.cancelButton)
+    window.wait_until(lambda: widget.runsPanel.status["state"] == "cancelled", 30, "the end")
     assert steps_kept(next(tmp_path.glob("Atria/runs/*/checkpoint/*.safetensors"))) >= step
 
 
-def test_a_folder_is_opened_once_however_it_is_named(desk, tmp_path):
+def test_a_folder_is_opened_once_however_it_is_named(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
-    widget = opened(desk)
+    widget = opened(window)
     ui = widget.ui
     (tmp_path / "empty").mkdir()
-    widget.datasets.openFolder(str(tmp_path / "empty"))
-    desk.wait_until(lambda: "holds no dataset" in ui.messageLabel.text, 20, "a word about it")
+    widget.datasetPanel.openFolder(str(tmp_path / "empty"))
+    window.wait_until(lambda: "holds no dataset" in ui.messageLabel.text, 20, "a word about it")
     for folder in (tmp_path / "Atria", tmp_path):
         widget.session.choose(None)
-        widget.datasets.openFolder(str(folder))
-        desk.wait_until(lambda: widget.session.dataset, 20, "the dataset")
-        assert [entry["name"] for entry in widget.datasets.datasets] == ["Atria"]
+        widget.datasetPanel.openFolder(str(folder))
+        window.wait_until(lambda: widget.session.dataset, 20, "the dataset")
+        assert [entry["name"] for entry in widget.datasetPanel.datasets] == ["Atria"]
     assert settings.roots()[-1] == str(tmp_path)
 
 
-def test_every_revision_can_be_seen_and_restored(desk, tmp_path):
+def test_every_revision_can_be_seen_and_restored(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
-    widget = opened(desk, tmp_path)
+    widget = opened(window, tmp_path)
     ui = widget.ui
     ui.casesTable.cellDoubleClicked(0, 1)
-    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
-    desk.click(ui.saveLabelButton)
+    window.wait_until(lambda: widget.labelPanel.segmentation is not None, 20, "the case")
+    window.click(ui.saveLabelButton)
     assert "Nothing was changed" in ui.messageLabel.text
     draw(widget, np.zeros(SHAPE, np.uint8))
     ui.authorEdit.text = "Dr. B"
-    desk.click(ui.saveLabelButton)
-    desk.wait_until(lambda: widget.session.cases[0]["revisions"] == 2, 20, "the second revision")
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: widget.session.cases[0]["revisions"] == 2, 20, "the second revision")
     assert widget.session.cases[0]["author"] == "Dr. B"
 
-    widget.cases.table.select("case-001")
-    desk.wait_until(lambda: widget.cases.revisions.keys == ["2", "1"], 20, "the revisions")
+    widget.casesPanel.table.select("case-001")
+    window.wait_until(lambda: widget.casesPanel.revisions.keys == ["2", "1"], 20, "the revisions")
     assert not ui.restoreButton.enabled  # nothing is chosen
-    widget.cases.revisions.select("1")
-    desk.click(ui.showRevisionButton)
-    desk.wait_until(lambda: "case-001 revision 1" in segmentations(), 20, "the first revision")
-    desk.click(ui.restoreButton)
-    desk.wait_until(lambda: widget.session.cases[0]["revisions"] == 3, 20, "the restored one")
-    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
-    part, start = mrml.mask_part(widget.editing.segmentation, widget.editing.volume, widget.session.dataset["labels"])
+    widget.casesPanel.revisions.select("1")
+    window.click(ui.showRevisionButton)
+    window.wait_until(lambda: "case-001 revision 1" in segmentations(), 20, "the first revision")
+    window.click(ui.restoreButton)
+    window.wait_until(lambda: widget.session.cases[0]["revisions"] == 3, 20, "the restored one")
+    window.wait_until(lambda: widget.labelPanel.segmentation is not None, 20, "the case")
+    part, start = mrml.mask_part(
+        widget.labelPanel.segmentation, widget.labelPanel.volume, widget.session.dataset["labels"]
+    )
     whole = np.zeros(SHAPE, np.uint8)
     whole[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
     np.testing.assert_array_equal(whole, blob(0)[1])
     assert len(list((tmp_path / "Atria" / "cases" / "case-001" / "labels").glob("*.nrrd"))) == 3
 
 
-def test_what_is_not_saved_is_there_when_the_case_is_opened_again(desk, tmp_path):
+def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2)
-    widget = opened(desk, tmp_path)
+    widget = opened(window, tmp_path)
     ui = widget.ui
     ui.casesTable.cellDoubleClicked(0, 1)
-    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
+    window.wait_until(lambda: widget.labelPanel.segmentation is not None, 20, "the case")
     mine = blob(5)[1]
     draw(widget, mine)
-    drawn = widget.editing.segmentation
+    drawn = widget.labelPanel.segmentation
     ui.casesTable.cellDoubleClicked(1, 1)
-    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation, 20, "the other case")
+    window.wait_until(
+        lambda: widget.labelPanel.case == "case-002" and widget.labelPanel.segmentation, 20, "the other case"
+    )
     assert mrml.alive(drawn) and not drawn.GetDisplayNode().GetVisibility()
-    desk.click(ui.closeCaseButton)
+    window.click(ui.closeCaseButton)
     assert len(segmentations()) == 1  # nothing was changed there
     ui.casesTable.cellDoubleClicked(0, 1)
-    desk.wait_until(lambda: widget.editing.segmentation is drawn, 20, "what was drawn")
-    desk.click(ui.saveLabelButton)
-    desk.wait_until(lambda: widget.session.case("case-001")["revisions"] == 2, 20, "the revision")
-    desk.wait_until(lambda: "Saved" in ui.messageLabel.text, 20)
-    desk.click(ui.closeCaseButton)
+    window.wait_until(lambda: widget.labelPanel.segmentation is drawn, 20, "what was drawn")
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: widget.session.case("case-001")["revisions"] == 2, 20, "the revision")
+    window.wait_until(lambda: "Saved" in ui.messageLabel.text, 20)
+    window.click(ui.closeCaseButton)
     assert segmentations() == []
 
 
@@ -326,25 +336,25 @@ class Database:
         return self.files
 
 
-def test_a_dicom_series_comes_in_without_a_word_about_the_patient(desk, tmp_path, monkeypatch):
+def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, tmp_path, monkeypatch):
     pydicom = pytest.importorskip("pydicom")
     folder = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "98892001" / "CT5N"
     monkeypatch.setattr(slicer, "dicomDatabase", Database(sorted(folder.iterdir())), raising=False)
     dataset_on_disk(tmp_path, labelled=1)
-    widget = opened(desk, tmp_path)
+    widget = opened(window, tmp_path)
     ui = widget.ui
-    widget.cases.askSeries()
+    widget.casesPanel.askSeries()
     assert ui.seriesTree.topLevelItem(0).text(0) == "DOE JANE"
     assert not ui.addSeriesButton.enabled
     ui.seriesTree.topLevelItem(0).setSelected(True)  # the patient stands for all series
-    desk.click(ui.addSeriesButton)
-    desk.wait_until(lambda: len(widget.session.cases) == 2, 60, "the case")
+    window.click(ui.addSeriesButton)
+    window.wait_until(lambda: len(widget.session.cases) == 2, 60, "the case")
     assert widget.session.case("case-002")["shape"] == [5, 16, 16]
     written = (tmp_path / "Atria" / "cases" / "case-002" / "case.json").read_text()
     assert "DOE" not in written.upper() and "98892001" not in written
 
 
-def test_files_come_in_with_their_masks_and_what_fails_is_told(desk, tmp_path):
+def test_files_come_in_with_their_masks_and_what_fails_is_told(window, tmp_path):
     from mper.io import write_volume
     from mper.volume import Geometry, Volume
 
@@ -356,60 +366,60 @@ def test_files_come_in_with_their_masks_and_what_fails_is_told(desk, tmp_path):
     write_volume(case / "lgemri.nrrd", Volume(image, grid))
     write_volume(case / "laendo.nrrd", Volume(255 * mask, grid))
     (tmp_path / "bad.nrrd").write_bytes(b"no scan")
-    widget = opened(desk, tmp_path / "root")
-    widget.cases.adder.addSources([(str(tmp_path / "bad.nrrd"), None), (str(tmp_path / "challenge"), None)])
-    desk.wait_until(lambda: not widget.cases.adder.busy, 60, "the scans")
-    desk.wait_until(lambda: len(widget.session.cases) == 2, 20, "the case")
+    widget = opened(window, tmp_path / "root")
+    widget.casesPanel.caseImport.addSources([(str(tmp_path / "bad.nrrd"), None), (str(tmp_path / "challenge"), None)])
+    window.wait_until(lambda: not widget.casesPanel.caseImport.busy, 60, "the scans")
+    window.wait_until(lambda: len(widget.session.cases) == 2, 20, "the case")
     added = widget.session.case("CASE1")
     assert (added["labelled"], added["how"]) == (True, "imported")
     assert "bad" in widget.ui.messageLabel.text
 
 
-def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(desk, tmp_path):
+def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2, unlabelled=2, holdout=1)
-    widget = opened(desk, tmp_path)
+    widget = opened(window, tmp_path)
     ui = widget.ui
     ui.casesTable.cellDoubleClicked(0, 1)
     slicer.mrmlScene.Clear(0)  # while the case is on its way
-    desk.events()
-    assert widget.editing.case is None
-    desk.wait_until(lambda: ui.casesTable.rowCount, 20, "the cases")
+    window.events()
+    assert widget.labelPanel.case is None
+    window.wait_until(lambda: ui.casesTable.rowCount, 20, "the cases")
     ui.casesTable.cellDoubleClicked(0, 1)
-    desk.wait_until(lambda: widget.editing.segmentation is not None, 20, "the case")
-    slicer.mrmlScene.RemoveNode(widget.editing.segmentation)
-    desk.click(ui.saveLabelButton)
+    window.wait_until(lambda: widget.labelPanel.segmentation is not None, 20, "the case")
+    slicer.mrmlScene.RemoveNode(widget.labelPanel.segmentation)
+    window.click(ui.saveLabelButton)
     assert "no longer in the scene" in ui.messageLabel.text
     slicer.mrmlScene.Clear(0)
     assert not ui.editorBox.visible
     assert widget.logic.recall("Dataset") == widget.session.dataset["id"]  # the dataset stays open
 
     ui.nextSection.collapsed = False
-    desk.events()
-    desk.click(ui.rankButton)
-    desk.wait_until(lambda: widget.nextCase.job._job and widget.nextCase.job._job.id, 20, "the job")
+    window.events()
+    window.click(ui.rankButton)
+    window.wait_until(lambda: widget.nextCasePanel.job._job and widget.nextCasePanel.job._job.id, 20, "the job")
     widget.session.engine._process._process.kill()
-    desk.wait_until(lambda: widget.session.engine.state == "failed", 20, "the engine's end")
-    assert not widget.nextCase.job.running
-    desk.click(ui.engineButton)
-    desk.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
-    desk.click(ui.rankButton)
-    desk.wait_until(lambda: widget.nextCase.table.keys, 60, "the ranking")
+    window.wait_until(lambda: widget.session.engine.state == "failed", 20, "the engine's end")
+    assert not widget.nextCasePanel.job.running
+    window.click(ui.engineButton)
+    window.wait_until(lambda: widget.session.ready, ENGINE_S, "the engine")
+    window.click(ui.rankButton)
+    window.wait_until(lambda: widget.nextCasePanel.table.keys, 60, "the ranking")
 
 
-def test_a_hold_out_is_locked_of_labelled_cases_alone(desk, tmp_path):
+def test_a_hold_out_is_locked_of_labelled_cases_alone(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2, unlabelled=1)
-    widget = opened(desk, tmp_path)
-    widget.cases.table.select("case-003")
-    desk.events()
+    widget = opened(window, tmp_path)
+    widget.casesPanel.table.select("case-003")
+    window.events()
     assert not widget.ui.lockButton.enabled
-    widget.cases.table.select("case-002")
-    desk.events()
-    desk.click(widget.ui.lockButton)
-    desk.wait_until(lambda: "locked" in widget.ui.holdoutLabel.text, 20, "the hold-out")
-    desk.wait_until(lambda: "1 labelled and 1 unlabelled" in widget.ui.countsLabel.text, 20, "the new counts")
+    widget.casesPanel.table.select("case-002")
+    window.events()
+    window.click(widget.ui.lockButton)
+    window.wait_until(lambda: "locked" in widget.ui.holdoutLabel.text, 20, "the hold-out")
+    window.wait_until(lambda: "1 labelled and 1 unlabelled" in widget.ui.countsLabel.text, 20, "the new counts")
 
 
-def test_the_views_lie_as_the_slices_of_an_oblique_scan(desk):
+def test_the_views_lie_as_the_slices_of_an_oblique_scan(window):
     from MPERTrainerLib.case_nodes import Scene
 
     cos, sin = np.cos(0.4), np.sin(0.4)
@@ -421,7 +431,7 @@ def test_the_views_lie_as_the_slices_of_an_oblique_scan(desk):
     assert abs(normal @ along_k) > 0.999
 
 
-def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
+def test_a_part_is_saved_told_and_trained_on(window, tmp_path):
     from mper.datasets.dataset import Dataset
     from mper.strokes import Stroke, StrokeList
 
@@ -430,34 +440,38 @@ def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
     stroke = Stroke(1, (tuple(dataset.case("case-003").geometry.to_world(np.array([[9, 12, 11]]))[0]),), 4.0)
     away = Stroke(0, (tuple(dataset.case("case-003").geometry.to_world(np.array([[1, 1, 1]]))[0]),), 4.0)
     dataset.case("case-003").add_painted(StrokeList((stroke, away)), author="reader")
-    widget = opened(desk, tmp_path)
+    widget = opened(window, tmp_path)
     ui = widget.ui
 
     # some slices are drawn
     ui.casesTable.cellDoubleClicked(1, 1)
-    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation is not None, 20, "case 2")
+    window.wait_until(
+        lambda: widget.labelPanel.case == "case-002" and widget.labelPanel.segmentation is not None, 20, "case 2"
+    )
     assert not ui.slicesCheckBox.checked
     mask = blob(1)[1]
     some = np.zeros_like(mask)
     some[[8, 11]] = mask[[8, 11]]
     draw(widget, some)
-    desk.click(ui.slicesCheckBox)
-    desk.click(ui.saveLabelButton)
-    desk.wait_until(lambda: ui.casesTable.item(1, 2).text() == "1, partly", 20, "the first label")
+    window.click(ui.slicesCheckBox)
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: ui.casesTable.item(1, 2).text() == "1, partly", 20, "the first label")
     wanted = np.full(SHAPE, 255, np.uint8)
     wanted[[8, 11]] = mask[[8, 11]]
     assert np.array_equal(dataset.case("case-002").label().array, wanted)
 
     # one more, in a label of slices that is opened again
-    desk.click(ui.closeCaseButton)
+    window.click(ui.closeCaseButton)
     ui.casesTable.cellDoubleClicked(1, 1)
-    desk.wait_until(lambda: widget.editing.case == "case-002" and widget.editing.segmentation is not None, 20, "again")
-    desk.wait_until(lambda: ui.slicesCheckBox.checked, 20, "what it is")
+    window.wait_until(
+        lambda: widget.labelPanel.case == "case-002" and widget.labelPanel.segmentation is not None, 20, "again"
+    )
+    window.wait_until(lambda: ui.slicesCheckBox.checked, 20, "what it is")
     again = wanted.copy()
     again[9][mask[9] == 1] = 1
     draw(widget, again)
-    desk.click(ui.saveLabelButton)
-    desk.wait_until(lambda: ui.casesTable.item(1, 2).text() == "2, partly", 20, "the label")
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: ui.casesTable.item(1, 2).text() == "2, partly", 20, "the label")
     wanted[9] = mask[9]
     assert np.array_equal(dataset.case("case-002").label().array, wanted)
 
@@ -465,15 +479,17 @@ def test_a_part_is_saved_told_and_trained_on(desk, tmp_path):
     assert ui.casesTable.item(2, 2).text() == "1, partly"
     assert "strokes that it was made with are kept" in ui.casesTable.item(2, 1).toolTip()
     ui.casesTable.cellDoubleClicked(2, 1)
-    desk.wait_until(lambda: widget.editing.case == "case-003" and widget.editing.segmentation is not None, 20, "case 3")
+    window.wait_until(
+        lambda: widget.labelPanel.case == "case-003" and widget.labelPanel.segmentation is not None, 20, "case 3"
+    )
     assert not ui.slicesCheckBox.checked
-    desk.click(ui.closeCaseButton)
+    window.click(ui.closeCaseButton)
 
     # and all of it is learnt from
-    train_small(desk, widget, 3)
+    train_small(window, widget, 3)
     assert "3 labelled (2 of them only in part) and 1 unlabelled" in ui.countsLabel.text
-    desk.screenshot("trainer-partly")
-    desk.wait_until(lambda: widget.runs.status.get("state") == "finished", 3 * ENGINE_S, "the training")
+    window.screenshot("trainer-partly")
+    window.wait_until(lambda: widget.runsPanel.status.get("state") == "finished", 3 * ENGINE_S, "the training")
     (model,) = (path / "models").iterdir()
     card = json.loads((model / "1" / "card.json").read_text())
     assert (card["about"]["training"]["labelled_cases"], card["about"]["training"]["partly_labelled_cases"]) == (3, 2)

@@ -1,4 +1,4 @@
-"""The same desk in a real Slicer: what `Desk` asks of the host, asked of Slicer itself; see in_slicer.py."""
+"""The same window in a real Slicer: what `SlicerWindow` asks of the host, asked of Slicer itself; see in_slicer.py."""
 
 from __future__ import annotations
 

@@ -49,24 +49,24 @@ class _Failures(logging.Handler):
             self.found.append(record.exc_info[1])
 
 
-class Desk:
-    """The window of one test; made by the fixture ``desk``.
+class SlicerWindow:
+    """The window of one test; made by the fixture ``window``.
 
     Attributes
     ----------
-    window : QMainWindow as PythonQt shows it
+    widget : QMainWindow as PythonQt shows it
     """
 
     def __init__(self, host: Any, folder: Path):
         self._host, self.folder = host, folder
-        self.window = slicer.util.mainWindow()
+        self.widget = slicer.util.mainWindow()
         self._opened: dict[str, Any] = {}
         self._closed: list[tuple[str, Any]] = []
         self._failures = _Failures()
         logging.getLogger().addHandler(self._failures)
         host.errors.clear()
-        self.window.resize(1500, 1000)
-        self.window.show()
+        self.widget.resize(1500, 1000)
+        self.widget.show()
         slicer.mrmlScene.Clear(0)
         slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         self.events()
@@ -135,7 +135,7 @@ class Desk:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.png"
         self.events()
-        assert self.window.grab().save(str(path)), f"{path} could not be written"
+        assert self.widget.grab().save(str(path)), f"{path} could not be written"
         return path
 
     # ---- the end

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 _IMAGES = ("MR", "CT")
 
 
-class SeriesChooser:
+class DicomSeriesPanel:
     """A tree of patients, studies and series that unfolds in the panel.
 
     Parameters
