@@ -208,6 +208,10 @@ class Segmentation:
         if unknown:
             raise ValueError(f"the mask holds values {unknown} that no label names; known are {sorted(known)}")
 
+    def __repr__(self) -> str:
+        names = ", ".join(f"{label.value} {label.name}" for label in self.labels)
+        return f"Segmentation({names}; {self.labelmap.geometry.describe()})"
+
     def volumes_ml(self) -> dict[str, float | None]:
         """Size of each structure by its name, None where the spacing is unknown."""
         spacing_mm = self.labelmap.geometry.spacing_mm

@@ -167,6 +167,9 @@ class Geometry:
         corners = np.array([(k, j, i) for k in (0, 1) for j in (0, 1) for i in (0, 1)]) * np.asarray(self.shape)
         return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
 
+    def __repr__(self) -> str:
+        return f"Geometry({self.describe()})"
+
     def describe(self) -> str:
         """One line for messages: shape and spacing in (k, j, i) order."""
         shape = "x".join(str(n) for n in self.shape)
@@ -201,6 +204,9 @@ class Volume:
                 f"array of shape {self.array.shape} does not fit a geometry of shape {self.geometry.shape}; "
                 "both are (k, j, i)"
             )
+
+    def __repr__(self) -> str:
+        return f"Volume({self.array.dtype}, {self.geometry.describe()})"
 
     def with_array(self, array: npt.NDArray[np.generic]) -> Volume:
         """Other voxels on the same grid: how a result is born from its source."""

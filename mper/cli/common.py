@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +70,6 @@ def load_predictor(stored: StoredBundle, device: str) -> Predictor:
     from mper.models.bundle import ModelBundle
 
     return Predictor(ModelBundle.load(stored.path), device)
-
-
-def drawn_by(stored: StoredBundle, mask: Segmentation) -> Segmentation:
-    """The mask, telling which model drew it."""
-    from mper.provenance import Provenance
-
-    made = Provenance.of_model(stored.card.name, stored.card.version, stored.sha256)
-    return replace(mask, provenance={label.value: made for label in mask.labels})
 
 
 def write_mask(path: Path, mask: Segmentation, series: DicomSeries | None) -> tuple[list[str], dict[str, Any]]:

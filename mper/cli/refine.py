@@ -7,12 +7,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.common import about, box, check_single, drawn_by, load_predictor, read_scan, rounded, volumes, write_mask
+from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, say, say_json, tell
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
@@ -20,7 +19,6 @@ from mper.progress import Progress, part_of
 from mper.utils.errors import OK, UsageError
 
 if TYPE_CHECKING:
-    from mper.labels import Segmentation
     from mper.models.card import StoredBundle
     from mper.refinement.refiner import Change
     from mper.strokes import Stroke, StrokeList
@@ -113,7 +111,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
         names = {0: "background", **{label.value: label.name for label in stored.card.labels}}
         told = [_told(stroke, change, names) for stroke, change in zip(refiner.strokes, refiner.changes, strict=True)]
         bar(Progress("writing", 1.0))
-        mask = _edited(drawn_by(stored, prediction.segmentation), refiner.segmentation)
+        mask = refiner.segmentation
         written, checked = write_mask(job.mask, mask, series)
     found = {
         "input": str(job.scan),
@@ -178,15 +176,6 @@ def _told(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, An
         "removed_ml": by_name(change.removed_ml),
         "notes": list(change.notes),
     }
-
-
-def _edited(before: Segmentation, after: Segmentation) -> Segmentation:
-    """`after`, in which the structures that differ from `before` were corrected by a person."""
-    old, new = before.labelmap.array, after.labelmap.array
-    differs = old != new
-    values = {*old[differs].tolist(), *new[differs].tolist()}
-    made = {value: one.edited() if value in values else one for value, one in before.provenance.items()}
-    return replace(after, provenance=made)
 
 
 def _show(found: dict[str, Any], quiet: bool) -> None:

@@ -7,12 +7,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.common import about, box, check_single, drawn_by, load_predictor, read_scan, rounded, volumes, write_mask
+from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, say, say_json, tell
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
@@ -124,7 +123,7 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
         predictor = load_predictor(stored, arguments.device)
         prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(jobs[0]), report=bar)
         found = {
-            **_write(jobs[0], _told(prediction, stored), series, notes, predictor.bundle.network.prototypes),
+            **_write(jobs[0], prediction, series, notes, predictor.bundle.network.prototypes),
             "seconds": round(time.perf_counter() - begin, 3),
         }
     for note in found["notes"]:
@@ -149,7 +148,7 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
                     scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=report
                 )
                 job.make_folders()
-                found = _write(job, _told(prediction, stored), series, notes, predictor.bundle.network.prototypes)
+                found = _write(job, prediction, series, notes, predictor.bundle.network.prototypes)
             except Cancelled:
                 raise
             except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
@@ -168,11 +167,6 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
     if failed:
         tell(f"mper: error: {len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
     return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
-
-
-def _told(prediction: Prediction, stored: StoredBundle) -> Prediction:
-    """The prediction with a mask that tells which model drew it."""
-    return replace(prediction, segmentation=drawn_by(stored, prediction.segmentation))
 
 
 def _wanted(job: Job) -> set[str]:

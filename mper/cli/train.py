@@ -254,22 +254,14 @@ def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """What was asked for, checked before anything is written."""
-    from mper.datasets.packed import open_dataset
+    from mper.datasets.packed import check_training_split, open_dataset
     from mper.resources import find_model
 
     dataset = open_dataset(arguments.dataset)
     split = arguments.split or (
         "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
     )
-    cases = dataset.split(split)
-    if split == dataset.holdout:
-        raise ValueError(
-            f"split {split!r} is the locked hold-out of this dataset and never trained on; choose another with --split"
-        )
-    if not cases:
-        raise ValueError(f"split {split!r} is empty; import cases into it first")
-    if not any(case.is_labelled for case in cases):
-        raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; import or draw some first")
+    check_training_split(dataset, split)
     start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
     from mper.training.trainer import TrainConfig
     from mper.utils.devices import pick_device

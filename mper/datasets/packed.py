@@ -299,6 +299,25 @@ def open_dataset(path: Path) -> Dataset | PackedDataset:
     return Dataset.open(path)
 
 
+def check_training_split(dataset: Dataset | PackedDataset, split: str) -> None:
+    """Refuse a split that nothing can be trained on, before a run is made for it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such split, it is the locked hold-out, it is empty, or no case of it has a label.
+    """
+    cases = dataset.split(split)
+    if split == dataset.holdout:
+        raise ValueError(
+            f"split {split!r} is the locked hold-out of this dataset and never trained on; choose another split"
+        )
+    if not cases:
+        raise ValueError(f"split {split!r} is empty; import cases into it first")
+    if not any(case.is_labelled for case in cases):
+        raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; import or draw some first")
+
+
 def _shards(path: Path) -> list[re.Match[str]]:
     if not path.is_dir():
         return []

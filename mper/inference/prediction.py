@@ -79,3 +79,10 @@ class Prediction:
     prototype_map: Volume | None = None
     similarity_map: Volume | None = None
     embeddings: Embeddings | None = None
+
+    def __repr__(self) -> str:
+        sizes = (
+            f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}"
+            for name, ml in self.segmentation.volumes_ml().items()
+        )
+        return f"Prediction({', '.join(sizes)}; confidence {self.confidence:.2f}; {len(self.notes)} notes)"

@@ -25,6 +25,7 @@ from mper.inference.sliding_window import Runner, Scores, mirrored, tiled
 from mper.labels import Segmentation
 from mper.models.bundle import ModelBundle
 from mper.progress import Progress, Report, silent
+from mper.provenance import Provenance
 from mper.roi import Region, region_of_box
 from mper.utils.devices import (
     autocast_dtype,
@@ -302,8 +303,9 @@ class Predictor:
         labels = self.bundle.card.labels
         values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
         mask = region.spread(values[found.decision.classes], scan.geometry)
+        made = Provenance.of_model(self.bundle.card.name, self.bundle.card.version, self.bundle.sha256)
         return Prediction(
-            segmentation=Segmentation(scan.with_array(mask), labels),
+            segmentation=Segmentation(scan.with_array(mask), labels, {label.value: made for label in labels}),
             confidence=found.decision.confidence,
             roi_mm=None if region.covers(scan.geometry) else region.box_mm(scan.geometry),
             confidence_map=whole(found.decision.probability.astype(np.float16) if "confidence" in want else None),

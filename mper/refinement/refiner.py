@@ -87,10 +87,14 @@ class Refiner:
 
     @property
     def segmentation(self) -> Segmentation:
-        """The mask as it stands, on the scan's grid."""
+        """The mask as it stands, on the scan's grid; structures that strokes changed say that a person edited them."""
         mask = np.array(self._source.labelmap.array)
+        before = mask[self._window]
+        differs = before != self._mask
+        changed = {*np.unique(before[differs]).tolist(), *np.unique(self._mask[differs]).tolist()}
         mask[self._window] = self._mask
-        return replace(self._source, labelmap=self._source.labelmap.with_array(mask))
+        made = {n: one.edited() if n in changed else one for n, one in self._source.provenance.items()}
+        return replace(self._source, labelmap=self._source.labelmap.with_array(mask), provenance=made)
 
     @property
     def nbytes(self) -> int:
