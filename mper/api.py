@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.labels import Segmentation, make_label
-from mper.progress import Notify, Report, silent
+from mper.progress import Notify, Report, ignore_progress
 from mper.resources import find_model, sample_scan
 from mper.strokes import Stroke
 from mper.volume import Geometry, Volume
@@ -90,7 +90,7 @@ class Model:
         roi: Sequence[float] | None = None,
         tta: bool = False,
         want: Collection[str] = ("confidence", "prototypes", "embeddings"),
-        report: Report = silent,
+        report: Report = ignore_progress,
     ) -> Prediction:
         """Segment a scan.
 
@@ -315,7 +315,7 @@ def load_model(name: str | Path, device: str = "auto") -> Model:
     return Model(Predictor(ModelBundle.load(find_model(str(name))), device))
 
 
-def refine(prediction: Prediction, strokes: Sequence[Stroke], report: Report = silent) -> Segmentation:
+def refine(prediction: Prediction, strokes: Sequence[Stroke], report: Report = ignore_progress) -> Segmentation:
     """Correct a mask with strokes, as MPER Segment and ``mper refine`` do.
 
     To add and undo strokes one by one, keep a `mper.refinement.refiner.Refiner`.
@@ -412,7 +412,7 @@ def import_source(
     split: str | None = None,
     labels: Sequence[str] | None = None,
     scribbles: bool = False,
-    report: Report = silent,
+    report: Report = ignore_progress,
     notify: Notify = _log.warning,
 ) -> ImportSummary:
     """Import scans, with their masks where there are any, into a dataset, which is made where it is missing.
@@ -481,7 +481,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     out: str | Path | None = None,
-    report: Report = silent,
+    report: Report = ignore_progress,
     notify: Notify = _log.warning,
     **more: Any,
 ) -> Model:
@@ -566,7 +566,7 @@ def evaluate(
     split: str | None = None,
     *,
     tta: bool = False,
-    report: Report = silent,
+    report: Report = ignore_progress,
     notify: Notify = _log.warning,
 ) -> dict[str, Any]:
     """Segment the labelled cases of a split and compare the masks with the labels.
@@ -611,7 +611,7 @@ def compare(
     dataset: Dataset | PackedDataset | str | Path,
     split: str | None = None,
     *,
-    report: Report = silent,
+    report: Report = ignore_progress,
     notify: Notify = _log.warning,
 ) -> dict[str, Any]:
     """Evaluate two models on the same cases, which neither should have been trained on.

@@ -39,7 +39,7 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def silent(_: Progress) -> None:
+def ignore_progress(_: Progress) -> None:
     """A report that tells nobody."""
 
 
@@ -59,5 +59,5 @@ def part_of(report: Report, done: float, share: float, message: str) -> Report:
 Notify = Callable[[str], None]
 
 
-def unheard(_: str) -> None:
+def ignore_notice(_: str) -> None:
     """Where notices go (one line each, work goes on) when nobody asked to hear them."""

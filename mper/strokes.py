@@ -108,7 +108,7 @@ class StrokeList:
             object.__setattr__(self, "scan_sha256", self.scan_sha256.lower())
 
 
-def painted(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
+def strokes_to_label(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
     """A label of what was painted alone, 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
     array = np.full(geometry.shape, UNLABELLED, dtype=np.uint8)
     for stroke in strokes:
@@ -196,12 +196,12 @@ def read_strokes(path: Path, labels: Sequence[Label]) -> StrokeList:
 
 def write_strokes(path: Path, strokes: StrokeList, labels: Sequence[Label]) -> None:
     """Write a JSON file that `read_strokes` reads back equal; written beside, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(strokes_to_dict(strokes, labels), indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(json.dumps(strokes_to_dict(strokes, labels), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _stroke(one: object, labels: Sequence[Label]) -> Stroke:

@@ -33,7 +33,7 @@ from commands import BIG_SHAPE, write_big_scan
 
 from mper.io import read_volume
 from mper.resources import find_model, sample_scan
-from mper.utils.processes import stand_back
+from mper.utils.processes import lower_priority
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def main() -> None:
         from mper.models.bundle import ModelBundle
 
         torch.set_num_threads(threads)
-        stand_back()
+        lower_priority()
         predictor = Predictor(ModelBundle.load(find_model(model)), "cpu")
         with started(threads) as (engine, _):
             engine.result("/models/load", {"model": model, "device": "cpu"})

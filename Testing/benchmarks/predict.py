@@ -173,7 +173,7 @@ def measure(
     times = take_turns({"fine": lambda: predict("fine", ours), "own": lambda: predict("own", own)}, repeats)
     dice_published = agreement = None
     if slow.mask is not None:
-        mask = grid.back_nearest(torch.from_numpy(slow.mask)).numpy()
+        mask = (grid.back(torch.from_numpy(slow.mask).float()[None])[0] > 0.5).numpy()
         dice_published, agreement = dice(mask, scan.atrium), dice(mask, masks["fine"])
     return Case(
         scan.id,

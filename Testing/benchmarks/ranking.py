@@ -19,7 +19,7 @@ import numpy as np
 from _coarse import FIRST_LABELS, Bench, begin, mean, spread, truth
 from _timing import keep, show
 
-from mper.evaluation.active_learning import Look, look, rank
+from mper.evaluation.active_learning import CaseSummary, rank, summarise_case
 from mper.inference.predictor import Predictor
 
 MORE = 4
@@ -31,7 +31,9 @@ def choices(bench: Bench, seed: int) -> dict[str, list[str]]:
     """The four cases of each way."""
     dataset = bench.dataset()
     predictor = Predictor(bench.base(seed), "cpu")
-    looks: dict[str, Look] = {case.id: look(predictor, case.image()) for case in dataset.split("train")}
+    looks: dict[str, CaseSummary] = {
+        case.id: summarise_case(predictor, case.image()) for case in dataset.split("train")
+    }
     ids = list(looks)
     pool = {case_id: looks[case_id] for case_id in ids[FIRST_LABELS:]}
     ranked = [each.id for each in rank(pool, [looks[case_id] for case_id in ids[:FIRST_LABELS]])]

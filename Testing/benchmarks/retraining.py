@@ -26,7 +26,7 @@ from mper.evaluation.metrics import dice
 from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED
 from mper.refinement.refiner import Refiner
-from mper.strokes import painted
+from mper.strokes import strokes_to_label
 from mper.volume import Volume
 
 MORE, STROKES = 4, 5
@@ -50,7 +50,7 @@ def labels_of(predictor: Predictor, image: Volume, wanted: Volume) -> dict[str, 
             break
         refiner.add(stroke)
         refiner.settle()
-    alone = wanted.with_array(painted(refiner.strokes, wanted.geometry))
+    alone = wanted.with_array(strokes_to_label(refiner.strokes, wanted.geometry))
     return dict(zip(_WAYS[1:], (drawn, alone, refiner.segmentation.labelmap, wanted), strict=True))
 
 

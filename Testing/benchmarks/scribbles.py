@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from _data import acdc_cases, acdc_volumes
+from _stroke_methods import METHODS, StrokeMethod
 from _timing import show
-from _ways import WAYS, Way
 from strokes import Case, Results, load, mean_dice
 
 from mper.inference.predictor import Predictor
@@ -46,24 +46,26 @@ def strokes_of(scribble: Volume) -> Iterator[Stroke]:
             yield Stroke(value, tuple(map(tuple, points.tolist())), 0.0)
 
 
-def sequence(way: Way, case: Case, scribble: Volume, labels: tuple[Label, ...], kind: str) -> dict[str, Any]:
+def sequence(
+    method: StrokeMethod, case: Case, scribble: Volume, labels: tuple[Label, ...], kind: str
+) -> dict[str, Any]:
     """Dice before and after each stroke that was given, and how many were not."""
-    dices, passed = [mean_dice(way.mask, case.truth, labels)], 0
+    dices, passed = [mean_dice(method.mask, case.truth, labels)], 0
     for stroke in strokes_of(scribble):
-        mask = way.mask
+        mask = method.mask
         if kind == "corrects" and (mask[tuple(stroke.voxels(case.image.geometry).T)] == stroke.value).all():
             passed += 1
             continue
-        way.add(stroke)
-        way.settle()
-        dices.append(mean_dice(way.mask, case.truth, labels))
+        method.add(stroke)
+        method.settle()
+        dices.append(mean_dice(method.mask, case.truth, labels))
     return {"dice": [round(value, 5) for value in dices], "passed": passed}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines; what is there stays")
-    parser.add_argument("--ways", nargs="+", default=["ours", "geodesic", "cut", "brush"], choices=list(WAYS))
+    parser.add_argument("--methods", nargs="+", default=["ours", "geodesic", "cut", "brush"], choices=list(METHODS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--cases", type=int, default=1000, metavar="N", help="only the first N cases")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
@@ -72,33 +74,33 @@ def main() -> None:
     results, bundle = Results(arguments.out), ModelBundle.load(find_model(_MODEL))
     predictor = Predictor(bundle, "cpu")
     for case_id in acdc_cases("val")[: arguments.cases]:
-        keys = [results.key(_MODEL, case_id, way, kind) for kind in arguments.kinds for way in arguments.ways]
+        keys = [results.key(_MODEL, case_id, method, kind) for kind in arguments.kinds for method in arguments.methods]
         missing = [key for key in keys if results.find(key) is None]
         if not missing:
             continue
         case, scribble = load(_MODEL, case_id), acdc_volumes(case_id)["scribble"]
         prediction = predictor.predict(case.image, want=("embeddings",))
         for key in missing:
-            line = sequence(WAYS[key["way"]](prediction), case, scribble, bundle.card.labels, key["kind"])
+            line = sequence(METHODS[key["way"]](prediction), case, scribble, bundle.card.labels, key["kind"])
             results.add(key | line)
             dices = line["dice"]
-            print(f"{case_id} {key['way']} {key['kind']}: {dices[0]:.4f} -> {dices[-1]:.4f}", flush=True)
+            print(f"{case_id} {key['method']} {key['kind']}: {dices[0]:.4f} -> {dices[-1]:.4f}", flush=True)
     rows = []
     for kind in arguments.kinds:
-        for way in arguments.ways:
-            if lines := results.of(_MODEL, way, kind):
-                rows.append(_row(kind, way, lines))
+        for method in arguments.methods:
+            if lines := results.of(_MODEL, method, kind):
+                rows.append(_row(kind, method, lines))
     head = ("strokes", "way", "cases", "a case", "Dice before", "after", "did harm", "mean loss, points", "cases worse")
     show(head, rows)
 
 
-def _row(kind: str, way: str, lines: list[dict[str, Any]]) -> list[str]:
+def _row(kind: str, method: str, lines: list[dict[str, Any]]) -> list[str]:
     changes = np.concatenate([np.diff(line["dice"]) for line in lines])
     harm = changes < 0
     first, last = (float(np.mean([line["dice"][n] for line in lines])) for n in (0, -1))
     return [
         kind,
-        way,
+        method,
         str(len(lines)),
         f"{len(changes) / len(lines):.1f}",
         f"{first:.4f}",

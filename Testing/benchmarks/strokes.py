@@ -1,11 +1,12 @@
-"""A simulated annotator corrects masks: how much better they get with each stroke, ours against simpler ways.
+"""A simulated annotator corrects masks: how much better they get with each stroke, ours against simpler methods.
 
-`_annotator.py` says where it paints, `_ways.py` what the ways are. Left atria: cases 73 to 80 of train.list with `la-8`
-and `la`; hearts: ACDC's val.list with `acdc`, whose files tell no spacing: for the annotator's hand alone 10 x 1.5 x
-1.5 mm are assumed, and 95HD is given in voxels, as the papers do. None of these served for training.
+`_annotator.py` says where it paints, `_stroke_methods.py` what the methods are. Left atria: cases 73 to 80 of
+train.list with `la-8` and `la`; hearts: ACDC's val.list with `acdc`, whose files tell no spacing: for the annotator's
+hand alone 10 x 1.5 x 1.5 mm are assumed, and 95HD is given in voxels, as the papers do. None of these served for
+training.
 
     python Testing/benchmarks/strokes.py --out strokes.jsonl
-    python Testing/benchmarks/strokes.py --out strokes.jsonl --models la-8 --cases 2 --ways ours brush
+    python Testing/benchmarks/strokes.py --out strokes.jsonl --models la-8 --cases 2 --methods ours brush
     python Testing/benchmarks/strokes.py --out strokes.jsonl --table                                    tables only
 
 Every sequence is a line of the file when it is finished, and is not done again, so a run that was stopped goes on.
@@ -29,8 +30,8 @@ import numpy.typing as npt
 import torch
 from _annotator import KINDS, next_stroke
 from _data import acdc_cases, acdc_volumes, la_cases, la_scan
+from _stroke_methods import METHODS, StrokeMethod
 from _timing import REPOSITORY, show
-from _ways import WAYS, Way
 
 from mper.evaluation.metrics import case_metrics, dice
 from mper.inference.predictor import Predictor
@@ -90,9 +91,9 @@ def hd95(mask: npt.NDArray[np.uint8], case: Case, labels: Sequence[Label]) -> li
     return [figures["hd95_mm"], figures["hd95_voxel"]]
 
 
-def sequence(way: Way, case: Case, labels: Sequence[Label], kind: str, aim: float | None) -> dict[str, Any]:
+def sequence(method: StrokeMethod, case: Case, labels: Sequence[Label], kind: str, aim: float | None) -> dict[str, Any]:
     """Strokes one after the other: figures before the first (but for 95HD) and after each."""
-    mask = way.mask
+    mask = method.mask
     found: dict[str, Any] = {"dice": [mean_dice(mask, case.truth, labels)], "quick": [], "voxels": [], "seconds": []}
     found |= {"quick_seconds": [], "hd95": {}}
     found["quick"].append(found["dice"][0])
@@ -105,14 +106,14 @@ def sequence(way: Way, case: Case, labels: Sequence[Label], kind: str, aim: floa
         if stroke is None:
             break
         started = time.process_time()
-        way.add(stroke)
+        method.add(stroke)
         answered = time.process_time()
-        found["quick"].append(mean_dice(way.mask, case.truth, labels))
+        found["quick"].append(mean_dice(method.mask, case.truth, labels))
         again = time.process_time()
-        way.settle()
+        method.settle()
         found["seconds"].append(round(time.process_time() - again + answered - started, 4))
         found["quick_seconds"].append(round(answered - started, 4))
-        mask = way.mask
+        mask = method.mask
         found["dice"].append(mean_dice(mask, case.truth, labels))
         found["voxels"].append(len(stroke.points_mm))
     return found | {name: [round(value, 5) for value in found[name]] for name in ("dice", "quick")}
@@ -127,8 +128,14 @@ class Results:
         if path.exists():
             self.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
-    def key(self, model: str, case: str, way: str, kind: str) -> dict[str, str]:
-        return {"model": model, "case": case, "way": way, "kind": kind, "state": self._state if way == "ours" else ""}
+    def key(self, model: str, case: str, method: str, kind: str) -> dict[str, str]:
+        return {
+            "model": model,
+            "case": case,
+            "way": method,
+            "kind": kind,
+            "state": self._state if method == "ours" else "",
+        }
 
     def find(self, key: Mapping[str, str]) -> dict[str, Any] | None:
         return next((line for line in self.lines if all(line[name] == value for name, value in key.items())), None)
@@ -138,31 +145,31 @@ class Results:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def of(self, model: str, way: str, kind: str) -> list[dict[str, Any]]:
-        found = (self.find(self.key(model, case, way, kind)) for case in case_ids(model))
+    def of(self, model: str, method: str, kind: str) -> list[dict[str, Any]]:
+        found = (self.find(self.key(model, case, method, kind)) for case in case_ids(model))
         return [line for line in found if line is not None]
 
 
-def measure(results: Results, models: Sequence[str], ways: Sequence[str], kinds: Sequence[str], count: int) -> None:
+def measure(results: Results, models: Sequence[str], methods: Sequence[str], kinds: Sequence[str], count: int) -> None:
     """What is missing in the results."""
     for kind in kinds:
         for model in models:
             bundle = ModelBundle.load(find_model(model))
             labels, predictor = bundle.card.labels, Predictor(bundle, "cpu")
             for case_id in case_ids(model)[:count]:
-                keys = {way: results.key(model, case_id, way, kind) for way in ways}
-                missing = [way for way in ways if results.find(keys[way]) is None]
+                keys = {method: results.key(model, case_id, method, kind) for method in methods}
+                missing = [method for method in methods if results.find(keys[method]) is None]
                 if not missing:
                     continue
                 case = load(model, case_id)
                 prediction = predictor.predict(case.image, want=("embeddings",))
                 first = hd95(np.asarray(prediction.segmentation.labelmap.array, np.uint8), case, labels)
-                for way in missing:
-                    line = sequence(WAYS[way](prediction), case, labels, kind, None if model == "acdc" else AIM)
+                for method in missing:
+                    line = sequence(METHODS[method](prediction), case, labels, kind, None if model == "acdc" else AIM)
                     line["hd95"]["0"] = first
-                    results.add(keys[way] | line)
+                    results.add(keys[method] | line)
                     dices = line["dice"]
-                    print(f"{model} {case_id} {way} {kind}: {dices[0]:.4f} -> {after(dices, 3):.4f}", flush=True)
+                    print(f"{model} {case_id} {method} {kind}: {dices[0]:.4f} -> {after(dices, 3):.4f}", flush=True)
 
 
 def after(values: Sequence[float], strokes: int) -> float:
@@ -180,11 +187,11 @@ def harm(lines: Sequence[Mapping[str, Any]], quick: bool = False) -> str:
     return ", ".join(f"{share:.0%}" for share in shares)
 
 
-def dice_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> Iterator[list[str]]:
+def dice_rows(results: Results, model: str, kind: str, methods: Sequence[str]) -> Iterator[list[str]]:
     """Dice by number of strokes, 95HD, and the share of strokes that did harm."""
-    for way in ways:
-        lines = results.of(model, way, kind)
-        for quick in (False, True) if way == "ours" else (False,):
+    for method in methods:
+        lines = results.of(model, method, kind)
+        for quick in (False, True) if method == "ours" else (False,):
             if not lines:
                 continue
             by_strokes = [
@@ -192,7 +199,7 @@ def dice_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> I
             ]
             unit = 1 if model == "acdc" else 0
             distances = [_mean_hd95(lines, n, unit) for n in (0, 3, 10)]
-            name = f"{way}, quick" if quick else f"{way}, settled" if way == "ours" else way
+            name = f"{method}, quick" if quick else f"{method}, settled" if method == "ours" else method
             hd95 = "" if quick else ", ".join(distances)
             yield [name, *(f"{value:.4f}" for value in by_strokes), hd95, harm(lines, quick)]
 
@@ -206,10 +213,10 @@ def _mean_hd95(lines: Sequence[Mapping[str, Any]], strokes: int, unit: int) -> s
     return f"{np.mean(known):.2f}" if known else "-"
 
 
-def aim_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> Iterator[list[str]]:
+def aim_rows(results: Results, model: str, kind: str, methods: Sequence[str]) -> Iterator[list[str]]:
     """What it takes to reach the aim; a case that never does counts with all its strokes."""
-    for way in ways:
-        lines = results.of(model, way, kind)
+    for method in methods:
+        lines = results.of(model, method, kind)
         if not lines:
             continue
         needed = [next((n for n, value in enumerate(line["dice"]) if value >= AIM), None) for line in lines]
@@ -220,7 +227,7 @@ def aim_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> It
         ]
         each = [np.mean([second for line in lines for second in line[name]]) for name in ("quick_seconds", "seconds")]
         yield [
-            way,
+            method,
             f"{len(lines) - needed.count(None)} of {len(lines)}",
             f"{np.mean(spent):.1f}",
             f"{totals[0]:.0f}",
@@ -229,27 +236,27 @@ def aim_rows(results: Results, model: str, kind: str, ways: Sequence[str]) -> It
         ]
 
 
-def tables(results: Results, models: Sequence[str], ways: Sequence[str], kinds: Sequence[str]) -> None:
+def tables(results: Results, models: Sequence[str], methods: Sequence[str], kinds: Sequence[str]) -> None:
     for model in models:
         for kind in kinds:
-            cases = max((len(results.of(model, way, kind)) for way in ways), default=0)
+            cases = max((len(results.of(model, method, kind)) for method in methods), default=0)
             if not cases:
                 continue
             unit = "voxels" if model == "acdc" else "mm"
             print(f"\n`{model}`, {kind}, {cases} cases: mean Dice after so many strokes\n")
             head = ("way", *(str(n) for n in SHOWN), f"95HD after 0, 3, 10 ({unit})", "did harm, by > 0.1 points")
-            show(head, list(dice_rows(results, model, kind, ways)))
+            show(head, list(dice_rows(results, model, kind, methods)))
             if model != "acdc":
                 print(f"\n`{model}`, {kind}: to reach Dice {AIM} (cases that never do count as {MOST} strokes)\n")
                 head = ("way", "reach it", "strokes", "voxels painted", "s", "s a stroke, at once", "and settled")
-                show(head, list(aim_rows(results, model, kind, ways)))
+                show(head, list(aim_rows(results, model, kind, methods)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines; what is there stays")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--cases", type=int, default=1000, metavar="N", help="only the first N of each model's cases")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
@@ -258,8 +265,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     results = Results(arguments.out)
     if not arguments.table:
-        measure(results, arguments.models, arguments.ways, arguments.kinds, arguments.cases)
-    tables(results, arguments.models, arguments.ways, arguments.kinds)
+        measure(results, arguments.models, arguments.methods, arguments.kinds, arguments.cases)
+    tables(results, arguments.models, arguments.methods, arguments.kinds)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A first answer (`Refiner.add`), its clean-up at image edges (`settle`), and `undo`, with balls and lines at the border
 of the mask, for the sample scan and a made-up scan of 640 x 640 x 88: in the region that is found automatically, and
-with the whole field as region. Beside them, in turn with ours, the geodesic way of `_ways.py`. Segmenting the scan
-again is what they are compared with.
+with the whole field as region. Beside them, in turn with ours, the geodesic method of `_stroke_methods.py`.
+Segmenting the scan again is what they are compared with.
 
     python Testing/benchmarks/strokes_speed.py
     python Testing/benchmarks/strokes_speed.py --threads 1     beside other work
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _stroke_methods import METHODS
 from _timing import add_options, add_repeats, duration, keep, show
-from _ways import WAYS
 from commands import BIG_SHAPE, write_big_scan
 from scipy import ndimage
 
@@ -109,7 +109,7 @@ def measure(name: str, predictor: Predictor, scan: Volume, roi: Sequence[float] 
     tensors = sum(each.nbytes for each in (kept.values, kept.image, kept.logits))
     found = []
     for kind, (length, radius) in _KINDS.items():
-        refiner, simple = Refiner(prediction), WAYS["geodesic"](prediction)
+        refiner, simple = Refiner(prediction), METHODS["geodesic"](prediction)
         add, settle, undo, geodesic = [], [], [], []
         for number, stroke in enumerate(strokes_at_border(prediction, repeats + 1, length, radius)):
             times = [seconds_of(partial(refiner.add, stroke)), seconds_of(refiner.settle)]

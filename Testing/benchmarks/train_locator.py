@@ -28,7 +28,7 @@ from mper.dataloading.augmentation import intensities
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
 from mper.evaluation import metrics
-from mper.inference.localization import Finder
+from mper.inference.localization import Localizer
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_volume
 from mper.labels import UNLABELLED, make_label
@@ -109,16 +109,16 @@ def wide_scan(crop: Crop, others: Sequence[Crop], spacing_mm: Spacing, seed: int
     return Volume(np.round(field.image * 10).astype(np.int16), geometry), field.mask
 
 
-def measure_finding(crops: Sequence[tuple[Volume, np.ndarray]], finder: ModelBundle, fields: int) -> dict:
+def measure_finding(crops: Sequence[tuple[Volume, np.ndarray]], localizer: ModelBundle, fields: int) -> dict:
     """How much of the atrium the found region holds, in fields of 1.25 mm voxels."""
     spacing = (1.25, 1.25, 1.25)
     coarse = [resampled(*crop, spacing) for crop in crops]
-    find = Finder(finder, torch.device("cpu"), torch.float32)
+    locate = Localizer(localizer, torch.device("cpu"), torch.float32)
     held, sizes = [], []
     for n, crop in enumerate(coarse):
         for f in range(fields):
             scan, truth = wide_scan(crop, coarse[:n] + coarse[n + 1 :], spacing, seed=1000 * n + f)
-            region = find.find(scan)
+            region = locate.locate(scan)
             held.append(0.0 if region is None else float(truth[region.window].sum() / truth.sum()))
             sizes.append((0, 0, 0) if region is None else np.subtract(region.stop, region.start) * 1.25)
             found = (np.argwhere(truth).min(0), np.argwhere(truth).max(0))
@@ -147,9 +147,9 @@ def case_line(
     return f"case {73 + n} field {f} of {shape}: {held:.4f} held, room {before} {after}"
 
 
-def measure_dice(crops: Sequence[tuple[Volume, np.ndarray]], finder: ModelBundle, model: ModelBundle) -> dict:
+def measure_dice(crops: Sequence[tuple[Volume, np.ndarray]], localizer: ModelBundle, model: ModelBundle) -> dict:
     """Dice of a model on the public crops and in one made-up wide field each, at the scans' own resolution."""
-    predictor = Predictor(model, "cpu", finder=finder)
+    predictor = Predictor(model, "cpu", localizer=localizer)
     pieces = [Crop(v.array.astype(np.float32), m) for v, m in crops]
     rows = []
     for n, (volume, mask) in enumerate(crops):
@@ -232,10 +232,12 @@ def main() -> None:
         card = replace(bundle.card, about={**bundle.card.about, "quality": quality})
         replace(bundle, card=card).save(args.out, "int8")
     else:
-        finder = ModelBundle.load(args.out)
+        localizer = ModelBundle.load(args.out)
         crops = [read_crop(args.folder, case) for case in cases[72:80]]
-        found = measure_dice(crops, finder, ModelBundle.load(args.model)) if args.model else {}
-        print(json.dumps({**found, **(measure_finding(crops, finder, args.fields) if args.fields else {})}, indent=1))
+        found = measure_dice(crops, localizer, ModelBundle.load(args.model)) if args.model else {}
+        print(
+            json.dumps({**found, **(measure_finding(crops, localizer, args.fields) if args.fields else {})}, indent=1)
+        )
 
 
 if __name__ == "__main__":

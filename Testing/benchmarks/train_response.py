@@ -382,9 +382,9 @@ def main() -> None:
         groups.append(predicted(acdc, "acdc", acdc.splits["train"]))
     weights = train(groups, args.steps, args.seed).state_dict()
     args.out.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(".weights.part")
-    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, beside)
-    beside.replace(file)
+    temporary = file.with_name(".weights.part")
+    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, temporary)
+    temporary.replace(file)
 
 
 if __name__ == "__main__":

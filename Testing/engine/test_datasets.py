@@ -473,8 +473,10 @@ def test_unlabelled_cases_are_ranked_once_a_model(
 ) -> None:
     data, dataset = judged
     looked = []
-    look = active_learning.look
-    monkeypatch.setattr(active_learning, "look", lambda *arguments: (looked.append(1), look(*arguments))[1])
+    summarise_case = active_learning.summarise_case
+    monkeypatch.setattr(
+        active_learning, "summarise_case", lambda *arguments: (looked.append(1), summarise_case(*arguments))[1]
+    )
     body = {"model": f"{ROOT}/judged/small", "device": "cpu"}
     found = engine.result(engine.post(f"{data}/rank", body).json())
     assert {each["id"] for each in found["cases"]} == {"case4", "case5"} and found["labelled"] == 2

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from mper.dataloading.patch_sampler import TrainingCase
+from mper.dataloading.preprocessing import WorkingGrid
 from mper.datasets.dataset import Dataset
 from mper.labels import make_label
 from mper.volume import Geometry, Volume
@@ -28,6 +29,13 @@ def blobs(shape: Sequence[int], seed: int, structures: int = 1) -> tuple[np.ndar
         mask[(((index - centre) / radii) ** 2).sum(-1) < 1] = c
     image = rng.normal(size=tuple(shape)) + 4.0 * mask
     return image.astype(np.float32), mask
+
+
+def labels_on_source(grid: WorkingGrid, labels: torch.Tensor) -> np.ndarray:
+    """Working labels on the grid of the source: the value with the largest interpolated share of each voxel."""
+    values = labels.unique()
+    shares = torch.stack([grid.back((labels == value).float()[None])[0] for value in values])
+    return values[shares.argmax(0)].numpy()
 
 
 def blob_cases(

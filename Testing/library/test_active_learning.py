@@ -11,23 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import random_bundle, threshold_bundle
 
-from mper.evaluation.active_learning import LEVELS, Look, look, rank
+from mper.evaluation.active_learning import LEVELS, CaseSummary, rank, summarise_case
 from mper.inference.predictor import Predictor
 from mper.volume import Geometry, Volume
 
 
-def seen(confidence: float = 0.9, lowest: float = 0.9, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> Look:
+def seen(confidence: float = 0.9, lowest: float = 0.9, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> CaseSummary:
     """A case whose cosines are spread evenly from `lowest` to 1."""
-    return Look(confidence, 1000, tuple(lowest + (1 - lowest) * level for level in LEVELS), shares)
+    return CaseSummary(confidence, 1000, tuple(lowest + (1 - lowest) * level for level in LEVELS), shares)
 
 
 def test_share_of_far_voxels_is_that_of_the_cosines_themselves() -> None:
     cosines = np.random.default_rng(0).beta(8, 2, 20_000)
-    one = Look(0.9, cosines.size, tuple(np.quantile(cosines, LEVELS)))
+    one = CaseSummary(0.9, cosines.size, tuple(np.quantile(cosines, LEVELS)))
     for limit in (0.5, 0.7, 0.9):
         assert one.farther_than(limit) == pytest.approx((cosines < limit).mean(), abs=0.01)
     assert one.farther_than(-1) == 0 and one.farther_than(1) == 1
-    assert Look(0.9, 5).farther_than(0.9) == 0
+    assert CaseSummary(0.9, 5).farther_than(0.9) == 0
 
 
 def test_least_sure_case_comes_first_where_all_else_is_equal() -> None:
@@ -56,7 +56,7 @@ def test_second_case_teaches_something_other_than_the_first() -> None:
 
 
 def test_scan_without_a_find_is_named_and_unsure_of_all() -> None:
-    ranked = rank({"nothing": Look(0.0, 0), "some": seen()}, [])
+    ranked = rank({"nothing": CaseSummary(0.0, 0), "some": seen()}, [])
     assert ranked[0].id == "nothing" and ranked[0].words == "The model finds nothing in this scan."
 
 
@@ -81,7 +81,7 @@ def test_look_tells_what_the_prediction_says() -> None:
     predictor = Predictor(random_bundle("vnet"), "cpu")
     array = np.random.default_rng(1).normal(size=(16, 32, 32)).astype(np.float32)
     scan = Volume(array, Geometry.from_axes((0, 0, 0), (1.5, 1, 1), np.eye(3)[:, ::-1], array.shape))
-    found = look(predictor, scan)
+    found = summarise_case(predictor, scan)
     prediction = predictor.predict(scan, want=("prototypes",))
     inside = prediction.segmentation.labelmap.array > 0
     assert found.voxels == inside.sum() > 0 and found.confidence == pytest.approx(prediction.confidence, abs=1e-4)
@@ -89,11 +89,11 @@ def test_look_tells_what_the_prediction_says() -> None:
     assert found.similarity[LEVELS.index(0.5)] == pytest.approx(np.median(cosines), abs=2e-3)
     values = prediction.prototype_map.array[inside]  # type: ignore[union-attr]
     assert found.shares == pytest.approx([(values == v).mean() for v in (4, 5, 6)], abs=1e-4)
-    assert Look.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert CaseSummary.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_look_at_a_scan_without_a_find_has_no_cosines() -> None:
     predictor = Predictor(threshold_bundle(level=100.0), "cpu")
     array = np.random.default_rng(1).normal(size=(16, 32, 32)).astype(np.float32)
-    found = look(predictor, Volume(array, Geometry.from_axes((0, 0, 0), (1.5, 1, 1), np.eye(3), array.shape)))
+    found = summarise_case(predictor, Volume(array, Geometry.from_axes((0, 0, 0), (1.5, 1, 1), np.eye(3), array.shape)))
     assert (found.voxels, found.similarity, found.shares) == (0, (), ())

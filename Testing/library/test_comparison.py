@@ -11,7 +11,7 @@ from small_data import LPS
 from small_models import threshold_bundle
 
 from mper.datasets.dataset import Dataset
-from mper.evaluation.comparison import compare, in_words
+from mper.evaluation.comparison import compare, summary_text
 from mper.evaluation.metrics import dice
 from mper.inference.predictor import Predictor
 from mper.labels import make_label
@@ -60,7 +60,7 @@ def test_both_versions_are_measured_on_every_case_and_the_worst_comes_first(tmp_
 
 
 def test_one_case_is_said_to_tell_nothing() -> None:
-    words = in_words([(0.8, 0.85)])
+    words = summary_text([(0.8, 0.85)])
     assert words == (
         "On 1 held-out case the mean Dice went from 0.800 to 0.850. "
         "One case tells nothing about others; label more for the hold-out."
@@ -71,14 +71,14 @@ def test_few_cases_tell_what_they_cannot_tell_apart() -> None:
     pairs = [(0.80, 0.84), (0.90, 0.88), (0.85, 0.88)]
     change = [after - before for before, after in pairs]
     width = stats.t.interval(0.95, 2, loc=0, scale=stats.sem(change))[1]
-    words = in_words(pairs)
+    words = summary_text(pairs)
     assert f"too few to tell apart mean differences below about {width:.3f}: this one may be chance" in words
     assert "(better on 2, worse on 1, as good on 0)" in words
     assert words.endswith("The largest loss is 0.020 (0.900 to 0.880).")
 
 
 def test_large_difference_on_few_cases_is_larger_yet_rests_on_few() -> None:
-    words = in_words([(0.50, 0.80), (0.52, 0.81), (0.51, 0.82)])
+    words = summary_text([(0.50, 0.80), (0.52, 0.81), (0.51, 0.82)])
     assert "this one is larger, yet rests on few cases" in words and "loss" not in words
 
 
@@ -90,15 +90,15 @@ def test_large_difference_on_few_cases_is_larger_yet_rests_on_few() -> None:
     ],
 )
 def test_from_six_cases_on_a_paired_test_is_told(changes: tuple[float, ...], verdict: str) -> None:
-    words = in_words([(0.8, 0.8 + change) for change in changes])
+    words = summary_text([(0.8, 0.8 + change) for change in changes])
     p = stats.wilcoxon(changes).pvalue
     assert f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {p:.2g})." in words
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_equal_versions_are_called_equal(count: int) -> None:
-    assert "No difference was found." in in_words([(0.8, 0.8)] * count)
+    assert "No difference was found." in summary_text([(0.8, 0.8)] * count)
 
 
 def test_equal_gains_are_not_taken_for_certain() -> None:
-    assert "below about 0.010: this one may be chance" in in_words([(0.8, 0.805), (0.7, 0.705)])
+    assert "below about 0.010: this one may be chance" in summary_text([(0.8, 0.805), (0.7, 0.705)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import random_bundle, threshold_bundle
 
-from mper.inference.explanation import probe, prototype_figures, scatter, uncertain_places
+from mper.inference.explanation import probe, prototype_figures, scatter, uncertain_regions
 from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
 from mper.labels import Segmentation, make_label
@@ -127,13 +127,13 @@ def _doubtful(places: list[tuple[int, int, int]], sizes: list[int]) -> Predictio
 
 def test_uncertain_places_come_largest_first_and_apart() -> None:
     middles = [(20, 10, 10), (20, 40, 50), (20, 40, 20)]
-    found = uncertain_places(_doubtful(middles, [1, 4, 2]))
+    found = uncertain_regions(_doubtful(middles, [1, 4, 2]))
     assert [place.index for place in found] == [middles[1], middles[2], middles[0]]
     assert found[0].uncertainty > found[1].uncertainty > found[2].uncertainty
     assert found[2].volume_ml == pytest.approx(0.027)
     assert "LA" in found[0].words and "no structure" in found[1].words
     assert found[0].mm == (20.0, 40.0, 50.0)
-    assert len(uncertain_places(_doubtful(middles, [1, 4, 2]), count=2)) == 2
+    assert len(uncertain_regions(_doubtful(middles, [1, 4, 2]), count=2)) == 2
 
 
 def test_a_large_place_of_doubt_comes_before_a_small_one_of_more() -> None:
@@ -142,19 +142,19 @@ def test_a_large_place_of_doubt_comes_before_a_small_one_of_more() -> None:
     certain = prediction.confidence_map.array
     certain[19:22, 11:14, 11:14] = 0.01
     certain[15:26, 35:46, 40:51] = 0.6
-    first, second = uncertain_places(prediction)
+    first, second = uncertain_regions(prediction)
     assert np.abs(np.subtract(first.index, (20, 40, 45))).max() <= 1 and second.index == (20, 12, 12)
 
 
 def test_a_sure_prediction_has_no_uncertain_place() -> None:
-    assert uncertain_places(_doubtful([], [])) == ()
+    assert uncertain_regions(_doubtful([], [])) == ()
 
 
 def test_what_a_prediction_lacks_is_said() -> None:
     bare = replace(_doubtful([], []), confidence_map=None)
     scan = bare.segmentation.labelmap
     with pytest.raises(ValueError, match="no map of confidence"):
-        uncertain_places(bare)
+        uncertain_regions(bare)
     with pytest.raises(ValueError, match="no prototype map"):
         prototype_figures(bare, scan, 3)
     with pytest.raises(ValueError, match="no embeddings"):

@@ -11,7 +11,7 @@ import torch
 from _fields import Crop, place_in_field
 from small_models import random_bundle, threshold_bundle
 
-from mper.inference.localization import Finder, field_of_view_mm
+from mper.inference.localization import Localizer, field_of_view_mm
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_volume
 from mper.models.bundle import ModelBundle
@@ -33,13 +33,13 @@ def wide_scan() -> tuple[Volume, np.ndarray]:
     return Volume((noise + 100 * truth).astype(np.float32), geometry), truth
 
 
-def _finder(level: float = 1.0) -> ModelBundle:
+def _localizer(level: float = 1.0) -> ModelBundle:
     return threshold_bundle(level, preprocessing=COARSE, about=MARGIN)
 
 
 def test_the_region_is_the_structure_with_its_margin(wide_scan: tuple[Volume, np.ndarray]) -> None:
     scan, truth = wide_scan
-    region = Finder(_finder(), CPU, torch.float32).find(scan)
+    region = Localizer(_localizer(), CPU, torch.float32).locate(scan)
     assert region is not None
     margin, step = np.array([8, 12, 16]), np.array([4, 2.5, 2.5])
     occupied = np.argwhere(truth)
@@ -53,8 +53,8 @@ def test_the_largest_structure_is_taken(wide_scan: tuple[Volume, np.ndarray]) ->
     scan, truth = wide_scan
     brighter = scan.array.copy()
     brighter[15:18, 4:10, 4:10] += 200
-    finder = Finder(_finder(), CPU, torch.float32)
-    alone, both = finder.find(scan), finder.find(scan.with_array(brighter))
+    localizer = Localizer(_localizer(), CPU, torch.float32)
+    alone, both = localizer.locate(scan), localizer.locate(scan.with_array(brighter))
     assert alone is not None and both is not None
     assert truth[both.window].sum() == truth.sum() and not truth.all()
     assert (both.start, both.stop) == (alone.start, alone.stop)
@@ -72,24 +72,24 @@ def test_the_region_moves_with_the_scan(
         affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
         affine[:, axis] *= -1
     moved = Volume(np.ascontiguousarray(array), Geometry(affine, array.shape))
-    finder = Finder(_finder(), CPU, torch.float32)
-    here, there = finder.find(scan), finder.find(moved)
+    localizer = Localizer(_localizer(), CPU, torch.float32)
+    here, there = localizer.locate(scan), localizer.locate(moved)
     assert here is not None and there is not None
     np.testing.assert_allclose(there.box_mm(moved.geometry), here.box_mm(scan.geometry), atol=1e-6)
 
 
 def test_nothing_found_is_none(wide_scan: tuple[Volume, np.ndarray]) -> None:
-    assert Finder(_finder(level=1e3), CPU, torch.float32).find(wide_scan[0]) is None
+    assert Localizer(_localizer(level=1e3), CPU, torch.float32).locate(wide_scan[0]) is None
 
 
 def test_a_wide_field_is_cropped_and_the_person_told(wide_scan: tuple[Volume, np.ndarray]) -> None:
     scan, truth = wide_scan
-    predictor = Predictor(threshold_bundle(), "cpu", finder=_finder())
+    predictor = Predictor(threshold_bundle(), "cpu", localizer=_localizer())
     found = predictor.predict(scan, want=("prototypes",))
     assert found.roi_mm is not None and found.prototype_map is not None
     assert "the field of view is 240 mm wide: the region" in found.notes[0]
     assert "found automatically" in found.notes[0]
-    region = Finder(_finder(), CPU, torch.float32).find(scan)
+    region = Localizer(_localizer(), CPU, torch.float32).locate(scan)
     assert region is not None and found.roi_mm == region.box_mm(scan.geometry)
     outside = found.prototype_map.array.copy()
     outside[region.window] = 0
@@ -100,7 +100,7 @@ def test_a_wide_field_is_cropped_and_the_person_told(wide_scan: tuple[Volume, np
 
 def test_the_automatic_region_gives_what_the_same_roi_gives(wide_scan: tuple[Volume, np.ndarray]) -> None:
     scan, _ = wide_scan
-    predictor = Predictor(random_bundle(), "cpu", finder=_finder())
+    predictor = Predictor(random_bundle(), "cpu", localizer=_localizer())
     automatic = predictor.predict(scan)
     by_hand = predictor.predict(scan, roi=automatic.roi_mm)
     np.testing.assert_array_equal(by_hand.segmentation.labelmap.array, automatic.segmentation.labelmap.array)
@@ -109,12 +109,12 @@ def test_the_automatic_region_gives_what_the_same_roi_gives(wide_scan: tuple[Vol
 
 def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> None:
     scan = wide_scan[0].crop((0, 10, 30), (20, 80, 96))
-    found = Predictor(threshold_bundle(), "cpu", finder=_finder()).predict(scan)
+    found = Predictor(threshold_bundle(), "cpu", localizer=_localizer()).predict(scan)
     assert found.roi_mm is None and not any("field of view" in note for note in found.notes)
 
 
 def test_a_field_in_which_nothing_is_found_is_taken_whole_and_told(wide_scan: tuple[Volume, np.ndarray]) -> None:
-    found = Predictor(threshold_bundle(), "cpu", finder=_finder(level=1e3)).predict(wide_scan[0])
+    found = Predictor(threshold_bundle(), "cpu", localizer=_localizer(level=1e3)).predict(wide_scan[0])
     assert found.roi_mm is None and "was not found in it, so the whole field was segmented" in found.notes[0]
 
 
@@ -124,7 +124,7 @@ def test_a_model_without_finder_takes_a_wide_field_whole_and_tells(wide_scan: tu
 
 
 def test_slices_are_never_cropped(wide_scan: tuple[Volume, np.ndarray]) -> None:
-    found = Predictor(random_bundle("unet"), "cpu", finder=_finder()).predict(wide_scan[0])
+    found = Predictor(random_bundle("unet"), "cpu", localizer=_localizer()).predict(wide_scan[0])
     assert found.roi_mm is None and not any("field of view" in note for note in found.notes)
 
 
@@ -138,7 +138,7 @@ def test_the_finder_that_the_card_names_is_taken(
     assert "its finder 'small-locator' is not installed" in missing.notes[0]
     random_bundle(preprocessing=COARSE).save(tmp_path / "small-locator", "float32")
     there = Predictor(model, "cpu").predict(scan)
-    given = Predictor(model, "cpu", finder=random_bundle(preprocessing=COARSE)).predict(scan)
+    given = Predictor(model, "cpu", localizer=random_bundle(preprocessing=COARSE)).predict(scan)
     assert "found automatically" in there.notes[0] and there.notes == given.notes
 
 
@@ -164,17 +164,17 @@ def test_the_bundled_finder_holds_the_whole_atrium_of_held_back_scans(la_data: P
     field = place_in_field(crops[0], crops[1:], spacing, np.random.default_rng(case))
     geometry = Geometry.from_axes((0, 0, 0), spacing, np.eye(3)[:, ::-1], field.image.shape)
     bundle = ModelBundle.load(models_dir() / "la-locator")
-    region = Finder(bundle, CPU, torch.float32).find(Volume(field.image, geometry))
+    region = Localizer(bundle, CPU, torch.float32).locate(Volume(field.image, geometry))
     assert region is not None
     assert field.mask[region.window].sum() == field.mask.sum()
     assert np.prod(np.subtract(region.stop, region.start)) < field.image.size / 3
 
 
 def test_a_finder_with_another_margin_gives_another_region(wide_scan: tuple[Volume, np.ndarray]) -> None:
-    narrow = _finder()
+    narrow = _localizer()
     narrow = replace(narrow, card=replace(narrow.card, about={"margin_mm": (0, 0, 0)}))
-    small = Finder(narrow, CPU, torch.float32).find(wide_scan[0])
-    large = Finder(_finder(), CPU, torch.float32).find(wide_scan[0])
+    small = Localizer(narrow, CPU, torch.float32).locate(wide_scan[0])
+    large = Localizer(_localizer(), CPU, torch.float32).locate(wide_scan[0])
     assert small is not None and large is not None
     assert all(a < b for a, b in zip(large.start, small.start, strict=True))
     assert all(a > b for a, b in zip(large.stop, small.stop, strict=True))

@@ -7,12 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mper.inference.memory import CPU_LIMIT, TILES, WHOLE, Job, Way, affordable, bytes_needed, voxels_seen, ways
+from mper.inference.memory import (
+    CPU_LIMIT,
+    TILES,
+    WHOLE,
+    Strategy,
+    Workload,
+    affordable_strategies,
+    bytes_needed,
+    strategies,
+    voxels_seen,
+)
 from mper.nets.network import NetConfig
 from mper.utils.devices import describe_device, free_bytes, is_out_of_memory, pick_device
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-JOB = Job(NetConfig("vnet", 2), working=(55, 90, 122), tile=(64, 80, 112), source_voxels=2_500_000)
+JOB = Workload(NetConfig("vnet", 2), working=(55, 90, 122), tile=(64, 80, 112), source_voxels=2_500_000)
 WIDE = replace(JOB, working=(55, 400, 400), source_voxels=36_000_000)
 
 
@@ -21,19 +31,19 @@ def _half(_: torch.device) -> torch.dtype:
 
 
 def test_the_ways_go_from_fast_to_frugal() -> None:
-    assert ways(CPU) == [Way(CPU, WHOLE), Way(CPU, TILES)]
-    assert ways(GPU) == [Way(GPU, WHOLE), Way(GPU, TILES), Way(CPU, WHOLE), Way(CPU, TILES)]
+    assert strategies(CPU) == [Strategy(CPU, WHOLE), Strategy(CPU, TILES)]
+    assert strategies(GPU) == [Strategy(GPU, WHOLE), Strategy(GPU, TILES), Strategy(CPU, WHOLE), Strategy(CPU, TILES)]
 
 
 def test_with_memory_nothing_is_left_out() -> None:
-    found, notes = affordable(JOB, ways(GPU), lambda _: 10**12, _half)
-    assert found == ways(GPU) and notes == []
-    assert affordable(JOB, ways(GPU), lambda _: None, _half) == (found, [])
+    found, notes = affordable_strategies(JOB, strategies(GPU), lambda _: 10**12, _half)
+    assert found == strategies(GPU) and notes == []
+    assert affordable_strategies(JOB, strategies(GPU), lambda _: None, _half) == (found, [])
 
 
 def test_a_full_gpu_is_passed_by_and_told() -> None:
-    found, notes = affordable(JOB, ways(GPU), lambda device: 0 if device == GPU else 10**12, _half)
-    assert found == [Way(CPU, WHOLE), Way(CPU, TILES)]
+    found, notes = affordable_strategies(JOB, strategies(GPU), lambda device: 0 if device == GPU else 10**12, _half)
+    assert found == [Strategy(CPU, WHOLE), Strategy(CPU, TILES)]
     assert [note.split(" needs")[0] for note in notes] == [
         "memory is short: the whole volume at once on cuda",
         "memory is short: the volume in tiles on cuda",
@@ -41,23 +51,23 @@ def test_a_full_gpu_is_passed_by_and_told() -> None:
 
 
 def test_the_most_frugal_way_is_tried_whatever_it_needs() -> None:
-    found, notes = affordable(JOB, ways(CPU), lambda _: 0, _half)
-    assert found == [Way(CPU, TILES)] and notes[-1].endswith("it was tried all the same")
+    found, notes = affordable_strategies(JOB, strategies(CPU), lambda _: 0, _half)
+    assert found == [Strategy(CPU, TILES)] and notes[-1].endswith("trying it anyway")
 
 
 def test_a_wide_field_in_float32_goes_in_tiles_however_much_memory_is_free() -> None:
-    assert bytes_needed(WIDE, Way(CPU, WHOLE), torch.float32) > CPU_LIMIT
-    found, notes = affordable(WIDE, ways(CPU), lambda _: 10**12, lambda _: torch.float32)
-    assert found == [Way(CPU, TILES)] and len(notes) == 1
+    assert bytes_needed(WIDE, Strategy(CPU, WHOLE), torch.float32) > CPU_LIMIT
+    found, notes = affordable_strategies(WIDE, strategies(CPU), lambda _: 10**12, lambda _: torch.float32)
+    assert found == [Strategy(CPU, TILES)] and len(notes) == 1
 
 
 def test_costs_grow_with_what_is_asked_for() -> None:
-    whole = Way(CPU, WHOLE)
+    whole = Strategy(CPU, WHOLE)
     plain = bytes_needed(JOB, whole, torch.bfloat16)
     assert bytes_needed(JOB, whole, torch.float32) > plain
     assert bytes_needed(replace(JOB, embed=True), whole, torch.bfloat16) > plain
     assert bytes_needed(replace(WIDE, maps=9), whole, torch.bfloat16) > bytes_needed(WIDE, whole, torch.bfloat16)
-    assert bytes_needed(WIDE, whole, torch.bfloat16) > bytes_needed(WIDE, Way(CPU, TILES), torch.bfloat16) > plain
+    assert bytes_needed(WIDE, whole, torch.bfloat16) > bytes_needed(WIDE, Strategy(CPU, TILES), torch.bfloat16) > plain
 
 
 def test_voxels_are_counted_as_the_network_sees_them() -> None:

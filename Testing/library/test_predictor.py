@@ -11,7 +11,7 @@ import torch
 from small_models import random_bundle, threshold_bundle
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.inference.plausibility import kind_of
+from mper.inference.plausibility import warning_kind
 from mper.inference.predictor import WANTED, Predictor
 from mper.inference.sliding_window import Runner
 from mper.labels import Segmentation
@@ -336,7 +336,7 @@ def test_a_volume_unlike_the_training_labels_is_told(blob_volume: BlobVolume) ->
     for least, most in ((1.6 * ml, 2 * ml), (0.5 * ml, 0.6 * ml)):
         (note,) = set(notes(least, most)) - set(found.notes)
         assert note.startswith(f"the volume of structure 1 ({ml:.3g} mL) is unlike")
-        assert kind_of(note) == "volume"
+        assert warning_kind(note) == "volume"
     unknown = Volume(scan.array, Geometry.unknown(scan.geometry.shape))
     bundle = threshold_bundle(
         about={"volume_ml": {"structure 1": [1e6, 1e7]}},
@@ -354,18 +354,6 @@ def test_integers_and_foreign_byte_order_give_the_same_mask(blob_volume: BlobVol
         for dtype in (np.float32, np.int16, np.uint16, ">i2", ">f4", np.float64)
     ]
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
-
-
-def test_the_estimate_tells_what_will_be_done(blob_volume: BlobVolume) -> None:
-    scan = blob_volume[0]
-    roomy = Predictor(random_bundle(), "cpu", free=lambda _: None).estimate(scan)
-    assert roomy.method == "whole" and 0 < roomy.seconds < 60 and roomy.bytes > scan.array.nbytes and not roomy.notes
-    narrow = Predictor(random_bundle(), "cpu", free=lambda _: roomy.bytes // 2).estimate(scan)
-    assert narrow.method == "tiles" and narrow.notes
-    part = Predictor(random_bundle(), "cpu", free=lambda _: None).estimate(
-        scan, roi=_box(scan.crop((4, 4, 4), (8, 12, 12)))
-    )
-    assert part.bytes < roomy.bytes
 
 
 def test_progress_rises_and_cancelling_goes_through(blob_volume: BlobVolume) -> None:

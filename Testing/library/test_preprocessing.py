@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from small_data import LPS
+from small_data import LPS, labels_on_source
 
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
 from mper.labels import UNLABELLED
@@ -112,9 +112,9 @@ def test_network_sees_the_same_however_the_scan_is_stored(axes: tuple[int, ...],
     np.testing.assert_allclose(back.numpy(), turned(wanted.numpy(), straight, axes, flips)[0], atol=1e-5)
     labels = (other > 0).astype(np.uint8)
     np.testing.assert_array_equal(
-        working.back_nearest(working.forward_labels(labels, 2)).numpy(),
+        labels_on_source(working, working.forward_labels(labels, 2)),
         turned(
-            expected.back_nearest(expected.forward_labels((array > 0).astype(np.uint8), 2)).numpy(),
+            labels_on_source(expected, expected.forward_labels((array > 0).astype(np.uint8), 2)),
             straight,
             axes,
             flips,
@@ -167,7 +167,7 @@ def test_labels_of_the_same_grid_are_the_same() -> None:
     labels = np.random.default_rng(0).choice([0, 1, 2, UNLABELLED], SHAPE).astype(np.uint8)
     working = grid(Preprocessing())
     np.testing.assert_array_equal(working.forward_labels(labels, 3).numpy(), labels)
-    np.testing.assert_array_equal(working.back_nearest(torch.from_numpy(labels)).numpy(), labels)
+    np.testing.assert_array_equal(labels_on_source(working, torch.from_numpy(labels)), labels)
 
 
 @ALL_WAYS
@@ -183,7 +183,7 @@ def test_labels_keep_unlabelled_and_no_class_is_invented(preprocessing: Preproce
         excess = share - float((labels == value).mean())
         low, high = (-0.2, 0.04) if value == UNLABELLED else (-0.04, 0.12)  # what is labelled in part is labelled
         assert low < excess < high
-    back = working.back_nearest(there).numpy()
+    back = labels_on_source(working, there)
     known = labels != UNLABELLED
     assert back.shape == SHAPE and (back == labels)[known].mean() > 0.95 and (back == labels).mean() > 0.85
 

@@ -34,7 +34,7 @@ def test_detached_process_leads_a_session_of_its_own(tmp_path: Path) -> None:
 
 
 def test_standing_back_lowers_the_priority_once(tmp_path: Path) -> None:
-    code = "from mper.utils.processes import stand_back; stand_back(); stand_back()\n"
+    code = "from mper.utils.processes import lower_priority; lower_priority(); lower_priority()\n"
     code += "import os, sys\nif sys.platform != 'win32': print(os.nice(0))\nelse: print('below normal')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() in ("below normal", str(max(10, os.nice(0) if hasattr(os, "nice") else 0)))
@@ -42,8 +42,8 @@ def test_standing_back_lowers_the_priority_once(tmp_path: Path) -> None:
 
 def test_one_core_is_left_where_there_are_more_than_two() -> None:
     code = (
-        "import torch\nfrom mper.utils.processes import leave_a_core\n"
-        "for n in (1, 2, 3, 8):\n    torch.set_num_threads(n); leave_a_core(); print(torch.get_num_threads())"
+        "import torch\nfrom mper.utils.processes import reserve_one_core\n"
+        "for n in (1, 2, 3, 8):\n    torch.set_num_threads(n); reserve_one_core(); print(torch.get_num_threads())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["1", "2", "2", "7"]

@@ -20,7 +20,7 @@ from mper.labels import make_label
 from mper.methods import base
 from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig
-from mper.progress import Cancelled, Progress, silent
+from mper.progress import Cancelled, Progress, ignore_progress
 from mper.training import setup, validation
 from mper.training.runs import RunFolder, read_events
 from mper.training.trainer import TrainConfig, start_run, train
@@ -55,7 +55,7 @@ def test_point_is_the_mean_dice_over_the_cases(held: Dataset) -> None:
     for case in held.split("holdout"):
         mask = predictor.predict(case.image()).segmentation.labelmap.array
         wanted.append(dice(mask == 1, case.label().array == 1))  # type: ignore[union-attr]
-    found = curve(held).measure(bundle, silent)
+    found = curve(held).measure(bundle, ignore_progress)
     assert found == {"LA": pytest.approx(np.mean(wanted), abs=1e-4)} and 0.1 < found["LA"] < 1
 
 
@@ -63,9 +63,9 @@ def test_cases_without_a_label_count_in_nothing(tmp_path: Path) -> None:
     dataset = blob_dataset(tmp_path / "data", 3, labelled=2)
     dataset.lock_holdout(["case1", "case2"])
     bundle = threshold_bundle(1.0)
-    alone = HoldoutCurve([dataset.case("case1")], dataset.labels, CPU).measure(bundle, silent)
-    assert curve(dataset).measure(bundle, silent) == alone
-    assert HoldoutCurve([dataset.case("case2")], dataset.labels, CPU).measure(bundle, silent) is None
+    alone = HoldoutCurve([dataset.case("case1")], dataset.labels, CPU).measure(bundle, ignore_progress)
+    assert curve(dataset).measure(bundle, ignore_progress) == alone
+    assert HoldoutCurve([dataset.case("case2")], dataset.labels, CPU).measure(bundle, ignore_progress) is None
 
 
 def test_points_come_ten_times_a_run_and_never_twice() -> None:
@@ -81,7 +81,7 @@ def test_measuring_keeps_within_a_tenth_of_the_time(held: Dataset) -> None:
     dear = curve(held, spent_s=8.0)
     assert dear.due(0.05, 50.0) is False and dear.due(0.1, 79.0) is False and dear.due(0.2, 81.0) is True
     given_up = curve(held)
-    assert given_up.measure(threshold_bundle(1.0), silent, whole_s=1e-6) is None
+    assert given_up.measure(threshold_bundle(1.0), ignore_progress, whole_s=1e-6) is None
     assert given_up._cost_s > 0 and not given_up.due(0.0, 0.0) and not given_up.due(0.1, given_up._cost_s)
     assert given_up.due(0.2, 1e6)
 
@@ -127,7 +127,7 @@ def test_fine_tuning_begins_with_what_its_model_reaches(held: Dataset, tmp_path:
         train(run)
         points[name] = {e["step"]: e["dice"] for e in read_events(run) if e["event"] == "holdout"}
     assert list(points["RA"]) == [1, 2] and list(points["LA"]) == [0, 1, 2]
-    assert points["LA"][0] == curve(held).measure(bundle, silent)
+    assert points["LA"][0] == curve(held).measure(bundle, ignore_progress)
 
 
 def test_command_ends_the_measuring_and_is_obeyed(held: Dataset, tmp_path: Path, tiny: None) -> None:

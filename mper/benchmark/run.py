@@ -23,11 +23,11 @@ from mper.datasets.packed import open_dataset
 from mper.evaluation.evaluate import evaluate
 from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
-from mper.progress import Cancelled, Notify, Progress, Report, part_of, silent, unheard
+from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress, part_of
 from mper.training.runs import RunFolder
 from mper.training.trainer import start_run, train
 from mper.utils.devices import describe_device, pick_device
-from mper.utils.files import beside, read_json, write_json
+from mper.utils.files import read_json, temporary_sibling, write_json
 from mper.volume import Volume
 
 _RESULT = "result.json"
@@ -46,9 +46,9 @@ def work(
     home: Path,
     device: str,
     seconds: float | None = None,
-    report: Report = silent,
-    notify: Notify = unheard,
-    after_run: Notify = unheard,
+    report: Report = ignore_progress,
+    notify: Notify = ignore_notice,
+    after_run: Notify = ignore_notice,
 ) -> list[str]:
     """Do what is left of a benchmark.
 
@@ -152,7 +152,7 @@ def _evaluated(
     predictor = Predictor(bundle, device)
     found = evaluate(predictor, cases, dataset.labels, report=report, notify=_prefixed(notify, run.title), keep=keep)
     if run.seed == 0:  # for the pictures
-        unfinished = beside(folder / _MASKS)
+        unfinished = temporary_sibling(folder / _MASKS)
         with unfinished.open("wb") as stream:
             np.savez_compressed(stream, **masks)  # type: ignore[arg-type]
         unfinished.replace(folder / _MASKS)

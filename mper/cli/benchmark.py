@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mper.cli.console import Bar, say, tell
+from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import BACKBONES, Commands, add_command, add_device, count, names, seconds, size
 from mper.progress import Cancelled
 from mper.utils.errors import FAILED, OK, UsageError
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     def after_run(title: str) -> None:
         results = read_results(benchmark, out)
         write_tables(benchmark, chosen, results, out)
-        tell(f"mper: {len(results)} of {total} runs are done: {title}")
+        print_message(f"mper: {len(results)} of {total} runs are done: {title}")
 
     def so_far() -> str:
         return f"{len(read_results(benchmark, out))} of {total} runs are done; the same command goes on"
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.device,
                 arguments.limit,
                 bar,
-                lambda line: tell(f"mper: note: {line}"),
+                print_note,
                 after_run,
             )
     except TimeIsUp:
@@ -125,11 +125,11 @@ def run(arguments: argparse.Namespace) -> int:
     results = read_results(benchmark, out)
     if failed and not results:
         raise ValueError(f"none of {total} runs could be done; the first: {failed[0]}")
-    say(write_tables(benchmark, chosen, results, out))
+    print_result(write_tables(benchmark, chosen, results, out))
     write_figures(benchmark, chosen, results, out)
-    say(f"written to {out}: results.md, results.csv, cases.csv{' and pictures' if results else ''}")
+    print_result(f"written to {out}: results.md, results.csv, cases.csv{' and pictures' if results else ''}")
     if stopped:
-        say(so_far())
+        print_result(so_far())
     return FAILED if failed else OK
 
 

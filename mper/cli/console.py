@@ -15,13 +15,23 @@ from mper.progress import Progress
 _LINE_EVERY_S = 30.0  # where stderr is a file: a line now and then instead of a bar
 
 
-def say(text: str = "") -> None:
-    """A line of the answer, on stdout."""
+def print_result(text: str = "") -> None:
+    """One line of the result, on stdout."""
     print(text, flush=True)
 
 
-def tell(text: str) -> None:
-    """A line beside the answer (what was noticed, what failed), on stderr; a bar on the screen stays whole."""
+def print_note(text: str) -> None:
+    """One note on stderr: what was decided or noticed, while the work goes on."""
+    print_message(f"mper: note: {text}")
+
+
+def print_error(text: str) -> None:
+    """One error on stderr."""
+    print_message(f"mper: error: {text}")
+
+
+def print_message(text: str) -> None:
+    """One line on stderr; a progress bar on the screen stays intact."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -30,19 +40,19 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def say_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, in plain ASCII so that no console's encoding can spoil it."""
     print(json.dumps(value, indent=2, allow_nan=False), flush=True)
 
 
-def say_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns aligned: the first to the left, figures to the right."""
     widths = [max(len(row[c]) for row in [head, *rows]) for c in range(len(head))]
     for row in [head, *rows]:
         cells = [
             cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
-        say("  ".join(cells).rstrip())
+        print_result("  ".join(cells).rstrip())
 
 
 def duration(seconds: float) -> str:
@@ -80,7 +90,7 @@ class Bar:
         if not sys.stderr.isatty():
             if time.monotonic() - self._last_line >= _LINE_EVERY_S:
                 self._last_line = time.monotonic()
-                tell(_sentence(progress))
+                print_message(_sentence(progress))
             return
         if self._tqdm is None:
             from tqdm import tqdm
@@ -93,11 +103,11 @@ class Bar:
             self._tqdm.n = min(max(progress.fraction, 0.0), 1.0)
         self._tqdm.refresh()
 
-    def say(self, text: str) -> None:
-        """A line of the answer while the bar stands; where both are on one screen they do not get mixed."""
+    def print_result(self, text: str) -> None:
+        """One line of the result on stdout while the bar is shown; the two do not mix on one screen."""
         if self._tqdm is not None:
             self._tqdm.clear()
-        say(text)
+        print_result(text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mper.cli.console import Bar, say, tell
+from mper.cli.console import Bar, print_error, print_note, print_result
 from mper.cli.options import Commands, add_command, count, names
 from mper.utils.errors import FAILED, OK, UsageError
 
@@ -96,12 +96,12 @@ def run_import(arguments: argparse.Namespace) -> int:
             arguments.split,
             arguments.labels,
             bar,
-            lambda line: tell(f"mper: note: {line}"),
+            print_note,
             scribbles=arguments.scribbles,
         )
-    say(f"{arguments.dataset}: {summary.describe()}")
+    print_result(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:
-        tell(f"mper: error: {len(summary.failed)} cases were not imported: {', '.join(summary.failed)}")
+        print_error(f"{len(summary.failed)} cases were not imported: {', '.join(summary.failed)}")
         return FAILED
     return OK
 
@@ -130,7 +130,7 @@ def run_label(arguments: argparse.Namespace) -> int:
         how = "hand" if strokes is None else "strokes"
         made = case.add_label(mask, author=arguments.author, how=how, strokes=strokes)
     partly = ", labelled in part" if made.partial else ""
-    say(f"{arguments.dataset}: case {case.id} has label revision {made.number}{partly}")
+    print_result(f"{arguments.dataset}: case {case.id} has label revision {made.number}{partly}")
     return OK
 
 
@@ -181,5 +181,5 @@ def run_pack(arguments: argparse.Namespace) -> int:
     with Bar() as bar:
         shards = pack(Dataset.open(arguments.dataset), arguments.out, arguments.max_mb, arguments.split, bar)
     megabytes = sum(path.stat().st_size for path in shards) / 1e6
-    say(f"{arguments.out}: {len(shards)} shards, {megabytes:.1f} MB")
+    print_result(f"{arguments.out}: {len(shards)} shards, {megabytes:.1f} MB")
     return OK

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mper.cli.console import Bar, duration, say, tell
+from mper.cli.console import Bar, duration, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device
 from mper.labels import Segmentation, prototype_labels
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 from mper.utils.errors import OK
 
 _TEXT = """\
@@ -36,14 +36,18 @@ def run(arguments: argparse.Namespace) -> int:
     with Bar() as bar:
         made = demo(arguments.out, device=arguments.device, report=bar)
     for note in made.notes:
-        tell(f"mper: note: {note}")
+        print_note(note)
     sizes = ", ".join(f"{name} {ml:.1f} mL" for name, ml in made.volumes_ml.items() if ml is not None)
-    say(f"segmented the sample scan with {made.model} in {duration(made.seconds)} on {made.device}: {sizes}")
+    print_result(f"segmented the sample scan with {made.model} in {duration(made.seconds)} on {made.device}: {sizes}")
     if made.dice is not None:
-        say(f"Dice with the expert's mask: {made.dice:.3f} (one case; `mper models` tells how good the model is)")
+        print_result(
+            f"Dice with the expert's mask: {made.dice:.3f} (one case; `mper models` tells how good the model is)"
+        )
     for path, what in made.files:
-        say(f"  {path}  {what}")
-    say(f"all in all {duration(made.seconds_in_all)}. Look at it in 3D Slicer: open {sample_scan()} and the mask.")
+        print_result(f"  {path}  {what}")
+    print_result(
+        f"all in all {duration(made.seconds_in_all)}. Look at it in 3D Slicer: open {sample_scan()} and the mask."
+    )
     return OK
 
 
@@ -76,7 +80,7 @@ class DemoResult:
     notes: tuple[str, ...]
 
 
-def demo(out: Path, model: str = "la", device: str = "auto", report: Report = silent) -> DemoResult:
+def demo(out: Path, model: str = "la", device: str = "auto", report: Report = ignore_progress) -> DemoResult:
     """Segment the sample scan and write mask, prototype map and picture into the folder `out`.
 
     Raises

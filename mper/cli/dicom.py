@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.console import say, say_json, tell
+from mper.cli.console import print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, names
 from mper.utils.errors import OK, UsageError
 
@@ -91,9 +91,9 @@ def run_export(arguments: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         answer, text = _export(arguments)
     if arguments.json:
-        say_json(answer)
+        print_json(answer)
     else:
-        say(text)
+        print_result(text)
     return OK
 
 
@@ -140,7 +140,7 @@ def not_dicom(path: Path) -> UsageError:
 def tell_notes(notes: Sequence[str]) -> None:
     """Each once, on stderr."""
     for note in dict.fromkeys(notes):
-        tell(f"mper: note: {note}")
+        print_note(note)
 
 
 def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
@@ -227,10 +227,10 @@ def run_import(arguments: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         answer = _import(arguments)
     if arguments.json:
-        say_json(answer)
+        print_json(answer)
     else:
         told = ", ".join(f"{segment['name']} {segment['voxels']} voxels" for segment in answer["segments"])
-        say(f"{arguments.output}: {told}")
+        print_result(f"{arguments.output}: {told}")
     return OK
 
 

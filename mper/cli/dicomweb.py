@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mper.cli.console import Bar, say, say_json, tell
+from mper.cli.console import Bar, print_error, print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, seconds
 from mper.utils.errors import FAILED, OK, UsageError
 
@@ -86,13 +86,13 @@ def run_push(arguments: argparse.Namespace) -> int:
     with _quiet(arguments.json), Bar(shown=not arguments.json) as bar:
         done = _archive(arguments).push(arguments.paths, bar)
     for uid, reason in done.failed.items():
-        tell(f"mper: error: {uid}: {reason}")
+        print_error(f"{uid}: {reason}")
     if arguments.json:
-        say_json({"sent": done.sent, "already": done.already, "failed": dict(done.failed)})
+        print_json({"sent": done.sent, "already": done.already, "failed": dict(done.failed)})
     else:
         there = f", {done.already} were there already" if done.already else ""
         refused = f", {len(done.failed)} refused" if done.failed else ""
-        say(f"{arguments.dicomweb}: {done.sent} instances sent{there}{refused}")
+        print_result(f"{arguments.dicomweb}: {done.sent} instances sent{there}{refused}")
     return FAILED if done.failed else OK
 
 
@@ -113,10 +113,12 @@ def run_pull(arguments: argparse.Namespace) -> int:
         for one in pulled
     ]
     if arguments.json:
-        say_json({"study": study, "series": series})
+        print_json({"study": study, "series": series})
     else:
         for one in pulled:
-            say(f"{one.folder}: {one.modality} {one.description!r}, {one.images} images, {one.fetched} of them new")
+            print_result(
+                f"{one.folder}: {one.modality} {one.description!r}, {one.images} images, {one.fetched} of them new"
+            )
     return OK
 
 
@@ -140,7 +142,7 @@ def _archive(arguments: argparse.Namespace) -> Archive:
         plain_http=arguments.plain_http,
         patience_s=arguments.patience,
     )
-    return Archive(access, lambda line: tell(f"mper: note: {line}"))
+    return Archive(access, print_note)
 
 
 def _secret(path: Path | None, variable: str | None) -> str | None:
@@ -151,5 +153,5 @@ def _secret(path: Path | None, variable: str | None) -> str | None:
     if not lines or not lines[0].strip():
         raise UsageError(f"{path} is empty; its first line should be the login or token")
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        tell(f"mper: note: other users of this computer can read {path}; chmod 600 keeps it yours")
+        print_note(f"other users of this computer can read {path}; chmod 600 keeps it yours")
     return lines[0].strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mper.cli.console import Bar, say
+from mper.cli.console import Bar, print_result
 from mper.cli.options import Commands, add_command
 from mper.utils.errors import FAILED, OK, explain
 
@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     with Bar() as bar:
         findings = examine(explain, bar)
-    say(as_text(findings))
+    print_result(as_text(findings))
     bad = [finding for finding in findings if not finding.good]
-    say()
-    say(
+    print_result()
+    print_result(
         "Everything is as it should be."
         if not bad
         else f"{len(bad)} of {len(findings)} findings are not as they should be."

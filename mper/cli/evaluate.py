@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mper.cli.console import Bar, say, say_json, say_table, tell
+from mper.cli.console import Bar, print_json, print_note, print_result, print_table
 from mper.cli.options import Commands, add_command, add_device, add_model
 from mper.utils.errors import OK
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         answer = _evaluate(arguments)
     if arguments.json:
-        say_json(answer)
+        print_json(answer)
     else:
         _show(answer)
     return OK
@@ -67,13 +67,13 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     split = arguments.split or choose_split(dataset.splits, dataset.holdout)
     cases = dataset.split(split)
     if not arguments.split:
-        tell(f"mper: note: evaluating on split {split!r} ({len(cases)} cases)")
+        print_note(f"evaluating on split {split!r} ({len(cases)} cases)")
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 
     predictor = Predictor(ModelBundle.load(stored.path), arguments.device)
     with Bar(shown=not arguments.json) as bar:
-        found = evaluate(predictor, cases, dataset.labels, arguments.tta, bar, lambda line: tell(f"mper: note: {line}"))
+        found = evaluate(predictor, cases, dataset.labels, arguments.tta, bar, print_note)
     model = {"name": stored.card.name, "version": stored.card.version, "sha256": stored.sha256}
     return {"model": model, "split": split, "device": str(predictor.device), **found}
 
@@ -108,16 +108,16 @@ def _show(answer: Mapping[str, Any]) -> None:
     known = [
         c for c in range(len(head)) if any(row[c] != "-" for row in rows)
     ]  # no columns in mm where spacing is unknown
-    say_table([head[c] for c in known], [[row[c] for c in known] for row in rows])
-    say()
+    print_table([head[c] for c in known], [[row[c] for c in known] for row in rows])
+    print_result()
     model, mean = answer["model"], answer["mean"]
-    say(
+    print_result(
         f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: "
         f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, "
         f"{answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
     if mean["without_distance"]:
-        say(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")
+        print_result(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")
 
 
 def _figures(figures: Mapping[str, Any]) -> list[str]:

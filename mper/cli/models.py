@@ -6,7 +6,7 @@ import argparse
 import shutil
 import textwrap
 
-from mper.cli.console import say, say_json
+from mper.cli.console import print_json, print_result
 from mper.cli.options import Commands, add_command
 from mper.utils.errors import OK
 
@@ -44,26 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
             }
             for bundle in bundles
         ]
-        say_json({"models": entries})
+        print_json({"models": entries})
         return OK
     if not bundles:
-        say("No models came with this copy of mper.")
+        print_result("No models came with this copy of mper.")
         return OK
     for bundle in bundles:
         card = bundle.card
-        say(f"{card.name} {card.version}: {card.title}")
+        print_result(f"{card.name} {card.version}: {card.title}")
         _say_line("segments", ", ".join(label.name for label in card.labels))
         _say_line("Dice", _quality(card.about.get("quality")))
         _say_line("licence", str(card.about.get("licence", "not told")))
-    say()
-    say("Dice is 1 where a mask is perfect. These are no medical devices: a person has to check every mask.")
+    print_result()
+    print_result("Dice is 1 where a mask is perfect. These are no medical devices: a person has to check every mask.")
     return OK
 
 
 def _say_line(what: str, text: str) -> None:
     indent = " " * 14
     width = max(60, shutil.get_terminal_size().columns)
-    say(textwrap.fill(text, width, initial_indent=f"    {what}".ljust(14), subsequent_indent=indent))
+    print_result(textwrap.fill(text, width, initial_indent=f"    {what}".ljust(14), subsequent_indent=indent))
 
 
 def _quality(quality: object) -> str:

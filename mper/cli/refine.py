@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
-from mper.cli.console import Bar, duration, say, say_json, tell
+from mper.cli.console import Bar, duration, print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
 from mper.progress import Progress, part_of
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
             answer = _refine(job, strokes, stored, arguments)
-        say_json(answer)
+        print_json(answer)
     else:
         _refine(job, strokes, stored, arguments)
     return OK
@@ -181,16 +181,16 @@ def _told(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, An
 def _show(found: dict[str, Any], quiet: bool) -> None:
     """For people: what each stroke changed, then the mask."""
     for note in found["notes"]:
-        tell(f"mper: note: {note}")
+        print_note(note)
     for number, stroke in enumerate(found["strokes"], 1):
         for note in stroke["notes"]:
-            tell(f"mper: note: stroke {number}: {note}")
+            print_note(f"stroke {number}: {note}")
         if not quiet:
-            say(f"stroke {number} ({stroke['label']}): {', '.join(_amounts(stroke))}")
+            print_result(f"stroke {number} ({stroke['label']}): {', '.join(_amounts(stroke))}")
     if not quiet:
         many = len(found["strokes"])
         words = [*volumes(found), f"{many} stroke{'s' * (many != 1)}", *(["export check passed"] * ("check" in found))]
-        say(f"{found['mask']}: {', '.join([*words, duration(found['seconds'])])}")
+        print_result(f"{found['mask']}: {', '.join([*words, duration(found['seconds'])])}")
 
 
 def _amounts(stroke: dict[str, Any]) -> Sequence[str]:

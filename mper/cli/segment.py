@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
-from mper.cli.console import Bar, duration, say, say_json, tell
+from mper.cli.console import Bar, duration, print_error, print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
 from mper.cli.outputs import Job
 from mper.progress import Cancelled, Progress, part_of
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
             answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
-        say_json(answer)
+        print_json(answer)
     else:
         answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
     return FAILED if answer.get("failed") else OK
@@ -127,9 +127,9 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
             "seconds": round(time.perf_counter() - begin, 3),
         }
     for note in found["notes"]:
-        tell(f"mper: note: {note}")
+        print_note(note)
     if not arguments.json:
-        say(f"{jobs[0].mask}: {_summary(found)}")
+        print_result(f"{jobs[0].mask}: {_summary(found)}")
     return {**about(stored, predictor), **found}
 
 
@@ -153,19 +153,19 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
                 raise
             except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
                 cases.append({"input": str(job.scan), "error": explain(error)})
-                tell(f"mper: error: {job.scan}: {cases[-1]['error']}")
+                print_error(f"{job.scan}: {cases[-1]['error']}")
                 continue
             cases.append({**found, "seconds": round(time.perf_counter() - started, 3)})
             for note in found["notes"]:
-                tell(f"mper: note: {job.scan}: {note}")
+                print_note(f"{job.scan}: {note}")
             if not arguments.json:
-                bar.say(f"{job.mask}: {_summary(cases[-1])}")
+                bar.print_result(f"{job.mask}: {_summary(cases[-1])}")
     failed = [case["input"] for case in cases if "error" in case]
     seconds = time.perf_counter() - begin
     if not arguments.json:
-        say(f"{len(cases) - len(failed)} of {len(cases)} scans segmented in {duration(seconds)}")
+        print_result(f"{len(cases) - len(failed)} of {len(cases)} scans segmented in {duration(seconds)}")
     if failed:
-        tell(f"mper: error: {len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
+        print_error(f"{len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
     return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
 
 

@@ -57,7 +57,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
             f"the first line of standard input is no request ({error}); see `mper stage --help`"
         ) from error
 
-    def tell(event: str, **values: Any) -> None:
+    def answer(event: str, **values: Any) -> None:
         print(json.dumps({"event": event, **values}), file=answers, flush=True)
 
     cases = []
@@ -65,20 +65,20 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
         try:
             layout = _layout(path, series)
         except (OSError, ValueError) as error:
-            tell("failed", id=path.name, message=explain(error))
+            answer("failed", id=path.name, message=explain(error))
             continue
         for notice in layout.notices:
-            tell("notice", message=notice)
+            answer("notice", message=notice)
         cases += [(case, layout) for case in layout.cases.values()]
-    tell("found", cases=len(cases))
+    answer("found", cases=len(cases))
     for number, (case, layout) in enumerate(cases):
         if not requests.readline():
             return OK  # nobody wants the rest
         try:
-            tell("case", **_staged(case, layout, labels, out / str(number)))
+            answer("case", **_staged(case, layout, labels, out / str(number)))
         except (OSError, ValueError) as error:
-            tell("failed", id=case.id, message=explain(error))
-    tell("finished")
+            answer("failed", id=case.id, message=explain(error))
+    answer("finished")
     return OK
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mper.cli.console import Bar, duration, say, tell
+from mper.cli.console import Bar, duration, print_message, print_note, print_result
 from mper.cli.options import BACKBONES, Commands, add_command, add_device, axes, count, number, seconds, size, window
-from mper.progress import Cancelled, Progress, Report, silent
+from mper.progress import Cancelled, Progress, Report, ignore_progress
 from mper.utils.errors import OK, Explained, UsageError, exit_code, explain
-from mper.utils.processes import leave_a_core, stand_back
+from mper.utils.processes import lower_priority, reserve_one_core
 
 if TYPE_CHECKING:
     from mper.training.runs import RunFolder
@@ -131,7 +131,7 @@ class _Voice:
 
     def person(self, text: str) -> None:
         if self.first and not self.events:
-            say(text)
+            print_result(text)
 
     def progress(self, progress: Progress) -> None:
         self.event(
@@ -161,8 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     if arguments.background:
-        stand_back()
-        leave_a_core()
+        lower_priority()
+        reserve_one_core()
     folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
     import lightning_fabric
 
@@ -176,9 +176,11 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     voice.person(f"run folder: {folder}")
     begin = time.monotonic()
     with _stop_through(RunFolder(folder)), Bar(shown=voice.first and not arguments.events) as bar:
-        report = (voice.progress if arguments.events else _in_short(bar, config.device)) if voice.first else silent
+        report = (
+            (voice.progress if arguments.events else _in_short(bar, config.device)) if voice.first else ignore_progress
+        )
         try:
-            model = train(folder, report, lambda line: tell(f"mper: note: {line}"))
+            model = train(folder, report, print_note)
         except (Cancelled, KeyboardInterrupt):
             raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
         finally:
@@ -186,10 +188,10 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     if not voice.first:
         return OK
     if finished:
-        tell("mper: note: this run was finished before; nothing was done")
+        print_note("this run was finished before; nothing was done")
     from mper.training.publish import publish_run
 
-    published = publish_run(folder, lambda line: tell(f"mper: note: {line}"))
+    published = publish_run(folder, print_note)
     voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
     voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {folder / 'curves.png'}")
     voice.person(f"model: {published or model}")
@@ -310,7 +312,7 @@ def _stop_through(folder: RunFolder) -> Iterator[None]:
         for name in before:
             signal.signal(name, before[name])
         if os.environ.get("RANK", "0") == "0":
-            tell("mper: stopping after this step ...")
+            print_message("mper: stopping after this step ...")
             folder.steer("cancel")
 
     try:

@@ -157,14 +157,6 @@ class WorkingGrid:
         """Working channels (C, *size) -> the source grid (C, k, j, i), by linear interpolation."""
         return self._unorient(_resize(channels, self._oriented_shape))
 
-    def back_nearest(self, labels: torch.Tensor) -> torch.Tensor:
-        """Working labels (*size) -> the source grid, by nearest neighbour."""
-        index = [
-            ((torch.arange(m, device=labels.device) + 0.5) * (n / m)).long().clamp(max=n - 1)
-            for m, n in zip(self._oriented_shape, self.size, strict=True)
-        ]
-        return self._unorient(labels[index[0]][:, index[1]][:, :, index[2]][None])[0]
-
     def back_part(
         self, channels: npt.NDArray[np.float32], window: tuple[slice, slice, slice]
     ) -> tuple[tuple[slice, slice, slice], npt.NDArray[np.float32]]:

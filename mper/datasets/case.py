@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mper.labels import UNLABELLED, Label, Segmentation
-from mper.strokes import StrokeList, check_strokes, painted, read_strokes, write_strokes
+from mper.strokes import StrokeList, check_strokes, read_strokes, strokes_to_label, write_strokes
 from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
@@ -220,7 +220,7 @@ class Case:
         self._check_strokes(strokes)
         if not strokes.strokes:
             raise ValueError(f"there is no stroke in the list, and so nothing to label case {self.id} by")
-        mask = Volume(painted(strokes.strokes, self.geometry), self.geometry)
+        mask = Volume(strokes_to_label(strokes.strokes, self.geometry), self.geometry)
         return self.add_label(mask, author=author, how="strokes", seconds=seconds, parent=parent, strokes=strokes)
 
     def strokes(self, revision: int) -> StrokeList | None:

@@ -27,7 +27,7 @@ from typing import Any
 from mper.datasets.case import Case, Revision, geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels, label_from_dict
 from mper.models.card import CARD
-from mper.utils.files import beside, check_name, read_json, rename_folder, write_json, write_text
+from mper.utils.files import check_name, read_json, rename_folder, temporary_sibling, write_json, write_text
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
@@ -257,7 +257,7 @@ class Dataset:
 
         target = self.path / "cases" / check_name(case_id, "case")
         target.parent.mkdir(exist_ok=True)
-        unfinished = beside(target)
+        unfinished = temporary_sibling(target)
         unfinished.mkdir()
         # Where the spacing is unknown nothing else of the affine is known, and NRRD tells none of it.
         grid = image.geometry if image.geometry.spacing_known else Geometry.unknown(image.geometry.shape)
@@ -331,7 +331,7 @@ class Dataset:
             raise FileNotFoundError(f"no model folder at {bundle}")
         folder = self.path / "models" / check_name(name, "model")
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = beside(folder / "version")
+        unfinished = temporary_sibling(folder / "version")
         try:
             shutil.copytree(bundle, unfinished)
             version = max(_versions(folder), default=0) + 1

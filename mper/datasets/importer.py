@@ -22,7 +22,7 @@ from mper.datasets.case import Case, check_mask
 from mper.datasets.dataset import DATASET, Dataset
 from mper.datasets.layouts import Layout, SourceCase, find_layout, some
 from mper.labels import Label, check_labels, make_label
-from mper.progress import Notify, Progress, Report, silent, unheard
+from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.files import remove_unfinished
 from mper.volume import Volume
 
@@ -63,8 +63,8 @@ def import_source(
     dataset: Path,
     split: str | None = None,
     labels: Sequence[str] | None = None,
-    report: Report = silent,
-    notify: Notify = unheard,
+    report: Report = ignore_progress,
+    notify: Notify = ignore_notice,
     scribbles: bool = False,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is made where it is missing.

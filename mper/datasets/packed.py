@@ -29,8 +29,8 @@ import numpy.typing as npt
 from mper.datasets.case import Case, geometry_from_dict, geometry_to_dict
 from mper.datasets.dataset import DATASET, Dataset, Index
 from mper.labels import Label
-from mper.progress import Progress, Report, silent
-from mper.utils.files import beside, rename_folder
+from mper.progress import Progress, Report, ignore_progress
+from mper.utils.files import rename_folder, temporary_sibling
 from mper.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _OVERHEAD = 16_384  # bytes that a case, or a file, takes beside its voxels; mea
 
 
 def pack(
-    dataset: Dataset, out: Path, max_mb: int, splits: Sequence[str] | None = None, report: Report = silent
+    dataset: Dataset, out: Path, max_mb: int, splits: Sequence[str] | None = None, report: Report = ignore_progress
 ) -> list[Path]:
     """Write a dataset as shards.
 
@@ -81,7 +81,7 @@ def pack(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there already and not empty; choose a new folder for the shards")
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = beside(out)
+    unfinished = temporary_sibling(out)
     unfinished.mkdir()
     try:
         count = _write_shards([dataset.case(i) for i in ids], index, unfinished, max_mb * _MB, report)

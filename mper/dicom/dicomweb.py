@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from mper.dicom.headers import first_line, no_warnings
-from mper.progress import Notify, Progress, Report, silent, unheard
+from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.files import check_file, is_dicom_file, write_atomically
 
 _BATCH_BYTES, _BATCH_COUNT = 16 << 20, 25  # of one request
@@ -124,7 +124,7 @@ class Archive:
         Hears when the archive is waited for.
     """
 
-    def __init__(self, access: Access, notify: Notify = unheard):
+    def __init__(self, access: Access, notify: Notify = ignore_notice):
         from dicomweb_client import DICOMwebClient
 
         self._access = access
@@ -135,7 +135,7 @@ class Archive:
         # The client would send again without asking what has arrived.
         self._client.set_http_retry_params(retry=False)
 
-    def push(self, paths: Sequence[Path], report: Report = silent) -> PushSummary:
+    def push(self, paths: Sequence[Path], report: Report = ignore_progress) -> PushSummary:
         """Store files; folders stand for the DICOM files in and below them.
 
         Raises
@@ -189,7 +189,9 @@ class Archive:
             raise ValueError(f"{self._access.url} has {told} of accession number {accession!r}")
         return uids[0]
 
-    def pull(self, study: str, folder: Path, series: str | None = None, report: Report = silent) -> list[PulledSeries]:
+    def pull(
+        self, study: str, folder: Path, series: str | None = None, report: Report = ignore_progress
+    ) -> list[PulledSeries]:
         """Fetch a study (or one series of it) into ``folder/<series UID>/<instance UID>.dcm``.
 
         Files that are there stay; what was broken off goes on.

@@ -20,7 +20,7 @@ from mper.dicom.frames import Frame, decode, frames_of
 from mper.dicom.grid_match import Lattice, shared_lattice
 from mper.dicom.headers import Header, first_line, no_warnings
 from mper.labels import Code, Label, Segmentation
-from mper.progress import Notify, unheard
+from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
 from mper.utils.files import check_file, is_dicom_file
 
@@ -72,7 +72,7 @@ def open_seg(path: Path) -> Dataset:
     return dataset
 
 
-def read_seg(path: Path, series: DicomSeries, notify: Notify = unheard) -> Segmentation:
+def read_seg(path: Path, series: DicomSeries, notify: Notify = ignore_notice) -> Segmentation:
     """Read a DICOM-SEG onto the grid of its source series.
 
     Parameters

@@ -20,7 +20,7 @@ from mper.dicom.headers import first_line, no_warnings
 from mper.dicom.seg_check import ExportReport, check_export
 from mper.dicom.sources import Sources, describe_sources, text_encoding
 from mper.labels import UNLABELLED, Code, Label, Segmentation
-from mper.progress import Notify, unheard
+from mper.progress import Notify, ignore_notice
 from mper.provenance import MANUAL, Provenance
 from mper.utils.files import write_atomically
 
@@ -48,7 +48,7 @@ class SegText:
 
 
 def write_seg(
-    path: Path, mask: Segmentation, series: DicomSeries, text: SegText | None = None, notify: Notify = unheard
+    path: Path, mask: Segmentation, series: DicomSeries, text: SegText | None = None, notify: Notify = ignore_notice
 ) -> ExportReport:
     """Write `mask` as DICOM-SEG of `series`, read it back, and keep a report of the comparison beside it.
 
@@ -85,10 +85,10 @@ def write_seg(
         sources = describe_sources(series, note)
     whole = _on_source(mask, series, note)
     content = _encode(_dataset(whole, series, sources, text or SegText()))
-    beside = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
+    temporary = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
     try:
-        write_atomically(beside, [content])
-        report = replace(check_export(beside, whole, series, notes), file=path.name)
+        write_atomically(temporary, [content])
+        report = replace(check_export(temporary, whole, series, notes), file=path.name)
         if not report.passed:
             raise ValueError(
                 f"{path.name} was not kept: read back, it differs from what was to be written ({report.failures()})"
@@ -96,13 +96,13 @@ def write_seg(
         report_files = report_paths(path)
         write_atomically(report_files[0], [report.to_text().encode("utf-8")])
         write_atomically(report_files[1], [report.to_json().encode("utf-8")])
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
-        told = type(error)(str(error).replace(str(beside), str(path)))
+        told = type(error)(str(error).replace(str(temporary), str(path)))
         told.errno = error.errno
         raise told from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return report
 
 

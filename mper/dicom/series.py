@@ -31,7 +31,7 @@ from mper.dicom.headers import (
     series_info,
 )
 from mper.dicom.stack import check_alike, stack_geometry, without_duplicates, without_localisers
-from mper.progress import Notify, unheard
+from mper.progress import Notify, ignore_notice
 from mper.volume import Volume
 
 __all__ = ["DicomSeries", "SeriesInfo", "list_series", "read_series"]
@@ -78,7 +78,7 @@ def list_series(folder: Path) -> list[SeriesInfo]:
         return [series_info(headers) for headers in by_series(find_headers(Path(folder)), folder)]
 
 
-def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Notify = unheard) -> DicomSeries:
+def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> DicomSeries:
     """Read one series as a volume.
 
     Parameters

@@ -27,7 +27,7 @@ from mper.engine.routes.info import PROTOCOL
 from mper.engine.services.engine import Engine
 from mper.engine.services.scans import spool_folder
 from mper.engine.settings import Client, Settings
-from mper.utils.processes import stand_back
+from mper.utils.processes import lower_priority
 
 TOKEN = "MPER_TOKEN"
 _IDLE_S = 75  # a connection; a client that takes it up again in the moment it is closed would lose a request
@@ -81,7 +81,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
     parent_gone = threading.Event()
     if options.with_parent:
         watch_parent(sys.stdin, parent_gone)
-    stand_back()
+    lower_priority()
     _write_log(sys.stderr, quiet=options.with_parent)
     clients, made = _clients(options, environment)
     os.environ.pop(TOKEN, None)  # no process that this one starts is told

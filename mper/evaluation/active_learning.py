@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mper.labels import BACKGROUND
-from mper.progress import Report, silent
+from mper.progress import Report, ignore_progress
 
 if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
@@ -38,7 +38,7 @@ _MAPPED = ("prototypes",)
 
 
 @dataclass(frozen=True)
-class Look:
+class CaseSummary:
     """What a model says of one case, as far as ranking needs it.
 
     Parameters
@@ -72,12 +72,12 @@ class Look:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Look:
+    def from_dict(cls, entry: Mapping[str, Any]) -> CaseSummary:
         return cls(entry["confidence"], entry["voxels"], tuple(entry["similarity"]), tuple(entry["shares"]))
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedCase:
     """A case in its place: score in [0, 1], what it is made of, and the reason."""
 
     id: str
@@ -88,20 +88,20 @@ class Ranked:
     words: str
 
 
-def look(predictor: Predictor, scan: Volume, report: Report = silent) -> Look:
+def summarise_case(predictor: Predictor, scan: Volume, report: Report = ignore_progress) -> CaseSummary:
     """Segment a scan for ranking."""
     prediction = predictor.predict(scan, want=_MAPPED, report=report)
     inside = prediction.segmentation.labelmap.array != BACKGROUND
     voxels = int(np.count_nonzero(inside))
     if not voxels or prediction.prototype_map is None or prediction.similarity_map is None:
-        return Look(round(prediction.confidence, 4), voxels)
+        return CaseSummary(round(prediction.confidence, 4), voxels)
     cosines = prediction.similarity_map.array[inside].astype(np.float32)
     quantiles = np.quantile(cosines, LEVELS)
     config = predictor.bundle.network
     first = 1 + config.prototypes  # those of the background come first
     counts = np.bincount(prediction.prototype_map.array[inside], minlength=1 + config.classes * config.prototypes)
     shares = counts[first:] / max(1, counts[first:].sum())
-    return Look(
+    return CaseSummary(
         round(prediction.confidence, 4),
         voxels,
         tuple(round(float(q), 4) for q in quantiles),
@@ -109,7 +109,7 @@ def look(predictor: Predictor, scan: Volume, report: Report = silent) -> Look:
     )
 
 
-def rank(candidates: Mapping[str, Look], labelled: Sequence[Look]) -> list[Ranked]:
+def rank(candidates: Mapping[str, CaseSummary], labelled: Sequence[CaseSummary]) -> list[RankedCase]:
     """Order cases, the most instructive first.
 
     Parameters
@@ -127,7 +127,7 @@ def rank(candidates: Mapping[str, Look], labelled: Sequence[Look]) -> list[Ranke
     middle = float(np.median([each.confidence for each in candidates.values()]))
     known = [each.shares for each in labelled if each.shares]
     left = dict(candidates)
-    ranked: list[Ranked] = []
+    ranked: list[RankedCase] = []
     while left:  # what was chosen becomes known: the next one shall teach something else
         unlike = {case_id: _unlike(each.shares, known) for case_id, each in left.items()}
         scores = {
@@ -149,12 +149,14 @@ def rank(candidates: Mapping[str, Look], labelled: Sequence[Look]) -> list[Ranke
             known.append(chosen.shares)
         words = _words(chosen, far[best], unlike[best], middle, usual)
         ranked.append(
-            Ranked(best, round(scores[best], 3), chosen.confidence, round(far[best], 4), round(unlike[best], 4), words)
+            RankedCase(
+                best, round(scores[best], 3), chosen.confidence, round(far[best], 4), round(unlike[best], 4), words
+            )
         )
     return ranked
 
 
-def _usual_limit(labelled: Sequence[Look]) -> tuple[float, float]:
+def _usual_limit(labelled: Sequence[CaseSummary]) -> tuple[float, float]:
     """A cosine, and the share of the structures of labelled cases that lies below it (each case counts the same)."""
     known = [each for each in labelled if each.similarity]
     if not known:
@@ -185,7 +187,7 @@ def _unlike(shares: Sequence[float], known: Sequence[Sequence[float]]) -> float:
     return min(distances) if distances and shares else 0.0
 
 
-def _words(chosen: Look, far: float, unlike: float, middle: float, usual: float) -> str:
+def _words(chosen: CaseSummary, far: float, unlike: float, middle: float, usual: float) -> str:
     if not chosen.voxels:
         return "The model finds nothing in this scan."
     reasons = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from mper.evaluation.evaluate import LabelledScan, evaluate
 from mper.labels import Label
-from mper.progress import Notify, Report, part_of, silent, unheard
+from mper.progress import Notify, Report, ignore_notice, ignore_progress, part_of
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def compare(
     new: Callable[[], Predictor],
     cases: Sequence[LabelledScan],
     labels: Sequence[Label],
-    report: Report = silent,
-    notify: Notify = unheard,
+    report: Report = ignore_progress,
+    notify: Notify = ignore_notice,
     keep: Callable[[str, str, Volume], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate both on the same cases.
@@ -92,7 +92,7 @@ def compare(
         ],
         "mean_before": float(np.mean([change.before for change in changes])),
         "mean_after": float(np.mean([change.after for change in changes])),
-        "words": in_words([(change.before, change.after) for change in changes]),
+        "words": summary_text([(change.before, change.after) for change in changes]),
     }
 
 
@@ -100,7 +100,7 @@ def _mean(each: dict[str, tuple[float, float]], which: int) -> float:
     return float(np.mean([pair[which] for pair in each.values()])) if each else 0.0
 
 
-def in_words(pairs: Sequence[tuple[float, float]]) -> str:
+def summary_text(pairs: Sequence[tuple[float, float]]) -> str:
     """What Dice before and after on so many cases allow to say, and what not.
 
     From six cases on Wilcoxon's signed-rank test is made; with fewer it cannot become significant, and the smallest

@@ -10,7 +10,7 @@ import numpy as np
 
 from mper.evaluation.metrics import MeanFigures, case_metrics, cohort_metrics
 from mper.labels import BACKGROUND, UNLABELLED, Label
-from mper.progress import Notify, Progress, Report, part_of, silent, unheard
+from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress, part_of
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def choose_split(splits: Mapping[str, Sequence[str]], holdout: str | None = None
 
 
 def match_labels(
-    model: Sequence[Label], dataset: Sequence[Label], notify: Notify = unheard
+    model: Sequence[Label], dataset: Sequence[Label], notify: Notify = ignore_notice
 ) -> list[tuple[Label, Label]]:
     """Labels of a model and of a dataset that have the same name, in any case.
 
@@ -88,8 +88,8 @@ def evaluate(
     cases: Sequence[LabelledScan],
     labels: Sequence[Label],
     tta: bool = False,
-    report: Report = silent,
-    notify: Notify = unheard,
+    report: Report = ignore_progress,
+    notify: Notify = ignore_notice,
     keep: Callable[[str, Volume], None] | None = None,
 ) -> dict[str, Any]:
     """Segment every labelled case and compare it with its label.

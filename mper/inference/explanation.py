@@ -112,7 +112,7 @@ class Scatter:
 
 
 @dataclass(frozen=True)
-class UncertainPlace:
+class UncertainRegion:
     """A place to look at.
 
     index, mm : its middle; uncertainty : 1 - probability around it, averaged over 6 mm; volume_ml : unsure voxels
@@ -289,7 +289,7 @@ def scatter(prediction: Prediction, vectors: torch.Tensor, points: int = 2000, s
     )
 
 
-def uncertain_places(prediction: Prediction, count: int = 10) -> tuple[UncertainPlace, ...]:
+def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[UncertainRegion, ...]:
     """Where a look, or a stroke, is worth most, best first, at least 15 mm apart.
 
     If probabilities were true, the sum of 1 - p around a place were the volume that is wrong there: what a stroke,
@@ -315,7 +315,7 @@ def uncertain_places(prediction: Prediction, count: int = 10) -> tuple[Uncertain
     unsure = unsure[window]
     start = np.array([s.start for s in window])
     labels = {label.value: label.name for label in prediction.segmentation.labels}
-    places: list[UncertainPlace] = []
+    places: list[UncertainRegion] = []
     free = level * unsure
     while len(places) < count:
         middle = np.array(np.unravel_index(int(free.argmax()), free.shape))
@@ -331,7 +331,7 @@ def uncertain_places(prediction: Prediction, count: int = 10) -> tuple[Uncertain
         where = f"at the edge of {name}" if name else "that no structure took"
         words = f"{size}uncertain {where} (probability {certain[k, j, i]:.0%} here)"
         places.append(
-            UncertainPlace(
+            UncertainRegion(
                 (k, j, i), _position(prediction.confidence_map, (k, j, i)), float(level[tuple(middle)]), ml, words
             )
         )

@@ -31,7 +31,7 @@ def field_of_view_mm(geometry: Geometry) -> float | None:
     return float(extent.max(axis=1)[:2].max())
 
 
-class Finder:
+class Localizer:
     """A small network that finds a structure in a wide field of view.
 
     Parameters
@@ -48,7 +48,7 @@ class Finder:
         self.margin_mm = tuple(float(m) for m in bundle.card.about.get("margin_mm", DEFAULT_MARGIN_MM))
         self.run = Runner(bundle.build(), device, dtype)
 
-    def find(self, scan: Volume) -> Region | None:
+    def locate(self, scan: Volume) -> Region | None:
         """The part of the scan around the structure; None where nothing was found.
 
         Raises

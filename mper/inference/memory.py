@@ -1,7 +1,7 @@
-"""What a prediction will cost, and the ways to afford it.
+"""How much memory and time a prediction takes, and the strategies that fit a device's free memory.
 
-Memory is counted from the sizes of what is alive at the peak; the constants were measured. Time is
-the network's own speed, measured on a small block, times the voxels it will see.
+Memory is estimated from the sizes of the tensors that exist at the peak; the constants were measured. Time is the
+speed of the network, measured on a small block, times the number of voxels that it processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,25 @@ FreeBytes = Callable[[torch.device], int | None]
 
 
 @dataclass(frozen=True)
-class Job:
-    """The sizes that decide the cost.
+class Workload:
+    """The sizes that decide what a prediction costs.
 
-    config : of the network; working : size of the working grid; tile : of the sliding window; source_voxels :
-    of the region on the source grid; mirrored : axes along which it is mirrored too; embed : whether embeddings
-    are kept; maps : source-sized arrays of 2 bytes that were asked for.
+    Parameters
+    ----------
+    config : NetConfig
+        Of the network.
+    working : (int, int, int)
+        Size of the working grid (k, j, i).
+    tile : (int, int, int)
+        Size of the tiles of the sliding window.
+    source_voxels : int
+        Voxels of the segmented region on the scan's grid.
+    mirrored : tuple of int
+        Axes along which mirrored copies are averaged (test-time augmentation).
+    embed : bool
+        Whether embeddings are computed.
+    maps : int
+        How many arrays of 2 bytes a source voxel are requested beside the mask.
     """
 
     config: NetConfig
@@ -45,92 +58,85 @@ class Job:
 
     @property
     def passes(self) -> int:
-        """How often the network sees every voxel."""
+        """How often the network processes every voxel."""
         return int(2 ** len(self.mirrored))
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to do it: on which device, the whole volume at once or in tiles."""
+class Strategy:
+    """One way to compute a prediction: the device, and the method, `WHOLE` (the volume at once) or `TILES`."""
 
     device: torch.device
     method: str
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a prediction is expected to cost: seconds, bytes of memory on the device, and the way chosen."""
-
-    seconds: float
-    bytes: int
-    method: str
-    device: str
-    notes: tuple[str, ...] = ()
-
-
-def ways(device: torch.device) -> list[Way]:
-    """From the fastest to the one that needs least of the device's memory."""
-    found = [Way(device, WHOLE), Way(device, TILES)]
+def strategies(device: torch.device) -> list[Strategy]:
+    """All strategies for a device, from the fastest to the one that needs least of the device's memory."""
+    found = [Strategy(device, WHOLE), Strategy(device, TILES)]
     if device.type != "cpu":
-        found += [Way(torch.device("cpu"), WHOLE), Way(torch.device("cpu"), TILES)]
+        found += [Strategy(torch.device("cpu"), WHOLE), Strategy(torch.device("cpu"), TILES)]
     return found
 
 
-def bytes_needed(job: Job, way: Way, dtype: torch.dtype) -> int:
-    """Memory at the peak on the way's device, beside what is taken already."""
-    config, size = job.config, 4 if dtype == torch.float32 else 2
-    voxels = math.prod(job.working)
-    if way.method == TILES:
-        seen, embedding = math.prod(job.tile), 4 * config.filters
+def bytes_needed(workload: Workload, strategy: Strategy, dtype: torch.dtype) -> int:
+    """Peak memory in bytes on the strategy's device, in addition to what is in use already."""
+    config, size = workload.config, 4 if dtype == torch.float32 else 2
+    voxels = math.prod(workload.working)
+    if strategy.method == TILES:
+        seen, embedding = math.prod(workload.tile), 4 * config.filters
     elif config.dimensions == 2:
-        seen, embedding = min(voxels, max(SLICE_BATCH_VOXELS, math.prod(job.working[1:]))), size * config.filters
+        seen, embedding = min(voxels, max(SLICE_BATCH_VOXELS, math.prod(workload.working[1:]))), size * config.filters
     else:
-        seen, embedding = math.prod(round_up(n, config.divisor) for n in job.working), size * config.filters
-    scores = voxels * (8 * config.classes + job.embed * (embedding + 2 * config.classes * config.prototypes))
+        seen, embedding = math.prod(round_up(n, config.divisor) for n in workload.working), size * config.filters
+    scores = voxels * (8 * config.classes + workload.embed * (embedding + 2 * config.classes * config.prototypes))
     forward = seen * config.filters * size * _LIVE_MAPS + 4 * voxels
-    drawing = job.source_voxels * (_SOURCE_BYTES + 2 * job.maps)
+    drawing = workload.source_voxels * (_SOURCE_BYTES + 2 * workload.maps)
     # In tiles the scores of all tiles stay while the network runs; at once they are what it ends with.
-    return max(forward + (scores if way.method == TILES else 0), scores + drawing)
+    return max(forward + (scores if strategy.method == TILES else 0), scores + drawing)
 
 
-def voxels_seen(job: Job, method: str) -> int:
-    """Voxels that go through the network, overlaps and mirrored passes included."""
+def voxels_seen(workload: Workload, method: str) -> int:
+    """Voxels that the network processes, overlaps and mirrored copies included."""
     if method == TILES:
-        count = math.prod(len(tile_starts(max(n, t), t)) for n, t in zip(job.working, job.tile, strict=True))
-        return count * math.prod(job.tile) * job.passes
-    return math.prod(round_up(n, job.config.divisor) for n in job.working) * job.passes
+        count = math.prod(len(tile_starts(max(n, t), t)) for n, t in zip(workload.working, workload.tile, strict=True))
+        return count * math.prod(workload.tile) * workload.passes
+    return math.prod(round_up(n, workload.config.divisor) for n in workload.working) * workload.passes
 
 
-def affordable(
-    job: Job, candidates: Sequence[Way], free: FreeBytes, dtype: Callable[[torch.device], torch.dtype]
-) -> tuple[list[Way], list[str]]:
-    """The ways that fit the memory, best first, and why others were left out.
+def affordable_strategies(
+    workload: Workload, candidates: Sequence[Strategy], free: FreeBytes, dtype: Callable[[torch.device], torch.dtype]
+) -> tuple[list[Strategy], list[str]]:
+    """The strategies that fit the free memory, best first, and a note for each better one that does not.
 
-    The last is kept whatever it needs: an estimate is no reason to refuse.
+    The last candidate is kept even if its estimate does not fit: an estimate is no reason to refuse.
     """
     fitting, notes = [], []
-    for n, way in enumerate(candidates):
-        needed, available = bytes_needed(job, way, dtype(way.device)), free(way.device)
+    for n, strategy in enumerate(candidates):
+        needed, available = bytes_needed(workload, strategy, dtype(strategy.device)), free(strategy.device)
         limit = math.inf if available is None else available * _SHARE
-        if way.device.type == "cpu" and way.method == WHOLE:
+        if strategy.device.type == "cpu" and strategy.method == WHOLE:
             limit = min(limit, CPU_LIMIT)
         if needed <= limit:
-            fitting.append(way)
+            fitting.append(strategy)
             continue
-        words = f"{describe_way(way)} needs about {needed / 1e9:.1f} GB of memory, {limit / 1e9:.1f} GB may be taken"
+        note = (
+            f"memory is short: {describe_strategy(strategy)} needs about {needed / 1e9:.1f} GB, "
+            f"{limit / 1e9:.1f} GB can be used"
+        )
         if n == len(candidates) - 1 and not fitting:
-            fitting.append(way)
-            notes.append(f"memory is short: {words}; it was tried all the same")
+            fitting.append(strategy)
+            notes.append(f"{note}; trying it anyway")
         elif not fitting:
-            notes.append(f"memory is short: {words}")
+            notes.append(note)
     return fitting, notes
 
 
-def describe_way(way: Way) -> str:
-    """In words: ``the whole volume on cuda``."""
-    return f"{'the whole volume at once' if way.method == WHOLE else 'the volume in tiles'} on {way.device.type}"
+def describe_strategy(strategy: Strategy) -> str:
+    """The strategy in words: ``the whole volume at once on cuda``."""
+    what = "the whole volume at once" if strategy.method == WHOLE else "the volume in tiles"
+    return f"{what} on {strategy.device.type}"
 
 
 def round_up(n: int, divisor: int) -> int:
-    """The next multiple of `divisor`."""
+    """The smallest multiple of `divisor` that is not below `n`."""
     return -(-n // divisor) * divisor

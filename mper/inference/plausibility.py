@@ -19,12 +19,12 @@ _MANY = 10  # scans, of which the ranges tell something of scans to come
 _VOLUME_ROOM = 1.5  # times smaller or larger than any training label
 
 
-def kind_of(note: str) -> str | None:
+def warning_kind(note: str) -> str | None:
     """What a note of this module is about: a reason to look at the mask with care, or None for any other note."""
     return next((kind for beginning, kind in _BEGINNINGS.items() if note.startswith(beginning)), None)
 
 
-class Notes:
+class NoteCollector:
     """Collects notes, each once, and tells each at once."""
 
     def __init__(self, report: Report):
@@ -42,7 +42,7 @@ class Notes:
             self(line)
 
 
-def on_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[str]:
+def check_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[str]:
     """Whether a region looks unlike what the model was trained on.
 
     CT: its intensities against the model's window. Else: percentiles after normalising against those of the training
@@ -74,7 +74,7 @@ def _least_room(card: Card) -> float:
     return 0.1 if scans >= _MANY else 0.5
 
 
-def on_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int) -> list[str]:
+def check_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int) -> list[str]:
     """Whether the mask of a region ends where the region does; along the slices that is usual for 2-D models."""
     lines = []
     for axis in (1, 2) if dimensions == 2 else (0, 1, 2):
@@ -88,7 +88,7 @@ def on_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry
     return lines
 
 
-def on_volumes(classes: npt.NDArray[np.uint8], geometry: Geometry, card: Card) -> list[str]:
+def check_volumes(classes: npt.NDArray[np.uint8], geometry: Geometry, card: Card) -> list[str]:
     """Whether a volume is unlike those of the training labels: ``about["volume_ml"]``, name -> [least, most].
 
     A wrong kind of scan often looks right to a network, and its mask is the size of something else. What was not found

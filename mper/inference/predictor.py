@@ -16,15 +16,15 @@ import torch
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.inference import memory
-from mper.inference.localization import FIELD_LIMIT_MM, Finder, field_of_view_mm
-from mper.inference.memory import WHOLE, Estimate, Job, Way
-from mper.inference.plausibility import Notes, on_border, on_intensities, on_volumes
+from mper.inference.localization import FIELD_LIMIT_MM, Localizer, field_of_view_mm
+from mper.inference.memory import WHOLE, Strategy, Workload
+from mper.inference.plausibility import NoteCollector, check_border, check_intensities, check_volumes
 from mper.inference.postprocessing import Decision, check_room, decide, nearest_prototypes, prototype_cosines
 from mper.inference.prediction import Embeddings, Prediction
 from mper.inference.sliding_window import Runner, Scores, mirrored, tiled
 from mper.labels import Segmentation
 from mper.models.bundle import ModelBundle
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 from mper.provenance import Provenance
 from mper.roi import Region, region_of_box
 from mper.utils.devices import (
@@ -67,7 +67,7 @@ class Predictor:
         bundle: ModelBundle,
         device: str = "auto",
         *,
-        finder: ModelBundle | None = None,
+        localizer: ModelBundle | None = None,
         dtype: torch.dtype | None = None,
         free: memory.FreeBytes = free_bytes,
     ):
@@ -78,19 +78,10 @@ class Predictor:
         self._network = bundle.build()
         self._runners: dict[torch.device, Runner] = {}
         self._voxels_per_s: dict[torch.device, float] = {}
-        self._finder_bundle, self._finder_missing = _bundled_finder(bundle) if finder is None else (finder, "")
-        self._finder: Finder | None = None
-
-    def estimate(
-        self, scan: Volume, *, roi: Sequence[float] | None = None, tta: bool = False, want: Collection[str] = ()
-    ) -> Estimate:
-        """What `predict` with the same arguments is expected to cost, without running it."""
-        notes = Notes(silent)
-        region = self._region(scan, roi, notes)
-        job = self._job(self._grid(scan.crop(region.start, region.stop), notes), tta, want)
-        way = self._ways(job, notes)[0]
-        needed = memory.bytes_needed(job, way, self._dtype_on(way.device))
-        return Estimate(self._seconds(job, way), needed, way.method, describe_device(way.device), tuple(notes.lines))
+        self._localizer_bundle, self._localizer_missing = (
+            _bundled_localizer(bundle) if localizer is None else (localizer, "")
+        )
+        self._localizer: Localizer | None = None
 
     def predict(
         self,
@@ -99,7 +90,7 @@ class Predictor:
         roi: Sequence[float] | None = None,
         tta: bool = False,
         want: Collection[str] = (),
-        report: Report = silent,
+        report: Report = ignore_progress,
     ) -> Prediction:
         """Segment a scan.
 
@@ -125,31 +116,32 @@ class Predictor:
         """
         started = time.perf_counter()
         self._check(scan, want)
-        notes = Notes(report)
+        notes = NoteCollector(report)
         report(Progress("looking at the scan", 0.0))
         region = self._region(scan, roi, notes)
         crop = scan.crop(region.start, region.stop)
         grid = self._grid(crop, notes)
         image = normalise(grid.forward(crop.array), self._preprocessing)
-        notes.extend(on_intensities(crop, image, self.bundle.card))
-        job = self._job(grid, tta, want)
-        if tta and job.passes == 1:
+        notes.extend(check_intensities(crop, image, self.bundle.card))
+        workload = self._workload(grid, tta, want)
+        if tta and workload.passes == 1:
             notes("the model was trained without mirrored scans, so nothing was mirrored")
-        ways = self._ways(job, notes)
-        for way, next_way in zip(ways, [*ways[1:], None], strict=True):
+        strategies = self._strategies(workload, notes)
+        for strategy, next_strategy in zip(strategies, [*strategies[1:], None], strict=True):
             try:
-                found = self._attempt(way, job, image, grid, region, want, report)
+                found = self._attempt(strategy, workload, image, grid, region, want, report)
                 break
             except (RuntimeError, MemoryError) as error:
                 lacking = isinstance(error, NotImplementedError)  # MPS knows fewer operations than others
-                if next_way is None or not (lacking or is_out_of_memory(error)):
+                if next_strategy is None or not (lacking or is_out_of_memory(error)):
                     raise
             # Here the error, and with it what the failed attempt held, is gone.
-            release_memory(way.device)
-            why = f"{way.device.type} lacks an operation of this network" if lacking else "memory ran out"
-            notes(f"{why} with {memory.describe_way(way)}; went on with {memory.describe_way(next_way)}")
-        notes.extend(on_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
-        notes.extend(on_volumes(found.decision.classes, scan.geometry, self.bundle.card))
+            release_memory(strategy.device)
+            why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
+            failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
+            notes(f"{why} with {failed}; went on with {instead}")
+        notes.extend(check_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
+        notes.extend(check_volumes(found.decision.classes, scan.geometry, self.bundle.card))
         if "prototypes" in want and found.nearest is None:
             notes("the model has no prototypes, so there is no prototype map")
         prediction = self._prediction(scan, region, found, want)
@@ -157,16 +149,16 @@ class Predictor:
         return replace(
             prediction,
             notes=tuple(notes.lines),
-            device=describe_device(way.device),
-            method=way.method,
+            device=describe_device(strategy.device),
+            method=strategy.method,
             seconds=time.perf_counter() - started,
         )
 
     def warm_up(self) -> None:
         """Do ahead of the first scan what takes time once: moving to the device, choosing kernels, measuring speed."""
         self._measure(self.device)
-        if self._finder_bundle is not None and self._finder is None:
-            self._finder = Finder(self._finder_bundle, self.device, self._dtype_on(self.device))
+        if self._localizer_bundle is not None and self._localizer is None:
+            self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
 
     def _check(self, scan: Volume, want: Collection[str]) -> None:
         from mper.io import check_scan  # needs numpy only
@@ -178,7 +170,7 @@ class Predictor:
             check_room(self._config.classes, self._config.prototypes)
         check_scan(scan)
 
-    def _region(self, scan: Volume, roi: Sequence[float] | None, notes: Notes) -> Region:
+    def _region(self, scan: Volume, roi: Sequence[float] | None, notes: NoteCollector) -> Region:
         """What was asked for, else what the finder finds in a wide field, else the whole scan."""
         if roi is not None:
             region = region_of_box(scan.geometry, roi)
@@ -188,12 +180,12 @@ class Predictor:
         if field is None or field <= FIELD_LIMIT_MM or self._config.dimensions == 2:
             return Region.whole(scan.geometry)
         wide = f"the field of view is {field:.0f} mm wide"
-        if self._finder_bundle is None:
-            notes(f"{wide} and {self._finder_missing}, so the whole field was segmented; an ROI may do better")
+        if self._localizer_bundle is None:
+            notes(f"{wide} and {self._localizer_missing}, so the whole field was segmented; an ROI may do better")
             return Region.whole(scan.geometry)
-        if self._finder is None:
-            self._finder = Finder(self._finder_bundle, self.device, self._dtype_on(self.device))
-        found = self._finder.find(scan)
+        if self._localizer is None:
+            self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
+        found = self._localizer.locate(scan)
         if found is None:
             notes(f"{wide} and the structure was not found in it, so the whole field was segmented; give an ROI")
             return Region.whole(scan.geometry)
@@ -201,7 +193,7 @@ class Predictor:
         notes(f"{wide}: the region {box} (LPS mm) was found automatically; check it, or give an ROI")
         return found
 
-    def _grid(self, crop: Volume, notes: Notes) -> WorkingGrid:
+    def _grid(self, crop: Volume, notes: NoteCollector) -> WorkingGrid:
         grid = WorkingGrid.plan(crop.geometry, self._preprocessing, self._config.dimensions)
         assumed = self._preprocessing.assumed_spacing_mm
         if not crop.geometry.spacing_known and assumed is not None:
@@ -211,10 +203,10 @@ class Predictor:
             )
         return grid
 
-    def _job(self, grid: WorkingGrid, tta: bool, want: Collection[str]) -> Job:
+    def _workload(self, grid: WorkingGrid, tta: bool, want: Collection[str]) -> Workload:
         config, card = self._config, self.bundle.card
         k, j, i = (memory.round_up(n, config.divisor) for n in card.window)
-        return Job(
+        return Workload(
             config,
             working=grid.size,
             tile=(k if config.dimensions == 3 else 1, j, i),
@@ -224,8 +216,10 @@ class Predictor:
             maps=("confidence" in want) + config.classes * ("probabilities" in want) + 2 * ("prototypes" in want),
         )
 
-    def _ways(self, job: Job, notes: Notes) -> list[Way]:
-        fitting, lines = memory.affordable(job, memory.ways(self.device), self._free, self._dtype_on)
+    def _strategies(self, workload: Workload, notes: NoteCollector) -> list[Strategy]:
+        fitting, lines = memory.affordable_strategies(
+            workload, memory.strategies(self.device), self._free, self._dtype_on
+        )
         notes.extend(lines)
         return fitting
 
@@ -237,9 +231,9 @@ class Predictor:
             self._runners[device] = Runner(self._network, device, self._dtype_on(device))
         return self._runners[device]
 
-    def _seconds(self, job: Job, way: Way) -> float:
+    def _seconds(self, workload: Workload, strategy: Strategy) -> float:
         """Expected time of the network."""
-        return memory.voxels_seen(job, way.method) / self._measure(way.device)
+        return memory.voxels_seen(workload, strategy.method) / self._measure(strategy.device)
 
     def _measure(self, device: torch.device) -> float:
         """Voxels a second of the network, from a small block, once a device."""
@@ -254,8 +248,8 @@ class Predictor:
 
     def _attempt(
         self,
-        way: Way,
-        job: Job,
+        strategy: Strategy,
+        workload: Workload,
         image: torch.Tensor,
         grid: WorkingGrid,
         region: Region,
@@ -263,21 +257,25 @@ class Predictor:
         report: Report,
     ) -> _Found:
         """Everything that takes memory, one way."""
-        seconds = self._seconds(job, way)
-        report(Progress(f"segmenting on {describe_device(way.device)}", _SCORED, seconds))
-        runner = self._runner(way.device)
+        seconds = self._seconds(workload, strategy)
+        report(Progress(f"segmenting on {describe_device(strategy.device)}", _SCORED, seconds))
+        runner = self._runner(strategy.device)
 
         def once(part: torch.Tensor) -> Scores:
-            return runner(part, job.embed)
+            return runner(part, workload.embed)
 
         def between(beat: Progress) -> None:
             done = beat.fraction or 0.0
             report(Progress(beat.message, _SCORED + (_DRAWN - _SCORED) * done, seconds * (1 - done)))
 
-        run = mirrored(once, job.mirrored)
-        scores = run(image) if way.method == WHOLE else tiled(run, image, job.tile, job.config.classes, between)
+        run = mirrored(once, workload.mirrored)
+        scores = (
+            run(image)
+            if strategy.method == WHOLE
+            else tiled(run, image, workload.tile, workload.config.classes, between)
+        )
         report(Progress("drawing the mask", _DRAWN))
-        if way.device.type == "mps":  # no float64, and no 3-D interpolation before torch 2.8
+        if strategy.device.type == "mps":  # no float64, and no 3-D interpolation before torch 2.8
             scores = Scores(*(None if s is None else s.cpu() for s in scores))  # type: ignore[arg-type]
         probabilities = scores.logits.softmax(0)
         decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
@@ -332,7 +330,7 @@ class _Found:
     logits: torch.Tensor | None = None
 
 
-def _bundled_finder(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:
+def _bundled_localizer(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:
     """The bundled finder that a card names, or why there is none."""
     name = bundle.card.about.get("locator")
     if not name:

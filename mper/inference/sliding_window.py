@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mper.nets.network import Network
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 from mper.volume import Index3
 
 SLICE_BATCH_VOXELS = 2**20  # of a 2-D network's batch: large enough to fill a GPU, small beside its memory
@@ -114,7 +114,7 @@ def pad_edges(image: torch.Tensor, size: Sequence[int]) -> tuple[torch.Tensor, t
     return image, tuple(inside)
 
 
-def tiled(run: Run, image: torch.Tensor, tile: Sequence[int], classes: int, report: Report = silent) -> Scores:
+def tiled(run: Run, image: torch.Tensor, tile: Sequence[int], classes: int, report: Report = ignore_progress) -> Scores:
     """`run` on overlapping tiles, blended with Gaussian weights that are divided out exactly.
 
     Sums are kept on the CPU in float32: tiles serve where the device's memory is short.

@@ -27,7 +27,7 @@ from mper.io import metaimage, nifti, nrrd, segmentation
 from mper.io.hdf5 import read_h5
 from mper.io.scans import SCAN_SUFFIXES, check_scan, find_scans
 from mper.labels import Segmentation
-from mper.progress import Notify, unheard
+from mper.progress import Notify, ignore_notice
 from mper.utils.files import is_dicom_file
 from mper.volume import Volume
 
@@ -46,7 +46,7 @@ __all__ = [
 _WRITTEN = ".nrrd, .nii, .nii.gz or .mha"
 
 
-def read_volume(path: Path, series_uid: str | None = None, notify: Notify = unheard) -> Volume:
+def read_volume(path: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> Volume:
     """Read an image in its own real type.
 
     Parameters

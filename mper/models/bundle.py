@@ -19,7 +19,7 @@ from mper.dataloading.preprocessing import Preprocessing
 from mper.models.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
-from mper.utils.files import beside, rename_folder
+from mper.utils.files import rename_folder, temporary_sibling
 
 _SCALE = ".scale"
 _REFERENCES = "references."
@@ -134,7 +134,7 @@ class ModelBundle:
         data = save(packed)
         weights = {"file": WEIGHTS, "sha256": hashlib.sha256(data).hexdigest(), "storage": storage}
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = beside(path)
+        unfinished = temporary_sibling(path)
         unfinished.mkdir()
         try:
             (unfinished / WEIGHTS).write_bytes(data)

@@ -56,7 +56,7 @@ class Change:
 
 
 @dataclass(frozen=True, eq=False)
-class Working:
+class StrokeBox:
     """Where a stroke acts on the working grid: a box, and in it the (n, 3) painted voxels."""
 
     window: Window
@@ -69,7 +69,7 @@ class Working:
 
 
 @dataclass(eq=False)
-class Done:
+class AppliedStroke:
     """A stroke with what is needed to take it back: only what it changed."""
 
     stroke: Stroke
@@ -79,7 +79,7 @@ class Done:
     after: npt.NDArray[np.uint8]
     painted: npt.NDArray[np.int64]
     painted_before: npt.NDArray[np.uint8]
-    working: Working
+    working: StrokeBox
     raised: npt.NDArray[np.int64]
     scores_before: Scores
     hard_before: npt.NDArray[np.uint8]

@@ -13,7 +13,7 @@ from mper.volume import Index3, Spacing
 _LARGEST = 48**3  # voxels of a box that is left as it is
 
 
-class Coarse:
+class CoarseGrid:
     """A box on a grid coarser by whole factors."""
 
     def __init__(self, shape: tuple[int, ...], factors: Index3):
@@ -42,7 +42,7 @@ class Coarse:
         return padded.reshape(padded.shape[0] // k, k, padded.shape[1] // j, j, padded.shape[2] // i, i)
 
 
-def coarsening(shape: tuple[int, ...], steps: Spacing) -> Index3:
+def coarsening_factors(shape: tuple[int, ...], steps: Spacing) -> Index3:
     """Whole factors that bring a box down to `_LARGEST` voxels; the finest axes are made coarser first."""
     factors = [1, 1, 1]
     size = list(shape)

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from mper.inference.prediction import Prediction
 from mper.labels import Segmentation
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 from mper.refinement import stroke_response
-from mper.refinement.changes import Change, Done, Window, Working
-from mper.refinement.downsampling import Coarse, coarsening
+from mper.refinement.changes import AppliedStroke, Change, StrokeBox, Window
+from mper.refinement.downsampling import CoarseGrid, coarsening_factors
 from mper.strokes import Stroke
 from mper.volume import Index3, Spacing
 
@@ -66,7 +66,7 @@ class Refiner:
         self._scores = _agreeing(kept.logits.float().numpy(), self._classes())
         self._painted = np.full(self._mask.shape, _FREE, dtype=np.uint8)  # classes on the crop
         self._hard = np.full(self._grid.size, _FREE, dtype=np.uint8)  # classes on the working grid
-        self._done: list[Done] = []
+        self._done: list[AppliedStroke] = []
         self._undone: list[Stroke] = []
         self._at_hand: tuple[Stroke, npt.NDArray[np.int64]] | None = None
 
@@ -183,7 +183,7 @@ class Refiner:
         self.settle()
         return self._difference(was)
 
-    def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True, report: Report = silent) -> Change:
+    def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True, report: Report = ignore_progress) -> Change:
         """Make `strokes` the list: strokes that differ are undone, what is missing is added.
 
         Raises
@@ -248,7 +248,7 @@ class Refiner:
         margin = np.asarray(stroke_response.reach(self._grid.step_lengths))
         low, high = np.maximum(voxels.min(axis=0) - margin, 0), np.minimum(voxels.max(axis=0) + 1 + margin, size)
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        working = Working((k, j, i), voxels - low)
+        working = StrokeBox((k, j, i), voxels - low)
         before = self._log_odds(self._class_of(stroke), working.window)
         agrees = bool((self._mask.reshape(-1)[self._flat(stroke)] == stroke.value).all())
         quick = before if agrees else self._respond(stroke, working, before)
@@ -299,7 +299,7 @@ class Refiner:
     def _respond(
         self,
         stroke: Stroke,
-        working: Working,
+        working: StrokeBox,
         before: stroke_response.Scores,
         quick: stroke_response.Scores | None = None,
     ) -> stroke_response.Scores:
@@ -311,9 +311,9 @@ class Refiner:
         hard[painted] = 0
         image = self._image[working.window]
         steps = self._grid.step_lengths
-        factors = coarsening(before.shape, steps)
+        factors = coarsening_factors(before.shape, steps)
         if max(factors) > 1:
-            coarse = Coarse(before.shape, factors)
+            coarse = CoarseGrid(before.shape, factors)
             low = coarse.mean(before)
             steps_low: Spacing = tuple(s * f for s, f in zip(steps, factors, strict=True))  # type: ignore[assignment]
             low_quick = None if quick is None else coarse.mean(quick)
@@ -343,11 +343,11 @@ class Refiner:
     def _apply(
         self,
         stroke: Stroke,
-        working: Working,
+        working: StrokeBox,
         before: stroke_response.Scores,
         final: stroke_response.Scores,
         notes: tuple[str, ...],
-    ) -> Done:
+    ) -> AppliedStroke:
         """Write an answer into scores and mask."""
         c = self._class_of(stroke)
         own = self._scores[c][working.window]
@@ -370,7 +370,7 @@ class Refiner:
         old, painted_before = self._mask.reshape(-1)[flat], self._painted.reshape(-1)[painted]
         _write(self._mask, flat, stroke.value)
         _write(self._painted, painted, c)
-        return Done(
+        return AppliedStroke(
             stroke,
             self._change(flat, old, np.full_like(old, stroke.value), notes),
             voxels=flat,
@@ -384,7 +384,7 @@ class Refiner:
             hard_before=hard_before,
         )
 
-    def _revert(self, done: Done) -> None:
+    def _revert(self, done: AppliedStroke) -> None:
         """Put everything back as it was before a stroke, which is the last one."""
         _write(self._mask, done.voxels, done.before)
         _write(self._painted, done.painted, done.painted_before)

@@ -27,12 +27,12 @@ def save_checkpoint(
             if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMISER}{index}.{key}"] = value
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{_FILE}.part"  # always the same: what a killed process left is written over
+    temporary = folder / f".{_FILE}.part"  # always the same: what a killed process left is written over
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(tensors, beside, metadata={"about": json.dumps(dict(about))})
-    with beside.open("r+b") as stream:
+    save_file(tensors, temporary, metadata={"about": json.dumps(dict(about))})
+    with temporary.open("r+b") as stream:
         os.fsync(stream.fileno())  # or a machine that is switched off now keeps the name without the bytes
-    beside.replace(folder / _FILE)
+    temporary.replace(folder / _FILE)
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.labels import UNLABELLED, Label
 from mper.methods import QUERY_BACKBONES, Recipe, check_backbone
 from mper.models.bundle import ModelBundle
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
 from mper.training.planning import BACKBONES, Plan, check_patch, plan
 from mper.volume import Volume
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def load_training_data(
-    config: TrainConfig, device: torch.device, report: Report = silent
+    config: TrainConfig, device: torch.device, report: Report = ignore_progress
 ) -> tuple[tuple[Label, ...], Plan, PatchSampler, ModelBundle | None]:
     """Read the split, plan, and put every case on the device on the working grid.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mper.datasets.dataset import Dataset
 from mper.datasets.packed import open_dataset
-from mper.progress import Notify, unheard
+from mper.progress import Notify, ignore_notice
 from mper.training.runs import RunFolder
 from mper.utils.files import read_json, write_json
 
@@ -19,7 +19,7 @@ def published_version(run: Path) -> int | None:
     return int(read_json(path)["version"]) if path.exists() else None
 
 
-def publish_run(run: Path, notify: Notify = unheard) -> Path | None:
+def publish_run(run: Path, notify: Notify = ignore_notice) -> Path | None:
     """Publish the model of a run under the name that the run was given, once; who asks again gets the same folder.
 
     Returns

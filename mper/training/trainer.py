@@ -31,7 +31,7 @@ from mper.methods.recipe import PUBLISHED
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
 from mper.nets.network import Network
-from mper.progress import Cancelled, Notify, Progress, Report, silent, unheard
+from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
@@ -78,7 +78,7 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
     return folder
 
 
-def train(run: Path, report: Report = silent, notify: Notify = unheard) -> Path:
+def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_notice) -> Path:
     """Work on the run in folder `run` until it is finished; start where its checkpoint stands.
 
     Parameters
@@ -112,7 +112,7 @@ def train(run: Path, report: Report = silent, notify: Notify = unheard) -> Path:
         return folder.model
     fabric = make_fabric(config)
     if not fabric.is_global_zero:
-        return _Training(config, folder, fabric, None, silent, unheard).work()
+        return _Training(config, folder, fabric, None, ignore_progress, ignore_notice).work()
     with RunLog(folder) as log:
         return _Training(config, folder, fabric, log, report, notify).work()
 

@@ -33,7 +33,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def beside(target: Path) -> Path:
+def temporary_sibling(target: Path) -> Path:
     """A name next to `target` that nobody else uses, and that every listing leaves out."""
     return target.parent / f".{uuid.uuid4().hex[:12]}.part"
 
@@ -122,17 +122,17 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: a folder of that name is in the way")
-    beside = path.parent / f".{uuid.uuid4().hex[:12]}.part"
+    temporary = path.parent / f".{uuid.uuid4().hex[:12]}.part"
     try:
-        with beside.open("xb") as stream:
+        with temporary.open("xb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
             stream.flush()
             os.fsync(stream.fileno())  # a full disk may only tell here
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         told = type(error)(f"cannot write {path}: {error.strerror or error}")
         told.errno = error.errno
         raise told from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

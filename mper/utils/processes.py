@@ -15,7 +15,7 @@ _NICE = 10
 _BELOW_NORMAL = 0x4000  # BELOW_NORMAL_PRIORITY_CLASS of the Windows API
 
 
-def stand_back() -> None:
+def lower_priority() -> None:
     """Let this process run below normal priority."""
     if sys.platform == "win32":
         import ctypes
@@ -28,7 +28,7 @@ def stand_back() -> None:
             os.nice(max(0, _NICE - os.nice(0)))
 
 
-def leave_a_core() -> None:
+def reserve_one_core() -> None:
     """Let torch use all cores but one, where there are more than two."""
     import torch
 

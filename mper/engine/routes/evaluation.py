@@ -29,7 +29,7 @@ from mper.utils.files import read_json, write_json
 from mper.volume import Volume
 
 if TYPE_CHECKING:
-    from mper.evaluation.active_learning import Look
+    from mper.evaluation.active_learning import CaseSummary
 
 router = APIRouter()
 
@@ -80,7 +80,7 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
     drawn = {case.id for case in cases if case.is_drawn}
     candidates = [case for case in cases if case.id not in drawn]
     references = [case for case in cases if case.id in drawn][:_REFERENCES]
-    looks: dict[str, Look] = {}
+    looks: dict[str, CaseSummary] = {}
     everyone = [*candidates, *references]
     predictor = engine.models.predictor(model_id, device)
     for n, case in enumerate(everyone):
@@ -96,17 +96,17 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
     return {"cases": [asdict(each) for each in ranked], "model": model_id, "labelled": len(references)}
 
 
-def _look(case: Case, predictor: Any, report: Any) -> Look:
+def _look(case: Case, predictor: Any, report: Any) -> CaseSummary:
     """What the model says of a case; it is asked once, and its answer kept beside the case."""
-    from mper.evaluation.active_learning import Look, look
+    from mper.evaluation.active_learning import CaseSummary, summarise_case
 
     bundle = predictor.bundle
     who = {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256}
     known = case.last_prediction()
     with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older version, or damaged: it is asked again
         if known is not None and known["model"] == who:
-            return Look.from_dict(known)
-    found = look(predictor, case.image(), report)
+            return CaseSummary.from_dict(known)
+    found = summarise_case(predictor, case.image(), report)
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs only the time
         case.keep_prediction({"model": who, "when": when, **found.to_dict()})

@@ -139,8 +139,8 @@ def uncertainty_map(engine: EngineDep, client: ClientDep, prediction: str) -> St
 
 
 @router.get("/predictions/{prediction}/uncertain_places")
-def uncertain_places(engine: EngineDep, client: ClientDep, prediction: str) -> list[dict[str, Any]]:
-    return segmentation.uncertain_places(engine.predictions.get(client, prediction))
+def uncertain_regions(engine: EngineDep, client: ClientDep, prediction: str) -> list[dict[str, Any]]:
+    return segmentation.uncertain_regions(engine.predictions.get(client, prediction))
 
 
 @router.get("/predictions/{prediction}/structures")

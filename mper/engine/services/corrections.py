@@ -22,7 +22,7 @@ from mper.roi import bounding_box
 from mper.volume import Index3
 
 if TYPE_CHECKING:
-    from mper.inference.explanation import UncertainPlace
+    from mper.inference.explanation import UncertainRegion
     from mper.inference.prediction import Prediction
     from mper.measurement.measures import Measures
     from mper.refinement.refiner import Change, Refiner
@@ -178,14 +178,14 @@ class Corrections:
         with self._lock:
             return None if self._refiner is None else self._refiner.explain(index)
 
-    def uncertain_places(self, count: int) -> list[UncertainPlace]:
+    def uncertain_regions(self, count: int) -> list[UncertainRegion]:
         """Where a stroke is worth most, but for where there is one already."""
-        from mper.inference.explanation import uncertain_places
+        from mper.inference.explanation import uncertain_regions
 
         with self._lock:
             strokes = () if self._refiner is None else self._refiner.strokes
             current = self.current()
-        found = uncertain_places(current, min(count + 3 * len(strokes), _MOST_PLACES))
+        found = uncertain_regions(current, min(count + 3 * len(strokes), _MOST_PLACES))
         geometry = current.segmentation.labelmap.geometry
         near = [(np.asarray(stroke.points_mm), stroke.radius_mm + _LOOKED_AT_MM) for stroke in strokes]
         return [

@@ -142,9 +142,9 @@ def _look() -> tuple[list[dict[str, str]], str]:
     import torch
 
     from mper.utils.devices import describe_device, pick_device
-    from mper.utils.processes import leave_a_core
+    from mper.utils.processes import reserve_one_core
 
-    leave_a_core()
+    reserve_one_core()
     found: list[Any] = [torch.device("cpu")]
     if torch.backends.mps.is_available():
         found.insert(0, torch.device("mps"))

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mper import __version__
-from mper.progress import Progress, Report, silent
+from mper.progress import Progress, Report, ignore_progress
 
 _PACKAGES = (
     "torch",
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(
-    explain: Callable[[BaseException], str] = str, report: Report = silent, self_test: bool = True
+    explain: Callable[[BaseException], str] = str, report: Report = ignore_progress, self_test: bool = True
 ) -> list[Finding]:
     """Look at everything that the program needs; what fails is a finding too, never an exception.
 

@@ -16,7 +16,7 @@ from mper.progress import Progress
 from mper.volume import Index3
 
 if TYPE_CHECKING:
-    from mper.inference.explanation import UncertainPlace
+    from mper.inference.explanation import UncertainRegion
     from mper.inference.predictor import Predictor
     from mper.measurement.measures import Measures
 
@@ -44,7 +44,7 @@ def segment(
     job: Job,
 ) -> dict[str, Any]:
     """Segment a scan, keep the prediction in `store`, and tell of it as the protocol has it."""
-    from mper.inference.explanation import prototype_figures, uncertain_places
+    from mper.inference.explanation import prototype_figures, uncertain_regions
     from mper.measurement.measures import measure
     from mper.utils.devices import release_memory
 
@@ -79,7 +79,7 @@ def segment(
         if prediction.prototype_map is None
         else prototype_figures(prediction, crop, predictor.bundle.network.prototypes)
     )
-    places = uncertain_places(prediction, _PLACES)
+    places = uncertain_regions(prediction, _PLACES)
     job.check()
     store.add(stored)
     job.on_undo(lambda: store.discard(stored.id))
@@ -167,12 +167,12 @@ def scatter(stored: Stored, points: int) -> dict[str, Any]:
     }
 
 
-def uncertain_places(stored: Stored) -> list[dict[str, Any]]:
+def uncertain_regions(stored: Stored) -> list[dict[str, Any]]:
     """Where a stroke is worth most now."""
-    return [_place(place, stored.start) for place in stored.corrections.uncertain_places(_PLACES)]
+    return [_place(place, stored.start) for place in stored.corrections.uncertain_regions(_PLACES)]
 
 
-def _place(place: UncertainPlace, start: Index3) -> dict[str, Any]:
+def _place(place: UncertainRegion, start: Index3) -> dict[str, Any]:
     return {**asdict(place), "index": _moved(place.index, start)}
 
 
@@ -182,9 +182,9 @@ def _moved(index: Index3 | None, start: Index3) -> list[int] | None:
 
 def _flags(notes: Sequence[str], structures: Sequence[Measures]) -> list[dict[str, str]]:
     """Reasons to look at the mask with care."""
-    from mper.inference.plausibility import kind_of
+    from mper.inference.plausibility import warning_kind
 
-    flags = [{"code": kind, "words": note} for note in notes if (kind := kind_of(note))]
+    flags = [{"code": kind, "words": note} for note in notes if (kind := warning_kind(note))]
     for found in structures:
         if not found.voxels:
             flags.append({"code": "empty", "words": f"no {found.name} was found"})

@@ -4,8 +4,8 @@ For each held-back left atrium the places that `mper.inference.explanation.uncer
 reaches of its sum of doubt, and uncertain voxels at random. Wrong voxels within 8 mm are counted, and the largest
 connected part of those within 10 mm: about what one stroke can put right.
 
-    python Testing/benchmarks/places.py
-    python Testing/benchmarks/places.py --models la --reaches 4 6 8
+    python Testing/benchmarks/uncertain_regions.py
+    python Testing/benchmarks/uncertain_regions.py --models la --reaches 4 6 8
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def named_places(prediction: Prediction, reach_mm: float) -> list[npt.NDArray[np
     """The first places, with doubt summed under a Gaussian of that deviation."""
     usual, explanation._BLUR_MM = explanation._BLUR_MM, reach_mm
     try:
-        return [np.array(place.index) for place in explanation.uncertain_places(prediction, PLACES)]
+        return [np.array(place.index) for place in explanation.uncertain_regions(prediction, PLACES)]
     finally:
         explanation._BLUR_MM = usual
 

@@ -1,8 +1,8 @@
-"""Ways to turn strokes into a mask: ours, and simpler ones to compare it with.
+"""Methods that turn strokes into a mask: ours, and simpler ones to compare it with.
 
-Every simpler way begins with the same mask and scores, works on the same grid, and keeps the same rules: a stroke only
-turns voxels into its class, one that agrees with the mask changes nothing, and what was painted stays as painted. They
-differ in how far a stroke reaches:
+Every simpler method begins with the same mask and scores, works on the same grid, and keeps the same rules: a stroke
+only turns voxels into its class, one that agrees with the mask changes nothing, and what was painted stays as painted.
+They differ in how far a stroke reaches:
 
 brush      the painted voxels, nothing else
 near       the scores around a stroke rise by what the stroke itself lacked, less with distance (no image, no embedding)
@@ -46,7 +46,7 @@ _LIKE = 0.01
 _FREE = 255
 
 
-class Way(Protocol):
+class StrokeMethod(Protocol):
     """A mask that strokes correct."""
 
     @property
@@ -244,7 +244,7 @@ def _source_side(like: Scores, image: Scores, steps: Spacing) -> Mask:
     return side[:-2].reshape(like.shape)
 
 
-WAYS: dict[str, Callable[[Prediction], Way]] = {
+METHODS: dict[str, Callable[[Prediction], StrokeMethod]] = {
     "ours": Ours,
     "cut": lambda prediction: Simple(prediction, cut),
     "geodesic": lambda prediction: Simple(prediction, geodesic),
