@@ -241,3 +241,12 @@ def test_a_damaged_bundled_model_is_one_clear_line(
     assert main(["models"]) == FAILED
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "damaged" in said.err
+
+
+def test_log_lies_where_older_versions_wrote_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    before = {"win32": tmp_path / "mper" / "logs", "darwin": Path.home() / "Library" / "Logs" / "mper"}
+    found, expected = errors.log_folder(), before.get(sys.platform, tmp_path / "mper")
+    assert str(found).casefold() == str(expected).casefold()

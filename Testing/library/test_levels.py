@@ -27,8 +27,9 @@ ROOT = ("progress", "provenance", "volume", "labels", "roi", "strokes", "resourc
 ORDER = {
     **dict.fromkeys(ROOT, 0),
     "utils": 0,
-    "utils.devices": 2,
-    "utils.processes": 2,
+    "utils.errors": 1,  # platformdirs
+    "utils.devices": 2,  # torch, psutil
+    "utils.processes": 2,  # torch, psutil
     "dicom": 1,
     "io": 1,
     "dataloading": 2,

@@ -1,9 +1,13 @@
-"""What a prediction costs, which way it can be afforded, and what devices there are."""
+"""What a prediction costs, which strategies fit the memory, and which devices there are."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -19,6 +23,7 @@ from mper.inference.memory import (
     voxels_seen,
 )
 from mper.nets.network import NetConfig
+from mper.utils import devices
 from mper.utils.devices import describe_device, free_bytes, is_out_of_memory, pick_device
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -76,9 +81,31 @@ def test_voxels_are_counted_as_the_network_sees_them() -> None:
     assert voxels_seen(replace(JOB, mirrored=(1, 2)), WHOLE) == 4 * 64 * 96 * 128
 
 
-def test_memory_of_this_machine_is_told() -> None:
+def test_memory_of_this_machine_is_known() -> None:
     free = free_bytes(CPU)
-    assert free is None or 10**7 < free < 10**14
+    assert free is not None and 10**7 < free < 10**14
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("4000000000", 2_500_000_000), ("max", None)])
+def test_page_cache_of_a_container_counts_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int | None
+) -> None:
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
+    machine = free_bytes(CPU)
+    for name, text in (
+        ("memory.max", limit),
+        ("memory.current", "3000000000"),
+        ("memory.stat", "anon 1500000000\nfile 1500000000\ninactive_file 1000000000\nactive_file 500000000"),
+    ):
+        (tmp_path / name).write_text(f"{text}\n", encoding="ascii")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=machine))
+    assert machine is not None
+    assert free_bytes(CPU) == (machine if expected is None else min(machine, expected))
+
+
+def test_memory_is_unknown_without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert free_bytes(CPU) is None
 
 
 def test_want_of_memory_is_known_by_its_many_names() -> None:

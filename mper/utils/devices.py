@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from pathlib import Path
 
 import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -99,55 +97,30 @@ def keep_freed_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken on `device`; None where this system does not tell."""
+    """Memory in bytes that can still be allocated on `device`; None where unknown (a machine without psutil)."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    system = {"Linux": _free_on_linux, "Windows": _free_on_windows, "Darwin": _free_on_macos}.get(platform.system())
     try:
-        return system() if system else None
-    except (OSError, ValueError, AttributeError, subprocess.SubprocessError):
+        import psutil
+    except ImportError:
         return None
+    limit = _free_in_container(_CGROUP)
+    free = int(psutil.virtual_memory().available)
+    return free if limit is None else min(free, limit)
 
 
-def _free_on_linux() -> int:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    group = Path("/sys/fs/cgroup")  # a container may be allowed less than the machine has
+def _free_in_container(group: Path) -> int | None:
+    """What a Linux container (cgroup v2) may still allocate; None without a limit. psutil tells the machine's alone."""
     try:
         limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used)) if limit != "max" else free
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
-        return free
-
-
-def _free_on_windows() -> int:
-    import ctypes
-
-    class Status(ctypes.Structure):
-        """MEMORYSTATUSEX of the Windows API."""
-
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *(
-                (name, ctypes.c_ulonglong)
-                for name in ("physical", "free", "page", "free_page", "virtual", "free_virtual", "extended")
-            ),
-        )
-
-    status = Status(length=ctypes.sizeof(Status))
-    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):  # type: ignore[attr-defined,unused-ignore]
-        raise OSError("GlobalMemoryStatusEx failed")
-    return int(status.free)
-
-
-def _free_on_macos() -> int:
-    text = subprocess.run(
-        ["vm_stat"], capture_output=True, text=True, check=True, timeout=5, env={**os.environ, "LC_ALL": "C"}
-    ).stdout
-    page = int(text.split("page size of ")[1].split()[0])
-    pages = dict(line.split(":") for line in text.splitlines()[1:] if ":" in line)
-    return page * sum(int(pages[f"Pages {kind}"].strip(" .")) for kind in ("free", "inactive", "purgeable"))
+        return None
+    if limit == "max":
+        return None
+    figures = dict(line.split() for line in lines)
+    page_cache = sum(int(figures.get(name, 0)) for name in ("active_file", "inactive_file"))  # given back on demand
+    return max(0, int(limit) - int(used) + page_cache)

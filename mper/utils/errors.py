@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import platform
 import sys
 import traceback
@@ -97,18 +96,17 @@ def _one_line(text: str) -> str:
 
 
 def log_folder() -> Path:
-    """Where this person's logs lie, as each system has it."""
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "mper" / "logs"
-    if sys.platform == "darwin":
-        return home / "Library" / "Logs" / "mper"
-    return Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "mper"
+    """The folder of the user's logs: ``~/.local/state/mper``, ``~/Library/Logs/mper``, ``%LOCALAPPDATA%/mper/Logs``."""
+    import platformdirs
+
+    if sys.platform in ("win32", "darwin"):
+        return platformdirs.user_log_path("mper", appauthor=False)
+    return platformdirs.user_state_path("mper")  # its path for logs would be a folder deeper
 
 
 def write_log(error: BaseException) -> Path | None:
     """Add an error to the log; None where that is impossible, which must not hide the error itself."""
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home folder
+    with contextlib.suppress(ImportError, OSError, RuntimeError):  # RuntimeError: no home folder
         folder = log_folder()
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "mper.log"

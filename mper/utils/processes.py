@@ -1,4 +1,4 @@
-"""Work that stays behind what a person does at the same computer, and outlives whoever started it."""
+"""Processes: background priority, processor cores, and detached processes that outlive the one that starts them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 import mper
 
 _NICE = 10
-_BELOW_NORMAL = 0x4000  # BELOW_NORMAL_PRIORITY_CLASS of the Windows API
 
 
 def lower_priority() -> None:
-    """Let this process run below normal priority."""
-    if sys.platform == "win32":
-        import ctypes
+    """Run this process below normal priority; what cannot be changed stays as it is."""
+    import psutil
 
-        kernel = ctypes.windll.kernel32
-        kernel.GetCurrentProcess.restype = ctypes.c_void_p
-        kernel.SetPriorityClass(ctypes.c_void_p(kernel.GetCurrentProcess()), _BELOW_NORMAL)
-    else:
-        with contextlib.suppress(OSError):
-            os.nice(max(0, _NICE - os.nice(0)))
+    process = psutil.Process()
+    with contextlib.suppress(psutil.Error):
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else max(_NICE, process.nice()))
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reserve_one_core() -> None:
-    """Let torch use all cores but one, where there are more than two."""
+    """Leave one core to other programs: torch uses all but one, where there are more than two."""
     import torch
 
     if torch.get_num_threads() > 2:

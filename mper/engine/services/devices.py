@@ -7,7 +7,6 @@ virus scanner many.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from mper.engine.services.jobs import Job
 from mper.progress import Progress
+from mper.utils.processes import available_cores
 
 _LOOK_EVERY_S = 0.25
 _TRAINING_EVERY_S = 2.0
@@ -59,8 +59,7 @@ class Devices:
 
     def describe(self) -> list[dict[str, str]]:
         """Name and words of each device; before torch is there, of the CPU alone."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self._described or [{"name": "cpu", "words": f"CPU ({cores} cores)"}]
+        return self._described or [{"name": "cpu", "words": f"CPU ({available_cores()} cores)"}]
 
     def settled(self, timeout_s: float) -> bool:
         """Wait until it is known what this machine has, at most so long; whether it is."""

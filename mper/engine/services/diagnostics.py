@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import tempfile
@@ -28,6 +27,8 @@ _PACKAGES = (
     "pydicom",
     "highdicom",
     "pillow",
+    "psutil",
+    "platformdirs",
     "tqdm",
     "fastapi",
     "uvicorn",
@@ -129,11 +130,11 @@ def _processor() -> Iterator[Finding]:
     import torch
 
     from mper.utils.devices import autocast_dtype
+    from mper.utils.processes import available_cores
 
     fast = autocast_dtype(torch.device("cpu")) == torch.bfloat16
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bf16 = "with fast bfloat16" if fast else "without fast bfloat16 (works, two to three times slower)"
-    yield Finding("processor", f"{cores} cores, {torch.get_num_threads()} used, {bf16}")
+    yield Finding("processor", f"{available_cores()} cores, {torch.get_num_threads()} used, {bf16}")
 
 
 def _graphics() -> Iterator[Finding]:
