@@ -6,15 +6,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pydicom.data
 import pytest
+import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLosslessSV1, RLELossless
-from small_series import item, set_pixels, stack, write_classic, write_enhanced
+from small_series import Change, item, set_pixels, stack, write_classic, write_enhanced
 
 from mper import io
 from mper.dicom import series as dicom
@@ -100,6 +102,43 @@ def test_any_orientation_is_kept(
     assert_same(dicom.read_series(folder).volume, volume)
 
 
+@PROPERTY
+@given(angles=st.tuples(*[st.floats(-180, 180)] * 3), slices=st.integers(2, 5))
+def test_voxels_and_geometry_are_those_of_highdicom(
+    tmp_path_factory: pytest.TempPathFactory, angles: Sequence[float], slices: int
+) -> None:
+    folder, volume = tmp_path_factory.mktemp("series"), stack((slices, 3, 2), angles)
+    write_classic(folder / "classic", volume)
+    write_enhanced(folder / "enhanced", volume)
+    images = [pydicom.dcmread(path) for path in (folder / "classic").iterdir()]
+    for path, other in (
+        (folder / "classic", highdicom.get_volume_from_series(images)),
+        (folder / "enhanced", highdicom.imread(folder / "enhanced").get_volume()),
+    ):
+        read, turned = dicom.read_series(path).volume, other.flip_spatial(0)  # it counts slices the other way than ITK
+        np.testing.assert_array_equal(read.array, turned.array)
+        np.testing.assert_allclose(read.geometry.affine, turned.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_voxels_and_geometry_are_those_of_simpleitk(tmp_path: Path, decimals: int) -> None:
+    def rounded(_: int, image: Dataset) -> None:
+        image.ImagePositionPatient = [f"{float(value):.{decimals}f}" for value in image.ImagePositionPatient]
+
+    write_classic(tmp_path, stack(), rounded)
+    read, other = dicom.read_series(tmp_path).volume, by_simpleitk(tmp_path)
+    np.testing.assert_array_equal(read.array, sitk.GetArrayFromImage(other))
+    for own, its in zip(read.geometry.itk, (other.GetOrigin(), other.GetSpacing(), other.GetDirection()), strict=True):
+        np.testing.assert_allclose(own, its, atol=2e-3 if decimals < 9 else 1e-6)
+
+
+def by_simpleitk(folder: Path) -> sitk.Image:
+    """The series as SimpleITK reads it, which 3D Slicer does too."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
 def test_compressed_slices_are_read(tmp_path: Path) -> None:
     volume = stack()
     write_classic(tmp_path, volume, lambda _, image: image.compress(RLELossless))
@@ -161,6 +200,81 @@ def test_rescaling_keeps_whole_numbers_whole_and_differs_per_slice(tmp_path: Pat
     assert large.dtype == np.int32
 
 
+def unsigned(_: int, image: Dataset) -> None:
+    image.PixelRepresentation = 0
+
+
+def monochrome1(_: int, image: Dataset) -> None:
+    image.PhotometricInterpretation = "MONOCHROME1"
+
+
+def twelve_bits(k: int, image: Dataset) -> None:
+    unsigned(k, image)
+    image.BitsStored, image.HighBit = 12, 11
+
+
+def overlay(k: int, image: Dataset) -> None:  # an old overlay in bit 12
+    twelve_bits(k, image)
+    image.PixelData = (np.frombuffer(image.PixelData, "<u2") | 0x1000).tobytes()
+
+
+def signed_twelve_bits(_: int, image: Dataset) -> None:  # stored without sign extension
+    image.BitsStored, image.HighBit = 12, 11
+    image.PixelData = ((np.frombuffer(image.PixelData, "<i2") - 60) & 0xFFF).astype("<u2").tobytes()
+
+
+def eight_bits(_: int, image: Dataset) -> None:
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PixelData = np.frombuffer(image.PixelData, "<i2").astype("u1").tobytes()
+
+
+def hounsfield(_: int, image: Dataset) -> None:
+    image.RescaleSlope, image.RescaleIntercept = 1, -1024
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [unsigned],
+        [twelve_bits],
+        [overlay],
+        [signed_twelve_bits],
+        [eight_bits],
+        [hounsfield],
+        [monochrome1],
+        [monochrome1, unsigned],
+        [monochrome1, twelve_bits],
+        [monochrome1, twelve_bits, hounsfield],
+        [monochrome1, eight_bits],
+    ],
+    ids=lambda changes: " ".join(change.__name__ for change in changes),
+)
+def test_stored_values_mean_what_they_mean_in_slicer(tmp_path: Path, changes: Sequence[Change]) -> None:
+    def change(k: int, image: Dataset) -> None:
+        for one in changes:
+            one(k, image)
+
+    notes: list[str] = []
+    write_classic(tmp_path, stack(), change)
+    read = dicom.read_series(tmp_path, notify=notes.append).volume
+    np.testing.assert_array_equal(read.array, sitk.GetArrayFromImage(by_simpleitk(tmp_path)))
+    assert any("MONOCHROME1" in note for note in notes) == (monochrome1 in changes)
+
+
+@pytest.mark.parametrize(("padding", "noted"), [(-2000, True), (0, False)])
+def test_padding_far_from_all_signal_is_noted(tmp_path: Path, padding: int, noted: bool) -> None:
+    def pad(_: int, image: Dataset) -> None:
+        pixels = image.pixel_array + np.int16(1)
+        pixels[:, 0] = padding
+        set_pixels(image, pixels)
+        image.PixelPaddingValue = padding
+
+    notes: list[str] = []
+    write_classic(tmp_path, stack(), pad)
+    assert dicom.read_series(tmp_path, notify=notes.append).volume.array.min() == padding
+    assert [note.split(",")[0] for note in notes] == ["25.0 % of the voxels hold the padding value -2000"] * noted
+
+
 def test_private_and_missing_optional_attributes_do_no_harm(tmp_path: Path) -> None:
     def strip(_: int, image: Dataset) -> None:
         for name in ("SliceThickness", "InstanceNumber", "SeriesDescription", "SeriesNumber", "ImageType", "Modality"):
@@ -193,15 +307,20 @@ def test_files_below_a_dicomdir_or_a_folder_without_dicom_are_found(tmp_path: Pa
     volume = stack()
     write_classic(tmp_path / "study" / "series", volume)
     assert_same(dicom.read_series(tmp_path).volume, volume)
-    (tmp_path / "DICOMDIR").write_bytes((PUBLIC / "dicomdirtests" / "DICOMDIR").read_bytes())
-    assert_same(dicom.read_series(tmp_path).volume, volume)
+    for directory in ((PUBLIC / "dicomdirtests" / "DICOMDIR").read_bytes(), bytes(128) + b"DICM"):
+        (tmp_path / "DICOMDIR").write_bytes(directory)
+        assert_same(dicom.read_series(tmp_path).volume, volume)
 
 
 def test_files_without_preamble_are_read(tmp_path: Path) -> None:
     volume = stack()
     write_classic(tmp_path, volume)
     for path in tmp_path.iterdir():
-        image = pydicom.dcmread(path)
+        path.write_bytes(path.read_bytes()[132:])  # the file meta information comes first
+        assert path.read_bytes()[:2] == b"\x02\x00"
+    assert_same(dicom.read_series(tmp_path).volume, volume)
+    for path in tmp_path.iterdir():
+        image = pydicom.dcmread(path, force=True)
         del image.file_meta
         image.preamble = None
         image.save_as(path, implicit_vr=True, little_endian=True)
@@ -226,30 +345,100 @@ def test_public_ct_series_is_read(tmp_path: Path) -> None:
 # Several series
 
 
+def early(_: int, image: Dataset) -> None:
+    image.SeriesDescription, image.SeriesNumber = "T1 map", 1
+
+
+def scout(_: int, image: Dataset) -> None:
+    image.SeriesDescription, image.SeriesNumber = "Scout", 1
+    image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
 def test_several_series_are_listed_and_one_can_be_taken(tmp_path: Path) -> None:
     first, second = stack(), stack((3, 5, 4))
-
-    def scout(_: int, image: Dataset) -> None:
-        image.SeriesDescription, image.SeriesNumber = "Scout", 1
-        image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-
     one = write_classic(tmp_path, first, prefix="A")
-    two = write_classic(tmp_path, second, scout, prefix="B")
+    two = write_classic(tmp_path, second, early, prefix="B")
     message = refusal(tmp_path)
     assert "2 series, take one of them with --series UID" in message
-    assert f"{two} MR 'Scout' 3 images (localiser); {one} MR 'LGE 3D' 6 images" in message
+    assert f"{two} MR 'T1 map' 3 images; {one} MR 'LGE 3D' 6 images" in message
     assert_same(dicom.read_series(tmp_path, one).volume, first)
-    assert "localisers" in refusal(tmp_path, two)
     assert "holds no series 1.2.3; it holds" in refusal(tmp_path, "1.2.3")
     assert [found.uid for found in dicom.list_series(tmp_path)] == [two, one]
+
+
+@pytest.mark.parametrize("below", [True, False], ids=["folders", "one folder"])
+def test_what_is_no_scan_does_not_stand_in_the_way_of_the_only_scan(tmp_path: Path, below: bool) -> None:
+    def several_planes(k: int, image: Dataset) -> None:
+        image.SeriesDescription = "survey"
+        image.ImageOrientationPatient = [[1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]][k % 2]
+
+    def screen_shot(_: int, image: Dataset) -> None:
+        image.PhotometricInterpretation, image.SeriesDescription = "RGB", "shot"
+
+    volume, notes = stack(), []
+    folders = {name: tmp_path / name if below else tmp_path for name in "abcde"}
+    uid = write_classic(folders["a"], volume, prefix="a")
+    localiser = write_classic(folders["b"], stack((3, 5, 4)), scout, prefix="b")
+    write_classic(folders["c"], stack((2, 5, 4)), several_planes, prefix="c")
+    write_classic(folders["d"], stack((2, 5, 4)), screen_shot, prefix="d")
+    write_classic(folders["e"], stack((1, 5, 4)), prefix="e")
+    assert_same(dicom.read_series(tmp_path, notify=notes.append).volume, volume)
+    assert len(notes) == 1 and notes[0].startswith("left out what is no scan: ")
+    for reason in ("'Scout' 3 images (localiser)", "(images of 2 orientations)", "(colour images)", "(a single image)"):
+        assert reason in notes[0]
+    assert [series.uid for series in dicom.list_series(tmp_path) if not series.no_scan] == [uid]
+    assert "localisers" in refusal(tmp_path, localiser)
+
+
+def test_a_study_without_any_scan_lists_what_it_holds(tmp_path: Path) -> None:
+    write_classic(tmp_path, stack((3, 5, 4)), scout, prefix="A")
+    write_classic(tmp_path, stack((1, 5, 4)), prefix="B")
+    assert "holds no scan; it holds" in refusal(tmp_path)
+
+
+def test_a_series_in_two_folders_is_one_volume(tmp_path: Path) -> None:
+    volume = stack()
+    uid = write_classic(tmp_path / "a", volume, lambda k, _: "leave out" if k > 2 else None)
+    write_classic(tmp_path / "b" / "c", volume, lambda k, _: "leave out" if k < 3 else None, uid)
+    assert_same(dicom.read_series(tmp_path).volume, volume)
+    assert [found.images for found in dicom.list_series(tmp_path)] == [6]
+
+
+def truncated(path: Path, tag: int) -> None:
+    """Cut a file right before the element of that tag."""
+    content, sought = path.read_bytes(), np.array([tag >> 16, tag & 0xFFFF], "<u2").tobytes()
+    path.write_bytes(content[: content.index(sought, 132)])
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with --series", "without"])
+def test_one_broken_file_of_another_series_is_told_and_does_no_harm(tmp_path: Path, named: bool) -> None:
+    volume, notes = stack(), []
+    uid = write_classic(tmp_path / "cd" / "scan", volume)
+    write_classic(tmp_path / "cd" / "other", stack((1, 5, 4)), early)
+    truncated(tmp_path / "cd" / "other" / "IM0000", 0x00280010)  # its UID is told, its pixels are not described
+    (tmp_path / "cd" / "scan" / "empty").touch()
+    (tmp_path / "cd" / "noise").write_bytes(bytes(128) + b"DICM" + bytes(range(200)))
+    assert_same(dicom.read_series(tmp_path / "cd", uid if named else None, notes.append).volume, volume)
+    assert sorted(note.split(" is truncated")[0].split("/")[-1] for note in notes) == ["IM0000", "noise"]
+    assert all(note.startswith("left out a damaged file: ") for note in notes)
+
+
+def test_a_broken_file_that_may_be_a_slice_of_the_scan_is_not_left_out(tmp_path: Path) -> None:
+    volume = stack()
+    uid = write_classic(tmp_path, volume)
+    last = next(path for path in tmp_path.iterdir() if pydicom.dcmread(path).pixel_array[0, 0] == volume.array[5, 0, 0])
+    truncated(last, 0x0020000D)  # before study and series: what is left is like that of every other slice
+    for content in (last.read_bytes(), last.read_bytes()[:132]):
+        last.write_bytes(content)
+        assert re.search(rf"{last.name} is truncated.* with --series {uid}", refusal(tmp_path))
+        notes: list[str] = []
+        assert dicom.read_series(tmp_path, uid, notes.append).volume.array.shape[0] == 5
+        assert len(notes) == 1 and f"left out a damaged file: {last}" in notes[0]
 
 
 def test_localisers_within_a_series_are_left_out_with_a_notice(tmp_path: Path) -> None:
     volume, heard = stack(), []
     series = write_classic(tmp_path, volume)
-
-    def scout(_: int, image: Dataset) -> None:
-        image.ImageType = ["DERIVED", "PRIMARY", "LOCALIZER"]
 
     write_classic(tmp_path, stack((2, 5, 4), (90, 0, 0)), scout, series, prefix="scout")
     assert_same(dicom.read_series(tmp_path, notify=heard.append).volume, volume)
@@ -311,13 +500,29 @@ def test_unevenly_spaced_slices_are_refused_with_their_positions(tmp_path: Path)
     assert "from 12.00 to 14.80 mm (2.80 mm), from 14.80 to 17.00 mm (2.20 mm)" in message
 
 
-def test_positions_rounded_by_the_scanner_are_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("angles", [(0, 0, 0), (20, -35, 50)], ids=["axial", "oblique"])
+@pytest.mark.parametrize(
+    ("decimals", "slices", "step"), [(1, 9, 2.5), (1, 60, 1.0), (1, 8, 8.0), (2, 6, 1.0), (1, 40, 0.5)]
+)
+def test_positions_rounded_by_the_scanner_are_accepted(
+    tmp_path: Path, angles: Sequence[float], decimals: int, slices: int, step: float
+) -> None:
     def rounded(_: int, image: Dataset) -> None:
-        image.ImagePositionPatient = [f"{float(value):.1f}" for value in image.ImagePositionPatient]
+        image.ImagePositionPatient = [f"{float(value):.{decimals}f}" for value in image.ImagePositionPatient]
 
-    volume = stack((9, 5, 4), (0, 0, 0))
-    write_classic(tmp_path, volume, rounded)
-    assert dicom.read_series(tmp_path).volume.geometry.is_close(volume.geometry, 0.06)
+    axes = stack(angles=angles).geometry.directions
+    geometry = Geometry.from_axes((-12.53, 40.27, 7.04), (step, 0.7, 0.9), axes, (slices, 5, 4))
+    write_classic(tmp_path, Volume(np.zeros(geometry.shape, np.int16), geometry), rounded)
+    read = dicom.read_series(tmp_path).volume.geometry
+    assert read.is_close(geometry, 2 * 10.0**-decimals)
+    np.testing.assert_allclose(read.directions, axes, atol=1e-6)
+
+
+def test_a_missing_slice_is_never_taken_for_rounding(tmp_path: Path) -> None:
+    geometry = Geometry.from_axes((0, 0, 0), (0.2, 1, 1), np.eye(3)[:, ::-1], (9, 5, 4))
+    volume = Volume(np.zeros(geometry.shape, np.int16), geometry)
+    write_classic(tmp_path, volume, lambda k, _: "leave out" if k == 4 else None)
+    assert "slices are missing: the step is 0.20 mm" in refusal(tmp_path)
 
 
 def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:
@@ -344,9 +549,9 @@ def test_slices_that_jump_sideways_are_refused(tmp_path: Path) -> None:
         ("ImageOrientationPatient", [0, 1, 0, 0, 0, 1], "2 orientations"),
         ("PixelSpacing", [0.8, 0.9], "differ in pixel spacing"),
         ("PhotometricInterpretation", "RGB", "holds colours ('RGB')"),
-        ("ImagePositionPatient", None, "tells no position"),
-        ("ImageOrientationPatient", None, "tells no orientation"),
-        ("PixelSpacing", None, "tells no pixel spacing"),
+        ("ImagePositionPatient", None, "has no ImagePositionPatient"),
+        ("ImageOrientationPatient", None, "has no ImageOrientationPatient"),
+        ("PixelSpacing", None, "has no PixelSpacing"),
         ("NumberOfFrames", 6, "6 frames without positions"),
     ],
 )

@@ -446,7 +446,7 @@ def test_what_a_segmentation_cannot_say_is_refused(tmp_path: Path, series: Dicom
     uncoded = replace(mask, labels=(make_label(1, "tumour"), mask.labels[1]))
     assert "'tumour' has no code" in refusal(lambda: write_seg(path, uncoded, series))
     unsaid = replace(mask, provenance={1: MODEL})
-    assert "nobody has said how 'LV' was made" in refusal(lambda: write_seg(path, unsaid, series))
+    assert "it is not known how 'LV' was made" in refusal(lambda: write_seg(path, unsaid, series))
     long = replace(mask, labels=(replace(mask.labels[0], name="x" * 65), mask.labels[1]))
     assert "at most 64 printable characters" in refusal(lambda: write_seg(path, long, series))
     assert "must end in .dcm" in refusal(lambda: write_seg(tmp_path / "seg.nrrd", mask, series))
@@ -479,7 +479,7 @@ def test_a_mask_of_another_grid_is_refused(
 @pytest.mark.parametrize(
     ("keyword", "told"),
     [
-        ("FrameOfReferenceUID", "tells no frame of reference"),
+        ("FrameOfReferenceUID", "has no FrameOfReferenceUID"),
         ("StudyInstanceUID", "has no StudyInstanceUID"),
         ("SOPInstanceUID", "has no SOPInstanceUID"),
     ],
@@ -768,7 +768,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(
     plain, empty, named = (str(tmp_path / name) for name in ("mask.nrrd", "empty.nrrd", "mask.seg.nrrd"))
     for words, code, told in (
         ([plain, *where], USAGE, "is a plain mask without names"),
-        ([plain, *where, "--labels", "LA,LV"], FAILED, "nobody has said how 'LA' was made"),
+        ([plain, *where, "--labels", "LA,LV"], FAILED, "it is not known how 'LA' was made"),
         ([plain, *where, "--labels", "LA,LV", "--edited"], USAGE, "--edited needs the model"),
         ([plain, *where, "--labels", "LA,tumour", "--manual"], FAILED, "'tumour' has no code"),
         ([plain, *where, "--labels", "LA", "--manual"], FAILED, "values [2] that no label names"),

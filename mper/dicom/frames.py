@@ -1,4 +1,4 @@
-"""The images of a DICOM file: where each lies, and its pixels."""
+"""The images of a DICOM file: where each lies, when it was taken and of which type it is."""
 
 from __future__ import annotations
 
@@ -7,28 +7,84 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.multival import MultiValue
 
-from mper.dicom.headers import Header, first_line, frame_count, is_complete, is_localiser
+from mper.dicom.headers import Header, first_line, frame_count, is_colour, is_complete, is_localiser
 
-_SYNTAXES = {"implicit little": ImplicitVRLittleEndian, "explicit little": ExplicitVRLittleEndian}
-_SYNTAXES["explicit big"] = ExplicitVRBigEndian
+# What tells images at one position apart as parallel images of one scan, with the sign that the value is shown with.
+_TYPES = (
+    ("FrameType", ""),
+    ("ImageType", ""),
+    ("ComplexImageComponent", ""),
+    ("EffectiveEchoTime", "TE="),
+    ("EchoTime", "TE="),
+    ("DiffusionBValue", "b="),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image of a file, with its place."""
+    """One image of a file, with its place.
+
+    Parameters
+    ----------
+    header : Header
+    number : int
+        In its file, from 0.
+    position : (3,) floats
+        LPS mm of the first pixel's centre.
+    orientation : (2, 3) floats
+        Directions of growing column and of growing row index.
+    spacing : (2,) floats
+        mm between rows, between columns.
+    slope, intercept : float
+        From stored to real values.
+    items : tuple of datasets
+        Where the attributes of this image stand, the most specific first.
+    """
 
     header: Header
     number: int
-    position: npt.NDArray[np.float64]  # LPS mm of the first pixel's centre
-    orientation: npt.NDArray[np.float64]  # (2, 3): directions of growing column and of growing row index
-    spacing: npt.NDArray[np.float64]  # mm between rows, between columns
+    position: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
+    spacing: npt.NDArray[np.float64]
     slope: float
     intercept: float
-    localiser: bool
+    items: tuple[Dataset, ...]
+
+    def get(self, keyword: str) -> object:
+        """An attribute of this image or its file, None where it is missing, empty or damaged."""
+        for item in (*self.items, self.header.dataset):
+            try:
+                value = item.get(keyword)
+            except Exception:  # a damaged value can fail anywhere in the parser
+                continue
+            if value is not None and value != "":
+                return tuple(value) if isinstance(value, MultiValue) else value
+        return None
+
+    @property
+    def localiser(self) -> bool:
+        """Whether the image is a localiser (scout)."""
+        return any(is_localiser(item.get(name)) for item in self.items for name in ("ImageType", "FrameType"))
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """The words of its image type: ImageType or FrameType, then echo time and b-value where they are told."""
+        words: list[str] = []
+        seen = set()
+        for keyword, sign in _TYPES:
+            value = None if (sign or "FrameType") in seen else self.get(keyword)
+            if value is None:
+                continue
+            if keyword in ("FrameType", "ImageType", "ComplexImageComponent"):
+                words += [str(word) for word in (value if isinstance(value, tuple) else (value,))]
+            else:
+                words.append(f"{sign}{value:g}" if isinstance(value, (int, float)) else f"{sign}{value}")
+            if keyword != "ComplexImageComponent":
+                seen.add(sign or "FrameType")
+        return tuple(words)
 
 
 def frames_of(header: Header) -> list[Frame]:
@@ -51,9 +107,7 @@ def _frames(header: Header) -> Iterator[Frame]:
     dataset = header.dataset
     if not is_complete(dataset):
         raise ValueError(f"{header.path.name} is truncated: its header ends early")
-    if int(dataset.get("SamplesPerPixel") or 1) != 1 or "MONOCHROME" not in str(
-        dataset.get("PhotometricInterpretation", "")
-    ):
+    if is_colour(dataset):
         kind = dataset.get("PhotometricInterpretation", "of unknown kind")
         raise ValueError(f"{header.path.name} holds colours ({kind!r}); images of one grey value a pixel are needed")
     count = frame_count(header)
@@ -61,27 +115,24 @@ def _frames(header: Header) -> Iterator[Frame]:
     if per_frame is None:
         if count > 1:
             raise ValueError(f"{header.path.name} holds {count} frames without positions; it is no volume")
-        yield _frame(header, 0, [dataset])
+        yield _frame(header, 0, (dataset,))
         return
     if len(per_frame) != count:
         raise ValueError(f"{header.path.name} is damaged: it announces {count} frames and describes {len(per_frame)}")
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
+    shared = _items(dataset.get("SharedFunctionalGroupsSequence") or [])
     for number, own in enumerate(per_frame):
-        # The functional groups hold sequences of one item each; an attribute is looked for in all of them.
-        items = [
-            element.value[0] for group in (own, *shared) for element in group if element.VR == "SQ" and element.value
-        ]
-        yield _frame(header, number, items)
+        yield _frame(header, number, (*_items([own]), *shared))
 
 
-def _frame(header: Header, number: int, items: Sequence[Dataset]) -> Frame:
-    position = _numbers(header, items, "ImagePositionPatient", 3)
-    orientation = _numbers(header, items, "ImageOrientationPatient", 6)
-    spacing = _numbers(header, items, "PixelSpacing", 2)
-    for value, name in ((position, "position"), (orientation, "orientation"), (spacing, "pixel spacing")):
-        if value is None:
-            raise ValueError(f"{header.path.name} tells no {name}; without it the images are no volume in the patient")
-    assert position is not None and orientation is not None and spacing is not None
+def _items(groups: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """The functional groups: sequences of one item each, in any of which an attribute may stand."""
+    return tuple(element.value[0] for group in groups for element in group if element.VR == "SQ" and element.value)
+
+
+def _frame(header: Header, number: int, items: tuple[Dataset, ...]) -> Frame:
+    position = _place(header, items, "ImagePositionPatient", 3)
+    orientation = _place(header, items, "ImageOrientationPatient", 6)
+    spacing = _place(header, items, "PixelSpacing", 2)
     slope, intercept = (_numbers(header, items, f"Rescale{name}", 1) for name in ("Slope", "Intercept"))
     return Frame(
         header,
@@ -91,8 +142,18 @@ def _frame(header: Header, number: int, items: Sequence[Dataset]) -> Frame:
         spacing,
         slope=1.0 if slope is None else float(slope[0]),
         intercept=0.0 if intercept is None else float(intercept[0]),
-        localiser=any(is_localiser(item.get(name)) for item in items for name in ("ImageType", "FrameType")),
+        items=items,
     )
+
+
+def _place(header: Header, items: Sequence[Dataset], keyword: str, count: int) -> npt.NDArray[np.float64]:
+    numbers = _numbers(header, items, keyword, count)
+    if numbers is None:
+        raise ValueError(
+            f"{header.path.name} has no {keyword}; without it the images are no volume in the patient: "
+            "export the series from the archive again"
+        )
+    return numbers
 
 
 def _numbers(header: Header, items: Sequence[Dataset], keyword: str, count: int) -> npt.NDArray[np.float64] | None:
@@ -109,43 +170,3 @@ def _numbers(header: Header, items: Sequence[Dataset], keyword: str, count: int)
             raise ValueError(f"{header.path.name} is damaged: its {keyword} is {value}, {count} numbers were expected")
         return numbers
     return None
-
-
-def decode(frames: Sequence[Frame]) -> list[npt.NDArray[np.generic]]:
-    """The stored pixels of each frame, (rows, columns); each file is decoded once."""
-    pixels: dict[Header, npt.NDArray[np.generic]] = {}
-    for header in dict.fromkeys(frame.header for frame in frames):
-        try:
-            dataset = pydicom.dcmread(header.path, force=True)
-            if "TransferSyntaxUID" not in dataset.file_meta:  # a file without preamble; pydicom saw how it is written
-                implicit, little = dataset.original_encoding
-                dataset.file_meta.TransferSyntaxUID = _SYNTAXES[
-                    f"{'implicit' if implicit else 'explicit'} {'little' if little else 'big'}"
-                ]
-            array = np.asarray(dataset.pixel_array)
-        except Exception as error:  # damaged pixel data can fail anywhere in a decoder
-            if "missing dependencies" in str(error) or isinstance(error, NotImplementedError):
-                syntax = header.dataset.file_meta.TransferSyntaxUID.name
-                raise ValueError(
-                    f"{header.path.name} is compressed ({syntax!r}) and no decoder for it is installed; "
-                    "pip install python-gdcm adds one"
-                ) from error
-            raise ValueError(
-                f"{header.path.name} is truncated or damaged: its pixels cannot be read ({first_line(error)})"
-            ) from error
-        pixels[header] = array.reshape(-1, int(header.dataset.Rows), int(header.dataset.Columns))
-    return [pixels[frame.header][frame.number] for frame in frames]
-
-
-def rescale(slices: Sequence[npt.NDArray[np.generic]], frames: Sequence[Frame]) -> npt.NDArray[np.generic]:
-    """Stored values to real ones, (k, rows, columns); whole numbers stay whole, in a type that holds them."""
-    scales = [(frame.slope, frame.intercept) for frame in frames]
-    if all(scale == (1, 0) for scale in scales):
-        return np.stack(slices)
-    if slices[0].dtype.kind == "f" or any(number != round(number) for scale in scales for number in scale):
-        scaled = (np.multiply(stored, a, dtype=np.float64) + b for stored, (a, b) in zip(slices, scales, strict=True))
-        return np.stack([values.astype(np.float32) for values in scaled])
-    whole = [(stored.astype(np.int64) * int(a) + int(b)) for stored, (a, b) in zip(slices, scales, strict=True)]
-    low, high = min(int(values.min()) for values in whole), max(int(values.max()) for values in whole)
-    dtype = np.result_type(np.int16, np.min_scalar_type(min(low, -high - 1)))  # signed: -high - 1 needs as many bits
-    return np.stack([values.astype(dtype) for values in whole])

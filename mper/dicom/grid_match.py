@@ -1,6 +1,6 @@
-"""Voxels of one grid in another of the same lattice: shifted by whole voxels, turned over or cropped; never resampled.
+"""Voxels of one grid in another grid with the same voxels: shifted by whole voxels, flipped or cropped; not resampled.
 
-Slicer crops a saved segmentation, other programs turn slices over: the voxels are the same ones, and are found here.
+Slicer crops a saved segmentation, other programs flip the order of slices: the voxels are the same, with other indices.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _TOLERANCE = 0.05  # voxels; file formats round positions to 1e-3, a grid that i
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
-    """How indices of a sub-grid of n axes become indices (k, j, i) of a volume: ``offset + turn @ index``."""
+class GridMatch:
+    """How indices of a sub-grid of n axes become indices (k, j, i) of a volume: ``offset + axes @ index``."""
 
     offset: npt.NDArray[np.int64]  # (3,)
-    turn: npt.NDArray[np.int64]  # (3, n), each column one signed axis
+    axes: npt.NDArray[np.int64]  # (3, n), each column one signed unit axis
 
     def indices(self, mask: npt.NDArray[np.bool_], shape: Sequence[int]) -> tuple[npt.NDArray[np.int64], ...]:
         """Where the true voxels of `mask` lie in a volume of `shape`, in the order of ``mask.nonzero()``.
@@ -31,16 +31,16 @@ class Lattice:
         ValueError
             If some lie outside.
         """
-        found = np.argwhere(mask) @ self.turn.T + self.offset
-        outside = ((found < 0) | (found >= np.array(shape))).any(axis=1)
+        indices = np.argwhere(mask) @ self.axes.T + self.offset
+        outside = ((indices < 0) | (indices >= np.array(shape))).any(axis=1)
         if outside.any():
-            raise ValueError(f"{np.count_nonzero(outside)} of {len(found)} voxels of the mask lie outside the scan")
-        return tuple(found.T)
+            raise ValueError(f"{np.count_nonzero(outside)} of {len(indices)} voxels of the mask lie outside the scan")
+        return tuple(indices.T)
 
 
-def shared_lattice(
+def match_grid(
     origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLike, shape: Sequence[int], geometry: Geometry
-) -> Lattice | None:
+) -> GridMatch | None:
     """How a grid of n axes lies in `geometry`; None where its voxels are not voxels of that.
 
     Parameters
@@ -53,22 +53,22 @@ def shared_lattice(
     geometry : Geometry
         Of the volume.
     """
-    turn = np.linalg.solve(geometry.affine[:3, :3], np.asarray(steps_mm, dtype=np.float64))
+    axes = np.linalg.solve(geometry.affine[:3, :3], np.asarray(steps_mm, dtype=np.float64))
     offset = geometry.to_index(origin_mm)
-    whole = Lattice(np.rint(offset).astype(np.int64), np.rint(turn).astype(np.int64))
-    if (np.abs(whole.turn).sum(axis=0) != 1).any() or (np.abs(whole.turn).sum(axis=1) > 1).any():
+    whole = GridMatch(np.rint(offset).astype(np.int64), np.rint(axes).astype(np.int64))
+    if (np.abs(whole.axes).sum(axis=0) != 1).any() or (np.abs(whole.axes).sum(axis=1) > 1).any():
         return None
-    off = np.abs(offset - whole.offset) + np.abs(turn - whole.turn) @ (np.array(shape) - 1)
+    off = np.abs(offset - whole.offset) + np.abs(axes - whole.axes) @ (np.array(shape) - 1)
     return whole if off.max() <= _TOLERANCE else None
 
 
 def onto_grid(volume: Volume, geometry: Geometry) -> npt.NDArray[np.generic]:
-    """The voxels of a mask in the array of another grid on the same lattice; where there are none, 0.
+    """The voxels of a mask in the array of another grid with the same voxels; 0 where the mask has none.
 
     Raises
     ------
     ValueError
-        If the grids do not share a lattice, a voxel other than 0 lies outside, or the mask does not tell where it is.
+        If the voxels are not those of the grid, one other than 0 lies outside, or the mask does not tell where it is.
     """
     own = volume.geometry
     if not (own.spacing_known and geometry.spacing_known):
@@ -78,15 +78,15 @@ def onto_grid(volume: Volume, geometry: Geometry) -> npt.NDArray[np.generic]:
         )
     if own.is_close(geometry):
         return volume.array
-    found = shared_lattice(own.origin_mm, own.affine[:3, :3], own.shape, geometry)
-    if found is None:
+    match = match_grid(own.origin_mm, own.affine[:3, :3], own.shape, geometry)
+    if match is None:
         raise ValueError(
             f"the mask lies on another grid than the scan ({own.describe()} at {_place(own)}; "
             f"the scan: {geometry.describe()} at {_place(geometry)}); make it on the scan itself, or resample it there"
         )
     result = np.zeros(geometry.shape, volume.array.dtype)
     inside = volume.array != 0
-    result[found.indices(inside, geometry.shape)] = volume.array[inside]
+    result[match.indices(inside, geometry.shape)] = volume.array[inside]
     return result
 
 

@@ -1,6 +1,6 @@
 """The export check: a written DICOM-SEG, read back and compared voxel by voxel and code by code.
 
-Its report stands beside the file, for people (``.check.txt``) and for programs (``.check.json``). It names structures,
+Its report stands next to the file, for people (``.check.txt``) and for programs (``.check.json``). It names structures,
 codes and figures, and nothing of the patient: that study, patient and frame of reference agree is said without them.
 """
 
@@ -82,8 +82,8 @@ class ExportReport:
             "",
         ]
         for check in self.checks:
-            told = check.found if check.passed else f"{check.found}, EXPECTED {check.expected}"
-            lines.append(f"  {'ok  ' if check.passed else 'FAIL'}  {check.what.ljust(width)}  {told}")
+            value = check.found if check.passed else f"{check.found}, EXPECTED {check.expected}"
+            lines.append(f"  {'ok  ' if check.passed else 'FAIL'}  {check.what.ljust(width)}  {value}")
         lines += ["", *(f"Note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines) + "\n"
 
@@ -106,7 +106,7 @@ def check_export(path: Path, mask: Segmentation, series: DicomSeries, notes: Seq
         What was to be written: on the series' grid, values 1 to n, each with code and provenance.
     series : DicomSeries
     notes : sequence of str
-        What else the report should tell.
+        What else the report should say.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _equal(what: str, expected: object, found: object) -> Check:
 
 
 def _same(what: str, pairs: Iterable[tuple[object, object]]) -> Check:
-    """Whether what must not be told in a report agrees."""
+    """Whether values agree that a report must not show."""
     agrees = all(str(a or "") == str(b or "") for a, b in pairs)
     return Check(what, "as in the source", "as in the source" if agrees else "differs from the source", agrees)
 
@@ -162,9 +162,9 @@ def _reference_checks(dataset: Dataset, series: DicomSeries) -> list[Check]:
     fresh = str(dataset.SOPInstanceUID) not in {uid for _, uid in wanted} and str(dataset.SeriesInstanceUID) not in {
         uid for uid, _ in wanted
     }
-    told = (keyword for keyword in _OF_THE_PATIENT if keyword in ("PatientID", "PatientName") or dataset.get(keyword))
+    kept = (keyword for keyword in _OF_THE_PATIENT if keyword in ("PatientID", "PatientName") or dataset.get(keyword))
     return [
-        _same("patient", [(dataset.get(keyword), source.get(keyword)) for keyword in told]),
+        _same("patient", [(dataset.get(keyword), source.get(keyword)) for keyword in kept]),
         _same("study", [(dataset.StudyInstanceUID, source.StudyInstanceUID)]),
         _same("frame of reference", [(dataset.FrameOfReferenceUID, source.FrameOfReferenceUID)]),
         _equal("series and instance of its own", "yes", "yes" if fresh else "no"),
@@ -180,8 +180,8 @@ def _place_check(header: Header, series: DicomSeries, segments: int) -> Check:
     distances = np.linalg.norm(found[:, None] - series.positions_mm, axis=2)  # (frame, slice)
     off = float(distances.min(axis=1).max())
     even = bool((np.bincount(distances.argmin(axis=1), minlength=len(series.positions_mm)) == segments).all())
-    told = f"each within {off:.3f} mm of its source" if even else "not one of each slice"
-    return Check("positions of the frames", "each within 0.001 mm of its source", told, even and off <= 1e-3)
+    result = f"each within {off:.3f} mm of its source" if even else "not one of each slice"
+    return Check("positions of the frames", "each within 0.001 mm of its source", result, even and off <= 1e-3)
 
 
 def _voxel_checks(found: Segmentation, mask: Segmentation) -> list[Check]:
@@ -193,14 +193,14 @@ def _voxel_checks(found: Segmentation, mask: Segmentation) -> list[Check]:
 
 def _segment_checks(dataset: Dataset, found: Segmentation, mask: Segmentation) -> list[Check]:
     read = {label.value: label for label in found.labels}
-    told = algorithms(dataset)
+    stored = algorithms(dataset)
     tracked = {int(segment.SegmentNumber): bool(segment.get("TrackingUID")) for segment in dataset.SegmentSequence}
     counts, expected_counts = (np.bincount(m.labelmap.array.reshape(-1), minlength=256) for m in (found, mask))
     checks = [_equal("segments", len(mask.labels), len(found.labels))]
     for label in mask.labels:
         other = read.get(label.value, Label(label.value, "(missing)"))
         made, name = mask.provenance[label.value], f"segment {label.value} ({label.name})"
-        algorithm = told.get(label.value, Algorithm("", "", "", ""))
+        algorithm = stored.get(label.value, Algorithm("", "", "", ""))
         checks += [
             _equal(f"{name}: label", label.name, other.name),
             _equal(f"{name}: voxels", int(expected_counts[label.value]), int(counts[label.value])),

@@ -1,6 +1,6 @@
 """DICOM segmentations as masks on the grid of the series that they belong to.
 
-Takes what other programs write too: frames in any order, empty ones left out, grids cropped or turned over.
+Takes what other programs write too: frames in any order, empty ones left out, grids cropped or flipped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
-from mper.dicom.frames import Frame, decode, frames_of
-from mper.dicom.grid_match import Lattice, shared_lattice
+from mper.dicom.frames import Frame, frames_of
+from mper.dicom.grid_match import GridMatch, match_grid
 from mper.dicom.headers import Header, first_line, no_warnings
+from mper.dicom.pixels import decode
 from mper.labels import Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
 
 _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
-_SAME_PLACE_MM = 1e-2
+_SAME_POSITION_MM = 1e-2
 _LAST = 254  # of the values of a label array
 
 
@@ -65,8 +66,8 @@ def open_seg(path: Path) -> Dataset:
             f"{path} is truncated or damaged: its DICOM header cannot be read ({first_line(error)})"
         ) from error
     if sop_class not in (SegmentationStorage, _LABELMAP):
-        told = f" (modality {kind!r})" if kind else ""
-        raise ValueError(f"{path} is a DICOM file{told} but no segmentation; a SEG was expected")
+        modality = f" (modality {kind!r})" if kind else ""
+        raise ValueError(f"{path} is a DICOM file{modality} but no segmentation; a SEG was expected")
     if not whole:
         raise ValueError(f"{path} is truncated: its header ends early")
     return dataset
@@ -79,9 +80,9 @@ def read_seg(path: Path, series: DicomSeries, notify: Notify = ignore_notice) ->
     ----------
     path : Path
     series : DicomSeries
-        The segmentation must be of its study and frame of reference, and on its lattice.
+        The segmentation must be of its study and frame of reference, and on its grid (it may be cropped or flipped).
     notify : callable
-        Hears where it names another series as its source, and where two segments share a name.
+        Called where it names another series as its source, and where two segments share a name.
 
     Returns
     -------
@@ -136,29 +137,39 @@ def _read(header: Header, series: DicomSeries, notify: Notify) -> Segmentation:
     dataset = header.dataset
     # Label maps describe their background too, as segment 0.
     segments = {int(segment.SegmentNumber): segment for segment in dataset.SegmentSequence if segment.SegmentNumber}
-    frames = frames_of(header)
-    pixels = decode(frames)
-    geometry = series.volume.geometry
     values = _values(sorted(segments))
     names = _names(segments, notify)
+    array = _voxels(header, series, values, names)
+    labels = tuple(_label(values[number], names[number], segment) for number, segment in segments.items())
+    made = {number: _provenance(algorithm) for number, algorithm in algorithms(dataset).items()}
+    provenance = {values[number]: one for number, one in made.items() if one is not None and number in values}
+    return Segmentation(series.volume.with_array(array), labels, provenance)
+
+
+def _voxels(
+    header: Header, series: DicomSeries, values: Mapping[int, int], names: Mapping[int, str]
+) -> npt.NDArray[np.uint8]:
+    """The label array of all frames, on the grid of the series."""
+    geometry = series.volume.geometry
     array = np.zeros(geometry.shape, np.uint8)
-    for frame, stored in zip(frames, pixels, strict=True):
-        lattice: Lattice | None = None
-        for number, inside in _segments_of(frame, stored, dataset, header.path):
-            if number not in segments:
+    frames = frames_of(header)
+    for frame, stored in zip(frames, decode(frames), strict=True):
+        match: GridMatch | None = None
+        for number, inside in _segments_of(frame, stored, header):
+            if number not in values:
                 raise ValueError(
                     f"{header.path} is damaged: a frame is of segment {number}, which it does not describe"
                 )
             if not inside.any():
                 continue
-            lattice = lattice or _place(frame, series)
-            if lattice is None:
+            match = match or _match(frame, series)
+            if match is None:
                 raise ValueError(
                     f"{header.path} lies on another grid than the source series ({geometry.describe()}); "
                     "give the series it was made on"
                 )
             try:
-                where = lattice.indices(inside, geometry.shape)
+                where = match.indices(inside, geometry.shape)
             except ValueError as error:
                 raise ValueError(f"{header.path}: {error}") from error
             taken = array[where]
@@ -169,10 +180,7 @@ def _read(header: Header, series: DicomSeries, notify: Notify) -> Segmentation:
                     "cannot hold; remove the overlap in a program that shows segments"
                 )
             array[where] = values[number]
-    labels = tuple(_label(values[number], names[number], segment) for number, segment in segments.items())
-    told = {number: _provenance(algorithm) for number, algorithm in algorithms(dataset).items()}
-    provenance = {values[number]: found for number, found in told.items() if found is not None and number in values}
-    return Segmentation(series.volume.with_array(array), labels, provenance)
+    return array
 
 
 def _values(numbers: Sequence[int]) -> dict[int, int]:
@@ -187,45 +195,47 @@ def _values(numbers: Sequence[int]) -> dict[int, int]:
 def _names(segments: Mapping[int, Dataset], notify: Notify) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, segment in segments.items():
-        told = str(segment.get("SegmentLabel") or "").strip() or f"Segment {number}"
-        name = told if told not in names.values() else f"{told} ({number})"
-        if name != told:
-            notify(f"two segments are named {told!r}; one became {name!r}")
+        label = str(segment.get("SegmentLabel") or "").strip() or f"Segment {number}"
+        name = label if label not in names.values() else f"{label} ({number})"
+        if name != label:
+            notify(f"two segments are named {label!r}; one is named {name!r} here")
         names[number] = name
     return names
 
 
 def _segments_of(
-    frame: Frame, stored: npt.NDArray[np.generic], dataset: Dataset, path: Path
+    frame: Frame, stored: npt.NDArray[np.generic], header: Header
 ) -> list[tuple[int, npt.NDArray[np.bool_]]]:
     """Which segments a frame holds, and where in it they are."""
+    dataset, path = header.dataset, header.path
     if str(dataset.SOPClassUID) == _LABELMAP:
         return [(int(number), stored == number) for number in np.unique(stored) if number]
     groups = [
         *dataset.PerFrameFunctionalGroupsSequence[frame.number : frame.number + 1],
         *(dataset.get("SharedFunctionalGroupsSequence") or []),
     ]
-    told = [group.SegmentIdentificationSequence[0] for group in groups if group.get("SegmentIdentificationSequence")]
-    if not told:
+    segments = [
+        group.SegmentIdentificationSequence[0] for group in groups if group.get("SegmentIdentificationSequence")
+    ]
+    if not segments:
         raise ValueError(f"{path} is damaged: frame {frame.number + 1} does not tell its segment")
     if dataset.get("SegmentationType") == "FRACTIONAL":
         whole = int(dataset.get("MaximumFractionalValue") or 0)
         if not np.isin(stored, (0, whole)).all():
             raise ValueError(f"{path} holds fractions (probabilities), no mask; a BINARY segmentation was expected")
-    return [(int(told[0].ReferencedSegmentNumber), stored != 0)]
+    return [(int(segments[0].ReferencedSegmentNumber), stored != 0)]
 
 
-def _place(frame: Frame, series: DicomSeries) -> Lattice | None:
-    """Where a frame's pixels lie in the series: in the slice of the very same position, else by the even grid."""
+def _match(frame: Frame, series: DicomSeries) -> GridMatch | None:
+    """Where a frame's pixels lie in the series: in the slice of exactly its position, else by the regular grid."""
     geometry = series.volume.geometry
     steps = np.stack([frame.orientation[1] * frame.spacing[0], frame.orientation[0] * frame.spacing[1]], axis=1)
     shape = (int(frame.header.dataset.Rows), int(frame.header.dataset.Columns))
     distances = np.linalg.norm(series.positions_mm - frame.position, axis=1)
     k = int(distances.argmin())
-    if distances[k] > _SAME_PLACE_MM:
-        return shared_lattice(frame.position, steps, shape, geometry)
-    found = shared_lattice(geometry.to_world((k, 0, 0)), steps, shape, geometry)
-    return found
+    if distances[k] > _SAME_POSITION_MM:
+        return match_grid(frame.position, steps, shape, geometry)
+    return match_grid(geometry.to_world((k, 0, 0)), steps, shape, geometry)
 
 
 def _label(value: int, name: str, segment: Dataset) -> Label:
@@ -259,15 +269,15 @@ def _code(sequence: Any) -> Code | None:
     return Code(scheme, value, meaning) if value and scheme else None
 
 
-def _provenance(told: Algorithm) -> Provenance | None:
-    """None where the file does not say it whole."""
-    parameters = dict(part.split("=", 1) for part in told.parameters.split(",") if "=" in part)
-    found = Provenance.from_tags({"DICOM.SegmentAlgorithmType": told.type, "DICOM.SegmentAlgorithmName": told.name})
-    if found is None or not told.version:
-        return found
-    if found.version not in ("", told.version):
-        return found
+def _provenance(algorithm: Algorithm) -> Provenance | None:
+    """None where the file does not describe it completely."""
+    parameters = dict(part.split("=", 1) for part in algorithm.parameters.split(",") if "=" in part)
+    made = Provenance.from_tags(
+        {"DICOM.SegmentAlgorithmType": algorithm.type, "DICOM.SegmentAlgorithmName": algorithm.name}
+    )
+    if made is None or not algorithm.version or made.version not in ("", algorithm.version):
+        return made
     checksum = parameters.get("sha256", "")
     return Provenance(
-        found.type, found.algorithm, told.version, checksum if checksum.startswith(found.sha256) else found.sha256
+        made.type, made.algorithm, algorithm.version, checksum if checksum.startswith(made.sha256) else made.sha256
     )

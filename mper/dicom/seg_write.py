@@ -1,6 +1,6 @@
 """Masks as DICOM segmentations (BINARY, uncompressed, every frame of every segment), referring to their source series.
 
-Written beside and read back; only a file that says what it was meant to say (`mper.dicom.seg_check`) gets its name.
+Written under a temporary name and read back; only a file that passes the comparison (`mper.dicom.seg_check`) is kept.
 Empty frames are kept: readers that rebuild the grid from the frames then find the whole of it.
 """
 
@@ -50,19 +50,19 @@ class SegText:
 def write_seg(
     path: Path, mask: Segmentation, series: DicomSeries, text: SegText | None = None, notify: Notify = ignore_notice
 ) -> ExportReport:
-    """Write `mask` as DICOM-SEG of `series`, read it back, and keep a report of the comparison beside it.
+    """Write `mask` as DICOM-SEG of `series`, read it back, and keep a report of the comparison next to it.
 
     Parameters
     ----------
     path : Path
         Ends in ``.dcm``; the report goes to the same name with ``.check.txt`` and ``.check.json``.
     mask : Segmentation
-        On the grid of the series, or on one of the same lattice (cropped, turned over). Every label that has voxels
-        needs a code and a provenance; labels without voxels are left out and told.
+        On the grid of the series, or on a part of it (cropped, flipped). Every label that has voxels
+        needs a code and a provenance; labels without voxels are left out with a note.
     series : DicomSeries
     text : SegText or None
     notify : callable
-        Hears of empty segments and of what was wrong in the source's header.
+        Called for empty segments and for what is wrong in the source's header.
 
     Raises
     ------
@@ -98,9 +98,9 @@ def write_seg(
         write_atomically(report_files[1], [report.to_json().encode("utf-8")])
         temporary.replace(path)
     except OSError as error:
-        told = type(error)(str(error).replace(str(temporary), str(path)))
-        told.errno = error.errno
-        raise told from error
+        renamed = type(error)(str(error).replace(str(temporary), str(path)))
+        renamed.errno = error.errno
+        raise renamed from error
     finally:
         temporary.unlink(missing_ok=True)
     return report
@@ -147,7 +147,7 @@ def _check_label(label: Label, provenance: Provenance | None) -> None:
         )
     if provenance is None:
         raise ValueError(
-            f"nobody has said how {label.name!r} was made, which a DICOM-SEG tells; name the model that drew it "
+            f"it is not known how {label.name!r} was made, which a DICOM-SEG states; name the model that drew it "
             "(--model NAME, with --edited if a person corrected it) or say that a person did (--manual)"
         )
     for what, text in (("name", label.name), ("algorithm", provenance.algorithm), ("version", provenance.version)):

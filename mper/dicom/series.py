@@ -18,18 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from mper.dicom.frames import decode, frames_of, rescale
-from mper.dicom.headers import (
-    Header,
-    SeriesInfo,
-    by_series,
-    choose,
-    find_headers,
-    first_line,
-    no_warnings,
-    read_header,
-    series_info,
-)
+from mper.dicom.discovery import SeriesInfo, discover, select_series
+from mper.dicom.frames import frames_of
+from mper.dicom.headers import Header, first_line, no_warnings
+from mper.dicom.pixels import real_values
 from mper.dicom.stack import check_alike, stack_geometry, without_duplicates, without_localisers
 from mper.progress import Notify, ignore_notice
 from mper.volume import Volume
@@ -63,19 +55,28 @@ class DicomSeries:
     positions_mm: npt.NDArray[np.float64]
 
 
-def list_series(folder: Path) -> list[SeriesInfo]:
+def list_series(folder: Path, notify: Notify = ignore_notice) -> list[SeriesInfo]:
     """The series of images in `folder`, in the order of their numbers.
 
-    Where no file right in the folder is DICOM, or a DICOMDIR is among them, the folders below are searched too.
+    Where the folder itself holds no scan, or a DICOMDIR, the folders below are searched too.
     Files that are not DICOM images are passed over.
+
+    Parameters
+    ----------
+    folder : Path
+    notify : callable
+        Called for damaged files that are of no series in the list.
 
     Raises
     ------
     ValueError
-        If there is none, or a DICOM image is damaged.
+        If there is none.
     """
     with no_warnings():
-        return [series_info(headers) for headers in by_series(find_headers(Path(folder)), folder)]
+        found = discover(Path(folder))
+    for header in found.damaged:
+        notify(f"left out a damaged file: {header.damage}")
+    return [one.info for one in found.series]
 
 
 def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> DicomSeries:
@@ -86,16 +87,17 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
     folder_or_file : Path
         A folder (files in any order, of any name) or one file: that file's images alone.
     series_uid : str or None
-        Which series, where the folder holds several.
+        Which series, where the folder holds several scans.
     notify : callable
-        Hears of images that were left out: identical duplicates, localisers within the series.
+        Called with what was left out: other series that are no scans (localisers, screen shots), damaged files of
+        other series, identical duplicates, localisers within the series.
 
     Raises
     ------
     FileNotFoundError
         If the path does not exist.
     ValueError
-        If there is no DICOM image, there are several series, or the images do not form one regular stack: missing or
+        If there is no DICOM image, there are several scans, or the images do not form one regular stack: missing or
         unevenly spaced slices, several images at one position, several orientations or frames of reference, a tilted
         gantry, colours, no position, no spacing, damaged or not decodable pixels.
     """
@@ -103,12 +105,13 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     with no_warnings():
-        headers = find_headers(path) if path.is_dir() else [header] if (header := read_header(path)) else []
-        chosen = choose(by_series(headers, path), series_uid, path)
+        found = discover(path)
+        chosen = select_series(found, series_uid, notify)
         try:
-            return _assemble(chosen, notify)
+            return _assemble(chosen.headers, notify)
         except ValueError as error:
-            raise ValueError(f"cannot read the series in {path}: {first_line(error)}") from error
+            left_out = "".join(f"; {header.damage}" for header in found.damaged[:1])
+            raise ValueError(f"cannot read the series in {path}: {first_line(error)}{left_out}") from error
 
 
 def _assemble(headers: Sequence[Header], notify: Notify) -> DicomSeries:
@@ -118,8 +121,7 @@ def _assemble(headers: Sequence[Header], notify: Notify) -> DicomSeries:
     frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
     frames = without_duplicates(frames, normal, notify)
     geometry = stack_geometry(frames, normal)
-    slices = decode(frames)
-    volume = Volume(rescale(slices, frames), geometry)
+    volume = Volume(real_values(frames, notify), geometry)
     used = list(dict.fromkeys(frame.header for frame in frames))
     return DicomSeries(
         volume=volume,

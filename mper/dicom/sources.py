@@ -1,4 +1,4 @@
-"""The images of a series as highdicom wants to hear of them, whatever their scanner left out or spelt its own way."""
+"""The images of a series as source images for highdicom, whatever their scanner left out or spelt its own way."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
 
 def text_encoding(image: Dataset, texts: Sequence[str]) -> str | None:
     """The character set for a file that joins `texts` to what `image` says of the patient: its own, else UTF-8."""
-    told = image.get("SpecificCharacterSet")
+    own = image.get("SpecificCharacterSet")
     plain = all(text.isascii() for text in texts)
-    if not told:
+    if not own:
         return None if plain and str(image.get("PatientName") or "").isascii() else "ISO_IR 192"
-    simple = isinstance(told, str) and re.fullmatch(r"ISO_IR (6|100|101|109|110|144|127|126|138|148|13|166)", told)
-    return told if simple and plain else "ISO_IR 192"
+    simple = isinstance(own, str) and re.fullmatch(r"ISO_IR (6|100|101|109|110|144|127|126|138|148|13|166)", own)
+    return own if simple and plain else "ISO_IR 192"
 
 
 def _check(series: DicomSeries) -> None:
@@ -85,7 +85,7 @@ def _check(series: DicomSeries) -> None:
                 raise ValueError(f"{path.name} has no {keyword}, so a DICOM-SEG cannot refer to it")
     if not str(series.instances[0].get("FrameOfReferenceUID") or "").strip():
         raise ValueError(
-            "the series tells no frame of reference, without which a DICOM-SEG has no place in the patient; "
+            "the series has no FrameOfReferenceUID, without which a DICOM-SEG has no place in the patient; "
             "write the mask as .seg.nrrd or .nii.gz"
         )
     if len({str(image.get("StudyInstanceUID")) for image in series.instances}) > 1:
@@ -129,14 +129,14 @@ def _described(image: Dataset, notify: Notify) -> Dataset:
 
 def _add_frames(made: Dataset, frames: Sequence[Frame], shared: Frame, series: DicomSeries) -> None:
     """Places of all frames of a multi-frame file, with what they share where the standard shares it."""
-    told = [
+    thicknesses = [
         item.get("SliceThickness")
         for group in made.get("SharedFunctionalGroupsSequence") or []
         for item in group.get("PixelMeasuresSequence") or []
     ]
     orientation, measures, groups = Dataset(), Dataset(), Dataset()
     orientation.ImageOrientationPatient = _decimals(shared.orientation.reshape(-1))
-    _measure(measures, shared, told[0] if told else None, series)
+    _measure(measures, shared, thicknesses[0] if thicknesses else None, series)
     groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]
     own = []
     for frame in frames:
@@ -152,11 +152,11 @@ def _measure(item: Dataset, frame: Frame, thickness: object, series: DicomSeries
     """Pixel spacing, thickness (the step between slices where the scanner tells none) and step."""
     (step,) = _decimals(series.volume.geometry.step_lengths[:1])
     try:
-        (told,) = _decimals([float(str(thickness))])
+        (own,) = _decimals([float(str(thickness))])
     except (ValueError, OverflowError):
-        told = step
+        own = step
     item.PixelSpacing = _decimals(frame.spacing)
-    item.SliceThickness = told if 0 < told < np.inf else step
+    item.SliceThickness = own if 0 < own < np.inf else step
     item.SpacingBetweenSlices = step
 
 

@@ -1,4 +1,9 @@
-"""Whether images form one regular stack, and the grid they then make."""
+"""Whether images form one regular stack, and the grid they then make.
+
+The grid is what ITK and highdicom make of the same headers: the first slice's position, the planes' normal, and the
+distance of the first and last slice along it shared evenly. Which stacks are refused is decided here, see
+docs/decisions/dicom-geometry.md.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mper.dicom.frames import Frame, decode
+from mper.dicom.frames import Frame
+from mper.dicom.pixels import decode
 from mper.progress import Notify
 from mper.volume import Geometry
 
 _ORIENTATION_TOLERANCE = 1e-3  # difference of direction cosines
-_STEP_TOLERANCE = 0.05  # of the step between slices: headers that round positions to 0.1 mm stay below it
-_SAME_PLACE_MM = 1e-2
+_STEP_TOLERANCE = 0.05  # of the step between slices
+_TILT_TOLERANCE = 1e-3  # sideways shift as a share of the stack's length
+_ROUNDED_TO_MM = (0.1, 0.01)  # what scanners and anonymisers round positions to
+_SAME_POSITION_MM = 1e-2
 # What tells apart images at one position, in the order in which it is worth naming.
 _DISTINGUISHING = (
     "TemporalPositionIdentifier",
@@ -65,6 +73,17 @@ def check_alike(frames: Sequence[Frame]) -> None:
         raise ValueError(f"its images differ in pixel spacing ({low:g} to {high:g} mm)")
 
 
+def at_one_position(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> list[list[Frame]]:
+    """`frames`, sorted along the normal, in groups that share a place along it."""
+    groups: list[list[Frame]] = []
+    for frame in frames:
+        if groups and float((frame.position - groups[-1][0].position) @ normal) <= _SAME_POSITION_MM:
+            groups[-1].append(frame)
+        else:
+            groups.append([frame])
+    return groups
+
+
 def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64], notify: Notify) -> list[Frame]:
     """`frames`, sorted along the normal, with one of each set of identical images.
 
@@ -73,36 +92,31 @@ def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64],
     ValueError
         If images at one place along the normal differ.
     """
-    kept = [frames[0]]
-    again: list[tuple[Frame, Frame]] = []  # a kept frame, and another at its place
-    for frame in frames[1:]:
-        if float((frame.position - kept[-1].position) @ normal) > _SAME_PLACE_MM:
-            kept.append(frame)
-        else:
-            again.append((kept[-1], frame))
-    if not again:
-        return kept
-    involved = list(dict.fromkeys(frame for pair in again for frame in pair))
+    groups = at_one_position(frames, normal)
+    repeated = [(group[0], other) for group in groups for other in group[1:]]  # a kept frame, and another at its place
+    if not repeated:
+        return list(frames)
+    involved = list(dict.fromkeys(frame for pair in repeated for frame in pair))
     pixels = dict(zip(involved, decode(involved), strict=True))
     clashes = [
         (one, other)
-        for one, other in again
-        if np.abs(one.position - other.position).max() > _SAME_PLACE_MM
+        for one, other in repeated
+        if np.abs(one.position - other.position).max() > _SAME_POSITION_MM
         or (one.slope, one.intercept) != (other.slope, other.intercept)
         or not np.array_equal(pixels[one], pixels[other])
     ]
     if clashes:
         one, other = clashes[0]
-        names = [name for name in _DISTINGUISHING if one.header.dataset.get(name) != other.header.dataset.get(name)]
+        names = [name for name in _DISTINGUISHING if one.get(name) != other.get(name)]
         raise ValueError(
             f"{len(clashes)} of its {len(frames)} images share a position with another that has different pixels, "
             f"the first at {float(one.position @ normal):.2f} mm: a time series, or several echoes or stacks"
             + (f" (they differ in {', '.join(names)})" if names else "")
             + "; one image per position is needed"
         )
-    names = sorted({frame.header.path.name for _, frame in again})
-    notify(f"dropped {len(again)} images that are identical duplicates ({_some(names)})")
-    return kept
+    names = sorted({frame.header.path.name for _, frame in repeated})
+    notify(f"dropped {len(repeated)} images that are identical duplicates ({_some(names)})")
+    return [group[0] for group in groups]
 
 
 def _some(texts: Sequence[str]) -> str:
@@ -121,26 +135,47 @@ def stack_geometry(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> 
     if len(frames) == 1:
         affine[:3, 0] = normal  # one slice has a thickness and no distance to the next
         return Geometry(affine, (1, rows, columns), spacing_known=False)
+    step = _even_step(positions, normal / np.linalg.norm(normal))
+    affine[:3, 0] = step
+    return Geometry(affine, (len(frames), rows, columns))
+
+
+def _even_step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The vector from slice to slice; raises unless every slice lies where even steps along the normal put it.
+
+    Positions that are rounded may be off by as much as the rounding explains, and by less than half a step: a missing
+    slice is never taken for rounding.
+    """
+    rounding = _rounding_mm(positions)
     depths = positions @ normal
     steps = np.diff(depths)
-    alike = np.abs(steps[:, None] - steps) <= np.maximum(_SAME_PLACE_MM, _STEP_TOLERANCE * steps)
+    tolerances = np.maximum(np.maximum(_SAME_POSITION_MM, _STEP_TOLERANCE * steps), np.minimum(rounding, 0.4 * steps))
+    alike = np.abs(steps[:, None] - steps) <= tolerances
     usual = float(np.median(steps[alike[alike.sum(axis=1).argmax()]]))  # of the largest group of like steps
-    tolerance = max(_SAME_PLACE_MM, _STEP_TOLERANCE * usual)
+    tolerance = max(_SAME_POSITION_MM, _STEP_TOLERANCE * usual, min(rounding, 0.4 * usual))
     uneven = np.flatnonzero(np.abs(steps - usual) > tolerance)
     if uneven.size:
         gaps = [f"from {depths[n]:.2f} to {depths[n + 1]:.2f} mm ({steps[n]:.2f} mm)" for n in uneven]
         what = "slices are missing" if (steps[uneven] > 1.5 * usual).all() else "slices are missing or unevenly spaced"
         raise ValueError(f"{what}: the step is {usual:.2f} mm along the normal, but {_some(gaps)}")
-    step = (positions[-1] - positions[0]) / (len(frames) - 1)
-    sideways = float(np.linalg.norm(step - (step @ normal) * normal))
-    tilt = float(np.degrees(np.arctan2(sideways, abs(step @ normal))))
-    if sideways > 1e-3 * np.linalg.norm(step):
+    span = positions[-1] - positions[0]
+    step = (span @ normal) / (len(positions) - 1) * normal
+    sideways = float(np.linalg.norm(span - (span @ normal) * normal))
+    if sideways > max(_TILT_TOLERANCE * float(np.linalg.norm(span)), rounding):
+        tilt = float(np.degrees(np.arctan2(sideways, abs(span @ normal))))
         raise ValueError(
             f"its slices are shifted against each other (gantry tilt of {tilt:.2f} degrees); "
             "resample it to an orthogonal grid"
         )
-    off_line = np.abs(positions - (positions[0] + np.arange(len(frames))[:, None] * step)).max()
-    if off_line > tolerance:
+    off_line = np.abs(positions - (positions[0] + np.arange(len(positions))[:, None] * step)).max()
+    if off_line > max(tolerance, rounding):
         raise ValueError(f"its slices do not lie on one line (off by up to {off_line:.2f} mm)")
-    affine[:3, 0] = step
-    return Geometry(affine, (len(frames), rows, columns))
+    return np.asarray(step)
+
+
+def _rounding_mm(positions: npt.NDArray[np.float64]) -> float:
+    """By how much rounding may have changed the way from one position to another; 0 where nothing was rounded."""
+    for unit in _ROUNDED_TO_MM:
+        if np.abs(positions / unit - np.rint(positions / unit)).max() < 1e-4:
+            return float(np.sqrt(3) * unit)  # half a unit along each axis at both ends
+    return 0.0

@@ -100,12 +100,12 @@ def check_file(path: Path) -> None:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether `path` starts as DICOM does: a preamble with DICM, or group 0008 right away (files without preamble)."""
+    """Whether `path` starts as DICOM does: a preamble with DICM, or (files without preamble) group 0002 or 0008."""
     with path.open("rb") as stream:
         head = stream.read(132)
-    return head[128:] == b"DICM" or (
-        head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and (head[4:6].isalpha() or head[6:8] == b"\x00\x00")
-    )
+    if head[128:] == b"DICM" or head[:8] == b"\x02\x00\x00\x00UL\x04\x00":
+        return True
+    return head[:2] == b"\x08\x00" and head[3:4] == b"\x00" and (head[4:6].isalpha() or head[6:8] == b"\x00\x00")
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
