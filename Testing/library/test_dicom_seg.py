@@ -668,6 +668,7 @@ def test_segment_writes_a_checked_segmentation_of_a_dicom_folder(
     bundle = threshold_bundle()
     bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, "LA"),)))
     saved = bundle.save(tmp_path / "model")
+    bundle = replace(bundle, sha256=ModelBundle.load(saved).sha256)
     monkeypatch.setattr(ModelBundle, "load", staticmethod(lambda _: bundle))
     words = ["segment", str(scan), str(tmp_path / "seg.dcm"), "--model", str(saved), "--device", "cpu", "--json"]
     assert main(words) == OK
