@@ -20,7 +20,7 @@ FLOORS = {
     0: "what all use: standard library and numpy",
 }
 _ENTRY = ("__init__", "__main__", "api")  # the package's own files of floor 3
-_COLUMNS, _WIDTH, _HEIGHT, _GAP, _LEFT = 5, 222, 84, 10, 20
+_COLUMNS, _WIDTH, _HEIGHT, _GAP, _LEFT = 4, 226, 84, 10, 10
 _COLOURS = {0: "#e8eef7", 1: "#e6f2ea", 2: "#fbf1df", 3: "#f7e6e6", "slicer": "#ece8f5"}
 _WORDS = {
     "root": "volume, labels, roi, strokes, provenance, progress, resources",

@@ -49,7 +49,6 @@ __all__ = [
     "write_volume",
 ]
 
-_log = logging.getLogger("mper")
 _DICOM_ENDING = ".dcm"
 
 
@@ -136,7 +135,12 @@ class Model:
         return self.predictor.predict(scan, roi=roi, tta=tta, want=want, report=report)
 
 
-def read_scan(path: str | Path, series: str | None = None, *, notify: Notify = _log.warning) -> Volume:
+def _log_note(line: str) -> None:
+    """Where notes go when nobody asked for them: one line each, work goes on."""
+    logging.getLogger("mper").warning(line)
+
+
+def read_scan(path: str | Path, series: str | None = None, *, notify: Notify | None = None) -> Volume:
     """Read a scan: NRRD, NIfTI, MetaImage, HDF5, a DICOM file, or the folder of a DICOM series.
 
     Parameters
@@ -144,8 +148,8 @@ def read_scan(path: str | Path, series: str | None = None, *, notify: Notify = _
     path : str or Path
     series : str or None
         SeriesInstanceUID, where a DICOM folder holds several series.
-    notify : callable
-        Is given each note about the file (one line), such as a duplicate that was left out.
+    notify : callable or None
+        Is given each note about the file (one line), such as a duplicate that was left out. None: they are logged.
 
     Raises
     ------
@@ -164,7 +168,7 @@ def read_scan(path: str | Path, series: str | None = None, *, notify: Notify = _
     """
     from mper.io import check_scan, read_volume
 
-    scan = read_volume(Path(path), series, notify)
+    scan = read_volume(Path(path), series, notify or _log_note)
     check_scan(scan)
     return scan
 
@@ -174,7 +178,7 @@ def read_segmentation(
     source: str | Path | None = None,
     labels: Sequence[str] | None = None,
     *,
-    notify: Notify = _log.warning,
+    notify: Notify | None = None,
 ) -> Segmentation:
     """Read a mask with its labels.
 
@@ -211,7 +215,8 @@ def read_segmentation(
         from mper.dicom.seg_read import read_seg
         from mper.dicom.series import read_series
 
-        return read_seg(path, read_series(Path(source), None, notify), notify)
+        note = notify or _log_note
+        return read_seg(path, read_series(Path(source), None, note), note)
     if name.endswith(".seg.nrrd"):
         return read_named(path)
     if not labels:
@@ -220,7 +225,7 @@ def read_segmentation(
 
 
 def write_segmentation(
-    path: str | Path, segmentation: Segmentation, source: str | Path | None = None, *, notify: Notify = _log.warning
+    path: str | Path, segmentation: Segmentation, source: str | Path | None = None, *, notify: Notify | None = None
 ) -> ExportReport | None:
     """Write a mask; the ending of `path` decides the format.
 
@@ -264,7 +269,8 @@ def write_segmentation(
     from mper.dicom.seg_write import write_seg
     from mper.dicom.series import read_series
 
-    return write_seg(path, segmentation, read_series(Path(source), None, notify), notify=notify)
+    note = notify or _log_note
+    return write_seg(path, segmentation, read_series(Path(source), None, note), notify=note)
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
@@ -413,7 +419,7 @@ def import_source(
     labels: Sequence[str] | None = None,
     scribbles: bool = False,
     report: Report = ignore_progress,
-    notify: Notify = _log.warning,
+    notify: Notify | None = None,
 ) -> ImportSummary:
     """Import scans, with their masks where there are any, into a dataset, which is made where it is missing.
 
@@ -442,7 +448,7 @@ def import_source(
     """
     from mper.datasets.importer import import_source as run
 
-    return run(Path(source), Path(dataset), split, labels, report, notify, scribbles)
+    return run(Path(source), Path(dataset), split, labels, report, notify or _log_note, scribbles)
 
 
 def open_dataset(path: str | Path) -> Dataset | PackedDataset:
@@ -482,7 +488,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     report: Report = ignore_progress,
-    notify: Notify = _log.warning,
+    notify: Notify | None = None,
     **more: Any,
 ) -> Model:
     """Train a model on a dataset.
@@ -508,7 +514,7 @@ def train(
     out : str or Path or None
         The run folder; None: ``runs/<time>`` in the dataset.
     report, notify : callable
-        Are given the progress, and each note.
+        Are given the progress, and each note. Without `notify` notes are logged.
     **more
         Every other parameter of `mper.training.config.TrainConfig` (recipe, network, patch, batch, ...).
 
@@ -556,8 +562,9 @@ def train(
     )
     folder = new_run_folder(opened.path) if out is None else Path(out)
     start_run(config, folder)
-    bundle = run_training(folder, report, notify)
-    return load_model(publish_run(folder, notify) or bundle, device)
+    note = notify or _log_note
+    bundle = run_training(folder, report, note)
+    return load_model(publish_run(folder, note) or bundle, device)
 
 
 def evaluate(
@@ -567,7 +574,7 @@ def evaluate(
     *,
     tta: bool = False,
     report: Report = ignore_progress,
-    notify: Notify = _log.warning,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
     """Segment the labelled cases of a split and compare the masks with the labels.
 
@@ -602,7 +609,7 @@ def evaluate(
 
     opened = _opened(dataset)
     cases = opened.split(split or choose_split(opened.splits, opened.holdout))
-    return run(model.predictor, cases, opened.labels, tta, report, notify)
+    return run(model.predictor, cases, opened.labels, tta, report, notify or _log_note)
 
 
 def compare(
@@ -612,7 +619,7 @@ def compare(
     split: str | None = None,
     *,
     report: Report = ignore_progress,
-    notify: Notify = _log.warning,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
     """Evaluate two models on the same cases, which neither should have been trained on.
 
@@ -639,7 +646,7 @@ def compare(
 
     opened = _opened(dataset)
     cases = opened.split(split or choose_split(opened.splits, opened.holdout))
-    return run(lambda: old.predictor, lambda: new.predictor, cases, opened.labels, report, notify)
+    return run(lambda: old.predictor, lambda: new.predictor, cases, opened.labels, report, notify or _log_note)
 
 
 def _opened(dataset: Dataset | PackedDataset | str | Path) -> Dataset | PackedDataset:
