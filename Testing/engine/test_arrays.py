@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from mper.engine.arrays import DTYPES, array_answer, parse_header
-from mper.engine.errors import Refused
+from mper.engine.arrays import array_response
+from mper.engine.errors import RequestError
+from mper.engine.schemas.arrays import DTYPES, parse_header
 from mper.volume import Geometry
 
 AFFINE = [[0, 0, -0.7, 3], [0, 0.7, 0, 2], [2.5, 0, 0, 1], [0, 0, 0, 1]]
@@ -19,7 +20,7 @@ def sent(array: np.ndarray, **more: object) -> tuple[dict[str, object], bytes]:
     """Header and body of an answer."""
 
     async def gather() -> tuple[dict[str, object], bytes]:
-        answer = array_answer(array, **more)
+        answer = array_response(array, **more)
         pieces = [bytes(piece) async for piece in answer.body_iterator]
         assert answer.headers["content-length"] == str(sum(map(len, pieces)))
         return json.loads(answer.headers["mper-array"]), b"".join(pieces)
@@ -97,7 +98,7 @@ def test_unknown_spacing_stays_unknown() -> None:
     ],
 )
 def test_a_malformed_header_is_refused_in_one_line(text: str | None, told: str) -> None:
-    with pytest.raises(Refused, match=told) as refused:
+    with pytest.raises(RequestError, match=told) as refused:
         parse_header(text)
     assert refused.value.status == 422
     assert "\n" not in str(refused.value)

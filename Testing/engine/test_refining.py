@@ -395,9 +395,9 @@ def test_a_newer_list_takes_the_place_of_one_that_is_worked_on(
     first = ask("old", strokes)
     assert begun.wait(20)
     stored = engine.engine.predictions.get("local", result["prediction"])
-    asked = stored.corrections._asked
+    asked = stored.corrections._request
     second = ask("new", strokes[:1])
-    while stored.corrections._asked == asked:
+    while stored.corrections._request == asked:
         time.sleep(0.01)
     assert engine.get("/health").status == 200  # the engine answers others meanwhile
     go_on.set()

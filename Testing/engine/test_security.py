@@ -16,11 +16,11 @@ import pytest
 from engines import MODEL, TOKEN, Caller, Served, array_header, served, until
 
 from mper.datasets.dataset import Dataset
-from mper.engine.auth import read_tokens
-from mper.engine.errors import Refused
+from mper.engine.errors import RequestError
 from mper.engine.server import Options, is_loopback, serve
 from mper.engine.services.roots import Roots
 from mper.engine.settings import Limits
+from mper.engine.tokens import read_tokens
 from mper.volume import Volume
 
 
@@ -35,7 +35,7 @@ def routes(engine: Served) -> list[tuple[str, str]]:
 @pytest.fixture
 def fast_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong tokens are answered soon: for tests that try many."""
-    monkeypatch.setattr("mper.engine.auth._SLOWEST_S", 0.001)
+    monkeypatch.setattr("mper.engine.access._SLOWEST_S", 0.001)
 
 
 def test_only_health_answers_without_a_token(engine: Served, fast_refusals: None) -> None:
@@ -85,8 +85,8 @@ def test_wrong_tokens_are_answered_ever_later_and_right_ones_at_once(tmp_path: P
 
 
 def test_wrong_tokens_cannot_be_tried_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mper.engine.auth._FIRST_S", 3.0)
-    monkeypatch.setattr("mper.engine.auth._SLOWEST_S", 3.0)
+    monkeypatch.setattr("mper.engine.access._FIRST_S", 3.0)
+    monkeypatch.setattr("mper.engine.access._SLOWEST_S", 3.0)
     with served(tmp_path) as engine:
         found: list[int] = []
         nobody = Caller(engine.port, "wrong")
@@ -339,10 +339,10 @@ def test_many_clients_at_once_each_get_their_own(tmp_path: Path, root: Path, sca
 )
 def test_no_path_leads_out_of_a_root(root: Path, path: str) -> None:
     roots = Roots([root])
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         roots.inside("Data", path)
     assert refused.value.status == 403
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         roots.dataset(f"Data/{path}".replace("/", "~"))
     assert refused.value.status == 404
 
@@ -355,9 +355,9 @@ def test_a_link_does_not_lead_out_of_a_root(root: Path, tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this system does not let us make links")
     roots = Roots([tmp_path / "inside"])
-    with pytest.raises(Refused):
+    with pytest.raises(RequestError):
         roots.inside("inside", "link")
-    with pytest.raises(Refused):
+    with pytest.raises(RequestError):
         roots.dataset("inside/link")
     assert list(roots.datasets()) == []
 
@@ -408,7 +408,7 @@ def test_a_fault_of_the_program_is_one_line_and_its_log_holds_no_data(
     monkeypatch.setattr("mper.utils.errors.log_folder", lambda: tmp_path / "state")
     with served(tmp_path / "spool") as engine:
 
-        def broken() -> list:
+        def broken(notes: object) -> list:
             raise KeyError("Smith, John")
 
         engine.engine.models.list = broken
@@ -425,7 +425,7 @@ def test_errors_do_not_tell_where_things_lie(tmp_path: Path) -> None:
     home.mkdir()
     with served(tmp_path / "spool", [home]) as engine:
 
-        def missing() -> list:
+        def missing(notes: object) -> list:
             raise FileNotFoundError(2, "No such file or directory", str(home / "mine" / "x"))
 
         engine.engine.models.list = missing

@@ -349,7 +349,7 @@ def test_what_nobody_uses_is_forgotten(tmp_path: Path, root: Path, scan: Volume)
 
 
 def test_an_upload_leaves_room_on_the_disk(tmp_path: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mper.engine.services.scans._SPARE", 2**62)
+    monkeypatch.setattr("mper.engine.services.uploads._SPARE", 2**62)
     with served(tmp_path) as engine:
         answer = engine.call("POST", "/scans", scan.array.tobytes(), {"MPER-Array": array_header(scan)})
         assert answer.status == 409 and "disk" in answer.error()
@@ -362,7 +362,7 @@ def test_a_broken_torch_is_told_by_every_job_and_in_the_diagnostics(
     def broken() -> None:
         raise ImportError("libtorch.so: cannot open shared object file", name="torch")
 
-    monkeypatch.setattr("mper.engine.services.devices._look", broken)
+    monkeypatch.setattr("mper.engine.services.devices._list_devices", broken)
     with served(tmp_path, [root]) as engine:
         last = engine.ended(engine.post("/jobs/segment", {"scan": engine.upload(scan), "model": MODEL}).json()["job"])
         assert last["state"] == "failed" and "pip install torch" in last["error"]

@@ -21,7 +21,7 @@ import pytest
 from engines import MODEL, TOKEN, Caller, Process, array_header, engine_process, until
 
 from mper.datasets.dataset import Dataset
-from mper.engine.services.scans import remove_dead_spools, spool_folder
+from mper.engine.services.spool import remove_dead_spools, spool_folder
 from mper.volume import Geometry, Volume
 
 _POSIX = os.name == "posix"

@@ -1,69 +1,89 @@
-"""The engine as an ASGI application; PROTOCOL.md says what each route does."""
+"""The engine as an ASGI application; `/openapi.json` is the reference of its routes, PROTOCOL.md a guide to them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from mper import __version__
-from mper.engine.auth import Door
-from mper.engine.errors import Refused, status_and_line
-from mper.engine.routes import datasets, evaluation, info, refinement, runs, segmentation, strokes
+from mper.engine.access import AccessMiddleware
+from mper.engine.errors import InvalidRequest, RequestError, status_and_line
+from mper.engine.routes import cases, datasets, info, jobs, runs, segmentation
+from mper.engine.schemas.common import ErrorAnswer
 from mper.engine.services.engine import Engine
 from mper.engine.settings import Settings
 
-_ROUTERS = (
-    *(info.router, segmentation.router, refinement.router),
-    *(datasets.router, strokes.router, runs.router, evaluation.router),
-)
-_PARSE_FAILED = 400  # how FastAPI calls a body that is no JSON
+_ROUTERS = (info.router, segmentation.router, jobs.router, datasets.router, cases.router, runs.router)
+_PARSE_FAILED = 400  # the status that FastAPI gives a body that is not JSON
+_SHOWN_ERRORS = 3
+_ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer, "description": "An error."}}
 
 
 def make_app(settings: Settings) -> FastAPI:
     """The application; ``app.state.engine`` holds its parts."""
-    app = FastAPI(title="MPER engine", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="MPER engine",
+        version=__version__,
+        description="The reference of the engine's routes; PROTOCOL.md is a guide to them.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=_ERRORS,
+    )
     engine = app.state.engine = Engine(settings)
+    documented = [
+        Security(HTTPBearer(auto_error=False))
+    ]  # the middleware checks the token; this names it in the schema
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=documented)
 
     def answer(error: BaseException) -> tuple[int, str]:
         return status_and_line(error, engine.folders())
 
     app.add_middleware(
-        Door, clients=settings.clients, loopback=settings.loopback, limits=settings.limits, answer=answer
+        AccessMiddleware, clients=settings.clients, loopback=settings.loopback, limits=settings.limits, answer=answer
     )
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_malformed)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
     return app
 
 
-def _on_http(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses: unknown routes, methods, bodies that are no JSON."""
+def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses: unknown routes, methods, bodies that are not JSON."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, Refused):  # our own word, said while the body was read
-        return JSONResponse({"error": str(error.__cause__)}, error.__cause__.status)
+    if isinstance(error.__cause__, RequestError):  # raised by the middleware while the body was read
+        return _error(error.__cause__.status, str(error.__cause__))
     lines = {
-        404: "there is no such route; PROTOCOL.md lists them",
+        404: "there is no such route; /openapi.json lists them",
         405: f"this route does not take {request.method}",
         _PARSE_FAILED: "the body cannot be read as JSON in UTF-8",
     }
-    status = 422 if error.status_code == _PARSE_FAILED else error.status_code
-    return JSONResponse({"error": lines.get(error.status_code, str(error.detail))}, status, dict(error.headers or {}))
+    status = InvalidRequest.status if error.status_code == _PARSE_FAILED else error.status_code
+    return _error(status, lines.get(error.status_code, str(error.detail)), error.headers)
 
 
-def _on_malformed(_: Request, error: Exception) -> JSONResponse:
-    """A body or parameter that is not as the protocol has it."""
+def _on_invalid(_: Request, error: Exception) -> JSONResponse:
+    """A body or parameter that does not fit the schema."""
     assert isinstance(error, RequestValidationError)
-    if isinstance(error.body, bytes):  # it was not even tried
-        return JSONResponse({"error": "a body is JSON: send the header 'Content-Type: application/json'"}, 422)
-    return JSONResponse({"error": "; ".join(_words(entry) for entry in error.errors()[:3])}, 422)
+    if isinstance(error.body, bytes):  # it was not parsed
+        line = "a body is JSON: send the header 'Content-Type: application/json'"
+    else:
+        line = "; ".join(_one_line(entry) for entry in error.errors()[:_SHOWN_ERRORS])
+    return _error(InvalidRequest.status, line)
 
 
-def _words(entry: dict[str, Any]) -> str:
+def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(ErrorAnswer(error=line).model_dump(), status, dict(headers or {}))
+
+
+def _one_line(entry: Mapping[str, Any]) -> str:
+    """``body roi_mm.5: Input should be a valid number``."""
     where, *names = (str(part) for part in entry["loc"])
     message = " ".join(str(entry["msg"]).split())
     return f"{where} {'.'.join(names)}: {message}" if names else f"{where}: {message}"

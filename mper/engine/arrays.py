@@ -2,97 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from mper.engine.errors import Refused
+from mper.engine.errors import InvalidRequest, TooLarge, UploadStalled
+from mper.engine.schemas.arrays import HEADER, ArrayHeader, parse_header
+from mper.engine.services.uploads import Upload, check_space, new_path, remove_file
+from mper.engine.settings import Limits
 from mper.volume import Geometry, Index3
 
-HEADER = "MPER-Array"
-DTYPES = (
-    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-    *("float16", "float32", "float64"),
-)
-_LONGEST = 2048  # voxels along an axis, as `mper.io.scans.check_scan` has it
-_LONGEST_HEADER = 4096  # characters
-_CHUNK = 2**20  # bytes
+_CHUNK = 2**20  # bytes that are sent, or gathered before they are written
+_BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+ARRAY_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _BINARY}}
+ARRAY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes of the array.",
+        "content": _BINARY,
+        "headers": {HEADER: {"description": "JSON, see the schema ArrayHeader.", "schema": {"type": "string"}}},
+    }
+}
 
 
-@dataclass(frozen=True, eq=False)
-class ArrayHeader:
-    """What the header of an uploaded array says.
+class ArrayResponse(StreamingResponse):
+    """An array as an answer, sent in pieces; `array_response` makes one."""
 
-    shape, dtype : of the array; geometry : where it lies, None where the header tells no affine; start : index of its
-    first voxel in the scan that it is a part of, None where it is no part.
-    """
-
-    shape: Index3
-    dtype: np.dtype[Any]
-    geometry: Geometry | None = None
-    start: Index3 | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def open(self, path: Path) -> npt.NDArray[Any]:
-        """The array in a file, mapped; what is written to it stays in memory and never reaches the file."""
-        return np.memmap(path, dtype=self.dtype, mode="c", shape=self.shape)
+    media_type = "application/octet-stream"
 
 
-def parse_header(text: str | None) -> ArrayHeader:
-    """Read the header of an upload.
-
-    Raises
-    ------
-    Refused
-        422 if it is missing or malformed.
-    """
-    if text is None:
-        raise Refused(422, f"the header {HEADER} is missing; send the array's shape and dtype in it, as JSON")
-    if len(text) > _LONGEST_HEADER:
-        raise Refused(422, f"the header {HEADER} has {len(text)} characters, more than {_LONGEST_HEADER}")
-    try:
-        entry = json.loads(text)
-        shape = _index(entry["shape"], lowest=1)
-        dtype = entry["dtype"]
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r}; known are {', '.join(DTYPES)}")
-        affine, known = entry.get("affine"), entry.get("spacing_known", True)
-        if not isinstance(known, bool):
-            raise ValueError(f"spacing_known {known!r}; it is true or false")
-        geometry = None
-        if affine is not None:
-            geometry = Geometry(np.array(affine, dtype=np.float64), shape, known)
-        elif not known:
-            geometry = Geometry.unknown(shape)
-        start = None if entry.get("start") is None else _index(entry["start"], lowest=0)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
-        words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise Refused(422, f"the header {HEADER} is malformed: {' '.join(words.split())}") from error
-    return ArrayHeader(shape, np.dtype(dtype).newbyteorder("<"), geometry, start)
-
-
-def _index(value: Any, lowest: int) -> Index3:
-    fits = isinstance(value, list) and len(value) == 3 and all(type(n) is int for n in value)
-    if not fits or not all(lowest <= n <= _LONGEST for n in value):
-        raise ValueError(f"{value!r} given, three whole numbers of {lowest} to {_LONGEST} (k, j, i) expected")
-    k, j, i = value
-    return k, j, i
-
-
-def array_answer(
+def array_response(
     array: npt.NDArray[Any], *, start: Index3 | None = None, geometry: Geometry | None = None
-) -> StreamingResponse:
-    """An array as an answer, sent in pieces.
+) -> ArrayResponse:
+    """An array as an answer.
 
     Parameters
     ----------
@@ -100,19 +49,77 @@ def array_answer(
     start : (int, int, int) or None
         Index of its first voxel in the scan, where it is a part of one.
     geometry : Geometry or None
-        Where it lies, if the client is to be told.
+        Where it lies; None leaves that out.
     """
     plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    entry: dict[str, Any] = {"shape": list(plain.shape), "dtype": plain.dtype.name}
+    fields: dict[str, Any] = {"shape": plain.shape, "dtype": plain.dtype.name}
     if start is not None:
-        entry["start"] = [int(n) for n in start]
+        fields["start"] = tuple(int(n) for n in start)
     if geometry is not None:
-        entry |= {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
-    headers = {HEADER: json.dumps(entry), "Content-Length": str(plain.nbytes), "Cache-Control": "no-store"}
-    return StreamingResponse(_pieces(plain), media_type="application/octet-stream", headers=headers)
+        fields |= {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
+    header = ArrayHeader(**fields).model_dump(exclude_unset=True)
+    headers = {HEADER: json.dumps(header), "Content-Length": str(plain.nbytes), "Cache-Control": "no-store"}
+    return ArrayResponse(_pieces(plain), headers=headers)
 
 
 def _pieces(array: npt.NDArray[Any]) -> Iterator[memoryview]:
     flat = array.data.cast("B")
     for start in range(0, len(flat), _CHUNK):
         yield flat[start : start + _CHUNK]
+
+
+async def receive_array(request: Request, header_text: str | None, folder: Path, limits: Limits) -> Upload:
+    """Write an array to a new file while it arrives.
+
+    Raises
+    ------
+    InvalidRequest, TooLarge, UploadStalled, Conflict, OSError
+        If header or length are wrong, it is too large, the client stalls, or the disk is full; nothing is left behind.
+    """
+    header = parse_header(header_text)
+    if header.nbytes > limits.upload_bytes:
+        raise TooLarge(header.nbytes, limits.upload_bytes)
+    declared = request.headers.get("content-length")
+    if declared is not None and int(declared) != header.nbytes:
+        raise _wrong_length(int(declared), header)
+    check_space(folder, header.nbytes)
+    path = new_path(folder)
+    try:
+        await _write(request, path, header, limits.stall_s)
+    except BaseException as error:
+        remove_file(path)
+        if isinstance(error, ClientDisconnect):
+            raise UploadStalled("the connection ended in the middle of the array; send it again") from error
+        raise
+    return Upload(header, path)
+
+
+async def _write(request: Request, path: Path, header: ArrayHeader, stall_s: float) -> None:
+    taken = 0
+    gathered = bytearray()
+    pieces = request.stream().__aiter__()
+    with path.open("xb") as file:
+        while True:
+            try:
+                piece = await asyncio.wait_for(anext(pieces, None), stall_s)
+            except asyncio.TimeoutError:
+                raise UploadStalled(f"nothing came for {stall_s:.0f} s; send the array again") from None
+            if piece is not None:
+                taken += len(piece)
+                if taken > header.nbytes:
+                    raise _wrong_length(taken, header)
+                gathered += piece
+            if gathered and (piece is None or len(gathered) >= _CHUNK):
+                await run_in_threadpool(file.write, gathered)
+                gathered = bytearray()
+            if piece is None:
+                break
+    if taken != header.nbytes:
+        raise _wrong_length(taken, header)
+
+
+def _wrong_length(found: int, header: ArrayHeader) -> InvalidRequest:
+    shape = "x".join(str(n) for n in header.shape)
+    return InvalidRequest(
+        f"the body has {found} bytes, {shape} voxels of {header.dtype} have {header.nbytes}; send all of it"
+    )

@@ -1,47 +1,107 @@
-"""What is refused, and how every error becomes a status and one line.
+"""Requests that are refused, and how every error becomes an HTTP status and one line.
 
 What our own code raises for people is passed on; a fault of the program goes to the log (types and positions only) and
-the client is told where that is. Folders of this machine never leave it: roots appear by their names.
+the answer says where that is. Folders of this machine never leave it: roots appear by their names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from mper.utils.errors import explain, raised_by_us
 
-_STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
-    (FileNotFoundError, 404),
-    (FileExistsError, 409),
-    (PermissionError, 403),
-    (TimeoutError, 409),
-)
 
+class RequestError(Exception):
+    """A request that is refused; the text says what came, what was expected, what to do.
 
-class Refused(Exception):
-    """A request that is not granted.
-
-    Parameters
+    Attributes
     ----------
     status : int
-        401 no or wrong token, 403 not allowed, 404 unknown, 409 not now, 413 too large, 422 malformed.
-    line : str
-        What came, what was expected, what to do.
+        Of the answer, one for each class.
     headers : mapping
         Of the answer.
     """
 
-    def __init__(self, status: int, line: str, headers: Mapping[str, str] | None = None):
-        super().__init__(line)
-        self.status = status
-        self.headers = dict(headers or {})
+    status: ClassVar[int] = 400
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class InvalidRequest(RequestError):
+    """It is malformed, or does not fit what it names."""
+
+    status = 422
+
+
+class Unauthorized(RequestError):
+    """The token is missing or wrong."""
+
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    """It is not allowed to this client, or leads out of a root."""
+
+    status = 403
+
+
+class NotFound(RequestError):
+    """What it names does not exist, or belongs to another client."""
+
+    status = 404
+
+
+class UploadStalled(RequestError):
+    """The body did not come in time."""
+
+    status = 408
+
+
+class Conflict(RequestError):
+    """It cannot be done now: the state of something does not allow it, or there is no room."""
+
+    status = 409
+
+
+class TooLarge(RequestError):
+    """The body is larger than allowed.
+
+    Parameters
+    ----------
+    found, limit : int
+        Bytes.
+    """
+
+    status = 413
+
+    def __init__(self, found: int, limit: int):
+        super().__init__(
+            f"the body has {found} bytes or more, at most {limit} are taken here; "
+            "send less (a smaller region, fewer strokes)"
+        )
+
+
+class TooManyFailures(RequestError):
+    """Too many wrong tokens came from this address."""
+
+    status = 429
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}
+
+
+_STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
+    (FileNotFoundError, NotFound.status),
+    (FileExistsError, Conflict.status),
+    (PermissionError, Forbidden.status),
+    (TimeoutError, Conflict.status),
+)
 
 
 def status_and_line(error: BaseException, folders: Mapping[Path, str]) -> tuple[int, str]:
     """The HTTP status of an error, and its line in which `folders` are written by their names."""
     line = explained(error, folders)
-    if isinstance(error, Refused):
+    if isinstance(error, RequestError):
         return error.status, line
     for kind, status in _STATUS_OF:
         if isinstance(error, kind):
@@ -51,7 +111,12 @@ def status_and_line(error: BaseException, folders: Mapping[Path, str]) -> tuple[
 
 def explained(error: BaseException, folders: Mapping[Path, str]) -> str:
     """One line for a person, in which `folders` are written by their names."""
-    line = " ".join(str(error).split()) if isinstance(error, Refused) else explain(error)
+    line = " ".join(str(error).split()) if isinstance(error, RequestError) else explain(error)
+    return without_folders(line, folders)
+
+
+def without_folders(text: str, folders: Mapping[Path, str]) -> str:
+    """`text` in which `folders` are written by their names, the longest path first."""
     for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
-        line = line.replace(str(folder), name)
-    return line
+        text = text.replace(str(folder), name)
+    return text

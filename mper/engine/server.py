@@ -22,11 +22,11 @@ from fastapi import FastAPI
 
 from mper import __version__
 from mper.engine.app import make_app
-from mper.engine.auth import check_token, read_tokens
 from mper.engine.routes.info import PROTOCOL
 from mper.engine.services.engine import Engine
-from mper.engine.services.scans import spool_folder
+from mper.engine.services.spool import spool_folder
 from mper.engine.settings import Client, Settings
+from mper.engine.tokens import check_token, read_tokens
 from mper.utils.processes import lower_priority
 
 TOKEN = "MPER_TOKEN"

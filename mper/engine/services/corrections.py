@@ -1,21 +1,23 @@
-"""What strokes make of a prediction, kept beside it.
+"""A prediction as strokes have corrected it.
 
 A client sends its whole list of strokes at every change. What the list has in common with the one before stays, so
-that one more stroke, undo, redo and a replay are all the same request. Who asks waits until a list that is being worked
-on is done; a newer list takes the place of one that is still worked on, which ends between two strokes.
+that one more stroke, undo, redo and a replay are all the same request. Every other question waits while a list is being
+processed; a newer list replaces one that is still being processed, which then ends between two strokes.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mper.engine.errors import Refused
+from mper.engine.errors import Conflict
+from mper.engine.schemas.segmentation import QuickStructure, Structure
+from mper.engine.schemas.strokes import StrokeChange
 from mper.labels import BACKGROUND
 from mper.progress import Cancelled, Progress
 from mper.roi import bounding_box
@@ -29,9 +31,19 @@ if TYPE_CHECKING:
     from mper.strokes import Stroke
 
 Extent = tuple[Index3, Index3]
-_LOOKED_AT_MM = 10.0  # around a stroke: nobody is led there again
+_CHECKED_MM = 10.0  # around a stroke: no longer proposed as an uncertain place
 _MOST_PLACES = 60
-_SLOW = ("surface_mm2", "components", "confidence")  # figures that a quick answer does without
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a list of strokes changed; `changed` is a box in the prediction's own indices, else as in `RefineAnswer`."""
+
+    strokes: list[StrokeChange]
+    changed: Extent | None
+    settled: bool
+    notes: list[str]
+    structures: list[Structure | QuickStructure]
 
 
 class Corrections:
@@ -58,8 +70,9 @@ class Corrections:
         self.model_extent = _extent(prediction.segmentation.labelmap.array, (0, 0, 0))
         self._refiner: Refiner | None = None
         self._lock = threading.RLock()
-        self._asked = 0
-        self._told: tuple[Change, ...] = ()
+        self._request = 0  # number of the newest list
+        self._numbering = threading.Lock()  # another one, since `_lock` is held as long as a list is processed
+        self._reported: tuple[Change, ...] = ()  # by the last answer
 
     @property
     def nbytes(self) -> int:
@@ -71,21 +84,22 @@ class Corrections:
             kept += sum(volume.array.nbytes for volume in volumes if volume is not None)
         return kept
 
-    def set_strokes(self, strokes: Sequence[Stroke], settle: bool) -> dict[str, Any]:
-        """Make `strokes` the list, and tell of it as the protocol has it, in the prediction's own indices.
+    def set_strokes(self, strokes: Sequence[Stroke], settle: bool) -> Correction:
+        """Make `strokes` the list.
 
         Raises
         ------
         ValueError
             If a stroke cannot be taken; nothing has changed then.
-        Refused
-            409 if a newer list came meanwhile, or the prediction cannot be refined.
+        Conflict
+            If a newer list came meanwhile, or the prediction cannot be refined.
         """
-        self._asked += 1
-        number = self._asked
+        with self._numbering:
+            self._request += 1
+            number = self._request
 
         def check(_: Progress | None = None) -> None:
-            if number != self._asked:
+            if number != self._request:
                 raise Cancelled
 
         try:
@@ -103,9 +117,9 @@ class Corrections:
                     changed = self._refiner is not None and self._refiner.strokes
                     self._current = None if changed else self._prediction
                     self._measured = None if changed else self._structures
-                return self._tell(refiner, whole=settle)
+                return self._correction(refiner, whole=settle)
         except Cancelled:
-            raise Refused(409, "a newer list of strokes came before this one was done; its answer counts") from None
+            raise Conflict("a newer list of strokes came before this one was done; its answer counts") from None
 
     def part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:
         """The mask ``[start:stop]`` as it stands, a copy."""
@@ -187,7 +201,7 @@ class Corrections:
             current = self.current()
         found = uncertain_regions(current, min(count + 3 * len(strokes), _MOST_PLACES))
         geometry = current.segmentation.labelmap.geometry
-        near = [(np.asarray(stroke.points_mm), stroke.radius_mm + _LOOKED_AT_MM) for stroke in strokes]
+        near = [(np.asarray(stroke.points_mm), stroke.radius_mm + _CHECKED_MM) for stroke in strokes]
         return [
             place
             for place in found
@@ -201,10 +215,9 @@ class Corrections:
             from mper.refinement.refiner import Refiner
 
             if self._prediction.embeddings is None:
-                raise Refused(
-                    409,
+                raise Conflict(
                     "the model gives no embeddings, so its mask cannot be refined by strokes; "
-                    "take another model, or correct the mask by hand",
+                    "take another model, or correct the mask by hand"
                 )
             self._refiner = Refiner(self._prediction)
         return self._refiner
@@ -220,34 +233,40 @@ class Corrections:
         changes = () if self._refiner is None else self._refiner.changes
         return hull([self.model_extent, *(change.box for change in changes)])
 
-    def _tell(self, refiner: Refiner, whole: bool) -> dict[str, Any]:
-        told, self._told = {id(change): change for change in self._told}, refiner.changes
-        now = {id(change): change for change in self._told}
+    def _correction(self, refiner: Refiner, whole: bool) -> Correction:
+        before, self._reported = {id(change): change for change in self._reported}, refiner.changes
+        now = {id(change): change for change in self._reported}
         names = {BACKGROUND: "background", **{each.value: each.name for each in self._prediction.segmentation.labels}}
-        return {
-            "strokes": [
-                {
-                    "value": stroke.value,
-                    "name": names[stroke.value],
-                    "added_ml": _by_value(change.added_ml),
-                    "removed_ml": _by_value(change.removed_ml),
-                    "voxels": change.voxels,
-                    "notes": list(change.notes),
-                }
-                for stroke, change in zip(refiner.strokes, self._told, strict=True)
+        structures: list[Structure | QuickStructure]
+        if whole:
+            structures = [Structure.model_validate(each) for each in self.measures()]
+        else:
+            structures = [
+                QuickStructure(value=each.value, name=each.name, voxels=each.voxels, volume_ml=each.volume_ml)
+                for each in self._counted(self._reported)
+            ]
+        return Correction(
+            strokes=[
+                StrokeChange(
+                    value=stroke.value,
+                    name=names[stroke.value],
+                    added_ml=_by_value(change.added_ml),
+                    removed_ml=_by_value(change.removed_ml),
+                    voxels=change.voxels,
+                    notes=list(change.notes),
+                )
+                for stroke, change in zip(refiner.strokes, self._reported, strict=True)
             ],
-            "changed": hull([change.box for key, change in (told | now).items() if not (key in told and key in now)]),
-            "settled": refiner.settled,
-            "notes": [
+            changed=hull([change.box for key, change in (before | now).items() if not (key in before and key in now)]),
+            settled=refiner.settled,
+            notes=[
                 f"stroke {number}: {note}"
-                for number, change in enumerate(self._told, 1)
-                if id(change) not in told
+                for number, change in enumerate(self._reported, 1)
+                if id(change) not in before
                 for note in change.notes
             ],
-            "structures": [asdict(found) for found in self.measures()]
-            if whole
-            else [asdict(found) | dict.fromkeys(_SLOW) for found in self._counted(self._told)],
-        }
+            structures=structures,
+        )
 
 
 def hull(boxes: Iterable[Extent | None]) -> Extent | None:

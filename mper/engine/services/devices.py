@@ -1,7 +1,6 @@
-"""Who may compute where: one job at a time on each device, and prediction that leaves a training its GPU.
+"""The devices of this machine: one job at a time on each, and predictions that leave the GPU to a training run.
 
-Torch is imported in a thread of its own after the engine has said that it listens: the import takes seconds, under a
-virus scanner many.
+Torch is imported in a thread of its own after the engine listens: the import takes seconds, under a virus scanner many.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mper.engine.schemas.info import DeviceModel
 from mper.engine.services.jobs import Job
 from mper.progress import Progress
 from mper.utils.processes import available_cores
@@ -35,7 +35,7 @@ class Devices:
         self._failure: BaseException | None = None
         self._waiting: dict[str, deque[Job]] = {}
         self._moved = threading.Condition()
-        self._described: list[dict[str, str]] | None = None
+        self._described: list[DeviceModel] | None = None
         self._default = "cpu"
 
     def start(self) -> None:
@@ -57,12 +57,12 @@ class Devices:
         """What ``auto`` takes."""
         return self._default
 
-    def describe(self) -> list[dict[str, str]]:
+    def describe(self) -> list[DeviceModel]:
         """Name and words of each device; before torch is there, of the CPU alone."""
-        return self._described or [{"name": "cpu", "words": f"CPU ({available_cores()} cores)"}]
+        return self._described or [DeviceModel(name="cpu", words=f"CPU ({available_cores()} cores)")]
 
-    def settled(self, timeout_s: float) -> bool:
-        """Wait until it is known what this machine has, at most so long; whether it is."""
+    def wait_until_known(self, timeout_s: float) -> bool:
+        """Wait until torch has listed the devices, at most so long; returns whether it has."""
         return self._ready.wait(timeout_s)
 
     def wait(self, job: Job) -> None:
@@ -131,13 +131,14 @@ class Devices:
 
     def _import(self) -> None:
         try:
-            self._described, self._default = _look()
-        except BaseException as error:  # told to whoever wants to compute
+            self._described, self._default = _list_devices()
+        except BaseException as error:  # raised for each job
             self._failure = error
         self._ready.set()
 
 
-def _look() -> tuple[list[dict[str, str]], str]:
+def _list_devices() -> tuple[list[DeviceModel], str]:
+    """All devices, and the name of the default one."""
     import torch
 
     from mper.utils.devices import describe_device, pick_device
@@ -148,4 +149,5 @@ def _look() -> tuple[list[dict[str, str]], str]:
     if torch.backends.mps.is_available():
         found.insert(0, torch.device("mps"))
     found[:0] = [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
-    return [{"name": str(d), "words": describe_device(d)} for d in found], str(pick_device("auto"))
+    devices = [DeviceModel(name=str(device), words=describe_device(device)) for device in found]
+    return devices, str(pick_device("auto"))

@@ -1,4 +1,4 @@
-"""The engine's parts, and how a route gets at them: ``def route(engine: EngineDep, client: ClientDep)``."""
+"""The engine's parts: one of each for the life of the process."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
-
-from fastapi import Depends, Request
 
 from mper.engine.errors import explained
 from mper.engine.services.devices import Devices
+from mper.engine.services.diagnostics import as_text, examine
 from mper.engine.services.jobs import JobStore
 from mper.engine.services.launcher import Launcher
-from mper.engine.services.models import Models
+from mper.engine.services.models import ModelStore
 from mper.engine.services.predictions import PredictionStore
 from mper.engine.services.roots import Roots
 from mper.engine.services.scans import ScanStore
-from mper.engine.settings import Client, Settings
+from mper.engine.settings import Settings
 from mper.training.runs import RunFolder
 
 _EXPIRE_EVERY_S = 300.0
@@ -39,7 +37,7 @@ class Engine:
         self.devices = Devices(self.trainings)
         self.jobs = JobStore(settings.spool, self.devices.turn, self.explain, settings.limits)
         self.scans = ScanStore(settings.spool, settings.limits)
-        self.models = Models(self.roots)
+        self.models = ModelStore(self.roots)
         self.predictions = PredictionStore(settings.limits)
         self.launcher = Launcher()
         self.closing = asyncio.Event()
@@ -78,27 +76,14 @@ class Engine:
                         found.append(f"{dataset_id}/{run.path.name}")
         return found
 
+    def diagnostics(self) -> str:
+        """What `mper doctor` says, without its self-test; before torch is loaded that it is being loaded."""
+        if self.devices.failure is not None:
+            return self.explain(self.devices.failure)
+        return as_text(examine(self.explain, self_test=False)) if self.devices.ready else "getting ready"
+
     def close(self) -> None:
         """Cancel all jobs and let go of everyone who follows one."""
         self.closing.set()
         self._ended.set()
         self.jobs.cancel_all()
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
-    return engine
-
-
-def _client(request: Request) -> Client:
-    client: Client = request.state.client
-    return client
-
-
-def _name(request: Request) -> str:
-    return _client(request).name
-
-
-EngineDep = Annotated[Engine, Depends(_engine)]
-WhoDep = Annotated[Client, Depends(_client)]  # with what the client may do
-ClientDep = Annotated[str, Depends(_name)]  # its name: what jobs, scans and predictions belong to

@@ -1,33 +1,30 @@
 """Jobs: long work of a client, with progress, cancel and a result.
 
 Each job has a thread of its own, which for most of its time waits: for its turn on a device, or for torch, which
-computes without holding Python up. A job tells nothing of its past, only how it stands; who follows it is told at every
-change, or where changes come faster than they can be told, of the newest.
+computes without holding Python up. A job keeps its present state alone; a follower gets that state at every change, or,
+where changes come faster than they can be sent, the newest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from mper.engine.errors import Refused
+from mper.engine.errors import Conflict, NotFound
+from mper.engine.schemas.jobs import JobKind, JobResult, JobState, JobStatus
 from mper.engine.settings import Limits
 from mper.progress import Cancelled, Progress
 
-QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", "failed", "cancelled"
-_ENDED = (FINISHED, FAILED, CANCELLED)
-_TELL_EVERY_S = 0.04  # nobody looks faster
-
-Result: TypeAlias = "dict[str, Any]"
+_ENDED: tuple[JobState, ...] = ("finished", "failed", "cancelled")
+_SEND_EVERY_S = 0.04  # nobody looks faster
 
 
 class Job:
@@ -36,30 +33,30 @@ class Job:
     Parameters
     ----------
     client, kind : str
-        Whose it is, and what it does.
+        Who asked for it, and what it does.
     folder : Path
         For files that go with its result; removed with the job, and made at the first use.
     """
 
-    def __init__(self, client: str, kind: str, folder: Path):
+    def __init__(self, client: str, kind: JobKind, folder: Path):
         self.id = secrets.token_hex(8)
         self.client, self.kind = client, kind
         self._folder = folder / f"job-{self.id}"
         self._lock = threading.Lock()
-        self._state = QUEUED
+        self._state: JobState = "queued"
         self._message = "waiting"
         self._fraction: float | None = None
         self._eta_s: float | None = None
         self._error: str | None = None
         self._notices: list[str] = []
-        self._result: Result | None = None
+        self._result: JobResult | None = None
         self._n = 0
         self._cancelled = threading.Event()
         self._listeners: list[Callable[[], object]] = []
         self._undo: list[Callable[[], object]] = []
 
     def __call__(self, progress: Progress) -> None:
-        """Tell of a beat of the work.
+        """Take the progress of the work.
 
         Raises
         ------
@@ -85,7 +82,7 @@ class Job:
         self.check()
 
     def notice(self, line: str) -> None:
-        """Tell the client something that was decided on the way, once."""
+        """Add a line for the client on something that was decided on the way, once."""
         with self._lock:
             if line in self._notices:
                 return
@@ -93,7 +90,7 @@ class Job:
         self._changed()
 
     def on_undo(self, call: Callable[[], object]) -> None:
-        """Say how to take back what the work has made, should the job be cancelled after all, or fail."""
+        """Register how to remove what the work has made, should the job be cancelled after all, or fail."""
         self._undo.append(call)
 
     @property
@@ -107,25 +104,25 @@ class Job:
         return self._state in _ENDED
 
     @property
-    def result(self) -> Result | None:
-        """What the work gave, once it is finished."""
+    def result(self) -> JobResult | None:
+        """What the work returned, once it is finished."""
         return self._result
 
-    def status(self) -> dict[str, Any]:
-        """How it stands, as the protocol has it; ``n`` rises with every change."""
+    def status(self) -> JobStatus:
+        """How it stands; ``n`` rises with every change."""
         with self._lock:
-            return {
-                "n": self._n,
-                "job": self.id,
-                "kind": self.kind,
-                "state": self._state,
-                "message": self._message,
-                "fraction": self._fraction,
-                "eta_s": self._eta_s,
-                "error": self._error,
-                "notices": list(self._notices),
-                "result": self._result,
-            }
+            return JobStatus(
+                n=self._n,
+                job=self.id,
+                kind=self.kind,
+                state=self._state,
+                message=self._message,
+                fraction=self._fraction,
+                eta_s=self._eta_s,
+                error=self._error,
+                notices=list(self._notices),
+                result=self._result,
+            )
 
     def cancel(self) -> None:
         """Ask the work to stop at its next beat; a job that waits for its turn stops at once."""
@@ -150,16 +147,16 @@ class Job:
             while not closing.is_set():
                 changed.clear()
                 ended, status = self.ended, self.status()
-                if status["n"] >= first or ended:
-                    yield json.dumps(status, allow_nan=False).encode() + b"\n"
-                    first = status["n"] + 1
+                if status.n >= first or ended:
+                    yield status.model_dump_json(by_alias=True).encode() + b"\n"
+                    first = status.n + 1
                 if ended:
                     return
                 try:
                     await asyncio.wait_for(changed.wait(), alive_s)
                 except asyncio.TimeoutError:
                     yield b"\n"
-                await asyncio.sleep(_TELL_EVERY_S)
+                await asyncio.sleep(_SEND_EVERY_S)
         finally:
             with self._lock:
                 self._listeners.remove(wake)
@@ -167,17 +164,17 @@ class Job:
     def _start(self) -> None:
         self.check()
         with self._lock:
-            self._state, self._message = RUNNING, "starting"
+            self._state, self._message = "running", "starting"
         self._changed()
 
-    def _finish(self, result: Result) -> None:
+    def _finish(self, result: JobResult) -> None:
         with self._lock:
             self.check()  # under the lock: from here on it is too late to cancel
-            self._state, self._message, self._result = FINISHED, "done", result
+            self._state, self._message, self._result = "finished", "done", result
             self._fraction, self._eta_s = 1.0, None
         self._changed()
 
-    def _stop(self, state: str, message: str, error: str | None = None) -> None:
+    def _stop(self, state: JobState, message: str, error: str | None = None) -> None:
         for call in reversed(self._undo):
             call()
         self._forget()
@@ -196,8 +193,7 @@ class Job:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-Work: TypeAlias = Callable[[Job], Mapping[str, Any]]
-DeviceWork: TypeAlias = Callable[[Job, str], Mapping[str, Any]]
+Work: TypeAlias = Callable[[Job, str], JobResult]
 Turn: TypeAlias = Callable[[str, Job], AbstractContextManager[str]]
 Release: TypeAlias = Callable[[], object]
 
@@ -227,54 +223,41 @@ class JobStore:
         self._lock = threading.Lock()
         self._closing = False
 
-    def submit(self, client: str, kind: str, work: Work, release: Release = _nothing) -> Job:
-        """Start work that needs no device of its own; it begins at once.
-
-        `work` is handed its `Job`, which is a `Report`, and gives a result that JSON can hold. `release` is called when
-        the job has ended, however it did, and also if it is refused.
-
-        Raises
-        ------
-        Refused
-            409 if the client has too many jobs already.
-        """
-
-        def run(job: Job) -> Mapping[str, Any]:
-            job._start()
-            return work(job)
-
-        return self._launch(client, kind, run, release)
-
-    def submit_on(self, client: str, kind: str, device: str, work: DeviceWork, release: Release = _nothing) -> Job:
+    def submit(self, client: str, kind: JobKind, device: str, work: Work, release: Release = _nothing) -> Job:
         """Start work on a device, one job at a time on each, in the order in which they came.
 
-        `work` is handed its `Job`, which is a `Report`, and the name of the device that it was granted. `release` is
-        as for `submit`.
+        `work` takes its `Job`, which is a `Report`, and the name of the device that was granted. `release` is called
+        when the job has ended, however it did, and also if it is refused.
 
         Raises
         ------
-        Refused
-            409 if the client has too many jobs already.
+        Conflict
+            If the client has too many jobs already.
         """
-
-        def run(job: Job) -> Mapping[str, Any]:
-            with self._turn(device, job) as granted:
-                job._start()
-                return work(job, granted)
-
-        return self._launch(client, kind, run, release)
+        job = Job(client, kind, self._folder)
+        run = threading.Thread(target=self._run, args=(job, device, work, release), name=f"job-{job.id}", daemon=True)
+        try:
+            with self._lock:
+                self._admit(job)
+                self._threads[job.id] = run
+                run.start()
+        except BaseException:
+            self._jobs.pop(job.id, None)
+            release()
+            raise
+        return job
 
     def get(self, client: str, job_id: str) -> Job:
         """A client's job.
 
         Raises
         ------
-        Refused
-            404 if it has none of that id.
+        NotFound
+            If it has none of that id.
         """
         job = self._jobs.get(job_id)
         if job is None or job.client != client:
-            raise Refused(404, f"there is no job {job_id!r}; it was never here, or is forgotten")
+            raise NotFound(f"there is no job {job_id!r}; it was never here, or is forgotten")
         return job
 
     def of(self, client: str) -> list[Job]:
@@ -294,42 +277,30 @@ class JobStore:
         for thread in list(self._threads.values()):
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _launch(self, client: str, kind: str, run: Work, release: Release) -> Job:
-        job = Job(client, kind, self._folder)
-        thread = threading.Thread(target=self._run, args=(job, run, release), name=f"job-{job.id}", daemon=True)
-        try:
-            with self._lock:
-                self._admit(job)
-                self._threads[job.id] = thread
-                thread.start()
-        except BaseException:
-            release()
-            raise
-        return job
-
     def _admit(self, job: Job) -> None:
         if self._closing:
-            raise Refused(409, "the engine is ending; start it again")
+            raise Conflict("the engine is ending; start it again")
         own = self.of(job.client)
         waiting = [other for other in own if not other.ended]
         if len(waiting) >= self._limits.waiting_jobs:
-            raise Refused(409, f"{len(waiting)} jobs wait or run already; wait for one to end, or cancel one")
+            raise Conflict(f"{len(waiting)} jobs wait or run already; wait for one to end, or cancel one")
         ended = [other for other in own if other.ended]
         for old in ended[: max(0, len(ended) - self._limits.ended_jobs)]:
             del self._jobs[old.id]
             old._forget()
         self._jobs[job.id] = job
 
-    def _run(self, job: Job, run: Work, release: Release) -> None:
+    def _run(self, job: Job, device: str, work: Work, release: Release) -> None:
         try:
-            result = dict(run(job))
-            json.dumps(result, allow_nan=False)  # what cannot be told must not end a stream in its middle
+            with self._turn(device, job) as granted:
+                job._start()
+                result = work(job, granted)
             job._finish(result)
         except Cancelled:
-            job._stop(CANCELLED, "cancelled")
+            job._stop("cancelled", "cancelled")
         except BaseException as error:
             line = self._explain(error)
-            job._stop(FAILED, line, line)
+            job._stop("failed", line, line)
         finally:
             release()
             with self._lock:

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from mper.engine.errors import Refused
+from mper.engine.errors import Conflict
 from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
 from mper.utils.processes import start_detached
 
@@ -23,12 +23,12 @@ class Launcher:
 
         Raises
         ------
-        Refused
-            409 if a process works on it.
+        Conflict
+            If a process works on it.
         """
         with self._lock:
             if self.state(run) not in (NEW, *ENDED):
-                raise Refused(409, f"run {run.path.name} is being worked on; pause or cancel it instead")
+                raise Conflict(f"run {run.path.name} is being worked on; pause or cancel it instead")
             run.launch()
             words = ("train", "--resume", str(run.path.resolve()), "--background")
             self._children[run.path.resolve()] = start_detached(words, run.path / "log.txt")

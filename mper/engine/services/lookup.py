@@ -1,4 +1,4 @@
-"""From the ids in a route to datasets, cases and runs, and nothing that lies elsewhere."""
+"""Datasets, cases and runs by the ids in a route; nothing outside of the roots is opened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
-from mper.engine.errors import Refused
+from mper.engine.errors import NotFound
 from mper.engine.services.engine import Engine
 from mper.training.runs import RunFolder
 from mper.utils.files import check_name
@@ -22,16 +22,16 @@ def open_case(engine: Engine, dataset_id: str, case_id: str) -> Case:
 
     Raises
     ------
-    Refused
-        404 if there is none, or it is a link that leads out of the dataset.
+    NotFound
+        If there is none, or it is a link that leads out of the dataset.
     """
     dataset = open_dataset(engine, dataset_id)
     try:
         case = dataset.case(case_id)
     except ValueError as error:
-        raise Refused(404, str(error)) from error
+        raise NotFound(str(error)) from error
     if not case.path.resolve().is_relative_to(dataset.path.resolve()):
-        raise Refused(404, f"case {case_id} is a link that leads out of its dataset; copy it into the dataset")
+        raise NotFound(f"case {case_id} is a link that leads out of its dataset; copy it into the dataset")
     return case
 
 
@@ -40,8 +40,8 @@ def open_run(engine: Engine, dataset_id: str, run_id: str) -> RunFolder:
 
     Raises
     ------
-    Refused
-        404 if there is none.
+    NotFound
+        If there is none.
     """
     dataset = open_dataset(engine, dataset_id)
     with contextlib.suppress(ValueError):
@@ -49,4 +49,4 @@ def open_run(engine: Engine, dataset_id: str, run_id: str) -> RunFolder:
         inside = path.resolve().is_relative_to(dataset.path.resolve())
         if inside and (path / "config.json").is_file():
             return RunFolder(path)
-    raise Refused(404, f"there is no run {run_id!r} in this dataset")
+    raise NotFound(f"there is no run {run_id!r} in this dataset")

@@ -6,14 +6,15 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from mper.datasets.dataset import Dataset
-from mper.engine.errors import Refused
+from mper.engine.errors import NotFound
+from mper.engine.schemas.common import LabelModel
+from mper.engine.schemas.info import DatasetOrigin, ModelAnswer
+from mper.engine.services.notes import Notes
 from mper.engine.services.roots import Roots
-from mper.labels import Label
 from mper.models.card import Card, StoredBundle, read_bundle
 from mper.resources import bundled_models
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
 
 _LOADED = 4  # models kept ready; the bundled ones are 20 to 40 MB each
-_FINDERS = "locator"
+_LOCATOR = "locator"
 
 
-class Models:
+class ModelStore:
     """The bundled models and those of the datasets under the roots.
 
     Parameters
@@ -37,12 +38,12 @@ class Models:
         self._loaded: OrderedDict[tuple[Path, str, str], Predictor] = OrderedDict()
         self._lock = threading.Lock()
 
-    def list(self) -> list[dict[str, Any]]:
-        """All models, as the protocol has them; a damaged one is left out."""
+    def list(self, notes: Notes) -> list[ModelAnswer]:
+        """All models; one that cannot be read is left out, with a note."""
         entries = []
-        for model_id, path, origin in self._all():
-            with contextlib.suppress(OSError, ValueError):
-                entries.append(_entry(model_id, read_bundle(path), origin))
+        for model_id, path, origin in self._all(notes):
+            with notes.skipping(f"the model {model_id}"):
+                entries.append(_answer(model_id, read_bundle(path), origin))
         return entries
 
     def path(self, model_id: str) -> Path:
@@ -50,8 +51,8 @@ class Models:
 
         Raises
         ------
-        Refused
-            404 if there is none.
+        NotFound
+            If there is none.
         """
         for path in bundled_models():
             if path.name == model_id:
@@ -59,20 +60,16 @@ class Models:
         parts = model_id.replace("~", "/").split("/")
         for names in (2, 1):
             dataset_id, (name, *version) = "/".join(parts[:-names]), parts[-names:]
-            with contextlib.suppress(Refused, ValueError, OSError):
+            with contextlib.suppress(NotFound, ValueError, OSError):
                 return Dataset.open(self._roots.dataset(dataset_id)).model(name, *map(int, version))
-        raise Refused(404, f"there is no model {model_id!r}; GET /models lists them")
-
-    def bundle(self, model_id: str) -> StoredBundle:
-        """Card and checksum of a model, without its weights."""
-        return read_bundle(self.path(model_id))
+        raise NotFound(f"there is no model {model_id!r}; GET /models lists them")
 
     def predictor(self, model_id: str, device: str) -> Predictor:
         """A model made ready on a device; kept, until others are used more."""
         from mper.inference.predictor import Predictor
         from mper.models.bundle import ModelBundle
 
-        stored = self.bundle(model_id)
+        stored = read_bundle(self.path(model_id))
         key = (stored.path, stored.sha256, device)
         with self._lock:  # two jobs that need the same model must not both load it
             if key not in self._loaded:
@@ -82,51 +79,55 @@ class Models:
             self._loaded.move_to_end(key)
             return self._loaded[key]
 
-    def _all(self) -> Iterator[tuple[str, Path, Any]]:
-        bundled = [(path.name, path) for path in bundled_models()]
-        finders = {_finder_of(path) for _, path in bundled}
-        for name, path in bundled:
-            if name not in finders:
-                yield name, path, "bundled"
+    def _all(self, notes: Notes) -> Iterator[tuple[str, Path, Literal["bundled"] | DatasetOrigin]]:
+        bundled = bundled_models()
+        locators = {_locator_of(path) for path in bundled}
+        for path in bundled:
+            if path.name not in locators:
+                yield path.name, path, "bundled"
         for dataset_id, folder in self._roots.datasets():
-            dataset = Dataset.open(folder)
-            for name in dataset.models:
-                current = dataset.current_version(name)
-                for version in dataset.model_versions(name):
-                    origin = {
-                        "dataset": dataset_id,
-                        "name": name,
-                        "version": str(version),
-                        "current": version == current,
-                    }
-                    yield f"{dataset_id}/{name}/{version}", dataset.model(name, version), origin
+            with notes.skipping(f"the dataset {dataset_id}"):
+                dataset = Dataset.open(folder)
+                for name in dataset.models:
+                    with notes.skipping(f"the model {dataset_id}/{name}"):
+                        yield from _versions(dataset, dataset_id, name, notes)
 
 
-def label_entry(label: Label) -> dict[str, Any]:
-    """A label as the protocol has it."""
-    return {**asdict(label), "colour": list(label.colour)}
+def _versions(dataset: Dataset, dataset_id: str, name: str, notes: Notes) -> Iterator[tuple[str, Path, DatasetOrigin]]:
+    current = version_in_use(dataset, name, notes)
+    for version in dataset.model_versions(name):
+        origin = DatasetOrigin(dataset=dataset_id, name=name, version=str(version), current=version == current)
+        yield f"{dataset_id}/{name}/{version}", dataset.model(name, version), origin
 
 
-def button(card: Card) -> str:
-    """What a button that runs the model says: ``Segment RV/MYO/LV``."""
-    return f"Segment {'/'.join(label.name for label in card.labels)}"
+def version_in_use(dataset: Dataset, name: str, notes: Notes) -> int:
+    """The current version of a model; 0, with a note, where the file that names it is damaged."""
+    version = 0
+    with notes.skipping(f"the choice of a version of the model {name}"):
+        version = dataset.current_version(name)
+    return version
 
 
-def _entry(model_id: str, stored: StoredBundle, origin: Any) -> dict[str, Any]:
+def label_answers(card: Card) -> list[LabelModel]:
+    """The labels of a model's card."""
+    return [LabelModel.model_validate(label) for label in card.labels]
+
+
+def _answer(model_id: str, stored: StoredBundle, origin: Literal["bundled"] | DatasetOrigin) -> ModelAnswer:
     card = stored.card
-    return {
-        "id": model_id,
-        "name": card.name,
-        "version": card.version,
-        "title": card.title,
-        "button": button(card),
-        "labels": [label_entry(label) for label in card.labels],
-        "card": {**dict(card.about), "sha256": stored.sha256},
-        "origin": origin,
-    }
+    return ModelAnswer(
+        id=model_id,
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        button=f"Segment {'/'.join(label.name for label in card.labels)}",
+        labels=label_answers(card),
+        card={**dict(card.about), "sha256": stored.sha256},
+        origin=origin,
+    )
 
 
-def _finder_of(path: Path) -> str | None:
+def _locator_of(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
-        return read_bundle(path).card.about.get(_FINDERS)
+        return read_bundle(path).card.about.get(_LOCATOR)
     return None

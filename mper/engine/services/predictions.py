@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mper.engine.errors import Refused
+from mper.engine.errors import InvalidRequest, NotFound
 from mper.engine.services.corrections import Corrections
 from mper.engine.settings import Limits
 from mper.roi import bounding_box
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Stored:
+class StoredPrediction:
     """A prediction, cropped.
 
     client : whose it is; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
@@ -80,12 +80,11 @@ class Stored:
 
         Raises
         ------
-        Refused
-            422 if the scan has no such part.
+        InvalidRequest
+            If the scan has no such part.
         """
         if not all(0 <= a < b <= n for a, b, n in zip(start, stop, self.shape, strict=True)):
-            raise Refused(
-                422,
+            raise InvalidRequest(
                 f"the scan has {self.shape} voxels (k, j, i), so it has no part from {start} to {stop}; ask for less",
             )
         out = np.zeros([b - a for a, b in zip(start, stop, strict=True)], np.uint8)
@@ -106,16 +105,16 @@ class PredictionStore:
 
     def __init__(self, limits: Limits):
         self._limit, self._keep_s = limits.predictions_bytes, limits.keep_s
-        self._stored: dict[str, Stored] = {}
+        self._stored: dict[str, StoredPrediction] = {}
         self._lock = threading.Lock()
 
-    def add(self, stored: Stored) -> None:
+    def add(self, stored: StoredPrediction) -> None:
         """Keep a prediction; others make room, and it stays even if it alone is too large."""
         with self._lock:
             self._stored[stored.id] = stored
         self.make_room(stored)
 
-    def make_room(self, stored: Stored) -> None:
+    def make_room(self, stored: StoredPrediction) -> None:
         """Forget others, where `stored` has become too large for all to stay."""
         with self._lock:
             while sum(s.bytes for s in self._stored.values()) > self._limit and len(self._stored) > 1:
@@ -127,18 +126,17 @@ class PredictionStore:
                 oldest = min(own or [s for s in self._stored.values() if s is not stored], key=lambda s: s.used)
                 del self._stored[oldest.id]
 
-    def get(self, client: str, prediction_id: str) -> Stored:
+    def get(self, client: str, prediction_id: str) -> StoredPrediction:
         """A client's prediction.
 
         Raises
         ------
-        Refused
-            404 if it has none of that id.
+        NotFound
+            If it has none of that id.
         """
         stored = self._stored.get(prediction_id)
         if stored is None or stored.client != client:
-            raise Refused(
-                404,
+            raise NotFound(
                 f"there is no prediction {prediction_id!r}; it was never here, or made room for others: segment again, "
                 "and send the whole list of strokes where there are strokes",
             )
@@ -196,9 +194,3 @@ def _computed(prediction: Prediction) -> tuple[Index3, Index3]:
         return (0, 0, 0), (k, j, i)
     k, j, i = window
     return (k.start, j.start, i.start), (k.stop, j.stop, i.stop)
-
-
-def uncertainty(probability: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Percent: 100 x (1 - probability of the voxel's class); 0 where nothing was computed."""
-    doubt = np.rint(100 * (1 - probability.astype(np.float32)))
-    return np.where(probability > 0, doubt, 0).astype(np.uint8)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mper.datasets.dataset import DATASET
-from mper.engine.errors import Refused
+from mper.engine.errors import Forbidden, NotFound
 from mper.utils.files import check_name
 
 _DEEPEST = 4  # folders below a root in which datasets are looked for
@@ -66,20 +66,20 @@ class Roots:
 
         Raises
         ------
-        Refused
-            404 if there is no such root; 403 if the path leaves it, by its name or by a link.
+        NotFound, Forbidden
+            If there is no such root; if the path leaves it, by its name or by a link.
         """
         if root not in self._folders:
             known = ", ".join(self._folders) or "none"
-            raise Refused(404, f"there is no root {root!r} here; the engine was started with: {known}")
+            raise NotFound(f"there is no root {root!r} here; the engine was started with: {known}")
         home = self._folders[root]
         try:
             parts = [check_name(part, "folder") for part in relative.split("/")] if relative else []
         except ValueError as error:
-            raise Refused(403, str(error)) from error
+            raise Forbidden(str(error)) from error
         path = home.joinpath(*parts)
         if not path.resolve().is_relative_to(home):
-            raise Refused(403, f"{relative!r} leads out of the root {root!r}; name a folder inside it")
+            raise Forbidden(f"{relative!r} leads out of the root {root!r}; name a folder inside it")
         return path
 
     def dataset(self, dataset_id: str) -> Path:
@@ -87,16 +87,16 @@ class Roots:
 
         Raises
         ------
-        Refused
-            404 if there is none of that id.
+        NotFound
+            If there is none of that id.
         """
         root, _, relative = dataset_id.replace("~", "/").partition("/")
         try:
             path = self.inside(root, relative)
-        except Refused as error:
-            raise Refused(404, f"there is no dataset {dataset_id!r} here ({error})") from error
+        except (Forbidden, NotFound) as error:
+            raise NotFound(f"there is no dataset {dataset_id!r} here ({error})") from error
         if not (path / DATASET).is_file():
-            raise Refused(404, f"there is no dataset {dataset_id!r} here; GET /datasets lists them")
+            raise NotFound(f"there is no dataset {dataset_id!r} here; GET /datasets lists them")
         return path
 
     def datasets(self) -> Iterator[tuple[str, Path]]:

@@ -7,21 +7,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
-from mper.engine.errors import Refused
-from mper.engine.schemas import Body, Device
+from mper.engine.errors import InvalidRequest
+from mper.engine.schemas.runs import PlanAnswer, RunRequest
 from mper.engine.services.engine import Engine
-from mper.engine.services.model_registry import DRAFTS, PARTS
+from mper.engine.services.holdout import DRAFTS, PARTS
 from mper.labels import BACKGROUND, Label, structure_of
 from mper.models.card import Card, read_bundle
 from mper.resources import bundled_models
 from mper.training.runs import RunFolder
+
+if TYPE_CHECKING:
+    from mper.training.config import TrainConfig
 
 _MINUTE = 60.0
 _BUDGET_S = {  # (fine-tuning, on a graphics card)
@@ -35,27 +37,6 @@ _FEW_HELD = 3
 _LOOKED_AT = 50  # labels that are read at most, to see whether each structure occurs
 _PATIENCE_S = 20.0  # for torch to be imported, which knows whether there is a graphics card
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
-
-
-class RunBody(Body):
-    """What `POST /datasets/{d}/runs` and `/plan` take; what is left out is chosen."""
-
-    method: Literal["mper", "bcp", "supervised", "embedding-matching", "dk-uxnet"] | None = None
-    recipe: Literal["plus", "paper"] = "plus"
-    start_from: str | None = None
-    budget_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
-    steps: Annotated[int, Field(gt=0, le=10**7)] | None = None
-    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    split: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    labeled: Annotated[int, Field(gt=0)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    device: Device = "auto"
-    batch: Annotated[int, Field(gt=0, le=1024)] | None = None
-    network: Literal["vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net"] | None = None
-    co_train: bool = False
-    patch: Annotated[list[Annotated[int, Field(gt=0, le=1024)]], Field(min_length=3, max_length=3)] | None = None
-    window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    keep_largest: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,37 +65,24 @@ class RunPlan:
     warnings: tuple[str, ...]
     ready: bool
 
-    def entry(self) -> dict[str, Any]:
-        """As the protocol has it."""
-        told = (
-            "split",
-            "labelled",
-            "partly",
-            "unlabelled",
-            "holdout",
-            "method",
-            "recipe",
-            "start_from",
-            "budget_s",
-            "steps",
-        )
-        entry: dict[str, Any] = {name: getattr(self, name) for name in (*told, "name", "device", "words", "ready")}
-        return {**entry, "warnings": list(self.warnings)}
+    def answer(self) -> PlanAnswer:
+        """The plan without the path of this machine."""
+        return PlanAnswer.model_validate(self)
 
 
-def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -> RunPlan:
+def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest) -> RunPlan:
     """Choose what `body` leaves open.
 
     Raises
     ------
-    Refused
-        422 for a split that cannot be trained on, 404 for a model that is not there.
+    InvalidRequest, NotFound
+        If the split cannot be trained on; if there is no such model.
     """
     if body.steps is not None and body.budget_s is not None:
-        raise Refused(422, "a training takes a number of steps or a time budget, not both")
+        raise InvalidRequest("a training takes a number of steps or a time budget, not both")
     split = body.split or _training_split(dataset)
     if split == dataset.holdout:
-        raise Refused(422, f"split {split!r} is the locked hold-out and never trained on; choose another")
+        raise InvalidRequest(f"split {split!r} is the locked hold-out and never trained on; choose another")
     cases = dataset.split(split) if split in dataset.splits else ()
     with_label = sum(case.is_drawn for case in cases)
     labelled = with_label if body.labeled is None else min(body.labeled, with_label)
@@ -168,8 +136,8 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunBody) -
     )
 
 
-def start_config(dataset: Dataset, body: RunBody, plan: RunPlan) -> Any:
-    """The `mper.training.config.TrainConfig` of a plan."""
+def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConfig:
+    """The config of a plan's run."""
     from mper.training.config import TrainConfig
 
     return TrainConfig(
@@ -251,7 +219,7 @@ def _model_name(dataset: Dataset) -> str:
 
 def _has_gpu(engine: Engine, device: str) -> bool:
     if device == "auto":
-        engine.devices.settled(_PATIENCE_S)
+        engine.devices.wait_until_known(_PATIENCE_S)
     return (engine.devices.default if device == "auto" else device) != "cpu"
 
 
@@ -277,7 +245,7 @@ def _pace(dataset: Dataset, method: str) -> float | None:
 
 
 def _warnings(
-    engine: Engine, dataset: Dataset, body: RunBody, labelled: int, with_label: int, helpers: int
+    engine: Engine, dataset: Dataset, body: RunRequest, labelled: int, with_label: int, helpers: int
 ) -> list[str]:
     found = []
     if body.labeled is not None and body.labeled > with_label:

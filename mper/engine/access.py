@@ -1,4 +1,4 @@
-"""What every request passes first: the host's name, the token, the size of the body; and where every error ends.
+"""The middleware around all routes: it checks host name, token and size of the body, and answers every error.
 
 Tokens are compared in constant time with those of all clients. Wrong ones are answered late, and only few of them at a
 time from one address, so that trying many takes for ever.
@@ -13,17 +13,15 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mper.engine.errors import Refused
+from mper.engine.errors import Forbidden, InvalidRequest, RequestError, TooLarge, TooManyFailures, Unauthorized
 from mper.engine.settings import Client, Limits
 
 OPEN = "/health"
-SHORTEST_TOKEN = 16
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _UPLOADS = re.compile(r"/scans|/datasets/[^/]+/cases/[^/]+/labels")
 _FIRST_S, _SLOWEST_S = 0.25, 8.0  # until a wrong token is answered
@@ -33,44 +31,7 @@ _PENDING = 8  # wrong tokens of one address that are being answered at a time
 log = logging.getLogger("mper.engine")
 
 
-def read_tokens(path: Path) -> tuple[Client, ...]:
-    """Clients of a token file: a name and a token a line; empty lines and those that begin with # are left out.
-
-    Raises
-    ------
-    ValueError
-        If a line is malformed, a token is short, or a name or token occurs twice.
-    """
-    clients: list[Client] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2:
-            raise ValueError(f"line {number} of {path} is not a name and a token, separated by a blank")
-        name, token = words
-        check_token(token, f"the token in line {number} of {path}")
-        if any(name == client.name or token == client.token for client in clients):
-            raise ValueError(
-                f"line {number} of {path} has a name or token that an earlier line has; each needs its own"
-            )
-        clients.append(Client(name, token))
-    if not clients:
-        raise ValueError(f"{path} holds no token; write a name and a token in a line")
-    return tuple(clients)
-
-
-def check_token(token: str, what: str) -> str:
-    """`token`, if it is long enough and can stand in an HTTP header."""
-    if len(token) < SHORTEST_TOKEN or not all("!" <= c <= "~" for c in token):
-        raise ValueError(
-            f"{what} must be at least {SHORTEST_TOKEN} printable ASCII characters without blanks; "
-            "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
-    return token
-
-
-class Door:
+class AccessMiddleware:
     """ASGI middleware around the whole application.
 
     Parameters
@@ -124,7 +85,7 @@ class Door:
                 self._answer(error)  # writes the log
                 raise _Broken from None
             code, line = self._answer(error)
-            await _refuse(sent, code, line, error.headers if isinstance(error, Refused) else {})
+            await _refuse(sent, code, line, error.headers if isinstance(error, RequestError) else {})
         finally:
             seconds = time.perf_counter() - began
             who = client.name if client else "-"
@@ -136,7 +97,7 @@ class Door:
         if self._loopback:
             host = headers.get(b"host", "")
             if re.sub(r":\d+$", "", host).lower() not in _LOCAL_NAMES:
-                raise Refused(403, "this engine answers only requests to 127.0.0.1 and localhost; name it so")
+                raise Forbidden("this engine answers only requests to 127.0.0.1 and localhost; name it so")
         if scope["path"] == OPEN:
             return None
         kind, _, token = headers.get(b"authorization", "").partition(" ")
@@ -145,11 +106,7 @@ class Door:
         found = self._client_of(token.strip()) if kind.lower() == "bearer" else None
         if found is None:
             await self._failures.wait(address)
-            raise Refused(
-                401,
-                "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            raise Unauthorized("the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'")
         return found
 
     def _client_of(self, token: str) -> Client | None:
@@ -169,16 +126,16 @@ class _Body:
 
     def __init__(self, scope: Scope, receive: Receive):
         headers = dict(scope["headers"])
-        self._told = headers.get(b"content-length", b"0")
+        self._declared = headers.get(b"content-length", b"0")
         self._receive, self._limit, self._taken = receive, 0, 0
-        self.complete = b"transfer-encoding" not in headers and self._told == b"0"
+        self.complete = b"transfer-encoding" not in headers and self._declared == b"0"
 
     def allow(self, limit: int) -> None:
         """Take so many bytes and no more; what says that it is longer is refused without a look."""
-        if not self._told.isdigit():
-            raise Refused(422, "the header Content-Length is no number")
-        if int(self._told) > limit:
-            raise too_large(int(self._told), limit)
+        if not self._declared.isdigit():
+            raise InvalidRequest("the header Content-Length is not a number")
+        if int(self._declared) > limit:
+            raise TooLarge(int(self._declared), limit)
         self._limit = limit
 
     async def receive(self) -> Message:
@@ -189,17 +146,8 @@ class _Body:
             self.complete = not message.get("more_body", False)
             if self._taken > self._limit:
                 self.complete = False
-                raise too_large(self._taken, self._limit)
+                raise TooLarge(self._taken, self._limit)
         return message
-
-
-def too_large(found: int, limit: int) -> Refused:
-    """The refusal of a body of `found` bytes, or more."""
-    return Refused(
-        413,
-        f"the body has {found} bytes or more, at most {limit} are taken here; "
-        "send less (a smaller region, fewer strokes)",
-    )
 
 
 class _Broken(Exception):
@@ -215,7 +163,7 @@ class _Failures:
 
     def check(self, address: str) -> None:
         if self._pending.get(address, 0) >= _PENDING:
-            raise Refused(429, "too many wrong tokens from this address; wait a little", {"Retry-After": "10"})
+            raise TooManyFailures("too many wrong tokens from this address; wait a little")
 
     async def wait(self, address: str) -> None:
         """Answer late, after each wrong token twice as late as after the one before."""
@@ -242,7 +190,7 @@ def _route(scope: Scope) -> str:
     return getattr(route, "path", "(no route)")
 
 
-async def _refuse(send: Send, status: int, line: str, headers: dict[str, str]) -> None:
+async def _refuse(send: Send, status: int, line: str, headers: Mapping[str, str]) -> None:
     body = json.dumps({"error": line}).encode()
     told = {
         "content-type": "application/json",

@@ -1,0 +1,55 @@
+"""What routes take and answer alike: ``def route(engine: EngineDep, client: ClientDep)``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from fastapi.responses import StreamingResponse
+
+from mper.engine.schemas.arrays import HEADER
+from mper.engine.schemas.common import NDJSON
+from mper.engine.services.engine import Engine
+from mper.engine.services.notes import Notes
+from mper.engine.settings import Client
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _client(request: Request) -> Client:
+    client: Client = request.state.client
+    return client
+
+
+def _client_name(request: Request) -> str:
+    return _client(request).name
+
+
+EngineDep = Annotated[Engine, Depends(_engine)]
+WhoDep = Annotated[Client, Depends(_client)]  # with what the client may do
+ClientDep = Annotated[str, Depends(_client_name)]  # its name: the owner of jobs, scans and predictions
+ArrayHeaderText = Annotated[str | None, Header(alias=HEADER, description="JSON, see the schema ArrayHeader.")]
+
+NOTES_HEADER = "MPER-Notes"
+
+
+def add_notes(response: Response, notes: Notes) -> None:
+    """Send what an answer leaves out as a header: a list of lines in JSON, in ASCII."""
+    if notes.lines:
+        response.headers[NOTES_HEADER] = json.dumps(notes.lines)
+
+
+class EventResponse(StreamingResponse):
+    """Lines of JSON, sent as they come; empty lines are signs of life."""
+
+    media_type = NDJSON
+
+
+def event_response(lines: AsyncIterator[bytes]) -> EventResponse:
+    """Lines of JSON as an answer."""
+    return EventResponse(lines, headers={"Cache-Control": "no-store"})

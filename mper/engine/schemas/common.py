@@ -1,0 +1,78 @@
+"""What models of several subjects share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_validator
+
+NDJSON = "application/x-ndjson"
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2}|mps)$")]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Author = Annotated[str, Field(min_length=1, max_length=200)]
+Index = tuple[int, int, int]
+Box = tuple[Index, Index]
+PointMm = tuple[float, float, float]
+JsonObject = dict[str, JsonValue]
+CaseIds = Annotated[list[Name], FailFast(), Field(min_length=1, max_length=10_000)]
+
+
+class RequestModel(BaseModel):
+    """A JSON body: nothing is converted, and what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_at_the_first_unknown(cls, body: Any) -> Any:
+        """Leave out all unknown names but one, which is refused: thousands would each become an error."""
+        if not isinstance(body, Mapping) or len(body) <= len(cls.model_fields):
+            return body
+        unknown = next(name for name in body if name not in cls.model_fields)
+        return {name: value for name, value in body.items() if name in cls.model_fields or name == unknown}
+
+
+class AnswerModel(BaseModel):
+    """A JSON answer: it has all its names, and no other."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False)
+
+
+class Empty(AnswerModel):
+    """Nothing: it is done."""
+
+
+class ErrorAnswer(AnswerModel):
+    """Every answer with a status of 4xx or 5xx."""
+
+    error: Annotated[str, Field(description="One line: what came, what was expected, what to do.")]
+
+
+class CodeModel(AnswerModel):
+    """A coded concept, as DICOM writes it."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+class LabelModel(AnswerModel):
+    """A structure of a mask, see `mper.labels.Label`."""
+
+    value: int
+    name: str
+    category: CodeModel | None
+    type: CodeModel | None
+    colour: tuple[int, int, int]
+    modifier: CodeModel | None
+    region: CodeModel | None
+    region_modifier: CodeModel | None
+
+
+class ModelName(AnswerModel):
+    """A model that made a label."""
+
+    name: str
+    version: str

@@ -1,0 +1,88 @@
+"""Two models on the locked hold-out: a job that keeps the masks of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.datasets.case import geometry_from_dict, geometry_to_dict
+from mper.datasets.dataset import Dataset
+from mper.engine.errors import Conflict, NotFound
+from mper.engine.schemas.evaluation import CompareRequest, CompareResult
+from mper.engine.services.cropping import cropped_to_mask
+from mper.engine.services.dataset_models import trained_on
+from mper.engine.services.engine import Engine
+from mper.engine.services.holdout import DRAFTS
+from mper.engine.services.jobs import Job
+from mper.engine.services.notes import Notes
+from mper.utils.files import read_json, write_json
+from mper.volume import Geometry, Index3, Volume
+
+
+def check_comparable(engine: Engine, dataset: Dataset, request: CompareRequest) -> None:
+    """Raise `Conflict` or `NotFound` where there is no hold-out, or a model is missing."""
+    if dataset.holdout is None:
+        raise Conflict("this dataset has no locked hold-out to compare models on; lock a few labelled cases first")
+    for model in (request.new, request.old):
+        engine.models.path(model)
+
+
+def compare_models(engine: Engine, dataset: Dataset, request: CompareRequest, device: str, job: Job) -> CompareResult:
+    """Evaluate both versions on the hold-out; the masks stay with the job."""
+    from mper.evaluation.comparison import compare
+
+    assert dataset.holdout is not None
+    cases = dataset.split(dataset.holdout)
+    places = {case.id: n for n, case in enumerate(cases)}
+
+    def keep(case_id: str, when: str, mask: Volume) -> None:
+        _keep_mask(job.folder, places[case_id], when, mask)
+
+    found = compare(
+        lambda: engine.models.predictor(request.old, device),
+        lambda: engine.models.predictor(request.new, device),
+        cases,
+        dataset.labels,
+        report=job,
+        notify=job.notice,
+        keep=keep,
+    )
+    write_json(job.folder / "cases.json", places)
+    if drafts := [case.id for case in cases if case.is_draft]:
+        job.notice(f"{', '.join(drafts)}: {DRAFTS}")
+    notes = Notes(engine.explain)
+    for model in (request.old, request.new):
+        if ids := trained_on(dataset, [case.id for case in cases], notes, engine.models.path(model)):
+            job.notice(
+                f"{model} was trained on {', '.join(ids)} before they were held out: its figures are too good there"
+            )
+    for line in notes.lines:
+        job.notice(line)
+    return CompareResult.model_validate({**found, "new": request.new, "old": request.old, "split": dataset.holdout})
+
+
+def kept_mask(job: Job, case_id: str, when: str) -> tuple[npt.NDArray[np.uint8], Index3, Geometry]:
+    """A mask of a comparison: its non-zero part, that part's first voxel in the case, and where it lies.
+
+    Raises
+    ------
+    NotFound
+        If the job has none.
+    """
+    if job.kind != "compare" or job.result is None:
+        raise NotFound(f"job {job.id!r} has no masks: it compares nothing, or is not finished")
+    number = read_json(job.folder / "cases.json").get(case_id)
+    path = job.folder / f"{number}-{when}.npy"
+    if number is None or not path.exists():
+        raise NotFound(f"job {job.id!r} has no mask of a case {case_id!r}")
+    entry = read_json(path.with_suffix(".json"))
+    k, j, i = entry["start"]
+    return np.load(path, allow_pickle=False), (k, j, i), geometry_from_dict(entry)
+
+
+def _keep_mask(folder: Path, number: int, when: str, mask: Volume) -> None:
+    part, start = cropped_to_mask(mask)
+    np.save(folder / f"{number}-{when}.npy", part.array, allow_pickle=False)
+    write_json(folder / f"{number}-{when}.json", {"start": list(start), **geometry_to_dict(part.geometry)})

@@ -1,0 +1,70 @@
+"""The models of a dataset with their versions, and which cases they were trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mper.datasets.dataset import Dataset
+from mper.engine.errors import NotFound
+from mper.engine.schemas.datasets import DatasetModel, ModelVersion
+from mper.engine.schemas.evaluation import UseAnswer
+from mper.engine.services.models import label_answers, version_in_use
+from mper.engine.services.notes import Notes
+from mper.models.card import read_bundle
+from mper.training.publish import published_version
+from mper.utils.files import read_json
+
+
+def trained_on(dataset: Dataset, cases: Sequence[str], notes: Notes, model: Path | None = None) -> list[str]:
+    """Which of `cases` runs of this dataset were trained on: those that made `model`, or that were published at all."""
+    seen: set[str] = set()
+    for config in sorted((dataset.path / "runs").glob("*/config.json")):
+        with notes.skipping(f"the run {config.parent.name}"):
+            version = published_version(config.parent)
+            if version is None:
+                continue
+            published = dataset.path / "models" / read_json(config)["name"] / str(version)
+            if model is None or model.resolve() == published.resolve():
+                seen |= set(json.loads((config.parent / "cases.json").read_text(encoding="utf-8"))["trained_on"])
+    return [case_id for case_id in cases if case_id in seen]
+
+
+def models_of(dataset: Dataset, dataset_id: str, notes: Notes) -> list[DatasetModel]:
+    """The models of a dataset with their versions; what cannot be read is left out, with a note."""
+    models = []
+    for name in dataset.models:
+        with notes.skipping(f"the model {name}"):
+            current = version_in_use(dataset, name, notes)
+            versions = []
+            for version in dataset.model_versions(name):
+                with notes.skipping(f"version {version} of the model {name}"):
+                    card = read_bundle(dataset.model(name, version)).card
+                    versions.append(
+                        ModelVersion(
+                            version=version,
+                            id=f"{dataset_id}/{name}/{version}",
+                            current=version == current,
+                            title=card.title,
+                            labels=label_answers(card),
+                            card=dict(card.about),
+                        )
+                    )
+            previous = dataset.previous_version(name)
+            models.append(DatasetModel(name=name, current=current, previous=previous, versions=versions))
+    return models
+
+
+def use_version(dataset: Dataset, name: str, version: int) -> UseAnswer:
+    """Make a version the current one of its model.
+
+    Raises
+    ------
+    NotFound, ValueError
+        If there is no such model, or no such version.
+    """
+    if name not in dataset.models:
+        raise NotFound(f"this dataset has no model {name!r}")
+    dataset.use_model(name, version)
+    return UseAnswer(name=name, current=version, previous=dataset.previous_version(name))

@@ -1,0 +1,182 @@
+"""Training runs: starting and steering one, how it stands, its events and its log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from mper.datasets.dataset import Dataset
+from mper.engine.errors import Conflict, without_folders
+from mper.engine.schemas.common import JsonObject
+from mper.engine.schemas.runs import CommandRequest, Run, RunRequest
+from mper.engine.services.engine import Engine
+from mper.engine.services.lookup import open_dataset
+from mper.engine.services.training_plan import plan_run, start_config
+from mper.resources import models_dir
+from mper.training.publish import published_version
+from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
+from mper.utils.files import check_name, write_json
+
+IDLE = (NEW, *ENDED)
+_LOG_TAIL = 200_000  # bytes
+
+
+def start_training(engine: Engine, dataset_id: str, request: RunRequest) -> Run:
+    """Start a run as a process of its own.
+
+    Raises
+    ------
+    Conflict, InvalidRequest, NotFound, ValueError
+        If it is not ready, or a part of the request does not fit.
+    """
+    from mper.training.trainer import start_run
+    from mper.utils.devices import pick_device
+
+    dataset = open_dataset(engine, dataset_id)
+    chosen = plan_run(engine, dataset, dataset_id, request)
+    if not chosen.ready:
+        raise Conflict(chosen.warnings[0])
+    pick_device(request.device)
+    check_name(chosen.name, "model")
+    run = start_run(start_config(dataset, request, chosen), dataset.new_run())
+    engine.launcher.start(run)
+    return run_answer(engine, dataset_id, run)
+
+
+def runs_of(engine: Engine, dataset: Dataset, dataset_id: str) -> list[Run]:
+    """The runs of a dataset, newest first."""
+    found = []
+    for config in sorted((dataset.path / "runs").glob("*/config.json"), reverse=True):
+        if not config.parent.name.startswith("."):
+            with contextlib.suppress(ValueError):  # a damaged one is left out
+                found.append(run_answer(engine, dataset_id, RunFolder(config.parent)))
+    return found
+
+
+def run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
+    """How a run stands."""
+    dataset_id = dataset_id.replace("~", "/")
+    state = engine.launcher.state(run)
+    status, config = run.status(), run.config()
+    version = published_version(run.path)
+    name = config.get("name")
+    message = status.get("message", "")
+    if state == "interrupted":
+        message = "its process ended without a word; resume it"
+    elif state == "failed" and status.get("state") == LAUNCHING:
+        message = _last_line(run) or "its process could not be started"
+    return Run.model_validate(
+        {
+            "run": run.path.name,
+            "state": "starting" if state == LAUNCHING else state,
+            "alive": state not in IDLE,
+            "message": without_folders(message, engine.folders()),
+            "fraction": status.get("fraction"),
+            "eta_s": status.get("eta_s") if state == "running" else None,
+            "step": status.get("step"),
+            "elapsed_s": status.get("elapsed_s"),
+            "device": status.get("device"),
+            "started": status.get("started"),
+            "config": {**config, "dataset": dataset_id, "start_from": _model_id(dataset_id, config)},
+            "name": name,
+            "version": version,
+            "model": None if version is None else f"{dataset_id}/{name}/{version}",
+        }
+    )
+
+
+def _model_id(dataset_id: str, config: JsonObject) -> str | None:
+    """The id of the model that a run starts from: a path of this machine is nobody's business."""
+    if config.get("start_from") is None:
+        return None
+    path, home = Path(str(config["start_from"])), Path(str(config["dataset"])) / "models"
+    if path.is_relative_to(home):
+        return "/".join((dataset_id, *path.relative_to(home).parts))
+    return path.name if path.parent == models_dir().resolve() else f".../{path.name}"
+
+
+def _last_line(run: RunFolder) -> str:
+    with contextlib.suppress(OSError, IndexError):
+        lines = (run.path / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        return [line for line in lines if line.strip()][-1].removeprefix("mper: error: ")
+    return ""
+
+
+def log_tail(engine: Engine, run: RunFolder) -> str:
+    """The end of what a run printed."""
+    path = run.path / "log.txt"
+    data = path.read_bytes()[-_LOG_TAIL:] if path.exists() else b""
+    return without_folders(data.decode("utf-8", errors="replace"), engine.folders())
+
+
+def steer(engine: Engine, dataset: Dataset, run: RunFolder, request: CommandRequest) -> None:
+    """Pause, cancel, resume a run, or end its pause.
+
+    Raises
+    ------
+    Conflict
+        If its state does not allow that.
+    """
+    state = engine.launcher.state(run)
+    name = run.path.name
+    if request.command == "resume" and state in IDLE:
+        if state == "finished":
+            raise Conflict(f"run {name} is finished; start a new one from its model")
+        _follow_dataset(run, dataset)
+        engine.launcher.start(run)
+    elif state in IDLE:
+        raise Conflict(f"run {name} is {state}; only a run that is being worked on can {request.command}")
+    else:
+        run.steer("run" if request.command == "resume" else request.command)
+
+
+def _follow_dataset(run: RunFolder, dataset: Dataset) -> None:
+    """Write the present place of a dataset that was moved into the config of its run."""
+    config = run.config()
+    here, before = str(dataset.path.resolve()), config["dataset"]
+    if before == here:
+        return
+    if config.get("start_from") and Path(config["start_from"]).is_relative_to(before):
+        config["start_from"] = str(Path(here) / Path(config["start_from"]).relative_to(before))
+    write_json(run.path / "config.json", {**config, "dataset": here})
+
+
+class EventLines:
+    """Reads the lines of a run's events.jsonl while it grows.
+
+    Parameters
+    ----------
+    path : Path
+    first : int
+        Number of the first line to return.
+
+    Attributes
+    ----------
+    number : int
+        How many lines there are.
+    """
+
+    def __init__(self, path: Path, first: int):
+        self._path, self._first = path, first
+        self.number = 0
+        self._offset = 0
+
+    def new(self) -> list[bytes]:
+        """The lines that were added, each with its number; torn ones and those before `first` are left out."""
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._offset)
+                data = stream.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        found = []
+        for line in whole.splitlines():
+            number, self.number = self.number, self.number + 1
+            with contextlib.suppress(ValueError, TypeError):
+                entry = json.loads(line)
+                if number >= self._first:
+                    found.append(json.dumps({"n": number, **entry}).encode() + b"\n")
+        return found

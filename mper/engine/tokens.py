@@ -1,0 +1,46 @@
+"""Clients and their tokens: from a file, or one from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mper.engine.settings import Client
+
+SHORTEST_TOKEN = 16
+
+
+def read_tokens(path: Path) -> tuple[Client, ...]:
+    """Clients of a token file: a name and a token a line; empty lines and those that begin with # are left out.
+
+    Raises
+    ------
+    ValueError
+        If a line is malformed, a token is short, or a name or token occurs twice.
+    """
+    clients: list[Client] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise ValueError(f"line {number} of {path} is not a name and a token, separated by a blank")
+        name, token = words
+        check_token(token, f"the token in line {number} of {path}")
+        if any(name == client.name or token == client.token for client in clients):
+            raise ValueError(
+                f"line {number} of {path} has a name or token that an earlier line has; each needs its own"
+            )
+        clients.append(Client(name, token))
+    if not clients:
+        raise ValueError(f"{path} holds no token; write a name and a token in a line")
+    return tuple(clients)
+
+
+def check_token(token: str, what: str) -> str:
+    """`token`, if it is long enough and can stand in an HTTP header."""
+    if len(token) < SHORTEST_TOKEN or not all("!" <= c <= "~" for c in token):
+        raise ValueError(
+            f"{what} must be at least {SHORTEST_TOKEN} printable ASCII characters without blanks; "
+            "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return token
