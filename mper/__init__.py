@@ -72,13 +72,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'mper' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    from mper import api
+if not TYPE_CHECKING:  # for type checkers a name that is not above stays unknown
 
-    value = globals()[name] = getattr(api, name)
-    return value
+    def __getattr__(name: str) -> object:
+        """Names of `mper.api`, on first use (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module 'mper' has no attribute {name!r}; it offers {', '.join(__all__)}")
+        from mper import api
+
+        value = globals()[name] = getattr(api, name)
+        return value
 
 
 def __dir__() -> list[str]:
