@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mper.provenance import Provenance
 from mper.volume import Volume
@@ -78,6 +79,24 @@ def label_from_dict(entry: Mapping[str, Any]) -> Label:
     )
     red, green, blue = entry["colour"]
     return Label(entry["value"], entry["name"], category, type_, (red, green, blue), *narrower)
+
+
+def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """A lookup table from the values of `source` to those of `target`, matched by name in any case.
+
+    Returns
+    -------
+    table : (256,) uint8 array
+        ``table[mask]`` is the mask in the values of `target`; 255 stays, what has no match becomes background.
+    missing : list of str
+        The names of `source` that `target` does not have.
+    """
+    values = {label.name.casefold(): label.value for label in target}
+    table = np.zeros(256, np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    for label in source:
+        table[label.value] = values.get(label.name.casefold(), BACKGROUND)
+    return table, [label.name for label in source if label.name.casefold() not in values]
 
 
 def structure_of(label: Label) -> object:

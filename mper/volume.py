@@ -164,8 +164,12 @@ class Geometry:
             return False
         if not self.spacing_known:
             return True
+        return self.distance_mm(other) <= tolerance_mm
+
+    def distance_mm(self, other: Geometry) -> float:
+        """The largest distance between the two places that this grid and `other` give to one voxel index."""
         corners = np.array([(k, j, i) for k in (0, 1) for j in (0, 1) for i in (0, 1)]) * np.asarray(self.shape)
-        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
+        return float(np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1).max())
 
     def __repr__(self) -> str:
         return f"Geometry({self.describe()})"

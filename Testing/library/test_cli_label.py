@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_told_in_one_line(
     for words, code, told in (
         ([], USAGE, "give a MASK, --strokes STROKES, or both"),
         (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices is about a MASK"),
-        ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset has not (it has LA)"),
+        ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset does not have (it has LA)"),
         (["--strokes", tmp_path / "s.json"], FAILED, "there is no stroke in the list"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "s.json"], FAILED, "s.json holds no stroke"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 paints no voxel of case case0"),

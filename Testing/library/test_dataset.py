@@ -214,7 +214,7 @@ def test_a_label_on_another_grid_is_refused_with_both_grids_named(case: Case) ->
     with pytest.raises(ValueError, match=r"2x3x4 voxels .* of 3x2x1 mm, image 12x30x26 voxels .* of 2\.5x0\.7x0\.9 mm"):
         case.add_label(small(), author="me", how="hand")
     moved = Geometry.from_axes((-12.5, 40.25, 9.0), grid.step_lengths, grid.directions, grid.shape)
-    with pytest.raises(ValueError, match=r"at \(-12\.500, 40\.250, 9\.000\) and \(-12\.500, 40\.250, 7\.000\) mm"):
+    with pytest.raises(ValueError, match="up to 2 mm apart"):
         case.add_label(Volume(np.zeros(grid.shape, np.uint8), moved), author="me", how="hand")
     assert case.revisions() == []
 

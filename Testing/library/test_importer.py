@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
-import numpy.typing as npt
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from small_sources import GRID, Notices, equal, la_source, lists, load, mask, nnunet_source, scan, write, write_h5
 
 from mper.datasets.dataset import Dataset
 from mper.datasets.importer import ImportSummary, import_source
-from mper.io import write_volume
+from mper.datasets.layouts import find_source
 from mper.labels import make_label
 from mper.progress import Cancelled, Progress
 from mper.volume import Geometry, Volume
-
-GRID = Geometry.from_axes((5, -3, 8), (2, 0.7, 0.9), np.eye(3)[:, ::-1], (4, 6, 5))
-
-
-def scan(seed: int, dtype: npt.DTypeLike = np.uint8, grid: Geometry = GRID) -> Volume:
-    return Volume(np.random.default_rng(seed).integers(0, 200, grid.shape).astype(dtype), grid)
-
-
-def mask(value: int = 1, *, grid: Geometry = GRID) -> Volume:
-    array = np.zeros(grid.shape, np.uint8)
-    array[1:3, 2:4, 1:4] = value
-    return Volume(array, grid)
-
-
-def write(path: Path, volume: Volume) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(path, volume)
-
-
-def la_source(folder: Path, ids: str) -> Path:
-    """A challenge folder; each case's image is seeded by its id."""
-    for case_id in ids:
-        write(folder / case_id / "lgemri.nrrd", scan(ord(case_id)))
-        write(folder / case_id / "laendo.nrrd", mask(255))
-    return folder
-
-
-def write_h5(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-
-
-def lists(folder: Path, **names: str) -> None:
-    for name, ids in names.items():
-        (folder / f"{name}.list").write_text("\n".join(ids) + "\n", encoding="utf-8")
-
-
-class Heard(list[str]):
-    """Collects notices."""
-
-    def __call__(self, notice: str) -> None:
-        assert "\n" not in notice
-        self.append(notice)
-
-
-def load(source: Path, target: Path, split: str | None = None, labels: list[str] | None = None) -> Dataset:
-    import_source(source, target, split, labels)
-    return Dataset.open(target)
-
-
-def equal(one: Volume | None, other: Volume) -> None:
-    assert one is not None
-    assert one.array.dtype == other.array.dtype
-    np.testing.assert_array_equal(one.array, other.array)
-    assert one.geometry.is_close(other.geometry)
-
 
 # ---- layouts
 
@@ -158,17 +97,6 @@ def test_scribbles_that_are_not_there_are_refused(tmp_path: Path) -> None:
         import_source(tmp_path / "s", tmp_path / "d", scribbles=True)
 
 
-def nnunet_source(folder: Path, **told: object) -> Path:
-    for n, case_id in enumerate(("x_1", "x_2"), start=1):
-        write(folder / "imagesTr" / f"{case_id}_0000.nii.gz", scan(n, np.int16))
-        write(folder / "labelsTr" / f"{case_id}.nii.gz", mask(n + 1))
-    write(folder / "imagesTs" / "x_9_0000.nii.gz", scan(9, np.int16))
-    labels = {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
-    about = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", **told}
-    (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
-    return folder
-
-
 def test_nnunet_raw_with_an_ignore_label(tmp_path: Path) -> None:
     dataset = load(nnunet_source(tmp_path / "s"), tmp_path / "d")
     assert [(label.value, label.name) for label in dataset.labels] == [(1, "liver"), (2, "spleen")]
@@ -214,13 +142,10 @@ def test_nnunet_that_does_not_fit_is_refused(tmp_path: Path, told: dict[str, obj
     assert not (tmp_path / "d").exists()
 
 
-def test_nnunet_with_a_second_channel_or_without_json_is_refused(tmp_path: Path) -> None:
+def test_nnunet_with_a_second_channel_is_refused(tmp_path: Path) -> None:
     source = nnunet_source(tmp_path / "s")
     write(source / "imagesTr" / "x_1_0001.nii.gz", scan(3))
     with pytest.raises(ValueError, match=r"x_1_0001\.nii\.gz is not the one channel"):
-        load(source, tmp_path / "d")
-    (source / "dataset.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"dataset\.json is missing"):
         load(source, tmp_path / "d")
 
 
@@ -262,7 +187,7 @@ def write_series(folder: Path, seed: int) -> None:
 def test_dicom_series_come_in_without_patient_data(tmp_path: Path) -> None:
     write_series(tmp_path / "s" / "Mustermann^Erika" / "ct", 0)
     write_series(tmp_path / "s" / "Mustermann^Erika" / "ct 2", 50)
-    heard = Heard()
+    heard = Notices()
     import_source(tmp_path / "s", tmp_path / "d", None, ["LA"], notify=heard)
     dataset = Dataset.open(tmp_path / "d")
     assert len(dataset.splits["train"]) == 2
@@ -283,7 +208,7 @@ def test_each_list_becomes_a_split_in_its_order(tmp_path: Path) -> None:
     source = la_source(tmp_path / "s", "abcd")
     lists(source, val="b", slices="xy")
     (source / "train.list").write_text("\ufeffc,1\r\n a.h5 \r\n\r\na\r\nz\r\ny/mri_norm2.h5", encoding="utf-8")
-    heard = Heard()
+    heard = Notices()
     import_source(source, tmp_path / "d", notify=heard)
     dataset = Dataset.open(tmp_path / "d")
     assert dataset.splits == {"train": ("c", "a"), "val": ("b",)}
@@ -374,7 +299,7 @@ def test_a_different_scan_of_the_same_name_is_refused(tmp_path: Path) -> None:
     source = la_source(tmp_path / "s", "ab")
     load(source, tmp_path / "d")
     write(source / "a" / "lgemri.nrrd", scan(77))
-    heard = Heard()
+    heard = Notices()
     summary = import_source(source, tmp_path / "d", notify=heard)
     assert "another scan as case 'a'" in summary.failed["a"]
     assert (summary.kept, summary.added, len(heard)) == (1, 0, 1)
@@ -389,7 +314,7 @@ def test_a_bad_case_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
     write(source / "b" / "laendo.nrrd", mask(255, grid=other))
     write(source / "c" / "lgemri.nrrd", mask(0))
     write(source / "e" / "lgemri.nrrd", Volume(np.full(GRID.shape, np.nan, np.float32), GRID))
-    heard = Heard()
+    heard = Notices()
     summary = import_source(source, tmp_path / "d", notify=heard)
     assert list(summary.failed) == ["a", "b", "c", "e"]
     for case_id, words in (("a", "truncated"), ("b", "grid differs"), ("c", "empty"), ("e", "NaN")):
@@ -405,7 +330,7 @@ def test_the_locked_holdout_is_left_alone(tmp_path: Path) -> None:
     source = la_source(tmp_path / "s", "abc")
     lists(source, train="abc", val="ac")
     load(source, tmp_path / "d", "train").lock_holdout(["b"])
-    heard = Heard()
+    heard = Notices()
     import_source(source, tmp_path / "d", "train", notify=heard)
     assert Dataset.open(tmp_path / "d").splits == {"train": ("a", "c"), "holdout": ("b",)}
     assert any("b stay in the locked hold-out" in notice for notice in heard)
@@ -482,16 +407,14 @@ def test_real_la_case_in_both_forms(la_data: Path, tmp_path: Path) -> None:
 
 
 def test_real_la_folder_is_not_imported_twice(la_data: Path) -> None:
-    from mper.datasets.layouts import find_layout
-
-    layout = find_layout(la_data)
-    assert layout.name == "LA challenge"
-    assert set(la_data.joinpath("train.list").read_text(encoding="utf-8").split()) == set(layout.cases)
+    source = find_source(la_data)
+    assert source.layout == "LA challenge"
+    assert set(la_data.joinpath("train.list").read_text(encoding="utf-8").split()) == set(source.cases)
 
 
 @pytest.mark.slow
 def test_real_acdc_with_the_lists_of_the_literature(acdc_data: Path, tmp_path: Path) -> None:
-    heard = Heard()
+    heard = Notices()
     summary = import_source(acdc_data, tmp_path / "d", notify=heard)
     assert not summary.failed
     dataset = Dataset.open(tmp_path / "d")

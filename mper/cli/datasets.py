@@ -17,20 +17,29 @@ if TYPE_CHECKING:
 _IMPORT = """\
 Bring scans and labels into a dataset folder, which every other command works on. SOURCE is
 
+  nnU-Net's raw layout, MSD    imagesTr, labelsTr, dataset.json
   the LA challenge             <case>/lgemri.nrrd and laendo.nrrd
+  LAScarQS                     <case>/enhanced.nii.gz and atriumSegImgMO.nii.gz
+  ACDC                         patient001_frame01.nii.gz and patient001_frame01_gt.nii.gz
+  MM-WHS                       mr_train_1001_image.nii.gz and mr_train_1001_label.nii.gz
   UA-MT, BCP, MPER             <case>/mri_norm2.h5
   ACDC as in SSL4MIS, WSL4MIS  volumes/<patient>_<frame>.h5, or *.h5 beside a list
-  nnU-Net's raw layout         imagesTr, labelsTr, dataset.json
-  scans without labels         files or DICOM folders
+  scans with masks             case1.nii.gz and case1_seg.nii.gz (or label, mask, gt, .seg.nrrd);
+                               images/case1.nii.gz and labels/case1.nii.gz; BIDS with derivatives
+  scans without masks          files or DICOM folders
 
-With --split every case goes into that split; where SOURCE holds NAME.list, only its cases, in its order. Without,
-every *.list of SOURCE becomes a split; a source without lists is one split `train`. Repeat an import at any time: what
-is there stays, what is new is added. The scans are copied; SOURCE is never changed.
+Where the layout does not name the structures, --labels names the mask values 1, 2, ...; where it names more structures
+than --labels, the others become background.
+
+With --split every case goes into that split; where SOURCE holds NAME.list, only its cases, in its order. Without
+--split, every *.list of SOURCE becomes a split; a source without lists is one split `train`. An import can be repeated
+at any time: existing cases stay, new ones are added. The scans are copied; SOURCE is never changed.
 """
 _IMPORT_EXAMPLES = """\
   mper import "2018 Atrial Segmentation Challenge" dataset
   mper import ACDC dataset --split val --labels RV,MYO,LV
   mper import more-scans dataset --split train
+  mper import scans-and-masks dataset --labels LA
 """
 _LABEL = """\
 Add a label to a case of a dataset, as the next revision; what is there stays. A case may be labelled only in part: what
@@ -60,7 +69,10 @@ def add(commands: Commands) -> None:
     command.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder; made where it is missing")
     command.add_argument("--split", metavar="NAME", help="where all the cases go, for example train, val or test")
     command.add_argument(
-        "--labels", type=names, metavar="RV,MYO,LV", help="what the values 1, 2, ... of the masks are called"
+        "--labels",
+        type=names,
+        metavar="RV,MYO,LV",
+        help="names of the mask values 1, 2, ..., or the structures to keep",
     )
     command.add_argument(
         "--scribbles",
@@ -139,10 +151,10 @@ def _read_mask(path: Path, case: Case) -> Volume:
     import numpy as np
 
     from mper.io import read_labelmap, read_segmentation
-    from mper.labels import BACKGROUND, UNLABELLED
+    from mper.labels import BACKGROUND, UNLABELLED, value_table
 
     if not path.name.lower().endswith(".seg.nrrd"):
-        mask = read_labelmap(path)
+        mask = read_labelmap(path, print_note)
         if np.array_equal(np.unique(mask.array), [BACKGROUND, UNLABELLED]):
             known = ", ".join(f"{label.value} for {label.name}" for label in case.labels)
             raise ValueError(
@@ -151,16 +163,12 @@ def _read_mask(path: Path, case: Case) -> Volume:
             )
         return mask
     found = read_segmentation(path)
-    values = {label.name.casefold(): label.value for label in case.labels}
-    table = np.zeros(256, np.uint8)
-    table[UNLABELLED] = UNLABELLED
-    for label in found.labels:
-        if label.name.casefold() not in values:
-            known = ", ".join(each.name for each in case.labels)
-            raise ValueError(
-                f"{path} holds {label.name!r}, which the dataset has not (it has {known}); rename it there"
-            )
-        table[label.value] = values[label.name.casefold()]
+    table, missing = value_table(found.labels, case.labels)
+    if missing:
+        known = ", ".join(label.name for label in case.labels)
+        raise ValueError(
+            f"{path} holds {missing[0]!r}, which the dataset does not have (it has {known}); rename it there"
+        )
     return found.labelmap.with_array(table[found.labelmap.array])
 
 

@@ -15,7 +15,7 @@ from mper.cli.options import Commands, add_command
 from mper.utils.errors import OK, UsageError, explain
 
 if TYPE_CHECKING:
-    from mper.datasets.layouts import Layout, SourceCase
+    from mper.datasets.source import Source, SourceCase
     from mper.labels import Label
     from mper.volume import Volume
 
@@ -50,7 +50,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
 
     try:
         asked = json.loads(requests.readline() or "null")
-        sources = [(Path(source["path"]), source.get("series")) for source in asked["sources"]]
+        paths = [(Path(each["path"]), each.get("series")) for each in asked["sources"]]
         labels = [label_from_dict(label) for label in asked.get("labels", [])]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
@@ -61,70 +61,66 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
         print(json.dumps({"event": event, **values}), file=answers, flush=True)
 
     cases = []
-    for path, series in sources:
+    for path, series in paths:
         try:
-            layout = _layout(path, series)
+            source = _source(path, series)
         except (OSError, ValueError) as error:
             answer("failed", id=path.name, message=explain(error))
             continue
-        for notice in layout.notices:
+        for notice in source.notices:
             answer("notice", message=notice)
-        cases += [(case, layout) for case in layout.cases.values()]
+        cases += [(case, source) for case in source.cases.values()]
     answer("found", cases=len(cases))
-    for number, (case, layout) in enumerate(cases):
+    for number, (case, source) in enumerate(cases):
         if not requests.readline():
             return OK  # nobody wants the rest
         try:
-            answer("case", **_staged(case, layout, labels, out / str(number)))
+            answer("case", **_staged(case, source, labels, out / str(number)))
         except (OSError, ValueError) as error:
             answer("failed", id=case.id, message=explain(error))
     answer("finished")
     return OK
 
 
-def _layout(path: Path, series: str | None) -> Layout:
-    """The layout of a source; of a folder of DICOM one series, where it is named."""
-    from mper.datasets.layouts import Layout, find_layout
+def _source(path: Path, series: str | None) -> Source:
+    """What a path holds; of a folder of DICOM one series, where it is named."""
+    from mper.datasets.layouts import dicom_cases, find_source
+    from mper.datasets.source import Source
 
     if series is None:
-        return find_layout(path)
-    from mper.datasets.layouts import dicom_cases
-
+        return find_source(path)
     found = {case.id: case for case in dicom_cases(path, series)}
     if not found:
         raise ValueError("the folder does not hold the series that was asked for; was it moved or deleted?")
-    return Layout("scans", found)
+    return Source("scans", found, masks=False)
 
 
-def _staged(case: SourceCase, layout: Layout, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
-    """Write a case's arrays, and tell what they are."""
+def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
+    """Write a case's arrays, and describe them."""
     from mper.io import check_scan
 
-    image, mask = case.read()
-    check_scan(image)
     notices: list[str] = []
+    image, mask = case.read(notices.append)
+    check_scan(image)
     if mask is not None:
-        mask, notices = _in_values_of(mask, layout.labels, labels)
+        mask, more = _in_values_of(mask, source.labels or labels, labels)
+        notices += more
     written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
-    source = {"format": layout.name, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
-    return {"id": case.id, "image": written[0], "mask": written[1], "source": source, "notices": notices}
+    origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
+    return {"id": case.id, "image": written[0], "mask": written[1], "source": origin, "notices": notices}
 
 
 def _in_values_of(mask: Volume, found: Sequence[Label], wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:
     """The mask with the dataset's values, by the structures' names; None where none of them is the dataset's."""
-    from mper.labels import BACKGROUND, UNLABELLED
+    from mper.labels import BACKGROUND, UNLABELLED, value_table
 
-    values = {label.name.casefold(): label.value for label in wanted}
-    table = np.zeros(256, np.uint8)
-    table[UNLABELLED] = UNLABELLED
-    missing = []
-    for label in found:
-        table[label.value] = values.get(label.name.casefold(), BACKGROUND)
-        if label.name.casefold() not in values:
-            missing.append(label.name)
+    known = {BACKGROUND, UNLABELLED, *(label.value for label in found)}
+    if unknown := sorted(set(np.unique(mask.array).tolist()) - known):
+        return None, [f"its mask holds the values {unknown}, which no label names; added without a label"]
+    table, missing = value_table(found, wanted)
     if len(missing) == len(found):
-        return None, [f"its mask shows {', '.join(missing)}, which the dataset has not; added without a label"]
-    notices = [f"{', '.join(missing)} of its mask is no structure of the dataset; left out"] if missing else []
+        return None, [f"its mask shows {', '.join(missing)}, which the dataset does not have; added without a label"]
+    notices = [f"{', '.join(missing)} of its mask is no structure of the dataset: background here"] if missing else []
     return mask.with_array(table[mask.array]), notices
 
 

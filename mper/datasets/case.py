@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from mper.labels import UNLABELLED, Label, Segmentation
+from mper.progress import Notify, ignore_notice
 from mper.strokes import StrokeList, check_strokes, read_strokes, strokes_to_label, write_strokes
 from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
 _PREDICTION = "prediction.json"
+_GRID_TOLERANCE = 0.02  # of the smallest voxel spacing
 _REVISION = re.compile(r"(\d+)\.json")
 
 
@@ -327,8 +329,13 @@ def voxels_sha256(image: Volume) -> str:
     return digest.hexdigest()
 
 
-def check_mask(mask: Volume, grid: Geometry, labels: Sequence[Label], where: str) -> Volume:
+def check_mask(
+    mask: Volume, grid: Geometry, labels: Sequence[Label], where: str, notify: Notify = ignore_notice
+) -> Volume:
     """`mask` as uint8 on `grid`.
+
+    Grids that lie less than 2 % of a voxel apart are the same: other programs round positions to float32. `notify`
+    receives the distance.
 
     Raises
     ------
@@ -336,10 +343,15 @@ def check_mask(mask: Volume, grid: Geometry, labels: Sequence[Label], where: str
         If it is not of whole numbers, lies on another grid, or holds a value that no label names.
     """
     if not mask.geometry.is_close(grid):
-        raise ValueError(
-            f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
-            f"{grid.describe()}{_where_apart(mask.geometry, grid)}; a label must lie on its image's grid"
-        )
+        apart = mask.geometry.distance_mm(grid) if mask.geometry.shape == grid.shape else None
+        known = mask.geometry.spacing_known and grid.spacing_known
+        if not known or apart is None or apart > _GRID_TOLERANCE * min(grid.step_lengths):
+            distance = f", up to {apart:.3g} mm apart" if known and apart is not None else ""
+            raise ValueError(
+                f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
+                f"{grid.describe()}{distance}; a label must lie on its image's grid"
+            )
+        notify(f"the mask's grid lies {apart:.2g} mm from the image's, less than {_GRID_TOLERANCE:.0%} of a voxel")
     if mask.array.dtype.kind not in "biu":
         raise ValueError(f"{where}: a label holds whole numbers, this one is {mask.array.dtype}; round it first")
     if mask.array.dtype.kind != "b" and (mask.array.min() < 0 or mask.array.max() > 255):
@@ -350,14 +362,6 @@ def check_mask(mask: Volume, grid: Geometry, labels: Sequence[Label], where: str
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return whole
-
-
-def _where_apart(one: Geometry, other: Geometry) -> str:
-    """What `Geometry.describe` does not show: grids of one shape and spacing that lie elsewhere."""
-    if one.describe() != other.describe():
-        return ""
-    origins = [", ".join(f"{x:.3f}" for x in grid.origin_mm) for grid in (one, other)]
-    return f", at ({origins[0]}) and ({origins[1]}) mm LPS"
 
 
 def geometry_to_dict(geometry: Geometry) -> dict[str, Any]:

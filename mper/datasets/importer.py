@@ -1,12 +1,7 @@
-"""From the layouts that datasets come in (`mper.datasets.layouts`) to a dataset.
-
-Lists (``NAME.list``, one case a line) make the splits: with a split named, all cases go there, or those of its list in
-its order; without, each list becomes a split, and a source without lists is one split `train`. Lists are read
-tolerantly: what they name and is not there is told and passed over, and a list that names no case at all (of slices,
-of patients) makes no split.
+"""Import of a source (`mper.datasets.layouts`) into a dataset.
 
 An import can be repeated at any time: what is there and the same stays, so that an interrupted import goes on, and
-cases that arrive later find their place. What is there and differs is refused; a label that differs is a new revision.
+cases that arrive later are added. What is there and differs is refused; a label that differs is a new revision.
 """
 
 from __future__ import annotations
@@ -20,11 +15,15 @@ import numpy as np
 
 from mper.datasets.case import Case, check_mask
 from mper.datasets.dataset import DATASET, Dataset
-from mper.datasets.layouts import Layout, SourceCase, find_layout, some
-from mper.labels import Label, check_labels, make_label
+from mper.datasets.layouts import find_source
+from mper.datasets.source import Source, SourceCase
+from mper.datasets.splits import splits_of, without_holdout
+from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, make_label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.files import remove_unfinished
 from mper.volume import Volume
+
+_FEW_VALUES = 8  # of a scan, at or below which it is taken for a mask
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class ImportSummary:
     Parameters
     ----------
     layout : str
-        What the source was recognised as.
+        The layout of the source.
     added, kept, labels_added : int
         Cases that are new, cases that were there and are the same, label revisions that are new.
     splits : mapping of str to int
@@ -67,125 +66,131 @@ def import_source(
     notify: Notify = ignore_notice,
     scribbles: bool = False,
 ) -> ImportSummary:
-    """Import a folder (or one scan) into a dataset, which is made where it is missing.
+    """Import a folder (or one scan) into a dataset, which is created where it is missing.
 
     Parameters
     ----------
     source : Path
-        LA challenge folders, UA-MT h5, ACDC h5, nnU-Net raw, or scans without masks.
+        In a layout of `mper.datasets.layouts`.
     dataset : Path
         The dataset's folder.
     split : str or None
-        Where the cases go; None: as the source's lists say.
+        Where the cases go; None: as the source's lists say (`mper.datasets.splits`).
     labels : sequence of str or None
-        What the values 1, 2, ... of the masks are called; None: as the layout says.
-    report, notify : callable
-        `notify` hears, a line each, what was left out and which case failed and why.
+        The names of the mask values 1, 2, ...; or of those structures to keep, where the layout names more. None: as
+        the layout says.
+    report : callable
+        Receives progress.
+    notify : callable
+        Receives a line for everything that was left out, and for each case that failed and why.
     scribbles : bool
         Take the scribbles of ACDC h5 as labels of a part, in place of its masks.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the source is none of these, lists and labels do not fit, or no case at all could be imported.
+        If the source has no known layout, lists and labels do not fit, or no case at all could be imported.
     OSError
         If the dataset cannot be written. What was imported until then is whole, and a second import goes on.
     """
-    layout = find_layout(source, scribbles)
-    for notice in layout.notices:
+    found = find_source(source, scribbles)
+    for notice in found.notices:
         notify(notice)
-    splits = _splits(layout, source, split, notify)
+    splits = splits_of(found, source, split, notify)
     target = Dataset.open(dataset) if (dataset / DATASET).exists() else None
-    meaning = _meaning(layout, labels, target)
     if target is not None:
-        splits = _without_holdout(target, splits, notify)
+        splits = without_holdout(target, splits, notify)
         remove_unfinished(dataset / "cases")
-    added, labels_added = 0, 0
-    failed: dict[str, str] = {}
+    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), notify)
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
     start = time.monotonic()
     for n, case_id in enumerate(wanted):
         eta_s = (time.monotonic() - start) / n * (len(wanted) - n) if n else None
         report(Progress(f"importing {case_id} ({n + 1} of {len(wanted)})", n / len(wanted), eta_s))
-        found = layout.cases[case_id]
-        try:
-            image, mask = _read(found, meaning)
-            case = target.case(case_id) if target is not None and case_id in target else None
-            if case is not None:
-                _check_same(case, image)
-        except (OSError, ValueError) as error:
-            failed[case_id] = str(error)
-            notify(f"{case_id} was not imported: {error}")
-            continue
-        # From here on it is the dataset that fails (disk full, not writable): no reason to try the next case.
-        if target is None:
-            target = Dataset.create(dataset, dataset.resolve().name, meaning)
-        if case is None:
-            told = {"format": layout.name, "sha256": found.sha256()} | ({"file": found.named} if found.named else {})
-            case = target.add_case(case_id, image, told)
-            added += 1
-        if mask is not None and _is_new(case, mask):
-            case.add_label(mask, author=layout.name, how="imported")
-            labels_added += 1
-    if target is None or (failed and len(failed) == len(wanted)):
-        first, reason = next(iter(failed.items()))
+        work.add(found.cases[case_id])
+    if work.target is None or (work.failed and len(work.failed) == len(wanted)):
+        first, reason = next(iter(work.failed.items()))
         raise ValueError(f"none of the {len(wanted)} cases in {source} could be imported; {first}: {reason}")
-    good = {name: [case_id for case_id in ids if case_id not in failed] for name, ids in splits.items()}
+    good = {name: [case_id for case_id in ids if case_id not in work.failed] for name, ids in splits.items()}
     for name, ids in good.items():
         if ids:
-            target.add_to_split(name, ids)
-    kept = len(wanted) - added - len(failed)
+            work.target.add_to_split(name, ids)
+    kept = len(wanted) - work.added - len(work.failed)
     counts = {name: len(ids) for name, ids in good.items()}
-    summary = ImportSummary(layout.name, added, kept, labels_added, counts, failed)
+    summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed)
     report(Progress(summary.describe(), 1.0, 0.0))
     return summary
 
 
-def _splits(layout: Layout, source: Path, split: str | None, notify: Notify) -> dict[str, list[str]]:
-    """The case ids of each split, in order: those that are there."""
-    files = sorted(source.glob("*.list")) if source.is_dir() else []
-    lists = {**layout.lists, **{path.stem: _read_list(path) for path in files}}
-    if split is not None:
-        if not split.strip():
-            raise ValueError("a split needs a name")
-        if split not in lists:
-            return {split: list(layout.cases)}
-        lists = {split: lists[split]}
-    elif not lists:
-        return {"train": list(layout.cases)}
-    splits = {}
-    for name, listed in lists.items():
-        there = [case_id for case_id in listed if case_id in layout.cases]
-        missing = [case_id for case_id in listed if case_id not in layout.cases]
-        if there and missing:
-            notify(f"{len(missing)} of the {len(listed)} cases in {name}.list are not in {source}: {some(missing)}")
-        if there:
-            splits[name] = there
-        elif split is None:
-            notify(f"{name}.list names no case of {source} ({some(listed) or 'it is empty'}) and makes no split")
-    if not splits:
-        names = ", ".join(f"{name}.list" for name in lists)
-        raise ValueError(f"{names} in {source} name none of its {len(layout.cases)} cases ({some(layout.cases)})")
-    unlisted = layout.cases.keys() - {case_id for ids in splits.values() for case_id in ids}
-    if unlisted and split is None:
-        notify(f"{len(unlisted)} cases of {source} are in no list and are left out: {some(sorted(unlisted))}")
-    return splits
+@dataclass(frozen=True)
+class _LabelPlan:
+    """The dataset's labels, and the values of the source's masks that are not theirs and become background."""
+
+    labels: tuple[Label, ...]
+    dropped: tuple[int, ...] = ()
 
 
-def _read_list(path: Path) -> tuple[str, ...]:
-    """The names in a list, once each; what follows a comma, and a file's ending, are left out."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a list of cases: it is not text ({error.reason})") from error
-    names = (line.split(",")[0].strip().removesuffix(".h5").removesuffix("/mri_norm2") for line in lines)
-    return tuple(dict.fromkeys(name for name in names if name))
+class _Import:
+    """The import of one case after the other, and what came of it."""
+
+    def __init__(self, source: Source, path: Path, target: Dataset | None, plan: _LabelPlan, notify: Notify) -> None:
+        self.target = target
+        self.added = self.labels_added = 0
+        self.failed: dict[str, str] = {}
+        self._source, self._path, self._plan, self._notify = source, path, plan, notify
+
+    def add(self, found: SourceCase) -> None:
+        """Import a case; one that cannot be read, or is not the one that is there, is noted as failed."""
+        notes: list[str] = []
+        try:
+            image, mask = self._read(found, notes.append)
+            case = self.target.case(found.id) if self.target is not None and found.id in self.target else None
+            if case is not None:
+                _check_same(case, image)
+        except (OSError, ValueError) as error:
+            self.failed[found.id] = str(error)
+            self._notify(f"{found.id} was not imported: {error}")
+            return
+        for note in dict.fromkeys(notes):
+            self._notify(f"{found.id}: {note}")
+        # From here on it is the dataset that fails (disk full, not writable): no reason to try the next case.
+        if self.target is None:
+            self.target = Dataset.create(self._path, self._path.resolve().name, self._plan.labels)
+        if case is None:
+            origin = {"format": self._source.layout, "sha256": found.sha256()}
+            case = self.target.add_case(found.id, image, origin | ({"file": found.named} if found.named else {}))
+            self.added += 1
+        if mask is not None and _is_new(case, mask):
+            case.add_label(mask, author=self._source.layout, how="imported")
+            self.labels_added += 1
+
+    def _read(self, found: SourceCase, notify: Notify) -> tuple[Volume, Volume | None]:
+        """Image and mask of a case, checked."""
+        from mper.io import check_scan
+
+        image, mask = found.read(notify)
+        check_scan(image)
+        if mask is None:
+            _check_not_a_mask(image, found)
+            return image, None
+        plan = self._plan
+        if plan.dropped:
+            mask = mask.with_array(np.where(np.isin(mask.array, plan.dropped), BACKGROUND, mask.array))
+        if not self._source.partial:
+            mask = _binary_as_label(mask, plan.labels, found, notify)
+        return image, check_mask(mask, image.geometry, plan.labels, f"the mask of {found.place}", notify)
 
 
-def _meaning(layout: Layout, names: Sequence[str] | None, target: Dataset | None) -> tuple[Label, ...]:
+def _label_plan(source: Source, names: Sequence[str] | None, target: Dataset | None, notify: Notify) -> _LabelPlan:
     """What the values of the source's masks mean; fits the dataset where there is one."""
-    labels = layout.labels
-    if names:
+    labels = source.labels
+    dropped: tuple[int, ...] = ()
+    if names and len(names) != len(labels) and (chosen := _chosen(labels, names)):
+        dropped = tuple(label.value for label in labels if label not in chosen)
+        left_out = ", ".join(label.name for label in labels if label not in chosen)
+        notify(f"the masks also hold {left_out}: background in this dataset")
+        labels = chosen
+    elif names:
         values = [label.value for label in labels] if len(labels) == len(names) else range(1, len(names) + 1)
         labels = tuple(make_label(value, name) for value, name in zip(values, names, strict=True))
     if target is not None:
@@ -195,23 +200,60 @@ def _meaning(layout: Layout, names: Sequence[str] | None, target: Dataset | None
                 f"the source's labels ({_list(labels)}) are not those of the dataset ({_list(target.labels)}); "
                 "import into another dataset, or say with --labels what the values mean"
             )
-        return target.labels
+        return _LabelPlan(target.labels, dropped)
     if not labels:
-        raise ValueError("these scans have no masks that tell; name the structures to segment, for example --labels LA")
-    return check_labels(labels)
+        what = "the masks of this source have no names" if source.masks else "this source has no masks"
+        raise ValueError(f"{what}; name the structures with --labels, for example --labels LA")
+    return _LabelPlan(check_labels(labels), dropped)
+
+
+def _chosen(labels: Sequence[Label], names: Sequence[str]) -> tuple[Label, ...]:
+    """Those of `labels` that `names` name, by short name or meaning in any case; none if a name is not theirs."""
+    wanted = {name.casefold() for name in names}
+    called = {
+        label: {label.name.casefold(), *([label.type.meaning.casefold()] if label.type else [])} for label in labels
+    }
+    chosen = tuple(label for label, known in called.items() if known & wanted)
+    return chosen if len(chosen) == len(wanted) else ()
 
 
 def _list(labels: Sequence[Label]) -> str:
     return ", ".join(f"{label.value} {label.name}" for label in labels)
 
 
-def _read(found: SourceCase, labels: Sequence[Label]) -> tuple[Volume, Volume | None]:
-    """Image and mask of a case, checked."""
-    from mper.io import check_scan
+def _check_not_a_mask(image: Volume, found: SourceCase) -> None:
+    """Refuse a volume of a few whole numbers: a mask whose name does not say so."""
+    array = image.array.reshape(-1)
+    sample = np.unique(array[:: max(1, array.size // 100_000)])
+    if len(sample) > _FEW_VALUES:
+        return
+    values = np.unique(array)
+    if len(values) <= _FEW_VALUES and values[0] == 0 and (values == np.rint(values)).all():
+        held = ", ".join(f"{value:g}" for value in values)
+        raise ValueError(
+            f"{found.place} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
+            "or put them into a folder labels beside the folder images of the scans"
+        )
 
-    image, mask = found.read()
-    check_scan(image)
-    return image, None if mask is None else check_mask(mask, image.geometry, labels, found.place)
+
+def _binary_as_label(mask: Volume, labels: Sequence[Label], found: SourceCase, notify: Notify) -> Volume:
+    """A mask of 0 and 255, which many programs write for 0 and 1, in the value of the only label.
+
+    Raises
+    ------
+    ValueError
+        If there are several labels that 255 could mean.
+    """
+    values = np.unique(mask.array)
+    if not (values[-1] == UNLABELLED and set(values.tolist()) <= {BACKGROUND, UNLABELLED} and len(values) == 2):
+        return mask
+    if len(labels) > 1:
+        raise ValueError(
+            f"the mask of {found.place} holds 0 and 255 alone, and 255 means unlabelled here; write the values "
+            f"{_list(labels)}"
+        )
+    notify(f"the mask holds 0 and 255: 255 is taken as {labels[0].name}, not as unlabelled")
+    return mask.with_array(np.where(mask.array == UNLABELLED, labels[0].value, BACKGROUND).astype(np.uint8))
 
 
 def _check_same(case: Case, image: Volume) -> None:
@@ -233,17 +275,3 @@ def _is_new(case: Case, mask: Volume) -> bool:
         if label is not None and np.array_equal(label.array, mask.array):
             return False
     return True
-
-
-def _without_holdout(target: Dataset, splits: dict[str, list[str]], notify: Notify) -> dict[str, list[str]]:
-    """`splits` without the cases that the locked hold-out keeps; refused where they would change the hold-out."""
-    if target.holdout is None:
-        return splits
-    held = set(target.splits[target.holdout])
-    free = {name: [i for i in ids if i not in held or name == target.holdout] for name, ids in splits.items()}
-    for name, ids in free.items():
-        target.index.extended(name, ids)
-        kept = [case_id for case_id in splits[name] if case_id not in ids]
-        if kept:
-            notify(f"{some(kept)} stay in the locked hold-out {target.holdout!r} and do not go into split {name!r}")
-    return free

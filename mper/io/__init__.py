@@ -25,6 +25,7 @@ import numpy as np
 
 from mper.io import metaimage, nifti, nrrd, segmentation
 from mper.io.hdf5 import read_h5
+from mper.io.labelmap import whole_numbers
 from mper.io.scans import SCAN_SUFFIXES, check_scan, find_scans
 from mper.labels import Segmentation
 from mper.progress import Notify, ignore_notice
@@ -85,11 +86,11 @@ def read_volume(path: Path, series_uid: str | None = None, notify: Notify = igno
     return _one_layer(nrrd.read(path), path)
 
 
-def read_labelmap(path: Path) -> Volume:
+def read_labelmap(path: Path, notify: Notify = ignore_notice) -> Volume:
     """Read a mask as uint8: 0 background, 255 unlabelled.
 
     Any file of whole numbers in 0..255 is a mask; of an h5 file the dataset ``label``, of a ``.seg.nrrd`` its
-    segments, with the values that `read_segmentation` gives them.
+    segments, with the values that `read_segmentation` gives them. `notify` receives a note when values were rounded.
 
     Raises
     ------
@@ -112,9 +113,7 @@ def read_labelmap(path: Path) -> Volume:
         volume = _one_layer(file, path)
     else:
         volume = read_volume(path)
-    array = volume.array
-    if array.dtype.kind == "f" and (not np.isfinite(array).all() or (array != np.rint(array)).any()):
-        raise ValueError(f"{path} is not a mask: it holds values that are not whole numbers")
+    array = whole_numbers(volume.array, str(path), notify)
     low, high = array.min(), array.max()
     if low < 0 or high > 255:
         raise ValueError(

@@ -1,0 +1,293 @@
+"""Scans with masks beside them: which file is a scan, which a mask, and which belong together.
+
+A file is a mask if a word of its name says so (``case1_seg.nii.gz``, ``scan-label.nrrd``, ``scan.seg.nrrd``), or the
+name of its folder does (``labels/case1.nii.gz``, ``masks``, ``derivatives/<pipeline>/sub-01/...`` of BIDS). What is
+left of folder and name without those words tells the scan that it belongs to. Several masks of one scan are one
+structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, shorten, stem
+from mper.labels import BACKGROUND, Label, make_label, value_table
+from mper.progress import Notify
+
+Words = tuple[str, ...]
+
+_MASK = re.compile(
+    r"(label|lbl|mask|msk|seg|segm|segmentation|annotation|annot|contour|delineation)s?"
+    r"|labelmap|segmented|gt|ground|truth|groundtruth|manual|dseg|reference"
+)
+_SCAN = re.compile(r"(image|img|scan)s?|raw|enhanced")
+_SPLIT = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
+    **dict.fromkeys(("val", "validation"), "val"),
+}
+_ENTITY = re.compile(r"_(?P<key>desc|label|space|res|den|method)-(?P<value>[^_]+)")  # of a BIDS name
+_DERIVATIVES = "derivatives"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A volume file.
+
+    place : the words of its folders that tell scans apart; words : of its name; name : those that tell scans apart;
+    derived : whether it lies in BIDS derivatives; structure : of its BIDS name.
+    """
+
+    path: Path
+    place: tuple[Words, ...]
+    words: Words
+    name: Words
+    is_mask: bool
+    derived: bool
+    structure: str | None
+
+
+def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
+    """The scans among `files` with their masks; None where no file is a mask.
+
+    Raises
+    ------
+    ValueError
+        If two scans would be one case, or there are masks alone.
+    """
+    known = [_file(path, source) for path in files]
+    masks = [file for file in known if file.is_mask]
+    scans = [file for file in known if not file.is_mask and not file.derived]
+    if not masks:
+        return None
+    if not scans:
+        raise ValueError(
+            f"{source} holds masks alone ({shorten(file.path.name for file in masks)}); import the folder that holds "
+            "their scans, too"
+        )
+    belonging, left = _pairs(scans, masks)
+    derived = [file.path.name for file in known if file.derived and not file.is_mask]
+    notices = [
+        f"{shorten(names)} left out: {why}"
+        for names, why in (
+            ([file.path.name for file in left], "no scan of that name; a mask is named <scan>_seg, or as its scan"),
+            (derived, "volumes of derivatives that are no masks"),
+        )
+        if names
+    ]
+    labels, several = _structures(belonging, source)
+    ids = _ids(scans, source)
+    cases = [
+        file_case(
+            ids[scan.path], scan.path, source, partial(_read, scan.path, belonging.get(scan.path, ()), labels, several)
+        )
+        for scan in scans
+    ]
+    without = [ids[scan.path] for scan in scans if scan.path not in belonging]
+    if without:
+        notices.append(f"{len(without)} of {len(scans)} scans have no mask: {shorten(without)}")
+    return Source("scans with masks", by_id(cases), labels, splits=_splits(scans, ids, source), notices=tuple(notices))
+
+
+def _file(path: Path, source: Path) -> _File:
+    """What the names of a file and its folders say of it."""
+    place: list[Words] = []
+    says_mask = says_scan = False
+    folders = path.relative_to(source).parts[:-1]
+    derived = _DERIVATIVES in folders
+    if derived:
+        at = folders.index(_DERIVATIVES)
+        folders = (*folders[:at], *folders[at + 2 :])  # the folder below is that of the program
+        says_mask = derived and _is_role(_words(path.relative_to(source).parts[at + 1]), _MASK)
+    for folder in folders:
+        words = _words(folder)
+        if _is_role(words, _MASK):
+            says_mask, says_scan = True, False
+            words = tuple(word for word in words if not _MASK.fullmatch(word))
+        elif _is_role(words, _SCAN):
+            says_mask, says_scan = False, True
+            words = tuple(word for word in words if not _SCAN.fullmatch(word))
+        if words:
+            place.append(words)
+    name = stem(path)
+    entities = {match["key"]: match["value"] for match in _ENTITY.finditer(name)} if name.startswith("sub-") else {}
+    name = _ENTITY.sub("", name) if entities else name
+    words = _words(name)
+    named_mask = any(_MASK.fullmatch(word) for word in words) or path.name.lower().endswith(".seg.nrrd")
+    is_mask = says_mask or (named_mask and not says_scan)
+    role = _MASK if is_mask else _SCAN
+    kept = tuple(word for word in words if not role.fullmatch(word))
+    return _File(path, tuple(place), words, kept, is_mask, derived, entities.get("label"))
+
+
+def _is_role(words: Words, role: re.Pattern[str]) -> bool:
+    """Whether a folder's name says nothing but what lies in it: ``labels``, ``train_masks``, ``labelsTr``."""
+    others = [word for word in words if not role.fullmatch(word)]
+    return len(others) < len(words) and all(word in _SPLIT or word.isdecimal() for word in others)
+
+
+def _words(name: str) -> Words:
+    """``atriumSegImgMO`` -> atrium, seg, img, mo; ``img0001`` -> img, 0001."""
+    parted = re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])", " ", name)
+    return tuple(word.casefold() for word in re.findall(r"[^\W\d_]+|\d+", parted))
+
+
+def _pairs(scans: Sequence[_File], masks: Sequence[_File]) -> tuple[dict[Path, list[_File]], list[_File]]:
+    """The masks of each scan, and those without one."""
+    by_place: dict[tuple[Words, ...], list[_File]] = defaultdict(list)
+    for scan in scans:
+        by_place[scan.place].append(scan)
+    belonging: dict[Path, list[_File]] = defaultdict(list)
+    left = []
+    for mask in masks:
+        owner = _scan_of(mask, by_place.get(mask.place, []))
+        if owner is None:
+            left.append(mask)
+        else:
+            belonging[owner.path].append(mask)
+    return dict(belonging), left
+
+
+def _scan_of(mask: _File, scans: Sequence[_File]) -> _File | None:
+    """The scan of the same place with the same words, else with most of them, else the only one there."""
+    if len(same := [scan for scan in scans if scan.words == mask.words]) == 1:
+        return same[0]
+    starts = [scan for scan in scans if mask.name[: len(scan.name)] == scan.name]
+    if starts:
+        longest = max(len(scan.name) for scan in starts)
+        nearest = [scan for scan in starts if len(scan.name) == longest]
+        if len(nearest) == 1 and (longest or len(scans) == 1):
+            return nearest[0]
+    longer = [scan for scan in scans if scan.name[: len(mask.name)] == mask.name and mask.name]
+    if len(longer) == 1:
+        return longer[0]
+    return scans[0] if len(scans) == 1 else None
+
+
+def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tuple[tuple[Label, ...], bool]:
+    """The labels that names of files, segments or a BIDS table tell, and whether each mask is one structure."""
+    masks = [mask for each in belonging.values() for mask in each]
+    if all(mask.path.name.lower().endswith(".seg.nrrd") for mask in masks):
+        names = dict.fromkeys(name for mask in masks for name in _segment_names(mask.path))
+        return tuple(make_label(value, name) for value, name in enumerate(names, start=1)), False
+    several = any(len(each) > 1 for each in belonging.values())
+    found = {mask.path: _structure_name(mask, scan) for scan, each in belonging.items() for mask in each}
+    known = all(name and make_label(1, name).type is not None for name in found.values())
+    if several or (masks and known):
+        return tuple(make_label(value, name) for value, name in enumerate(sorted(set(found.values())), start=1)), True
+    return _bids_table(source), False
+
+
+def _structure_name(mask: _File, scan: Path) -> str:
+    """What the name of a mask adds to that of its scan: ``case1_LA_mask.nii.gz`` -> LA."""
+    if mask.structure:
+        return mask.structure
+    words = re.findall(r"[^\W_]+", stem(mask.path))
+    there = Counter(word.casefold() for word in re.findall(r"[^\W_]+", stem(scan)))
+    rest = []
+    for word in words:
+        if there[word.casefold()]:
+            there[word.casefold()] -= 1
+        elif not _MASK.fullmatch(word.casefold()):
+            rest.append(word)
+    return " ".join(rest) or "structure"
+
+
+def _segment_names(path: Path) -> list[str]:
+    """The names of the segments in a ``.seg.nrrd``, from its header alone."""
+    lines = []
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.strip():
+                break
+            lines.append(line.decode("utf-8", errors="replace").strip())
+    found = (re.fullmatch(r"Segment(\d+)_Name:=(.+)", line) for line in lines)
+    return [match[2] for match in sorted(filter(None, found), key=lambda match: int(match[1]))]
+
+
+def _bids_table(source: Path) -> tuple[Label, ...]:
+    """The labels of a BIDS table (``*dseg.tsv``: index, name), where there is one."""
+    for path in sorted(source.rglob("*dseg.tsv")):
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        try:
+            named = {int(row["index"]): row["name"].strip() for row in rows}
+            return tuple(make_label(value, name) for value, name in named.items() if value != BACKGROUND)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no table of labels with the columns index and name ({error})") from error
+    return ()
+
+
+def _ids(scans: Sequence[_File], source: Path) -> dict[Path, str]:
+    """A case id for each scan: its name without words such as ``image``, with its folder where that is needed."""
+    pattern = re.compile(rf"(?:^|[\W_]+)(?:{_SCAN.pattern})(?=$|[\W_])", re.IGNORECASE)
+    short = {}
+    for scan in scans:
+        folders = [name for name in scan.path.relative_to(source).parts[:-1] if not _is_role(_words(name), _SCAN)]
+        name = pattern.sub("", stem(scan.path)).strip(" _-.")
+        short[scan.path] = (name or (folders[-1] if folders else stem(scan.path)), folders)
+    counts = Counter(name.casefold() for name, _ in short.values())
+    return {
+        path: "-".join([*folders[-1:], name]) if counts[name.casefold()] > 1 else name
+        for path, (name, folders) in short.items()
+    }
+
+
+def _splits(scans: Sequence[_File], ids: Mapping[Path, str], source: Path) -> dict[str, tuple[str, ...]]:
+    """Splits by folders such as ``train`` and ``test``, where every scan lies in one of them."""
+    splits: dict[str, list[str]] = defaultdict(list)
+    for scan in scans:
+        words = [word for folder in scan.path.relative_to(source).parts[:-1] for word in _words(folder)]
+        split = next((_SPLIT[word] for word in words if word in _SPLIT), None)
+        if split is None:
+            return {}
+        splits[split].append(ids[scan.path])
+    return {name: tuple(cases) for name, cases in splits.items()} if len(splits) > 1 else {}
+
+
+def _read(image: Path, masks: Iterable[_File], labels: tuple[Label, ...], several: bool, notify: Notify) -> Pair:
+    """Image and mask, in the values of `labels`; each mask is one structure where there are `several`."""
+    from mper.io import read_segmentation, read_volume
+
+    volume = read_volume(image, notify=notify)
+    merged = None
+    number = {label.name: label.value for label in labels}
+    for mask in masks:
+        if mask.path.name.lower().endswith(".seg.nrrd"):
+            segmentation = read_segmentation(mask.path)
+            table, missing = value_table(segmentation.labels, labels)
+            if missing:
+                raise ValueError(f"{mask.path} holds {', '.join(missing)}, which other masks do not have")
+            return volume, segmentation.labelmap.with_array(table[segmentation.labelmap.array])
+        label = read_mask_values(mask.path, notify)
+        if not several:
+            return volume, label
+        name = _structure_name(mask, image)
+        inside = label.array != BACKGROUND
+        values = np.unique(label.array[inside]).tolist()
+        if len(values) > 1:
+            raise ValueError(f"{mask.path} holds the values {values}, but a mask of {name!r} alone holds one")
+        if merged is None:
+            merged = label.with_array(np.zeros(label.array.shape, np.uint8))
+        if not label.geometry.is_close(merged.geometry):
+            raise ValueError(f"{mask.path} lies on another grid than the other masks of its scan")
+        if common := int(np.count_nonzero(merged.array[inside])):
+            raise ValueError(
+                f"{mask.path} overlaps the other masks of its scan in {common} voxels, but a voxel has one label; "
+                "keep one mask for each scan"
+            )
+        array = merged.array.copy()
+        array[inside] = number[name]
+        merged = merged.with_array(array)
+    return volume, merged
+
+
+__all__ = ["paired_source"]

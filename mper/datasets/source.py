@@ -1,0 +1,146 @@
+"""What an import source holds: its cases, not yet read, and what the values of their masks mean."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mper.labels import Label
+from mper.progress import Notify
+from mper.volume import Volume
+
+Pair = tuple[Volume, Volume | None]
+Read = Callable[[Notify], Pair]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceCase:
+    """A case of a source that has not been read yet.
+
+    Parameters
+    ----------
+    id : str
+        Its id in the dataset.
+    place : str
+        Where it lies, for messages. Not stored.
+    files : tuple of Path
+        The image's files.
+    named : str or None
+        What is stored about where it came from: a path within the source; None where even names may tell who the
+        patient is (DICOM exports).
+    read : callable
+        Takes where notes go, and gives image and mask (None without one); the mask's values are those of the source's
+        labels.
+    """
+
+    id: str
+    place: str
+    files: tuple[Path, ...]
+    named: str | None
+    read: Read
+
+    def sha256(self) -> str:
+        """Of the image's file; of the sorted digests of its files where there are several."""
+        digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.files)
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A source whose layout was recognised.
+
+    Parameters
+    ----------
+    layout : str
+        Name of the layout.
+    cases : mapping of str to SourceCase
+        By id, in their natural order.
+    labels : tuple of Label
+        What the masks' values mean; empty where the layout does not say.
+    masks : bool
+        Whether the source has masks.
+    partial : bool
+        Whether 255 in the masks means unlabelled. (Elsewhere a mask of 0 and 255 is one of 0 and 1.)
+    splits : mapping of str to tuple of str
+        Splits that the layout itself defines, by name.
+    notices : tuple of str
+        What was left out and why, a line each.
+    """
+
+    layout: str
+    cases: Mapping[str, SourceCase]
+    labels: tuple[Label, ...] = ()
+    masks: bool = True
+    partial: bool = False
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+def file_case(case_id: str, image: Path, source: Path, read: Read) -> SourceCase:
+    """The case of one image file below `source`."""
+    return SourceCase(case_id, str(image), (image,), image.relative_to(source).as_posix(), read)
+
+
+def by_id(cases: Sequence[SourceCase]) -> dict[str, SourceCase]:
+    """The cases by their ids.
+
+    Raises
+    ------
+    ValueError
+        If two cases have one id.
+    """
+    found: dict[str, SourceCase] = {}
+    for case in cases:
+        other = found.setdefault(case.id, case)
+        if other is not case:
+            raise ValueError(f"{other.place} and {case.place} would both be case {case.id!r}; rename one of them")
+    return found
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """The folders in `folder`, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def volume_files(folder: Path, endings: Iterable[str] | None = None) -> list[Path]:
+    """The files in `folder` with one of `endings` (default: those that mper reads), hidden ones left out."""
+    from mper.io import SCAN_SUFFIXES
+
+    chosen = SCAN_SUFFIXES if endings is None else tuple(ending.lower() for ending in endings)
+    if not folder.is_dir():
+        return []
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.name.lower().endswith(chosen))
+
+
+def stem(path: Path) -> str:
+    """The file's name without its ending; ``.nii.gz`` and ``.seg.nrrd`` are one ending."""
+    from mper.io import SCAN_SUFFIXES
+
+    endings = [e for e in (".seg.nrrd", *SCAN_SUFFIXES) if path.name.lower().endswith(e)]
+    return path.name[: -len(max(endings, key=len))] if endings else path.name
+
+
+def read_mask_values(path: Path, notify: Notify) -> Volume:
+    """A mask with the numbers that its file holds, of any size; values almost whole are rounded, with a note.
+
+    Raises
+    ------
+    ValueError
+        If it holds values that are not whole numbers.
+    """
+    from mper.io import read_labelmap, read_volume
+    from mper.io.labelmap import whole_numbers
+
+    if path.name.lower().endswith((".nrrd", ".nhdr", ".h5")):
+        return read_labelmap(path, notify)
+    volume = read_volume(path)
+    return volume.with_array(whole_numbers(volume.array, str(path), notify))
+
+
+def shorten(names: Iterable[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    shown = list(names)
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
