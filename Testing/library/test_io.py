@@ -179,7 +179,10 @@ def test_qform_counts_where_there_is_no_sform(folder: Path, oblique_geometry: Ge
 def test_nifti_in_metres_is_read_in_millimetres(folder: Path, oblique_geometry: Geometry) -> None:
     affine = oblique_geometry.affine[:, [2, 1, 0, 3]] * np.array([[-1e-3], [-1e-3], [1e-3], [1]])
     rows = affine[:3].reshape(-1).tolist()
-    content = nifti_bytes(folder, oblique_geometry, unit=(123, "B", [1]), srow=(280, "12f", rows))
+    sizes = [1e-3 * step for step in oblique_geometry.step_lengths[::-1]]
+    content = nifti_bytes(
+        folder, oblique_geometry, unit=(123, "B", [1]), srow=(280, "12f", rows), pixdim=(80, "3f", sizes)
+    )
     (folder / "metres.nii").write_bytes(content)
     assert io.read_volume(folder / "metres.nii").geometry.is_close(oblique_geometry, 1e-3)
 
@@ -258,7 +261,7 @@ def test_a_data_file_elsewhere_is_not_followed(folder: Path) -> None:
     (folder.parent / "voxels.bin").write_bytes(bytes(24))
     for name in ("../voxels.bin", str(folder.parent / "voxels.bin"), "LIST"):
         (folder / "head.nhdr").write_bytes(nrrd_text(f"data file: {name}", data=b""))
-        assert "not one file beside it" in one_line(folder / "head.nhdr")
+        assert "not one file in the header's folder" in one_line(folder / "head.nhdr")
 
 
 def test_metaimage_with_a_data_file_is_read(folder: Path, oblique_geometry: Geometry) -> None:
@@ -612,8 +615,6 @@ def test_grids_that_are_no_volume_are_refused(folder: Path, oblique_geometry: Ge
     turned = "space directions: (1,0,0) (0.5,1,0) (0,0,1)"
     flat = nifti_bytes(folder, oblique_geometry, dim=(40, "8h", [2, 26, 30, 1, 1, 1, 1, 1]))
     movie = nifti_bytes(folder, oblique_geometry, dim=(40, "8h", [4, 26, 30, 6, 2, 1, 1, 1]))
-    zero = nifti_bytes(folder, oblique_geometry, srow=(280, "4f", [0, 0, 0, 0]), srow2=(296, "8f", [0] * 8))
-    shear = nifti_bytes(folder, oblique_geometry, srow=(280, "12f", [1, 0.5, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]))
     cases = {
         "2-D": {
             "a.nrrd": nrrd_text("dimension: 2", "sizes: 6 4"),
@@ -645,13 +646,6 @@ def test_grids_that_are_no_volume_are_refused(folder: Path, oblique_geometry: Ge
         for name, content in files.items():
             (folder / name).write_bytes(content)
             assert expected in one_line(folder / name)
-
-
-def test_a_sheared_sform_is_refused_though_the_qform_is_good(folder: Path, oblique_geometry: Geometry) -> None:
-    content = nifti_bytes(folder, oblique_geometry, srow=(280, "12f", [1, 0.05, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]))
-    (folder / "a.nii").write_bytes(content)
-    assert sitk.ReadImage(str(folder / "a.nii")).GetSize() == (26, 30, 12)  # what others do without a word
-    assert "not at right angles" in one_line(folder / "a.nii")
 
 
 def test_four_dimensions_of_which_one_is_one_are_a_volume(folder: Path, oblique_geometry: Geometry) -> None:

@@ -8,29 +8,21 @@ ending                reads  writes  unknown spacing
 .nii, .nii.gz         yes    yes     kept (other programs take it for 1 mm)
 .mha                  yes    yes     kept (other programs take it for 1 mm)
 .nhdr, .mhd           yes    no
+.hdr with .img        yes    no      (NIfTI pairs and Analyze 7.5)
 .h5                   yes    no      always unknown
 DICOM file or folder  yes    no
 ====================  =====  ======  ===========================================================================
 
-Everything is converted on entry to arrays (k, j, i) and LPS mm. Errors are one line: what came, what was expected,
-what to do.
-Imports: the root, `utils`, `dicom` for folders of DICOM, h5py.
+Everything is converted on entry to arrays (k, j, i) and LPS mm; a grid lies where ITK, and so 3D Slicer, puts it.
+Errors are one line: what came, what was expected, what to do.
+Imports: the root, `utils`, `dicom` for folders of DICOM, h5py, SimpleITK for grids.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-
-from mper.io import metaimage, nifti, nrrd, segmentation
 from mper.io.hdf5 import read_h5
-from mper.io.labelmap import whole_numbers
 from mper.io.scans import SCAN_SUFFIXES, check_scan, find_scans
-from mper.labels import Segmentation
-from mper.progress import Notify, ignore_notice
-from mper.utils.files import is_dicom_file
-from mper.volume import Volume
+from mper.io.volumes import read_labelmap, read_segmentation, read_volume, write_segmentation, write_volume
 
 __all__ = [
     "SCAN_SUFFIXES",
@@ -43,150 +35,3 @@ __all__ = [
     "write_segmentation",
     "write_volume",
 ]
-
-_WRITTEN = ".nrrd, .nii, .nii.gz or .mha"
-
-
-def read_volume(path: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> Volume:
-    """Read an image in its own real type.
-
-    Parameters
-    ----------
-    path : Path
-        A file, or the folder of a DICOM series.
-    series_uid : str or None
-        Which DICOM series, where there are several.
-    notify : callable
-        Hears what was noticed in DICOM (duplicates that were dropped).
-
-    Raises
-    ------
-    ValueError
-        If it is not one whole volume of real numbers on an orthogonal grid.
-    FileNotFoundError
-        If it does not exist.
-    """
-    path = Path(path)
-    name = path.name.lower()
-    if path.is_file() and not name.endswith(SCAN_SUFFIXES) and not is_dicom_file(path):
-        raise ValueError(f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}")
-    if path.is_dir() or (path.is_file() and not name.endswith(SCAN_SUFFIXES)):
-        from mper.dicom.series import read_series
-
-        return read_series(path, series_uid, notify).volume
-    if name.endswith((".nii", ".nii.gz")):
-        return nifti.read(path)
-    if name.endswith((".mha", ".mhd")):
-        return metaimage.read(path)
-    if name.endswith(".h5"):
-        volumes = read_h5(path)
-        if "image" not in volumes:
-            raise ValueError(f"{path} holds {', '.join(volumes)} and no dataset 'image'")
-        return volumes["image"]
-    return _one_layer(nrrd.read(path), path)
-
-
-def read_labelmap(path: Path, notify: Notify = ignore_notice) -> Volume:
-    """Read a mask as uint8: 0 background, 255 unlabelled.
-
-    Any file of whole numbers in 0..255 is a mask; of an h5 file the dataset ``label``, of a ``.seg.nrrd`` its
-    segments, with the values that `read_segmentation` gives them. `notify` receives a note when values were rounded.
-
-    Raises
-    ------
-    ValueError
-        If a value is not a whole number in 0..255, or segments overlap.
-    FileNotFoundError
-        If it does not exist.
-    """
-    path = Path(path)
-    name = path.name.lower()
-    if name.endswith(".h5"):
-        volumes = read_h5(path)
-        if "label" not in volumes:
-            raise ValueError(f"{path} holds {', '.join(volumes)} and no dataset 'label'")
-        volume = volumes["label"]
-    elif name.endswith((".nrrd", ".nhdr")):
-        file = nrrd.read(path)
-        if segmentation.holds_segments(file.keys):
-            return segmentation.to_segmentation(file, path).labelmap
-        volume = _one_layer(file, path)
-    else:
-        volume = read_volume(path)
-    array = whole_numbers(volume.array, str(path), notify)
-    low, high = array.min(), array.max()
-    if low < 0 or high > 255:
-        raise ValueError(
-            f"{path} is not a mask: it holds values from {low} to {high}, a mask has 0 to 254 and 255 for unlabelled"
-        )
-    return volume.with_array(array.astype(np.uint8, copy=False))
-
-
-def read_segmentation(path: Path) -> Segmentation:
-    """Read a ``.seg.nrrd`` file: mask, names, colours and codes.
-
-    Raises
-    ------
-    ValueError
-        If it has no segments, or they overlap in voxels.
-    FileNotFoundError
-        If it does not exist.
-    """
-    path = Path(path)
-    file = nrrd.read(path)
-    if not segmentation.holds_segments(file.keys):
-        raise ValueError(
-            f"{path} is a plain mask without names; a segmentation as Slicer writes it (.seg.nrrd) was expected"
-        )
-    return segmentation.to_segmentation(file, path)
-
-
-def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume as NRRD, NIfTI or MetaImage, by the ending of `path`: whole, or not at all.
-
-    Raises
-    ------
-    ValueError
-        If the ending or the voxels' type cannot be written.
-    OSError
-        If the folder is missing, not writable, or the disk full.
-    """
-    path = Path(path)
-    name = path.name.lower()
-    if name.endswith(".seg.nrrd"):
-        raise ValueError(
-            f"{path} would be a segmentation, which has names; write it as a segmentation, or as {_WRITTEN}"
-        )
-    if name.endswith(".nrrd"):
-        nrrd.write(path, volume)
-    elif name.endswith((".nii", ".nii.gz")):
-        nifti.write(path, volume)
-    elif name.endswith(".mha"):
-        metaimage.write(path, volume)
-    else:
-        raise ValueError(f"cannot write {path}: its name must end in {_WRITTEN}")
-
-
-def write_segmentation(path: Path, mask: Segmentation) -> None:
-    """Write a mask: ``.seg.nrrd`` with its names, colours and codes, any other format as plain numbers.
-
-    Raises
-    ------
-    ValueError
-        If the ending cannot be written.
-    OSError
-        If the folder is missing, not writable, or the disk full.
-    """
-    path = Path(path)
-    if path.name.lower().endswith(".seg.nrrd"):
-        segmentation.write(path, mask)
-    else:
-        write_volume(path, mask.labelmap)
-
-
-def _one_layer(file: nrrd.Nrrd, path: Path) -> Volume:
-    if len(file.layers) > 1:
-        raise ValueError(
-            f"cannot read {path}: each voxel holds {len(file.layers)} values ({file.kind}), one real number is needed"
-        )
-    return Volume(file.layers[0], file.geometry)

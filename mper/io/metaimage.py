@@ -1,21 +1,33 @@
 """MetaImage files (.mha, and .mhd with its data file), see https://itk.org/Wiki/ITK/MetaIO/Documentation .
 
-Read here rather than by ITK, which prints its troubles on stderr. A grid of unknown spacing is written without
-ElementSpacing, and a file without it (and without ElementSize) is read as of unknown spacing; other programs take it
-for 1.
+Where the volume lies is asked of ITK (`mper.io.itk`), which takes a spacing that is not stated for 1. A grid of
+unknown spacing is written without ElementSpacing, and a file without it (and without ElementSize) is read as of
+unknown spacing.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from io import BufferedIOBase, BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from mper.io.files import COMPRESSION, byte_chunks, data_file, read_array, storable
+from mper.io import itk
+from mper.io.voxels import (
+    COMPRESSION,
+    RAW,
+    ZLIB,
+    UnpackedStream,
+    byte_chunks,
+    check_size,
+    data_file,
+    read_voxels,
+    storable,
+)
+from mper.progress import Notify, ignore_notice
 from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
 
@@ -32,10 +44,13 @@ _NAMES = {
     "f8": "MET_DOUBLE",
 }
 _TYPES = {name: code for code, name in _NAMES.items()} | {"MET_LONG": "i4", "MET_ULONG": "u4"}
+_SPACING = ("ElementSpacing", "ElementSize")
+_GRID = {name: 1 for name in (*_SPACING, "Offset", "Position", "Origin")}  # name: numbers are dimension ** this
+_GRID |= {name: 2 for name in ("TransformMatrix", "Orientation", "Rotation")}
 _MAX_LINES = 1000
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, notify: Notify = ignore_notice) -> Volume:
     """Read a MetaImage of one volume.
 
     Raises
@@ -52,12 +67,17 @@ def read(path: Path) -> Volume:
             sizes = [int(n) for n in fields["DimSize"].split()]
             if len(sizes) != int(fields["NDims"]) or min(sizes) < 1:
                 raise ValueError(f"DimSize {fields['DimSize']!r} does not fit NDims {fields['NDims']!r}")
-            geometry = _geometry(fields, sizes)
             code = _TYPES.get(fields["ElementType"])
             if code is None or int(fields.get("ElementNumberOfChannels", "1")) != 1:
                 raise ValueError("its voxels are colours, vectors or of an unknown type; real numbers are needed")
+            check_size(sizes, np.dtype(code))
+            geometry = _geometry(fields, sizes)
             if not _is(fields, "BinaryData", True):
                 raise ValueError("its voxels are text; convert it to a binary MetaImage")
+            skip = int(fields.get("HeaderSize", "0"))
+            packing = ZLIB if _is(fields, "CompressedData", False) else RAW
+            if skip < (-1 if packing == RAW else 0):
+                raise ValueError(f"its HeaderSize is {skip}, which {packing} voxels cannot have")
         except KeyError as error:
             raise ValueError(f"{path} is not a whole MetaImage file: its header lacks {error}") from error
         except ValueError as error:
@@ -66,18 +86,31 @@ def read(path: Path) -> Volume:
         dtype = np.dtype(code).newbyteorder(">" if big else "<")
         name = fields["ElementDataFile"]
         if name.upper() == "LOCAL":
-            return Volume(_read_voxels(stream, fields, dtype, geometry, path), geometry)
-        data_path = data_file(path, name)
-        with data_path.open("rb") as data:
-            return Volume(_read_voxels(data, fields, dtype, geometry, data_path), geometry)
+            array, surplus, data = *_read_voxels(stream, path, packing, dtype, geometry, skip), path
+    if name.upper() != "LOCAL":
+        if name.split()[0].upper() == "LIST" or "%" in name:
+            raise ValueError(
+                f"cannot read {path}: its voxels are in several files ({name}); convert it to one .mha file"
+            )
+        data = data_file(path, name)
+        with data.open("rb") as stream:
+            array, surplus = _read_voxels(stream, data, packing, dtype, geometry, skip)
+        if surplus:
+            raise ValueError(
+                f"cannot read {path}: {data.name} holds {surplus} bytes more than its voxels, and the header does not "
+                "say where they are; set HeaderSize = -1 where the voxels are the last bytes"
+            )
+    if surplus:
+        notify(f"{surplus} bytes after the voxels of {data.name} were ignored")
+    return Volume(array, geometry)
 
 
 def write(path: Path, volume: Volume) -> None:
     """Write `volume` compressed, with its voxels in the same file."""
     array = storable(volume.array)
     # MetaImage tells the compressed size in its header, so the compressed voxels are held in memory.
-    squeeze = zlib.compressobj(COMPRESSION)
-    packed = [squeeze.compress(chunk) for chunk in byte_chunks(array)] + [squeeze.flush()]
+    compress = zlib.compressobj(COMPRESSION)
+    packed = [compress.compress(chunk) for chunk in byte_chunks(array)] + [compress.flush()]
     lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
     lines += ["CompressedData = True", f"CompressedDataSize = {sum(len(p) for p in packed)}"]
     if volume.geometry.spacing_known:
@@ -96,7 +129,7 @@ def _numbers_text(values: npt.ArrayLike) -> str:
     return " ".join(repr(float(v)) for v in np.asarray(values))
 
 
-def _read_header(stream: BufferedIOBase, path: Path) -> dict[str, str]:
+def _read_header(stream: BinaryIO, path: Path) -> dict[str, str]:
     """The header's fields; leaves the stream at the voxels."""
     fields: dict[str, str] = {}
     for _ in range(_MAX_LINES):
@@ -105,7 +138,7 @@ def _read_header(stream: BufferedIOBase, path: Path) -> dict[str, str]:
         if not separator:
             break
         fields[name.strip()] = value.strip()
-        if name.strip() == "ElementDataFile":
+        if name.strip() == "ElementDataFile" and value.strip():
             return fields
     raise ValueError(f"{path} is not a whole MetaImage file: its header does not end with ElementDataFile")
 
@@ -118,51 +151,35 @@ def _geometry(fields: Mapping[str, str], sizes: list[int]) -> Geometry:
     dimension = len(sizes)
     if dimension < 3:
         raise ValueError(f"it holds a {dimension}-D image; a volume of several slices is needed")
+    if dimension > 10:
+        raise ValueError(f"its header announces {dimension} dimensions")
     if any(n > 1 for n in sizes[3:]):
+        size = "x".join(map(str, sizes))
+        count, volume = int(np.prod(sizes[3:], dtype=np.float64)), "x".join(map(str, sizes[:3]))
         raise ValueError(
-            f"it holds a {dimension}-D image ({'x'.join(map(str, sizes))}); one volume of three axes is needed"
+            f"it holds a {dimension}-D image ({size}): {count} volumes of {volume} voxels; "
+            "write the one that is wanted to a file of its own"
         )
-    spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), np.zeros(0), dimension)
-    if spacing.size == 0:
-        return Geometry.unknown(sizes[2::-1])
-    matrix = _numbers(fields, ("TransformMatrix", "Orientation", "Rotation"), np.eye(dimension), dimension**2)
-    offset = _numbers(fields, ("Offset", "Position", "Origin"), np.zeros(dimension), dimension)
-    columns = matrix.reshape(dimension, dimension)[:3, :3].T
-    return Geometry.from_axes(offset[:3].tolist(), spacing[2::-1].tolist(), columns[:, ::-1], sizes[2::-1])
-
-
-def _numbers(
-    fields: Mapping[str, str], names: tuple[str, ...], default: npt.NDArray[np.float64], count: int
-) -> npt.NDArray[np.float64]:
-    for name in names:
+    k, j, i = sizes[2::-1]
+    if not any(name in fields for name in _SPACING):
+        return Geometry.unknown((k, j, i))
+    lines = ["ObjectType = Image", f"NDims = {dimension}", "DimSize = " + " ".join(map(str, sizes))]
+    for name, power in _GRID.items():
         if name in fields:
-            values = np.array([float(word) for word in fields[name].split()])
-            if len(values) != count:
-                raise ValueError(f"{name} has {len(values)} numbers, {count} were expected")
-            return values
-    return default
+            numbers = [float(word) for word in fields[name].split()]
+            if len(numbers) != dimension**power:
+                raise ValueError(f"{name} has {len(numbers)} numbers, {dimension**power} were expected")
+            lines.append(f"{name} = {_numbers_text(numbers)}")
+    lines += ["ElementType = MET_UCHAR", "ElementDataFile = LOCAL"]
+    return itk.itk_geometry(("\n".join(lines) + "\n").encode("ascii"), itk.METAIMAGE, (k, j, i))
 
 
 def _read_voxels(
-    stream: BufferedIOBase, fields: Mapping[str, str], dtype: np.dtype, geometry: Geometry, path: Path
-) -> npt.NDArray[np.generic]:
-    try:
-        skip = int(fields.get("HeaderSize", "0"))
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: HeaderSize is not a whole number") from error
-    size = int(np.prod(geometry.shape, dtype=np.int64)) * dtype.itemsize
-    if skip < 0:
-        stream.seek(-min(size, path.stat().st_size), 2)  # the voxels are the file's end
-    stream.seek(max(skip, 0), 1)
-    if not _is(fields, "CompressedData", False):
-        return read_array(stream, dtype, geometry.shape, path)
-    inflate = zlib.decompressobj(47)  # zlib or gzip
-    try:
-        unpacked = inflate.decompress(stream.read(), size)
-        while inflate.unconsumed_tail:  # to the end, where zlib checks its checksum
-            inflate.decompress(inflate.unconsumed_tail, 1 << 24)
-    except zlib.error as error:
-        raise ValueError(f"{path} is damaged: its compression cannot be undone ({error})") from error
-    if not inflate.eof:
-        raise ValueError(f"{path} is truncated: its compressed voxels end early")
-    return read_array(BytesIO(unpacked), dtype, geometry.shape, path)
+    file: BinaryIO, path: Path, packing: str, dtype: np.dtype, geometry: Geometry, skip: int
+) -> tuple[npt.NDArray[np.generic], int]:
+    """The voxels and how many bytes the file holds beyond them; `skip` counts bytes of the file, packed or not."""
+    if packing == ZLIB:
+        file.seek(skip, 1)
+    stream = UnpackedStream(file, path, packing)
+    array, surplus = read_voxels(stream, dtype, geometry.shape, 0 if packing == ZLIB else skip)
+    return array, surplus + stream.trailing

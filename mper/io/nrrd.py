@@ -1,24 +1,36 @@
 """NRRD files (.nrrd, and .nhdr with its data file), see https://teem.sourceforge.net/nrrd/format.html .
 
-Read here rather than by ITK, which takes a spacing of NaN for 1 and cannot say that a file tells none. A grid of
+Where the volume lies is asked of ITK (`mper.io.itk`), which takes a spacing that is not stated for 1. A grid of
 unknown spacing is written without `space` and `space directions`, and a file that has neither these nor `spacings`
 is read as of unknown spacing.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from mper.io.files import byte_chunks, data_file, gzip_chunks, read_array, storable
+from mper.io import itk
+from mper.io.voxels import (
+    BZIP2,
+    GZIP,
+    RAW,
+    UnpackedStream,
+    byte_chunks,
+    check_size,
+    data_file,
+    gzip_chunks,
+    read_voxels,
+    storable,
+)
+from mper.progress import Notify, ignore_notice
 from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
 
@@ -35,83 +47,158 @@ _NAMES = {  # the first is the one that we write
     "f8": ("double",),
 }
 _TYPES = {name: code for code, names in _NAMES.items() for name in names}
-_TO_LPS = {
-    "left-posterior-superior": (1, 1, 1),
-    "lps": (1, 1, 1),
-    "right-anterior-superior": (-1, -1, 1),
-    "ras": (-1, -1, 1),
-}
-_TO_LPS |= {"left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}
+_ENCODINGS = {"raw": RAW, "gzip": GZIP, "gz": GZIP, "bzip2": BZIP2, "bz2": BZIP2}
+_TEXT = ("ascii", "text", "txt")
+_ALIASES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
+_VOXEL_FIELDS = {"data file", "line skip", "byte skip", "encoding", "endian", "content", "sample units"}
 _SPATIAL_KINDS = {"domain", "space", "???", "none"}
-_MAX_HEADER = 1 << 22
+_MAX_HEADER = 1 << 22  # bytes
 
 
 @dataclass(frozen=True, eq=False)
-class Nrrd:
-    """What an NRRD file holds.
+class NrrdHeader:
+    """The header of a file; its voxels are read with `read_layers`.
 
     Parameters
     ----------
-    layers : (n, k, j, i) array
-        n is 1 for an image; a segmentation with overlapping segments has several layers.
+    path : Path
+    fields : mapping of str to str
+        By name in lower case.
+    metadata : mapping of str to str
+        The key/value pairs, such as Slicer's of a segmentation.
+    sizes : tuple of int
+        From the fastest axis to the slowest.
+    dtype : dtype
+        Of the voxels in the file.
+    component_axis : int or None
+        The axis, as in `sizes`, that is not spatial: its entries are the layers.
     geometry : Geometry
-    keys : mapping of str to str
-        The file's key/value pairs.
-    kind : str
-        What the first axis counts ("list", "rgb-color", ...), "" where n is 1.
+        Of the three others.
+    start : int
+        Where the header ends in the file.
     """
 
-    layers: npt.NDArray[np.generic]
+    path: Path
+    fields: Mapping[str, str]
+    metadata: Mapping[str, str]
+    sizes: tuple[int, ...]
+    dtype: np.dtype
+    component_axis: int | None
     geometry: Geometry
-    keys: Mapping[str, str]
-    kind: str
+    start: int
 
+    @classmethod
+    def read(cls, path: Path) -> NrrdHeader:
+        """Read the header of `path`.
 
-def read(path: Path) -> Nrrd:
-    """Read `path` with all its layers and keys.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a whole NRRD of three spatial axes.
-    FileNotFoundError
-        If it or its data file does not exist.
-    """
-    check_file(path)
-    with path.open("rb") as stream:
-        fields, keys = _read_header(stream, path)
+        Raises
+        ------
+        ValueError
+            If it is none of a volume, or of several in layers.
+        FileNotFoundError
+            If the file does not exist.
+        """
+        check_file(path)
+        with path.open("rb") as stream:
+            fields, metadata = _parse(stream, path)
+            start = stream.tell()
         try:
-            sizes = [int(n) for n in fields["sizes"].split()]
+            sizes = tuple(int(n) for n in fields["sizes"].split())
             code = _TYPES.get(" ".join(fields["type"].lower().split()))
             if code is None:
                 raise ValueError(f"voxels of type {fields['type']!r} are not supported")
             if len(sizes) != int(fields["dimension"]) or min(sizes) < 1:
                 raise ValueError(f"sizes {fields['sizes']!r} do not fit dimension {fields['dimension']!r}")
             dtype = np.dtype(code).newbyteorder(">" if fields.get("endian", "little").lower() == "big" else "<")
-            extra = _extra_axis(fields, sizes)
-            geometry = _geometry(fields, sizes, extra)
+            check_size(sizes, dtype)
+            component_axis = _component_axis(fields, sizes)
+            geometry = _geometry(fields, sizes, component_axis)
         except KeyError as error:
             raise ValueError(f"{path} is not a whole NRRD file: its header lacks {error}") from error
         except ValueError as error:
             raise ValueError(f"cannot read {path}: {error}") from error
-        name = fields.get("data file", fields.get("datafile"))
-        if name is None:
-            flat = _read_voxels(stream, fields, dtype, sizes, path)
-        else:
-            data_path = data_file(path, name)
-            with data_path.open("rb") as data:
-                flat = _read_voxels(data, fields, dtype, sizes, data_path)
-    voxels = flat.reshape(sizes[::-1])
-    kind = ""
-    if extra is not None:
-        voxels = np.moveaxis(voxels, len(sizes) - 1 - extra, 0)
-        kind = _per_axis(fields, "kinds", len(sizes))[extra].lower()
-    layers = np.ascontiguousarray(voxels.reshape((-1, *geometry.shape)))
-    return Nrrd(layers, geometry, keys, kind if len(layers) > 1 else "")
+        return cls(path, fields, metadata, sizes, dtype, component_axis, geometry, start)
+
+    @property
+    def component_kind(self) -> str:
+        """What the entries of the component axis are ("list", "RGB-color", "time", ...)."""
+        if self.component_axis is None:
+            return ""
+        return _per_axis(self.fields, "kinds", len(self.sizes))[self.component_axis].lower()
+
+    def read_volume(self, notify: Notify = ignore_notice) -> Volume:
+        """The voxels of a file of one layer.
+
+        Raises
+        ------
+        ValueError
+            If a voxel holds several values, the file is damaged, or it is not clear which of its bytes are voxels.
+        FileNotFoundError
+            If the data file does not exist.
+        """
+        layers = 1 if self.component_axis is None else self.sizes[self.component_axis]
+        if layers > 1:
+            kind = self.component_kind
+            size = "x".join(str(n) for n in self.geometry.shape[::-1])
+            what = f"cannot read {self.path}: it holds {layers}"
+            if kind in ("time", *_SPATIAL_KINDS):
+                raise ValueError(f"{what} volumes of {size} voxels; write the one that is wanted to a file of its own")
+            raise ValueError(f"{what} values ({kind}) in each of {size} voxels; one real number a voxel is needed")
+        return Volume(self.read_layers(notify)[0], self.geometry)
+
+    def read_layers(self, notify: Notify = ignore_notice) -> npt.NDArray[np.generic]:
+        """The voxels, (n, k, j, i); n is 1 for an image, a segmentation with overlapping segments has several.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError
+            As `read_volume`.
+        """
+        name = self.fields.get("data file")
+        path = self.path if name is None else data_file(self.path, name)
+        with path.open("rb") as file:
+            file.seek(self.start if name is None else 0)
+            flat = self._read_voxels(file, path, name is None, notify)
+        voxels = flat.reshape(self.sizes[::-1])
+        if self.component_axis is not None:
+            voxels = np.moveaxis(voxels, len(self.sizes) - 1 - self.component_axis, 0)
+        return np.ascontiguousarray(voxels.reshape((-1, *self.geometry.shape)))
+
+    def _read_voxels(self, file: BinaryIO, path: Path, attached: bool, notify: Notify) -> npt.NDArray[np.generic]:
+        encoding = self.fields.get("encoding", "").lower()
+        if encoding not in (*_ENCODINGS, *_TEXT):
+            raise ValueError(f"cannot read {self.path}: its encoding {encoding!r} is none of raw, gzip, bzip2, ascii")
+        lines, skip = self._skips(attached)
+        for _ in range(lines):
+            if not file.readline(_MAX_HEADER):
+                raise ValueError(f"{path} is truncated: it has fewer than the {lines} lines before its voxels")
+        shape = (math.prod(self.sizes),)
+        if encoding in _TEXT:
+            return _read_text(file, self.dtype, shape, path)
+        stream = UnpackedStream(file, path, _ENCODINGS[encoding])
+        array, surplus = read_voxels(stream, self.dtype, shape, skip)
+        if surplus and (encoding != "raw" or not attached):
+            raise ValueError(
+                f"cannot read {self.path}: {path.name} holds {surplus} bytes more than its voxels, and the header does "
+                "not say where they are; add 'byte skip: -1' to it where the voxels are the last bytes"
+            )
+        if surplus + stream.trailing:
+            notify(f"{surplus + stream.trailing} bytes after the voxels of {path.name} were ignored")
+        return array
+
+    def _skips(self, attached: bool) -> tuple[int, int]:
+        """Lines of the file, and bytes of what is unpacked, before the voxels; -1: the voxels are the last bytes."""
+        try:
+            lines, skip = (int(self.fields.get(name, "0")) for name in ("line skip", "byte skip"))
+        except ValueError as error:
+            raise ValueError(f"cannot read {self.path}: line skip or byte skip is not a whole number") from error
+        if lines < 0 or skip < -1:
+            raise ValueError(f"cannot read {self.path}: it skips {lines} lines and {skip} bytes")
+        return lines, skip
 
 
-def write(path: Path, volume: Volume, keys: Mapping[str, str] | None = None) -> None:
-    """Write `volume` (gzip) with `keys` as key/value pairs."""
+def write(path: Path, volume: Volume, metadata: Mapping[str, str] | None = None) -> None:
+    """Write `volume` (gzip) with `metadata` as key/value pairs."""
     array = storable(volume.array)
     geometry = volume.geometry
     lines = ["NRRD0004", f"type: {_NAMES[array.dtype.str[1:]][0]}", "dimension: 3"]
@@ -124,7 +211,7 @@ def write(path: Path, volume: Volume, keys: Mapping[str, str] | None = None) -> 
     lines += ["kinds: domain domain domain", "endian: little", "encoding: gzip"]
     if geometry.spacing_known:
         lines.append("space origin: " + _vector(geometry.affine[:3, 3]))
-    for key, value in (keys or {}).items():
+    for key, value in (metadata or {}).items():
         lines.append(f"{key}:=" + value.replace("\\", "\\\\").replace("\n", "\\n"))
     header = ("\n".join(lines) + "\n\n").encode("utf-8")
     write_atomically(path, (piece for part in ([header], gzip_chunks(byte_chunks(array))) for piece in part))
@@ -134,10 +221,10 @@ def _vector(values: npt.NDArray[np.float64]) -> str:
     return "(" + ",".join(repr(float(v)) for v in values) + ")"  # repr: the shortest text that reads back exactly
 
 
-def _read_header(stream: BufferedIOBase, path: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _parse(stream: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The fields (names in lower case) and the key/value pairs; leaves the stream at the voxels."""
     fields: dict[str, str] = {}
-    keys: dict[str, str] = {}
+    metadata: dict[str, str] = {}
     if not re.match(rb"NRRD\d{4}\s*$", stream.readline(64)):
         raise ValueError(f"{path} is not an NRRD file: it does not begin with NRRD000n")
     while (raw := stream.readline(_MAX_HEADER)).strip():
@@ -145,14 +232,18 @@ def _read_header(stream: BufferedIOBase, path: Path) -> tuple[dict[str, str], di
         if line.startswith("#"):
             continue
         separator = re.search(r":=|: ?", line)
-        if separator is None:
+        if separator is None or stream.tell() > _MAX_HEADER:
             raise ValueError(f"{path} is not a whole NRRD file: its header has the line {line[:60]!r}")
         name, value = line[: separator.start()], line[separator.end() :]
         if separator.group() == ":=":
-            keys[name] = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], value)
-        else:
-            fields[name.strip().lower()] = value.strip()
-    return fields, keys
+            metadata[name] = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], value)
+            continue
+        name = " ".join(name.lower().split())
+        name = _ALIASES.get(name, name)
+        if name in fields:
+            raise ValueError(f"cannot read {path}: its header states {name!r} twice")
+        fields[name] = value.strip()
+    return fields, metadata
 
 
 def _per_axis(fields: Mapping[str, str], name: str, dimension: int) -> list[str]:
@@ -165,7 +256,7 @@ def _per_axis(fields: Mapping[str, str], name: str, dimension: int) -> list[str]
     return words
 
 
-def _extra_axis(fields: Mapping[str, str], sizes: list[int]) -> int | None:
+def _component_axis(fields: Mapping[str, str], sizes: tuple[int, ...]) -> int | None:
     """The one axis that is not spatial, None where all three are."""
     dimension = len(sizes)
     if dimension < 3:
@@ -181,70 +272,31 @@ def _extra_axis(fields: Mapping[str, str], sizes: list[int]) -> int | None:
         extra = extra or [axis for axis, size in enumerate(sizes) if size == 1 and axis >= 3]
     if dimension == 4 and len(extra) == 1:
         return extra[0]
-    raise ValueError(
-        f"it holds a {dimension}-D image ({'x'.join(map(str, sizes))}); one volume of three axes is needed"
-    )
+    size = "x".join(map(str, sizes))
+    if dimension == 4:
+        raise ValueError(
+            f"it holds a 4-D image ({size}): {sizes[3]} volumes of {'x'.join(map(str, sizes[:3]))} voxels, if its last "
+            "axis is time; write the one that is wanted to a file of its own"
+        )
+    raise ValueError(f"it holds a {dimension}-D image ({size}); one volume of three axes is needed")
 
 
-def _geometry(fields: Mapping[str, str], sizes: list[int], extra: int | None) -> Geometry:
-    axes = [axis for axis in range(len(sizes)) if axis != extra][::-1]  # in the order k, j, i
-    shape = [sizes[axis] for axis in axes]
+def _geometry(fields: Mapping[str, str], sizes: tuple[int, ...], component_axis: int | None) -> Geometry:
+    axes = [axis for axis in range(len(sizes)) if axis != component_axis][::-1]  # in the order k, j, i
+    k, j, i = (sizes[axis] for axis in axes)
     directions = _per_axis(fields, "space directions", len(sizes))
     spacings = _per_axis(fields, "spacings", len(sizes))
-    affine = np.eye(4)
     if "space directions" in fields:
-        sign = np.array(_TO_LPS.get(fields.get("space", "").lower(), (1, 1, 1)), dtype=np.float64)
-        for column, axis in enumerate(axes):
-            affine[:3, column] = sign * _numbers(directions[axis])
-        if "space origin" in fields:
-            affine[:3, 3] = sign * _numbers(fields["space origin"])
-    elif "spacings" in fields and all(spacings[axis].lower() != "nan" for axis in axes):
-        lengths = [abs(float(spacings[axis])) for axis in axes]
-        affine[:3, :3] = np.eye(3)[:, ::-1] * lengths
-    else:
-        return Geometry.unknown(shape)
-    k, j, i = shape
-    return Geometry(affine, (k, j, i))
+        if any(directions[axis].lower() == "none" for axis in axes):
+            raise ValueError("its space directions leave out an axis; each of the three needs a vector")
+    elif "spacings" not in fields or any(spacings[axis].lower() == "nan" for axis in axes):
+        return Geometry.unknown((k, j, i))
+    lines = [f"{name}: {value}" for name, value in fields.items() if name not in _VOXEL_FIELDS | {"type"}]
+    header = "\n".join(["NRRD0005", "type: uchar", *lines, "encoding: raw"]) + "\n\n"
+    return itk.itk_geometry(header.encode("utf-8", errors="replace"), itk.NRRD, (k, j, i))
 
 
-def _numbers(vector: str) -> npt.NDArray[np.float64]:
-    values = np.array([float(word) for word in vector.strip("() ").split(",")])
-    if values.shape != (3,):
-        raise ValueError(f"a direction or origin has {len(values)} components, three were expected")
-    return values
-
-
-def _read_voxels(
-    stream: BufferedIOBase, fields: Mapping[str, str], dtype: np.dtype, sizes: list[int], path: Path
-) -> npt.NDArray[np.generic]:
-    encoding = fields.get("encoding", "").lower()
-    try:
-        lines, skip = int(fields.get("line skip", "0")), int(fields.get("byte skip", "0"))
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: line skip or byte skip is not a whole number") from error
-    for _ in range(lines):
-        stream.readline()
-    shape = (int(np.prod(sizes, dtype=np.int64)),)
-    if skip < 0 and encoding == "raw":
-        stream.seek(-min(shape[0] * dtype.itemsize, path.stat().st_size), 2)  # the voxels are the file's end
-    if encoding == "raw":
-        stream.seek(max(skip, 0), 1)
-        return read_array(stream, dtype, shape, path)
-    if encoding in ("gzip", "gz"):
-        unpacked: gzip.GzipFile | bz2.BZ2File = gzip.GzipFile(fileobj=stream)
-    elif encoding in ("bzip2", "bz2"):
-        unpacked = bz2.BZ2File(stream)
-    elif encoding in ("ascii", "text", "txt"):
-        return _read_text(stream, dtype, shape, path)
-    else:
-        raise ValueError(f"cannot read {path}: its encoding {encoding!r} is not one of raw, gzip, bzip2, ascii")
-    with unpacked:
-        if skip > 0:
-            unpacked.read(skip)
-        return read_array(unpacked, dtype, shape, path)
-
-
-def _read_text(stream: BufferedIOBase, dtype: np.dtype, shape: tuple[int], path: Path) -> npt.NDArray[np.generic]:
+def _read_text(stream: BinaryIO, dtype: np.dtype, shape: tuple[int], path: Path) -> npt.NDArray[np.generic]:
     try:
         values = np.array(stream.read().split(), dtype=np.float64 if dtype.kind == "f" else np.int64)
     except (ValueError, OverflowError) as error:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mper.utils.files import is_dicom_file
-from mper.volume import Volume
+from mper.volume import Geometry, Spacing, Volume
 
-SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".h5")
+SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".hdr", ".img", ".h5")
 _MAX_VOXELS = 2048  # along one axis; larger stacks are several series or a time series
+# No scanner is as wide; along the patient a scan may be longer than along the other two axes.
+_MAX_WIDTH_MM, _MAX_LENGTH_MM, _MAX_SPACING_MM = 1000, 2500, 50
 
 
 def check_scan(volume: Volume) -> None:
@@ -46,6 +50,49 @@ def check_scan(volume: Volume) -> None:
         raise ValueError(f"the scan is empty: every voxel is {low}")
 
 
+def check_extent(geometry: Geometry) -> None:
+    """Refuse a field of view that no patient and no scanner has: spacing in another unit, most of the time.
+
+    Raises
+    ------
+    ValueError
+        If the second longest side is above 1 m, the longest above 2.5 m, or voxels are more than 50 mm apart.
+    """
+    if geometry.extent_mm is None or geometry.spacing_mm is None:
+        return
+    _, width, length = sorted(geometry.extent_mm)
+    if width > _MAX_WIDTH_MM or length > _MAX_LENGTH_MM or max(geometry.spacing_mm) > _MAX_SPACING_MM:
+        extent = "x".join(f"{side:.4g}" for side in geometry.extent_mm)
+        raise ValueError(
+            f"the scan is {extent} mm large ({geometry.describe()}), which no patient is: its header states a wrong "
+            "spacing, in another unit perhaps. Correct it in the file, or on the command line with --spacing K,J,I "
+            "in mm (--spacing keep takes it as it is)"
+        )
+
+
+def with_spacing(volume: Volume, spacing_mm: Spacing | Literal["keep"] | None) -> Volume:
+    """The scan with the spacing that somebody knows better than its file; checked where nobody does.
+
+    Parameters
+    ----------
+    spacing_mm : (float, float, float), "keep" or None
+        Along (k, j, i), in place of the file's; "keep": the file's, however large the scan is; None: the file's, if
+        `check_extent` accepts it.
+
+    Raises
+    ------
+    ValueError
+        If the extent cannot be.
+    """
+    if spacing_mm == "keep":
+        return volume
+    geometry = volume.geometry
+    if spacing_mm is not None:
+        geometry = Geometry.from_axes(geometry.origin_mm, spacing_mm, geometry.directions, geometry.shape)
+    check_extent(geometry)
+    return replace(volume, geometry=geometry)
+
+
 def holds_dicom(folder: Path) -> bool:
     """Whether a file right in `folder` is DICOM."""
     return any(path.is_file() and is_dicom_file(path) for path in sorted(folder.iterdir()))
@@ -74,7 +121,8 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path} does not exist")
         for match in matches:
-            found |= dict.fromkeys([match] if match.is_file() or holds_dicom(match) else _cohort(match))
+            scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
+            found |= dict.fromkeys(_header_of(scan) for scan in scans)
     return list(found)
 
 
@@ -84,6 +132,12 @@ def _cohort(folder: Path) -> list[Path]:
     if not scans:
         raise FileNotFoundError(f"{folder} holds no scan; expected DICOM or files ending in {', '.join(SCAN_SUFFIXES)}")
     return sorted(scans)
+
+
+def _header_of(scan: Path) -> Path:
+    """The .hdr file of a pair of which the .img file is named; else the scan."""
+    header = scan.with_suffix(".HDR" if scan.suffix.isupper() else ".hdr")
+    return header if scan.suffix.lower() == ".img" and header.is_file() else scan
 
 
 def _is_scan_name(path: Path) -> bool:
