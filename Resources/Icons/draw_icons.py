@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mper.io import nrrd
+from mper.io import read_volume
 from mper.labels import make_label
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ def trainer_icon(size: int) -> Image.Image:
 def thumbnail() -> Image.Image:
     """A slice of the sample scan with the outline that an expert drew, as Sample Data shows it (260 x 280)."""
     folder = REPOSITORY / "Resources" / "SampleData"
-    scan, mask = (nrrd.read(folder / name).layers[0] for name in ("la.nrrd", "la-reference.nrrd"))
+    scan, mask = (read_volume(folder / name).array for name in ("la.nrrd", "la-reference.nrrd"))
     at = int(np.argmax((mask > 0).sum(axis=(1, 2))))
     low, high = np.percentile(scan, (1, 99.5))
     grey = np.clip((scan[at].astype(float) - low) / (high - low), 0, 1)

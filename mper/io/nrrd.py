@@ -287,7 +287,7 @@ def _geometry(fields: Mapping[str, str], sizes: tuple[int, ...], component_axis:
     directions = _per_axis(fields, "space directions", len(sizes))
     spacings = _per_axis(fields, "spacings", len(sizes))
     if "space directions" in fields:
-        if any(directions[axis].lower() == "none" for axis in axes):
+        if any(re.search("none|nan", directions[axis].lower()) for axis in axes):
             raise ValueError("its space directions leave out an axis; each of the three needs a vector")
     elif "spacings" not in fields or any(spacings[axis].lower() == "nan" for axis in axes):
         return Geometry.unknown((k, j, i))
