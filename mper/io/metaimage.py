@@ -169,6 +169,8 @@ def _geometry(fields: Mapping[str, str], sizes: list[int]) -> Geometry:
             numbers = [float(word) for word in fields[name].split()]
             if len(numbers) != dimension**power:
                 raise ValueError(f"{name} has {len(numbers)} numbers, {dimension**power} were expected")
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"{name} must be finite, it is {fields[name]}")
             lines.append(f"{name} = {_numbers_text(numbers)}")
     lines += ["ElementType = MET_UCHAR", "ElementDataFile = LOCAL"]
     return itk.itk_geometry(("\n".join(lines) + "\n").encode("ascii"), itk.METAIMAGE, (k, j, i))
