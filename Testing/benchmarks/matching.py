@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from _timing import Times, add_options, add_repeats, duration, keep, nothing, show, take_turns
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
-from mper.methods import Recipe, make_method
 from mper.methods.embedding_matching import BANK_VOXELS
 from mper.methods.matching import best_cosines
-from mper.nets.network import KINDS, NetConfig, Network
+from mper.methods.recipe import Recipe
+from mper.methods.registry import make_method
+from mper.nets.network import NetConfig, Network
+from mper.nets.registry import BACKBONES
 from mper.training.setup import make_optimiser
 from mper.utils.devices import autocast_dtype, keep_freed_memory
 
@@ -56,7 +58,7 @@ def step(name: str, kind: str, patch: tuple[int, int, int], device: torch.device
         cases.append(TrainingCase(str(n), image.to(device), label.to(device) if n < 2 else None))
     sampler = PatchSampler(cases[:2], cases[2:], patch)
     recipe = Recipe.named("plus", method=name)
-    config = NetConfig(kind, 2, KINDS[kind].queries or 3, dropout=(0.5, 0.0), smooth=kind == "vnet")
+    config = NetConfig(kind, 2, BACKBONES[kind].queries or 3, dropout=(0.5, 0.0), smooth=kind == "vnet")
     network = Network(config)
     method = make_method(name, network, recipe, 12 if kind == "unet" else 2)
     method.to(device=device, memory_format=network.memory_format())  # type: ignore[call-overload]

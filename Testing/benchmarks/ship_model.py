@@ -22,7 +22,8 @@ import torch
 from mper.datasets.packed import open_dataset
 from mper.evaluation.evaluate import evaluate
 from mper.inference.predictor import Predictor
-from mper.methods import Recipe, make_method
+from mper.methods.recipe import Recipe
+from mper.methods.registry import make_method
 from mper.models.bundle import ModelBundle
 from mper.training.config import TrainConfig
 from mper.training.data import load_training_data

@@ -40,9 +40,9 @@ from _timing import (
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
-from mper.methods import Recipe, make_method
 from mper.methods.mper import MPER
-from mper.methods.recipe import PUBLISHED
+from mper.methods.recipe import PUBLISHED, Recipe
+from mper.methods.registry import make_method
 from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig, Network
 from mper.resources import find_model

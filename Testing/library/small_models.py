@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from mper.labels import make_label
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
 from mper.nets.network import NetConfig, Network
+from mper.nets.registry import BACKBONES
 
 
 def random_bundle(kind: str = "vnet", classes: int = 2, **card: Any) -> ModelBundle:
@@ -88,3 +90,9 @@ def _card(config: NetConfig, **card: Any) -> Card:
         "window": (16, 32, 32) if config.kind == "vnet" else (1, 32, 32),
     }
     return Card("small", "1.0.0", "A small model", labels, asdict(config), **{**defaults, **card})
+
+
+def train_with_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
+    """From now on networks are trained with so few channels."""
+    for kind, entry in list(BACKBONES.items()):
+        monkeypatch.setitem(BACKBONES, kind, replace(entry, filters=filters))

@@ -23,7 +23,8 @@ from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.datasets.packed import pack
 from mper.labels import make_label
-from mper.methods import NAMES, base
+from mper.methods import base
+from mper.methods.registry import METHODS
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
 from mper.utils import errors
@@ -74,10 +75,10 @@ def test_a_smoke_run_of_every_method_ends_with_tables_and_pictures_and_is_not_do
     said = capsys.readouterr().out
     table = (out / "results.md").read_text(encoding="utf-8")
     assert table in said and "made up" in table
-    assert all(f"| 2 | {name} | 1 |" in table for name in NAMES)
+    assert all(f"| 2 | {name} | 1 |" in table for name in METHODS)
     with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))
-    assert {line["variant"] for line in lines} == set(NAMES) and len(lines) == 2 * len(NAMES)
+    assert {line["variant"] for line in lines} == set(METHODS) and len(lines) == 2 * len(METHODS)
     for line in lines:
         assert 0 <= float(line["dice"]) <= 1 and line["steps"] == "3" and line["hardware"] and line["code"]
     for picture in ("results.png", "cases-2.png", "surfaces-2.png"):
@@ -136,7 +137,7 @@ def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path,
 
     with pytest.raises(Cancelled):
         run.work(benchmark, chosen, pieces, "cpu", report=stop)
-    assert [run.is_done(run, pieces) for run in benchmark.runs()] == [True, False]
+    assert [run.is_done(each, pieces) for each in benchmark.runs()] == [True, False]
     assert run.work(benchmark, chosen, pieces, "cpu") == []
     found = [run.read_results(benchmark, home) for home in (whole, pieces)]
     assert [f["mean"] for f in found[0].values()] == [f["mean"] for f in found[1].values()]
@@ -182,7 +183,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
         "mper, 2 labelled, seed 0: training diverged"
     ]
     assert "mper, 2 labelled, seed 0: training diverged" in heard
-    assert [run.variant.word for run in run.read_results(benchmark, tmp_path)] == ["supervised"]
+    assert [each.variant.word for each in run.read_results(benchmark, tmp_path)] == ["supervised"]
 
 
 # ---------------------------------------------------------------------- what a benchmark is
@@ -359,9 +360,13 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
         (["la", "--smoke", "--out", "x", "--labeled", "0"], USAGE, "--labeled"),
         (["la", "--smoke", "--out", "x", "--methods", "mper:no-magic"], None, "no change 'magic'"),
         (["la", "--smoke", "--out", "x", "--methods", "mper", "--labeled", "7"], None, "7 labelled scans"),
-        (["la", "--smoke", "--out", "x", "--methods", "supervised", "--co-train"], None, "teach each other"),
-        (["la", "--smoke", "--out", "x", "--methods", "dk-uxnet", "--backbone", "vnet"], None, "by queries"),
-        (["acdc", "--smoke", "--out", "x", "--methods", "dk-uxnet"], None, "segments volumes"),
+        (["la", "--smoke", "--out", "x", "--methods", "supervised", "--co-train"], None, "has no co-training"),
+        (
+            ["la", "--smoke", "--out", "x", "--methods", "dk-uxnet", "--backbone", "vnet"],
+            None,
+            "cannot train backbone vnet",
+        ),
+        (["acdc", "--smoke", "--out", "x", "--methods", "dk-uxnet"], None, "does not segment the scans of acdc"),
         (["la", "--smoke", "--out", "x", "--methods", "mper,bcp", "--batch", "3"], None, "an even --batch, got 3"),
         (["la", "--smoke", "--out", "x", "--patch", "15,32,32"], None, "multiples of 16"),
     ],

@@ -12,21 +12,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_data import blob_dataset
-from small_models import _card
+from small_models import _card, train_with_filters
 from test_methods import NothingWaits
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.inference.explanation import probe
 from mper.inference.predictor import Predictor
-from mper.methods import DKUXNet, Recipe, make_method
-from mper.methods.dk_uxnet import query_loss, symmetric_divergence
+from mper.methods.dk_uxnet import DKUXNet, query_loss, symmetric_divergence
+from mper.methods.recipe import Recipe
+from mper.methods.registry import make_method
 from mper.models.bundle import ModelBundle
 from mper.nets.dk_ux_net import DKUXNet as PublishedNet
 from mper.nets.kmax import _MOMENTUM, assignment, means
-from mper.nets.network import KINDS, NetConfig, Network
+from mper.nets.network import NetConfig, Network
+from mper.nets.registry import BACKBONES
 from mper.nets.ux_net import Depthwise
 from mper.progress import Progress
-from mper.training import setup, trainer
+from mper.training import trainer
 from mper.training.setup import make_optimiser
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
@@ -62,12 +64,12 @@ def test_published_size_has_about_the_published_parameters() -> None:
     count = {}
     with torch.device("meta"):
         for per_class in (16, 64):
-            network = PublishedNet(1, 2, KINDS["ux-net"].filters, per_class=per_class)
+            network = PublishedNet(1, 2, BACKBONES["ux-net"].filters, per_class=per_class)
             count[2 * per_class] = sum(p.numel() for p in network.parameters()) / 1e6
-        little = sum(p.numel() for p in KINDS["ux-net-small"].build(1, 2, 16, (0.0, 0.0), per_class=8).parameters())
+        little = sum(p.numel() for p in BACKBONES["ux-net-small"].build(2, 16, (0.0, 0.0), prototypes=8).parameters())
     assert count[32] == pytest.approx(63.9, rel=0.07) and count[128] == pytest.approx(65.5, rel=0.07)
     assert count[128] - count[32] == pytest.approx(65.5 - 63.9, rel=0.02)
-    assert little < 10e6 and KINDS["ux-net"].queries == 64
+    assert little < 10e6 and BACKBONES["ux-net"].queries == 64
 
 
 @pytest.mark.parametrize("kernel", [5, 7])
@@ -422,7 +424,7 @@ def test_no_step_waits_for_the_device() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "NetConfig", lambda *a, **k: NetConfig(*a, **{**k, "filters": 8}))
+    train_with_filters(monkeypatch, 8)
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
 
@@ -451,7 +453,7 @@ def test_a_run_that_was_broken_off_ends_as_one_that_was_not(solid: Path, tmp_pat
     with pytest.raises(Crash):
         train(run, crash)
     resumed = ModelBundle.load(train(run))
-    assert unbroken.network.kind == "ux-net-small" and unbroken.network.prototypes == KINDS["ux-net-small"].queries
+    assert unbroken.network.kind == "ux-net-small" and unbroken.network.prototypes == BACKBONES["ux-net-small"].queries
     assert all(torch.equal(value, resumed.state[name]) for name, value in unbroken.state.items())
     vectors = unbroken.state["prototypes.vectors"]
     assert vectors.shape == (2, 8, 8)
@@ -477,13 +479,13 @@ def test_a_class_that_no_label_shows_is_told_and_costs_the_run_nothing(tmp_path:
     [
         (
             {"network": "unet"},
-            "method dk-uxnet segments volumes by queries, which unet has not; leave the backbone out",
+            "method dk-uxnet cannot train backbone unet; choose, or start from, one of ux-net-small, ux-net",
         ),
         (
             {"method": "mper", "network": "ux-net"},
-            "backbone ux-net is made for method dk-uxnet; mper takes, or starts from, another",
+            "method mper cannot train backbone ux-net; choose, or start from, one of vnet, unet",
         ),
-        ({"co_train": True}, "method dk-uxnet does not train two networks"),
+        ({"co_train": True}, "method dk-uxnet has no co-training"),
         ({"without": ("strong_augmentation",)}, "method dk-uxnet has no change 'strong_augmentation'"),
     ],
 )
@@ -498,9 +500,9 @@ def test_thick_slices_and_models_without_queries_are_refused(solid: Path, tmp_pa
     with pytest.raises(ValueError, match="dk-uxnet segments volumes, and these scans are stacks of thick slices"):
         train(begin(thick.path, tmp_path / "run", patch=None))
     other = train(begin(solid, tmp_path / "other", method="supervised", steps=1, batch=2))
-    with pytest.raises(ValueError, match="dk-uxnet segments volumes by queries, which vnet has not"):
+    with pytest.raises(ValueError, match="dk-uxnet cannot train backbone vnet"):
         train(begin(solid, tmp_path / "tuned", start_from=str(other)))
-    with pytest.raises(ValueError, match=r"dk-uxnet needs a network with queries \(ux-net-small, ux-net\), got a vnet"):
+    with pytest.raises(ValueError, match="dk-uxnet needs a network with class queries, got a vnet"):
         make_method("dk-uxnet", Network(NetConfig("vnet", 2, filters=4)), PLUS, 2)
     with pytest.raises(ValueError, match="multiple of 8 channels, got 12"):
         Network(NetConfig("ux-net-small", 2, filters=12))

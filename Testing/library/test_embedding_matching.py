@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_data import LPS, blob_cases, blob_dataset
-from small_models import random_bundle
+from small_models import random_bundle, train_with_filters
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
@@ -21,13 +20,15 @@ from mper.evaluation.evaluate import evaluate
 from mper.inference.explanation import probe
 from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED, make_label
-from mper.methods import Recipe, base, embedding_matching, make_method
+from mper.methods import base, embedding_matching
 from mper.methods.embedding_matching import PASSES, EmbeddingMatching
+from mper.methods.recipe import Recipe
+from mper.methods.registry import make_method
 from mper.models.bundle import ModelBundle
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
-from mper.training import setup, trainer
+from mper.training import trainer
 from mper.training.runs import read_events
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
@@ -44,16 +45,9 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_matching, "_FILLED_FROM", {2: 6, 3: 4})
     monkeypatch.setattr(embedding_matching, "BANK_VOXELS", 64)
     monkeypatch.setattr(embedding_matching, "_RENEWED", 8)
-    have_filters(monkeypatch, 4)
+    train_with_filters(monkeypatch, 4)
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
-
-
-def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
-    def small(*given: Any, **named: Any) -> NetConfig:
-        return replace(NetConfig(*given, **named), filters=filters)
-
-    monkeypatch.setattr(setup, "NetConfig", small)
 
 
 def tiny(dimensions: int = 3, recipe: Recipe = PLUS, structures: int = 1, **options: Any) -> EmbeddingMatching:
@@ -335,7 +329,7 @@ def bone_in_ct(path: Path) -> Dataset:
 def test_bone_in_ct_is_learnt_through_a_window_and_a_voxel_names_its_nearest_labelled_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    have_filters(monkeypatch, 8)
+    train_with_filters(monkeypatch, 8)
     dataset = bone_in_ct(tmp_path / "bones")
     run = begin(dataset.path, tmp_path / "run", steps=70, window=(-200, 1000), patch=(16, 32, 32))
     bundle = ModelBundle.load(train(run))

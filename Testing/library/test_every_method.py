@@ -13,34 +13,29 @@ from small_data import blob_cases
 from torch import nn
 
 from mper.dataloading.patch_sampler import PatchSampler
-from mper.methods import NAMES, Losses, Method, Recipe, base, check_backbone, embedding_matching, make_method
-from mper.methods.co_training import CO_TRAINED, CoTraining
+from mper.methods import base, embedding_matching
+from mper.methods.base import Losses, Method
+from mper.methods.co_training import CoTraining
 from mper.methods.losses import over_resolutions, region_loss
-from mper.nets.network import KINDS, NetConfig, Network
+from mper.methods.recipe import Recipe
+from mper.methods.registry import METHODS, make_method
+from mper.nets.network import NetConfig, Network
+from mper.nets.registry import BACKBONES
 from mper.training.checkpoint import load_checkpoint, save_checkpoint
 from mper.training.config import TrainConfig
-from mper.training.planning import BACKBONES
 from mper.training.setup import make_optimiser
 
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 STEPS = (0.0, 0.2, 0.5, 0.7)  # of both stages
 
 
-def serves(backbone: str, method: str) -> bool:
-    try:
-        check_backbone(method, backbone)
-    except ValueError:
-        return False
-    return True
-
-
+CO_TRAINED = [name for name, method in METHODS.items() if method.co_training]
 ALL = [
-    pytest.param(method, kind, False, id=f"{method}-{kind}")
-    for method in NAMES
-    for backbone, kinds in BACKBONES.items()
-    for kind in kinds.values()
-    if serves(backbone, method) and kind != "ux-net"  # which is ux-net-small, 30 times as dear
-] + [pytest.param(method, "vnet", True, id=f"{method}-vnet-cotrained") for method in CO_TRAINED]
+    pytest.param(name, kind, False, id=f"{name}-{kind}")
+    for name, method in METHODS.items()
+    for kind, backbone in BACKBONES.items()
+    if method.takes(backbone) and kind != "ux-net"  # which is ux-net-small, 30 times as expensive
+] + [pytest.param(name, "vnet", True, id=f"{name}-vnet-cotrained") for name in CO_TRAINED]
 every = pytest.mark.parametrize("name, kind, two", ALL)
 
 
@@ -57,8 +52,8 @@ def made(name: str, kind: str, two: bool, seed: int = 0) -> tuple[Method, torch.
     """A method with a tiny network, and its optimiser."""
     torch.manual_seed(seed)
     recipe = Recipe.named("plus", method=name)
-    filters = 8 if KINDS[kind].queries else 4
-    config = NetConfig(kind, 2, 2, filters, dropout=(0.5, 0.0), smooth=KINDS[kind].smooth)
+    filters = 8 if BACKBONES[kind].queries else 4
+    config = NetConfig(kind, 2, 2, filters, dropout=(0.5, 0.0), smooth=BACKBONES[kind].smooth)
     method = make_method(name, Network(config), recipe, 4)
     if two:
         method = CoTraining(method, make_method(name, Network(config), recipe, 4))
@@ -110,7 +105,7 @@ def test_a_state_that_was_saved_goes_on_as_if_it_had_never_been(
 
 @pytest.mark.parametrize(
     "name, kind",
-    [(name, "vnet") for name in NAMES if serves("vnet", name)]
+    [(name, "vnet") for name, method in METHODS.items() if method.takes(BACKBONES["vnet"])]
     + [("dk-uxnet", "ux-net-small")]
     + [("supervised", kind) for kind in ("unet", "unet3d", "resenc", "resenc2d")],
 )
@@ -200,14 +195,17 @@ def test_two_networks_begin_differently_and_are_both_trained() -> None:
         assert not torch.equal(old, member.student.backbone.classifier.weight)
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(CO_TRAINED)))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(CO_TRAINED)))
 def test_methods_that_cannot_be_trained_twice_are_refused_in_one_line(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"method {name} does not train two networks that teach each other; .* do$"):
+    with pytest.raises(
+        ValueError, match=rf"method {name} has no co-training; choose one of mper, bcp, or leave it out$"
+    ):
         TrainConfig("data", method=name, co_train=True)
 
 
 def test_a_backbone_that_cannot_serve_a_method_is_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match="method dk-uxnet segments volumes by queries, which vnet has not"):
+    suitable = r"choose, or start from, one of ux-net-small, ux-net$"
+    with pytest.raises(ValueError, match=rf"method dk-uxnet cannot train backbone vnet; {suitable}"):
         TrainConfig("data", method="dk-uxnet", network="vnet")
     with pytest.raises(ValueError, match="unknown backbone 'resnet'; known are vnet, "):
         TrainConfig("data", network="resnet")

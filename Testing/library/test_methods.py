@@ -13,9 +13,13 @@ from small_data import blob_cases
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mper.dataloading.patch_sampler import PatchSampler
-from mper.methods import BCP, MPER, NAMES, Method, Recipe, base, make_method
+from mper.methods import base
+from mper.methods.base import Method
+from mper.methods.bcp import BCP
 from mper.methods.losses import prototype_contrast, region_loss
-from mper.methods.recipe import PUBLISHED
+from mper.methods.mper import MPER
+from mper.methods.recipe import PUBLISHED, Recipe
+from mper.methods.registry import METHODS, make_method
 from mper.nets.network import NetConfig, Network
 from mper.nets.prototypes import Prototypes
 from mper.training.setup import make_optimiser
@@ -23,7 +27,7 @@ from mper.training.setup import make_optimiser
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 BATCH = {3: 4, 2: 2}
-ANYWHERE = [name for name in NAMES if name != "dk-uxnet"]  # which has tests of its own, for its network
+ANYWHERE = [name for name in METHODS if name != "dk-uxnet"]  # which has tests of its own, for its network
 CHANGES = [(name, change) for name in ANYWHERE for change in Recipe.changes(name)]
 
 
@@ -239,7 +243,7 @@ def test_paper_has_no_changes_to_leave_out() -> None:
     assert not any(getattr(PAPER, change) for change in Recipe.changes("mper"))
     with pytest.raises(ValueError, match="paper has no changes"):
         Recipe.named("paper", ("affine",))
-    with pytest.raises(ValueError, match="unknown recipe 'papers'; known are paper and plus"):
+    with pytest.raises(ValueError, match="unknown recipe 'papers'; known are plus and paper"):
         Recipe.named("papers")
 
 

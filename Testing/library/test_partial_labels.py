@@ -9,11 +9,15 @@ from small_data import blobs
 
 from mper.dataloading.patch_sampler import Batch, PatchSampler, TrainingCase
 from mper.labels import UNLABELLED
-from mper.methods import BCP, NAMES, Method, Recipe, base, make_method
+from mper.methods import base
+from mper.methods.base import Method
+from mper.methods.bcp import BCP
+from mper.methods.recipe import Recipe
+from mper.methods.registry import METHODS, make_method
 from mper.nets.network import NetConfig, Network
 from mper.training.setup import make_optimiser
 
-BEGIN_WITH_LABELS = [name for name in NAMES if name != "dk-uxnet"]  # which has unlabelled scans in every step
+BEGIN_WITH_LABELS = [name for name in METHODS if name != "dk-uxnet"]  # which has unlabelled scans in every step
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 SHAPE = {3: (20, 24, 24), 2: (6, 40, 40)}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_data import LPS
 
+from mper.nets.registry import find_backbones
 from mper.training.planning import Plan, plan
 from mper.volume import Geometry, Volume
 
@@ -18,7 +19,9 @@ def scans(
     return [Volume(np.broadcast_to(np.float32(level), shape), geometry)] * count
 
 
-def planned(images: list[Volume], recipe: str = "plus", **more: object) -> Plan:
+def planned(images: list[Volume], recipe: str = "plus", network: str | None = None, **more: object) -> Plan:
+    if network is not None:
+        more["kinds"] = {n: entry.kind for n, entry in find_backbones(network).items()}
     return plan(images, [None] * len(images), recipe, **more)  # type: ignore[arg-type]
 
 

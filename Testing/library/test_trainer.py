@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from small_data import LPS, blob_dataset, blobs, labels_on_source
-from small_models import random_bundle
+from small_models import random_bundle, train_with_filters
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.datasets.dataset import Dataset
@@ -28,9 +28,8 @@ from mper.labels import make_label
 from mper.methods import base
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
-from mper.nets.network import NetConfig
 from mper.progress import Cancelled, Progress
-from mper.training import setup, trainer
+from mper.training import trainer
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network
@@ -46,14 +45,10 @@ THICK = (8.0, 1.0, 1.0)
 @pytest.fixture(autouse=True)
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four filters instead of sixteen, k-means on a handful of patches, and every step told and saved."""
-    have_filters(monkeypatch, 4)
+    train_with_filters(monkeypatch, 4)
     monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
-
-
-def have_filters(monkeypatch: pytest.MonkeyPatch, filters: int) -> None:
-    monkeypatch.setattr(setup, "NetConfig", functools.partial(NetConfig, filters=filters))
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +218,7 @@ def dice(model: Path, scan: Volume, mask: np.ndarray, value: int = 1) -> float:
 @pytest.mark.parametrize("dimensions", [3, 2])
 @pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
 def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    have_filters(monkeypatch, 8)
+    train_with_filters(monkeypatch, 8)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
     shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
     data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
@@ -236,7 +231,7 @@ def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, m
 @pytest.mark.slow
 def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two organs in HU, air around, labels in some slices only."""
-    have_filters(monkeypatch, 16)
+    train_with_filters(monkeypatch, 16)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 60.0)
     shape = (16, 48, 48)
 
@@ -399,12 +394,13 @@ def test_run_that_failed_before_its_first_checkpoint_makes_room(solid: Path, tmp
 
 
 KILLED = """
-import functools, sys
+import sys
+from dataclasses import replace
 from pathlib import Path
-from mper import trainer, training_parts
 from mper.methods import base
-from mper.nets.network import NetConfig
-training_parts.NetConfig = functools.partial(NetConfig, filters=4)
+from mper.nets.registry import BACKBONES
+from mper.training import trainer
+BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
 trainer._CHECKPOINT_S = 0.0
@@ -616,7 +612,7 @@ def test_cases_of_which_next_to_nothing_is_labelled_are_told(tmp_path: Path, met
     data = blob_dataset(tmp_path / "data", 3, labelled=1, edit_label=edit).path
     heard: list[str] = []
     train(begin(data, tmp_path / "run", method=method, steps=1, batch=4), notify=heard.append)
-    line = "case0: labelled in less than 5% of the voxels, and supervised learns from these alone"
+    line = "case0: labelled in less than 5% of the voxels, and method supervised learns from these only"
     assert any(each.startswith(line) for each in heard) == told
 
 
@@ -705,16 +701,17 @@ def test_configuration_comes_back_and_an_unknown_one_is_refused(tmp_path: Path) 
 
 
 WORKER = """
-import functools, os, sys
+import os, sys
+from dataclasses import replace
 from pathlib import Path
 import torch
-from mper import trainer, training_parts
-from mper.methods import base
-from mper.nets.network import NetConfig
-from mper.progress import Cancelled
 from mper.dataloading.patch_sampler import PatchSampler
+from mper.methods import base
+from mper.nets.registry import BACKBONES
+from mper.progress import Cancelled
+from mper.training import trainer
 
-training_parts.NetConfig = functools.partial(NetConfig, filters=4)
+BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = trainer._CHECKPOINT_S = 0.0
 methods, sums = [], []

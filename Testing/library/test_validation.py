@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_data import blob_dataset
-from small_models import random_bundle, threshold_bundle
+from small_models import random_bundle, threshold_bundle, train_with_filters
 
 from mper.datasets.dataset import Dataset
 from mper.evaluation.metrics import dice
@@ -19,9 +18,8 @@ from mper.inference.predictor import Predictor
 from mper.labels import make_label
 from mper.methods import base
 from mper.models.bundle import ModelBundle
-from mper.nets.network import NetConfig
 from mper.progress import Cancelled, Progress, ignore_progress
-from mper.training import setup, validation
+from mper.training import validation
 from mper.training.runs import RunFolder, read_events
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.training.validation import HoldoutCurve
@@ -39,7 +37,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "NetConfig", functools.partial(NetConfig, filters=4))
+    train_with_filters(monkeypatch, 4)
     monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(validation, "_SHARE", 1e9)
 

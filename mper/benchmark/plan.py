@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mper.datasets.packed import open_dataset
-from mper.methods import NAMES, Recipe
-from mper.methods.recipe import TERMS
+from mper.methods.recipe import Recipe
+from mper.methods.registry import METHODS, find_method
 from mper.training.config import TrainConfig
 from mper.utils.files import read_json, write_json
 
@@ -48,13 +48,11 @@ TASKS = {
     "acdc": Task("heart in cine MRI (ACDC)", 3, (3, 7), "patients", "val", None, slices=True),
 }
 TRAIN = "train"
-_VOLUMES_ONLY = ("dk-uxnet",)
-_WITH_PROTOTYPES = ("mper", "dk-uxnet")  # in their loss; those of the others only explain
 
 
-def can_be(method: str, task: str) -> bool:
+def suits(method: str, task: str) -> bool:
     """Whether a method can be compared on a task: not all of them segment slices."""
-    return not (TASKS[task].slices and method in _VOLUMES_ONLY)
+    return (2 if TASKS[task].slices else 3) in find_method(method).dimensions
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,20 @@ class Variant:
             If it means nothing.
         """
         method, *changes = word.split(":")
-        if method not in NAMES:
-            raise ValueError(f"unknown method {method!r}; known are {', '.join(NAMES)}")
+        info = find_method(method)
         without: set[str] = set()
         prototypes = None
         for change in changes:
             number = re.fullmatch(r"k=([1-9][0-9]*)", change)
-            if number and prototypes is None and method in _WITH_PROTOTYPES:
+            if number and prototypes is None and info.learns_prototypes:
                 prototypes = int(number[1])
             elif change.startswith("no-"):
                 without.add(change[3:].replace("-", "_"))
             else:
+                learning = " and ".join(entry.name for entry in METHODS.values() if entry.learns_prototypes)
                 raise ValueError(
                     f"unknown variant {word!r}: behind the method stands no-CHANGE (as in `mper train --without`), "
-                    f"or, once, for {' and '.join(_WITH_PROTOTYPES)}, k=NUMBER of prototypes"
+                    f"or, once, for {learning}, k=NUMBER of prototypes"
                 )
         words = [method, *(f"no-{change.replace('_', '-')}" for change in sorted(without))]
         words += [f"k={prototypes}"] if prototypes else []
@@ -107,7 +105,7 @@ def ablation(recipe: str) -> tuple[str, ...]:
     ``bcp`` is the linear classifier alone; among the changes are the bugs of the published code that were mended
     (`mper.methods.mper` names them).
     """
-    words = ["mper", "bcp", *(f"mper:no-{term}" for term in TERMS["mper"])]
+    words = ["mper", "bcp", *(f"mper:no-{term}" for term in find_method("mper").loss_terms)]
     words += [f"mper:k={k}" for k in (1, 5, 10)]
     if recipe == "plus":
         words += [f"mper:no-{change}" for change in Recipe.changes("mper")]
@@ -316,8 +314,8 @@ def train_config(benchmark: Benchmark, chosen: Cohort, run: Run, device: str) ->
     ValueError
         If its method cannot do what is asked.
     """
-    if not can_be(run.variant.method, benchmark.task):
-        raise ValueError(f"method {run.variant.method} segments volumes, {benchmark.task} has slices; leave it out")
+    if not suits(run.variant.method, benchmark.task):
+        raise ValueError(f"method {run.variant.method} does not segment the scans of {benchmark.task}; leave it out")
     return TrainConfig(
         dataset=str(chosen.data.resolve()),
         method=run.variant.method,

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli.console import Bar, print_message, print_note, print_result
-from mper.cli.options import BACKBONES, Commands, add_command, add_device, count, names, seconds, size
+from mper.cli.options import Commands, add_command, add_device, count, names, seconds, size
+from mper.methods.recipe import RECIPES
+from mper.methods.registry import METHODS, benchmark_methods
+from mper.nets.registry import backbone_names
 from mper.progress import Cancelled
 from mper.utils.errors import FAILED, OK, UsageError
 
@@ -55,15 +58,15 @@ def add(commands: Commands) -> None:
         "--methods",
         type=names,
         metavar="A,B",
-        help="methods, or variants of them as mper:no-cutmix and mper:k=5 (default: mper,bcp,supervised)",
+        help=f"methods, or variants of them as mper:no-cutmix and mper:k=5 (default: {','.join(benchmark_methods())})",
     )
     what.add_argument(
         "--ablation", action="store_true", help="all variants of mper: classifiers, prototypes, changes of the recipe"
     )
     what.add_argument("--seeds", type=count, metavar="N", help="each with seeds 0 to N-1 (default: 3)")
     how = command.add_argument_group("each run (as in `mper train`)")
-    how.add_argument("--recipe", choices=("plus", "paper"), default="plus")
-    how.add_argument("--backbone", "--network", choices=BACKBONES)
+    how.add_argument("--recipe", choices=tuple(RECIPES), default="plus")
+    how.add_argument("--backbone", "--network", choices=backbone_names())
     how.add_argument("--co-train", action="store_true", help="two networks that teach each other")
     how.add_argument("--batch", type=count, metavar="N")
     how.add_argument("--patch", type=size, metavar="K,J,I")
@@ -135,17 +138,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _asked(arguments: argparse.Namespace) -> Benchmark:
     """What was asked for."""
-    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, can_be
-    from mper.methods import NAMES
+    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, suits
 
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}
     if arguments.smoke:
         values = {name: _SMOKE[name] if value is None else value for name, value in values.items()}
         if arguments.budget is not None:
             values["steps"] = None
-    usual: tuple[str, ...] = ("mper", "bcp", "supervised")
+    usual = benchmark_methods()
     if arguments.smoke:
-        usual = tuple(name for name in NAMES if can_be(name, arguments.task))
+        usual = tuple(name for name in METHODS if suits(name, arguments.task))
     words = ablation(arguments.recipe) if arguments.ablation else arguments.methods or usual
     return Benchmark(
         task=arguments.task,

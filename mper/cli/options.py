@@ -7,14 +7,6 @@ import re
 from typing import TypeAlias
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-BACKBONES = (
-    "vnet",
-    "unet",
-    "unet3d",
-    "resenc",
-    "ux-net-small",
-    "ux-net",
-)  # of mper.training.planning, which loads torch
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

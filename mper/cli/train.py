@@ -9,15 +9,19 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mper.cli.console import Bar, duration, print_message, print_note, print_result
-from mper.cli.options import BACKBONES, Commands, add_command, add_device, axes, count, number, seconds, size, window
+from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
+from mper.methods.recipe import RECIPES
+from mper.methods.registry import METHODS, default_method
+from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
 from mper.utils.errors import OK, Explained, UsageError, exit_code, explain
 from mper.utils.processes import lower_priority, reserve_one_core
@@ -28,11 +32,10 @@ if TYPE_CHECKING:
 
 _TEXT = """\
 Train a model on a dataset (see `mper import`). Labels may be few: with --labeled 8 only the first 8 labels of the
-training split are used, and the other scans help without theirs (all methods but supervised).
+training split are used, and the other scans help without theirs (unless the method is supervised).
 
 Everything about a training goes into its run folder: progress, curves, checkpoints and, at the end, model/. It can be
-stopped with Ctrl-C, or by switching the machine off, and continued with --resume.
-"""
+stopped with Ctrl-C, or by switching the machine off, and continued with --resume."""
 _EXAMPLES = """\
   mper train dataset --labeled 8 --budget 1h30m --name mine
   mper train dataset --method supervised --from la --budget 20m
@@ -40,13 +43,13 @@ _EXAMPLES = """\
   mper train --resume dataset/runs/20260131-101500
   torchrun --nproc-per-node 2 -m mper train dataset --labeled 8
 """
-_METHODS = ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet")
-_RECIPES = ("plus", "paper")
 _STORE_KEY = "mper/run"
 
 
 def add(commands: Commands) -> None:
-    command = add_command(commands, "train", "train a model", _TEXT, _EXAMPLES)
+    methods = _listed("methods", {entry.name: entry.description for entry in METHODS.values()})
+    text = "\n\n".join([_TEXT, methods, _listed("backbones", backbone_titles())])
+    command = add_command(commands, "train", "train a model", text, _EXAMPLES)
     command.usage = "mper train DATASET [options]\n       mper train --resume RUN [--background] [--events]"
     command.add_argument(
         "dataset", nargs="?", type=Path, metavar="DATASET", help="a dataset folder, or a packed one (see `mper pack`)"
@@ -57,12 +60,10 @@ def add(commands: Commands) -> None:
     what = command.add_argument_group("what to learn")
     what.add_argument(
         "--method",
-        choices=_METHODS,
-        help="mper: few labels, with prototypes (default); bcp: few labels, without; supervised: labelled scans alone; "
-        "embedding-matching: few labels, uncertain voxels take those of the nearest labelled ones; "
-        "dk-uxnet: few labels, two networks with queries teach each other, volumes only",
+        choices=tuple(METHODS),
+        help=f"one of the methods above (default: {default_method(unlabelled=True)})",
     )
-    what.add_argument("--recipe", choices=_RECIPES, help="plus: the improved recipe (default); paper: as published")
+    what.add_argument("--recipe", choices=tuple(RECIPES), help="plus: improved (default); paper: as published")
     what.add_argument(
         "--without",
         action="append",
@@ -95,9 +96,8 @@ def add(commands: Commands) -> None:
     scans.add_argument(
         "--backbone",
         "--network",
-        choices=BACKBONES,
-        help="vnet, unet3d: volumes; unet: slices; resenc: either, with a residual encoder and deep supervision, needs "
-        "monai (default: vnet or unet, by slice thickness); ux-net-small (its default), ux-net: of dk-uxnet alone",
+        choices=backbone_names(),
+        help="one of the backbones above (default: that of the method, by slice thickness)",
     )
     scans.add_argument("--patch", type=size, metavar="K,J,I", help="size of training patches in working voxels")
     scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")
@@ -116,6 +116,16 @@ def add(commands: Commands) -> None:
         "--events", action="store_true", help="print one JSON object a line and nothing else on stdout"
     )
     command.set_defaults(run=run)
+
+
+def _listed(heading: str, texts: Mapping[str, str]) -> str:
+    """A list for a help text: a heading, and below it each name with its text."""
+    width = 2 + max(len(name) for name in texts)
+    lines = [
+        textwrap.fill(text, 118, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+        for name, text in texts.items()
+    ]
+    return "\n".join([f"{heading}:", *lines])
 
 
 @dataclass(frozen=True)
@@ -272,7 +282,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     pick_device(device)
     return TrainConfig(
         dataset=str(arguments.dataset.resolve()),
-        method=arguments.method or "mper",
+        method=arguments.method or default_method(unlabelled=True),
         recipe=arguments.recipe or "plus",
         without=tuple(name.replace("-", "_") for name in arguments.without or ()),
         split=split,

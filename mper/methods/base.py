@@ -45,16 +45,22 @@ class Method(nn.Module):
         The student to train; the teacher starts as its copy.
     recipe : Recipe
     batch : int
-        Labelled patches a step.
+        Labelled patches per step.
+    keep_largest : bool
+        Whether pseudo-labels keep only the largest component of each class (structures that come in one piece).
+
+    Raises
+    ------
+    ValueError
+        If the method cannot train that network, or not with that batch.
     """
 
     stage: int = 0  # 0 pre-training, 1 self-training; the trainer saves and restores it
-    needs_every_class: bool = False  # whether it cannot run where no labelled scan shows one of the structures
     references: References | None = None  # labelled voxels that explain the result, once it is finished
 
-    def __init__(self, network: Network, recipe: Recipe, batch: int):
+    def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
         super().__init__()
-        self.recipe, self.batch = recipe, batch
+        self.recipe, self.batch, self.keep_largest = recipe, batch, keep_largest
         self.student = network
         self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
         self.steps_averaged = 0

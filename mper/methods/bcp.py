@@ -37,19 +37,12 @@ _USABLE = 0.8  # teacher's softmax below which `confident_only` leaves a voxel o
 
 
 class BCP(TwoStages):
-    """Copy-paste pre-training, then self-training.
-
-    Parameters
-    ----------
-    keep_largest : bool
-        Whether pseudo-labels keep only the largest component of each class (structures that come in one piece).
-    """
+    """Copy-paste pre-training, then self-training."""
 
     def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
-        super().__init__(network, recipe, batch)
+        super().__init__(network, recipe, batch, keep_largest)
         if batch < 2 or batch % 2:
             raise ValueError(f"copy-paste needs an even number of labelled patches a step, got {batch}")
-        self.keep_largest = keep_largest
 
     def wants(self, t: float) -> tuple[int, int]:
         return (self.batch, 0) if t < self.pretrain_share else (self.batch, self.batch)

@@ -17,8 +17,6 @@ from mper.dataloading.patch_sampler import Batch, PatchSampler
 from mper.methods.base import Losses, Method
 from mper.nets.network import Network
 
-CO_TRAINED = ("mper", "bcp")  # methods that label what nobody labelled, and so can have it done by another network
-
 
 class CoTraining(Method):
     """Two methods of one kind that take their pseudo-labels from each other.
@@ -33,7 +31,6 @@ class CoTraining(Method):
         torch.nn.Module.__init__(self)
         self.recipe, self.batch = first.recipe, first.batch
         self.first, self.second = first, second
-        self.needs_every_class = first.needs_every_class
         first.learn_from(second)
         second.learn_from(first)
 

@@ -47,7 +47,7 @@ from mper.methods.base import Losses, Method
 from mper.methods.losses import region_loss
 from mper.methods.mixing import cutmix_mask, paste
 from mper.methods.recipe import Recipe
-from mper.nets.network import KINDS, Network
+from mper.nets.network import Network
 from mper.utils.devices import full_precision
 
 _EARLY = 0.4  # share of the run after which `early_prototypes` has full weight
@@ -59,23 +59,12 @@ class DKUXNet(Method):
     """Segmentation and query distribution of two networks, made consistent.
 
     `student` sees the weak views, `partner` the strong ones.
-
-    Parameters
-    ----------
-    network : Network
-        One with queries.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, batch: int):
-        if not KINDS[network.config.kind].queries:
-            own = ", ".join(name for name, kind in KINDS.items() if kind.queries)
-            raise ValueError(f"method dk-uxnet needs a network with queries ({own}), got a {network.config.kind}")
-        super().__init__(network, recipe, batch)
+    def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
+        if not network.has_queries:
+            raise ValueError(f"method dk-uxnet needs a network with class queries, got a {network.config.kind}")
+        super().__init__(network, recipe, batch, keep_largest)
         self.partner = Network(network.config)
         if network.prototypes.vectors.any():  # a trained one, whose prototypes its queries left behind
             self.partner.load_state_dict(network.state_dict())

@@ -62,15 +62,7 @@ _DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 
 class EmbeddingMatching(TwoStages):
-    """A mean teacher whose uncertain labels are taken from the nearest labelled voxels.
-
-    Parameters
-    ----------
-    keep_largest : bool
-        Whether pseudo-labels keep only the largest component of each class (structures that come in one piece).
-    """
-
-    needs_every_class = True
+    """A mean teacher whose uncertain labels are taken from the nearest labelled voxels."""
 
     def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
         if not hasattr(network.backbone, "before_dropout"):
@@ -78,8 +70,7 @@ class EmbeddingMatching(TwoStages):
                 f"embedding-matching asks the network several times under dropout, which a {network.config.kind} "
                 "does not offer; take another network, as --network vnet or unet"
             )
-        super().__init__(network, recipe, batch)
-        self.keep_largest = keep_largest
+        super().__init__(network, recipe, batch, keep_largest)
         self.bank = Bank(self.config.classes, max(1, BANK_VOXELS // self.config.classes), self.config.filters)
 
     def wants(self, t: float) -> tuple[int, int]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mper.methods.registry import find_method
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -52,7 +54,8 @@ class Recipe:
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to
         background prototype 0 are dropped.
     missing : tuple of str
-        Not a change but a question: terms of the method's loss that are left out, of `TERMS`.
+        Not a change but a question: terms of the method's loss that are left out, of
+        `mper.methods.registry.MethodInfo.loss_terms`.
     """
 
     poly_rate: bool = True
@@ -73,11 +76,18 @@ class Recipe:
     @classmethod
     def changes(cls, method: str) -> tuple[str, ...]:
         """The changes that a method makes use of."""
-        return tuple(f.name for f in fields(cls) if f.type == "bool" and f.name not in _UNUSED.get(method, ()))
+        return tuple(name for name in _CHANGES if name not in find_method(method).unused_changes)
 
     @classmethod
     def named(cls, name: str, without: Sequence[str] = (), method: str = "mper") -> Recipe:
-        """The recipe `paper` or `plus`, the latter without some of its changes, both without some of `TERMS`.
+        """The recipe `paper` or `plus`.
+
+        Parameters
+        ----------
+        name : {"plus", "paper"}
+        without : sequence of str
+            Changes that `plus` leaves out, and terms of the method's loss that either leaves out.
+        method : str
 
         Raises
         ------
@@ -85,7 +95,7 @@ class Recipe:
             If the recipe or a change is unknown, `paper` is asked to leave out what it does not have, or the
             method makes no use of a change.
         """
-        names, terms = cls.changes(method), TERMS.get(method, ())
+        names, terms = cls.changes(method), find_method(method).loss_terms
         unknown = sorted(set(without) - {*names, *terms})
         if unknown:
             raise ValueError(
@@ -99,8 +109,13 @@ class Recipe:
         if name == "paper":
             if len(missing) < len(set(without)):
                 raise ValueError("recipe paper has no changes to leave out; use --recipe plus with --without")
-            return cls(**{change: False for change in cls.changes("")}, missing=missing)
-        raise ValueError(f"unknown recipe {name!r}; known are paper and plus")
+            return cls(**dict.fromkeys(_CHANGES, False), missing=missing)
+        raise ValueError(f"unknown recipe {name!r}; known are {' and '.join(RECIPES)}")
+
+
+_CHANGES = tuple(f.name for f in fields(Recipe) if f.type == "bool")
+RECIPES = {"plus": "Improved (default)", "paper": "As published"}
+"""Titles of the recipes, the default first."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +138,6 @@ class Published:
     prototype_weight: float
     contrast_weight: float
 
-
-TERMS = {"mper": ("prototype_classifier", "contrast")}
-"""What a method adds to the loss of the one that it stands on, term by term, for ablations."""
-
-_PROTOTYPE_CHANGES = ("all_prototypes", "early_prototypes", "label_prototypes")
-_UNUSED = {
-    "supervised": ("cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
-    "bcp": _PROTOTYPE_CHANGES,
-    "embedding-matching": ("cutmix", "confident_only", *_PROTOTYPE_CHANGES),
-    "dk-uxnet": ("strong_augmentation", "clean_teacher", "clean_embedding", "all_prototypes", "label_prototypes"),
-}
 
 PUBLISHED = {
     3: Published(1300, 8000, 4, (80, 112, 112), (2500, 5000, 7500), 150, 40, 1.0, 0.02),

@@ -25,7 +25,6 @@ class DKUXNet(nn.Module):
         Queries for each class.
     """
 
-    divisor = UXNet.divisor
     light = False
 
     def __init__(

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from mper.nets.dk_ux_net import DKUXNet, SmallDKUXNet
 from mper.nets.prototypes import Prototypes
-from mper.nets.resenc import ResEnc
-from mper.nets.unet import UNet
-from mper.nets.vnet import VNet
-
-
-class Kind(NamedTuple):
-    """A kind of backbone.
-
-    dimensions : 3 for volumes, 2 for slices; divisor : every spatial size must be a multiple of it; build : from
-    channels in, classes, filters and dropout; smooth : whether its embedding wants `NetConfig.smooth`; filters :
-    as it is trained; queries : for each class, as it is trained, of networks that are built with their prototypes as
-    queries and tell of them in `Output.clusters`; 0 of others.
-    """
-
-    dimensions: int
-    divisor: int
-    build: Callable[..., nn.Module]
-    smooth: bool = False
-    filters: int = 16
-    queries: int = 0
-
-
-KINDS = {
-    "vnet": Kind(3, VNet.divisor, VNet, smooth=True),
-    "unet": Kind(2, UNet.divisor, UNet),
-    "unet3d": Kind(3, UNet.divisor, partial(UNet, dimensions=3)),
-    "resenc": Kind(3, ResEnc.divisor, partial(ResEnc, dimensions=3), smooth=True),
-    "resenc2d": Kind(2, ResEnc.divisor, partial(ResEnc, dimensions=2)),
-    "ux-net-small": Kind(3, DKUXNet.divisor, SmallDKUXNet, queries=8),
-    "ux-net": Kind(3, DKUXNet.divisor, DKUXNet, filters=128, queries=64),
-}
+from mper.nets.registry import find_backbone
 
 
 @dataclass(frozen=True)
@@ -51,14 +19,12 @@ class NetConfig:
 
     Parameters
     ----------
-    kind : {"vnet", "unet", "unet3d", "resenc", "resenc2d", "ux-net-small", "ux-net"}
-        3-D V-Net or 2-D U-Net, exactly those of the paper with 16 filters; a 3-D U-Net; a U-Net with a residual
-        encoder and deep supervision for volumes or for slices; DK-UXNet's network with queries (published with 128
-        filters and 64 prototypes a class).
+    kind : str
+        Of `mper.nets.registry.BACKBONES`. ``vnet`` and ``unet`` with 16 filters are exactly those of the paper.
     classes : int
         Background included.
     prototypes : int
-        Prototypes a class (K).
+        Prototypes per class (K).
     filters : int
         Channels at full resolution, which is also the size of the embedding.
     dropout : (float, float)
@@ -77,8 +43,7 @@ class NetConfig:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"unknown network {self.kind!r}; known are {', '.join(KINDS)}")
+        find_backbone(self.kind)
         if self.classes < 2 or self.prototypes < 1 or self.filters < 1:
             raise ValueError(
                 "a network needs at least 2 classes, 1 prototype and 1 filter, "
@@ -89,21 +54,21 @@ class NetConfig:
     @property
     def dimensions(self) -> int:
         """3 for networks of volumes, 2 for networks of slices."""
-        return KINDS[self.kind].dimensions
+        return find_backbone(self.kind).dimensions
 
     @property
     def divisor(self) -> int:
         """Every spatial size must be a multiple of this."""
-        return KINDS[self.kind].divisor
+        return find_backbone(self.kind).divisor
 
 
 class Output(NamedTuple):
-    """What a network says of a batch.
+    """What a network returns for a batch.
 
     logits : (B, classes, *S); features : (B, filters, *S) before the last dropout; dropped : the same as the
     classifier sees them, after that dropout; smooth : `NetConfig.smooth`; deep : logits of 1/2, 1/4, ... of the size,
-    of networks with deep supervision while they train; clusters : (B, classes, *S), of networks with queries, how
-    much of each voxel the queries of each class took, which adds up to 1.
+    of networks with deep supervision while they train; clusters : (B, classes, *S), of networks with class queries,
+    the share of each voxel that the queries of each class took; shares sum to 1.
     """
 
     logits: torch.Tensor
@@ -125,9 +90,9 @@ class Network(nn.Module):
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
-        kind = KINDS[config.kind]
-        queries = {"per_class": config.prototypes} if kind.queries else {}
-        self.backbone: Any = kind.build(1, config.classes, config.filters, config.dropout, **queries)
+        entry = find_backbone(config.kind)
+        self.has_queries = entry.queries > 0
+        self.backbone: Any = entry.build(config.classes, config.filters, config.dropout, config.prototypes)
         self.prototypes = Prototypes(config.classes, config.prototypes, config.filters)
 
     def forward(self, image: torch.Tensor) -> Output:
@@ -135,9 +100,9 @@ class Network(nn.Module):
         return self._output(*self.backbone(image))
 
     def passes(self, image: torch.Tensor, count: int) -> Iterator[Output]:
-        """`count` outputs of one image; what lies before the first dropout is computed once.
+        """`count` outputs of one image under dropout; what lies before the first dropout is computed once.
 
-        They differ where dropout is on; the first equals `forward` under the same draw.
+        The first equals `forward` with the same random numbers.
         """
         shared = self.backbone.before_dropout(image)
         for _ in range(count):
@@ -146,7 +111,7 @@ class Network(nn.Module):
     def _output(
         self, logits: torch.Tensor, features: torch.Tensor, dropped: torch.Tensor, *deep: torch.Tensor
     ) -> Output:
-        if KINDS[self.config.kind].queries:
+        if self.has_queries:
             return Output(logits, features, dropped, self.config.smooth, clusters=deep[0])
         return Output(logits, features, dropped, self.config.smooth, deep)
 

@@ -40,8 +40,6 @@ class ResEnc(nn.Module):
         If MONAI is not installed.
     """
 
-    divisor = 16  # every spatial size must be a multiple of this
-
     def __init__(self, inputs: int, classes: int, filters: int, dropout: tuple[float, float], dimensions: int):
         super().__init__()
         try:

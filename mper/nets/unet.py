@@ -52,8 +52,6 @@ class UNet(nn.Module):
         2, or 3 for volumes, which no paper has.
     """
 
-    divisor = 16  # every spatial size must be a multiple of this
-
     def __init__(
         self,
         inputs: int = 1,

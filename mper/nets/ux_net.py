@@ -44,8 +44,6 @@ class UXNet(nn.Module):
         skips by addition.
     """
 
-    divisor = 16  # every spatial size must be a multiple of this
-
     def __init__(self, inputs: int, width: int, dropout: float = 0.0, *, light: bool = False):
         super().__init__()
         widths = [width * 2**n for n in range(5)]  # of the residual blocks, at strides 1, 2, 4, 8, 16

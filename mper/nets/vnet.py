@@ -69,8 +69,6 @@ class VNet(nn.Module):
         has 0.5 at both.
     """
 
-    divisor = 16  # every spatial size must be a multiple of this
-
     def __init__(self, inputs: int = 1, classes: int = 2, filters: int = 16, dropout: tuple[float, float] = (0.5, 0.5)):
         super().__init__()
         widths = [filters * 2**n for n in range(5)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mper.methods import NAMES, Recipe, check_backbone, check_batch
-from mper.methods.co_training import CO_TRAINED
-from mper.training.planning import BACKBONES, check_patch
+from mper.methods.recipe import Recipe
+from mper.methods.registry import METHODS, check_backbone, check_batch, default_method, find_method
+from mper.nets.registry import find_backbones
+from mper.training.planning import check_patch
 from mper.training.runs import RunFolder
 
 
@@ -21,7 +22,7 @@ class TrainConfig:
     dataset : str
         Folder of a data set, or of its packed shards.
     method, recipe, without :
-        See `mper.methods` and `mper.methods.recipe.Recipe`.
+        See `mper.methods.registry` and `mper.methods.recipe.Recipe`.
     split : str
         Its cases are trained on, in their order.
     cases : int or None
@@ -39,7 +40,7 @@ class TrainConfig:
     batch : int or None
         Labelled patches a step; default the published number for `paper`, 2 (3-D) or 12 (2-D) for `plus`.
     network, patch, window :
-        Override what `mper.training.planning.plan` chooses: the backbone, one of `mper.training.planning.BACKBONES`;
+        Override what `mper.training.planning.plan` chooses: the backbone, a name of `mper.nets.registry`;
         the patch in working voxels along (k, j, i).
     prototypes : int or None
         Prototypes a class (K); None: 3, or those of the model to start from.
@@ -54,7 +55,7 @@ class TrainConfig:
     """
 
     dataset: str
-    method: str = "mper"
+    method: str = field(default_factory=lambda: default_method(unlabelled=True))
     recipe: str = "plus"
     without: tuple[str, ...] = ()
     split: str = "train"
@@ -83,20 +84,17 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above zero, got {value}")
-        if self.method not in NAMES:
-            raise ValueError(f"unknown method {self.method!r}; known are {', '.join(NAMES)}")
-        if self.network is not None and self.network not in BACKBONES:
-            raise ValueError(f"unknown backbone {self.network!r}; known are {', '.join(BACKBONES)}")
+        method = find_method(self.method)
         if self.network is not None:
+            find_backbones(self.network)
             check_backbone(self.method, self.network)
         if self.batch is not None:
             check_batch(self.method, self.batch)
         if self.patch is not None:
             check_patch(self.patch)
-        if self.co_train and self.method not in CO_TRAINED:
-            raise ValueError(
-                f"method {self.method} does not train two networks that teach each other; {', '.join(CO_TRAINED)} do"
-            )
+        if self.co_train and not method.co_training:
+            able = ", ".join(entry.name for entry in METHODS.values() if entry.co_training)
+            raise ValueError(f"method {self.method} has no co-training; choose one of {able}, or leave it out")
         Recipe.named(self.recipe, self.without, self.method)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,13 @@ import torch
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.labels import UNLABELLED, Label
-from mper.methods import QUERY_BACKBONES, Recipe, check_backbone
+from mper.methods.recipe import Recipe
+from mper.methods.registry import check_backbone, find_method
 from mper.models.bundle import ModelBundle
+from mper.nets.registry import find_backbone, find_backbones
 from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
-from mper.training.planning import BACKBONES, Plan, check_patch, plan
+from mper.training.planning import Plan, check_patch, plan, scan_dimensions
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -68,12 +70,13 @@ def _read_cases(
     images: list[Volume] = []
     masks: list[np.ndarray | None] = []
     with_label = 0
+    uses_unlabelled = find_method(config.method).uses_unlabelled
     for n, case in enumerate(cases):
         report(Progress(f"reading {case.id}", n / len(cases)))
         label = case.label() if config.labeled is None or with_label < config.labeled else None
         if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
             label = None
-        if label is None and config.method == "supervised":
+        if label is None and not uses_unlabelled:
             continue
         with_label += label is not None
         ids.append(case.id)
@@ -127,19 +130,28 @@ def _choose_plan(
     config: TrainConfig, images: list[Volume], masks: list[np.ndarray | None], start: ModelBundle | None
 ) -> Plan:
     if start is not None:
-        found = Plan(start.network.kind, start.preprocessing, start.card.window)
-        if config.network is not None and found.network not in BACKBONES[config.network].values():
-            raise ValueError(f"the model to start from is a {found.network}, a {config.network} was asked for")
-        check_backbone(config.method, found.network)
-    elif config.method == "dk-uxnet" and config.network is None:
-        if plan(images, masks, config.recipe, config.window).dimensions == 2:
-            raise ValueError(
-                "method dk-uxnet segments volumes, and these scans are stacks of thick slices; take another method, or "
-                f"--backbone {QUERY_BACKBONES[0]} to have them taken for volumes"
-            )
-        found = plan(images, masks, config.recipe, config.window, QUERY_BACKBONES[0])
+        chosen = Plan(start.network.kind, start.preprocessing, start.card.window)
+        if config.network not in (None, find_backbone(chosen.network).name):
+            raise ValueError(f"the model to start from is a {chosen.network}, a {config.network} was asked for")
+        check_backbone(config.method, chosen.network)
     else:
-        found = plan(images, masks, config.recipe, config.window, config.network)
-    patch = config.patch or found.patch
-    check_patch(patch, found.dimensions)
-    return replace(found, patch=patch)
+        chosen = plan(images, masks, config.recipe, config.window, _backbones(config, images))
+    patch = config.patch or chosen.patch
+    check_patch(patch, chosen.dimensions)
+    return replace(chosen, patch=patch)
+
+
+def _backbones(config: TrainConfig, images: list[Volume]) -> Mapping[int, str]:
+    """The kinds of backbones that the plan chooses from, by dimensions."""
+    method = find_method(config.method)
+    if config.network is not None:
+        return {n: entry.kind for n, entry in find_backbones(config.network).items() if method.takes(entry)}
+    if scan_dimensions(images) not in method.dimensions:
+        (only,) = method.dimensions
+        segmented, scans = ("volumes", "stacks of thick slices") if only == 3 else ("slices", "volumes")
+        backbone = find_backbone(method.default_backbones[only]).name
+        raise ValueError(
+            f"method {method.name} segments {segmented}, and these scans are {scans}; choose another method, or "
+            f"--backbone {backbone} to train on them anyway"
+        )
+    return method.default_backbones

@@ -8,7 +8,7 @@ cropping in 3-D, minimum and maximum of the scan in 2-D).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
-from mper.nets.network import KINDS
+from mper.nets.registry import DEFAULT_BACKBONES, find_backbone
 from mper.volume import Index3, Spacing, Volume
 
 _FINEST_MM = 1.0  # `plus` works no finer: four times cheaper than 0.625 mm
@@ -25,23 +25,12 @@ _SMALLEST = (16, 32, 32)  # patch: batch norm needs more than one voxel at the b
 _IN_PLANE_PIXELS = 224
 _THICK = 3.0  # slices this many times thicker than the pixels are wide are segmented one by one
 _FEW_SLICES = 24  # below which a scan of unknown spacing is taken for a stack of thick slices
-_DEFAULT = {3: "vnet", 2: "unet"}
 _AIR_HU = -500.0  # a median minimum below this means CT
-
-
-BACKBONES = {  # what a user may ask for: the kinds of `mper.nets.network` that it is, by dimensions
-    "vnet": {3: "vnet"},
-    "unet": {2: "unet"},
-    "unet3d": {3: "unet3d"},
-    "resenc": {3: "resenc", 2: "resenc2d"},
-    "ux-net-small": {3: "ux-net-small"},
-    "ux-net": {3: "ux-net"},
-}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """network : its kind, of `mper.nets.network.KINDS`; patch : (k, j, i) in working voxels."""
+    """network : its kind, of `mper.nets.registry.BACKBONES`; patch : (k, j, i) in working voxels."""
 
     network: str
     preprocessing: Preprocessing
@@ -50,7 +39,7 @@ class Plan:
     @property
     def dimensions(self) -> int:
         """3 for volumes, 2 for slices."""
-        return KINDS[self.network].dimensions
+        return find_backbone(self.network).dimensions
 
 
 def plan(
@@ -58,7 +47,7 @@ def plan(
     masks: Sequence[np.ndarray | None],
     recipe: str,
     window: tuple[float, float] | None = None,
-    network: str | None = None,
+    kinds: Mapping[int, str] = DEFAULT_BACKBONES,
 ) -> Plan:
     """Choose from the training scans alone, the same way every time.
 
@@ -72,22 +61,11 @@ def plan(
         `paper` takes the published patch and the scans' own resolution.
     window : (float, float) or None
         A window in HU that the user knows better.
-    network : str or None
-        The backbone that the user wants, of `BACKBONES`; None chooses `vnet` or `unet`. What serves volumes as well as
-        slices, and None, takes slices one by one where they are more than three times as thick as the pixels are
-        wide, or where there are few of them and the spacing is unknown.
-
-    Raises
-    ------
-    ValueError
-        If there is no such backbone.
+    kinds : mapping of int to str
+        Backbones to choose from, by dimensions; if there are two, those of the scans decide (`scan_dimensions`).
     """
-    if network is not None and network not in BACKBONES:
-        raise ValueError(f"unknown backbone {network!r}; known are {', '.join(BACKBONES)}")
-    kinds = _DEFAULT if network is None else BACKBONES[network]
-    known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
-    spacing = _median(known) if len(known) == len(images) else None
-    dimensions = _dimensions(images, spacing) if len(kinds) > 1 else next(iter(kinds))
+    spacing = _median_spacing(images)
+    dimensions = scan_dimensions(images) if len(kinds) > 1 else next(iter(kinds))
     normalisation = _normalisation(images, masks, window)
     pixels = None
     working = spacing
@@ -117,12 +95,22 @@ def check_patch(patch: Index3, dimensions: int | None = None) -> None:
         )
 
 
-def _median(values: Sequence[Spacing]) -> Spacing:
-    k, j, i = (round(float(v), 4) for v in np.median(np.asarray(values), axis=0))
+def _median_spacing(images: Sequence[Volume]) -> Spacing | None:
+    """None if the spacing of one of the scans is unknown."""
+    known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
+    if len(known) < len(images):
+        return None
+    k, j, i = (round(float(v), 4) for v in np.median(np.asarray(known), axis=0))
     return k, j, i
 
 
-def _dimensions(images: Sequence[Volume], spacing: Spacing | None) -> int:
+def scan_dimensions(images: Sequence[Volume]) -> int:
+    """3 if scans are best segmented as volumes, 2 if slice by slice.
+
+    The latter if slices are more than three times as thick as the pixels are wide, or if there are few of them and
+    the spacing is unknown.
+    """
+    spacing = _median_spacing(images)
     if spacing is not None:
         return 2 if spacing[0] > _THICK * max(spacing[1:]) else 3
     return 2 if np.median([v.geometry.shape[0] for v in images]) < _FEW_SLICES else 3

@@ -11,9 +11,11 @@ import torch
 
 from mper.inference.postprocessing import ROOM
 from mper.labels import Label, structure_of
-from mper.methods import Method, Recipe
+from mper.methods.base import Method
+from mper.methods.recipe import Recipe
 from mper.models.bundle import ModelBundle
-from mper.nets.network import KINDS, NetConfig, Network
+from mper.nets.network import NetConfig, Network
+from mper.nets.registry import find_backbone
 from mper.training.config import TrainConfig
 from mper.training.planning import Plan
 from mper.utils.devices import autocast_dtype, keep_freed_memory, pick_device
@@ -30,11 +32,12 @@ def make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], s
     dropout = (0.5, 0.0 if clean else 0.5)
     prototypes = config.prototypes
     if start is None:
-        kind, classes = KINDS[chosen.network], len(labels) + 1
-        sizes = {"filters": kind.filters} if kind.queries else {}
+        kind, classes = find_backbone(chosen.network), len(labels) + 1
         own = min(kind.queries, max(1, ROOM // classes)) if kind.queries else 3
         smooth = clean and kind.smooth
-        return Network(NetConfig(chosen.network, classes, prototypes or own, dropout=dropout, smooth=smooth, **sizes))
+        return Network(
+            NetConfig(chosen.network, classes, prototypes or own, filters=kind.filters, dropout=dropout, smooth=smooth)
+        )
     if prototypes not in (None, start.network.prototypes):
         raise ValueError(
             f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"

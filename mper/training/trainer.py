@@ -25,9 +25,10 @@ import torch
 from mper import __version__
 from mper.datasets.packed import open_dataset
 from mper.labels import UNLABELLED, Label
-from mper.methods import Losses, Method, Recipe, make_method
+from mper.methods.base import Losses, Method
 from mper.methods.co_training import CoTraining
-from mper.methods.recipe import PUBLISHED
+from mper.methods.recipe import PUBLISHED, Recipe
+from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
 from mper.nets.network import Network
@@ -206,19 +207,20 @@ class _Training:
             return
         absent = ", ".join(name for name, seen in zip(names, shown, strict=True) if not seen)
         line = f"{absent}: shown by none of the {len(cases)} labelled cases, so nothing can be learnt of it"
-        if self.method.needs_every_class:
+        if find_method(self.config.method).needs_every_class:
             raise ValueError(f"{line}, and {self.config.method} needs some of each; draw it, or take another --method")
         self._notice(f"{line}; draw it in one of them")
 
     def _check_parts(self) -> None:
         """Tell of cases of which a method that uses labels alone sees next to nothing: strokes labelled them."""
-        if self.config.method != "supervised":
+        if find_method(self.config.method).uses_unlabelled:
             return
         known = {case.id: case.label != UNLABELLED for case in self.sampler.labelled if case.label is not None}
         if few := [case_id for case_id, where in known.items() if float(where.float().mean()) < _LITTLE]:
             self._notice(
-                f"{', '.join(few)}: labelled in less than {_LITTLE:.0%} of the voxels, and supervised learns from "
-                "these alone, which made models worse in our measurements: label more of it, or take another --method"
+                f"{', '.join(few)}: labelled in less than {_LITTLE:.0%} of the voxels, and method {self.config.method} "
+                "learns from these only, which made models worse in our measurements: label more, or choose another "
+                "--method"
             )
 
     # ------------------------------------------------------------------ the loop
@@ -462,7 +464,7 @@ class _Training:
             "seconds": round(self.elapsed_s),
             "labelled_cases": len(self.sampler.labelled),
             "partly_labelled_cases": self.sampler.partly_labelled,
-            "unlabelled_cases": len(self.sampler.unlabelled) if self.config.method != "supervised" else 0,
+            "unlabelled_cases": len(self.sampler.unlabelled),
             "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}",
             "processes": self.fabric.world_size,
             "date": datetime.now(timezone.utc).date().isoformat(),

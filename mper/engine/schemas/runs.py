@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from mper.engine.schemas.common import AnswerModel, Device, JsonObject, RequestModel
+from mper.methods.registry import METHODS, find_method
+from mper.nets.registry import backbone_names, find_backbones
 
 RunState = Literal["starting", "running", "paused", "finished", "cancelled", "failed", "interrupted", "new"]
+
+
+def _known_method(name: str) -> str:
+    return find_method(name).name
+
+
+def _known_backbone(name: str) -> str:
+    find_backbones(name)
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+Backbone = Annotated[str, AfterValidator(_known_backbone), Field(json_schema_extra={"enum": list(backbone_names())})]
 
 
 class RunRequest(RequestModel):
     """A training run; what is left out is chosen."""
 
-    method: Literal["mper", "bcp", "supervised", "embedding-matching", "dk-uxnet"] | None = None
+    method: Method | None = None
     recipe: Literal["plus", "paper"] = "plus"
     start_from: Annotated[str | None, Field(description="A model id; null for from scratch.")] = None
     budget_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
@@ -25,11 +40,35 @@ class RunRequest(RequestModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = "auto"
     batch: Annotated[int, Field(gt=0, le=1024)] | None = None
-    network: Literal["vnet", "unet", "unet3d", "resenc", "ux-net-small", "ux-net"] | None = None
+    network: Backbone | None = None
     co_train: bool = False
     patch: Annotated[list[Annotated[int, Field(gt=0, le=1024)]], Field(min_length=3, max_length=3)] | None = None
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     keep_largest: bool = True
+
+
+class Option(AnswerModel):
+    """A value that a field of `RunRequest` takes, with words for a form."""
+
+    name: str
+    title: str
+
+
+class MethodOption(Option):
+    """A training method."""
+
+    description: Annotated[str, Field(description="One sentence.")]
+    uses_unlabelled: Annotated[bool, Field(description="Whether it learns from scans without labels too.")]
+    dimensions: Annotated[list[int], Field(description="2 for slices, 3 for volumes, of what it can segment.")]
+    co_training: Annotated[bool, Field(description="Whether it takes `co_train`.")]
+
+
+class TrainingOptions(AnswerModel):
+    """What a training can be asked for; the defaults come first."""
+
+    methods: list[MethodOption]
+    recipes: list[Option]
+    backbones: list[Option]
 
 
 class PlanAnswer(AnswerModel):
@@ -50,6 +89,7 @@ class PlanAnswer(AnswerModel):
     words: Annotated[str, Field(examples=["about 25 minutes on this computer"])]
     ready: Annotated[bool, Field(description="Whether it can be started.")]
     warnings: list[str]
+    options: TrainingOptions
 
 
 class Run(AnswerModel):

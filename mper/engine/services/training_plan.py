@@ -14,11 +14,14 @@ import numpy as np
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import InvalidRequest
-from mper.engine.schemas.runs import PlanAnswer, RunRequest
+from mper.engine.schemas.runs import MethodOption, Option, PlanAnswer, RunRequest, TrainingOptions
 from mper.engine.services.engine import Engine
 from mper.engine.services.holdout import DRAFTS, PARTS
 from mper.labels import BACKGROUND, Label, structure_of
+from mper.methods.recipe import RECIPES
+from mper.methods.registry import METHODS, check_backbone, default_method, find_method
 from mper.models.card import Card, read_bundle
+from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
 from mper.training.runs import RunFolder
 
@@ -65,9 +68,23 @@ class RunPlan:
     warnings: tuple[str, ...]
     ready: bool
 
+    @property
+    def options(self) -> TrainingOptions:
+        """What can be asked for instead."""
+        return training_options()
+
     def answer(self) -> PlanAnswer:
         """The plan without the path of this machine."""
         return PlanAnswer.model_validate(self)
+
+
+def training_options() -> TrainingOptions:
+    """What a training can be asked for, with titles and descriptions for a form."""
+    return TrainingOptions(
+        methods=[MethodOption.model_validate(method) for method in METHODS.values()],
+        recipes=[Option(name=name, title=title) for name, title in RECIPES.items()],
+        backbones=[Option(name=name, title=title) for name, title in backbone_titles().items()],
+    )
 
 
 def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest) -> RunPlan:
@@ -87,25 +104,27 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     with_label = sum(case.is_drawn for case in cases)
     labelled = with_label if body.labeled is None else min(body.labeled, with_label)
     unlabelled = len(cases) - labelled
-    method = body.method or ("mper" if unlabelled else "supervised")
-    start_from = body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id, method)
+    method = find_method(body.method or default_method(unlabelled > 0))
+    start_from = (
+        body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id, method.name)
+    )
     start_path = None if start_from is None else engine.models.path(start_from)
-    warnings = _warnings(engine, dataset, body, labelled, with_label, unlabelled if method != "supervised" else 0)
+    warnings = _warnings(engine, dataset, body, labelled, with_label, unlabelled if method.uses_unlabelled else 0)
     drawn = [case for case in cases if case.is_drawn][: body.labeled]
     if drawn and (absent := _drawn_nowhere(dataset.labels, drawn)):
         warnings.append(
             f"{', '.join(absent)}: drawn in no labelled case, so nothing can be learnt of it; draw it first"
         )
-    if method == "supervised" and (few := sum(case.is_painted for case in drawn)):
+    if not method.uses_unlabelled and (few := sum(case.is_painted for case in drawn)):
         warnings.append(
-            f"{few} of the labelled cases {'is' if few == 1 else 'are'} labelled by strokes alone, of which supervised "
-            "learns no more than the painted voxels; in our measurements such cases made a model worse: correct whole "
-            "masks with strokes, or add scans without labels and take mper"
+            f"{few} of the labelled cases {'is' if few == 1 else 'are'} labelled by strokes alone, of which "
+            f"{method.name} learns no more than the painted voxels; in our measurements such cases made a model worse: "
+            f"correct whole masks with strokes, or add scans without labels and take {default_method(unlabelled=True)}"
         )
     unfit = ""
     if start_path is not None:
         start = read_bundle(start_path).card
-        unfit = _unfit(method, start)
+        unfit = _unfit(method.name, start)
         warnings += _start_warnings(dataset.labels, start.labels, start_from or "")
         if unfit:
             warnings.append(f"{start_from} cannot be the start: {unfit}")
@@ -120,7 +139,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         unlabelled=unlabelled,
         holdout=len(dataset.splits[dataset.holdout]) if dataset.holdout else 0,
         partly=sum(case.is_partial for case in drawn),
-        method=method,
+        method=method.name,
         recipe=body.recipe,
         start_from=start_from,
         start_path=start_path,
@@ -128,7 +147,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         steps=body.steps,
         name=body.name or _model_name(dataset),
         device=body.device,
-        words=_how_long(dataset, budget, body.steps, method, gpu)
+        words=_how_long(dataset, budget, body.steps, method.name, gpu)
         if ready
         else ("choose another start" if unfit else "label a case first"),
         warnings=tuple(warnings),
@@ -201,8 +220,6 @@ def _best_start(dataset: Dataset, dataset_id: str, method: str) -> str | None:
 
 def _unfit(method: str, start: Card) -> str:
     """Why a method cannot go on with that model's network; empty where it can."""
-    from mper.methods import check_backbone
-
     try:
         check_backbone(method, str(start.network["kind"]))
     except ValueError as error:
@@ -271,9 +288,10 @@ def _warnings(
             found.append(
                 f"the hold-out has {measured} labelled {'case' if measured == 1 else 'cases'}: too few to trust"
             )
-    if helpers == 0 and body.method not in (None, "supervised"):
+    if helpers == 0 and body.method is not None and find_method(body.method).uses_unlabelled:
         found.append(
-            f"the method {body.method} learns from scans without labels too, and there is none: take supervised"
+            f"the method {body.method} learns from scans without labels too, and there is none: take "
+            f"{default_method(unlabelled=False)}"
         )
     if not _has_gpu(engine, body.device):
         found.append("there is no graphics card in use: training on the processor takes its time")
