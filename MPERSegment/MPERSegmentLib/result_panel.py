@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from MPERSegmentLib import formatting, result_node
 from MPERSegmentLib.panel_context import PanelContext, sentence
 
-_UNLIKE = ("volume", "intensities")  # flags of a scan that is unlike those the model was trained on
+_UNLIKE = ("volume", "intensities", "noise")  # flags of a scan that is unlike those the model was trained on
 
 
 class ResultPanel:

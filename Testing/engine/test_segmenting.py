@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from engines import MODEL, Served, array_header, served, until
+from small_models import threshold_bundle
 
 from mper.engine.settings import Limits
 from mper.inference.explanation import probe
@@ -226,16 +227,9 @@ def test_a_model_that_keeps_labelled_voxels_names_the_nearest_and_their_cases(
 
 
 def test_an_empty_mask_is_one_voxel_and_a_flag(tmp_path: Path, root: Path, scan: Volume) -> None:
-    class Blind(Predictor):
-        def predict(self, *args, **more):
-            found = super().predict(*args, **more)
-            labelmap = found.segmentation.labelmap
-            nothing = replace(found.segmentation, labelmap=labelmap.with_array(np.zeros_like(labelmap.array)))
-            return replace(found, segmentation=nothing)
-
-    bundle = ModelBundle.load(root / "mine" / "models" / "small" / "1")
+    predictor = Predictor(threshold_bundle(level=1e6), "cpu")
     with served(tmp_path, [root]) as engine:
-        engine.engine.models.predictor = lambda *_: Blind(bundle, "cpu")
+        engine.engine.models.predictor = lambda *_: predictor
         result = engine.segment(engine.upload(scan), MODEL)
         assert result["extent"] is None
         assert "empty" in {flag["code"] for flag in result["flags"]}

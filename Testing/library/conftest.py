@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before numpy or torch is imported: tiny tensors gain nothing from many threads, and lose when tests share a machine.
@@ -14,6 +15,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mper.labels import Segmentation, make_label
+from mper.utils import errors
 from mper.volume import Geometry, Volume
 
 # How long an example takes says nothing on a busy machine.
@@ -30,6 +32,15 @@ def _data(name: str) -> Path:
             f"needs the public {name} files in {home / name}; set MPER_TEST_DATA to the folder that holds {name}/"
         )
     return home / name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """No test writes into the log of whoever runs it; gives the function that says where that lies."""
+    folder, real = tmp_path_factory.mktemp("logs"), errors.log_folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(errors, "log_folder", lambda: folder)
+        yield real
 
 
 @pytest.fixture(scope="session")

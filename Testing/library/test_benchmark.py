@@ -27,7 +27,6 @@ from mper.methods import base
 from mper.methods.registry import METHODS
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
-from mper.utils import errors
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
@@ -35,9 +34,7 @@ TINY: dict[str, Any] = {"steps": 3, "batch": 2}
 
 
 @pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
+def small_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_PATCHES", {2: 4, 3: 3})
 
 

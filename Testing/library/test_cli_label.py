@@ -14,17 +14,10 @@ from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.io import write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
-from mper.utils import errors
 from mper.utils.errors import FAILED, OK, USAGE
 from mper.volume import Volume
 
 STROKES = {"strokes": [{"label": "LA", "points_mm": [[20.0, 20.0, 20.0]], "radius_mm": 3.0}]}
-
-
-@pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture

@@ -26,18 +26,11 @@ from mper.progress import Cancelled
 from mper.provenance import AUTOMATIC, SEMIAUTOMATIC
 from mper.refinement.refiner import Refiner
 from mper.strokes import Stroke, StrokeList, read_strokes, write_strokes
-from mper.utils import errors
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture(scope="module")

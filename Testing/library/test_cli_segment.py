@@ -24,18 +24,11 @@ from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_segmentation, read_volume, write_volume
 from mper.labels import Segmentation
 from mper.models.bundle import ModelBundle
-from mper.utils import errors
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +89,28 @@ def test_json_is_one_object_with_what_was_done(
     assert told["model"] == {"name": "small", "version": "1.0.0", "sha256": ModelBundle.load(model).sha256}
     assert told["device"] == "cpu" and 0 <= told["confidence"] <= 1 and told["seconds"] > 0
     assert isinstance(told["notes"], list) and told["prototypes"] is None and told["probabilities"] is None
+
+
+def test_an_empty_mask_is_written_and_flagged(
+    scan: Path,
+    tmp_path: Path,
+    segment: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ModelBundle, "load", lambda _: threshold_bundle(level=1e6))
+    reason = "the mask is empty: structure 1 was not found; check the scan and the model"
+    assert segment(scan, tmp_path / "mask.seg.nrrd") == OK
+    shown = capsys.readouterr()
+    assert "EMPTY MASK, structure 1 0.0 mL, confidence 0.00" in shown.out and f"mper: note: {reason}" in shown.err
+    assert not read_labelmap(tmp_path / "mask.seg.nrrd").array.any()
+    assert segment(scan, tmp_path / "mask.seg.nrrd", "--json") == OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["empty"] is True and told["flags"][-1] == {"code": "empty", "words": reason}
+    write_volume(tmp_path / "other.nrrd", read_volume(scan))
+    assert segment(scan, tmp_path / "other.nrrd", tmp_path / "masks") == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 of 2 masks to check:" in lines and sum(line.endswith(reason) for line in lines) == 2
 
 
 def test_json_has_stdout_to_itself_in_a_process_of_its_own(scan: Path, tmp_path: Path, model: Path) -> None:

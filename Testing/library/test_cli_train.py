@@ -22,7 +22,6 @@ from mper.progress import Cancelled, Progress
 from mper.training import trainer
 from mper.training.runs import RunFolder
 from mper.training.trainer import TrainConfig
-from mper.utils import errors
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
@@ -47,12 +46,6 @@ def dataset(tmp_path: Path) -> Path:
     made.add_to_split("train", ["case0", "case1", "case2"])
     made.add_to_split("blank", ["case2"])
     return made.path
-
-
-@pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 @pytest.fixture

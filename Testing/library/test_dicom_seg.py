@@ -33,18 +33,11 @@ from mper.io import read_labelmap, read_segmentation, write_segmentation, write_
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.provenance import MANUAL, Provenance
-from mper.utils import errors
 from mper.volume import Geometry, Volume
 
 PUBLIC = Path(pydicom.data.__file__).parent / "test_files"
 MODEL = Provenance.of_model("la", "1.0.0", "0123456789abcdef" * 4)
 SHAPE = (6, 5, 7)
-
-
-@pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
 
 
 def patient(k: int, image: Dataset) -> None:

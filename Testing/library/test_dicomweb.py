@@ -32,16 +32,13 @@ from mper.dicom.series import read_series
 from mper.labels import Segmentation, make_label
 from mper.progress import Cancelled, Progress
 from mper.provenance import Provenance
-from mper.utils import errors
 
 LOGIN = ("mper", "sécret:1")
 _PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc/plugins", "/usr/local/share/orthanc/plugins")
 
 
 @pytest.fixture(autouse=True)
-def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("logs")
-    monkeypatch.setattr(errors, "log_folder", lambda: folder)
+def no_login_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("MPER_DICOMWEB_LOGIN", "MPER_DICOMWEB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
 

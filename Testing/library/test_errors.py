@@ -243,10 +243,11 @@ def test_a_damaged_bundled_model_is_one_clear_line(
     assert said.out == "" and said.err.count("\n") == 1 and "damaged" in said.err
 
 
-def test_log_lies_where_older_versions_wrote_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.undo()
+def test_log_lies_where_older_versions_wrote_it(
+    real_log_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     before = {"win32": tmp_path / "mper" / "logs", "darwin": Path.home() / "Library" / "Logs" / "mper"}
-    found, expected = errors.log_folder(), before.get(sys.platform, tmp_path / "mper")
+    found, expected = real_log_folder(), before.get(sys.platform, tmp_path / "mper")
     assert str(found).casefold() == str(expected).casefold()

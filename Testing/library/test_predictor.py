@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from scipy import ndimage
 from small_models import random_bundle, threshold_bundle
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.inference.plausibility import warning_kind
+from mper.inference.plausibility import neighbour_correlation
+from mper.inference.prediction import Prediction, QualityFlag
 from mper.inference.predictor import WANTED, Predictor
 from mper.inference.sliding_window import Runner
 from mper.labels import Segmentation
@@ -305,7 +308,7 @@ def test_intensities_unlike_the_training_scans_are_told(blob_volume: BlobVolume)
     scan = blob_volume[0]
     usual = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [0, 4]}}), "cpu").predict(scan)
     odd = Predictor(random_bundle(about={"intensity": {"50": [-1, 1], "95": [8, 9]}}), "cpu").predict(scan)
-    assert any("spread unlike those of the training scans" in note for note in odd.notes)
+    assert any("distributed unlike those of the training scans" in note for note in odd.notes)
     assert not any("unlike" in note for note in usual.notes)
     bundle = random_bundle()
     grid = WorkingGrid.plan(scan.geometry, bundle.preprocessing, 3)
@@ -320,7 +323,36 @@ def test_intensities_unlike_the_training_scans_are_told(blob_volume: BlobVolume)
     ct = Predictor(random_bundle(preprocessing=window), "cpu")
     assert not any("Hounsfield" in note for note in ct.predict(scan).notes)
     scaled = ct.predict(scan.with_array((scan.array / 300).astype(np.float32)))
-    assert any("is the scan in Hounsfield units?" in note for note in scaled.notes)
+    assert any("check that the scan is in Hounsfield units" in note for note in scaled.notes)
+
+
+def test_an_empty_mask_is_flagged(blob_volume: BlobVolume) -> None:
+    scan = blob_volume[0]
+    empty = Predictor(threshold_bundle(level=1e6), "cpu").predict(scan)
+    assert not empty.segmentation.labelmap.array.any() and empty.confidence == 0
+    words = "the mask is empty: structure 1 was not found; check the scan and the model"
+    assert empty.flags == (QualityFlag("empty", words),) and words in empty.notes
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
+def test_noise_is_flagged_and_a_smooth_scan_is_not(blob_volume: BlobVolume, dtype: npt.DTypeLike) -> None:
+    scan = blob_volume[0]
+    noise = np.random.default_rng(0).normal(100, 10, scan.array.shape).astype(dtype)
+    predictor = Predictor(random_bundle(), "cpu")
+    found = predictor.predict(scan.with_array(noise))
+    assert "noise" in [flag.code for flag in found.flags]
+    smooth = ndimage.gaussian_filter(noise.astype(np.float32), 1)
+    assert "noise" not in [flag.code for flag in predictor.predict(scan.with_array(smooth)).flags]
+
+
+def test_neighbours_correlate_as_they_are_made(blob_volume: BlobVolume) -> None:
+    rng = np.random.default_rng(1)
+    white = rng.normal(size=(40, 50, 60))
+    assert abs(neighbour_correlation(white)) < 0.02
+    mean_of_two = white[:, 1:] + white[:, :-1]  # neighbours share half of their variance
+    assert neighbour_correlation(mean_of_two) == pytest.approx(0.5, abs=0.02)
+    assert neighbour_correlation(np.repeat(white, 2, axis=0)) > 0.4
+    assert neighbour_correlation(np.full((3, 4, 5), 7)) == 1
 
 
 def test_a_volume_unlike_the_training_labels_is_told(blob_volume: BlobVolume) -> None:
@@ -328,15 +360,16 @@ def test_a_volume_unlike_the_training_labels_is_told(blob_volume: BlobVolume) ->
     found = Predictor(threshold_bundle(), "cpu").predict(scan)
     ml = float((found.segmentation.labelmap.array == 1).sum() * np.prod(scan.geometry.spacing_mm or ())) / 1000
 
-    def notes(least: float, most: float) -> tuple[str, ...]:
+    def flagged(least: float, most: float) -> Prediction:
         about = {"volume_ml": {"structure 1": [least, most], "another": [0, 1]}}
-        return Predictor(threshold_bundle(about=about), "cpu").predict(scan).notes
+        return Predictor(threshold_bundle(about=about), "cpu").predict(scan)
 
-    assert notes(ml, ml) == notes(1.4 * ml, 3 * ml) == notes(0.5 * ml, 0.7 * ml) == found.notes
+    for least, most in ((1, 1), (1.4, 3), (0.5, 0.7)):
+        assert flagged(least * ml, most * ml).flags == found.flags
     for least, most in ((1.6 * ml, 2 * ml), (0.5 * ml, 0.6 * ml)):
-        (note,) = set(notes(least, most)) - set(found.notes)
-        assert note.startswith(f"the volume of structure 1 ({ml:.3g} mL) is unlike")
-        assert warning_kind(note) == "volume"
+        (flag,) = set(flagged(least, most).flags) - set(found.flags)
+        assert flag.code == "volume" and flag.words in flagged(least, most).notes
+        assert flag.words.startswith(f"the volume of structure 1 ({ml:.3g} mL) is unlike")
     unknown = Volume(scan.array, Geometry.unknown(scan.geometry.shape))
     bundle = threshold_bundle(
         about={"volume_ml": {"structure 1": [1e6, 1e7]}},

@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,9 +165,20 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
     seconds = time.perf_counter() - begin
     if not arguments.json:
         print_result(f"{len(cases) - len(failed)} of {len(cases)} scans segmented in {duration(seconds)}")
+        _print_flagged(cases)
     if failed:
         print_error(f"{len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
     return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
+
+
+def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
+    """The masks of a cohort that a person should check, and why."""
+    flagged = [case for case in cases if case.get("flags")]
+    if not flagged:
+        return
+    print_result(f"{len(flagged)} of {len(cases)} masks to check:")
+    for case in flagged:
+        print_result(f"  {case['mask']}: {'; '.join(flag['words'] for flag in case['flags'])}")
 
 
 def _wanted(job: Job) -> set[str]:
@@ -208,6 +220,8 @@ def _write(
         "volumes_ml": rounded(mask.volumes_ml()),
         "confidence": round(float(prediction.confidence), 4),
         "roi_mm": box(prediction),
+        "empty": not mask.labelmap.array.any(),
+        "flags": [asdict(flag) for flag in prediction.flags],
         "notes": [*notes, *prediction.notes],
         **checked,
     }
@@ -216,4 +230,7 @@ def _write(
 def _summary(found: dict[str, Any]) -> str:
     """``LA 85.3 mL, confidence 0.93, 1.2 s``."""
     checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
-    return ", ".join([*volumes(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])])
+    empty = ["EMPTY MASK"] if found["empty"] else []
+    return ", ".join(
+        [*empty, *volumes(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])]
+    )

@@ -1,4 +1,4 @@
-"""What a person should know about a prediction beside its mask."""
+"""Whether a prediction is plausible: notes on what was decided, and flags for masks that a person should check."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mper.inference.prediction import QualityFlag
+from mper.labels import Label
 from mper.models.card import Card
 from mper.progress import Progress, Report
 from mper.roi import Region
 from mper.volume import Geometry, Volume
 
-BORDER, INTENSITIES, VOLUME = "border", "intensities", "volume"
-_BEGINNINGS = {"the mask touches the border": BORDER, "the intensities": INTENSITIES, "the volume of": VOLUME}
+BORDER, INTENSITIES, VOLUME, EMPTY, NOISE = "border", "intensities", "volume", "empty", "noise"
 _MANY = 10  # scans, of which the ranges tell something of scans to come
 _VOLUME_ROOM = 1.5  # times smaller or larger than any training label
-
-
-def warning_kind(note: str) -> str | None:
-    """What a note of this module is about: a reason to look at the mask with care, or None for any other note."""
-    return next((kind for beginning, kind in _BEGINNINGS.items() if note.startswith(beginning)), None)
+_NOISE = 0.3  # correlation of neighbouring voxels; 0.92 or more in cardiac MR, 0 in noise
+_NOISE_VOXELS = 2**21  # that are looked at
 
 
 class NoteCollector:
-    """Collects notes, each once, and tells each at once."""
+    """Collects notes and flags, each once, and reports each at once."""
 
     def __init__(self, report: Report):
         self.lines: list[str] = []
+        self.flags: list[QualityFlag] = []
         self._report = report
 
     def __call__(self, line: str) -> None:
@@ -37,34 +36,65 @@ class NoteCollector:
             self._report(Progress(line))
 
     def extend(self, lines: Iterable[str]) -> None:
-        """Several."""
+        """Add several notes."""
         for line in lines:
             self(line)
 
+    def flag(self, flags: Iterable[QualityFlag]) -> None:
+        """Add flags; each is a note, too."""
+        for flag in flags:
+            if flag not in self.flags:
+                self.flags.append(flag)
+                self(flag.words)
 
-def check_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[str]:
-    """Whether a region looks unlike what the model was trained on.
+
+def check_intensities(crop: Volume, normalised: torch.Tensor, card: Card) -> list[QualityFlag]:
+    """Flags for a region that looks unlike what the model was trained on, or like no image at all.
 
     CT: its intensities against the model's window. Else: percentiles after normalising against those of the training
     scans, where the card has them: ``about["intensity"]``, percent -> lowest and highest.
     """
-    lines = []
+    if neighbour_correlation(crop.array) < _NOISE:
+        return [
+            QualityFlag(NOISE, "the scan looks like noise: neighbouring voxels are unrelated; the mask means nothing")
+        ]
+    flags = []
     window = card.preprocessing.get("window")
     if window is not None:
         low, high = np.percentile(np.asarray(crop.array, dtype=np.float32), (1, 99)).tolist()
         if high <= window[0] or low >= window[1] or high - low < 0.01 * (window[1] - window[0]):
-            lines.append(
-                f"the intensities ({low:g} to {high:g}) are unlike the model's window of {window[0]:g} to "
-                f"{window[1]:g}; is the scan in Hounsfield units?"
+            words = (
+                f"the intensities ({low:g} to {high:g}) lie outside the model's window of {window[0]:g} to "
+                f"{window[1]:g}; check that the scan is in Hounsfield units"
             )
+            flags.append(QualityFlag(INTENSITIES, words))
     usual = card.about.get("intensity", {})
     found = np.percentile(normalised.cpu().numpy(), [float(percent) for percent in usual])
     for value, (low, high) in zip(found, usual.values(), strict=True):
         room = max(_least_room(card), (high - low) / 2)
         if not low - room <= value <= high + room:
-            lines.append("the intensities are spread unlike those of the training scans; look at the mask with care")
+            words = "the intensities are distributed unlike those of the training scans; check the mask"
+            flags.append(QualityFlag(INTENSITIES, words))
             break
-    return lines
+    return flags
+
+
+def neighbour_correlation(array: npt.NDArray[np.generic]) -> float:
+    """Correlation of neighbouring voxels along the axis where it is highest; about 0 in noise.
+
+    Large scans are judged by their middle slices.
+    """
+    count = max(2, min(len(array), _NOISE_VOXELS // array[0].size))
+    first = (len(array) - count) // 2
+    part = np.asarray(array[first : first + count], dtype=np.float64)
+    part = part - part.mean()
+    highest = -1.0
+    for axis, length in enumerate(part.shape):
+        if length > 1:
+            one, next_ = (part.take(range(start, length - 1 + start), axis) for start in (0, 1))
+            norm = float(np.sqrt((one**2).sum() * (next_**2).sum()))
+            highest = max(highest, float((one * next_).sum()) / norm if norm else 1.0)
+    return highest
 
 
 def _least_room(card: Card) -> float:
@@ -74,39 +104,47 @@ def _least_room(card: Card) -> float:
     return 0.1 if scans >= _MANY else 0.5
 
 
-def check_border(classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int) -> list[str]:
-    """Whether the mask of a region ends where the region does; along the slices that is usual for 2-D models."""
-    lines = []
+def check_border(
+    classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int
+) -> list[QualityFlag]:
+    """Flags for a mask that ends where its region does; along the slices that is usual for 2-D models."""
+    flags = []
     for axis in (1, 2) if dimensions == 2 else (0, 1, 2):
         for end, at_scan in ((0, region.start[axis] == 0), (-1, region.stop[axis] == geometry.shape[axis])):
             if classes.take(end, axis).any():
-                lines.append(
+                words = (
                     "the mask touches the border of the scan; the structure may reach beyond it"
                     if at_scan
                     else "the mask touches the border of the region; a larger ROI may show more of it"
                 )
-    return lines
+                flags.append(QualityFlag(BORDER, words))
+    return flags
 
 
-def check_volumes(classes: npt.NDArray[np.uint8], geometry: Geometry, card: Card) -> list[str]:
-    """Whether a volume is unlike those of the training labels: ``about["volume_ml"]``, name -> [least, most].
+def check_volumes(
+    classes: npt.NDArray[np.uint8], labels: tuple[Label, ...], geometry: Geometry, card: Card
+) -> list[QualityFlag]:
+    """Flags for structures that were not found, or whose volume is unlike those of the training labels.
 
-    A wrong kind of scan often looks right to a network, and its mask is the size of something else. What was not found
-    is not told here.
+    A wrong kind of scan often looks right to a network, and its mask is the size of something else. The usual volumes
+    are in the card, ``about["volume_ml"]``: name -> [least, most].
     """
-    lines: list[str] = []
+    voxels = np.bincount(classes.reshape(-1), minlength=len(labels) + 1)[1:].tolist()
+    if not any(voxels):
+        names = ", ".join(label.name for label in labels)
+        return [QualityFlag(EMPTY, f"the mask is empty: {names} was not found; check the scan and the model")]
     usual = card.about.get("volume_ml", {})
-    if geometry.spacing_mm is None or not usual:
-        return lines
-    voxels = np.bincount(classes.reshape(-1), minlength=len(card.labels) + 1)
-    for label, count in zip(card.labels, voxels[1:].tolist(), strict=True):
-        if not count or label.name not in usual:
-            continue
-        ml = count * float(np.prod(geometry.spacing_mm)) / 1000
-        low, high = usual[label.name]
-        if not low / _VOLUME_ROOM <= ml <= high * _VOLUME_ROOM:
-            lines.append(
-                f"the volume of {label.name} ({ml:.3g} mL) is unlike that of the training labels "
-                f"({low:.3g} to {high:.3g} mL); is it the right kind of scan?"
-            )
-    return lines
+    flags = []
+    for label, count in zip(labels, voxels, strict=True):
+        if not count:
+            flags.append(QualityFlag(EMPTY, f"{label.name} was not found"))
+        elif geometry.spacing_mm is not None and label.name in usual:
+            ml = count * float(np.prod(geometry.spacing_mm)) / 1000
+            low, high = usual[label.name]
+            if not low / _VOLUME_ROOM <= ml <= high * _VOLUME_ROOM:
+                words = (
+                    f"the volume of {label.name} ({ml:.3g} mL) is unlike that of the training labels "
+                    f"({low:.3g} to {high:.3g} mL); check that it is the right kind of scan"
+                )
+                flags.append(QualityFlag(VOLUME, words))
+    return flags

@@ -39,6 +39,21 @@ class Embeddings:
     logits: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class QualityFlag:
+    """A reason to check a mask.
+
+    Parameters
+    ----------
+    code : {"border", "intensities", "volume", "empty", "noise"}
+    words : str
+        For people.
+    """
+
+    code: str
+    words: str
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model says of a scan; every array lies on the scan's own grid.
@@ -51,7 +66,9 @@ class Prediction:
         Of the case, in [0, 1]: soft Dice between probabilities and mask, see `mper.inference.postprocessing.decide`.
         Not calibrated: it ranks cases and is no percentage.
     notes : tuple of str
-        Everything that was decided for the user, a sentence each.
+        Everything that was decided for the user, a sentence each, and the words of the flags.
+    flags : tuple of QualityFlag
+        Reasons to check the mask.
     roi_mm : six numbers or None
         x0, x1, y0, y1, z0, z1 in LPS mm that the region reaches over; None for the whole scan.
     device, method, seconds : str, str, float
@@ -70,6 +87,7 @@ class Prediction:
     segmentation: Segmentation
     confidence: float
     notes: tuple[str, ...] = ()
+    flags: tuple[QualityFlag, ...] = ()
     roi_mm: Box | None = None
     device: str = ""
     method: str = ""

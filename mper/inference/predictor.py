@@ -122,7 +122,7 @@ class Predictor:
         crop = scan.crop(region.start, region.stop)
         grid = self._grid(crop, notes)
         image = normalise(grid.forward(crop.array), self._preprocessing)
-        notes.extend(check_intensities(crop, image, self.bundle.card))
+        notes.flag(check_intensities(crop, image, self.bundle.card))
         workload = self._workload(grid, tta, want)
         if tta and workload.passes == 1:
             notes("the model was trained without mirrored scans, so nothing was mirrored")
@@ -140,8 +140,8 @@ class Predictor:
             why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
             notes(f"{why} with {failed}; went on with {instead}")
-        notes.extend(check_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
-        notes.extend(check_volumes(found.decision.classes, scan.geometry, self.bundle.card))
+        notes.flag(check_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
+        notes.flag(check_volumes(found.decision.classes, self.bundle.card.labels, scan.geometry, self.bundle.card))
         if "prototypes" in want and found.nearest is None:
             notes("the model has no prototypes, so there is no prototype map")
         prediction = self._prediction(scan, region, found, want)
@@ -149,6 +149,7 @@ class Predictor:
         return replace(
             prediction,
             notes=tuple(notes.lines),
+            flags=tuple(notes.flags),
             device=describe_device(strategy.device),
             method=strategy.method,
             seconds=time.perf_counter() - started,

@@ -80,7 +80,7 @@ class UncertainRegionModel(AnswerModel):
 class Flag(AnswerModel):
     """A reason to check the mask."""
 
-    code: Annotated[str, Field(examples=["border", "components", "intensities", "volume", "empty"])]
+    code: Annotated[str, Field(examples=["border", "components", "intensities", "volume", "empty", "noise"])]
     words: str
 
 

@@ -38,6 +38,7 @@ from mper.volume import Index3
 
 if TYPE_CHECKING:
     from mper.inference.explanation import UncertainRegion
+    from mper.inference.prediction import QualityFlag
     from mper.inference.predictor import Predictor
     from mper.measurement.measures import Measures
 
@@ -130,7 +131,7 @@ def segment(
         extent=moved(stored.corrections.model_extent, start),
         confidence=prediction.confidence,
         notes=list(prediction.notes),
-        flags=_flags(prediction.notes, structures),
+        flags=_flags(prediction.flags, structures),
         roi_mm=None if prediction.roi_mm is None else list(prediction.roi_mm),
         device=prediction.device,
         method=prediction.method,
@@ -239,14 +240,10 @@ def _no_prototypes() -> Conflict:
     return Conflict("the model has no prototypes, so there is no prototype map; take another model")
 
 
-def _flags(notes: Sequence[str], structures: Sequence[Measures]) -> list[Flag]:
+def _flags(found: Sequence[QualityFlag], structures: Sequence[Measures]) -> list[Flag]:
     """Reasons to check the mask."""
-    from mper.inference.plausibility import warning_kind
-
-    flags = [Flag(code=kind, words=note) for note in notes if (kind := warning_kind(note))]
-    for found in structures:
-        if not found.voxels:
-            flags.append(Flag(code="empty", words=f"no {found.name} was found"))
-        elif found.components > 1:
-            flags.append(Flag(code="components", words=f"{found.name} is in {found.components} parts"))
+    flags = [Flag(code=flag.code, words=flag.words) for flag in found]
+    for structure in structures:
+        if structure.components > 1:
+            flags.append(Flag(code="components", words=f"{structure.name} is in {structure.components} parts"))
     return flags
