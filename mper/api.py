@@ -498,7 +498,8 @@ def train(
     Parameters
     ----------
     dataset : Dataset, PackedDataset, str or Path
-    method : {"mper", "bcp", "supervised", "embedding-matching", "dk-uxnet"}
+    method : str
+        A name of `mper.methods.registry.METHODS`.
     labeled : int or None
         Use the labels of the first so many labelled cases only; the other scans count as unlabelled.
     steps, budget_s : int or float or None

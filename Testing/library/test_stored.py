@@ -6,7 +6,6 @@ by import, hand and strokes, a locked hold-out, a published model, a finished ru
 
 from __future__ import annotations
 
-import functools
 import json
 import zipfile
 from pathlib import Path
@@ -14,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import train_with_filters
 
 from mper.datasets.dataset import Dataset
 from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
-from mper.nets.network import NetConfig
-from mper.training import setup
 from mper.training.publish import publish_run
 from mper.training.runs import RunFolder, read_events
 from mper.training.trainer import train
@@ -72,7 +70,7 @@ def test_a_stored_model_predicts_what_it_predicted(dataset: Dataset) -> None:
 def test_a_stored_run_is_resumed_and_published_as_the_next_version(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "NetConfig", functools.partial(NetConfig, filters=2))
+    train_with_filters(monkeypatch, 2)
     run = dataset.path / "runs" / "interrupted"
     assert RunFolder(run).state() == "failed" and RunFolder(dataset.path / "runs" / "done").state() == "finished"
     before = read_events(run)
