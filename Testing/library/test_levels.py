@@ -21,7 +21,7 @@ import pytest
 import mper
 
 PACKAGE = Path(mper.__file__).parent
-ROOT = ("progress", "provenance", "volume", "labels", "roi", "strokes", "resources")
+ROOT = ("progress", "phases", "provenance", "volume", "labels", "roi", "strokes", "resources")
 
 # From the ground up: a package or module, and its floor. Each imports from itself and from those before it.
 ORDER = {
@@ -53,8 +53,6 @@ ORDER = {
     "engine.errors": 3,
     "engine.schemas": 3,
     "engine.tokens": 3,
-    "engine.throttle": 3,
-    "engine.connections": 3,
     "engine.access": 3,
     "engine.services": 3,
     "engine.arrays": 3,

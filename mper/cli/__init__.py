@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mper import __version__
 from mper.cli import (
@@ -53,12 +53,42 @@ Exit codes: 0 all good, 1 something failed, 2 wrong usage, 3 cancelled.
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose options may stand anywhere."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in the base class, which does not take the words of one argument from both sides of an option."""
+        if args is not None and self._subparsers is None:
+            args = self._words_before_options(args)
+        return super().parse_known_args(args, namespace)
+
+    def _words_before_options(self, words: Sequence[str]) -> list[str]:
+        takes = {name: action.nargs for action in self._actions for name in action.option_strings}
+        plain: list[str] = []
+        options: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                return [*options, "--", *plain, *rest]
+            if not _is_option(word):
+                plain.append(word)
+                continue
+            options.append(word)
+            count = takes.get(word, 0)  # 0: --name=value, or unknown
+            left = count if isinstance(count, int) else 1 if count in (None, "?") else len(rest)
+            while left and rest and not _is_option(rest[0]):
+                options.append(rest.pop(0))
+                left -= 1
+        return [*plain, *options]
 
     def error(self, message: str) -> NoReturn:
         if "--roi" in message and "expected one argument" in message:
             message += "; write it with an equals sign: --roi=-40,60,-30,70,-20,50"
         self.exit(USAGE, f"mper: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not re.fullmatch(r"-\d+|-\d*\.\d+", word)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _prepare_process()
     try:
-        arguments = _parsed(argv)
+        arguments = parser().parse_args(argv)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -104,21 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         _last_word(f"mper: error: {explain(error)}")
         return exit_code(error)
-
-
-def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """As `parse_args`; what a command calls its `late` argument may also stand behind options.
-
-    Before Python 3.12.7 argparse takes an optional positional argument for absent there.
-    """
-    top = parser()
-    arguments, left = top.parse_known_args(argv)
-    late = getattr(arguments, "late", None)
-    if late and len(left) == 1 and not left[0].startswith("-") and getattr(arguments, late) is None:
-        setattr(arguments, late, Path(left[0]))
-    elif left:
-        top.error(f"unrecognized arguments: {' '.join(left)}")
-    return arguments
 
 
 def _prepare_process() -> None:

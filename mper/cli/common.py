@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
     from mper.inference.prediction import Prediction
     from mper.inference.predictor import Predictor
+    from mper.io.opened import OpenedScan
     from mper.labels import Segmentation
     from mper.models.card import StoredBundle
+    from mper.progress import Notify
     from mper.volume import Volume
 
 
@@ -49,19 +51,49 @@ def is_seg(job: Job) -> bool:
     return job.mask.name.lower().endswith(outputs.SEG_ENDING)
 
 
-def read_scan(job: Job, series_uid: str | None) -> tuple[Volume, DicomSeries | None, list[str]]:
-    """A scan that can be segmented, its series where the result refers to it, and what was noticed meanwhile."""
-    from mper.io import check_scan, read_volume
+def open_job(job: Job, series_uid: str | None, image_type: str | None, notify: Notify) -> OpenedScan:
+    """The scan of a job, opened.
 
+    Raises
+    ------
+    ValueError
+        If it cannot be opened.
+    UsageError
+        If a DICOM segmentation is asked for, and the scan is not DICOM.
+    """
+    from mper.io.opened import of_series, open_scan
+
+    if job.files:
+        from mper.dicom.series import open_files
+
+        return of_series(open_files(job.files, notify, image_type), job.files[0].parent, notify)
+    scan = open_scan(job.scan, series_uid, notify, image_type)
+    if is_seg(job) and scan.series is None:
+        raise not_dicom(job.scan)
+    return scan
+
+
+def read_phase(scan: OpenedScan, number: int, job: Job) -> tuple[Volume, DicomSeries | None]:
+    """A phase that can be segmented, and its series where the result refers to it."""
+    from mper.io import check_scan
+
+    series = scan.series.read(number) if is_seg(job) and scan.series is not None else None
+    volume = scan.read(number) if series is None else series.volume
+    check_scan(volume)
+    return volume, series
+
+
+def read_scan(
+    job: Job, series_uid: str | None, phase: str | None, image_type: str | None
+) -> tuple[Volume, DicomSeries | None, list[str]]:
+    """One phase of a scan, its series where the result refers to it, and what was noticed meanwhile."""
     notes: list[str] = []
-    series = None
-    if is_seg(job):
-        from mper.dicom.series import read_series
-
-        series = read_series(job.scan, series_uid, notes.append)
-    scan = series.volume if series else read_volume(job.scan, series_uid, notes.append)
-    check_scan(scan)
-    return scan, series, notes
+    scan = open_job(job, series_uid, image_type, notes.append)
+    numbers = scan.phases.chosen(phase)
+    if len(numbers) != 1:
+        raise ValueError(f"the scan does not say which phase is {phase}; choose with --phase 1 to {scan.phases.count}")
+    volume, series = read_phase(scan, numbers[0], job)
+    return volume, series, notes
 
 
 def load_predictor(stored: StoredBundle, device: str) -> Predictor:

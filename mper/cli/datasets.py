@@ -88,7 +88,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--strokes", type=Path, metavar="STROKES", help="what was painted, in LPS mm")
     command.add_argument("--drawn-slices", action="store_true", help="slices in which nothing is drawn are unlabelled")
     command.add_argument("--author", required=True, metavar="NAME", help="who vouches for it")
-    command.set_defaults(run=run_label, late="mask")
+    command.set_defaults(run=run_label)
 
     command = add_command(commands, "pack", "write a dataset as shards for a GPU machine", _PACK, _PACK_EXAMPLES)
     command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")

@@ -6,6 +6,8 @@ import argparse
 import re
 from typing import TypeAlias
 
+from mper.phases import ALL, parse_choice
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -55,6 +57,24 @@ def add_region(command: argparse.ArgumentParser) -> None:
     command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
 
 
+def add_phase(command: argparse.ArgumentParser, every: bool) -> None:
+    """The choice among the images of one scan; `every`: whether all phases may be asked for at once."""
+    command.add_argument(
+        "--phase",
+        type=phase if every else one_phase,
+        metavar="N|ED|ES|all" if every else "N|ED|ES",
+        help="which phase of a time series (a cine): its number from 1, end diastole or end systole"
+        + (", or all: one mask a phase (mask-phase01.nii.gz ...)" if every else "")
+        + "; without it the command says which phases there are",
+    )
+    command.add_argument(
+        "--image-type",
+        metavar="NAME",
+        help="which images, where a DICOM series holds several types at each position (magnitude and phase, water and "
+        "fat); without it the command says which types there are",
+    )
+
+
 def add_tta(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tta", action="store_true", help="also look at mirrored copies and average: slower, a little better"
@@ -78,6 +98,22 @@ def roi(text: str) -> tuple[float, float, float, float, float, float]:
             f"{text!r} is empty; each first number must be below its second (x0,x1,y0,y1,z0,z1)"
         )
     return x0, x1, y0, y1, z0, z1
+
+
+def phase(text: str) -> str:
+    """A phase's number from 1, ``ED``, ``ES`` or ``all``."""
+    try:
+        return parse_choice(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def one_phase(text: str) -> str:
+    """A phase's number from 1, ``ED`` or ``ES``."""
+    choice = phase(text)
+    if choice == ALL:
+        raise argparse.ArgumentTypeError("this command takes one phase; write its number, ED or ES")
+    return choice
 
 
 def seconds(text: str) -> float:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mper.utils.errors import UsageError
@@ -20,12 +20,26 @@ _SCAN_ENDINGS = (*MASK_ENDINGS, ".nhdr", ".mhd", ".h5", ".dcm")
 
 @dataclass(frozen=True)
 class Job:
-    """One scan and the files that it becomes."""
+    """One scan and the files that it becomes; `files` are those of a DICOM series that was found below a folder."""
 
     scan: Path
     mask: Path
     prototypes: Path | None = None
     probabilities: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    def of_phase(self, number: int, count: int) -> Job:
+        """The job of one phase of several: ``mask.nii.gz`` becomes ``mask-phase03.nii.gz``."""
+
+        def named(path: Path | None) -> Path | None:
+            if path is None:
+                return None
+            base = stem(path)
+            return path.with_name(f"{base}-phase{number:0{len(str(count))}}{path.name[len(base) :]}")
+
+        mask = named(self.mask)
+        assert mask is not None
+        return replace(self, mask=mask, prototypes=named(self.prototypes), probabilities=named(self.probabilities))
 
     def make_folders(self) -> None:
         """Make the folders that the results go into."""
@@ -75,6 +89,11 @@ def cohort_jobs(scans: Sequence[Path], output: Path, prototypes: Path | None, pr
     ]
     _check_distinct(jobs)
     return jobs
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path has a name as files have, and is no folder."""
+    return path.name.lower().endswith(_SCAN_ENDINGS) and not path.is_dir()
 
 
 def mirrored_names(scans: Sequence[Path]) -> list[str]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mper.cli import outputs
 from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, print_json, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
+from mper.cli.inputs import only_scan
+from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_phase, add_region, add_tta
 from mper.cli.outputs import Job
 from mper.progress import Progress, part_of
 from mper.utils.errors import OK, UsageError
@@ -56,6 +57,7 @@ def add(commands: Commands) -> None:
     add_model(command, default="la")
     add_device(command)
     add_region(command)
+    add_phase(command, every=False)
     add_tta(command)
     add_json(command)
     command.set_defaults(run=run)
@@ -80,12 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> Job:
     """What becomes what, as far as it can be told before the work."""
-    from mper.io import find_scans
+    from mper.io.scans import expand_inputs
 
-    scan, output = arguments.scan.expanduser(), arguments.output.expanduser()
+    matches, output = expand_inputs([arguments.scan.expanduser()]), arguments.output.expanduser()
     arguments.strokes = arguments.strokes.expanduser()
-    if find_scans([scan]) != [scan]:
-        raise UsageError(f"strokes belong to one scan; {scan} holds several: name one of them")
+    if len(matches) != 1:
+        raise UsageError(f"strokes belong to one scan; {arguments.scan} stands for {len(matches)}: name one of them")
+    scan = matches[0] if arguments.series else only_scan(matches[0], output)
     job = outputs.single_job(scan, output, None, None)
     if job.mask.exists() and arguments.strokes.exists() and job.mask.samefile(arguments.strokes):
         raise UsageError(f"the result {job.mask} would replace the strokes; choose another output")
@@ -97,7 +100,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
     begin = time.perf_counter()
     with Bar(shown=not arguments.json) as bar:
         bar(Progress("reading", 0.0))
-        scan, series, notes = read_scan(job, arguments.series)
+        scan, series, notes = read_scan(job, arguments.series, arguments.phase, arguments.image_type)
         _check_scan(listed, scan, arguments.strokes)
         notes += _on_model(listed, stored)
         bar(Progress("loading the model", 0.0))

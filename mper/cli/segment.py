@@ -6,30 +6,36 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
+from mper.cli.common import about, box, load_predictor, open_job, read_phase, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, print_error, print_json, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_region, add_tta
+from mper.cli.heart_phase import check_ventricle, find_phase
+from mper.cli.inputs import plan
+from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_phase, add_region, add_tta
 from mper.cli.outputs import Job
-from mper.progress import Cancelled, Progress, part_of
+from mper.phases import ALL
+from mper.progress import Cancelled, Notify, Progress, Report, part_of
 from mper.utils.errors import FAILED, OK, UsageError, explain
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
     from mper.inference.prediction import Prediction
+    from mper.inference.predictor import Predictor
     from mper.models.card import StoredBundle
 
 _TEXT = """\
 Segment scans, by default the left atrium in LGE-MRI.
 
-One scan is a file (.nrrd, .nii.gz, .mha, .h5 ...) or a folder that holds one DICOM series; OUTPUT is then a file, and
-its ending decides the format: .seg.nrrd (3D Slicer, with names, colours and codes), .nrrd, .nii.gz, .mha, or .dcm: a
-DICOM segmentation of the series, read back and compared before it is kept (see `mper export-seg --help`).
+One scan is a file (.nrrd, .nii.gz, .mha, .h5 ...), or a folder that holds one DICOM series or a study with one scan;
+OUTPUT is then a file, and its ending decides the format: .seg.nrrd (3D Slicer, with names, colours and codes), .nrrd,
+.nii.gz, .mha, or .dcm: a DICOM segmentation of the series, read back and compared before it is kept (see
+`mper export-seg --help`). In a study localisers, reports and damaged files of other series are left out with a note;
+of several scans --series chooses one, of a time series --phase.
 Several scans, a pattern with * or a folder of scans are a cohort: OUTPUT is then a folder, which gets one .seg.nrrd a
 scan under the scan's name. A scan that cannot be segmented is reported at the end and the rest goes on.
 The mask always lies on the scan's own grid. An older mask at OUTPUT is replaced; a scan never is.
@@ -38,6 +44,8 @@ _EXAMPLES = """\
   mper segment scan.nrrd mask.seg.nrrd
   mper segment dicom-folder mask.seg.nrrd --prototypes why.seg.nrrd
   mper segment dicom-folder seg.dcm
+  mper segment study seg.dcm --series 1.2.840.113619.2.5
+  mper segment cine-folder mask.nii.gz --model acdc --phase ED
   mper segment "study/*/lge.nii.gz" results
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
 """
@@ -52,6 +60,7 @@ def add(commands: Commands) -> None:
     add_model(command, default="la")
     add_device(command)
     add_region(command)
+    add_phase(command, every=True)
     command.add_argument(
         "--prototypes",
         type=Path,
@@ -72,7 +81,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    jobs, cohort = _plan(arguments)
+    notes: list[str] = []
+    jobs, cohort = _plan(arguments, notes.append)
+    for note in notes:
+        print_note(note)
     from mper.models.card import read_bundle
     from mper.resources import find_model
 
@@ -80,58 +92,45 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
             answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
-        print_json(answer)
+        print_json({**answer, "notes": notes} if cohort else answer)
     else:
         answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
     return FAILED if answer.get("failed") else OK
 
 
-def _plan(arguments: argparse.Namespace) -> tuple[list[Job], bool]:
+def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[Job], bool]:
     """The jobs, and whether they are a cohort."""
-    from mper.io import find_scans
-
     if len(arguments.paths) < 2:
         raise UsageError(
             "where should the result go? give the scan and then the output, "
             f"as in: mper segment {arguments.paths[0]} mask.seg.nrrd"
         )
     *inputs, output = (Path(path).expanduser() for path in arguments.paths)
-    extras = (arguments.prototypes, arguments.probabilities)
-    scans = find_scans(inputs)
-    if len(inputs) == 1 and scans == inputs:
-        job = outputs.single_job(scans[0], output, *extras)
-        check_single(job, arguments.series)
-        return [job], False
-    if arguments.series:
-        raise UsageError("--series goes with a single DICOM folder; here there are several inputs")
-    if output.is_dir():  # results of an earlier run, below a folder that is segmented again, are no scans
-        scans = [scan for scan in scans if output.resolve() not in scan.resolve().parents] or scans
-    jobs = outputs.cohort_jobs(scans, output, *extras)
-    for folder in (output, *extras):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            outputs.check_writable(folder)
-    return jobs, True
+    return plan(inputs, output, (arguments.prototypes, arguments.probabilities), arguments.series, notify)
 
 
 def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
+    predictor: list[Predictor] = []
+    results: list[dict[str, Any]] = []
     with Bar(shown=not arguments.json) as bar:
+
+        def load() -> Predictor:
+            bar(Progress("loading the model", 0.0))
+            predictor.append(load_predictor(stored, arguments.device))
+            return predictor[0]
+
         bar(Progress("reading", 0.0))
-        # First: a bad scan is told before torch is loaded.
-        scan, series, notes = read_scan(jobs[0], arguments.series)
-        bar(Progress("loading the model", 0.0))
-        predictor = load_predictor(stored, arguments.device)
-        prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(jobs[0]), report=bar)
-        found = {
-            **_write(jobs[0], prediction, series, notes, predictor.bundle.network.prototypes),
-            "seconds": round(time.perf_counter() - begin, 3),
-        }
-    for note in found["notes"]:
-        print_note(note)
-    if not arguments.json:
-        print_result(f"{jobs[0].mask}: {_summary(found)}")
-    return {**about(stored, predictor), **found}
+        for result in _segmented(jobs[0], stored, arguments, load, bar):
+            results.append(result)
+            for note in result["notes"]:
+                print_note(note)
+            if not arguments.json:
+                bar.print_result(f"{result['mask']}: {_summary(result)}")
+    seconds = round(time.perf_counter() - begin, 3)
+    if arguments.phase == ALL and "phase" in results[0]:
+        return {**about(stored, predictor[0]), "input": str(jobs[0].scan), "phases": results, "seconds": seconds}
+    return {**about(stored, predictor[0]), **results[0], "seconds": seconds}
 
 
 def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -142,32 +141,25 @@ def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
         for position, job in enumerate(jobs):
             report = part_of(bar, position / len(jobs), 1 / len(jobs), f"scan {position + 1} of {len(jobs)}")
             report(Progress("reading", 0.0))
-            started = time.perf_counter()
             try:
-                scan, series, notes = read_scan(job, None)
-                prediction = predictor.predict(
-                    scan, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=report
-                )
-                job.make_folders()
-                found = _write(job, prediction, series, notes, predictor.bundle.network.prototypes)
+                for result in _segmented(job, stored, arguments, lambda: predictor, report):
+                    cases.append(result)
+                    for note in result["notes"]:
+                        print_note(f"{job.scan}: {note}")
+                    if not arguments.json:
+                        bar.print_result(f"{result['mask']}: {_summary(result)}")
             except Cancelled:
                 raise
             except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
                 cases.append({"input": str(job.scan), "error": explain(error)})
                 print_error(f"{job.scan}: {cases[-1]['error']}")
-                continue
-            cases.append({**found, "seconds": round(time.perf_counter() - started, 3)})
-            for note in found["notes"]:
-                print_note(f"{job.scan}: {note}")
-            if not arguments.json:
-                bar.print_result(f"{job.mask}: {_summary(cases[-1])}")
     failed = [case["input"] for case in cases if "error" in case]
     seconds = time.perf_counter() - begin
     if not arguments.json:
-        print_result(f"{len(cases) - len(failed)} of {len(cases)} scans segmented in {duration(seconds)}")
+        print_result(f"{len(jobs) - len(failed)} of {len(jobs)} scans segmented in {duration(seconds)}")
         _print_flagged(cases)
     if failed:
-        print_error(f"{len(failed)} of {len(cases)} scans failed: {', '.join(failed)}")
+        print_error(f"{len(failed)} of {len(jobs)} scans failed: {', '.join(failed)}")
     return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
 
 
@@ -179,6 +171,40 @@ def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
     print_result(f"{len(flagged)} of {len(cases)} masks to check:")
     for case in flagged:
         print_result(f"  {case['mask']}: {'; '.join(flag['words'] for flag in case['flags'])}")
+
+
+def _segmented(
+    job: Job, stored: StoredBundle, arguments: argparse.Namespace, load: Callable[[], Predictor], report: Report
+) -> Iterator[dict[str, Any]]:
+    """Segment one scan and write its mask, of a time series one mask for each phase that is asked for."""
+    started = time.perf_counter()
+    notes: list[str] = []
+    scan = open_job(job, arguments.series, arguments.image_type, notes.append)
+    numbers = scan.phases.chosen(arguments.phase)
+    if not numbers:
+        check_ventricle(stored, scan.phases, arguments.phase)
+    every = len(numbers) > 1
+    targets = {number: job.of_phase(number, scan.phases.count) if every else job for number in numbers}
+    for target in targets.values():
+        outputs.check_replaceable(target.mask)
+    first = numbers[0] if numbers else 1
+    read = read_phase(scan, first, job)  # before the model is loaded: a bad scan is reported at once
+    predictor = load()
+    if not numbers:
+        first = find_phase(scan, arguments, predictor, report, notes.append)
+        read, targets = read_phase(scan, first, job), {first: job}
+    for position, (number, target) in enumerate(targets.items()):
+        volume, series = read if number == first else read_phase(scan, number, job)
+        beat = part_of(report, position / len(targets), 1 / len(targets), f"phase {number}") if every else report
+        prediction = predictor.predict(volume, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=beat)
+        target.make_folders()
+        result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
+        notes.clear()
+        if scan.phases.count > 1:
+            times = scan.phases.times_ms
+            result |= {"phase": number, "trigger_time_ms": times[number - 1] if times else None}
+        yield {**result, "seconds": round(time.perf_counter() - started, 3)}
+        started = time.perf_counter()
 
 
 def _wanted(job: Job) -> set[str]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mper.datasets.nnunet import is_nnunet, nnunet_source
 from mper.datasets.pairs import paired_source
 from mper.datasets.public_sets import public_source, with_scribbles
 from mper.datasets.source import Pair, Source, SourceCase, by_id, file_case, shorten, stem, sub_folders
-from mper.progress import Notify
+from mper.progress import Notify, ignore_notice
 
 
 def find_source(path: Path, scribbles: bool = False) -> Source:
@@ -83,7 +84,7 @@ def _scans(source: Path, files: Iterable[Path]) -> Source:
     from mper.io import SCAN_SUFFIXES, find_scans
 
     cases = [
-        file_case(stem(path), path, source if source.is_dir() else source.parent, partial(_read_scan, path, None))
+        file_case(stem(path), path, source if source.is_dir() else source.parent, partial(_read_scan, path))
         for path in files
         if path.name.lower().endswith(SCAN_SUFFIXES)
     ]
@@ -95,33 +96,45 @@ def _scans(source: Path, files: Iterable[Path]) -> Source:
             if not cases:
                 raise
             found = []
-        for path in found:
-            if path.is_dir() or not path.name.lower().endswith(SCAN_SUFFIXES):
-                for series in dicom_cases(path):
-                    cases.append(series)
-                    notices.append(f"{series.id} is the DICOM series in {series.place}")
+        files_of_dicom = [path for path in found if path.is_file() and not path.name.lower().endswith(SCAN_SUFFIXES)]
+        # A series may lie in several folders: all below the source are looked at together.
+        for path in [*files_of_dicom, *([source] if any(path.is_dir() for path in found) else [])]:
+            for series in dicom_cases(path, notify=notices.append):
+                cases.append(series)
+                notices.append(f"{series.id} is the DICOM series in {series.place}")
     return Source("scans", by_id(cases), masks=False, notices=tuple(notices))
 
 
-def dicom_cases(folder: Path, series_uid: str | None = None) -> Iterable[SourceCase]:
-    """The series in a folder, localisers left out; or the one with that UID.
+def dicom_cases(folder: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> Iterable[SourceCase]:
+    """The scans among the series in a folder and below it; or the series with that UID.
 
     Names of folders and files often tell who the patient is, so that a case is named by a digest of its
-    SeriesInstanceUID.
+    SeriesInstanceUID. `notify` receives what is left out.
     """
     from mper.dicom.series import list_series
 
     where = folder if folder.is_dir() else folder.parent
-    for series in list_series(where):
-        if series.localiser or (folder.is_file() and folder not in series.paths):
+    for series in list_series(where, notify):
+        if series_uid not in (None, series.uid) or (folder.is_file() and folder not in series.paths):
             continue
-        if series_uid not in (None, series.uid):
+        if series.no_scan and (series_uid is None or series.localiser):
+            notify(f"left out what is no scan: {series.describe()}")
             continue
         case_id = f"series-{hashlib.sha256(series.uid.encode('utf-8')).hexdigest()[:10]}"
-        yield SourceCase(case_id, str(folder), series.paths, None, partial(_read_scan, folder, series.uid))
+        place = os.path.commonpath([path.parent for path in series.paths])
+        files = (folder,) if folder.is_file() else series.paths
+        yield SourceCase(case_id, place, files, None, partial(_read_series, files))
 
 
-def _read_scan(path: Path, series_uid: str | None, notify: Notify) -> Pair:
+def _read_scan(path: Path, notify: Notify) -> Pair:
     from mper.io import read_volume
 
-    return read_volume(path, series_uid, notify), None
+    return read_volume(path, notify=notify), None
+
+
+def _read_series(files: Sequence[Path], notify: Notify) -> Pair:
+    from mper.dicom.series import open_files
+
+    series = open_files(files, notify)
+    (phase,) = series.phases.chosen(None)
+    return series.read(phase).volume, None

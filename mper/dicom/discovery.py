@@ -141,7 +141,8 @@ def select_series(found: Discovery, series_uid: str | None, notify: Notify) -> S
         left_out = [one.info.describe() for one in found.series if one is not chosen]
         if left_out:
             notify(f"left out what is no scan: {_some(left_out)}")
-    for header in found.damaged:
+    others = [header for one in found.series if one is not chosen and series_uid is None for header in one.headers]
+    for header in (*found.damaged, *(header for header in others if header.damage)):
         notify(f"left out a damaged file: {header.damage}")
     return chosen
 

@@ -10,7 +10,8 @@ Masks become DICOM segmentations of their series in `mper.dicom.seg_write`, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,16 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from mper.dicom.discovery import SeriesInfo, discover, select_series
-from mper.dicom.frames import frames_of
-from mper.dicom.headers import Header, first_line, no_warnings
+from mper.dicom.frames import Frame, frames_of
+from mper.dicom.headers import Header, first_line, no_warnings, read_header
+from mper.dicom.phases import select_type, split_phases
 from mper.dicom.pixels import real_values
-from mper.dicom.stack import check_alike, stack_geometry, without_duplicates, without_localisers
+from mper.dicom.stack import check_alike, stack_geometry, without_localisers
+from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
-__all__ = ["DicomSeries", "SeriesInfo", "list_series", "read_series"]
+__all__ = ["DicomSeries", "OpenSeries", "SeriesInfo", "list_series", "open_files", "open_series", "read_series"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ def list_series(folder: Path, notify: Notify = ignore_notice) -> list[SeriesInfo
     ----------
     folder : Path
     notify : callable
-        Called for damaged files that are of no series in the list.
+        Called for damaged files that are of no scan in the list.
 
     Raises
     ------
@@ -74,13 +77,63 @@ def list_series(folder: Path, notify: Notify = ignore_notice) -> list[SeriesInfo
     """
     with no_warnings():
         found = discover(Path(folder))
-    for header in found.damaged:
+    no_scans = [header for one in found.series if one.info.no_scan for header in one.headers if header.damage]
+    for header in (*found.damaged, *no_scans):
         notify(f"left out a damaged file: {header.damage}")
     return [one.info for one in found.series]
 
 
-def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> DicomSeries:
-    """Read one series as a volume.
+@dataclass(frozen=True, eq=False)
+class OpenSeries:
+    """A series whose headers are read and checked, and whose voxels are not read yet.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    phases : Phases
+    frames : tuple of tuples of Frame
+        The images of each phase, in the order of its slices.
+    geometries : tuple of Geometry
+        The grid of each phase.
+    notify : callable
+        Called with what is noticed while voxels are read.
+    """
+
+    path: Path
+    phases: Phases
+    frames: tuple[tuple[Frame, ...], ...]
+    geometries: tuple[Geometry, ...]
+    notify: Notify
+
+    def read(self, phase: int = 1) -> DicomSeries:
+        """One phase, counted from 1.
+
+        Raises
+        ------
+        ValueError
+            If pixels are damaged or cannot be decoded.
+        """
+        frames = self.frames[phase - 1]
+        with no_warnings(), _named(self.path):
+            volume = Volume(real_values(frames, self.notify), self.geometries[phase - 1])
+        used = list(dict.fromkeys(frame.header for frame in frames))
+        return DicomSeries(
+            volume=volume,
+            instances=tuple(header.dataset for header in used),
+            paths=tuple(header.path for header in used),
+            frames=tuple((used.index(frame.header), frame.number) for frame in frames),
+            positions_mm=np.array([frame.position for frame in frames]),
+        )
+
+
+def open_series(
+    folder_or_file: Path,
+    series_uid: str | None = None,
+    notify: Notify = ignore_notice,
+    image_type: str | None = None,
+) -> OpenSeries:
+    """Read the headers of one series, and check that its images are one volume or phases of one.
 
     Parameters
     ----------
@@ -89,17 +142,19 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
     series_uid : str or None
         Which series, where the folder holds several scans.
     notify : callable
-        Called with what was left out: other series that are no scans (localisers, screen shots), damaged files of
+        Called with what is left out: other series that are no scans (localisers, screen shots), damaged files of
         other series, identical duplicates, localisers within the series.
+    image_type : str or None
+        Which images, where the series holds several types: words of their ImageType, as in ``M`` or ``WATER``.
 
     Raises
     ------
     FileNotFoundError
         If the path does not exist.
     ValueError
-        If there is no DICOM image, there are several scans, or the images do not form one regular stack: missing or
-        unevenly spaced slices, several images at one position, several orientations or frames of reference, a tilted
-        gantry, colours, no position, no spacing, damaged or not decodable pixels.
+        If there is no DICOM image, there are several scans or image types, or the images do not form regular stacks:
+        missing or unevenly spaced slices, several images at one position that are no phases, several orientations or
+        frames of reference, a tilted gantry, colours, no position, no spacing, damaged headers.
     """
     path = Path(folder_or_file)
     if not path.exists():
@@ -107,26 +162,47 @@ def read_series(folder_or_file: Path, series_uid: str | None = None, notify: Not
     with no_warnings():
         found = discover(path)
         chosen = select_series(found, series_uid, notify)
-        try:
-            return _assemble(chosen.headers, notify)
-        except ValueError as error:
-            left_out = "".join(f"; {header.damage}" for header in found.damaged[:1])
-            raise ValueError(f"cannot read the series in {path}: {first_line(error)}{left_out}") from error
+        with _named(path, "".join(f"; {header.damage}" for header in found.damaged[:1])):
+            return _opened(path, chosen.headers, notify, image_type)
 
 
-def _assemble(headers: Sequence[Header], notify: Notify) -> DicomSeries:
+def open_files(files: Sequence[Path], notify: Notify = ignore_notice, image_type: str | None = None) -> OpenSeries:
+    """As `open_series`, of files that are known to be one series (`SeriesInfo.paths`)."""
+    path = files[0].parent
+    with no_warnings(), _named(path):
+        headers = [header for file in files if (header := read_header(file)) is not None]
+        for header in headers:
+            if header.damage:
+                raise ValueError(header.damage)
+        return _opened(path, headers, notify, image_type)
+
+
+def read_series(
+    folder_or_file: Path, series_uid: str | None = None, notify: Notify = ignore_notice, phase: int | None = None
+) -> DicomSeries:
+    """Read one series as a volume; of a time series the phase with that number, from 1.
+
+    The arguments are those of `open_series`, which also says what is refused; of a time series a phase has to be named.
+    """
+    opened = open_series(folder_or_file, series_uid, notify)
+    (number,) = opened.phases.chosen(None if phase is None else str(phase))
+    return opened.read(number)
+
+
+def _opened(path: Path, headers: Sequence[Header], notify: Notify, image_type: str | None) -> OpenSeries:
     frames = without_localisers([frame for header in headers for frame in frames_of(header)], notify)
     check_alike(frames)
     normal = np.cross(*frames[0].orientation)
     frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
-    frames = without_duplicates(frames, normal, notify)
-    geometry = stack_geometry(frames, normal)
-    volume = Volume(real_values(frames, notify), geometry)
-    used = list(dict.fromkeys(frame.header for frame in frames))
-    return DicomSeries(
-        volume=volume,
-        instances=tuple(header.dataset for header in used),
-        paths=tuple(header.path for header in used),
-        frames=tuple((used.index(frame.header), frame.number) for frame in frames),
-        positions_mm=np.array([frame.position for frame in frames]),
-    )
+    phases, stacks = split_phases(select_type(frames, normal, image_type), normal, notify)
+    geometries = tuple(stack_geometry(stack, normal) for stack in stacks)
+    return OpenSeries(path, phases, tuple(tuple(stack) for stack in stacks), geometries, notify)
+
+
+@contextmanager
+def _named(path: Path, addition: str = "") -> Iterator[None]:
+    """Say in errors which series could not be read."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"cannot read the series in {path}: {first_line(error)}{addition}") from error

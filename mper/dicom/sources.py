@@ -54,11 +54,12 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
     shared = frames[series.frames[0][1]]
     described = _described(first, notify)
     if first.get("PerFrameFunctionalGroupsSequence"):
-        _add_frames(described, frames, shared, series)
+        _add_frames(described, _used(frames, 0, series), shared, series)
         further = []
-        for image, path in zip(series.instances[1:], series.paths[1:], strict=True):
-            further.append(_identity(image))
-            _add_frames(further[-1], frames_of(Header(path, image)), shared, series)
+        for number, (image, path) in enumerate(zip(series.instances, series.paths, strict=True)):
+            if number:
+                further.append(_identity(image))
+                _add_frames(further[-1], _used(frames_of(Header(path, image)), number, series), shared, series)
         return Sources([described], further)
     images = [described, *(_identity(image) for image in series.instances[1:])]
     for image, position in zip(images, series.positions_mm, strict=True):
@@ -66,6 +67,23 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
         image.ImageOrientationPatient = _decimals(shared.orientation.reshape(-1))
         _measure(image, shared, first.get("SliceThickness"), series)
     return Sources(images, [])
+
+
+def refer_to_frames(dataset: Dataset, series: DicomSeries) -> None:
+    """Let each frame of a segmentation refer to the frame of its source at the same position.
+
+    highdicom numbers the frames that it was told of, which are those of one phase, of a file that may hold more.
+    """
+    if not series.instances[0].get("PerFrameFunctionalGroupsSequence"):
+        return
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
+        number, frame = series.frames[int(np.linalg.norm(series.positions_mm - position, axis=1).argmin())]
+        for derivation in group.DerivationImageSequence:
+            for source in derivation.SourceImageSequence:
+                source.ReferencedSOPClassUID = series.instances[number].SOPClassUID
+                source.ReferencedSOPInstanceUID = series.instances[number].SOPInstanceUID
+                source.ReferencedFrameNumber = frame + 1
 
 
 def text_encoding(image: Dataset, texts: Sequence[str]) -> str | None:
@@ -125,6 +143,11 @@ def _described(image: Dataset, notify: Notify) -> Dataset:
         notify("the source's PatientSex is not as DICOM wants it and was left empty")
         made.PatientSex = ""
     return made
+
+
+def _used(frames: Sequence[Frame], number: int, series: DicomSeries) -> list[Frame]:
+    """The frames of a file that are slices of the volume; a file may hold other phases too."""
+    return [frames[frame] for instance, frame in series.frames if instance == number]
 
 
 def _add_frames(made: Dataset, frames: Sequence[Frame], shared: Frame, series: DicomSeries) -> None:

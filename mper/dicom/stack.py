@@ -108,11 +108,13 @@ def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64],
     if clashes:
         one, other = clashes[0]
         names = [name for name in _DISTINGUISHING if one.get(name) != other.get(name)]
+        counts = sorted({len(group) for group in groups})
+        uneven = f"; its {len(groups)} positions hold {counts[0]} to {counts[-1]} images each: is one missing?"
         raise ValueError(
             f"{len(clashes)} of its {len(frames)} images share a position with another that has different pixels, "
             f"the first at {float(one.position @ normal):.2f} mm: a time series, or several echoes or stacks"
             + (f" (they differ in {', '.join(names)})" if names else "")
-            + "; one image per position is needed"
+            + (uneven if len(counts) > 1 else "; one image per position is needed")
         )
     names = sorted({frame.header.path.name for _, frame in repeated})
     notify(f"dropped {len(repeated)} images that are identical duplicates ({_some(names)})")

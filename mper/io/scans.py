@@ -111,18 +111,31 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
         If an input does not exist, a glob matches nothing or a folder holds no scan.
     """
     found: dict[Path, None] = {}
+    for match in expand_inputs(paths):
+        scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
+        found |= dict.fromkeys(_header_of(scan) for scan in scans)
+    return list(found)
+
+
+def expand_inputs(paths: Sequence[Path]) -> list[Path]:
+    """Files and folders as they are named, and what patterns stand for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one does not exist, or nothing matches a pattern.
+    """
+    found: dict[Path, None] = {}
     for path in paths:
         if path.exists():
-            matches = [path]
+            found[path] = None
         elif glob.has_magic(str(path)):
-            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (takes absolute ones)
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute ones)
             if not matches:
                 raise FileNotFoundError(f"nothing matches {path}")
+            found |= dict.fromkeys(map(Path, matches))
         else:
             raise FileNotFoundError(f"{path} does not exist")
-        for match in matches:
-            scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
-            found |= dict.fromkeys(_header_of(scan) for scan in scans)
     return list(found)
 
 

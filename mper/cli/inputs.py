@@ -1,0 +1,151 @@
+"""Which scans the words of `mper segment` stand for, and which files they become.
+
+A name that ends as that of a file (``seg.dcm``, ``mask.nii.gz``) is a file and takes one scan; others are folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mper.cli import outputs
+from mper.cli.common import check_single
+from mper.cli.outputs import Job
+from mper.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from mper.progress import Notify
+
+_SHOWN = 5  # names in one message
+Extras = tuple[Path | None, Path | None]  # where the prototype map and the probabilities go
+
+
+def plan(
+    inputs: Sequence[Path], output: Path, extras: Extras, series_uid: str | None, notify: Notify
+) -> tuple[list[Job], bool]:
+    """The jobs, and whether they are a cohort, whose output is a folder.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files, folders and patterns.
+    output : Path
+    extras : (Path or None, Path or None)
+    series_uid : str or None
+        The DICOM series that is asked for.
+    notify : callable
+        Called with what a folder holds besides scans.
+
+    Raises
+    ------
+    UsageError
+        If several scans would go into one file, or a result would replace what is no mask.
+    FileNotFoundError
+        If an input does not exist or holds no scan.
+    """
+    from mper.io.scans import expand_inputs, holds_dicom
+
+    matches = expand_inputs(inputs)
+    if len(matches) == 1:
+        scan = matches[0]
+        is_one = scan.is_file() or holds_dicom(scan)
+        if series_uid and scan.is_dir():
+            return [_single(scan, output, extras, series_uid)], False
+        if outputs.names_file(output) or (is_one and scan in inputs):
+            return [_single(only_scan(scan, output), output, extras, series_uid)], False
+    if series_uid:
+        raise UsageError("--series goes with a single DICOM folder; here there are several inputs")
+    scans = _cohort(matches, output, notify)
+    for name in (output, *extras):
+        if name is not None and outputs.names_file(name):
+            raise UsageError(
+                f"{name} is the name of a file, and there are {len(scans)} scans ({_some(list(scans))}); "
+                "name a folder for the results, or one of the scans"
+            )
+    jobs = [replace(job, files=scans[job.scan]) for job in outputs.cohort_jobs(list(scans), output, *extras)]
+    for folder in (output, *extras):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            outputs.check_writable(folder)
+    return jobs, True
+
+
+def _single(scan: Path, output: Path, extras: Extras, series_uid: str | None) -> Job:
+    job = outputs.single_job(scan, output, *extras)
+    check_single(job, series_uid)
+    return job
+
+
+def only_scan(path: Path, output: Path) -> Path:
+    """The one scan at `path`: that file, the one file in that folder, or the folder itself where it holds DICOM.
+
+    Raises
+    ------
+    UsageError
+        If there are several.
+    FileNotFoundError
+        If there is none.
+    """
+    from mper.io.scans import find_scans, holds_dicom
+
+    found = find_scans([path])
+    if path.is_file() or holds_dicom(path):
+        return found[0]
+    files = [file for file in found if file.is_file() and not (output.exists() and file.samefile(output))]
+    scans = [*files, path] if any(one.is_dir() for one in found) else files
+    if output.name.lower().endswith(outputs.SEG_ENDING) and path in scans:
+        return path
+    if len(scans) != 1:
+        raise UsageError(
+            f"{output} is the name of a file, and {path} holds {len(scans)} scans ({_some(scans)}); "
+            "name one of the scans, or a folder for the results"
+        )
+    return scans[0]
+
+
+def _cohort(matches: Sequence[Path], output: Path, notify: Notify) -> dict[Path, tuple[Path, ...]]:
+    """The scans of several inputs, and of those that were found as DICOM series below a folder their files."""
+    from mper.io.scans import find_scans, holds_dicom
+
+    scans: dict[Path, tuple[Path, ...]] = {}
+    for match in matches:
+        found = find_scans([match])
+        if match.is_file() or holds_dicom(match):
+            scans |= dict.fromkeys(found, ())
+            continue
+        below: dict[Path, tuple[Path, ...]] = {path: () for path in found if path.is_file()}
+        if len(below) < len(found):
+            try:
+                below |= _series_below(match, notify)
+            except ValueError as error:  # all of its DICOM is damaged
+                if not below:
+                    raise
+                notify(str(error))
+        scans |= dict(sorted(below.items()))
+    if output.is_dir():  # results of an earlier run, below a folder that is segmented again, are no scans
+        others = {path: files for path, files in scans.items() if output.resolve() not in path.resolve().parents}
+        return others or scans
+    return scans
+
+
+def _series_below(folder: Path, notify: Notify) -> dict[Path, tuple[Path, ...]]:
+    """The files of each scan among the DICOM series below a folder, by a place that names it."""
+    from mper.dicom.series import list_series
+
+    series = list_series(folder, notify)
+    scans = [one for one in series if not one.no_scan] or series
+    for one in series:
+        if one not in scans:
+            notify(f"left out what is no scan: {one.describe()}")
+    places = [Path(os.path.commonpath([path.parent for path in one.paths])) for one in scans]
+    return {
+        place if places.count(place) == 1 else place / (one.uid or f"series-{number}"): one.paths
+        for number, (place, one) in enumerate(zip(places, scans, strict=True), 1)
+    }
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:_SHOWN])) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")

@@ -1,0 +1,128 @@
+"""A scan that is opened before its voxels are read: how many phases it has, and a way to read each.
+
+DICOM tells its phases in its headers. Files of other formats that hold a time series have phases too. Which phase is
+end diastole and which end systole may also stand in a small file next to the scan: ``Info.cfg`` of ACDC (lines
+``ED: 1`` and ``ES: 12``), or JSON of the scan's name (``scan.json``, ``{"ED": 1, "ES": 12}``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mper.io.scans import SCAN_SUFFIXES
+from mper.phases import ED, ES, Phases
+from mper.progress import Notify, ignore_notice
+from mper.utils.files import is_dicom_file
+from mper.volume import Volume
+
+if TYPE_CHECKING:
+    from mper.dicom.series import OpenSeries
+
+_LARGEST_SIDECAR = 1 << 20  # bytes
+_LINE = re.compile(r"^\s*(\w+)\s*[:=]\s*(\S+)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedScan:
+    """A scan whose header is read.
+
+    Parameters
+    ----------
+    phases : Phases
+    read : callable
+        Gives the volume of a phase, counted from 1; raises ValueError for damaged voxels.
+    series : OpenSeries or None
+        Of DICOM, with what a DICOM segmentation has to refer to.
+    """
+
+    phases: Phases
+    read: Callable[[int], Volume]
+    series: OpenSeries | None = None
+
+
+def open_scan(
+    path: Path,
+    series_uid: str | None = None,
+    notify: Notify = ignore_notice,
+    image_type: str | None = None,
+) -> OpenedScan:
+    """Open a scan.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the folder of a DICOM series.
+    series_uid, image_type : str or None
+        Which DICOM series, and which type of its images, where there are several.
+    notify : callable
+        Called with what is noticed, and again while voxels are read.
+
+    Raises
+    ------
+    ValueError
+        If it is no scan, or not clear which one is meant.
+    FileNotFoundError
+        If it does not exist.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.is_file() and not is_volume_file(path) and is_dicom_file(path)):
+        from mper.dicom.series import open_series
+
+        return of_series(open_series(path, series_uid, notify, image_type), path, notify)
+    if image_type is not None:
+        raise ValueError(f"image types are those of a DICOM series; {path} is a single file: leave --image-type out")
+    from mper.io import read_volume
+
+    return OpenedScan(Phases(), lambda _: read_volume(path, series_uid, notify))
+
+
+def of_series(series: OpenSeries, path: Path, notify: Notify) -> OpenedScan:
+    """A DICOM series as a scan; `path` is the folder that it lies in."""
+    phases = with_sidecar(series.phases, path, notify)
+    return OpenedScan(phases, lambda phase: series.read(phase).volume, series)
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether a name is that of a file in one of the formats that hold a whole scan."""
+    return path.name.lower().endswith(SCAN_SUFFIXES)
+
+
+def with_sidecar(phases: Phases, path: Path, notify: Notify) -> Phases:
+    """`phases` with the ED and ES of a file next to the scan, where the scan itself does not say them."""
+    if phases.count == 1:
+        return phases
+    for file in _sidecars(path):
+        said = _said(file)
+        ed, es = (number if (number := said.get(name)) and number <= phases.count else None for name in (ED, ES))
+        if len(said) > (ed is not None) + (es is not None):
+            notify(f"{file.name} says that ED and ES are other phases than the {phases.count} of the scan; not used")
+            continue
+        return replace(phases, end_diastole=phases.end_diastole or ed, end_systole=phases.end_systole or es)
+    return phases
+
+
+def _sidecars(path: Path) -> list[Path]:
+    folder = path if path.is_dir() else path.parent
+    ending = next((end for end in sorted(SCAN_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
+    stem = path.name[: len(path.name) - len(ending)]
+    candidates = (path.with_name(f"{stem}.json"), folder / "Info.cfg")
+    return [file for file in candidates if file.is_file() and file.stat().st_size < _LARGEST_SIDECAR and _said(file)]
+
+
+def _said(file: Path) -> dict[str, int]:
+    """The numbers of ED and ES in a file, as far as it has them."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        stored = json.loads(text) if file.suffix == ".json" else dict(_LINE.findall(text))
+    except (OSError, ValueError):
+        return {}
+    return {
+        str(name).upper(): int(str(number))
+        for name, number in (stored.items() if isinstance(stored, dict) else ())
+        if str(name).upper() in (ED, ES) and str(number).isdecimal() and int(str(number)) > 0
+    }
