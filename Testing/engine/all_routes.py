@@ -18,26 +18,23 @@ from mper.datasets.dataset import Dataset
 from mper.training.runs import RunFolder
 from mper.volume import Volume
 
-ARRAY = "application/octet-stream"
-EVENTS = "application/x-ndjson"
-
 
 @dataclass
 class Calls:
-    """Calls an engine and keeps each answer with the method and the route as `/openapi.json` writes it."""
+    """Calls an engine; `answers` has method, route as in /openapi.json, body if it is JSON, and answer of each call."""
 
     engine: Served
-    answers: list[tuple[str, str, Answer]] = field(default_factory=list)
+    answers: list[tuple[str, str, Any, Answer]] = field(default_factory=list)
 
     def call(self, method: str, route: str, body: Any = None, query: Any = None, **names: object) -> Answer:
         """`names` fill the braces of `route`; `body` is a volume, or anything that becomes JSON."""
         path = route.format(**{name: quote(str(value).replace("/", "~"), safe="~") for name, value in names.items()})
-        headers = None
+        headers, sent = None, body
         if isinstance(body, Volume):
-            headers, body = {"MPER-Array": array_header(body)}, body.array.tobytes()
+            headers, sent, body = {"MPER-Array": array_header(body)}, None, body.array.tobytes()
         answer = self.engine.call(method, path + (f"?{urlencode(query)}" if query else ""), body, headers)
         assert answer.status == 200, (method, path, answer.body[:300])
-        self.answers.append((method, route, answer))
+        self.answers.append((method, route, sent, answer))
         return answer
 
     def get(self, route: str, query: Any = None, **names: object) -> Any:
@@ -103,7 +100,7 @@ def _dataset(calls: Calls, home: Path, scan: Volume) -> str:
     coded = {"name": "Scar", "type": {"scheme": "SCT", "value": "1", "meaning": "T"}, "colour": [1, 2, 3]}
     made = calls.post("/datasets", {"root": home.name, "folder": "all/routes", "labels": [label, coded]})
     d = made["id"]
-    for n in range(4):
+    for n in range(5):
         shifted = Volume(scan.array + n, scan.geometry)
         body: dict[str, Any] = {"scan": calls.post("/scans", shifted)["scan"], "source": {"format": "test"}}
         calls.post("/datasets/{d}/cases", body | ({"id": "one", "split": None} if n == 0 else {}), d=d)

@@ -10,26 +10,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from engines import Served, served
+from engines import Served, served, small_root
 from scipy.spatial.transform import Rotation
-from small_models import random_bundle
 
-from mper.datasets.dataset import Dataset
-from mper.labels import make_label
 from mper.volume import Geometry, Volume
 
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root ``Data`` with a dataset ``mine``, which has a model ``small`` and one for slices, ``flat``."""
-    home = tmp_path_factory.mktemp("roots") / "Data"
-    dataset = Dataset.create(home / "mine", "Mine", [make_label(1, "LA")])
-    pixels = {"preprocessing": {"in_plane_pixels": 32}}
-    for name, kind, more in (("small", "vnet", {}), ("flat", "unet", pixels)):
-        path = random_bundle(kind, **more).save(home.parent / kind)
-        dataset.publish_model(name, path)
-    dataset.publish_model("small", home.parent / "vnet")
-    return home
+    return small_root(tmp_path_factory.mktemp("roots") / "Data")
 
 
 @pytest.fixture(scope="session")

@@ -18,16 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
+from small_models import random_bundle
 
+from mper.datasets.dataset import Dataset
 from mper.engine.app import make_app
-from mper.engine.server import configure, listen
+from mper.engine.server import EngineServer, configure, listen
 from mper.engine.services.engine import Engine
 from mper.engine.settings import Client, Limits, Settings
+from mper.labels import make_label
 from mper.volume import Geometry, Volume
 
 TOKEN = "a-token-that-is-long-enough"
-MODEL = "Data/mine/small/1"  # see conftest.py
+MODEL = "Data/mine/small/1"  # of `small_root`
+
+
+def small_root(home: Path) -> Path:
+    """A root with a dataset `mine`, which has a model `small` of two versions and one for slices, `flat`."""
+    dataset = Dataset.create(home / "mine", "Mine", [make_label(1, "LA")])
+    pixels = {"preprocessing": {"in_plane_pixels": 32}}
+    for name, kind, more in (("small", "vnet", {}), ("flat", "unet", pixels)):
+        path = random_bundle(kind, **more).save(home.parent / kind)
+        dataset.publish_model(name, path)
+    dataset.publish_model("small", home.parent / "vnet")
+    return home
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class Caller:
 
     port: int
     token: str | None = TOKEN
+    host: str = "127.0.0.1"
     tls: ssl.SSLContext | None = None
     timeout_s: float = 60.0
     headers: dict[str, str] = field(default_factory=dict)
@@ -72,7 +86,7 @@ class Caller:
     def connect(self) -> http.client.HTTPConnection:
         if self.tls is not None:
             return http.client.HTTPSConnection("localhost", self.port, timeout=self.timeout_s, context=self.tls)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout_s)
+        return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout_s)
 
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """A request; `body` is bytes, or anything that becomes JSON."""
@@ -185,25 +199,33 @@ class Served(Caller):
 
     def as_client(self, name: str) -> Caller:
         token = next(client.token for client in self.engine.settings.clients if client.name == name)
-        return Caller(self.port, token)
+        return Caller(self.port, token, self.host)
 
 
 @contextlib.contextmanager
 def served(
-    spool: Path, roots: Sequence[Path] = (), limits: Limits | None = None, names: Sequence[str] = ("local",)
+    spool: Path,
+    roots: Sequence[Path] = (),
+    limits: Limits | None = None,
+    names: Sequence[str] = ("local",),
+    host: str = "127.0.0.1",
+    tls: Path | None = None,
 ) -> Iterator[Served]:
-    """An engine in this process; the first client's token is TOKEN, and it is the local one."""
+    """An engine in this process; the first client's token is TOKEN, and it is the local one.
+
+    `tls` is a folder with cert.pem and key.pem.
+    """
     spool.mkdir(parents=True, exist_ok=True)
     clients = [Client(name, secrets.token_urlsafe() if n else TOKEN, local=not n) for n, name in enumerate(names)]
     app = make_app(Settings(tuple(clients), spool, tuple(roots), limits=limits or Limits()))
     engine: Engine = app.state.engine
     engine.start()
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(configure(app))
+    with listen(host, 0) as listener:
+        server = EngineServer(configure(app, tls and tls / "cert.pem", tls and tls / "key.pem"), engine)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield Served(listener.getsockname()[1], engine=engine)
+            yield Served(listener.getsockname()[1], host=host, engine=engine)
         finally:
             engine.close()
             engine.jobs.wait(10)

@@ -7,6 +7,7 @@ import functools
 import http.client
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -16,8 +17,9 @@ import pytest
 from engines import MODEL, TOKEN, Caller, Served, array_header, served, until
 
 from mper.datasets.dataset import Dataset
+from mper.engine.access import is_loopback
 from mper.engine.errors import RequestError
-from mper.engine.server import Options, is_loopback, serve
+from mper.engine.server import Options, serve
 from mper.engine.services.roots import Roots
 from mper.engine.settings import Limits
 from mper.engine.tokens import read_tokens
@@ -35,7 +37,7 @@ def routes(engine: Served) -> list[tuple[str, str]]:
 @pytest.fixture
 def fast_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong tokens are answered soon: for tests that try many."""
-    monkeypatch.setattr("mper.engine.access._SLOWEST_S", 0.001)
+    monkeypatch.setattr("mper.engine.throttle._SLOWEST_S", 0.001)
 
 
 def test_only_health_answers_without_a_token(engine: Served, fast_refusals: None) -> None:
@@ -82,23 +84,6 @@ def test_wrong_tokens_are_answered_ever_later_and_right_ones_at_once(tmp_path: P
         began = time.perf_counter()
         assert engine.get("/jobs").status == 200
         assert time.perf_counter() - began < waits[2]
-
-
-def test_wrong_tokens_cannot_be_tried_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mper.engine.access._FIRST_S", 3.0)
-    monkeypatch.setattr("mper.engine.access._SLOWEST_S", 3.0)
-    with served(tmp_path) as engine:
-        found: list[int] = []
-        nobody = Caller(engine.port, "wrong")
-        tries = [threading.Thread(target=lambda: found.append(nobody.get("/info").status)) for _ in range(30)]
-        for each in tries:
-            each.start()
-        until(lambda: found.count(429) >= 20)
-        assert engine.get("/health").status == 200
-        for each in tries:
-            each.join()
-        assert found.count(401) < 12
-        assert engine.get("/jobs").status == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.", ""])
@@ -461,6 +446,36 @@ def test_clients_of_a_token_file_are_not_local(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"# clients\nroom1 {'x' * 20}\n\n  room2\t{'y' * 20}\n", encoding="utf-8")
     clients = read_tokens(tmp_path / "tokens")
     assert [(c.name, c.token, c.local) for c in clients] == [("room1", "x" * 20, False), ("room2", "y" * 20, False)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_token_file_may_have_been_written_by_windows(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    text = f"{mark}room1 {'x' * 20}\r\nMüller {'y' * 20}\r\n"
+    (tmp_path / "tokens").write_bytes(text.encode(encoding))
+    clients = read_tokens(tmp_path / "tokens")
+    assert [(client.name, client.token) for client in clients] == [("room1", "x" * 20), ("Müller", "y" * 20)]
+
+
+def test_a_token_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_bytes(b"\x80\x81\x00" * 20)
+    with pytest.raises(ValueError, match="not text in UTF-8 or UTF-16"):
+        read_tokens(tmp_path / "tokens")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps access in lists")
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True)])
+def test_secrets_that_others_can_read_are_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+    files = {name: tmp_path / name for name in ("tokens", "cert.pem", "key.pem")}
+    for path in files.values():
+        path.touch()
+        path.chmod(mode)
+    lines = Options(token_file=files["tokens"], tls_cert=files["cert.pem"], tls_key=files["key.pem"]).warnings()
+    assert len(lines) == (2 if warned else 0)  # a certificate is no secret
+    assert all(line.startswith("other users of this computer can read the ") for line in lines)
+    assert all(
+        line.endswith(("chmod 600 " + str(files["tokens"]), "chmod 600 " + str(files["key.pem"]))) for line in lines
+    )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org"])

@@ -295,7 +295,7 @@ def test_a_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
     [
         (["--tls-cert", "missing.pem", "--tls-key", "missing.pem"], "missing.pem: no such file"),
         (["--host", "0.0.0.0"], "takes --token-file"),
-        (["--port", "70000"], "no port"),
+        (["--port", "70000"], "is not a port"),
         (["--tls-cert", "x.pem"], "both"),
         (["--root", "/does/not/exist"], "is no folder"),
         (["--token-file", "/does/not/exist"], "no such file"),
@@ -326,15 +326,15 @@ def test_it_is_reached_from_elsewhere_with_tls_and_a_token_of_its_file(tmp_path:
     authority.configure_trust(trusted)
     with engine_process(tmp_path, words) as process:
         assert process.first["tls"] is True and "token" not in process.first
-        room = Caller(process.port, token, trusted)
-        other = Caller(process.port, token[::-1], trusted)
+        room = Caller(process.port, token, tls=trusted)
+        other = Caller(process.port, token[::-1], tls=trusted)
         one = room.upload(scan)
         assert other.delete(f"/scans/{one}").status == 404
         assert room.delete(f"/scans/{one}").status == 200
-        assert Caller(process.port, TOKEN, trusted).get("/jobs").status == 401  # MPER_TOKEN counts no longer
-        assert Caller(process.port, None, trusted).get("/health").status == 200
+        assert Caller(process.port, TOKEN, tls=trusted).get("/jobs").status == 401  # MPER_TOKEN counts no longer
+        assert Caller(process.port, None, tls=trusted).get("/health").status == 200
         with pytest.raises(ssl.SSLError):
-            Caller(process.port, token, ssl.create_default_context()).get("/health")
+            Caller(process.port, token, tls=ssl.create_default_context()).get("/health")
         with pytest.raises((OSError, http.client.HTTPException)):
             Caller(process.port, token).get("/health")  # in the clear
 

@@ -31,6 +31,17 @@ def blobs(shape: Sequence[int], seed: int, structures: int = 1) -> tuple[np.ndar
     return image.astype(np.float32), mask
 
 
+def stored_otherwise(volume: Volume, axes: Sequence[int], flips: Sequence[int]) -> Volume:
+    """The same voxels at the same places of the patient, the array's axes permuted and then flipped."""
+    array = np.flip(volume.array.transpose(axes), flips)
+    affine = volume.geometry.affine[:, [*axes, 3]].copy()
+    for axis in flips:
+        affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+        affine[:, axis] *= -1
+    k, j, i = array.shape
+    return Volume(array, Geometry(affine, (k, j, i), volume.geometry.spacing_known))
+
+
 def labels_on_source(grid: WorkingGrid, labels: torch.Tensor) -> np.ndarray:
     """Working labels on the grid of the source: the value with the largest interpolated share of each voxel."""
     values = labels.unique()

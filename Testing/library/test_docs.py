@@ -29,6 +29,8 @@ import mper
 import mper.resources
 from mper.cli import main, parser
 from mper.io import read_volume, write_volume
+from mper.methods.registry import METHODS
+from mper.nets.registry import backbone_names
 from mper.volume import Geometry, Volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,6 +226,14 @@ def _resolves(name: str) -> bool:
             return False
         found = getattr(found, part)
     return True
+
+
+def test_the_page_on_training_lists_every_method_and_backbone() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
+    }
+    assert {*METHODS, *backbone_names()} <= listed
 
 
 def test_each_trip_of_the_architecture_names_a_module_once() -> None:

@@ -53,6 +53,8 @@ ORDER = {
     "engine.errors": 3,
     "engine.schemas": 3,
     "engine.tokens": 3,
+    "engine.throttle": 3,
+    "engine.connections": 3,
     "engine.access": 3,
     "engine.services": 3,
     "engine.arrays": 3,

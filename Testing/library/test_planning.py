@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from small_data import LPS
+from small_data import LPS, stored_otherwise
 
 from mper.nets.registry import find_backbones
 from mper.training.planning import Plan, plan
@@ -136,3 +138,33 @@ def test_a_backbone_for_volumes_and_slices_takes_what_the_scans_are() -> None:
     assert planned(SHORT_AXIS, network="unet3d").patch[0] > 1
     with pytest.raises(ValueError, match="unknown backbone 'resenc2d'; known are vnet"):
         planned(LEFT_ATRIUM, network="resenc2d")
+
+
+ORDERS = [
+    (axes, flips)
+    for axes in itertools.permutations(range(3))
+    for n in range(4)
+    for flips in itertools.combinations(range(3), n)
+]
+
+
+@pytest.mark.parametrize("recipe", ["plus", "paper"])
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "expected"),
+    [
+        ((60, 200, 180), (2.4, 0.8, 0.8), (2.4, 1.0, 1.0)),
+        ((150, 160, 50), (0.8, 0.8, 2.4), (1.0, 1.0, 2.4)),  # a sagittal scan, its slices along the patient's i
+        ((12, 256, 240), (8.0, 1.25, 1.25), (8.0, 1.25, 1.25)),
+    ],
+)
+def test_the_plan_is_the_same_in_each_of_the_48_orders_of_axes(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    expected: tuple[float, float, float],
+    recipe: str,
+) -> None:
+    scan = scans(shape, spacing_mm, 1)[0]
+    found = {planned([stored_otherwise(scan, axes, flips)], recipe) for axes, flips in ORDERS}
+    assert len(ORDERS) == 48 and len(found) == 1
+    if recipe == "plus":
+        assert found.pop().preprocessing.spacing_mm == expected

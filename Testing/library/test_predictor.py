@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy import ndimage
+from small_data import stored_otherwise
 from small_models import random_bundle, threshold_bundle
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
@@ -20,6 +22,7 @@ from mper.inference.sliding_window import Runner
 from mper.labels import Segmentation
 from mper.progress import Cancelled, Progress
 from mper.roi import extent_of
+from mper.training.planning import plan
 from mper.volume import Geometry, Volume
 
 BlobVolume = tuple[Volume, Segmentation]
@@ -28,17 +31,6 @@ BlobVolume = tuple[Volume, Segmentation]
 def _box(volume: Volume) -> tuple[float, ...]:
     low, high = extent_of(volume.geometry)
     return tuple(np.stack([low, high], axis=1).reshape(-1))
-
-
-def _reordered(volume: Volume, axes: tuple[int, int, int], flips: tuple[int, ...]) -> Volume:
-    """The same voxels at the same places of the patient, the array's axes permuted and then flipped."""
-    array = np.flip(volume.array.transpose(axes), flips)
-    affine = volume.geometry.affine[:, [*axes, 3]].copy()
-    for axis in flips:
-        affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
-        affine[:, axis] *= -1
-    k, j, i = array.shape
-    return Volume(np.ascontiguousarray(array), Geometry(affine, (k, j, i)))
 
 
 def _random_scan(geometry: Geometry, seed: int = 0) -> Volume:
@@ -76,7 +68,7 @@ def test_every_result_moves_with_the_scan(
     roi = [v for a, b in zip(low * 0.7 + high * 0.3, low * 0.2 + high * 0.8, strict=True) for v in (a, b)]
     for box in (None, roi):
         still = predictor.predict(scan, want=WANTED, roi=box)
-        moved = predictor.predict(_reordered(scan, axes, flips), want=WANTED, roi=box)
+        moved = predictor.predict(stored_otherwise(scan, axes, flips), want=WANTED, roi=box)
         assert still.segmentation.labelmap.array.any()
         for a, b in (
             (still.segmentation.labelmap, moved.segmentation.labelmap),
@@ -85,13 +77,38 @@ def test_every_result_moves_with_the_scan(
             (still.similarity_map, moved.similarity_map),
         ):
             assert a is not None and b is not None
-            expected = _reordered(a, axes, flips)
+            expected = stored_otherwise(a, axes, flips)
             np.testing.assert_array_equal(b.array, expected.array)
             assert b.geometry.is_close(expected.geometry)
         assert moved.confidence == pytest.approx(still.confidence, abs=1e-6)
         assert still.probabilities is not None and moved.probabilities is not None
         for p, q in zip(still.probabilities, moved.probabilities, strict=True):
-            np.testing.assert_array_equal(q, _reordered(scan.with_array(p), axes, flips).array)
+            np.testing.assert_array_equal(q, stored_otherwise(scan.with_array(p), axes, flips).array)
+
+
+def test_a_planned_model_says_the_same_in_each_of_the_48_orders_of_axes() -> None:
+    """A sagittal scan: its slices, three times as thick as its pixels, lie along the patient's left."""
+    scan = _random_scan(Geometry.from_axes((0, 0, 0), (1.0, 1.0, 3.0), np.eye(3)[:, ::-1], (20, 24, 10)))
+    made = plan([scan], [None], "plus", kinds={3: "vnet"})
+    predictor = Predictor(random_bundle(preprocessing=asdict(made.preprocessing)), "cpu")
+    expected = predictor.predict(scan).segmentation.labelmap
+    assert made.preprocessing.spacing_mm == (1.0, 1.0, 3.0) and expected.array.any()
+    for axes in itertools.permutations(range(3)):
+        for flips in itertools.chain.from_iterable(itertools.combinations(range(3), n) for n in range(4)):
+            found = predictor.predict(stored_otherwise(scan, axes, flips)).segmentation.labelmap
+            np.testing.assert_array_equal(found.array, stored_otherwise(expected, axes, flips).array)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_network_of_slices_finds_them_along_any_axis(axes: tuple[int, int, int], backwards: bool) -> None:
+    scan = _random_scan(Geometry.from_axes((0, 0, 0), (8.0, 1.5, 1.5), np.eye(3)[:, ::-1], (5, 40, 32)))
+    predictor = Predictor(random_bundle("unet", preprocessing={"spacing_mm": (8.0, 1.5, 1.5)}), "cpu")
+    expected = predictor.predict(scan).segmentation.labelmap
+    flips = (axes.index(0),) if backwards else ()
+    found = predictor.predict(stored_otherwise(scan, axes, flips)).segmentation.labelmap
+    np.testing.assert_array_equal(found.array, stored_otherwise(expected, axes, flips).array)
+    assert expected.array.any()
 
 
 @pytest.mark.parametrize("kind", ["vnet", "unet"])

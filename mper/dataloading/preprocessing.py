@@ -21,6 +21,7 @@ from mper.volume import Geometry, Index3, Spacing
 NORMALISATIONS = ("zscore", "percentile", "window")
 _CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=np.float64)  # columns: k to S, j to P, i to L
 _CLIP_PERCENT = (0.5, 99.5)
+_THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Preprocessing:
     Parameters
     ----------
     spacing_mm : (float, float, float) or None
-        Working spacing along (k, j, i). The first is ignored by 2-D networks, which keep the slices.
+        Spacing of the working grid along its axes (k, j, i). The first is ignored by 2-D networks, which keep the
+        slices.
     in_plane_pixels : int or None
         Instead of a spacing: the longest in-plane side becomes so many pixels. With neither, voxels are
         taken as they come (models trained on scans of unknown spacing).
@@ -90,10 +92,7 @@ class WorkingGrid:
         ValueError
             If the scan's spacing is unknown and the preprocessing neither assumes one nor does without.
         """
-        axes: Index3 = (0, 1, 2)
-        flips: tuple[int, ...] = ()
-        if geometry.spacing_known and dimensions == 3:
-            axes, flips = _canonical_axes(geometry)
+        axes, flips = working_axes(geometry, dimensions)
         source_steps = geometry.spacing_mm or preprocessing.assumed_spacing_mm
         shape = [geometry.shape[a] for a in axes]
         steps = np.asarray(source_steps or (1.0, 1.0, 1.0))[list(axes)]
@@ -248,6 +247,35 @@ def normalise(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor
     if preprocessing.normalisation == "percentile":
         return (clipped - low) * (2 / (high - low)) - 1
     return (clipped - clipped.mean()) / clipped.std()
+
+
+def working_axes(geometry: Geometry, dimensions: int) -> tuple[Index3, tuple[int, ...]]:
+    """The source axis that becomes each working axis, and the working axes that run against their source axis.
+
+    A network of volumes takes the axes along the patient's (k to Superior, j to Posterior, i to Left), one of slices
+    takes the axis across the slices first. A scan of unknown spacing is taken as it is stored.
+    """
+    if not geometry.spacing_known:
+        return (0, 1, 2), ()
+    return _canonical_axes(geometry) if dimensions == 3 else (_slices_first(geometry), ())
+
+
+def working_steps(geometry: Geometry, dimensions: int) -> Spacing | None:
+    """The scan's spacing in mm in the order of the working axes; None where it is unknown."""
+    if geometry.spacing_mm is None:
+        return None
+    k, j, i = (geometry.spacing_mm[axis] for axis in working_axes(geometry, dimensions)[0])
+    return k, j, i
+
+
+def _slices_first(geometry: Geometry) -> Index3:
+    """Across the slices, which are the axis that is far coarser than the others; else in the stored order."""
+    steps = geometry.step_lengths
+    coarsest = max(range(3), key=lambda axis: steps[axis])
+    others = [axis for axis in range(3) if axis != coarsest]
+    if coarsest == 0 or steps[coarsest] <= _THICK_SLICES * max(steps[axis] for axis in others):
+        return 0, 1, 2
+    return coarsest, others[0], others[1]
 
 
 def _canonical_axes(geometry: Geometry) -> tuple[Index3, tuple[int, ...]]:

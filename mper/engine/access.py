@@ -1,14 +1,14 @@
 """The middleware around all routes: it checks host name, token and size of the body, and answers every error.
 
-Tokens are compared in constant time with those of all clients. Wrong ones are answered late, and only few of them at a
-time from one address, so that trying many takes for ever.
+A token is compared in constant time with those of all clients, before anything else: the right one is never refused
+because others guess. Wrong ones are answered late, and only few of them at a time from one address.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -18,15 +18,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mper.engine.errors import Forbidden, InvalidRequest, RequestError, TooLarge, TooManyFailures, Unauthorized
+from mper.engine.connections import CONNECTION, Connection, address_of
+from mper.engine.errors import Forbidden, InvalidRequest, RequestError, TooLarge, Unauthorized
 from mper.engine.settings import Client, Limits
+from mper.engine.throttle import FailureThrottle, LogBudget
 
 OPEN = "/health"
-_LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _UPLOADS = re.compile(r"/scans|/datasets/[^/]+/cases/[^/]+/labels")
-_FIRST_S, _SLOWEST_S = 0.25, 8.0  # until a wrong token is answered
-_FORGIVEN_S = 600.0
-_PENDING = 8  # wrong tokens of one address that are being answered at a time
 
 log = logging.getLogger("mper.engine")
 
@@ -55,7 +53,8 @@ class AccessMiddleware:
     ):
         self._app, self._loopback, self._limits, self._answer = app, loopback, limits, answer
         self._clients = [(_digest(client.token), client) for client in clients]
-        self._failures = _Failures()
+        self._throttle = FailureThrottle()
+        self._strangers = LogBudget(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,6 +62,9 @@ class AccessMiddleware:
                 await send({"type": "websocket.close", "code": 1008})
             return
         began = time.perf_counter()
+        connection: Connection | None = scope.get("state", {}).get(CONNECTION)
+        if connection is not None:
+            connection.begin_request()
         body = _Body(scope, receive)
         status = 0
 
@@ -79,6 +81,8 @@ class AccessMiddleware:
             client = await self._admit(scope)
             body.allow(self._limit(scope))
             scope.setdefault("state", {})["client"] = client
+            if connection is not None and client is not None:
+                connection.trusted = True
             await self._app(scope, body.receive, sent)
         except Exception as error:
             if status:  # too late to say it; the connection ends in the middle, which the client notices
@@ -87,25 +91,24 @@ class AccessMiddleware:
             code, line = self._answer(error)
             await _refuse(sent, code, line, error.headers if isinstance(error, RequestError) else {})
         finally:
+            if connection is not None:
+                connection.end_request()
             seconds = time.perf_counter() - began
-            who = client.name if client else "-"
             level = logging.WARNING if status >= 500 or status in (0, 401, 403) else logging.INFO
-            log.log(level, "%s %s %s %s %.0f ms", who, scope["method"], _route(scope), status, 1000 * seconds)
+            write = self._strangers.log if client is None else log.log
+            name = client.name if client else "-"
+            write(level, "%s %s %s %s %.0f ms", name, scope["method"], _route(scope), status, 1000 * seconds)
 
     async def _admit(self, scope: Scope) -> Client | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if self._loopback:
-            host = headers.get(b"host", "")
-            if re.sub(r":\d+$", "", host).lower() not in _LOCAL_NAMES:
-                raise Forbidden("this engine answers only requests to 127.0.0.1 and localhost; name it so")
+        if self._loopback and not names_this_computer(headers.get(b"host", "")):
+            raise Forbidden("this engine answers only requests to 127.0.0.1 and localhost; name it so")
         if scope["path"] == OPEN:
             return None
         kind, _, token = headers.get(b"authorization", "").partition(" ")
-        address = (scope.get("client") or ("",))[0]
-        self._failures.check(address)
         found = self._client_of(token.strip()) if kind.lower() == "bearer" else None
         if found is None:
-            await self._failures.wait(address)
+            await self._throttle.wait(address_of((scope.get("client") or ("",))[0]))
             raise Unauthorized("the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'")
         return found
 
@@ -154,30 +157,20 @@ class _Broken(Exception):
     """An answer that broke off in its middle; the log has the reason."""
 
 
-class _Failures:
-    """Wrong tokens by address."""
+def names_this_computer(host: str) -> bool:
+    """Whether a Host header is localhost or a loopback address: those, unlike other names, cannot be rebound."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d+)?", host)
+    return match is not None and is_loopback((match[1] or match[2]).lower())
 
-    def __init__(self) -> None:
-        self._count: dict[str, tuple[int, float]] = {}
-        self._pending: dict[str, int] = {}
 
-    def check(self, address: str) -> None:
-        if self._pending.get(address, 0) >= _PENDING:
-            raise TooManyFailures("too many wrong tokens from this address; wait a little")
-
-    async def wait(self, address: str) -> None:
-        """Answer late, after each wrong token twice as late as after the one before."""
-        now = time.monotonic()
-        self._count = {a: (n, t) for a, (n, t) in self._count.items() if now - t < _FORGIVEN_S}
-        count = self._count.get(address, (0, now))[0] + 1
-        self._count[address] = (count, now)
-        self._pending[address] = self._pending.get(address, 0) + 1
-        try:
-            await asyncio.sleep(min(_SLOWEST_S, _FIRST_S * 2 ** min(count - 1, 10)))
-        finally:
-            self._pending[address] -= 1
-            if not self._pending[address]:
-                del self._pending[address]
+def is_loopback(host: str) -> bool:
+    """Whether a host is this computer and reached from it alone; a name other than localhost counts as not."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _digest(token: str) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Security
@@ -15,14 +16,19 @@ from mper import __version__
 from mper.engine.access import AccessMiddleware
 from mper.engine.errors import InvalidRequest, RequestError, status_and_line
 from mper.engine.routes import cases, datasets, info, jobs, runs, segmentation
+from mper.engine.schemas.arrays import ArrayHeader
 from mper.engine.schemas.common import ErrorAnswer
+from mper.engine.schemas.runs import RunEvent
 from mper.engine.services.engine import Engine
 from mper.engine.settings import Settings
 
 _ROUTERS = (info.router, segmentation.router, jobs.router, datasets.router, cases.router, runs.router)
 _PARSE_FAILED = 400  # the status that FastAPI gives a body that is not JSON
 _SHOWN_ERRORS = 3
-_ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer, "description": "An error."}}
+_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorAnswer"}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "An error.", "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+}
 
 
 def make_app(settings: Settings) -> FastAPI:
@@ -51,7 +57,16 @@ def make_app(settings: Settings) -> FastAPI:
     )
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.openapi = partial(_with_own_schemas, app.openapi)  # type: ignore[method-assign]
     return app
+
+
+def _with_own_schemas(reference: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The reference with what FastAPI does not find by itself: JSON in a header and in streams, and errors."""
+    found = reference()
+    for model in (ArrayHeader, ErrorAnswer, RunEvent):
+        found["components"]["schemas"].setdefault(model.__name__, model.model_json_schema())
+    return found
 
 
 def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from mper.engine.errors import InvalidRequest, TooLarge, UploadStalled
-from mper.engine.schemas.arrays import HEADER, ArrayHeader, parse_header
+from mper.engine.schemas.arrays import HEADER, HEADER_SCHEMA, ArrayHeader, parse_header
 from mper.engine.services.uploads import Upload, check_space, new_path, remove_file
 from mper.engine.settings import Limits
 from mper.volume import Geometry, Index3
@@ -27,7 +27,7 @@ ARRAY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes of the array.",
         "content": _BINARY,
-        "headers": {HEADER: {"description": "JSON, see the schema ArrayHeader.", "schema": {"type": "string"}}},
+        "headers": {HEADER: {"schema": HEADER_SCHEMA}},
     }
 }
 

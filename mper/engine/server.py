@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -12,21 +12,24 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from mper import __version__
+from mper.engine.access import is_loopback
 from mper.engine.app import make_app
+from mper.engine.connections import CONNECTION, Acceptor, Connection, Protocol
 from mper.engine.routes.info import PROTOCOL
 from mper.engine.services.engine import Engine
 from mper.engine.services.spool import spool_folder
 from mper.engine.settings import Client, Settings
-from mper.engine.tokens import check_token, read_tokens
+from mper.engine.throttle import LogBudget
+from mper.engine.tokens import check_token, read_tokens, readable_by_others
 from mper.utils.processes import lower_priority
 
 TOKEN = "MPER_TOKEN"
@@ -50,6 +53,18 @@ class Options:
     tls_key: Path | None = None
     with_parent: bool = False
 
+    def warnings(self) -> list[str]:
+        """A line for each secret that other users of this computer can read.
+
+        Raises
+        ------
+        OSError
+            If a file is missing.
+        """
+        files = ((self.token_file, "the token file"), (self.tls_key, "the key"))
+        lines = [readable_by_others(path, what) for path, what in files if path is not None]
+        return [line for line in lines if line is not None]
+
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS needs both a certificate and its key: --tls-cert FILE --tls-key FILE")
@@ -58,16 +73,6 @@ class Options:
                 f"{self.host} can be reached from other machines, so it takes --token-file, --tls-cert and --tls-key; "
                 "without them listen on 127.0.0.1"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and reached from it alone; a name other than localhost counts as not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None:
@@ -92,7 +97,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
         engine: Engine = app.state.engine
         config = configure(app, options.tls_cert, options.tls_key)
         _load(config, options)
-        server = _Server(config, engine)
+        server = EngineServer(config, engine)
         first: dict[str, Any] = {
             "port": listener.getsockname()[1],
             "protocol": PROTOCOL,
@@ -117,7 +122,7 @@ def configure(app: FastAPI, tls_cert: Path | None = None, tls_key: Path | None =
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http="h11",
+        http=Protocol,
         lifespan="off",
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=_LAST_S,
@@ -169,16 +174,43 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """A server that lets go of those who follow a job when it ends."""
+class EngineServer(uvicorn.Server):
+    """A server with bounded connections, whose followers of jobs are released when it ends."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)
         self._engine = engine
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on `sockets`, each with its own bounds."""
+        asyncio.get_running_loop().set_exception_handler(_Faults())
+        await self.lifespan.startup()
+        limits = self._engine.settings.limits
+        self.servers = [cast(Any, Acceptor(each, self._protocol, self.config.ssl, limits)) for each in sockets or []]
+        self.started = True
+
+    def _protocol(self, connection: Connection, ended: Callable[[], object]) -> Protocol:
+        return Protocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state={CONNECTION: connection},
+            ended=ended,
+        )
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._engine.close()
         await super().shutdown(sockets)
+
+
+class _Faults:
+    """Logs what goes wrong with connections, such as a TLS handshake that fails, in few lines without addresses."""
+
+    def __init__(self) -> None:
+        self._budget = LogBudget(logging.getLogger("mper.engine"))
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self._budget.warning("fault of a connection: %s", type(error).__name__ if error else "unknown")
 
 
 def _end_with(parent_gone: threading.Event, server: uvicorn.Server) -> None:

@@ -27,7 +27,8 @@ class Limits:
     upload_bytes : of one array; json_bytes : of any other body; scans_bytes : of the scans of one client, on disk;
     predictions_bytes : of the predictions of all, in memory; waiting_jobs : not yet ended, of one client; ended_jobs :
     remembered, of one client; keep_s : a scan or prediction that nobody uses; stall_s : an upload may pause; alive_s :
-    between two signs of life of a stream.
+    between two signs of life of a stream; header_s : until a request's header has come, TLS included; connections,
+    connections_per_address : open at a time.
     """
 
     upload_bytes: int = 2048 * _MB
@@ -39,6 +40,9 @@ class Limits:
     keep_s: float = 12 * 3600.0
     stall_s: float = 60.0
     alive_s: float = 5.0
+    header_s: float = 15.0
+    connections: int = 256
+    connections_per_address: int = 64
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import stat
 from pathlib import Path
 
 from mper.engine.settings import Client
@@ -12,13 +15,15 @@ SHORTEST_TOKEN = 16
 def read_tokens(path: Path) -> tuple[Client, ...]:
     """Clients of a token file: a name and a token a line; empty lines and those that begin with # are left out.
 
+    Text in UTF-8, or in UTF-16 with its mark, which Windows' PowerShell writes.
+
     Raises
     ------
     ValueError
-        If a line is malformed, a token is short, or a name or token occurs twice.
+        If it is not text, a line is malformed, a token is short, or a name or token occurs twice.
     """
     clients: list[Client] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -44,3 +49,22 @@ def check_token(token: str, what: str) -> str:
             "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     return token
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 or UTF-16; write the tokens with a text editor") from error
+
+
+def readable_by_others(path: Path, what: str) -> str | None:
+    """A line of warning where other users of this computer can read a file that holds a secret; else None.
+
+    Windows keeps that in access lists, of which Python knows nothing: there the answer is None.
+    """
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return f"other users of this computer can read {what} {path}; make it private: chmod 600 {path}"
+    return None

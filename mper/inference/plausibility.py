@@ -105,11 +105,11 @@ def _least_room(card: Card) -> float:
 
 
 def check_border(
-    classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, dimensions: int
+    classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, axes: Iterable[int]
 ) -> list[QualityFlag]:
-    """Flags for a mask that ends where its region does; along the slices that is usual for 2-D models."""
+    """Flags for a mask that ends where its region does along one of `axes`."""
     flags = []
-    for axis in (1, 2) if dimensions == 2 else (0, 1, 2):
+    for axis in axes:
         for end, at_scan in ((0, region.start[axis] == 0), (-1, region.stop[axis] == geometry.shape[axis])):
             if classes.take(end, axis).any():
                 words = (

@@ -140,7 +140,10 @@ class Predictor:
             why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
             notes(f"{why} with {failed}; went on with {instead}")
-        notes.flag(check_border(found.decision.classes, region, scan.geometry, self._config.dimensions))
+        axes = (
+            grid.axes[1:] if self._config.dimensions == 2 else grid.axes
+        )  # a stack of slices may well end in the structure
+        notes.flag(check_border(found.decision.classes, region, scan.geometry, axes))
         notes.flag(check_volumes(found.decision.classes, self.bundle.card.labels, scan.geometry, self.bundle.card))
         if "prototypes" in want and found.nearest is None:
             notes("the model has no prototypes, so there is no prototype map")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, working_steps
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
 from mper.nets.registry import DEFAULT_BACKBONES, find_backbone
@@ -64,8 +64,8 @@ def plan(
     kinds : mapping of int to str
         Backbones to choose from, by dimensions; if there are two, those of the scans decide (`scan_dimensions`).
     """
-    spacing = _median_spacing(images)
     dimensions = scan_dimensions(images) if len(kinds) > 1 else next(iter(kinds))
+    spacing = _median_spacing(images, dimensions)
     normalisation = _normalisation(images, masks, window)
     pixels = None
     working = spacing
@@ -95,9 +95,9 @@ def check_patch(patch: Index3, dimensions: int | None = None) -> None:
         )
 
 
-def _median_spacing(images: Sequence[Volume]) -> Spacing | None:
-    """None if the spacing of one of the scans is unknown."""
-    known = [v.geometry.spacing_mm for v in images if v.geometry.spacing_mm is not None]
+def _median_spacing(images: Sequence[Volume], dimensions: int) -> Spacing | None:
+    """Along the working axes, however the scans are stored; None if the spacing of one of them is unknown."""
+    known = [steps for v in images if (steps := working_steps(v.geometry, dimensions)) is not None]
     if len(known) < len(images):
         return None
     k, j, i = (round(float(v), 4) for v in np.median(np.asarray(known), axis=0))
@@ -110,7 +110,7 @@ def scan_dimensions(images: Sequence[Volume]) -> int:
     The latter if slices are more than three times as thick as the pixels are wide, or if there are few of them and
     the spacing is unknown.
     """
-    spacing = _median_spacing(images)
+    spacing = _median_spacing(images, 2)
     if spacing is not None:
         return 2 if spacing[0] > _THICK * max(spacing[1:]) else 3
     return 2 if np.median([v.geometry.shape[0] for v in images]) < _FEW_SLICES else 3

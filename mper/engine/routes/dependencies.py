@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
-from mper.engine.schemas.arrays import HEADER
-from mper.engine.schemas.common import NDJSON
+from mper.engine.schemas.arrays import HEADER, HEADER_SCHEMA
+from mper.engine.schemas.common import NDJSON, AnswerModel
 from mper.engine.services.engine import Engine
 from mper.engine.services.notes import Notes
 from mper.engine.settings import Client
@@ -33,7 +33,7 @@ def _client_name(request: Request) -> str:
 EngineDep = Annotated[Engine, Depends(_engine)]
 WhoDep = Annotated[Client, Depends(_client)]  # with what the client may do
 ClientDep = Annotated[str, Depends(_client_name)]  # its name: the owner of jobs, scans and predictions
-ArrayHeaderText = Annotated[str | None, Header(alias=HEADER, description="JSON, see the schema ArrayHeader.")]
+ArrayHeaderText = Annotated[str | None, Header(alias=HEADER, json_schema_extra=HEADER_SCHEMA)]
 
 NOTES_HEADER = "MPER-Notes"
 
@@ -47,9 +47,13 @@ def add_notes(response: Response, notes: Notes) -> None:
 class EventResponse(StreamingResponse):
     """Lines of JSON, sent as they come; empty lines are signs of life."""
 
-    media_type = NDJSON
-
 
 def event_response(lines: AsyncIterator[bytes]) -> EventResponse:
     """Lines of JSON as an answer."""
-    return EventResponse(lines, headers={"Cache-Control": "no-store"})
+    return EventResponse(lines, media_type=NDJSON, headers={"Cache-Control": "no-store"})
+
+
+def events_of(model: type[AnswerModel]) -> dict[int | str, dict[str, Any]]:
+    """How the reference describes an `EventResponse` with lines of a model; `app` adds the model's schema."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {200: {"description": "Lines of JSON.", "content": {NDJSON: {"schema": schema}}}}

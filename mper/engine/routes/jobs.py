@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from mper.engine.arrays import ARRAY_ANSWER, ArrayResponse, array_response
-from mper.engine.routes.dependencies import ClientDep, EngineDep, EventResponse, event_response
+from mper.engine.routes.dependencies import ClientDep, EngineDep, EventResponse, event_response, events_of
 from mper.engine.schemas.jobs import JobStatus
 from mper.engine.services import comparison
 
@@ -26,7 +26,7 @@ def job_status(engine: EngineDep, client: ClientDep, job: str) -> JobStatus:
     return engine.jobs.get(client, job).status()
 
 
-@router.get("/jobs/{job}/events", response_class=EventResponse, response_model=JobStatus)
+@router.get("/jobs/{job}/events", response_class=EventResponse, responses=events_of(JobStatus))
 async def job_events(
     engine: EngineDep, client: ClientDep, job: str, first: Annotated[int, Query(alias="from")] = 0
 ) -> EventResponse:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
-from mper.engine.routes.dependencies import EngineDep, EventResponse, event_response
+from mper.engine.routes.dependencies import EngineDep, EventResponse, event_response, events_of
 from mper.engine.schemas.runs import CommandRequest, PlanAnswer, Run, RunEvent, RunRequest
 from mper.engine.services import runs, training_plan
 from mper.engine.services.engine import Engine
@@ -61,7 +61,7 @@ def command(engine: EngineDep, d: str, r: str, body: CommandRequest) -> Run:
     return runs.run_answer(engine, d, run)
 
 
-@router.get("/datasets/{d}/runs/{r}/events", response_class=EventResponse, response_model=RunEvent)
+@router.get("/datasets/{d}/runs/{r}/events", response_class=EventResponse, responses=events_of(RunEvent))
 async def events(
     engine: EngineDep, d: str, r: str, first: Annotated[int, Query(alias="from", ge=0)] = 0
 ) -> EventResponse:

@@ -15,6 +15,11 @@ from mper.engine.errors import InvalidRequest
 from mper.volume import Geometry, Index3
 
 HEADER = "MPER-Array"
+HEADER_SCHEMA = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {"$ref": "#/components/schemas/ArrayHeader"},
+}
 DTYPES = (
     *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
     *("float16", "float32", "float64"),
