@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 
-from mper.methods.mixing import box_mask, cutmix_mask, largest_component, paste, spread
+from mper.methods.mixing import box_mask, component_numbers, cutmix_mask, largest_component, paste, spread
 
 CPU = torch.device("cpu")
 
@@ -120,6 +122,36 @@ def test_component_counts_voxels_not_coarse_ones() -> None:
     labels[0, 20, 1:14] = 1  # 13 voxels in 7 coarse ones
     found = largest_component(labels, 2)
     assert found.sum() == 16 and found[0, :4, :4].all()
+
+
+def snake(size: int) -> np.ndarray:
+    """One path through a square, back and forth: as long as a component can be."""
+    path = np.zeros((size, size), dtype=bool)
+    path[::4] = True
+    for n, row in enumerate(range(0, size - 4, 4)):
+        path[row : row + 4, -1 if n % 2 == 0 else 0] = True
+    return path
+
+
+@pytest.mark.parametrize("turn", [lambda a: a, lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: a.T])
+def test_a_long_component_is_kept_whole(turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    """4,000 coarse voxels from end to end, in 2-D and through the slices of a volume."""
+    labels = torch.from_numpy(np.repeat(np.repeat(turn(snake(125)).copy(), 2, 0), 2, 1).astype(np.int64))
+    assert torch.equal(largest_component(labels[None], 2)[0], labels)
+    volume = torch.zeros(4, *labels.shape, dtype=torch.long)
+    volume[:2] = labels
+    assert torch.equal(largest_component(volume[None], 2)[0], volume)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (16, 24, 24)])
+@pytest.mark.parametrize("density", [0.05, 0.1, 0.2, 0.35])
+def test_numbers_of_components_are_those_of_scipy(shape: tuple[int, ...], density: float) -> None:
+    occupied = np.random.default_rng(0).random((2, 3, *shape)) < density
+    found = component_numbers(torch.from_numpy(occupied).float()).long().numpy()
+    for one, number in zip(occupied.reshape(-1, *shape), found.reshape(-1, *shape), strict=True):
+        parts, count = ndimage.label(one, np.ones([3] * len(shape)))
+        pairs = np.unique(np.stack([parts.ravel(), number.ravel()]), axis=1)
+        assert pairs.shape[1] == count + 1 == len(np.unique(pairs[1])) and pairs[1, 0] == 0
 
 
 def test_patch_without_structure_stays_empty_and_an_unbroken_one_stays_whole() -> None:

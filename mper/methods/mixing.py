@@ -8,8 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-_SWEEPS = 64  # longest path, in coarse voxels, along which two parts count as connected
-
 
 def box_mask(spatial: Sequence[int], fraction: float, rng: np.random.Generator, device: torch.device) -> torch.Tensor:
     """M of BCP (Bai et al., CVPR 2023): 0 inside one box of int(fraction * size) at a random place, 1 outside; (*S)."""
@@ -37,10 +35,9 @@ def largest_component(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Keep the largest component of each foreground class of each patch: (B, *S) int64 -> the same.
 
     Runs on the device without a host synchronisation, at half resolution: every occupied coarse
-    voxel carries a number, the largest number spreads through its component, and the component
-    whose number reaches most voxels is kept. Parts that are at most two voxels apart may count as
-    connected, and so do only those within 64 coarse voxels of each other along the component; the
-    published code uses skimage on the CPU at full resolution.
+    voxel carries a number, the largest number of each component is found (`component_numbers`), and
+    the component with most voxels is kept. Parts that are at most two voxels apart may count as
+    connected; the published code uses skimage on the CPU at full resolution.
     """
     dimensions = labels.dim() - 1
     values = torch.arange(1, classes, device=labels.device).reshape(-1, *[1] * dimensions)
@@ -51,10 +48,7 @@ def largest_component(labels: torch.Tensor, classes: int) -> torch.Tensor:
     size = pool(padded, 2) * 2**dimensions
     occupied = (size > 0).float()
     count = size[0, 0].numel()
-    number = torch.arange(1, count + 1, device=labels.device, dtype=torch.float32).reshape(size.shape[2:]) * occupied
-    for _ in range(_SWEEPS):
-        number = spread(number) * occupied
-    flat = number.flatten(2).long()
+    flat = component_numbers(occupied).flatten(2).long()
     votes = size.new_zeros(*size.shape[:2], count + 1)
     votes.scatter_add_(2, flat, size.flatten(2))  # whole numbers: exact in any order
     kept = (flat == votes[..., 1:].argmax(2, keepdim=True) + 1).reshape(size.shape)
@@ -62,6 +56,28 @@ def largest_component(labels: torch.Tensor, classes: int) -> torch.Tensor:
     for axis, n in enumerate(labels.shape[1:], start=2):
         fine = fine.narrow(axis, 0, n)
     return (values * (mine & (fine > 0))).sum(1)
+
+
+def component_numbers(occupied: torch.Tensor) -> torch.Tensor:
+    """A number for each voxel that is 1, the same throughout a component and 0 elsewhere: (B, C, *S) -> the same.
+
+    Each voxel points to one of its component with a larger number. In every round the voxel pointed to learns the
+    largest number that its followers see next to them, and pointers are shortened (Zhang, Azad and Hu, "FastSV",
+    SIAM PP 2020), so that the rounds grow with the logarithm of the voxels: at most 8 were needed for snakes, spirals
+    and noise of 40,000 voxels, for which more than 30 are done.
+    """
+    count = occupied[0, 0].numel()
+    number = torch.arange(1, count + 1, device=occupied.device, dtype=torch.float32)
+    pointer = F.pad(occupied.flatten(2) * number, (1, 0))  # [voxel number] -> voxel number; 0 is nowhere
+    for _ in range(2 * count.bit_length()):
+        seen = F.pad((spread(pointer[..., 1:].reshape(occupied.shape)) * occupied).flatten(2), (1, 0))
+        shortened = seen.scatter_reduce(2, pointer.long(), seen, "amax")
+        for _ in range(2):
+            shortened = shortened.gather(2, shortened.long())
+        if occupied.device.type == "cpu" and torch.equal(shortened, pointer):
+            break
+        pointer = shortened
+    return pointer[..., 1:].reshape(occupied.shape)
 
 
 def spread(number: torch.Tensor) -> torch.Tensor:
