@@ -290,6 +290,35 @@ def test_an_older_mask_is_replaced_and_a_scan_is_not(
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in (scan, other)] == before
 
 
+@pytest.mark.parametrize("option", ["--prototypes", "--probabilities"])
+@pytest.mark.parametrize("several", [False, True])
+def test_no_result_replaces_a_scan(
+    scan: Path,
+    tmp_path: Path,
+    segment: Run,
+    blob_volume: Blob,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    several: bool,
+) -> None:
+    """Results of an earlier run are replaced, somebody's scan of that name is not."""
+    out = tmp_path / "results"
+    out.mkdir()
+    inputs = [scan, scan.with_name("b.nrrd")] if several else [scan]
+    for path in inputs[1:]:
+        write_volume(path, blob_volume[0])
+    mask, extra = (tmp_path / "masks", out) if several else (tmp_path / "m.nrrd", out / "scan 1.nrrd")
+    for _ in range(2):
+        assert segment(*inputs, mask, option, extra) == OK
+    theirs = out / "scan 1.nrrd"
+    write_volume(theirs, blob_volume[0])
+    before = theirs.read_bytes()
+    capsys.readouterr()
+    assert segment(*inputs, mask, option, extra) == (FAILED if several else USAGE)
+    assert f"{theirs} exists and does not look like a" in capsys.readouterr().err
+    assert theirs.read_bytes() == before
+
+
 # ---- bad input: one line, an exit code, no file
 
 

@@ -41,6 +41,11 @@ class Job:
         assert mask is not None
         return replace(self, mask=mask, prototypes=named(self.prototypes), probabilities=named(self.probabilities))
 
+    def results(self, labels: Sequence[str]) -> list[Path]:
+        """Every file that is written for a mask of these labels."""
+        probabilities = [] if self.probabilities is None else probability_files(self.probabilities, labels)
+        return [self.mask, *([self.prototypes] if self.prototypes else []), *probabilities]
+
     def make_folders(self) -> None:
         """Make the folders that the results go into."""
         for path in (self.mask, self.prototypes, self.probabilities):
@@ -148,13 +153,30 @@ def is_older_mask(path: Path) -> bool:
     return max(present, default=0) < 64 and len(present) < 32
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise UsageError where `path` is a file that does not look like a mask."""
-    if path.is_file() and not is_older_mask(path):
+def is_older_probability(path: Path) -> bool:
+    """Whether the file at `path` is a map of probabilities: fractions from 0 to 1."""
+    from mper.io import read_volume
+
+    try:
+        array = read_volume(path).array
+    except (ValueError, OSError):
+        return False
+    return array.dtype.kind == "f" and bool(array.min() >= 0 and array.max() <= 1)
+
+
+def check_replaceable(path: Path, probability: bool = False) -> None:
+    """Raise UsageError where `path` is a file that does not look like an older result: a mask, or a probability."""
+    if path.is_file() and not (is_older_probability(path) if probability else is_older_mask(path)):
         raise UsageError(
-            f"{path} exists and does not look like a mask, so it is not replaced; "
-            "choose another name, or delete it first"
+            f"{path} exists and does not look like a {'map of probabilities' if probability else 'mask'}, so it is "
+            "not replaced; choose another name, or delete it first"
         )
+
+
+def check_results(job: Job, labels: Sequence[str]) -> None:
+    """Raise UsageError where a result would replace a file that is none: a scan, above all."""
+    for path in job.results(labels):
+        check_replaceable(path, probability=path not in (job.mask, job.prototypes))
 
 
 def check_writable(folder: Path) -> None:

@@ -186,7 +186,7 @@ def _segmented(
     every = len(numbers) > 1
     targets = {number: job.of_phase(number, scan.phases.count) if every else job for number in numbers}
     for target in targets.values():
-        outputs.check_replaceable(target.mask)
+        outputs.check_results(target, [label.name for label in stored.card.labels])
     first = numbers[0] if numbers else 1
     read = read_phase(scan, first, job)  # before the model is loaded: a bad scan is reported at once
     predictor = load()
