@@ -1,4 +1,4 @@
-"""Strokes: what a person painted to correct a mask, and the JSON that holds them.
+"""Strokes: what a person painted to correct a mask, and the entries of JSON that describe them.
 
 A stroke says "here is this structure" (or background). It is kept in the patient's coordinates, so
 that it means the same on every grid: that of the scan, of the network, of Slicer.
@@ -6,12 +6,9 @@ that it means the same on every grid: that of the scan, of the network, of Slice
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,40 +165,6 @@ def strokes_from_dict(entry: object, labels: Sequence[Label]) -> StrokeList:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{name} of a list of strokes is text, got {value!r}")
     return StrokeList(tuple(strokes), scan, model)
-
-
-def read_strokes(path: Path, labels: Sequence[Label]) -> StrokeList:
-    """The strokes of a JSON file.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is none, or it is not of the form of `strokes_from_dict`.
-    """
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text in UTF-8; a list of strokes is JSON") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error.msg} in line {error.lineno}); correct it there") from None
-    except ValueError:  # Python reads no number of thousands of digits
-        raise ValueError(f"{path} holds a number that is too long to be one in mm; correct it there") from None
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply for a list of strokes") from None
-    try:
-        return strokes_from_dict(entry, labels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def write_strokes(path: Path, strokes: StrokeList, labels: Sequence[Label]) -> None:
-    """Write a JSON file that `read_strokes` reads back equal; written beside, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(strokes_to_dict(strokes, labels), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stroke(one: object, labels: Sequence[Label]) -> Stroke:

@@ -20,12 +20,13 @@ from mper.dicom.seg_read import read_seg
 from mper.dicom.series import read_series
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_segmentation, read_volume, write_volume
+from mper.io.strokes import read_strokes, write_strokes
 from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled
 from mper.provenance import AUTOMATIC, SEMIAUTOMATIC
 from mper.refinement.refiner import Refiner
-from mper.strokes import Stroke, StrokeList, read_strokes, write_strokes
+from mper.strokes import Stroke, StrokeList
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +54,34 @@ def test_strokes_can_follow_their_label_and_never_change(case: Case) -> None:
     with pytest.raises(ValueError, match="no label revision 2"):
         case.keep_strokes(2, DRAWN)
     assert case.strokes(1) == DRAWN
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_of_two_programs_that_keep_strokes_at_once_one_succeeds(
+    case: Case, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError(errno.EPERM, "this file system has no hard links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    writers = [StrokeList((Stroke(1, HERE.points_mm, 1.0 + n),)) for n in range(6)]
+    for number in range(1, 6):
+        case.add_label(mask_of(case), author="A", how="strokes")
+        barrier = threading.Barrier(len(writers))
+
+        def write(strokes: StrokeList, number: int = number, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            try:
+                case.keep_strokes(number, strokes)
+            except (FileExistsError, ValueError):  # without links the winner's file may be empty for a moment
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(writers)) as pool:
+            kept = list(pool.map(write, writers))
+        assert sum(kept) == 1 and case.strokes(number) == writers[kept.index(True)]
+    assert not list((case.path / "labels").glob(".*"))
 
 
 def test_a_label_of_strokes_says_what_was_painted_and_nothing_else(case: Case) -> None:

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mper.io.strokes import read_strokes, write_strokes
 from mper.labels import make_label
 from mper.strokes import (
     Stroke,
     StrokeList,
     label_value,
-    read_strokes,
     strokes_from_dict,
     strokes_to_dict,
-    write_strokes,
 )
 from mper.volume import Geometry
 

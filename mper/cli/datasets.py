@@ -120,7 +120,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_label(arguments: argparse.Namespace) -> int:
     from mper.datasets.dataset import Dataset
-    from mper.strokes import read_strokes
+    from mper.io.strokes import read_strokes
 
     if arguments.mask is None and arguments.strokes is None:
         raise UsageError("what is the label? give a MASK, --strokes STROKES, or both")

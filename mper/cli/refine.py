@@ -65,9 +65,9 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     job = _plan(arguments)
+    from mper.io.strokes import read_strokes
     from mper.models.card import read_bundle
     from mper.resources import find_model
-    from mper.strokes import read_strokes
 
     stored = read_bundle(find_model(arguments.model))
     strokes = read_strokes(arguments.strokes, stored.card.labels)  # a wrong name is told before torch is loaded

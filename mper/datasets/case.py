@@ -15,7 +15,7 @@ import numpy as np
 
 from mper.labels import UNLABELLED, Label, Segmentation
 from mper.progress import Notify, ignore_notice
-from mper.strokes import StrokeList, check_strokes, read_strokes, strokes_to_label, write_strokes
+from mper.strokes import StrokeList, check_strokes, strokes_to_label
 from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
@@ -180,6 +180,7 @@ class Case:
             strokes were drawn on another scan or name something unknown.
         """
         from mper.io import write_volume
+        from mper.io.strokes import write_strokes
 
         whole = check_mask(mask, self.geometry, self.labels, f"case {self.id}")
         if strokes is not None:
@@ -233,6 +234,8 @@ class Case:
         ValueError
             If they are damaged.
         """
+        from mper.io.strokes import read_strokes
+
         path = self._strokes_file(revision)
         return read_strokes(path, self.labels) if path.exists() else None
 
@@ -246,17 +249,20 @@ class Case:
         FileExistsError
             If there are other strokes beside it already.
         """
+        from mper.io.strokes import write_strokes
+
         if revision not in self._numbers():
-            raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes beside")
+            raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes with")
         self._check_strokes(strokes)
-        kept = self.strokes(revision)
-        if kept is None:
-            write_strokes(self._strokes_file(revision), strokes, self.labels)
-        elif kept != strokes:
+        try:
+            write_strokes(self._strokes_file(revision), strokes, self.labels, new=True)
+        except FileExistsError:
+            if self.strokes(revision) == strokes:
+                return
             raise FileExistsError(
                 f"label revision {revision} of case {self.id} has its strokes already, and they stay; "
-                "keep a new revision with the new ones"
-            )
+                "save a new revision with the new ones"
+            ) from None
 
     def last_prediction(self) -> dict[str, Any] | None:
         """What a model last said of this case, as `keep_prediction` was told; None where none did."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def temporary_sibling(target: Path) -> Path:
-    """A name next to `target` that nobody else uses, and that every listing leaves out."""
+    """A path in the folder of `target` that nobody else uses, and that every listing leaves out."""
     return target.parent / f".{uuid.uuid4().hex[:12]}.part"
 
 
@@ -66,13 +67,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return entry
 
 
-def write_json(path: Path, entry: Mapping[str, Any]) -> None:
-    """Write an object that a person can read, beside and then renamed."""
-    write_text(path, json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, entry: Mapping[str, Any], *, new: bool = False) -> None:
+    """Write an object that a person can read, whole or not at all; a `new` file never replaces another."""
+    text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+    if new:
+        create_atomically(path, [text.encode("utf-8")])
+    else:
+        write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file, beside and then renamed."""
+    """Write a small text file, whole or not at all."""
     attempts = 40 if os.name == "nt" else 1  # Windows does not rename onto a file that somebody reads at this moment
     for attempt in range(attempts):
         try:
@@ -85,11 +90,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_unfinished(folder: Path, older_than_s: float = 3600.0) -> None:
-    """Remove what programs that were killed left beside the folders they were making."""
+    """Remove the temporary folders and files that killed programs left in `folder`."""
     if folder.is_dir():
         for path in folder.glob(".*.part"):
-            if path.is_dir() and time.time() - path.stat().st_mtime > older_than_s:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime <= older_than_s:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def check_file(path: Path) -> None:
@@ -109,7 +119,7 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write beside, then rename: `path` holds all of `chunks` or what it held before.
+    """Write a file whole or not at all: `path` holds all of `chunks`, or what it held before.
 
     Raises
     ------
@@ -118,18 +128,46 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     OSError
         If it cannot be written (no permission, disk full); nothing is left behind.
     """
+    _write(path, chunks, lambda temporary: temporary.replace(path))
+
+
+def create_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file that is not there yet, whole or not at all; of two programs that try at once one succeeds.
+
+    Raises
+    ------
+    FileExistsError
+        If it is there.
+    FileNotFoundError, OSError
+        As `write_atomically`.
+    """
+
+    def place(temporary: Path) -> None:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            path.open("xb").close()
+            temporary.replace(path)
+
+    _write(path, chunks, place)
+
+
+def _write(path: Path, chunks: Iterable[bytes | memoryview], place: Callable[[Path], object]) -> None:
+    """Write under a temporary name beside `path`, and let `place` give it its own."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: a folder of that name is in the way")
-    temporary = path.parent / f".{uuid.uuid4().hex[:12]}.part"
+    temporary = temporary_sibling(path)
     try:
         with temporary.open("xb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
             stream.flush()
-            os.fsync(stream.fileno())  # a full disk may only tell here
-        temporary.replace(path)
+            os.fsync(stream.fileno())  # a full disk may only be reported here
+        place(temporary)
     except OSError as error:
         told = type(error)(f"cannot write {path}: {error.strerror or error}")
         told.errno = error.errno
