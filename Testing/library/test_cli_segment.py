@@ -352,7 +352,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "an unknown ending": ("scan.jpg", lambda p: p.write_bytes(b"JFIF" * 99) and None, "neither DICOM"),
     "an empty folder": ("scan", lambda p: p.mkdir(), "holds no scan"),
     "2-D": ("scan.nrrd", lambda p: _itk(p, sitk.Image([16, 16], sitk.sitkInt16)), "2-D"),
-    "4-D": ("scan.nii.gz", lambda p: _itk(p, sitk.Image([8, 8, 8, 3], sitk.sitkInt16)), "4-D"),
+    "4-D": ("scan.nii.gz", lambda p: _itk(p, sitk.Image([8, 8, 8, 3], sitk.sitkInt16)), "time series of 3 phases"),
     "RGB": ("scan.nrrd", lambda p: _itk(p, sitk.Image([16, 16, 16], sitk.sitkVectorUInt8, 3)), "3 values"),
     "NaN": ("scan.nrrd", lambda p: _nrrd(p, _with(np.nan)), "NaN"),
     "infinity": ("scan.nrrd", lambda p: _nrrd(p, _with(np.inf)), "infinite"),

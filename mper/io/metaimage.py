@@ -7,8 +7,9 @@ unknown spacing.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ from mper.io.voxels import (
     read_voxels,
     storable,
 )
+from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
 from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
@@ -60,6 +62,35 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
     FileNotFoundError
         If it or its data file does not exist.
     """
+    array, geometry = read_phases(path, notify)
+    if len(array) > 1:
+        size = "x".join(map(str, geometry.shape[::-1]))
+        raise ValueError(
+            f"cannot read {path}: it holds a 4-D image, {len(array)} volumes of {size} voxels; "
+            "write the one that is wanted to a file of its own"
+        )
+    return Volume(array[0], geometry)
+
+
+def phases_of(path: Path) -> Phases:
+    """How many volumes a file holds.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `read`.
+    """
+    check_file(path)
+    with path.open("rb") as stream:
+        fields = _read_header(stream, path)
+    try:
+        return Phases(math.prod(max(int(n), 1) for n in fields["DimSize"].split()[3:]))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole MetaImage file: its DimSize is damaged ({error})") from error
+
+
+def read_phases(path: Path, notify: Notify = ignore_notice) -> tuple[npt.NDArray[np.generic], Geometry]:
+    """As `read`, of a file of any number of volumes: the voxels (t, k, j, i), and the grid of each volume."""
     check_file(path)
     with path.open("rb") as stream:
         fields = _read_header(stream, path)
@@ -72,6 +103,7 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
                 raise ValueError("its voxels are colours, vectors or of an unknown type; real numbers are needed")
             check_size(sizes, np.dtype(code))
             geometry = _geometry(fields, sizes)
+            shape = (math.prod(sizes[3:]), *geometry.shape)
             if not _is(fields, "BinaryData", True):
                 raise ValueError("its voxels are text; convert it to a binary MetaImage")
             skip = int(fields.get("HeaderSize", "0"))
@@ -86,7 +118,7 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
         dtype = np.dtype(code).newbyteorder(">" if big else "<")
         name = fields["ElementDataFile"]
         if name.upper() == "LOCAL":
-            array, surplus, data = *_read_voxels(stream, path, packing, dtype, geometry, skip), path
+            array, surplus, data = *_read_voxels(stream, path, packing, dtype, shape, skip), path
     if name.upper() != "LOCAL":
         if name.split()[0].upper() == "LIST" or "%" in name:
             raise ValueError(
@@ -94,7 +126,7 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
             )
         data = data_file(path, name)
         with data.open("rb") as stream:
-            array, surplus = _read_voxels(stream, data, packing, dtype, geometry, skip)
+            array, surplus = _read_voxels(stream, data, packing, dtype, shape, skip)
         if surplus:
             raise ValueError(
                 f"cannot read {path}: {data.name} holds {surplus} bytes more than its voxels, and the header does not "
@@ -102,7 +134,7 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
             )
     if surplus:
         notify(f"{surplus} bytes after the voxels of {data.name} were ignored")
-    return Volume(array, geometry)
+    return array, geometry
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -153,13 +185,8 @@ def _geometry(fields: Mapping[str, str], sizes: list[int]) -> Geometry:
         raise ValueError(f"it holds a {dimension}-D image; a volume of several slices is needed")
     if dimension > 10:
         raise ValueError(f"its header announces {dimension} dimensions")
-    if any(n > 1 for n in sizes[3:]):
-        size = "x".join(map(str, sizes))
-        count, volume = int(np.prod(sizes[3:], dtype=np.float64)), "x".join(map(str, sizes[:3]))
-        raise ValueError(
-            f"it holds a {dimension}-D image ({size}): {count} volumes of {volume} voxels; "
-            "write the one that is wanted to a file of its own"
-        )
+    if any(n > 1 for n in sizes[4:]):
+        raise ValueError(f"it holds a {dimension}-D image ({'x'.join(map(str, sizes))}); one volume is needed")
     k, j, i = sizes[2::-1]
     if not any(name in fields for name in _SPACING):
         return Geometry.unknown((k, j, i))
@@ -177,11 +204,11 @@ def _geometry(fields: Mapping[str, str], sizes: list[int]) -> Geometry:
 
 
 def _read_voxels(
-    file: BinaryIO, path: Path, packing: str, dtype: np.dtype, geometry: Geometry, skip: int
+    file: BinaryIO, path: Path, packing: str, dtype: np.dtype, shape: Sequence[int], skip: int
 ) -> tuple[npt.NDArray[np.generic], int]:
     """The voxels and how many bytes the file holds beyond them; `skip` counts bytes of the file, packed or not."""
     if packing == ZLIB:
         file.seek(skip, 1)
     stream = UnpackedStream(file, path, packing)
-    array, surplus = read_voxels(stream, dtype, geometry.shape, 0 if packing == ZLIB else skip)
+    array, surplus = read_voxels(stream, dtype, shape, 0 if packing == ZLIB else skip)
     return array, surplus + stream.trailing

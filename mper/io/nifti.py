@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mper.io.nifti_header import OFFSET, TYPES, NiftiHeader, hdr_and_img, new_header
 from mper.io.voxels import UnpackedStream, byte_chunks, gzip_chunks, read_voxels, storable
+from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
 from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
@@ -32,29 +33,58 @@ def read(path: Path, notify: Notify = ignore_notice) -> Volume:
     FileNotFoundError
         If it or the other file of a pair does not exist.
     """
-    header_path, voxel_path = hdr_and_img(path)
-    check_file(header_path)
-    with header_path.open("rb") as raw:
-        stream = UnpackedStream(raw, header_path)
-        header = NiftiHeader.read(stream)
-        try:
-            geometry = header.geometry()
-        except ValueError as error:
-            raise ValueError(f"cannot read {path}: {error}") from error
+    array, geometry = read_phases(path, notify)
+    if len(array) > 1:
+        size = "x".join(map(str, geometry.shape[::-1]))
+        raise ValueError(
+            f"cannot read {path}: it holds a 4-D image, {len(array)} volumes of {size} voxels; "
+            "write the one that is wanted to a file of its own"
+        )
+    return Volume(array[0], geometry)
+
+
+def read_phases(path: Path, notify: Notify = ignore_notice) -> tuple[npt.NDArray[np.generic], Geometry]:
+    """As `read`, of a file of any number of volumes: the voxels (t, k, j, i), and the grid of each volume."""
+    header, voxel_path = _read_header(path)
+    try:
+        geometry = header.geometry()
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    with voxel_path.open("rb") as raw:
+        stream = UnpackedStream(raw, voxel_path)
         if not header.pair:
-            array, surplus = read_voxels(stream, header.dtype, header.shape, header.skip)
-    if header.pair:
-        if voxel_path is None:
-            raise ValueError(f"{path} is a NIfTI header without voxels; give the .hdr file next to its .img file")
-        check_file(voxel_path)
-        with voxel_path.open("rb") as raw:
-            stream = UnpackedStream(raw, voxel_path)
-            array, surplus = read_voxels(stream, header.dtype, header.shape, header.skip)
+            NiftiHeader.read(stream)  # the voxels follow it
+        array, surplus = read_voxels(stream, header.dtype, (header.volumes, *header.shape), header.skip)
     if note := header.contradictions(geometry):
         notify(note)
     if surplus + stream.trailing:
         notify(f"{surplus + stream.trailing} bytes after the voxels of {stream.path.name} were ignored")
-    return Volume(_rescale(array, header, notify), geometry)
+    return _rescale(array, header, notify), geometry
+
+
+def phases_of(path: Path) -> Phases:
+    """How many volumes a file holds, and when they were taken.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As `read`.
+    """
+    return _read_header(path)[0].phases
+
+
+def _read_header(path: Path) -> tuple[NiftiHeader, Path]:
+    """The header, and the file of the voxels."""
+    header_path, voxel_path = hdr_and_img(path)
+    check_file(header_path)
+    with header_path.open("rb") as raw:
+        header = NiftiHeader.read(UnpackedStream(raw, header_path))
+    if not header.pair:
+        return header, header_path
+    if voxel_path is None:
+        raise ValueError(f"{path} is a NIfTI header without voxels; give the .hdr file next to its .img file")
+    check_file(voxel_path)
+    return header, voxel_path
 
 
 def write(path: Path, volume: Volume) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mper.io import itk
 from mper.io.voxels import GZIP_MAGIC, MAX_SURPLUS, UnpackedStream, check_size
+from mper.phases import Phases
 from mper.volume import Geometry, Index3
 
 _FIELDS = {  # name: (format, place in NIfTI-1), (format, place in NIfTI-2)
@@ -28,6 +29,7 @@ _FIELDS = {  # name: (format, place in NIfTI-1), (format, place in NIfTI-2)
     "vox_offset": (("f4", 108), ("i8", 168)),
     "scl_slope": (("f4", 112), ("f8", 176)),
     "scl_inter": (("f4", 116), ("f8", 184)),
+    "toffset": (("f4", 136), ("f8", 216)),
     "xyzt_units": (("u1", 123), ("i4", 500)),
     "qform_code": (("i2", 252), ("i4", 344)),
     "sform_code": (("i2", 254), ("i4", 348)),
@@ -76,6 +78,8 @@ class NiftiHeader:
         Whether the voxels are in another file.
     analyze_orientation : int or None
         Of Analyze 7.5, None of NIfTI.
+    volumes : int
+        How many of that shape follow each other: phases of a time series.
     """
 
     fields: np.void
@@ -84,6 +88,7 @@ class NiftiHeader:
     skip: int
     pair: bool
     analyze_orientation: int | None
+    volumes: int
 
     @classmethod
     def read(cls, stream: UnpackedStream) -> NiftiHeader:
@@ -116,12 +121,22 @@ class NiftiHeader:
         pair = magic[:2] != b"n+"
         try:
             dtype = _dtype(int(fields["datatype"])).newbyteorder("<" if little else ">")
-            shape, offset = _shape(fields), _offset(fields, pair)
-            check_size(shape, dtype)
+            (volumes, *sizes), offset = _shape(fields), _offset(fields, pair)
+            k, j, i = sizes
+            check_size((volumes, k, j, i), dtype)
         except ValueError as error:
             raise ValueError(f"cannot read {path}: {error}") from error
         skip = offset if pair else offset - layout.itemsize
-        return cls(fields, dtype, shape, skip, pair, head[_ORIENTATION] if analyze else None)
+        return cls(fields, dtype, (k, j, i), skip, pair, head[_ORIENTATION] if analyze else None, volumes)
+
+    @property
+    def phases(self) -> Phases:
+        """The phases, with their times where the header states a unit of time and a step that is not its default."""
+        size, unit = float(self.fields["pixdim"][4]), _SECONDS.get(int(self.fields["xyzt_units"]) & 0x38, 0.0)
+        step, start = size * unit * 1000, float(self.fields["toffset"]) * unit * 1000
+        if self.volumes == 1 or size == 1 or not (0 < step < math.inf) or not math.isfinite(start):
+            return Phases(self.volumes)
+        return Phases(self.volumes, tuple(round(start + n * step, 3) for n in range(self.volumes)))
 
     @property
     def spacing_known(self) -> bool:
@@ -237,7 +252,8 @@ def _dtype(number: int) -> np.dtype:
     return np.dtype(TYPES[number])
 
 
-def _shape(fields: np.void) -> Index3:
+def _shape(fields: np.void) -> tuple[int, int, int, int]:
+    """Voxels along t, k, j, i."""
     dimension = int(fields["dim"][0])
     if not 1 <= dimension <= 7:
         raise ValueError(f"its header announces {dimension} dimensions")
@@ -249,17 +265,13 @@ def _shape(fields: np.void) -> Index3:
     if min(sizes) < 1:
         raise ValueError(f"its header announces the size {'x'.join(map(str, sizes))}; every axis needs a voxel")
     i, j, k = sizes[:3]
-    if len(sizes) > 3:
-        count, volume = math.prod(sizes[3:]), f"{i}x{j}x{k}"
-        what = f"it holds a {len(sizes)}-D image ({'x'.join(map(str, sizes))}):"
-        if int(fields["intent_code"]) in _VECTORS or sizes[3] == 1:
-            raise ValueError(f"{what} {count} values in each of {volume} voxels; one real number a voxel is needed")
-        step = float(fields["pixdim"][4]) * _SECONDS.get(int(fields["xyzt_units"]) & 0x38, 0.0)
-        every = f", {step:.3g} s apart" if step > 0 and math.isfinite(step) else ""
+    count = math.prod(sizes[3:])
+    if len(sizes) > 3 and (int(fields["intent_code"]) in _VECTORS or sizes[3] != count):
         raise ValueError(
-            f"{what} {count} volumes of {volume} voxels{every}; write the one that is wanted to a file of its own"
+            f"it holds a {len(sizes)}-D image ({'x'.join(map(str, sizes))}): {count} values in each of {i}x{j}x{k} "
+            "voxels; one real number a voxel is needed"
         )
-    return k, j, i
+    return count, k, j, i
 
 
 def _offset(fields: np.void, pair: bool) -> int:

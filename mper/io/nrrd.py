@@ -30,6 +30,7 @@ from mper.io.voxels import (
     read_voxels,
     storable,
 )
+from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
 from mper.utils.files import check_file, write_atomically
 from mper.volume import Geometry, Volume
@@ -126,6 +127,39 @@ class NrrdHeader:
             return ""
         return _per_axis(self.fields, "kinds", len(self.sizes))[self.component_axis].lower()
 
+    @property
+    def is_time_series(self) -> bool:
+        """Whether the layers are volumes that follow each other, and no values of one voxel.
+
+        3D Slicer keeps sequences as lists (of which other programs make colours and vectors) and names their items in
+        ``axis 0 index values``; elsewhere volumes follow each other in the file.
+        """
+        if self.component_axis is None:
+            return False
+        if self.component_kind in ("time", *_SPATIAL_KINDS):
+            return True
+        named = any(f"axis {self.component_axis} index {what}" in self.metadata for what in ("type", "values"))
+        last = self.component_axis == len(self.sizes) - 1
+        return self.component_kind == "list" and (named or last or "DataNodeClassName" in self.metadata)
+
+    @property
+    def phases(self) -> Phases:
+        """The phases of a time series, with their times where the file states them in ms or s."""
+        if self.component_axis is None or not self.is_time_series:
+            return Phases()
+        count = self.sizes[self.component_axis]
+        units = re.findall(r'"([^"]*)"', self.fields.get("units", ""))
+        unit = units[self.component_axis] if len(units) == len(self.sizes) else ""
+        unit = self.metadata.get(f"axis {self.component_axis} index unit", unit)
+        ms = {"ms": 1.0, "s": 1000.0}.get(unit.strip().lower())
+        try:
+            values = [float(word) for word in self.metadata[f"axis {self.component_axis} index values"].split()]
+        except (KeyError, ValueError):
+            return Phases(count)
+        if ms is None or len(values) != count or not np.isfinite(values).all():
+            return Phases(count)
+        return Phases(count, tuple(round(value * ms, 3) for value in values))
+
     def read_volume(self, notify: Notify = ignore_notice) -> Volume:
         """The voxels of a file of one layer.
 
@@ -141,8 +175,10 @@ class NrrdHeader:
             kind = self.component_kind
             size = "x".join(str(n) for n in self.geometry.shape[::-1])
             what = f"cannot read {self.path}: it holds {layers}"
-            if kind in ("time", *_SPATIAL_KINDS):
-                raise ValueError(f"{what} volumes of {size} voxels; write the one that is wanted to a file of its own")
+            if self.is_time_series:
+                raise ValueError(
+                    f"{what} volumes of {size} voxels, a 4-D image; write the one that is wanted to a file of its own"
+                )
             raise ValueError(f"{what} values ({kind}) in each of {size} voxels; one real number a voxel is needed")
         return Volume(self.read_layers(notify)[0], self.geometry)
 
@@ -273,11 +309,8 @@ def _component_axis(fields: Mapping[str, str], sizes: tuple[int, ...]) -> int | 
     if dimension == 4 and len(extra) == 1:
         return extra[0]
     size = "x".join(map(str, sizes))
-    if dimension == 4:
-        raise ValueError(
-            f"it holds a 4-D image ({size}): {sizes[3]} volumes of {'x'.join(map(str, sizes[:3]))} voxels, if its last "
-            "axis is time; write the one that is wanted to a file of its own"
-        )
+    if dimension == 4 and not extra:
+        return 3  # as ITK writes 4-D images: time is the slowest of four axes in space
     raise ValueError(f"it holds a {dimension}-D image ({size}); one volume of three axes is needed")
 
 

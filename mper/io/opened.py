@@ -11,14 +11,20 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from mper.io import metaimage, nifti, nrrd
 from mper.io.scans import SCAN_SUFFIXES
+from mper.io.volumes import NIFTI, read_volume
 from mper.phases import ED, ES, Phases
 from mper.progress import Notify, ignore_notice
 from mper.utils.files import is_dicom_file
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     from mper.dicom.series import OpenSeries
@@ -76,9 +82,41 @@ def open_scan(
         return of_series(open_series(path, series_uid, notify, image_type), path, notify)
     if image_type is not None:
         raise ValueError(f"image types are those of a DICOM series; {path} is a single file: leave --image-type out")
-    from mper.io import read_volume
+    phases = _phases_of_file(path)
+    if phases.count == 1:
+        return OpenedScan(phases, lambda _: read_volume(path, series_uid, notify))
 
-    return OpenedScan(Phases(), lambda _: read_volume(path, series_uid, notify))
+    @cache
+    def read_all() -> tuple[npt.NDArray[np.generic], Geometry]:
+        return _read_phases(path, notify)
+
+    def read(phase: int) -> Volume:
+        array, geometry = read_all()
+        return Volume(array[phase - 1], geometry)
+
+    return OpenedScan(with_sidecar(phases, path, notify), read)
+
+
+def _phases_of_file(path: Path) -> Phases:
+    name = path.name.lower()
+    if name.endswith(NIFTI):
+        return nifti.phases_of(path)
+    if name.endswith((".mha", ".mhd")):
+        return metaimage.phases_of(path)
+    if name.endswith((".nrrd", ".nhdr")):
+        return nrrd.NrrdHeader.read(path).phases
+    return Phases()  # other files hold one volume, or are refused when they are read
+
+
+def _read_phases(path: Path, notify: Notify) -> tuple[npt.NDArray[np.generic], Geometry]:
+    """The voxels (t, k, j, i) of a file of several volumes, and the grid of each."""
+    name = path.name.lower()
+    if name.endswith(NIFTI):
+        return nifti.read_phases(path, notify)
+    if name.endswith((".mha", ".mhd")):
+        return metaimage.read_phases(path, notify)
+    header = nrrd.NrrdHeader.read(path)
+    return header.read_layers(notify), header.geometry
 
 
 def of_series(series: OpenSeries, path: Path, notify: Notify) -> OpenedScan:

@@ -16,7 +16,7 @@ from mper.utils.files import is_dicom_file
 from mper.volume import Volume
 
 _WRITTEN = ".nrrd, .nii, .nii.gz or .mha"
-_NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
+NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
 
 
 def read_volume(path: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> Volume:
@@ -49,7 +49,7 @@ def read_volume(path: Path, series_uid: str | None = None, notify: Notify = igno
         from mper.dicom.series import read_series
 
         return read_series(path, series_uid, notify).volume
-    if name.endswith(_NIFTI):
+    if name.endswith(NIFTI):
         return nifti.read(path, notify)
     if name.endswith((".mha", ".mhd")):
         return metaimage.read(path, notify)
