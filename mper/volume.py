@@ -12,6 +12,7 @@ Conventions of the whole project, said once:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -139,6 +140,32 @@ class Geometry:
         direction = self.directions[:, ::-1].reshape(-1)
         return self.origin_mm, self.step_lengths[::-1], tuple(direction.tolist())
 
+    @property
+    def patient_axes(self) -> tuple[Index3, tuple[int, ...]]:
+        """The array axis that runs most along each patient axis, and which of these run against it.
+
+        Returns
+        -------
+        axes : (int, int, int)
+            Array axes nearest to Superior, Posterior and Left, in this order.
+        flips : tuple of int
+            Positions in `axes` of those that point to Inferior, Anterior or Right.
+        """
+        cosines = self.directions[::-1]  # [Superior, Posterior, Left; array axis]
+        orders = itertools.permutations(range(3))
+        a, b, c = max(orders, key=lambda order: sum(abs(cosines[n, axis]) for n, axis in enumerate(order)))
+        return (a, b, c), tuple(n for n, axis in enumerate((a, b, c)) if cosines[n, axis] < 0)
+
+    def reordered(self, axes: Index3, flips: Sequence[int] = ()) -> Geometry:
+        """The grid of ``np.flip(array.transpose(axes), flips)``."""
+        affine = self.affine[:, [*axes, 3]].copy()
+        shape = [self.shape[axis] for axis in axes]
+        for axis in flips:
+            affine[:, 3] += affine[:, axis] * (shape[axis] - 1)
+            affine[:, axis] *= -1
+        k, j, i = shape
+        return Geometry(affine, (k, j, i), self.spacing_known)
+
     def to_world(self, index: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """LPS mm of indices (..., 3) in (k, j, i) order."""
         return np.asarray(np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])
@@ -223,3 +250,10 @@ class Volume:
                 raise ValueError(f"cannot crop {a}:{b} from axis {'kji'[axis]}, which has {n} voxels")
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         return Volume(self.array[window], self.geometry.crop(start, stop))
+
+    def along_patient_axes(self) -> Volume:
+        """The same voxels in the order k to Superior, j to Posterior, i to Left; as stored where that is unknown."""
+        if not self.geometry.spacing_known:
+            return self
+        axes, flips = self.geometry.patient_axes
+        return Volume(np.flip(self.array.transpose(axes), flips), self.geometry.reordered(axes, flips))

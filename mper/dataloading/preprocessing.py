@@ -19,7 +19,6 @@ from mper.labels import UNLABELLED
 from mper.volume import Geometry, Index3, Spacing
 
 NORMALISATIONS = ("zscore", "percentile", "window")
-_CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=np.float64)  # columns: k to S, j to P, i to L
 _CLIP_PERCENT = (0.5, 99.5)
 _THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 
@@ -257,7 +256,7 @@ def working_axes(geometry: Geometry, dimensions: int) -> tuple[Index3, tuple[int
     """
     if not geometry.spacing_known:
         return (0, 1, 2), ()
-    return _canonical_axes(geometry) if dimensions == 3 else (_slices_first(geometry), ())
+    return geometry.patient_axes if dimensions == 3 else (_slices_first(geometry), ())
 
 
 def working_steps(geometry: Geometry, dimensions: int) -> Spacing | None:
@@ -276,16 +275,6 @@ def _slices_first(geometry: Geometry) -> Index3:
     if coarsest == 0 or steps[coarsest] <= _THICK_SLICES * max(steps[axis] for axis in others):
         return 0, 1, 2
     return coarsest, others[0], others[1]
-
-
-def _canonical_axes(geometry: Geometry) -> tuple[Index3, tuple[int, ...]]:
-    """Which source axis runs most along each patient axis, and which of them against it."""
-    from scipy.optimize import linear_sum_assignment
-
-    cosine = _CANONICAL.T @ geometry.directions  # [working axis, source axis]
-    _, chosen = linear_sum_assignment(-np.abs(cosine))
-    a, b, c = (int(n) for n in chosen)
-    return (a, b, c), tuple(w for w, s in enumerate((a, b, c)) if cosine[w, s] < 0)
 
 
 def _resize(channels: torch.Tensor, size: Index3) -> torch.Tensor:

@@ -1,15 +1,15 @@
 """A picture of a segmentation and its reasons: three planes, the mask's outline, the prototype map, a legend.
 
 Drawn with Pillow alone, in its own font, so that it looks the same on every machine. Planes are shown as a
-radiologist expects them: the patient's right is on the left, anterior and superior are on top; this supposes axes that
-run near the patient's (k to Superior, j to Posterior, i to Left).
+radiologist expects them, however the scan is stored: the patient's right is on the left, anterior and superior are on
+top. The letters at their borders are those of the scan's own axes; a scan that does not tell how it lies has none.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +18,42 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from mper.labels import BACKGROUND, Label, Segmentation, prototype_labels
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
 _GROUND, _PANEL, _TEXT, _QUIET = (19, 22, 28), (0, 0, 0), (236, 239, 244), (139, 148, 163)
 _OUTLINE = (255, 209, 102)
 _PIXELS_PER_MM = 4.8
+_OBLIQUE = 0.34  # sine of 20 degrees
 _EDGE, _GAP, _HEAD, _CAPTION = 44, 18, 112, 30
 _WASH = 0.72, 0.40  # how strongly prototypes of structures and of the background colour the scan
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """One slice: its name, the letters left, right, top and bottom, and which axis it is cut across."""
+    """One slice: its name, and the axis (along the patient's) that it is cut across."""
 
     name: str
-    letters: tuple[str, str, str, str]
     axis: int
 
+    def letters(self, geometry: Geometry) -> tuple[str, str, str, str]:
+        """Where left, right, top and bottom of the slice lie in the patient; empty where that is unknown."""
+        if not geometry.spacing_known:
+            return "", "", "", ""
+        down, across = (geometry.directions[:, axis] for axis in range(3) if axis != self.axis)
+        if self.axis != 0:
+            down = -down  # superior is on top
+        left, right, top, bottom = (patient_letters(d) for d in (-across, across, -down, down))
+        return left, right, top, bottom
 
-_PLANES = (
-    _Plane("axial", ("R", "L", "A", "P"), 0),
-    _Plane("coronal", ("R", "L", "S", "I"), 1),
-    _Plane("sagittal", ("A", "P", "S", "I"), 2),
-)
+
+_PLANES = (_Plane("axial", 0), _Plane("coronal", 1), _Plane("sagittal", 2))
+
+
+def patient_letters(direction: npt.NDArray[np.float64]) -> str:
+    """Where an LPS direction points to: L, R, P, A, S or I, or two of them if it is oblique by 20 degrees or more."""
+    named = zip(direction, ("RL", "AP", "IS"), strict=True)
+    strongest = sorted(named, key=lambda each: -abs(each[0]))
+    return "".join(letters[int(share > 0)] for share, letters in strongest[:2] if abs(share) > _OBLIQUE)
 
 
 def draw_segmentation(
@@ -67,6 +80,8 @@ def draw_segmentation(
     """
     from mper.utils.files import write_atomically
 
+    scan, mask = scan.along_patient_axes(), replace(mask, labelmap=mask.labelmap.along_patient_axes())
+    prototype_map = None if prototype_map is None else prototype_map.along_patient_axes()
     centre = _centre(mask.labelmap.array)
     shades = [_upright(_grey(scan.array), plane, centre) for plane in _PLANES]
     sizes = [_size(shade.shape, _steps(scan, plane)) for shade, plane in zip(shades, _PLANES, strict=True)]
@@ -98,7 +113,7 @@ def draw_segmentation(
             inside = top + _CAPTION + (height - panel.shape[0]) // 2
             canvas.paste(Image.fromarray(panel), (left, inside))
             draw.text((left, top + _CAPTION - 9), f"{plane.name}, {caption}", _QUIET, _font(16), anchor="ls")
-            _letters(draw, box, plane.letters)
+            _letters(draw, box, plane.letters(scan.geometry))
             left += panel.shape[1] + _GAP
         top += height + _CAPTION + _GAP
     if prototype_map is not None:
