@@ -140,14 +140,25 @@ def _log_note(line: str) -> None:
     logging.getLogger("mper").warning(line)
 
 
-def read_scan(path: str | Path, series: str | None = None, *, notify: Notify | None = None) -> Volume:
-    """Read a scan: NRRD, NIfTI, MetaImage, HDF5, a DICOM file, or the folder of a DICOM series.
+def read_scan(
+    path: str | Path,
+    series: str | None = None,
+    phase: int | str | None = None,
+    image_type: str | None = None,
+    *,
+    notify: Notify | None = None,
+) -> Volume:
+    """Read a scan: NRRD, NIfTI, MetaImage, HDF5, a DICOM file, or the folder of a DICOM series or study.
 
     Parameters
     ----------
     path : str or Path
     series : str or None
-        SeriesInstanceUID, where a DICOM folder holds several series.
+        SeriesInstanceUID, where a DICOM folder holds several scans.
+    phase : int or {"ED", "ES"} or None
+        Which phase of a time series: its number from 1, end diastole or end systole.
+    image_type : str or None
+        Which images, where a DICOM series holds several types at each position, such as ``WATER``.
     notify : callable or None
         Is given each note about the file (one line), such as a duplicate that was left out. None: they are logged.
 
@@ -156,7 +167,8 @@ def read_scan(path: str | Path, series: str | None = None, *, notify: Notify | N
     FileNotFoundError
         If it does not exist.
     ValueError
-        If it is not one whole three-dimensional scan: one line says why.
+        If it is not one whole three-dimensional scan, or not clear which one is meant: one line says why, and what
+        there is to choose from.
 
     Examples
     --------
@@ -166,9 +178,15 @@ def read_scan(path: str | Path, series: str | None = None, *, notify: Notify | N
     >>> scan.geometry.to_world((44, 69, 88)).round(1).tolist()  # LPS mm of a voxel (k, j, i)
     [55.0, 43.1, 27.5]
     """
-    from mper.io import check_scan, read_volume
+    from mper.io import check_scan
+    from mper.io.opened import open_scan
+    from mper.phases import parse_choice
 
-    scan = read_volume(Path(path), series, notify or _log_note)
+    opened = open_scan(Path(path), series, notify or _log_note, image_type)
+    numbers = opened.phases.chosen(None if phase is None else parse_choice(str(phase)))
+    if len(numbers) != 1:
+        raise ValueError(f"phase {phase} of {path} is not one phase; give a number from 1 to {opened.phases.count}")
+    scan = opened.read(numbers[0])
     check_scan(scan)
     return scan
 
@@ -178,6 +196,8 @@ def read_segmentation(
     source: str | Path | None = None,
     labels: Sequence[str] | None = None,
     *,
+    series: str | None = None,
+    phase: int | None = None,
     notify: Notify | None = None,
 ) -> Segmentation:
     """Read a mask with its labels.
@@ -190,6 +210,8 @@ def read_segmentation(
         The DICOM series that a DICOM segmentation belongs to.
     labels : sequence of str or None
         What the values 1, 2, ... of a plain mask are called.
+    series, phase : str, int or None
+        Which series of `source`, and which phase of a time series.
 
     Raises
     ------
@@ -216,7 +238,7 @@ def read_segmentation(
         from mper.dicom.series import read_series
 
         note = notify or _log_note
-        return read_seg(path, read_series(Path(source), None, note), note)
+        return read_seg(path, read_series(Path(source), series, note, phase), note)
     if name.endswith(".seg.nrrd"):
         return read_named(path)
     if not labels:
@@ -225,7 +247,13 @@ def read_segmentation(
 
 
 def write_segmentation(
-    path: str | Path, segmentation: Segmentation, source: str | Path | None = None, *, notify: Notify | None = None
+    path: str | Path,
+    segmentation: Segmentation,
+    source: str | Path | None = None,
+    *,
+    series: str | None = None,
+    phase: int | None = None,
+    notify: Notify | None = None,
 ) -> ExportReport | None:
     """Write a mask; the ending of `path` decides the format.
 
@@ -237,6 +265,8 @@ def write_segmentation(
     segmentation : Segmentation
     source : str or Path or None
         The DICOM series that a DICOM segmentation refers to.
+    series, phase : str, int or None
+        Which series of `source`, and which phase of a time series.
 
     Returns
     -------
@@ -270,7 +300,7 @@ def write_segmentation(
     from mper.dicom.series import read_series
 
     note = notify or _log_note
-    return write_seg(path, segmentation, read_series(Path(source), None, note), notify=note)
+    return write_seg(path, segmentation, read_series(Path(source), series, note, phase), notify=note)
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:

@@ -126,6 +126,19 @@ def test_a_dicom_series_gets_a_dicom_segmentation_that_reads_back(tmp_path: Path
     assert back.provenance[1].type == "AUTOMATIC"
 
 
+def test_of_a_cine_one_phase_is_read(tmp_path: Path) -> None:
+    first = stack()
+    second = first.with_array(first.array + 500)
+    uid = write_classic(tmp_path / "cine", first, lambda _, image: setattr(image, "TriggerTime", 0))
+    write_classic(tmp_path / "cine", second, lambda _, image: setattr(image, "TriggerTime", 400), uid, prefix="EM")
+    with pytest.raises(ValueError, match="2 phases"):
+        mper.read_scan(tmp_path / "cine")
+    with pytest.raises(ValueError, match="not one phase; give a number from 1 to 2"):
+        mper.read_scan(tmp_path / "cine", phase="all")
+    assert (mper.read_scan(tmp_path / "cine", phase=2).array == second.array).all()
+    assert (mper.read_scan(tmp_path / "cine", uid, phase="1").array == first.array).all()
+
+
 def test_training_on_what_cannot_be_trained_on_leaves_no_run(tmp_path: Path) -> None:
     dataset = blob_dataset(tmp_path / "blobs", 2, labelled=0)
     with pytest.raises(ValueError, match="none of the 2 cases of split 'train' has a label"):

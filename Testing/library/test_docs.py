@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from small_data import LPS, blobs
-from small_series import write_classic
+from small_series import Change, write_classic
 from test_levels import ORDER
 
 import mper
@@ -77,6 +77,11 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def trigger_time(time: int) -> Change:
+    """What makes the images of `small_series` a phase of a cine."""
+    return lambda _, image: setattr(image, "TriggerTime", time)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small data under the names that the pages use."""
@@ -89,6 +94,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_volume(folder / "sample" / "la.nrrd", scan)
     write_volume(folder / "sample" / "la-reference.nrrd", mask)
     write_classic(folder / "dicom-folder", scan.with_array(scan.array.astype(np.int16)))
+    slices = scan.crop((10, 0, 0), (14, 96, 104))
+    uid = None
+    for time in (0, 400):
+        phase = slices.with_array(slices.array.astype(np.int16) + time // 40)
+        uid = write_classic(folder / "cine-folder", phase, trigger_time(time), uid, f"T{time}")
     for name in ("scans/first.nii.gz", "scans/second.nii.gz", "more-scans/third.nrrd"):
         (folder / name).parent.mkdir(exist_ok=True)
         write_volume(folder / name, scan)
