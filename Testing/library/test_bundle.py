@@ -152,6 +152,60 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     refused(path, "the model cannot be read")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    path = saved(tmp_path / "model")
+    tensors = load_file(path / WEIGHTS)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = value
+    refused(with_weights(path, tensors), "holds NaN or infinity")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", [2**63]),
+        ("shape", [10**30]),
+        ("shape", [2**31, 2**31, 2**31]),
+        ("shape", [-1]),
+        ("data_offsets", [0, 2**63]),
+        ("data_offsets", [0, 10**30]),
+        ("data_offsets", [5, 1]),
+    ],
+)
+def test_sizes_that_no_memory_holds_are_refused(tmp_path: Path, key: str, value: list[int]) -> None:
+    path = saved(tmp_path / "model")
+    data = (path / WEIGHTS).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header[next(name for name in header if name != "__metadata__")][key] = value
+    text = json.dumps(header).encode()
+    changed = len(text).to_bytes(8, "little") + text + data[8 + length :]
+    (path / WEIGHTS).write_bytes(changed)
+    card = json.loads((path / CARD).read_text(encoding="utf-8"))
+    card["weights"]["sha256"] = hashlib.sha256(changed).hexdigest()
+    (path / CARD).write_text(json.dumps(card), encoding="utf-8")
+    refused(path, "the model cannot be read")
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in {CARD, WEIGHTS} - {name}:
+            archive.write(path / member, member)
+        with archive.open(name, "w") as stream:
+            for _ in range(80):
+                stream.write(bytes(1 << 20))
+    unpacked: list[str] = []
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(
+        zipfile.ZipFile, "read", lambda self, entry: (unpacked.append(entry.filename), read(self, entry))[1]
+    )
+    refused(tmp_path / "bomb.zip", f"{name} announces 83886080 bytes")
+    assert name not in unpacked
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
     tensors = load_file(path / WEIGHTS)
@@ -181,6 +235,10 @@ def test_eight_bit_weights_without_their_scale_are_refused(tmp_path: Path) -> No
         ("network", {"kind": "unet", "classes": 2, "dropout": [0, 0], "layers": 3}),
         ("preprocessing", {"magic": 1}),
         ("preprocessing", {"normalisation": "magic"}),
+        ("network", {"kind": "unet", "classes": 2, "filters": 10**12, "dropout": [0, 0]}),
+        ("network", {"kind": "unet", "classes": 2, "dropout": []}),
+        ("preprocessing", {"spacing_mm": [1e300, 1, 1]}),
+        ("preprocessing", {"spacing_mm": [float("nan"), 1, 1]}),
     ],
 )
 def test_card_that_describes_no_network_or_preprocessing_is_refused(tmp_path: Path, entry: str, value: object) -> None:
@@ -188,7 +246,7 @@ def test_card_that_describes_no_network_or_preprocessing_is_refused(tmp_path: Pa
     card = json.loads((path / CARD).read_text(encoding="utf-8"))
     card[entry] = value
     (path / CARD).write_text(json.dumps(card), encoding="utf-8")
-    refused(path, "does not describe a network|unknown")
+    refused(path, "does not describe a network|unknown|a spacing in mm must be")
 
 
 def test_damaged_zip_is_refused(tmp_path: Path) -> None:

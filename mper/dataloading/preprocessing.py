@@ -20,6 +20,7 @@ from mper.volume import Geometry, Index3, Spacing
 
 NORMALISATIONS = ("zscore", "percentile", "window")
 _CLIP_PERCENT = (0.5, 99.5)
+_LARGEST_SPACING_MM = 1000.0
 _THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 
 
@@ -58,8 +59,11 @@ class Preprocessing:
         if self.spacing_mm is not None and self.in_plane_pixels is not None:
             raise ValueError("preprocessing takes spacing_mm or in_plane_pixels, not both")
         for spacing in (self.spacing_mm, self.assumed_spacing_mm):
-            if spacing is not None and not (len(spacing) == 3 and min(spacing) > 0):
-                raise ValueError(f"a spacing in mm must be three numbers above zero (k, j, i), got {spacing}")
+            if spacing is not None and not (len(spacing) == 3 and all(0 < s < _LARGEST_SPACING_MM for s in spacing)):
+                raise ValueError(
+                    f"a spacing in mm must be three numbers above 0 and below {_LARGEST_SPACING_MM:g} (k, j, i), "
+                    f"got {spacing}"
+                )
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"unknown normalisation {self.normalisation!r}; known are {', '.join(NORMALISATIONS)}")
         if (self.normalisation == "window") != (self.window is not None):

@@ -54,13 +54,14 @@ class ModelBundle:
     def __post_init__(self) -> None:
         try:
             network, _ = self.network, self.preprocessing
-        except (KeyError, TypeError) as error:
+            with torch.device("meta"):
+                expected = Network(network).state_dict()
+        except (KeyError, TypeError, IndexError, OverflowError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"the card of model {self.card.name!r} does not describe a network and its preprocessing ({error}); "
+                f"the card of model {self.card.name!r} does not describe a network and its preprocessing ({reason}); "
                 "the model is damaged or of another version"
             ) from error
-        with torch.device("meta"):
-            expected = Network(network).state_dict()
         wrong = [
             name
             for name in sorted(set(expected) | set(self.state))
@@ -110,6 +111,12 @@ class ModelBundle:
             kept = {name: state.pop(name) for name in list(state) if name.startswith(_REFERENCES)}
             cases = stored.card.about["references"]["cases"] if kept else ()
             tensors = {name.removeprefix(_REFERENCES): value for name, value in kept.items()}
+            wrong = [name for name, value in (state | kept).items() if not value.isfinite().all()]
+            if wrong:
+                raise ValueError(
+                    f"{path}: the weights of the model are not finite ({wrong[0]!r} holds NaN or infinity); "
+                    "train it again, or get the model again"
+                )
             return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error

@@ -23,6 +23,10 @@ CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 FORMAT = 1
 STORAGES = ("float32", "float16", "int8")
+_LARGEST_WINDOW = 4096  # voxels of one side
+_LARGEST = {CARD: 1 << 24}  # bytes of a file; of all others:
+_LARGEST_WEIGHTS = 1 << 33
+_MAX_RATIO, _SMALL = 100, 1 << 26  # of what is zipped, beyond so many bytes: weights hardly shrink
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class Card:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
+        for name in ("name", "version", "title"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"the card's {name} must be text, got {getattr(self, name)!r:.40}")
+        for name in ("largest_component", "always_mirrored"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"the card's {name} must be true or false, got {getattr(self, name)!r:.40}")
+        for name in ("network", "preprocessing", "about"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"the card's {name} must be an object, got {getattr(self, name)!r:.40}")
+        if len(self.window) != 3 or not all(isinstance(n, int) and 1 <= n <= _LARGEST_WINDOW for n in self.window):
+            raise ValueError(f"the card's window must be three sizes in 1..{_LARGEST_WINDOW}, got {self.window!r:.60}")
+        if not set(self.mirror_axes) <= {0, 1, 2} or len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError(f"the card's mirror axes must be of 0, 1 and 2, got {self.mirror_axes!r:.40}")
         if self.network.get("classes") != len(self.labels) + 1:
             raise ValueError(
                 f"the card names {len(self.labels)} labels, the network has {self.network.get('classes')} classes; "
@@ -149,16 +166,25 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _member(path: Path, name: str) -> bytes:
-    """One file of a bundle that is a folder or a zip."""
+    """One file of a bundle that is a folder or a zip; nothing is unpacked before its size is checked."""
+    limit = _LARGEST.get(name, _LARGEST_WEIGHTS)
     try:
         if path.is_dir():
+            _check_size(path, name, (path / name).stat().st_size, limit)
             return (path / name).read_bytes()
         with zipfile.ZipFile(path) as archive:
             # Whoever zips a bundle may well zip its folder.
             inside = next((n for n in archive.namelist() if n in (name, f"{n.split('/')[0]}/{name}")), name)
-            return archive.read(inside)
-    except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            entry = archive.getinfo(inside)
+            _check_size(path, name, entry.file_size, min(limit, max(_SMALL, _MAX_RATIO * entry.compress_size)))
+            return archive.read(entry)
+    except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a model: it should be a folder or zip that holds {CARD} and {WEIGHTS}, "
             f"and {name} is missing or unreadable"
         ) from error
+
+
+def _check_size(path: Path, name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"{path}: {name} announces {size} bytes, more than the {limit} that a model may have there")
