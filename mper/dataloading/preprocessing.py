@@ -61,7 +61,7 @@ class Preprocessing:
         for spacing in (self.spacing_mm, self.assumed_spacing_mm):
             if spacing is not None and not (len(spacing) == 3 and all(0 < s < _LARGEST_SPACING_MM for s in spacing)):
                 raise ValueError(
-                    f"a spacing in mm must be three numbers above 0 and below {_LARGEST_SPACING_MM:g} (k, j, i), "
+                    f"a spacing in mm must be three numbers above zero and below {_LARGEST_SPACING_MM:g} (k, j, i), "
                     f"got {spacing}"
                 )
         if self.normalisation not in NORMALISATIONS:
