@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import BasicTextSRStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.spatial.transform import Rotation
 
 from mper.volume import Geometry, Volume
@@ -27,6 +27,31 @@ def stack(shape: tuple[int, int, int] = (6, 5, 4), angles: Sequence[float] = (20
     directions = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ np.eye(3)[:, ::-1]
     geometry = Geometry.from_axes((-12.5, 40.25, 7.0), (2.5, 0.7, 0.9), directions, shape)
     return Volume(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), geometry)
+
+
+def bright_ball(radius: float = 1.0, shape: tuple[int, int, int] = (12, 30, 26)) -> Volume:
+    """A scan with a bright ball in noise, large enough for a model."""
+    volume, n = stack(shape), np.array(shape)
+    index = np.moveaxis(np.indices(shape), 0, -1)
+    inside = (((index - n / 2) / (n * 0.35 * radius)) ** 2).sum(axis=-1) < 1
+    noise = np.random.default_rng(0).normal(100, 10, shape)
+    return volume.with_array((noise + 200 * inside).astype(np.int16))
+
+
+def write_report(path: Path, study: str = STUDY) -> None:
+    """A structured report: DICOM without images."""
+    report = Dataset()
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.SOPClassUID, report.SOPInstanceUID, report.Modality = BasicTextSRStorage, generate_uid(), "SR"
+    report.StudyInstanceUID, report.SeriesInstanceUID = study, generate_uid()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report.save_as(path, enforce_file_format=True)
+
+
+def mark_localiser(_: int, image: Dataset) -> None:
+    """What makes an image one of a localiser."""
+    image.ImageType, image.SeriesDescription = ["ORIGINAL", "PRIMARY", "LOCALIZER"], "localizer"
 
 
 def texts(values: Sequence[float]) -> list[str]:

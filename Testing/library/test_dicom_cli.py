@@ -12,7 +12,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from small_models import threshold_bundle
-from small_series import STUDY, stack, write_classic
+from small_series import bright_ball, mark_localiser, write_classic, write_report
 
 from mper.cli import main
 from mper.datasets.layouts import find_source
@@ -25,7 +25,6 @@ from mper.models.bundle import ModelBundle
 from mper.progress import ignore_notice
 from mper.utils import errors
 from mper.utils.errors import FAILED, OK, USAGE
-from mper.volume import Volume
 
 Run = Callable[..., int]
 RADII = (1.0, 0.8, 0.6, 0.7)  # of the ventricle, by phase
@@ -35,15 +34,6 @@ RADII = (1.0, 0.8, 0.6, 0.7)  # of the ventricle, by phase
 def own_log(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("logs")
     monkeypatch.setattr(errors, "log_folder", lambda: folder)
-
-
-def ball(radius: float = 1.0, shape: tuple[int, int, int] = (12, 30, 26)) -> Volume:
-    """A scan with a bright ball in noise."""
-    volume, n = stack(shape), np.array(shape)
-    index = np.moveaxis(np.indices(shape), 0, -1)
-    inside = (((index - n / 2) / (n * 0.35 * radius)) ** 2).sum(axis=-1) < 1
-    noise = np.random.default_rng(0).normal(100, 10, shape)
-    return volume.with_array((noise + 200 * inside).astype(np.int16))
 
 
 def model_of(label: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -64,10 +54,6 @@ def mper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return model_of("LV", tmp_path, monkeypatch)
 
 
-def localiser(_: int, image: Dataset) -> None:
-    image.ImageType, image.SeriesDescription = ["ORIGINAL", "PRIMARY", "LOCALIZER"], "localizer"
-
-
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -85,14 +71,10 @@ def assert_of(seg: Path, uid: str) -> None:
 def study(tmp_path: Path) -> tuple[Path, str]:
     """One scan, a localiser, a report and a damaged file, each series in a folder named by its UID."""
     folder, uid = tmp_path / "Köln study", generate_uid()
-    write_classic(folder / uid, ball(), series=uid)
+    write_classic(folder / uid, bright_ball(), series=uid)
     scout = generate_uid()
-    write_classic(folder / scout, ball(shape=(3, 30, 26)), localiser, scout)
-    (folder / "report").mkdir()
-    report = Dataset()
-    report.SOPClassUID, report.SOPInstanceUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.11", generate_uid(), "SR"
-    report.StudyInstanceUID, report.SeriesInstanceUID = STUDY, generate_uid()
-    report.save_as(folder / "report" / "1.dcm", implicit_vr=False, little_endian=True)
+    write_classic(folder / scout, bright_ball(shape=(3, 30, 26)), mark_localiser, scout)
+    write_report(folder / "report" / "1.dcm")
     (folder / "broken").mkdir()
     (folder / "broken" / "1.dcm").write_bytes((folder / scout / "IM0000").read_bytes()[:900])
     return folder, uid
@@ -117,8 +99,10 @@ def test_a_study_as_a_cohort_is_one_mask_a_scan_and_no_failure(
     study: tuple[Path, str], tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, uid = study
-    write_classic(folder / "other", ball(), lambda k, _: "leave out" if k > 4 else None, "1.2.3", prefix="a")
-    write_classic(folder / "parts" / "b", ball(), lambda k, _: "leave out" if k < 5 else None, "1.2.3", prefix="b")
+    write_classic(folder / "other", bright_ball(), lambda k, _: "leave out" if k > 4 else None, "1.2.3", prefix="a")
+    write_classic(
+        folder / "parts" / "b", bright_ball(), lambda k, _: "leave out" if k < 5 else None, "1.2.3", prefix="b"
+    )
     assert mper("segment", folder, tmp_path / "masks", "--json") == OK
     answer = json.loads(capsys.readouterr().out)
     assert answer["failed"] == 0 and len(answer["cases"]) == 2 and len(answer["notes"]) == 2
@@ -128,8 +112,8 @@ def test_a_study_as_a_cohort_is_one_mask_a_scan_and_no_failure(
 
 def test_a_study_is_imported_as_its_scans(study: tuple[Path, str]) -> None:
     folder, _ = study
-    write_classic(folder / "a", ball(), lambda k, _: "leave out" if k > 4 else None, "1.2.3", prefix="a")
-    write_classic(folder / "b", ball(), lambda k, _: "leave out" if k < 5 else None, "1.2.3", prefix="b")
+    write_classic(folder / "a", bright_ball(), lambda k, _: "leave out" if k > 4 else None, "1.2.3", prefix="a")
+    write_classic(folder / "b", bright_ball(), lambda k, _: "leave out" if k < 5 else None, "1.2.3", prefix="b")
     source = find_source(folder)
     assert [case.read(ignore_notice)[0].array.shape for case in source.cases.values()] == [(12, 30, 26)] * 2
     assert sum("(localiser)" in note or "truncated" in note for note in source.notices) == 2
@@ -139,7 +123,7 @@ def test_series_reaches_into_a_study_and_options_stand_anywhere(
     study: tuple[Path, str], tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, uid = study
-    write_classic(folder / "t1", ball(), lambda _, image: setattr(image, "SeriesDescription", "T1"), "1.2.3.4")
+    write_classic(folder / "t1", bright_ball(), lambda _, image: setattr(image, "SeriesDescription", "T1"), "1.2.3.4")
     seg = tmp_path / "seg.dcm"
     assert mper("segment", folder, seg) == FAILED
     (line,) = capsys.readouterr().err.splitlines()
@@ -161,10 +145,10 @@ def test_the_name_of_a_file_never_becomes_a_folder(
     name: str, study: tuple[Path, str], tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = study
-    write_classic(folder / "t1", ball(), series="1.2.3.4")
+    write_classic(folder / "t1", bright_ball(), series="1.2.3.4")
     (tmp_path / "files").mkdir()
     for one in ("a", "b"):
-        write_volume(tmp_path / "files" / f"{one}.nrrd", ball())
+        write_volume(tmp_path / "files" / f"{one}.nrrd", bright_ball())
     before = files_below(tmp_path)
     for inputs in ([folder], [tmp_path / "files"], [tmp_path / "files" / "*.nrrd"], [folder, tmp_path / "files"]):
         assert mper("segment", *inputs, tmp_path / name) in (FAILED, USAGE)
@@ -176,7 +160,7 @@ def test_the_name_of_a_file_never_becomes_a_folder(
 
 def test_one_scan_in_a_folder_goes_into_one_file(tmp_path: Path, mper: Run) -> None:
     (tmp_path / "files").mkdir()
-    write_volume(tmp_path / "files" / "a.nrrd", ball())
+    write_volume(tmp_path / "files" / "a.nrrd", bright_ball())
     for output in (tmp_path / "mask.nii.gz", tmp_path / "files" / "mask.nii.gz", tmp_path / "files" / "mask.nii.gz"):
         assert mper("segment", tmp_path / "files", output) == OK
         assert output.is_file()
@@ -185,8 +169,8 @@ def test_one_scan_in_a_folder_goes_into_one_file(tmp_path: Path, mper: Run) -> N
 
 
 def test_options_stand_anywhere_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_classic(tmp_path / "dicom", ball())
-    write_volume(tmp_path / "mask.nrrd", ball().with_array((ball().array > 200).astype(np.uint8)))
+    write_classic(tmp_path / "dicom", bright_ball())
+    write_volume(tmp_path / "mask.nrrd", bright_ball().with_array((bright_ball().array > 200).astype(np.uint8)))
     words = ["--source", tmp_path / "dicom", "--manual", "--labels", "LA", "--out", tmp_path / "seg.dcm"]
     assert main(list(map(str, ["export-seg", *words, tmp_path / "mask.nrrd"]))) == OK
     assert main(list(map(str, ["export-seg", *words[:3], tmp_path / "mask.nrrd", *words[3:]]))) == OK
@@ -209,7 +193,7 @@ def cine(tmp_path: Path) -> Path:
     for n, radius in enumerate(RADII):
         series = write_classic(
             tmp_path / "cine",
-            ball(radius),
+            bright_ball(radius),
             lambda _, image, n=n: setattr(image, "TriggerTime", 90 * n),
             series,
             prefix=f"p{n}-",
@@ -278,7 +262,7 @@ def test_phases_of_a_cohort_are_files_of_their_own(
 ) -> None:
     (tmp_path / "cohort" / "one").mkdir(parents=True)
     cine.rename(tmp_path / "cohort" / "one" / "cine")
-    write_classic(tmp_path / "cohort" / "two", ball())
+    write_classic(tmp_path / "cohort" / "two", bright_ball())
     assert mper("segment", tmp_path / "cohort", tmp_path / "masks", "--phase", "all", "--json") == OK
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["cases"]) == 5 and answer["failed"] == 0
@@ -303,10 +287,12 @@ def test_strokes_correct_one_phase(cine: Path, tmp_path: Path, mper: Run, capsys
 
 
 def test_one_of_several_image_types_is_segmented(tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    uid = write_classic(tmp_path / "dicom", ball(), lambda _, i: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "M"]))
+    uid = write_classic(
+        tmp_path / "dicom", bright_ball(), lambda _, i: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "M"])
+    )
     write_classic(
         tmp_path / "dicom",
-        ball(0.5),
+        bright_ball(0.5),
         lambda _, i: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "P"]),
         uid,
         prefix="p",
@@ -319,6 +305,6 @@ def test_one_of_several_image_types_is_segmented(tmp_path: Path, mper: Run, caps
         assert mper("segment", tmp_path / "dicom", "--image-type", name, mask) == OK
         sizes += volumes_of(mask)
     assert sizes[0] > 4 * sizes[1] > 0
-    write_volume(tmp_path / "scan.nrrd", ball())
+    write_volume(tmp_path / "scan.nrrd", bright_ball())
     assert mper("segment", tmp_path / "scan.nrrd", mask, "--image-type", "M") == FAILED
     assert "leave --image-type out" in capsys.readouterr().err

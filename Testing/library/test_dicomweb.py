@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,17 @@ import pytest
 import requests
 import trustme
 from pydicom.uid import generate_uid
-from small_series import STUDY, stack, write_classic
+from small_models import threshold_bundle
+from small_series import (
+    STUDY,
+    Change,
+    bright_ball,
+    mark_localiser,
+    nothing,
+    stack,
+    write_classic,
+    write_report,
+)
 from system_tools import tool
 
 from mper.cli import FAILED, OK, USAGE, main
@@ -30,6 +42,7 @@ from mper.dicom.seg_read import read_seg
 from mper.dicom.seg_write import write_seg
 from mper.dicom.series import read_series
 from mper.labels import Segmentation, make_label
+from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
 from mper.provenance import Provenance
 
@@ -174,6 +187,40 @@ def test_pull_segment_push_is_one_way_through_the_command_line(
     (file,) = (tmp_path / "again").rglob("*.dcm")
     assert file.read_bytes() == (tmp_path / "seg.dcm").read_bytes()
     np.testing.assert_array_equal(read_seg(file, series).labelmap.array, array)
+
+
+def test_the_documented_commands_fetch_segment_and_send_back(
+    tmp_path: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "dicom.md").read_text(encoding="utf-8")
+    commands = [line.split("mper ", 1)[1] for line in text.splitlines() if line.startswith("mper ")]
+    first = next(n for n, line in enumerate(commands) if line.startswith("pull study --accession"))
+    study, scan = generate_uid(), generate_uid()
+
+    def of_study(change: Change = nothing) -> Change:
+        def both(k: int, image: pydicom.Dataset) -> object:
+            image.StudyInstanceUID, image.AccessionNumber, image.PatientID = study, "A123", "P-4711"
+            return change(k, image)
+
+        return both
+
+    write_classic(tmp_path / "sent" / "scan", bright_ball(), of_study(), scan)
+    write_classic(tmp_path / "sent" / "scout", bright_ball(shape=(3, 30, 26)), of_study(mark_localiser))
+    write_report(tmp_path / "sent" / "report.dcm", study)
+    assert orthanc.archive().push([tmp_path / "sent"]).sent == 16
+    bundle = threshold_bundle()
+    bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, "LA"),)), sha256="ab" * 32)
+    monkeypatch.setattr(ModelBundle, "load", staticmethod(lambda _: bundle))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token.txt").write_text(":".join(LOGIN), encoding="utf-8")
+    for line in commands[first : first + 3]:
+        words = line.replace("https://pacs.example/dicom-web", orthanc.url).replace("--token-file", "--login-file")
+        assert main(shlex.split(words)) == OK, line
+    assert [line.split()[0] for line in commands[first : first + 3]] == ["pull", "segment", "push"]
+    series = read_series(tmp_path / "study", scan)
+    mask = read_seg(tmp_path / "seg.dcm", series)
+    assert mask.labels[0].name == "LA" and mask.labelmap.array.any()
+    assert str(pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID) in orthanc.held()
 
 
 def test_a_wrong_password_and_a_wrong_address_are_told(
@@ -415,7 +462,92 @@ def test_what_an_archive_took_and_does_not_have_is_told(tmp_path: Path) -> None:
     _, uids = write_study(tmp_path / "series", 2)
     with odd_archive(lambda request: (200, DICOM_JSON, b"[]" if request.command == "GET" else b"{}")) as url:
         done = Archive(Access(url)).push([tmp_path / "series"])
-    assert (done.sent, dict(done.failed)) == (0, dict.fromkeys(uids, "the archive took it and does not list it"))
+    assert (done.sent, dict(done.failed)) == (
+        0,
+        dict.fromkeys(uids, "not stored: the archive reported no error and does not list it"),
+    )
+
+
+class OddServer:
+    """Answers for the instances of one series as archives do that keep to the standard nearly."""
+
+    def __init__(self, folder: Path, mode: str):
+        self.files = {str(pydicom.dcmread(path).SOPInstanceUID): path.read_bytes() for path in folder.iterdir()}
+        first = pydicom.dcmread(next(folder.iterdir()))
+        self.study, self.series, self.mode = str(first.StudyInstanceUID), str(first.SeriesInstanceUID), mode
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        path, _, _ = request.path.partition("?")
+        if request.command == "POST":
+            return 200, {}, b""  # and keeps nothing
+        uid = path.rsplit("/", 1)[1]
+        if uid in self.files:
+            return self.file(request.headers["Accept"], self.files[uid])
+        items = [{"0020000D": {"vr": "UI", "Value": [self.study]}, "0020000E": {"vr": "UI", "Value": [self.series]}}]
+        if path.endswith("/instances"):
+            items = [{"00080018": {"vr": "UI", "Value": [one]}} for one in self.files]
+        return 200, DICOM_JSON, json.dumps([] if self.mode == "empty" else items).encode()
+
+    def file(self, accept: str, content: bytes) -> tuple[int, dict[str, str], bytes]:
+        multipart = {"Content-Type": 'multipart/related; type="application/dicom"; boundary="xyz"'}
+        whole = b"\r\n--xyz\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--xyz--\r\n"
+        loose = b"--xyz\r\ncontent-type: application/dicom\r\ncontent-length: 9\r\n\r\n" + content + b"\r\n--xyz--"
+        if self.mode == "syntax" and "transfer-syntax=*" not in accept:
+            return 406, {}, b"transfer-syntax=* is wanted"
+        if self.mode == "no syntax" and "transfer-syntax" in accept:
+            return 406, {}, b""
+        if self.mode == "alone only" and "multipart" in accept:
+            return 400, {}, b""
+        if self.mode == "never":
+            return 406, {}, b"image/jpeg is wanted"
+        return {
+            "single": (200, {"Content-Type": "application/dicom"}, content),
+            "alone only": (200, {"Content-Type": "application/dicom; transfer-syntax=1.2"}, content),
+            "called multipart": (200, multipart, content),
+            "loose": (200, multipart, b"This is a message of parts.\r\n" + loose),
+            "line feeds": (200, multipart, b"--xyz\ncontent-type: application/dicom\n\n" + content + b"\n--xyz--\n"),
+            "no boundary": (200, {"Content-Type": "Multipart/Related"}, whole),
+            "empty part": (200, multipart, b"--xyz\r\n\r\n\r\n--xyz--"),
+        }.get(self.mode, (200, multipart, whole))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["", "single", "syntax", "no syntax", "alone only", "called multipart", "loose", "line feeds", "no boundary"],
+)
+def test_files_arrive_from_archives_that_keep_to_the_standard_nearly(tmp_path: Path, mode: str) -> None:
+    study, _ = write_study(tmp_path / "series", 3)
+    answer = OddServer(tmp_path / "series", mode)
+    with odd_archive(answer) as url:
+        (pulled,) = Archive(Access(url)).pull(study, tmp_path / "back")
+    assert pulled.fetched == 3
+    assert files_below(tmp_path / "back") == answer.files
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("never", "answers 406 Not Acceptable (image/jpeg is wanted)"), ("empty part", "answers otherwise than DICOMweb")],
+)
+def test_what_an_archive_wants_instead_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, told: str
+) -> None:
+    study, _ = write_study(tmp_path / "series", 2)
+    with odd_archive(OddServer(tmp_path / "series", mode)) as url:
+        assert main(["pull", str(tmp_path / "back"), "--study", study, "--dicomweb", url]) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert files_below(tmp_path / "back") == {}
+
+
+def test_an_archive_that_answers_well_and_keeps_nothing_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, uids = write_study(tmp_path / "series", 2)
+    with odd_archive(OddServer(tmp_path / "series", "empty")) as url:
+        assert main(["push", str(tmp_path / "series"), "--dicomweb", url]) == FAILED
+    said = capsys.readouterr()
+    assert all(f"mper: error: {uid}: not stored" in said.err for uid in uids)
+    assert "0 instances sent, 2 not stored" in said.out
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 LOGIN_VARIABLE, TOKEN_VARIABLE = "MPER_DICOMWEB_LOGIN", "MPER_DICOMWEB_TOKEN"
 
 _ABOUT_LOGIN = f"""\
-Who asks is told by a file (--login-file: one line USER:PASSWORD; --token-file: one line, a bearer token) or by the
+The login is read from a file (--login-file: one line USER:PASSWORD; --token-file: one line, a bearer token) or from the
 environment variable {LOGIN_VARIABLE} or {TOKEN_VARIABLE}, never on the command line. The connection is encrypted
 (https) unless the archive is on this machine or --plain-http is given.
 """
 _PUSH = f"""\
-Send DICOM files to an archive (STOW-RS). It is asked first what it has, and again after every interruption: no
-instance is sent twice, and a transfer that was broken off goes on when the command is run again.
+Send DICOM files to an archive (STOW-RS). The archive is queried before, and again after every interruption: no instance
+is sent twice, and a transfer that was interrupted continues when the command is run again.
 
 {_ABOUT_LOGIN}"""
 _PUSH_EXAMPLES = """\
@@ -35,13 +35,12 @@ _PUSH_EXAMPLES = """\
 """
 _PULL = f"""\
 Fetch a study, or one series of it, from an archive (QIDO-RS, WADO-RS) into FOLDER/<series UID>/. Files that are there
-stay, so that a transfer that was broken off goes on when the command is run again.
+stay, so that a transfer that was interrupted continues when the command is run again.
 
 {_ABOUT_LOGIN}"""
 _PULL_EXAMPLES = """\
   mper pull study --study 1.2.840.113619.2.5 --dicomweb https://pacs.hospital.org/dicom-web --token-file token.txt
-  mper pull study --accession A123 --dicomweb URL && mper segment study --series UID seg.dcm && mper push seg.dcm \\
-    --dicomweb URL
+  mper pull study --accession A123 --dicomweb URL && mper segment study seg.dcm && mper push seg.dcm --dicomweb URL
 """
 
 
@@ -90,9 +89,9 @@ def run_push(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"sent": done.sent, "already": done.already, "failed": dict(done.failed)})
     else:
-        there = f", {done.already} were there already" if done.already else ""
-        refused = f", {len(done.failed)} refused" if done.failed else ""
-        print_result(f"{arguments.dicomweb}: {done.sent} instances sent{there}{refused}")
+        present = f", {done.already} were there already" if done.already else ""
+        failed = f", {len(done.failed)} not stored" if done.failed else ""
+        print_result(f"{arguments.dicomweb}: {done.sent} instances sent{present}{failed}")
     return FAILED if done.failed else OK
 
 
