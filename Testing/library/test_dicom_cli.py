@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from small_models import threshold_bundle
 from small_series import bright_ball, mark_localiser, write_classic, write_report
