@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mper.dicom.seg_check import ExportReport
     from mper.inference.prediction import Prediction
     from mper.inference.predictor import Predictor
+    from mper.io import SpacingChoice
     from mper.labels import Label
     from mper.measurement.measures import Measures
 
@@ -146,6 +147,7 @@ def read_scan(
     phase: int | str | None = None,
     image_type: str | None = None,
     *,
+    spacing_mm: SpacingChoice = None,
     notify: Notify | None = None,
 ) -> Volume:
     """Read a scan: NRRD, NIfTI, MetaImage, HDF5, a DICOM file, or the folder of a DICOM series or study.
@@ -159,6 +161,8 @@ def read_scan(
         Which phase of a time series: its number from 1, end diastole or end systole.
     image_type : str or None
         Which images, where a DICOM series holds several types at each position, such as ``WATER``.
+    spacing_mm : (float, float, float), "keep" or None
+        Along (k, j, i), in place of what the file states; "keep" takes the file's, even where no patient is as large.
     notify : callable or None
         Is given each note about the file (one line), such as a duplicate that was left out. None: they are logged.
 
@@ -178,17 +182,18 @@ def read_scan(
     >>> scan.geometry.to_world((44, 69, 88)).round(1).tolist()  # LPS mm of a voxel (k, j, i)
     [55.0, 43.1, 27.5]
     """
-    from mper.io import check_scan
+    from mper.io import check_scan, with_spacing
     from mper.io.opened import open_scan
     from mper.phases import parse_choice
 
-    opened = open_scan(Path(path), series, notify or _log_note, image_type)
+    notify = notify or _log_note
+    opened = open_scan(Path(path), series, notify, image_type)
     numbers = opened.phases.chosen(None if phase is None else parse_choice(str(phase)))
     if len(numbers) != 1:
         raise ValueError(f"phase {phase} of {path} is not one phase; give a number from 1 to {opened.phases.count}")
     scan = opened.read(numbers[0])
     check_scan(scan)
-    return scan
+    return with_spacing(scan, spacing_mm, notify)
 
 
 def read_segmentation(
@@ -240,10 +245,12 @@ def read_segmentation(
         note = notify or _log_note
         return read_seg(path, read_series(Path(source), series, note, phase), note)
     if name.endswith(".seg.nrrd"):
-        return read_named(path)
+        return read_named(path, notify or _log_note)
     if not labels:
         raise ValueError(f"{path} has no names; say what its values 1, 2, ... are, as in labels=['LA']")
-    return Segmentation(read_labelmap(path), tuple(make_label(n, each) for n, each in enumerate(labels, 1)))
+    return Segmentation(
+        read_labelmap(path, notify or _log_note), tuple(make_label(n, each) for n, each in enumerate(labels, 1))
+    )
 
 
 def write_segmentation(
@@ -448,6 +455,7 @@ def import_source(
     split: str | None = None,
     labels: Sequence[str] | None = None,
     scribbles: bool = False,
+    spacing_mm: SpacingChoice = None,
     report: Report = ignore_progress,
     notify: Notify | None = None,
 ) -> ImportSummary:
@@ -464,6 +472,8 @@ def import_source(
         What the values 1, 2, ... of the masks are called; None: as the layout says.
     scribbles : bool
         Take the scribbles of ACDC in HDF5 in place of its masks.
+    spacing_mm : (float, float, float), "keep" or None
+        As in `read_scan`, for all cases.
 
     Raises
     ------
@@ -478,7 +488,7 @@ def import_source(
     """
     from mper.datasets.importer import import_source as run
 
-    return run(Path(source), Path(dataset), split, labels, report, notify or _log_note, scribbles)
+    return run(Path(source), Path(dataset), split, labels, report, notify or _log_note, scribbles, spacing_mm)
 
 
 def open_dataset(path: str | Path) -> Dataset | PackedDataset:

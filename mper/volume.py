@@ -22,6 +22,7 @@ import numpy.typing as npt
 Index3 = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
+_FARTHEST_MM = 1e12  # a number beyond is damage
 _ORTHOGONAL_TOLERANCE = 1e-3  # cosine between two axes; scanner headers are rounded to about 1e-5
 
 
@@ -53,7 +54,7 @@ class Geometry:
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
         shape = tuple(int(n) for n in self.shape)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        if affine.shape != (4, 4) or not (np.abs(affine) < _FARTHEST_MM).all():  # NaN is not either
             raise ValueError("the affine must be 4x4 and finite")
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"a volume needs three axes of at least one voxel, this one has shape {shape}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.dicom import exported, not_dicom
 from mper.cli.outputs import Job
+from mper.progress import Notify, ignore_notice
 from mper.utils.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from mper.inference.prediction import Prediction
     from mper.inference.predictor import Predictor
     from mper.io.opened import OpenedScan
+    from mper.io.scans import SpacingChoice
     from mper.labels import Segmentation
     from mper.models.card import StoredBundle
-    from mper.progress import Notify
     from mper.volume import Volume
 
 
@@ -51,48 +53,60 @@ def is_seg(job: Job) -> bool:
     return job.mask.name.lower().endswith(outputs.SEG_ENDING)
 
 
-def open_job(job: Job, series_uid: str | None, image_type: str | None, notify: Notify) -> OpenedScan:
-    """The scan of a job, opened.
+def open_job(
+    job: Job, series_uid: str | None, image_type: str | None, notify: Notify, spacing: SpacingChoice = None
+) -> OpenedScan:
+    """The scan of a job, opened; its phases are checked, and have the spacing that was given, when they are read.
 
     Raises
     ------
     ValueError
         If it cannot be opened.
     UsageError
-        If a DICOM segmentation is asked for, and the scan is not DICOM.
+        If a DICOM segmentation is asked for, and the scan is not DICOM, or is to have another spacing.
     """
     from mper.io.opened import of_series, open_scan
 
+    if is_seg(job) and isinstance(spacing, tuple):
+        raise UsageError("--spacing K,J,I changes the grid, and a DICOM-SEG has that of its series; write a .seg.nrrd")
     if job.files:
         from mper.dicom.series import open_files
 
-        return of_series(open_files(job.files, notify, image_type), job.files[0].parent, notify)
-    scan = open_scan(job.scan, series_uid, notify, image_type)
+        scan = of_series(open_files(job.files, notify, image_type), job.files[0].parent, notify)
+    else:
+        scan = open_scan(job.scan, series_uid, notify, image_type)
     if is_seg(job) and scan.series is None:
         raise not_dicom(job.scan)
-    return scan
+    return replace(scan, read=lambda number: _checked(scan.read(number), spacing, notify))
 
 
-def read_phase(scan: OpenedScan, number: int, job: Job) -> tuple[Volume, DicomSeries | None]:
+def read_phase(
+    scan: OpenedScan, number: int, job: Job, spacing: SpacingChoice = None
+) -> tuple[Volume, DicomSeries | None]:
     """A phase that can be segmented, and its series where the result refers to it."""
-    from mper.io import check_scan
+    if not is_seg(job) or scan.series is None:
+        return scan.read(number), None
+    series = scan.series.read(number)
+    return _checked(series.volume, spacing, ignore_notice), series
 
-    series = scan.series.read(number) if is_seg(job) and scan.series is not None else None
-    volume = scan.read(number) if series is None else series.volume
+
+def _checked(volume: Volume, spacing: SpacingChoice, notify: Notify) -> Volume:
+    from mper.io import check_scan, with_spacing
+
     check_scan(volume)
-    return volume, series
+    return with_spacing(volume, spacing, notify)
 
 
 def read_scan(
-    job: Job, series_uid: str | None, phase: str | None, image_type: str | None
+    job: Job, series_uid: str | None, phase: str | None, image_type: str | None, spacing: SpacingChoice = None
 ) -> tuple[Volume, DicomSeries | None, list[str]]:
     """One phase of a scan, its series where the result refers to it, and what was noticed meanwhile."""
     notes: list[str] = []
-    scan = open_job(job, series_uid, image_type, notes.append)
+    scan = open_job(job, series_uid, image_type, notes.append, spacing)
     numbers = scan.phases.chosen(phase)
     if len(numbers) != 1:
         raise ValueError(f"the scan does not say which phase is {phase}; choose with --phase 1 to {scan.phases.count}")
-    volume, series = read_phase(scan, numbers[0], job)
+    volume, series = read_phase(scan, numbers[0], job, spacing)
     return volume, series, notes
 
 

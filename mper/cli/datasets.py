@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.cli.console import Bar, print_error, print_note, print_result
-from mper.cli.options import Commands, add_command, count, names
+from mper.cli.options import Commands, add_command, add_spacing, count, names
 from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="ACDC: take the scribbles that people drew as labels of a part, in place of the whole masks",
     )
+    add_spacing(command)
     command.set_defaults(run=run_import)
 
     command = add_command(commands, "label", "add a label, or a part of one, to a case", _LABEL, _LABEL_EXAMPLES)
@@ -110,6 +111,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             bar,
             print_note,
             scribbles=arguments.scribbles,
+            spacing_mm=arguments.spacing,
         )
     print_result(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:
@@ -162,7 +164,7 @@ def _read_mask(path: Path, case: Case) -> Volume:
                 "or import a whole folder of such masks with `mper import`"
             )
         return mask
-    found = read_segmentation(path)
+    found = read_segmentation(path, print_note)
     table, missing = value_table(found.labels, case.labels)
     if missing:
         known = ", ".join(label.name for label in case.labels)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mper.dicom.seg_check import ExportReport
     from mper.dicom.series import DicomSeries
     from mper.labels import Label, Segmentation
+    from mper.progress import Notify
     from mper.provenance import Provenance
 
 _EXPORT = """\
@@ -104,8 +105,8 @@ def _export(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise UsageError(f"cannot write {arguments.out}: the name of a DICOM-SEG must end in .dcm")
     outputs.check_replaceable(arguments.out)
     outputs.check_writable(arguments.out.parent)
-    mask = _coded_mask(arguments)
     notes: list[str] = []
+    mask = _coded_mask(arguments, notes.append)
     series = read_source(arguments.source, arguments.series, notes.append)
     report = write_seg(arguments.out, mask, series, SegText(arguments.description, arguments.creator), notes.append)
     tell_notes(notes)
@@ -143,9 +144,10 @@ def tell_notes(notes: Sequence[str]) -> None:
         print_note(note)
 
 
-def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
+def _coded_mask(arguments: argparse.Namespace, notify: Notify) -> Segmentation:
     """The mask with names, codes and provenance: of the file, and of the options."""
     from mper.io import read_labelmap, read_segmentation
+    from mper.io.labelmap import binary_as_label
     from mper.labels import Segmentation, make_label
     from mper.provenance import MANUAL
 
@@ -153,9 +155,9 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
     if arguments.mask.name.lower().endswith(".seg.nrrd"):
         if arguments.labels:
             raise UsageError(f"--labels goes with a plain mask; {arguments.mask} has names of its own")
-        mask = read_segmentation(arguments.mask)
+        mask = read_segmentation(arguments.mask, notify)
     else:
-        labelmap = read_labelmap(arguments.mask)
+        labelmap = read_labelmap(arguments.mask, notify)
         if arguments.labels:
             labels: tuple[Label, ...] = tuple(make_label(value, name) for value, name in enumerate(arguments.labels, 1))
         elif model is not None:
@@ -165,7 +167,7 @@ def _coded_mask(arguments: argparse.Namespace) -> Segmentation:
                 f"{arguments.mask} is a plain mask without names; say what its values are with --labels LA, "
                 "or which model drew it with --model la"
             )
-        mask = Segmentation(labelmap, labels)
+        mask = Segmentation(binary_as_label(labelmap, labels, str(arguments.mask), notify), labels)
     if (
         arguments.manual
         and mask.labels

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from mper.phases import ALL, parse_choice
 
@@ -75,6 +76,16 @@ def add_phase(command: argparse.ArgumentParser, every: bool) -> None:
     )
 
 
+def add_spacing(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--spacing",
+        type=spacing,
+        metavar="K,J,I|keep",
+        help="distance between slices, rows and columns in mm, in place of what the file states; "
+        "keep: the file's, even where no patient is as large",
+    )
+
+
 def add_tta(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tta", action="store_true", help="also look at mirrored copies and average: slower, a little better"
@@ -83,6 +94,22 @@ def add_tta(command: argparse.ArgumentParser) -> None:
 
 def add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+
+
+def spacing(text: str) -> tuple[float, float, float] | Literal["keep"]:
+    """``K,J,I`` in mm, or ``keep``."""
+    if text == "keep":
+        return "keep"
+    try:
+        k, j, i = (float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not three numbers; expected the distances between slices, rows and columns in mm, "
+            "as in --spacing 2.5,1.25,1.25, or keep"
+        ) from None
+    if not all(0 < each < math.inf for each in (k, j, i)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no spacing; each number must be above zero, in mm")
+    return k, j, i
 
 
 def roi(text: str) -> tuple[float, float, float, float, float, float]:

@@ -14,7 +14,17 @@ from mper.cli import outputs
 from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
 from mper.cli.console import Bar, duration, print_json, print_note, print_result
 from mper.cli.inputs import only_scan
-from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_phase, add_region, add_tta
+from mper.cli.options import (
+    Commands,
+    add_command,
+    add_device,
+    add_json,
+    add_model,
+    add_phase,
+    add_region,
+    add_spacing,
+    add_tta,
+)
 from mper.cli.outputs import Job
 from mper.progress import Progress, part_of
 from mper.utils.errors import OK, UsageError
@@ -58,6 +68,7 @@ def add(commands: Commands) -> None:
     add_device(command)
     add_region(command)
     add_phase(command, every=False)
+    add_spacing(command)
     add_tta(command)
     add_json(command)
     command.set_defaults(run=run)
@@ -100,7 +111,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
     begin = time.perf_counter()
     with Bar(shown=not arguments.json) as bar:
         bar(Progress("reading", 0.0))
-        scan, series, notes = read_scan(job, arguments.series, arguments.phase, arguments.image_type)
+        scan, series, notes = read_scan(job, arguments.series, arguments.phase, arguments.image_type, arguments.spacing)
         _check_scan(listed, scan, arguments.strokes)
         notes += _on_model(listed, stored)
         bar(Progress("loading the model", 0.0))

@@ -16,7 +16,17 @@ from mper.cli.common import about, box, load_predictor, open_job, read_phase, ro
 from mper.cli.console import Bar, duration, print_error, print_json, print_note, print_result
 from mper.cli.heart_phase import check_ventricle, find_phase
 from mper.cli.inputs import plan
-from mper.cli.options import Commands, add_command, add_device, add_json, add_model, add_phase, add_region, add_tta
+from mper.cli.options import (
+    Commands,
+    add_command,
+    add_device,
+    add_json,
+    add_model,
+    add_phase,
+    add_region,
+    add_spacing,
+    add_tta,
+)
 from mper.cli.outputs import Job
 from mper.phases import ALL
 from mper.progress import Cancelled, Notify, Progress, Report, part_of
@@ -75,6 +85,7 @@ def add(commands: Commands) -> None:
         help="also write the probability of each structure, 0 to 1; with several structures one file each, "
         "with its name added (a folder for a cohort)",
     )
+    add_spacing(command)
     add_tta(command)
     add_json(command)
     command.set_defaults(run=run)
@@ -179,7 +190,7 @@ def _segmented(
     """Segment one scan and write its mask, of a time series one mask for each phase that is asked for."""
     started = time.perf_counter()
     notes: list[str] = []
-    scan = open_job(job, arguments.series, arguments.image_type, notes.append)
+    scan = open_job(job, arguments.series, arguments.image_type, notes.append, arguments.spacing)
     numbers = scan.phases.chosen(arguments.phase)
     if not numbers:
         check_ventricle(stored, scan.phases, arguments.phase)
@@ -188,13 +199,13 @@ def _segmented(
     for target in targets.values():
         outputs.check_results(target, [label.name for label in stored.card.labels])
     first = numbers[0] if numbers else 1
-    read = read_phase(scan, first, job)  # before the model is loaded: a bad scan is reported at once
+    read = read_phase(scan, first, job, arguments.spacing)  # before the model is loaded: a bad scan is reported at once
     predictor = load()
     if not numbers:
         first = find_phase(scan, arguments, predictor, report, notes.append)
-        read, targets = read_phase(scan, first, job), {first: job}
+        read, targets = read_phase(scan, first, job, arguments.spacing), {first: job}
     for position, (number, target) in enumerate(targets.items()):
-        volume, series = read if number == first else read_phase(scan, number, job)
+        volume, series = read if number == first else read_phase(scan, number, job, arguments.spacing)
         beat = part_of(report, position / len(targets), 1 / len(targets), f"phase {number}") if every else report
         prediction = predictor.predict(volume, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=beat)
         target.make_folders()

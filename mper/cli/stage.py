@@ -97,11 +97,12 @@ def _source(path: Path, series: str | None) -> Source:
 
 def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
     """Write a case's arrays, and describe them."""
-    from mper.io import check_scan
+    from mper.io import check_extent, check_scan
 
     notices: list[str] = []
     image, mask = case.read(notices.append)
     check_scan(image)
+    check_extent(image.geometry)
     if mask is not None:
         mask, more = _in_values_of(mask, source.labels or labels, labels)
         notices += more

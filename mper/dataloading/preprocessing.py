@@ -21,6 +21,7 @@ from mper.volume import Geometry, Index3, Spacing
 NORMALISATIONS = ("zscore", "percentile", "window")
 _CLIP_PERCENT = (0.5, 99.5)
 _LARGEST_SPACING_MM = 1000.0
+_MAX_VOXELS = 1 << 31  # of the working grid
 _THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 
 
@@ -93,7 +94,8 @@ class WorkingGrid:
         Raises
         ------
         ValueError
-            If the scan's spacing is unknown and the preprocessing neither assumes one nor does without.
+            If the scan's spacing is unknown and the preprocessing neither assumes one nor does without, or the grid
+            would be too large for any memory.
         """
         axes, flips = working_axes(geometry, dimensions)
         source_steps = geometry.spacing_mm or preprocessing.assumed_spacing_mm
@@ -115,6 +117,11 @@ class WorkingGrid:
             if dimensions == 2:
                 wanted[0] = shape[0]
         k, j, i = (max(1, round(float(n))) for n in wanted)
+        if k * j * i > _MAX_VOXELS:
+            raise ValueError(
+                f"at the voxel size of the model the scan has {k}x{j}x{i} voxels, more than any memory holds; "
+                "correct its spacing, or give an ROI"
+            )
         sk, sj, si = (float(n * s / m) for n, s, m in zip(shape, steps, (k, j, i), strict=True))
         return cls(geometry.shape, axes, flips, (k, j, i), (sk, sj, si))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +19,13 @@ from mper.datasets.dataset import DATASET, Dataset
 from mper.datasets.layouts import find_source
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout
-from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, make_label
+from mper.labels import BACKGROUND, Label, check_labels, make_label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.files import remove_unfinished
 from mper.volume import Volume
+
+if TYPE_CHECKING:
+    from mper.io import SpacingChoice
 
 _FEW_VALUES = 8  # of a scan, at or below which it is taken for a mask
 
@@ -65,6 +69,7 @@ def import_source(
     report: Report = ignore_progress,
     notify: Notify = ignore_notice,
     scribbles: bool = False,
+    spacing_mm: SpacingChoice = None,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is created where it is missing.
 
@@ -85,6 +90,8 @@ def import_source(
         Receives a line for everything that was left out, and for each case that failed and why.
     scribbles : bool
         Take the scribbles of ACDC h5 as labels of a part, in place of its masks.
+    spacing_mm : (float, float, float), "keep" or None
+        Along (k, j, i), in place of what the files state; see `mper.io.with_spacing`.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def import_source(
     if target is not None:
         splits = without_holdout(target, splits, notify)
         remove_unfinished(dataset / "cases")
-    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), notify)
+    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
     start = time.monotonic()
     for n, case_id in enumerate(wanted):
@@ -133,11 +140,20 @@ class _LabelPlan:
 class _Import:
     """The import of one case after the other, and what came of it."""
 
-    def __init__(self, source: Source, path: Path, target: Dataset | None, plan: _LabelPlan, notify: Notify) -> None:
+    def __init__(
+        self,
+        source: Source,
+        path: Path,
+        target: Dataset | None,
+        plan: _LabelPlan,
+        spacing_mm: SpacingChoice,
+        notify: Notify,
+    ) -> None:
         self.target = target
         self.added = self.labels_added = 0
         self.failed: dict[str, str] = {}
         self._source, self._path, self._plan, self._notify = source, path, plan, notify
+        self._spacing_mm = spacing_mm
 
     def add(self, found: SourceCase) -> None:
         """Import a case; one that cannot be read, or is not the one that is there, is noted as failed."""
@@ -166,10 +182,13 @@ class _Import:
 
     def _read(self, found: SourceCase, notify: Notify) -> tuple[Volume, Volume | None]:
         """Image and mask of a case, checked."""
-        from mper.io import check_scan
+        from mper.io import check_scan, with_spacing
+        from mper.io.labelmap import binary_as_label
 
         image, mask = found.read(notify)
         check_scan(image)
+        image = with_spacing(image, self._spacing_mm)
+        mask = None if mask is None else with_spacing(mask, self._spacing_mm)
         if mask is None:
             _check_not_a_mask(image, found)
             return image, None
@@ -177,7 +196,7 @@ class _Import:
         if plan.dropped:
             mask = mask.with_array(np.where(np.isin(mask.array, plan.dropped), BACKGROUND, mask.array))
         if not self._source.partial:
-            mask = _binary_as_label(mask, plan.labels, found, notify)
+            mask = binary_as_label(mask, plan.labels, f"the mask of {found.place}", notify)
         return image, check_mask(mask, image.geometry, plan.labels, f"the mask of {found.place}", notify)
 
 
@@ -234,26 +253,6 @@ def _check_not_a_mask(image: Volume, found: SourceCase) -> None:
             f"{found.place} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
             "or put them into a folder labels beside the folder images of the scans"
         )
-
-
-def _binary_as_label(mask: Volume, labels: Sequence[Label], found: SourceCase, notify: Notify) -> Volume:
-    """A mask of 0 and 255, which many programs write for 0 and 1, in the value of the only label.
-
-    Raises
-    ------
-    ValueError
-        If there are several labels that 255 could mean.
-    """
-    values = np.unique(mask.array)
-    if not (values[-1] == UNLABELLED and set(values.tolist()) <= {BACKGROUND, UNLABELLED} and len(values) == 2):
-        return mask
-    if len(labels) > 1:
-        raise ValueError(
-            f"the mask of {found.place} holds 0 and 255 alone, and 255 means unlabelled here; write the values "
-            f"{_list(labels)}"
-        )
-    notify(f"the mask holds 0 and 255: 255 is taken as {labels[0].name}, not as unlabelled")
-    return mask.with_array(np.where(mask.array == UNLABELLED, labels[0].value, BACKGROUND).astype(np.uint8))
 
 
 def _check_same(case: Case, image: Volume) -> None:

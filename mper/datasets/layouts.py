@@ -68,7 +68,7 @@ def _is_dataset(folder: Path) -> bool:
 
 def _volume_files_below(folder: Path) -> list[Path]:
     """All files that mper reads by their ending, at any depth; what is hidden is left out."""
-    from mper.io import SCAN_SUFFIXES
+    from mper.io import SCAN_SUFFIXES, header_of
 
     return sorted(
         path
@@ -76,6 +76,7 @@ def _volume_files_below(folder: Path) -> list[Path]:
         if path.name.lower().endswith(SCAN_SUFFIXES)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
+        and header_of(path) == path
     )
 
 

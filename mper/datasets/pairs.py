@@ -262,7 +262,7 @@ def _read(image: Path, masks: Iterable[_File], labels: tuple[Label, ...], severa
     number = {label.name: label.value for label in labels}
     for mask in masks:
         if mask.path.name.lower().endswith(".seg.nrrd"):
-            segmentation = read_segmentation(mask.path)
+            segmentation = read_segmentation(mask.path, notify)
             table, missing = value_table(segmentation.labels, labels)
             if missing:
                 raise ValueError(f"{mask.path} holds {', '.join(missing)}, which other masks do not have")

@@ -106,13 +106,13 @@ def sub_folders(folder: Path) -> list[Path]:
 
 def volume_files(folder: Path, endings: Iterable[str] | None = None) -> list[Path]:
     """The files in `folder` with one of `endings` (default: those that mper reads), hidden ones left out."""
-    from mper.io import SCAN_SUFFIXES
+    from mper.io import SCAN_SUFFIXES, header_of
 
     chosen = SCAN_SUFFIXES if endings is None else tuple(ending.lower() for ending in endings)
     if not folder.is_dir():
         return []
     files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.name.lower().endswith(chosen))
+    return sorted(path for path in files if path.name.lower().endswith(chosen) and header_of(path) == path)
 
 
 def stem(path: Path) -> str:
@@ -136,7 +136,7 @@ def read_mask_values(path: Path, notify: Notify) -> Volume:
 
     if path.name.lower().endswith((".nrrd", ".nhdr", ".h5")):
         return read_labelmap(path, notify)
-    volume = read_volume(path)
+    volume = read_volume(path, notify=notify)
     return volume.with_array(whole_numbers(volume.array, str(path), notify))
 
 

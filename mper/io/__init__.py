@@ -21,17 +21,21 @@ Imports: the root, `utils`, `dicom` for folders of DICOM, h5py, SimpleITK for gr
 from __future__ import annotations
 
 from mper.io.hdf5 import read_h5
-from mper.io.scans import SCAN_SUFFIXES, check_scan, find_scans
+from mper.io.scans import SCAN_SUFFIXES, SpacingChoice, check_extent, check_scan, find_scans, header_of, with_spacing
 from mper.io.volumes import read_labelmap, read_segmentation, read_volume, write_segmentation, write_volume
 
 __all__ = [
     "SCAN_SUFFIXES",
+    "SpacingChoice",
+    "check_extent",
     "check_scan",
     "find_scans",
+    "header_of",
     "read_h5",
     "read_labelmap",
     "read_segmentation",
     "read_volume",
+    "with_spacing",
     "write_segmentation",
     "write_volume",
 ]

@@ -173,7 +173,8 @@ class NiftiHeader:
         sform, qform = self._sform(), self._qform()
         qform_taken = qform is not None and _distance(qform, geometry.affine, self.shape) <= visible
         if self._has("sform") and (sform is None or not _orthogonal(sform)):
-            found.append("its sform is empty or not orthogonal")
+            if sform is None or _distance(sform, geometry.affine, self.shape) > visible:
+                found.append("its sform is empty or not orthogonal")
         elif sform is not None:
             steps, sizes = (np.linalg.norm(affine[:3, 2::-1], axis=0) for affine in (sform, geometry.affine))
             if not np.allclose(steps, sizes, rtol=0.01):

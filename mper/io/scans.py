@@ -6,14 +6,16 @@ import glob
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from mper.progress import Notify, ignore_notice
 from mper.utils.files import is_dicom_file
 from mper.volume import Geometry, Spacing, Volume
 
 SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".hdr", ".img", ".h5")
+SpacingChoice: TypeAlias = Spacing | Literal["keep"] | None
 _MAX_VOXELS = 2048  # along one axis; larger stacks are several series or a time series
 # No scanner is as wide; along the patient a scan may be longer than along the other two axes.
 _MAX_WIDTH_MM, _MAX_LENGTH_MM, _MAX_SPACING_MM = 1000, 2500, 50
@@ -62,15 +64,18 @@ def check_extent(geometry: Geometry) -> None:
         return
     _, width, length = sorted(geometry.extent_mm)
     if width > _MAX_WIDTH_MM or length > _MAX_LENGTH_MM or max(geometry.spacing_mm) > _MAX_SPACING_MM:
-        extent = "x".join(f"{side:.4g}" for side in geometry.extent_mm)
+        extent, voxel = (
+            "x".join(f"{mm:.4g}" if mm < 1000 else f"{mm:.0f}" for mm in sizes)
+            for sizes in (geometry.extent_mm, geometry.spacing_mm)
+        )
         raise ValueError(
-            f"the scan is {extent} mm large ({geometry.describe()}), which no patient is: its header states a wrong "
-            "spacing, in another unit perhaps. Correct it in the file, or on the command line with --spacing K,J,I "
-            "in mm (--spacing keep takes it as it is)"
+            f"the scan would be {extent} mm large, with voxels of {voxel} mm (k, j, i), and no patient is: its header "
+            "states a wrong spacing, in another unit perhaps. Correct the file, or give the spacing in mm on the "
+            "command line, with --spacing K,J,I (--spacing keep takes it as it is)"
         )
 
 
-def with_spacing(volume: Volume, spacing_mm: Spacing | Literal["keep"] | None) -> Volume:
+def with_spacing(volume: Volume, spacing_mm: SpacingChoice, notify: Notify = ignore_notice) -> Volume:
     """The scan with the spacing that somebody knows better than its file; checked where nobody does.
 
     Parameters
@@ -78,18 +83,28 @@ def with_spacing(volume: Volume, spacing_mm: Spacing | Literal["keep"] | None) -
     spacing_mm : (float, float, float), "keep" or None
         Along (k, j, i), in place of the file's; "keep": the file's, however large the scan is; None: the file's, if
         `check_extent` accepts it.
+    notify : callable
+        Receives what a spacing other than the file's means for the mask.
 
     Raises
     ------
     ValueError
-        If the extent cannot be.
+        If no patient is as large.
     """
     if spacing_mm == "keep":
         return volume
-    geometry = volume.geometry
-    if spacing_mm is not None:
-        geometry = Geometry.from_axes(geometry.origin_mm, spacing_mm, geometry.directions, geometry.shape)
+    if spacing_mm is None:
+        check_extent(volume.geometry)
+        return volume
+    before = volume.geometry
+    geometry = Geometry.from_axes(before.origin_mm, spacing_mm, before.directions, before.shape)
     check_extent(geometry)
+    if before.spacing_known and not np.allclose(before.step_lengths, spacing_mm, rtol=1e-3):
+        given, stated = ("x".join(f"{step:.4g}" for step in steps) for steps in (spacing_mm, before.step_lengths))
+        notify(
+            f"the spacing is {given} mm (k, j, i) as given, and not {stated} mm as the file states; the mask overlays "
+            "the scan once the scan's file is corrected in the same way"
+        )
     return replace(volume, geometry=geometry)
 
 
@@ -110,11 +125,11 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
     FileNotFoundError
         If an input does not exist, a glob matches nothing or a folder holds no scan.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by the file that holds the header
     for match in expand_inputs(paths):
-        scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
-        found |= dict.fromkeys(_header_of(scan) for scan in scans)
-    return list(found)
+        for scan in [match] if match.is_file() or holds_dicom(match) else _cohort(match):
+            found.setdefault(header_of(scan), scan)
+    return list(found.values())
 
 
 def expand_inputs(paths: Sequence[Path]) -> list[Path]:
@@ -147,7 +162,7 @@ def _cohort(folder: Path) -> list[Path]:
     return sorted(scans)
 
 
-def _header_of(scan: Path) -> Path:
+def header_of(scan: Path) -> Path:
     """The .hdr file of a pair of which the .img file is named; else the scan."""
     header = scan.with_suffix(".HDR" if scan.suffix.isupper() else ".hdr")
     return header if scan.suffix.lower() == ".img" and header.is_file() else scan

@@ -89,11 +89,11 @@ class ScanStore:
         Raises
         ------
         InvalidRequest, Conflict
-            If its header has no affine, or all room is taken by scans that jobs need.
+            If its header has no affine, its spacing cannot be, or all room is taken by scans that jobs need.
         """
         scan = Scan(client, upload)
         try:
-            scan.volume()
+            _check_extent(scan.volume())
             with self._lock:
                 self._make_room(client, scan.bytes)
                 self._scans[scan.id] = scan
@@ -158,3 +158,12 @@ class ScanStore:
                 held -= scan.bytes
         if held + wanted > self._limits.scans_bytes:
             raise Conflict("no room for another scan while jobs need the others; wait for one to end")
+
+
+def _check_extent(scan: Volume) -> None:
+    from mper.io import check_extent
+
+    try:
+        check_extent(scan.geometry)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
