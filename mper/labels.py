@@ -99,6 +99,27 @@ def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.N
     return table, [label.name for label in source if label.name.casefold() not in values]
 
 
+MASTER_TERMINOLOGY = "Segmentation category and type - DICOM master list"
+_REGION_TERMINOLOGY = "Anatomic codes - DICOM master list"
+
+
+def terminology_entry(label: Label, context: str = MASTER_TERMINOLOGY) -> str:
+    """The codes of a label as one text, as Slicer keeps them with a segment (vtkSlicerTerminologiesModuleLogic).
+
+    `context` names the list in which Slicer looks the codes up.
+    """
+    codes = (label.category, label.type, label.modifier, label.region, label.region_modifier)
+    texts = [f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^" for code in codes]
+    return "~".join([context, *texts[:3], _REGION_TERMINOLOGY, *texts[3:]])
+
+
+def terminology_codes(entry: str) -> list[Code | None]:
+    """Category, type, modifier, region and its modifier of a terminology entry, None where it says none."""
+    parts = [*entry.split("~"), *[""] * 7]
+    triples = [parts[n].split("^") for n in (1, 2, 3, 5, 6)]
+    return [Code(*texts) if len(texts) == 3 and all(texts) else None for texts in triples]
+
+
 def structure_of(label: Label) -> object:
     """What a label means, whatever it is called and numbered: its codes, or its name where it has none."""
     if label.type is None:

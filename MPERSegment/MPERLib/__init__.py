@@ -1,8 +1,7 @@
-"""What both modules share: the engine and its process, MRML, installation, and the trace of callbacks.
+"""What both modules share: the engine and its session, MRML nodes, installation, widgets and callbacks.
 
-Nothing here imports torch or waits. Of the library only its lowest level is used (volumes, labels, progress,
-resources), for which `mper` is made importable: in a clone it lies two folders up, in the installed extension beside
-this package.
+Nothing here imports torch or blocks. Of the library only level 0 is used (volumes, labels, strokes, resources), for
+which `mper` is made importable: in a clone it lies two folders up, in the installed extension next to this package.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def libraryHome() -> Path:
     for home in (here.parents[1], here.parents[2]):
         if (home / "mper" / "__init__.py").is_file():
             return home
-    raise FileNotFoundError(f"the package mper should lie beside {here.parent}; install the extension MPER again")
+    raise FileNotFoundError(f"the package mper was not found next to {here.parent}; install the extension MPER again")
 
 
 if str(libraryHome()) not in sys.path:

@@ -1,7 +1,7 @@
-"""How long our callbacks hold Slicer's window.
+"""Callbacks of Qt and VTK: how long each blocks Slicer's window, and what happens when one fails.
 
-Whatever Qt or VTK calls of ours goes through `slot`, so that what took too long is found in any session, not only in
-a test. The last few thousand are kept; Diagnostics shows the slowest.
+Every callback goes through `slot`, so that one that takes too long is found in any session, not only in a test. The
+last few thousand are kept; Diagnostics shows the slowest.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import qt
+from slicer.i18n import tr as _
 
 TOO_LONG_S = 0.1
 
@@ -28,34 +31,39 @@ class Record:
 
 
 _records: deque[Record] = deque(maxlen=5000)
-_asked_s = 0.0  # spent in dialogs so far: there the window waits for the user, not the user for it
+_dialogs_s = 0.0  # spent in dialogs so far, where the window waits for the user
+_listeners: list[Callable[[str], None]] = []
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
     """Record how long the block takes."""
-    began, asked_s = time.perf_counter(), _asked_s
+    began, dialogs_s = time.perf_counter(), _dialogs_s
     try:
         yield
     finally:
-        _records.append(Record(name, began, time.perf_counter() - began - (_asked_s - asked_s)))
+        _records.append(Record(name, began, time.perf_counter() - began - (_dialogs_s - dialogs_s)))
 
 
 @contextmanager
 def dialog() -> Iterator[None]:
-    """The block waits for the user's answer in a dialog, which holds nothing."""
-    global _asked_s
-    began, asked_s = time.perf_counter(), _asked_s
+    """The block waits for the user's answer in a dialog: its time does not count as blocking the window."""
+    global _dialogs_s
+    began, dialogs_s = time.perf_counter(), _dialogs_s
     try:
         yield
     finally:
-        _asked_s = asked_s + time.perf_counter() - began  # a dialog within it counts once
+        _dialogs_s = dialogs_s + time.perf_counter() - began  # a dialog within it counts once
 
 
-def slot(function: Callable[..., Any], name: str | None = None) -> Callable[..., None]:
-    """`function` for Qt or VTK to call: timed, and with its errors in the log, as nobody is there to catch them.
+def slot(
+    function: Callable[..., Any], name: str | None = None, failed: Callable[[str], None] | None = None
+) -> Callable[..., None]:
+    """`function` for Qt or VTK to call: timed, and with its exceptions in the log, as nobody is there to catch them.
 
-    As with Qt's own slots, arguments that `function` does not take are left out.
+    As with Qt's own slots, arguments that `function` does not take are left out. After an exception `failed` takes one
+    line for the user, so that who waits for the end of some work hears of it; without `failed`, all who asked by
+    `onException` do.
     """
     name = name or getattr(function, "__qualname__", repr(function))
     takes = _positional(function)
@@ -64,10 +72,31 @@ def slot(function: Callable[..., Any], name: str | None = None) -> Callable[...,
         with timed(name):
             try:
                 function(*arguments[:takes])
-            except Exception:
-                logging.exception("MPER: %s failed", name)
+            except Exception as error:
+                report_exception(name, error, failed)
 
     return called
+
+
+def report_exception(name: str, error: Exception, failed: Callable[[str], None] | None = None) -> None:
+    """Log an exception with its traceback, and tell the user in one line; see `slot`."""
+    logging.exception("MPER: %s failed", name)
+    line = _("an unexpected error occurred ({error}); the details are in Slicer's error log").format(
+        error=f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    )
+    for listener in [failed] if failed else list(_listeners):
+        listener(line)
+
+
+def onException(listener: Callable[[str], None]) -> Callable[[], None]:
+    """Call `listener` with one line after an exception in a callback; what is returned ends that."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener) if listener in _listeners else None
+
+
+def later(function: Callable[[], None], name: str, failed: Callable[[str], None] | None = None) -> None:
+    """Call `function` from the event loop next, so that the window is not blocked for the sum of all work."""
+    qt.QTimer.singleShot(0, slot(function, name, failed))
 
 
 def _positional(function: Callable[..., Any]) -> int | None:
@@ -79,12 +108,12 @@ def _positional(function: Callable[..., Any]) -> int | None:
 
 
 def records() -> list[Record]:
-    """What was recorded, oldest first."""
+    """The recorded calls, oldest first."""
     return list(_records)
 
 
 def clear() -> None:
-    """Forget what was recorded."""
+    """Forget the recorded calls."""
     _records.clear()
 
 

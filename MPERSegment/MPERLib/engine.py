@@ -1,6 +1,6 @@
-"""The engine as the modules see it: one object with a state and requests, whether it runs here or on a server.
+"""The engine, on this computer or on a server: one object with a state and requests.
 
-Requests of a starting engine wait for it; those of a stopped or failed one fail at once, in words. Every callback
+Requests to a starting engine wait for it; those to a stopped or failed one fail at once, with a message. Every callback
 runs on Slicer's own thread, from the event loop, never from within the call that asked.
 """
 
@@ -17,7 +17,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MPERLib import callbacks, engine_process, http_client, libraryHome, settings
+from MPERLib import callbacks, engine_process, http_client, settings
 from MPERLib.http_client import ErrorCallback, route
 
 __all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
@@ -35,12 +35,17 @@ class Pending:
         self.aborted = False
 
     @property
+    def over(self) -> bool:
+        """Whether it has been answered, has failed or was aborted."""
+        return self.aborted or (self.call is not None and self.call.over)
+
+    @property
     def status(self) -> int | None:
         """The status of the answer; None before, and where the engine could not be reached."""
         return self.call.status if self.call is not None else None
 
     def abort(self) -> None:
-        """Give it up: none of its callbacks comes any more."""
+        """Cancel it: none of its callbacks is called any more."""
         self.aborted = True
         if self.call is not None:
             self.call.abort()
@@ -56,7 +61,7 @@ class Engine:
     reason : str
         Why it failed, one line for a person.
     info : dict
-        What the engine says of itself (``GET /info``), once it is ready.
+        The answer to ``GET /info``, once it is ready.
     """
 
     def __init__(self) -> None:
@@ -98,15 +103,10 @@ class Engine:
     def onState(self, listener: Callable[[Engine], None]) -> Callable[[], None]:
         """Call `listener` with this engine at each change of its state; what is returned ends that."""
         self._listeners.append(listener)
-
-        def forget() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return forget
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def start(self) -> None:
-        """Start it, or connect to it; without effect while it is starting or ready."""
+        """Start it, or connect to it; does nothing while it is starting or ready."""
         if self.state in ("starting", "ready"):
             return
         http_client.removeLeftovers()
@@ -122,9 +122,9 @@ class Engine:
             self._fail(str(error))
 
     def stop(self, wait_s: float = 0) -> None:
-        """End it, or leave it alone if it is remote; what is under way is given up without a word.
+        """End its process, or disconnect if it is remote; open requests are aborted without a message.
 
-        Its process needs a moment to end; `wait_s` holds everything until it has.
+        The process needs a moment to end; with `wait_s` this blocks until it has.
         """
         self.reason = ""
         self._become("stopped")
@@ -144,10 +144,8 @@ class Engine:
         words = ["-m", "mper", "serve", "--with-parent"]
         for root in settings.roots() if self.roots is None else self.roots:
             words += ["--root", root]
-        home = libraryHome()
-        environment = engine_process.environment(python, home, settings.packagesFolder(), {"MPER_TOKEN": self._token})
         self._process = engine_process.EngineProcess(
-            python, words, environment, str(home), settings.engineLog(), self._onPort, self._fail
+            python, words, {"MPER_TOKEN": self._token}, settings.engineLog(), self._onPort, self._fail
         )
 
     def _onPort(self, first: dict) -> None:
@@ -180,11 +178,11 @@ class Engine:
         under_way, self._under_way = self._under_way, []
         self._become("failed")
         for pending in under_way:  # with the client go the replies, and their signals would never come
-            if pending.call is not None:  # else it has not begun, and will be told by itself
+            if pending.call is not None:  # else it has not begun, and fails by itself
                 pending.call.fail(reason)
         self._client = None
         for begin in waiting:
-            begin()  # each finds that there is no engine, and says so
+            begin()  # each fails, as there is no engine
 
     def _become(self, state: str) -> None:
         if state != self.state:
@@ -196,15 +194,15 @@ class Engine:
 
     @property
     def mayUpload(self) -> bool:
-        """Whether scans may go there: always on this computer, elsewhere once the user has agreed."""
+        """Whether scans may be sent to it: always on this computer, to a server once the user has agreed."""
         return not self.isRemote or settings.setting(_CONSENT_KEY + self._consentName()) == "yes"
 
     def agreeToUpload(self) -> None:
-        """The user agrees that voxels and geometry, and nothing about the patient, go to this server."""
+        """Store the user's consent that voxels and geometry, but no patient data, are sent to this server."""
         settings.setSetting(_CONSENT_KEY + self._consentName(), "yes")
 
     def withdrawUpload(self) -> None:
-        """The user no longer agrees: nothing more is sent to this server, until `agreeToUpload`."""
+        """Withdraw the user's consent: nothing more is sent to this server until `agreeToUpload`."""
         settings.setSetting(_CONSENT_KEY + self._consentName(), "no")
 
     def _consentName(self) -> str:
@@ -223,7 +221,7 @@ class Engine:
         return self._ask("POST", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def put(self, path: str, body: object, done: Callable[[Any], None], failed: ErrorCallback | None = None) -> Pending:
-        """Send JSON that takes the place of what is there, get JSON."""
+        """Replace something by JSON, get JSON."""
         return self._ask("PUT", path, body, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def delete(
@@ -234,7 +232,7 @@ class Engine:
         return self._ask("DELETE", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
 
     def getBytes(self, path: str, done: Callable[[bytes], None], failed: ErrorCallback | None = None) -> Pending:
-        """Ask for a picture or a text."""
+        """Ask for an image file or a text."""
         return self._ask("GET", path, None, lambda fail, name: http_client.BytesCall(done, fail, name), failed)
 
     def getArray(
@@ -262,11 +260,12 @@ class Engine:
         failed: ErrorCallback | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Pending:
-        """Send an array (k, j, i) with what `header` says of it beyond shape and type; `progress` takes 0 to 1."""
+        """Send an array (k, j, i) with a header (affine, start, ...); `progress` takes a share in [0, 1]."""
 
         def begin(pending: Pending, fail: ErrorCallback) -> None:
             if not self.mayUpload:
-                fail(_("scans go to {url} only after you have agreed to it").format(url=self.url))
+                words = _("scans are sent to {url} only with your consent; give it in MPER Segment, under Engine")
+                fail(words.format(url=self.url))
                 return
             call = http_client.UploadCall(
                 self._client, path, array, header, done, fail, progress, f"POST {_plain(path)}"
@@ -285,7 +284,7 @@ class Engine:
         progress: Callable[[dict], None] | None = None,
         cancelled: Callable[[], None] | None = None,
     ) -> Job:
-        """Post what starts a job and follow it; `done` takes its result, `progress` every event on the way."""
+        """Start a job and follow it; `done` takes its result, `progress` every event before."""
         return Job(self, path, body, done, failed, progress, cancelled)
 
     def _ask(
@@ -307,7 +306,7 @@ class Engine:
     def _begin(self, begin: Callable[[Pending, ErrorCallback], None], failed: ErrorCallback | None) -> Pending:
         pending = Pending()
         fail = failed or (lambda message: None)
-        self._under_way = [p for p in self._under_way if not (p.aborted or (p.call and p.call.over))] + [pending]
+        self._under_way = [other for other in self._under_way if not other.over] + [pending]
 
         def now() -> None:
             if pending.aborted:
@@ -316,16 +315,16 @@ class Engine:
                 begin(pending, fail)
             else:
                 pending.aborted = True
-                fail(self.reason or _("the engine is not running"))
+                fail(self.reason or _("the engine is not running; start it"))
 
         if self.state == "starting":
             self._waiting.append(now)
         else:
-            qt.QTimer.singleShot(0, callbacks.slot(now, "request"))
+            callbacks.later(now, "request", fail)
         return pending
 
     def diagnostics(self) -> str:
-        """What helps to find a fault, without a word about any patient."""
+        """Versions, state and slow callbacks as text, to find a fault; no patient data."""
         version = getattr(slicer.app, "applicationVersion", "") if hasattr(slicer, "app") else ""
         lines = [
             f"Slicer {version}",
@@ -345,7 +344,7 @@ class Job:
     id : str or None
         As soon as the engine has accepted it.
     notices : list of str
-        What the engine told beside the result, so far.
+        Notices of the engine besides the result, so far.
     """
 
     def __init__(
@@ -366,21 +365,21 @@ class Job:
         self._progress = progress or (lambda event: None)
         self._cancelled = cancelled or (lambda: None)
         self._asked_to_end = False
-        self._over = False
-        self._seen = 0  # events so far, so that a broken connection goes on where it ended
+        self.over = False
+        self._seen = 0  # events so far, so that a broken connection continues where it ended
         self._tries = 0
         self._forget = engine.onState(self._onState)
         self._call = engine.post(path, body, self._onAccepted, self._fail)
 
     def cancel(self) -> None:
-        """Ask the engine to end it; `cancelled` comes when it has."""
+        """Ask the engine to end it; `cancelled` is called when it has."""
         self._asked_to_end = True
         if self.id is not None:
             self._engine.delete(route("jobs", self.id))
 
     def abort(self) -> None:
-        """End it and hear nothing more of it."""
-        self._over = True
+        """End it; none of its callbacks is called any more."""
+        self.over = True
         self._forget()
         if self.id is not None:
             self._call.abort()
@@ -393,12 +392,12 @@ class Job:
         self._follow()
 
     def _follow(self) -> None:
-        if not self._over:
+        if not self.over:
             path = route("jobs", self.id, "events", **{"from": self._seen})
             self._call = self._engine.follow(path, self._onEvent, self._onEnded, self._onBroken)
 
     def _onBroken(self, message: str) -> None:
-        """A network may fail for a moment, in which the work goes on."""
+        """The connection may fail for a moment while the job goes on."""
         if self._engine.state == "ready" and self._tries < _TRIES:
             self._tries += 1
             qt.QTimer.singleShot(_TRY_AGAIN_MS, callbacks.slot(self._follow, "follow again"))
@@ -409,7 +408,7 @@ class Job:
         self._seen = int(event.get("n", self._seen)) + 1
         self._tries = 0
         self.notices = event.get("notices") or self.notices
-        if event.get("state") in ("queued", "running") and not self._over:
+        if event.get("state") in ("queued", "running") and not self.over:
             self._progress(event)
 
     def _onEnded(self, last: dict | None) -> None:
@@ -419,26 +418,29 @@ class Job:
         elif state == "cancelled":
             self._end(self._cancelled)
         else:
-            self._fail(str((last or {}).get("error") or _("the engine ended in the middle of the work")))
+            self._fail(str((last or {}).get("error") or _("the engine ended before the work was done; try again")))
 
     def _onState(self, engine: Engine) -> None:
         if engine.state == "failed":
             self._fail(engine.reason)
-        elif engine.state == "stopped":  # by whoever wanted that, who knows what is given up with it
-            self._end(lambda: None)
+        elif engine.state == "stopped":
+            self._end(self._cancelled)
 
     def _fail(self, message: str) -> None:
         self._end(self._failed, message)
 
-    def _end(self, tell: Callable[..., None], *words: Any) -> None:
-        if not self._over:
-            self._over = True
+    def _end(self, callback: Callable[..., None], *arguments: Any) -> None:
+        if not self.over:
+            self.over = True
             self._forget()
-            tell(*words)
+            try:
+                callback(*arguments)
+            except Exception as error:  # who waits for the end of the job must hear of it
+                callbacks.report_exception("end of a job", error, self._failed)
 
 
 def shared() -> Engine:
-    """The one engine that both modules use; it outlives a reload of their code, and ends with Slicer."""
+    """The engine that both modules use; it outlives a reload of their code, and ends with Slicer."""
     engine = getattr(slicer, "mperEngine", None)
     if engine is None:
         engine = slicer.mperEngine = Engine.local()
@@ -449,13 +451,13 @@ def shared() -> Engine:
 
 
 def share(engine: Engine) -> None:
-    """From now on both modules use this one."""
+    """Make both modules use this engine from now on; the one before is stopped."""
     stopShared()
     slicer.mperEngine = engine
 
 
 def stopShared(wait_s: float = 0) -> None:
-    """End the engine that the modules share, if there is one; see `Engine.stop`."""
+    """Stop the engine that the modules share, if there is one; see `Engine.stop`."""
     engine = getattr(slicer, "mperEngine", None)
     slicer.mperEngine = None
     if engine is not None:
@@ -463,6 +465,6 @@ def stopShared(wait_s: float = 0) -> None:
 
 
 def _plain(path: str) -> str:
-    """A route without ids, for the trace."""
+    """A route without ids, as a name of its callbacks."""
     parts = [part for part in path.partition("?")[0].split("/") if part]
     return "/" + "/".join(part if part.isalpha() else "*" for part in parts)

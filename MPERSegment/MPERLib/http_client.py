@@ -1,6 +1,6 @@
-"""Requests to the engine over Qt's network classes; answers come back on Slicer's own thread.
+"""Requests to the engine over Qt's network classes; answers arrive on Slicer's own thread.
 
-Python threads stall while Slicer's window is idle, and a request that waits would hold it. So each request is a `Call`
+Python threads stall while Slicer's window is idle, and a request that waits would block it. So each request is a `Call`
 that ends with exactly one of its callbacks, or with none after `abort`. Large arrays never pass as one `bytes`:
 PythonQt needs more than a second for 72 MB. They are written to a temporary file in slabs, which Qt sends by itself,
 and read in the pieces in which they arrive.
@@ -43,7 +43,7 @@ def route(*parts: object, **query: object) -> str:
 
 
 class Client:
-    """Where the engine is and who asks.
+    """Address of the engine and the token for it.
 
     Parameters
     ----------
@@ -67,19 +67,25 @@ class Client:
         host = parsed.host()
         self.local = host in ("127.0.0.1", "::1", "localhost")
         if parsed.scheme() not in ("http", "https") or not host:
-            raise ValueError(_("the engine's address {url} should look like https://host:port").format(url=repr(url)))
+            raise ValueError(
+                _("{url} is not an address of an engine; enter one like https://host:port").format(url=repr(url))
+            )
         if parsed.scheme() == "http" and not self.local:
-            raise ValueError(_("an engine on another computer is reached over https, {url} is not").format(url=url))
+            raise ValueError(
+                _(
+                    "{url} is not encrypted; an engine on another computer needs an address that begins with https"
+                ).format(url=url)
+            )
         self.url = url.rstrip("/")
         self.token = token
         self._manager = qt.QNetworkAccessManager()
-        if self.local:  # what a hospital's proxy makes of 127.0.0.1 is nothing good
+        if self.local:  # a hospital's proxy cannot reach 127.0.0.1
             self._manager.setProxy(qt.QNetworkProxy(qt.QNetworkProxy.NoProxy))
         self._tls = None
         if ca is not None:
             self._tls = qt.QSslConfiguration.defaultConfiguration()
             if not self._tls.addCaCertificates(str(ca)):
-                raise FileNotFoundError(_("{file} holds no certificate; give a PEM file").format(file=ca))
+                raise FileNotFoundError(_("{file} holds no certificate; choose a PEM file").format(file=ca))
 
     def request(self, path: str, content: str | None = None, timeout_ms: int = _ANSWER_TIMEOUT_MS) -> Any:
         """A QNetworkRequest for `path`."""
@@ -123,7 +129,7 @@ class Call:
         self.status: int | None = None
 
     def abort(self) -> None:
-        """Give it up; without effect once it is over."""
+        """Cancel it; does nothing once it is over."""
         if not self.over:
             self.over = True
             self._cleanUp()
@@ -131,7 +137,7 @@ class Call:
                 self._reply.abort()
 
     def fail(self, message: str) -> None:
-        """End it with one line for a person."""
+        """End it with one line for the user."""
         if not self.over:
             self.over = True
             self._cleanUp()
@@ -141,7 +147,7 @@ class Call:
                 self._failed(message)
 
     def follow(self, reply: Any) -> None:
-        """Take `reply` for the answer."""
+        """Take the answer from `reply`."""
         self._reply = reply
         self._connect("readyRead()", self._onRead)
         self._connect("errorOccurred(QNetworkReply::NetworkError)", self._onBroken)
@@ -184,7 +190,10 @@ class Call:
     def _end(self, done: Callable[..., None], *arguments: Any) -> None:
         self.over = True
         self._cleanUp()
-        done(*arguments)
+        try:
+            done(*arguments)
+        except Exception as error:  # who waits for the answer must hear of it
+            callbacks.report_exception(self._name, error, self._failed)
 
     def _cleanUp(self) -> None:
         pass
@@ -209,13 +218,13 @@ class JsonCall(BytesCall):
         try:
             answer = json.loads(text) if text else None
         except ValueError:
-            self.fail(_("the engine gave an answer that is not JSON; its version may not fit this module"))
+            self.fail(_("the engine's answer cannot be read; it may be of another version than this module"))
         else:
             self._end(self._done, answer)
 
 
 class ArrayCall(Call):
-    """An answer that is an array; it is put together while it arrives."""
+    """An answer that is an array, put together while it arrives."""
 
     def __init__(self, done: Callable[[np.ndarray, dict], None], failed: ErrorCallback | None, name: str):
         super().__init__(failed, name)
@@ -240,12 +249,12 @@ class ArrayCall(Call):
                 count = int(np.prod(self._shape, dtype=np.int64)) if min(self._shape, default=1) >= 0 else -1
                 self._buffer = np.empty(count * self._dtype.itemsize, np.uint8)
             except (KeyError, TypeError, ValueError, MemoryError):
-                self.fail(_("the engine gave an answer that is not an array this module can hold"))
+                self.fail(_("the engine's answer is not an array that this module can read"))
                 return
         piece = np.frombuffer(self._rest(), np.uint8)
         end = self._filled + piece.size
         if end > self._buffer.size:
-            self.fail(_("the engine sent more than the array it announced"))
+            self.fail(_("the engine sent more data than it announced; try again"))
             return
         self._buffer[self._filled : end] = piece
         self._filled = end
@@ -255,7 +264,7 @@ class ArrayCall(Call):
         if self.over:
             return
         if self._buffer is None or self._filled < self._buffer.size:
-            self.fail(_("the connection to the engine ended in the middle of an array; try again"))
+            self.fail(_("the connection to the engine ended before all data had arrived; try again"))
             return
         array = self._buffer.view(self._dtype).reshape(self._shape)
         self._buffer = None
@@ -294,7 +303,8 @@ class UploadCall(JsonCall):
         """Begin; raises nothing."""
         array = self._array
         if array.dtype.name not in _TYPES or array.ndim != 3:
-            self.fail(_("voxels of type {type} cannot be sent").format(type=array.dtype.name))
+            words = _("voxels of type {type} cannot be sent; convert the volume with the module Cast Scalar Volume")
+            self.fail(words.format(type=array.dtype.name))
             return
         self._dtype = np.dtype(_TYPES[array.dtype.name]).newbyteorder("<")
         self._header |= {"shape": list(array.shape), "dtype": self._dtype.name}
@@ -303,7 +313,7 @@ class UploadCall(JsonCall):
             self._temporary = Path(name)
             self._file = os.fdopen(handle, "wb")
         except OSError as error:
-            self.fail(_("no temporary file could be made: {error}").format(error=error))
+            self.fail(_("no temporary file can be written ({error}); free some disk space").format(error=error))
             return
         self._slab = max(1, _SLAB_BYTES // max(1, array[:1].size * self._dtype.itemsize))
         self._next(self._writeSlab)
@@ -318,7 +328,7 @@ class UploadCall(JsonCall):
         try:
             self._file.write(np.ascontiguousarray(self._array[self._written : stop], dtype=self._dtype).data)
         except OSError as error:
-            self.fail(_("the scan could not be written for sending: {error}").format(error=error))
+            self.fail(_("no temporary file can be written ({error}); free some disk space").format(error=error))
             return
         self._written = stop
         self._progress(0.5 * stop / max(1, self._array.shape[0]))
@@ -331,7 +341,7 @@ class UploadCall(JsonCall):
         del self._array
         self._qfile = qt.QFile(str(self._temporary))
         if not self._qfile.open(qt.QIODevice.ReadOnly):
-            self.fail(_("the temporary file {file} could not be read").format(file=self._temporary))
+            self.fail(_("the temporary file {file} cannot be read; try again").format(file=self._temporary))
             return
         request = self._client.request(self._path, "application/octet-stream")
         request.setRawHeader(b"MPER-Array", json.dumps(self._header).encode())
@@ -388,7 +398,7 @@ class StreamCall(Call):
                 try:
                     self._last = json.loads(line)
                 except ValueError:
-                    self.fail(_("the engine told something that is not JSON; its version may not fit this module"))
+                    self.fail(_("the engine's answer cannot be read; it may be of another version than this module"))
                     return
                 self.count += 1
                 self._event(self._last)
@@ -401,22 +411,22 @@ class StreamCall(Call):
 
 def _unreachable(error: str) -> str:
     if error.lower() in ("operation canceled", "operation timed out"):  # Qt 5's and Qt 6's words for the time limit
-        return _("no answer from the engine within {n} s").format(n=_ANSWER_TIMEOUT_MS // 1000)
-    told = _("no answer from the engine: {error}").format(error=error or _("the connection ended"))
+        return _("the engine did not answer within {n} s; try again").format(n=_ANSWER_TIMEOUT_MS // 1000)
+    line = _("the engine cannot be reached: {error}").format(error=error or _("the connection ended"))
     if "ssl" in error.lower():  # Qt does not say more: unknown, expired or of another name
-        told += _("; check the address, and the certificate file where the server signed its own")
-    return told
+        line += _("; check the address, and the certificate file where the server signed its own")
+    return line
 
 
 def _refusal(status: int, body: bytes) -> str:
-    """The line that an answer 4xx or 5xx holds."""
+    """The message of an answer 4xx or 5xx."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(json.loads(body)["error"])
-    return _("the engine refused with status {status}").format(status=status)
+    return _("the engine refused the request (status {status})").format(status=status)
 
 
 def removeLeftovers() -> None:
-    """Delete what sessions that died while they sent a scan left behind: nothing takes an hour to send."""
+    """Delete temporary files of Slicers that died while they sent a scan: no upload takes an hour."""
     for path in Path(tempfile.gettempdir()).glob(f"{_UPLOAD_PREFIX}*.raw"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 3600:

@@ -1,8 +1,8 @@
-"""The engine's packages: what is missing, and how it comes, on the user's click, into a folder of their own.
+"""The engine's packages: which are missing, and their installation into a folder of their own.
 
-Slicer's Python and its other extensions keep what they have: `pip` writes into the engine's folder alone, which is then
-put in place of the old one. PyTorch comes through Slicer's PyTorch extension where that is installed, as it knows the
-graphics card. Offline, all comes from a folder of wheels. Nothing here imports what it installs.
+Slicer's Python and its other extensions are left alone: `pip` writes into the engine's folder only, which then replaces
+the old one. PyTorch is installed by Slicer's PyTorch extension where that is present, as it knows the graphics card.
+Offline, everything is installed from a folder of wheels. Nothing here imports what it installs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import contextlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import qt
 from slicer.i18n import tr as _
 
-from MPERLib import callbacks, libraryHome, settings
-from MPERLib.engine_process import environment
+from MPERLib import settings
+from MPERLib.callbacks import later
+from MPERLib.python_process import PythonProcess, module
 
 TORCH_NEEDED = "torch>=2.6,<2.14"
 TORCH_INSTALLED = ">=2.8,<2.13"  # 2.13 has files whose paths are too long for Windows
@@ -31,15 +32,7 @@ _PIP_INSTALL = (
     *("--no-warn-script-location", "--no-warn-conflicts", "--upgrade"),
 )
 
-# Runs a module that ends with its standard input: PythonSlicer is a launcher, and to kill that would leave it alive.
-_MODULE = """
-import os, runpy, sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
-
-# Runs in the engine's Python: names of the requirements that it does not meet. Finds packages without importing them.
+# Runs in the engine's Python: prints the requirements that it does not meet, without importing any package.
 _CHECK = """
 import importlib.metadata, json, os, sys
 if os.environ.get("MPER_PACKAGES"):
@@ -64,7 +57,7 @@ _REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
 @dataclass(frozen=True)
 class MissingPackages:
-    """What the engine's Python lacks.
+    """Packages that the engine's Python lacks.
 
     Parameters
     ----------
@@ -80,28 +73,29 @@ class MissingPackages:
     def __bool__(self) -> bool:
         return bool(self.packages) or self.torch
 
-    def words(self) -> str:
-        """What an installation would do, for the user to agree to."""
+    @property
+    def names(self) -> str:
+        """The packages in one line."""
+        return ", ".join([*map(_name, self.packages), *(["torch"] if self.torch else [])])
+
+    def text(self) -> str:
+        """What an installation would download, and where to, for the user to agree to."""
         if not self:
             return _("All packages of the engine are installed.")
         lines = []
         if self.packages:
-            names = ", ".join(_name(line) for line in self.packages)
-            lines.append(
-                _("The engine needs {names}: up to 400 MB, into the folder {folder}.").format(
-                    names=names, folder=settings.packagesFolder()
-                )
-            )
+            line = _("The engine needs {names}: up to 400 MB, installed into the folder {folder}.")
+            lines.append(line.format(names=", ".join(map(_name, self.packages)), folder=settings.packagesFolder()))
         if self.torch and hasExtension():
-            lines.append(_("PyTorch (up to 3 GB) is installed by the extension PyTorch, which asks before it begins."))
+            lines.append(_("PyTorch (up to 3 GB) is installed by the PyTorch extension, which asks you first."))
         elif self.torch:
             lines.append(
                 _(
-                    "PyTorch (up to 3 GB) is installed into the same folder; with the extension PyTorch, it would be "
-                    "the one that fits your graphics card."
+                    "PyTorch (up to 3 GB) is installed into the same folder. To get the version for your graphics "
+                    "card, install the PyTorch extension first."
                 )
             )
-        lines.append(_("Slicer itself and other extensions are left as they are."))
+        lines.append(_("Slicer and other extensions are not changed."))
         return " ".join(lines)
 
 
@@ -113,116 +107,41 @@ def requirements() -> list[str]:
 
 
 def hasExtension() -> bool:
-    """Whether Slicer's PyTorch extension is there."""
+    """Whether Slicer's PyTorch extension is installed."""
     return importlib.util.find_spec("PyTorchUtils") is not None
 
 
-def module(name: str, *arguments: str) -> list[str]:
-    """What `Run` takes to run a module that ends when it is aborted, also behind a launcher."""
-    return ["-c", _MODULE, name, *arguments]
+def check(done: Callable[[MissingPackages], None], failed: Callable[[str], None]) -> PythonProcess | None:
+    """Ask the engine's Python which packages it lacks; None after `failed` if it could not be started."""
+    lines: list[str] = []
 
-
-class Run:
-    """A Python program in a process of its own, its output line by line; it starts at once.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no Python to run it with.
-    """
-
-    def __init__(
-        self,
-        arguments: Sequence[str],
-        line: Callable[[str], None],
-        done: Callable[[], None],
-        failed: Callable[[str], None],
-    ):
-        self._line, self._done, self._failed = line, done, failed
-        self._rest = b""
-        self._last = ""
-        self.over = False
-        python = settings.enginePython()
-        self._process = qt.QProcess()
-        self._process.setProcessEnvironment(environment(python, libraryHome(), settings.packagesFolder(), {}))
-        self._process.setWorkingDirectory(str(libraryHome()))  # Python looks there first for what it imports
-        self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
-        self._process.connect("readyReadStandardOutput()", callbacks.slot(self._onOutput, "install output"))
-        self._process.connect(
-            "finished(int,QProcess::ExitStatus)", callbacks.slot(self._onFinished, "install finished")
-        )
-        self._process.connect("errorOccurred(QProcess::ProcessError)", callbacks.slot(self._onError, "install error"))
-        self._process.start(str(python), list(arguments))
-
-    def abort(self) -> None:
-        """End it; nothing is called any more."""
-        if not self.over:
-            self.over = True
-            self._process.closeWriteChannel()
-            self._process.kill()
-
-    def _onOutput(self) -> None:
-        *lines, self._rest = (self._rest + self._process.readAllStandardOutput().data()).split(b"\n")
-        for line in lines:
-            self._tell(line)
-
-    def _tell(self, line: bytes) -> None:
-        text = line.decode("utf-8", errors="replace").rstrip()
-        if text and not self.over:
-            if not text.startswith(("WARNING", "[notice]")):
-                self._last = text
-            self._line(text)
-
-    def _onError(self) -> None:
-        if not self.over and self._process.state() == qt.QProcess.NotRunning:
-            self.over = True
-            self._process.deleteLater()
-            self._failed(_("Python could not be started: {error}").format(error=self._process.errorString()))
-
-    def _onFinished(self) -> None:
-        self._process.deleteLater()  # with it go the connections, which Python's own collector does not see
-        if self.over:
-            return
-        self._onOutput()
-        self._tell(self._rest)
-        self.over = True
-        if self._process.exitCode() == 0 and self._process.exitStatus() == qt.QProcess.NormalExit:
-            self._done()
-        else:
-            self._failed(self._last or _("it ended with code {n}").format(n=self._process.exitCode()))
-
-
-def check(done: Callable[[MissingPackages], None], failed: Callable[[str], None]) -> Run | None:
-    """Ask the engine's Python what it lacks; None where that could not begin, and `failed` was told why."""
-    said: list[str] = []
-
-    def told() -> None:
+    def ended(reason: str | None) -> None:
         try:
-            lines = json.loads(said[-1])
+            missing = json.loads(lines[-1])
         except (IndexError, ValueError):
-            failed(_("Python did not say which packages it has: {words}").format(words=" ".join(said)[-200:]))
+            failed(_("Python did not list its packages: {reason}").format(reason=reason or " ".join(lines)[-200:]))
             return
-        done(MissingPackages(tuple(line for line in lines if line != TORCH_NEEDED), TORCH_NEEDED in lines))
+        done(MissingPackages(tuple(line for line in missing if line != TORCH_NEEDED), TORCH_NEEDED in missing))
 
     try:
-        return Run(["-c", _CHECK, json.dumps([*requirements(), TORCH_NEEDED])], said.append, told, failed)
+        return PythonProcess(["-c", _CHECK, json.dumps([*requirements(), TORCH_NEEDED])], lines.append, ended)
     except OSError as error:
         failed(str(error))
         return None
 
 
 class Installation:
-    """Brings what is missing; call it when the user has agreed, with the engine stopped.
+    """An installation of the missing packages; begin it when the user has agreed, with the engine stopped.
 
-    The folder is made anew beside the old one and takes its place when it is complete; a failure leaves what was.
+    The folder is built anew and replaces the old one when it is complete; after a failure the old one is not changed.
 
     Parameters
     ----------
     missing : MissingPackages
     wheels : Path or None
-        A folder of wheels to take everything from, without the internet.
+        A folder of wheels to install from, without the internet.
     log, done, failed : callable
-        Every line of progress; the end; one line that says why it failed and what to do.
+        Take each line of pip's output; nothing; one line that says why it failed and what to do.
     """
 
     def __init__(
@@ -237,7 +156,7 @@ class Installation:
         self._wheels = wheels
         self._folder = settings.packagesFolder()
         self._part = self._folder.with_name(self._folder.name + ".part")
-        self._run: Run | None = None
+        self._process: PythonProcess | None = None
         self._over = False
         self._steps: list[list[str]] = []
         torch_by_pip = missing.torch and (wheels is not None or not hasExtension())
@@ -252,17 +171,15 @@ class Installation:
             if torch_by_pip or (self._folder / "torch").is_dir():  # a torch of the folder's own goes on being there
                 self._steps.append([f"torch{TORCH_INSTALLED}"])
         self._torch_by_extension = missing.torch and not torch_by_pip
-        self._later(self._begin)
+        later(self._begin, "installation begins", self._failed)
 
-    def abort(self) -> None:
-        """Give it up; what was installed before stays."""
+    def stop(self) -> None:
+        """Cancel it; what was installed before stays."""
         self._over = True
-        if self._run is not None:
-            self._run.abort()
-        removeFolder(self._part)
-
-    def _later(self, step: Callable[[], None]) -> None:
-        qt.QTimer.singleShot(0, callbacks.slot(step, "install step"))
+        if self._process is not None:
+            self._process.stop(lambda: removeFolder(self._part))
+        else:
+            removeFolder(self._part)
 
     def _begin(self) -> None:
         if self._over:
@@ -270,9 +187,7 @@ class Installation:
         try:
             python = settings.enginePython()
             if not settings.isSlicers(python) and settings.chosenPackages() is None:
-                self._failed(
-                    _("the engine runs with {python}, which you chose; install mper there").format(python=python)
-                )
+                self._failed(_("the engine uses {python}, which you chose; install mper there").format(python=python))
                 return
             removeFolder(self._part)
             self._part.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +203,7 @@ class Installation:
             source = ["--no-index", "--find-links", str(self._wheels)] if self._wheels else []
             arguments = module("pip", *_PIP_INSTALL, *source, "--target", str(self._part), *self._steps.pop(0))
             try:
-                self._run = Run(arguments, self._log, self._next, self._failed)
+                self._process = PythonProcess(arguments, self._log, self._onEnded)
             except OSError as error:
                 self._failed(str(error))
             return
@@ -296,10 +211,16 @@ class Installation:
             return
         if self._torch_by_extension and not self._torch():
             return
-        check(self._ended, self._failed)
+        self._process = check(self._onChecked, self._failed)
+
+    def _onEnded(self, reason: str | None) -> None:
+        if reason is None:
+            self._next()
+        else:
+            self._failed(reason)
 
     def _swap(self) -> bool:
-        """Put the new folder in the place of the old one."""
+        """Replace the old folder by the new one."""
         old = self._folder.with_name(self._folder.name + ".old")
         try:
             removeFolder(old)
@@ -308,7 +229,7 @@ class Installation:
             self._part.rename(self._folder)
         except OSError as error:
             self._failed(
-                _("the folder {folder} is in use ({error}); stop the engine, close other Slicers").format(
+                _("the folder {folder} is in use ({error}); stop the engine and close other Slicer windows").format(
                     folder=self._folder, error=error
                 )
             )
@@ -317,26 +238,25 @@ class Installation:
         return True
 
     def _torch(self) -> bool:
-        """The extension's own installer, which shows its progress itself."""
-        self._log(_("Installing PyTorch through its extension"))
+        """Run the extension's own installer, which shows its progress itself."""
+        self._log(_("Installing PyTorch with the PyTorch extension"))
         try:
-            import PyTorchUtils
+            import PyTorchUtils  # of an extension that may be missing
 
             # Not through pip: the extension takes the build that fits the graphics card.
             PyTorchUtils.PyTorchUtilsLogic().installTorch(
                 askConfirmation=True, forceComputationBackend=None, torchVersionRequirement=TORCH_INSTALLED
             )
         except Exception as error:  # whatever an extension of others raises, the user is told
-            self._failed(_("the extension PyTorch reports: {error}").format(error=error))
+            self._failed(_("the PyTorch extension failed: {error}").format(error=error))
             return False
         return True
 
-    def _ended(self, missing: MissingPackages) -> None:
+    def _onChecked(self, missing: MissingPackages) -> None:
         if self._over:
             return
         if missing:
-            names = ", ".join([*map(_name, missing.packages), *(["torch"] if missing.torch else [])])
-            self._failed(_("{names} still missing").format(names=names))
+            self._failed(_("{names} still missing").format(names=missing.names))
             return
         self._over = True
         self._done()
@@ -349,7 +269,7 @@ class Installation:
         advice = (
             _("Check that the folder {folder} holds wheels for this system and Python.").format(folder=self._wheels)
             if self._wheels
-            else _("Check the connection to the internet and the proxy, or install from a folder of wheels.")
+            else _("Check the internet connection and the proxy, or install from a folder of wheels.")
         )
         self._fail(_("The installation failed: {reason}. {advice}").format(reason=reason.rstrip("."), advice=advice))
 
@@ -366,7 +286,7 @@ def uninstall() -> None:
 
 
 def removeFolder(folder: Path) -> None:
-    """Take a folder away at once, and delete its thousands of files in a process that nobody waits for."""
+    """Rename a folder at once, and delete its thousands of files in a detached process."""
     if not folder.exists():
         return
     gone = folder.with_name(f"{folder.name}.gone")

@@ -1,7 +1,7 @@
-"""A box of a result's voxels, read and written without touching the rest.
+"""Reading and writing a box of a segmentation's voxels without touching the rest.
 
-Slicer's own ways to change a segment convert all of its surfaces anew at once, which holds the window for a few hundred
-milliseconds. Here voxels are set where they lie; the surface follows by `surface.make_surface`.
+Slicer's own functions that change a segment convert all of its surfaces at once, which blocks the window for a few
+hundred milliseconds. Here voxels are set in place; the surface follows by `surface.make_surface`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MPERLib import mrml
+from MPERLib import mrml, segmentation_node
 
 Node = Any
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 
-FOREIGN = 255  # a voxel of a segment that no model made: nothing of ours overwrites it
-_BINARY = "Binary labelmap"
-_GRID_TOLERANCE = 1e-3  # of a voxel
+FOREIGN = 255  # a voxel of a segment that no model made, which is never overwritten
 
 
 def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
-    """The label values in a box of the scan's grid, (k, j, i) uint8; `FOREIGN` where a person's own segment lies.
+    """The label values in a box of the scan's grid, (k, j, i) uint8; `FOREIGN` in segments that no model made.
 
     Raises
     ------
@@ -36,7 +34,7 @@ def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
     """
     start, stop = box
     found = np.zeros([b - a for a, b in zip(start, stop, strict=True)], np.uint8)
-    for image, segments in mrml.layers_of(segmentationNode):
+    for image, segments in segmentation_node.layers_of(segmentationNode):
         low = _low(image, segmentationNode, volumeNode)
         voxels = mrml.image_array(image)
         inside, there = _overlap(low, voxels.shape, box)
@@ -54,9 +52,9 @@ def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
 
 
 def write_box(segmentationNode: Node, volumeNode: Node, start: Sequence[int], values: np.ndarray) -> None:
-    """Make the voxels of a box those of `values` (k, j, i), label values; other segments' voxels stay.
+    """Write label values (k, j, i) into a box that begins at `start`; voxels of other segments stay.
 
-    Tells Slicer that the voxels are others, but leaves the surfaces as they are.
+    Slicer is notified of the new voxels, but the surfaces are left as they are.
 
     Raises
     ------
@@ -66,11 +64,13 @@ def write_box(segmentationNode: Node, volumeNode: Node, start: Sequence[int], va
     segmentation = segmentationNode.GetSegmentation()
     k, j, i = (int(n) for n in start)
     box = ((k, j, i), (k + values.shape[0], j + values.shape[1], i + values.shape[2]))
-    layers = mrml.layers_of(segmentationNode, empty=True)
+    layers = segmentation_node.layers_of(segmentationNode, empty=True)
     known = {_value(segment) for _image, segments in layers for segment in segments}
     missing = set(np.unique(values).tolist()) - known - {0, FOREIGN}
     if missing:
-        raise ValueError(_("the segment of label {value} was removed; undo that first").format(value=min(missing)))
+        raise ValueError(
+            _("the segment with label value {value} was removed; undo that first").format(value=min(missing))
+        )
     lows = [_low(image, segmentationNode, volumeNode) for image, _segments in layers]
     with mrml.modifying(segmentationNode):
         for (image, segments), low in zip(layers, lows, strict=True):
@@ -123,7 +123,7 @@ def _grown(
     grown.SetExtent(*(int(n) for a, m in zip(ijk, voxels.shape[::-1], strict=True) for n in (a, a + m - 1)))
     grown.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels.reshape(-1), deep=True))
     for segment in segments:  # they share it; a new image for each tells Slicer without taking the surfaces away
-        segment.AddRepresentation(_BINARY, grown)
+        segment.AddRepresentation(segmentation_node.BINARY_LABELMAP, grown)
     return grown, new_low
 
 
@@ -142,11 +142,11 @@ def _low(image: Node, segmentationNode: Node, volumeNode: Node) -> np.ndarray:
     offset = np.rint(index[:3, 3])
     extent = np.array(image.GetExtent()).reshape(3, 2)
     corners = np.array([(i, j, k, 1) for i in extent[0] for j in extent[1] for k in extent[2]])
-    if np.abs((corners @ index.T)[:, :3] - (corners[:, :3] + offset)).max() > _GRID_TOLERANCE:
+    if np.abs((corners @ index.T)[:, :3] - (corners[:, :3] + offset)).max() > mrml.GRID_TOLERANCE:
         raise ValueError(
-            _("the voxels of {name} no longer lie on those of {scan}; set its geometry back to the scan").format(
-                name=segmentationNode.GetName(), scan=volumeNode.GetName()
-            )
+            _(
+                "the voxels of {name} are no longer on the grid of {scan}; set its geometry back to that of the scan"
+            ).format(name=segmentationNode.GetName(), scan=volumeNode.GetName())
         )
     return (extent[:, 0] + offset.astype(int))[::-1]
 
@@ -162,5 +162,5 @@ def _overlap(low: np.ndarray, shape: Sequence[int], box: Box) -> tuple[tuple[sli
 
 
 def _value(segment: Node) -> int:
-    value = mrml.label_value_of(segment)
+    value = segmentation_node.label_value_of(segment)
     return FOREIGN if value is None else value

@@ -1,7 +1,7 @@
-"""What lies over a scan to explain a mask: the map of its prototypes, and its uncertainty.
+"""Overlays on a scan that explain a mask: the prototype map and the uncertainty map.
 
-Both are nodes of their own on the scan's grid, cut to what the network saw. A prototype map is a label map with its own
-colour table; which prototypes are seen is kept in the table, and the threshold in the node, so both go with the scene.
+Both are nodes on the scan's grid, cropped to the network's field of view. A prototype map is a label map with its own
+colour table; the table stores which prototypes are shown, the node the threshold, so both are saved with the scene.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class PrototypeOverlay:
 
     @property
     def canThreshold(self) -> bool:
-        """Whether the similarities are there; a scene that was loaded again has the map alone."""
+        """Whether the similarities are known; a loaded scene has only the map."""
         return self._similarity is not None
 
     @property
     def threshold(self) -> float:
-        """Voxels less similar to their prototype than this are not shown."""
+        """Voxels less similar to their prototype (cosine) are not shown."""
         return float(self.node.GetAttribute(_THRESHOLD) or 0)
 
     def setThreshold(self, similarity: float) -> None:
-        """Show only voxels at least this similar to their prototype (cosine)."""
+        """Show only voxels that are at least this similar to their prototype (cosine)."""
         if self._similarity is None or not mrml.alive(self.node):
             return
         slicer.util.updateVolumeFromArray(
@@ -57,11 +57,11 @@ class PrototypeOverlay:
         self.node.SetAttribute(_THRESHOLD, f"{similarity:g}")
 
     def hidden(self) -> set[int]:
-        """Values of the prototypes that are switched off."""
+        """Values of the prototypes that are hidden."""
         return {value for value in range(1, self.colours.GetNumberOfColors()) if not self._opacity(value)}
 
     def setHidden(self, values: Iterable[int]) -> None:
-        """Switch these prototypes off and all others on."""
+        """Hide these prototypes and show all others."""
         hidden = set(values)
         with mrml.modifying(self.colours):
             for value in range(1, self.colours.GetNumberOfColors()):
@@ -87,7 +87,7 @@ def prototype_overlay(
     name: str,
     similarity: np.ndarray | None = None,
 ) -> PrototypeOverlay:
-    """A prototype map as a new label map on its scan.
+    """Add a prototype map to the scene as a label map on its scan.
 
     Parameters
     ----------
@@ -101,12 +101,7 @@ def prototype_overlay(
         Cosine of each voxel to its prototype; without it there is no threshold.
     """
     scene = volumeNode.GetScene()
-    colours = scene.CreateNodeByClass("vtkMRMLColorTableNode")
-    colours.UnRegister(None)
-    colours.SetName(scene.GetUniqueNameByString(_("{name} colours").format(name=name)))
-    colours.SetTypeToUser()
-    colours.SetHideFromEditors(True)
-    colours.SetNumberOfColors(1 + max((int(p["value"]) for p in prototypes), default=0))
+    colours = _colour_table(scene, name, 1 + max((int(p["value"]) for p in prototypes), default=0))
     colours.SetColor(0, _("none"), 0, 0, 0, 0)
     for value in range(1, colours.GetNumberOfColors()):
         colours.SetColor(value, str(value), 0.5, 0.5, 0.5, 1)
@@ -120,14 +115,9 @@ def prototype_overlay(
 
 
 def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Node, name: str) -> Node:
-    """An uncertainty map (uint8 percent) as a new scalar volume, of which the certain part is not shown."""
+    """Add an uncertainty map (uint8 percent) to the scene as a scalar volume; certain voxels are transparent."""
     scene = volumeNode.GetScene()
-    colours = scene.CreateNodeByClass("vtkMRMLColorTableNode")
-    colours.UnRegister(None)
-    colours.SetName(scene.GetUniqueNameByString(_("{name} colours").format(name=name)))
-    colours.SetTypeToUser()
-    colours.SetHideFromEditors(True)
-    colours.SetNumberOfColors(101)
+    colours = _colour_table(scene, name, 101)
     at = np.linspace(0, 100, len(_HOT))
     for percent in range(101):
         red, green, blue = (np.interp(percent, at, [c[n] for c in _HOT]) / 255 for n in range(3))
@@ -145,9 +135,9 @@ def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Nod
 
 
 def show(node: Node | None, opacity: float, scene: Node) -> None:
-    """Lay a prototype map or an uncertainty map over the scan in all slice views; None takes ours away.
+    """Show a prototype map or an uncertainty map over the scan in all slice views; None hides it.
 
-    What else lies there is the user's, and stays where it is not in the way.
+    Other layers that the user has chosen are kept, unless they are in the same place.
     """
     label = node is not None and node.IsA("vtkMRMLLabelMapVolumeNode")
     for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
@@ -168,7 +158,7 @@ def _is_ours(scene: Node, node_id: str | None) -> bool:
 
 
 def remove(node: Node | None) -> None:
-    """Take an overlay and its colours out of the scene."""
+    """Remove an overlay and its colour table from the scene."""
     if mrml.alive(node):
         scene, display = node.GetScene(), node.GetDisplayNode()
         colours = display.GetColorNode() if display else None
@@ -178,13 +168,24 @@ def remove(node: Node | None) -> None:
                 scene.RemoveNode(gone)
 
 
+def _colour_table(scene: Node, name: str, count: int) -> Node:
+    """A colour table that is not in the scene yet."""
+    colours = scene.CreateNodeByClass("vtkMRMLColorTableNode")
+    colours.UnRegister(None)
+    colours.SetName(scene.GetUniqueNameByString(_("{name} colours").format(name=name)))
+    colours.SetTypeToUser()
+    colours.SetHideFromEditors(True)
+    colours.SetNumberOfColors(count)
+    return colours
+
+
 def _on_scan(kind: str, array: np.ndarray, start: Sequence[int], volumeNode: Node, name: str) -> Node:
     """A new volume node for a part of the scan's grid, under the scan's transform."""
     geometry = mrml.geometry_of(volumeNode)
     stop = [a + n for a, n in zip(start, array.shape, strict=True)]
     if min(start) < 0 or any(b > n for b, n in zip(stop, geometry.shape, strict=True)):
         raise ValueError(
-            _("the map ({part} from {start}) does not lie on {name}; was the scan changed meanwhile?").format(
+            _("the map ({part} from {start}) does not fit {name}; the scan was changed, segment it again").format(
                 part=array.shape, start=tuple(start), name=volumeNode.GetName()
             )
         )

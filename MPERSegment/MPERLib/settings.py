@@ -1,4 +1,4 @@
-"""Folders and choices of this computer's user: where the engine's packages and its log lie, which Python runs it."""
+"""Settings of the user on this computer: folders of the engine and of datasets, the Python that runs the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from slicer.i18n import tr as _
 PYTHON_KEY = "MPER/EnginePython"
 FOLDER_KEY = "MPER/EngineFolder"
 ROOTS_KEY = "MPER/Roots"
-CURRENT_MODEL_KEY = "MPER/CurrentModel"  # what the trainer put in use: "la", or DATASET/NAME for its current version
+CURRENT_MODEL_KEY = "MPER/CurrentModel"  # the model in use: "la", or DATASET/NAME for its current version
+PREVIOUS_MODEL_KEY = "MPER/PreviousModel"  # the id, with its version, of the model that was in use before
+AUTHOR_KEY = "MPER/Author"
+FIRST_MODEL = "la"  # in use until the trainer puts another one in use
 
 
 def userFolder() -> Path:
@@ -34,13 +37,13 @@ def packagesFolder() -> Path:
 
 
 def chosenPackages() -> Path | None:
-    """The folder of packages that the user chose, by the variable MPER_PACKAGES or in the settings."""
+    """The folder of packages that the user chose: the variable MPER_PACKAGES, else the setting."""
     chosen = os.environ.get("MPER_PACKAGES") or setting(FOLDER_KEY)
     return Path(chosen) if chosen else None
 
 
 def isSlicers(python: Path) -> bool:
-    """Whether this is Slicer's own Python, not one that the user brought."""
+    """Whether this is Slicer's own Python, not one that the user chose."""
     return "slicer" in python.name.lower()
 
 
@@ -61,7 +64,9 @@ def enginePython() -> Path:
     if chosen and Path(chosen).is_file():
         return Path(chosen)
     raise FileNotFoundError(
-        _("no Python to run the engine with ({tried}); set MPER_PYTHON to one").format(tried=chosen or "PythonSlicer")
+        _(
+            "Python was not found ({tried}); set the environment variable MPER_PYTHON to a Python and start again"
+        ).format(tried=chosen or "PythonSlicer")
     )
 
 
@@ -90,12 +95,17 @@ def _addedRoots() -> list[str]:
         return []
 
 
+def modelInUse() -> str:
+    """The id of the model that is in use."""
+    return setting(CURRENT_MODEL_KEY) or FIRST_MODEL
+
+
 def setting(key: str) -> str:
-    """What the user's settings hold under `key`, "" where nothing."""
+    """The value of a setting, "" where there is none."""
     value = qt.QSettings().value(key, "")
     return "" if value is None else str(value)
 
 
 def setSetting(key: str, value: str) -> None:
-    """Keep `value` in the user's settings."""
+    """Store a value in the user's settings."""
     qt.QSettings().setValue(key, value)

@@ -1,4 +1,4 @@
-"""What Slicer is told when it has started: the sample scan, and the codes of structures that its own lists lack."""
+"""Registration with Slicer after its start: the sample scan, and codes of structures that its own lists lack."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHA256 = "9ca091b4db8679958c606eeb9d6e4dec7f25f6056e5dd8f5494ff3c854d3b7d6"
 
 
 def register() -> None:
-    """Tell Slicer all of it."""
+    """Register all of it."""
     registerSampleData()
     registerTerminology()
 
 
 def registerSampleData() -> None:
-    """Offer the sample scan in the module Sample Data; it comes with the extension, nothing is downloaded."""
-    import SampleData
+    """Register the sample scan with the module Sample Data; it is part of the extension, nothing is downloaded."""
+    import SampleData  # a module of Slicer's, which may be loaded after this file
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="MPER",
@@ -34,7 +34,7 @@ def registerSampleData() -> None:
 
 
 def registerTerminology() -> None:
-    """Make our codes known where a segment's terminology is chosen and shown."""
+    """Load our codes into the terminology lists of the Segment Editor."""
     logic = slicer.modules.terminologies.logic()
     for file in sorted(resources.terminology_dir().glob("*.term.json")):
         logic.LoadTerminologyFromFile(str(file))

@@ -1,7 +1,7 @@
-"""The surface of a mask for the 3-D view, made in steps that do not hold the window.
+"""The surface of a mask for the 3-D view, made in steps that do not block the window.
 
-Slicer's own conversion does all segments at once, which takes a few hundred milliseconds for a left atrium. Here it is
-one segment after the other, with a faster filter; once the user edits, Slicer makes its own again.
+Slicer's own conversion does all segments at once, which takes a few hundred milliseconds for a left atrium. Here one
+segment is converted after the other, with a faster filter; once the user edits, Slicer makes its own again.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from typing import Any
 import vtk
 
 from MPERLib import mrml
+from MPERLib.segmentation_node import BINARY_LABELMAP, CLOSED_SURFACE
 
 Node = Any
 
 _ITERATIONS = 5  # of smoothing; a ball of 7 mm then loses 5 % of its volume, a left atrium of 260 mL 0.2 %
-_BINARY = "Binary labelmap"
-_SURFACE = "Closed surface"
 
 
 def surface_steps(segmentationNode: Node) -> Iterator[None]:
-    """Make the closed surfaces of all segments; do as little as is useful between two steps of this iterator.
+    """Make the closed surfaces of all segments, a part in each step of this iterator.
 
-    It ends early where the node leaves the scene or its voxels change in between: Slicer then has a newer wish.
+    It ends early when the node leaves the scene or its voxels change, as the surface is then out of date.
     """
     segmentation = segmentationNode.GetSegmentation()
     for parameter in ("Conversion method", "SurfaceNets smoothing"):
-        segmentation.SetConversionParameter(parameter, "1")  # Slicer's own, at each stroke, is then as fast and alike
+        segmentation.SetConversionParameter(parameter, "1")  # so Slicer's own, at each stroke, is as fast
     began = _state(segmentation)
     surfaces = {}
     for segment_id in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segment_id)
-        mesh = _mesh(segment.GetRepresentation(_BINARY), segment.GetLabelValue())
+        mesh = _mesh(segment.GetRepresentation(BINARY_LABELMAP), segment.GetLabelValue())
         yield
         if not mrml.alive(segmentationNode) or _state(segmentation) != began:
             return
@@ -42,15 +41,15 @@ def surface_steps(segmentationNode: Node) -> Iterator[None]:
             return
     with mrml.modifying(segmentationNode):
         for segment_id, mesh in surfaces.items():
-            segmentation.GetSegment(segment_id).AddRepresentation(_SURFACE, mesh)
+            segmentation.GetSegment(segment_id).AddRepresentation(CLOSED_SURFACE, mesh)
     display = segmentationNode.GetDisplayNode()
     if display is not None:
-        display.SetPreferredDisplayRepresentationName3D(_SURFACE)
+        display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
         display.SetVisibility3D(True)
 
 
 def make_surface(segmentationNode: Node, later: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:
-    """Take the steps one at a time; `later` calls what it is given at the next turn of the event loop."""
+    """Make the surfaces step by step, then call `done`; `later` calls its argument from the event loop next."""
     steps = surface_steps(segmentationNode)
 
     def step() -> None:
@@ -68,7 +67,7 @@ def _state(segmentation: Node) -> list[tuple[str, int]]:
     """Changes whenever a voxel or the list of segments does."""
     found = []
     for segment_id in segmentation.GetSegmentIDs():
-        image = segmentation.GetSegment(segment_id).GetRepresentation(_BINARY)
+        image = segmentation.GetSegment(segment_id).GetRepresentation(BINARY_LABELMAP)
         found.append((segment_id, image.GetMTime() if image is not None else 0))
     return found
 

@@ -1,4 +1,4 @@
-"""The brush: strokes painted with the left button in the slice views."""
+"""The brush: strokes drawn with the left mouse button in the slice views."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MIN_STEP_MM = 0.25
 
 @dataclass(frozen=True)
 class BrushCallbacks:
-    """Where the brush tells what the user does with it.
+    """What the brush calls.
 
-    allowed : takes the slice view; whether one may draw there.
+    allowed : takes the slice view; returns whether strokes can be drawn there.
     drawn : takes a finished stroke: (n, 3) RAS in the world, points no further apart than half the radius.
-    scaled : takes the factor by which the user wants the brush larger.
-    ended : the user wants no brush any more, or something else has taken the mouse.
-    undo, redo : the keys.
+    scaled : takes the factor by which the radius is to change (Shift and wheel).
+    ended : called by Esc, or when another tool takes the mouse.
+    undo, redo : called by Ctrl+Z and Ctrl+Y.
     """
 
     allowed: Callable[[BrushView], bool]
@@ -38,7 +38,7 @@ class BrushCallbacks:
 
 
 class Brush:
-    """A brush that is on from when it is made until `close`.
+    """A brush that is active until `close`.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ class Brush:
         self._callbacks = callbacks
         self._radius_mm = radius_mm
         self._colours: tuple[Sequence[float], Sequence[float]] = ((1, 1, 1), (1, 1, 1))
-        self._points: list[np.ndarray] | None = None  # of the stroke that is being painted
+        self._points: list[np.ndarray] | None = None  # of the stroke that is being drawn
         self._at: np.ndarray | None = None
-        self._waiting: list[tuple[np.ndarray, float]] = []  # strokes that the mask does not hold yet
+        self._waiting: list[tuple[np.ndarray, float]] = []  # strokes that the mask does not include yet
         self._views: list[BrushView] = []
         self._manager = slicer.app.layoutManager()
-        self._relook = slot(self._look, "brush in another layout")
-        self._manager.connect("layoutChanged(int)", self._relook)
+        self._onLayout = slot(self._observeViews, "brush in another layout")
+        self._manager.connect("layoutChanged(int)", self._onLayout)
         self._interaction = slicer.app.applicationLogic().GetInteractionNode()
         self._interaction.SwitchToViewTransformMode()  # as for an effect of the Segment Editor
         self._tag = self._interaction.AddObserver(vtk.vtkCommand.ModifiedEvent, slot(self._onMouseMode))
@@ -65,11 +65,11 @@ class Brush:
             _shortcut(window, keys, react)
             for keys, react in (("Esc", callbacks.ended), ("Ctrl+Z", callbacks.undo), ("Ctrl+Y", callbacks.redo))
         ]
-        self._look()
+        self._observeViews()
 
     def close(self) -> None:
-        """The left button is Slicer's again."""
-        self._manager.disconnect("layoutChanged(int)", self._relook)
+        """Give the left mouse button back to Slicer."""
+        self._manager.disconnect("layoutChanged(int)", self._onLayout)
         self._interaction.RemoveObserver(self._tag)
         for shortcut, react in self._shortcuts:
             shortcut.disconnect("activated()", react)
@@ -85,7 +85,7 @@ class Brush:
         return self._points is not None
 
     def colour(self, brush: Sequence[float], paint: Sequence[float]) -> None:
-        """Red, green, blue (0 to 1) of the brush's circle and of what it paints."""
+        """Set the colours (red, green, blue, 0 to 1) of the brush's circle and of drawn strokes."""
         self._colours = (brush, paint)
         for view in self._views:
             view.colour(brush, paint)
@@ -95,14 +95,14 @@ class Brush:
         self._show(self._at)
 
     def clear(self) -> None:
-        """The mask has followed: what was painted need not be shown any more."""
+        """Hide the drawn strokes, as the mask includes them now."""
         self._waiting = []
         for view in self._views:
             view.clear()
 
     # ---- views
 
-    def _look(self) -> None:
+    def _observeViews(self) -> None:
         for view in self._views:
             view.close()
         self._points = None
@@ -141,7 +141,7 @@ class Brush:
         return what == "release"
 
     def _extend(self, ras: np.ndarray) -> None:
-        """Lead the stroke on to a place."""
+        """Extend the stroke to a position."""
         points = self._points
         assert points is not None
         step = max(self._radius_mm / 2, _MIN_STEP_MM)

@@ -1,4 +1,4 @@
-"""What a brush covers in a slice view: a shape without overlaps, so that it can be drawn half transparent."""
+"""The area that a stroke covers in a slice view, without overlaps, so that it can be drawn semi-transparent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CELL_PX = 2  # finer than this nobody sees
 
 
 class BrushOutline:
-    """The balls of a stroke cut by a slice, as rows of pixels.
+    """The section of a stroke's balls with a slice, as rows of pixels.
 
     Attributes
     ----------

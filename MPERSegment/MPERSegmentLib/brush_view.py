@@ -1,7 +1,7 @@
-"""One slice view while a brush is on: it takes the view's left button, and shows the brush and what was painted.
+"""A slice view with an active brush: it takes the left mouse button, and shows the brush and the drawn strokes.
 
-Observers of the view's interactor are asked before Slicer's own and before the Segment Editor's (priority 1); an event
-that a stroke is made of goes no further. All other buttons, and the wheel, do what they always do.
+Its observers of the view's interactor come before Slicer's own and the Segment Editor's (priority 1); an event that is
+part of a stroke is not passed on. All other buttons, and the wheel, work as usual.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BrushView:
     widget : qMRMLSliceWidget
     happens : callable
         Takes this view, what happened (press, move, release, enter, leave, larger, smaller) and where, RAS in the
-        world; whether that is the brush's alone, so that nobody else hears of it.
+        world; returns whether the event is the brush's, so that it is not passed on.
     """
 
     def __init__(self, widget: Any, happens: Callable[[BrushView, str, np.ndarray], bool]):
@@ -65,7 +65,7 @@ class BrushView:
         self._tags.append((self.node, self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, slot(self.redraw))))
 
     def close(self) -> None:
-        """Leave the view as it was."""
+        """Remove observers and actors from the view."""
         for target, tag in self._tags:
             target.RemoveObserver(tag)
         self._tags = []
@@ -76,13 +76,13 @@ class BrushView:
     # ---- what is shown
 
     def colour(self, brush: Sequence[float], paint: Sequence[float]) -> None:
-        """Red, green, blue (0 to 1) of the brush's circle and of what it paints."""
+        """Set the colours (red, green, blue, 0 to 1) of the brush's circle and of drawn strokes."""
         self._brush.GetProperty().SetColor(*brush)
         self._paint.GetProperty().SetColor(*paint)
         self._view.scheduleRender()
 
     def point(self, ras: np.ndarray | None, radius_mm: float) -> None:
-        """Show the brush at a place of the world, as far as its ball reaches into this slice; None hides it."""
+        """Show the section of the brush's ball at a position in the world with this slice; None hides it."""
         discs = self._discs(ras[None], radius_mm) if ras is not None else np.zeros((1, 3))
         x, y, radius = discs[0]
         if radius > 0:
@@ -92,7 +92,7 @@ class BrushView:
         self._view.scheduleRender()
 
     def paint(self, ras: np.ndarray, radius_mm: float) -> None:
-        """Cover the balls around (n, 3) places of the world."""
+        """Show the section of balls around (n, 3) positions in the world."""
         self._strokes.append((ras, radius_mm))
         if self._paint.GetVisibility():
             self._outline.add(self._discs(ras, radius_mm))
@@ -101,12 +101,12 @@ class BrushView:
             self.redraw()
 
     def clear(self) -> None:
-        """Take away what was painted."""
+        """Hide the drawn strokes."""
         self._strokes = []
         self.redraw()
 
     def redraw(self) -> None:
-        """The slice has been moved, or zoomed into."""
+        """Draw the strokes again: the slice was moved or zoomed."""
         if not self._strokes and not self._paint.GetVisibility():
             return
         width, height = self.node.GetDimensions()[:2]
@@ -117,7 +117,7 @@ class BrushView:
         self._view.scheduleRender()
 
     def shows(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
-        """Whether the scan is seen here, behind or in front."""
+        """Whether the scan is the background or the foreground here."""
         return scan.GetID() in (self._layers.GetBackgroundVolumeID(), self._layers.GetForegroundVolumeID())
 
     def _discs(self, ras: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -129,7 +129,7 @@ class BrushView:
         cut_mm = np.sqrt(np.maximum(radius_mm**2 - away_mm**2, 0))
         return np.c_[xyz[:, :2], cut_mm / np.linalg.norm(xy_to_ras[:3, 0])]
 
-    # ---- what is heard
+    # ---- events
 
     def _observe(self, name: str, what: str) -> int:
         tag = 0

@@ -1,4 +1,4 @@
-"""The cross that marks the voxel after a jump: Slicer's own crosshair, lent."""
+"""Slicer's crosshair marks the voxel after a jump."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import slicer
 
 
 class Crosshair:
-    """Shows the crosshair where the user has none, and takes it away again; a crosshair of his own is only moved."""
+    """Shows the crosshair where the user has none, and hides it again; one that the user has chosen is only moved."""
 
     def __init__(self) -> None:
-        self._lent = False
+        self._switchedOn = False
 
     def show(self, ras: Sequence[float]) -> None:
-        """Mark a place of the world."""
+        """Mark a position in the world."""
         node = _crosshair()
         if node is None:
             return
         node.SetCrosshairRAS(*ras)
         if node.GetCrosshairMode() == node.NoCrosshair:
             node.SetCrosshairMode(node.ShowSmallBasic)
-            self._lent = True
+            self._switchedOn = True
 
     def hide(self) -> None:
-        """Take the cross away, unless the user has chosen another one meanwhile."""
+        """Hide the crosshair, unless the user has chosen another one meanwhile."""
         node = _crosshair()
-        if self._lent and node is not None and node.GetCrosshairMode() == node.ShowSmallBasic:
+        if self._switchedOn and node is not None and node.GetCrosshairMode() == node.ShowSmallBasic:
             node.SetCrosshairMode(node.NoCrosshair)
-        self._lent = False
+        self._switchedOn = False
 
 
 def _crosshair() -> slicer.vtkMRMLCrosshairNode | None:

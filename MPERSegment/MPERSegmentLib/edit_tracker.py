@@ -1,39 +1,37 @@
-"""Who changed a result, and for how long: what a person edits is no longer the work of the model alone."""
+"""Tracks manual edits of results: they are SEMIAUTOMATIC from then on, and the time spent on them is counted."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import slicer
-from MPERLib import mrml
+from MPERLib import mrml, segmentation_node
 from MPERLib.callbacks import slot
+from MPERLib.edit_timer import EditTimer
 
 from MPERSegmentLib import result_node
 
-_PAUSE_S = 60.0  # who does nothing for longer is not working on it
-
 
 class EditTracker:
-    """Watches the results of the scene for a person's changes, wherever in Slicer they are made.
+    """Observes the results of the scene for edits, wherever in Slicer they are made.
 
     Parameters
     ----------
     changed : callable
-        Takes the segmentation node whenever its voxels or its segments are others: edited, or an edit undone.
+        Takes the segmentation node whenever its voxels or its segments have changed: by an edit, or an undone edit.
     """
 
     def __init__(self, changed: Callable[[slicer.vtkMRMLSegmentationNode], None]):
         self._changed = changed
-        self._watched: dict[str, tuple[slicer.vtkSegmentation, list[int]]] = {}
-        self._last: dict[str, float] = {}
-        self._looks: dict[str, tuple] = {}
-        self._ours = False
+        self._observed: dict[str, tuple[slicer.vtkSegmentation, list[int]]] = {}
+        self._timers: dict[str, EditTimer] = {}
+        self._states: dict[str, tuple] = {}
+        self._paused = False
 
-    def watch(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """Begin to watch a result; time counts from now."""
-        self.leave(node.GetID())
+    def observe(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Observe a result; editing time counts from now."""
+        self.forget(node.GetID())
         segmentation = node.GetSegmentation()
         tags = [
             segmentation.AddObserver(event, slot(lambda *_arguments, react=react: react(node), "result edited"))
@@ -42,65 +40,65 @@ class EditTracker:
                 (slicer.vtkSegmentation.SegmentModified, self._onSegment),
             )
         ]
-        self._watched[node.GetID()] = (segmentation, tags)
-        self._looks[node.GetID()] = _look(node)
-        self.beginsNow(node)
+        self._observed[node.GetID()] = (segmentation, tags)
+        self._states[node.GetID()] = _state(node)
+        self._timers[node.GetID()] = EditTimer()
 
-    def beginsNow(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """A person turns to a result: what passed until now was no work on it."""
-        self._last[node.GetID()] = time.monotonic()
+    def resumeTime(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """The user turns to a result: the time until now was not spent on it."""
+        if node.GetID() in self._timers:
+            self._timers[node.GetID()].resume()
 
-    def leave(self, nodeId: str) -> None:
-        """Watch a node no longer."""
-        segmentation, tags = self._watched.pop(nodeId, (None, []))
-        self._looks.pop(nodeId, None)
+    def forget(self, nodeId: str) -> None:
+        """Do not observe a node any more."""
+        segmentation, tags = self._observed.pop(nodeId, (None, []))
+        self._states.pop(nodeId, None)
         for tag in tags:
             segmentation.RemoveObserver(tag)
 
-    def leaveAll(self) -> None:
-        for nodeId in list(self._watched):
-            self.leave(nodeId)
+    def forgetAll(self) -> None:
+        for nodeId in list(self._observed):
+            self.forget(nodeId)
 
     @contextmanager
-    def ours(self) -> Iterator[None]:
-        """What happens in the block is not a person's doing."""
-        was, self._ours = self._ours, True
+    def paused(self) -> Iterator[None]:
+        """Changes inside the block are no manual edits."""
+        was, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._ours = was
+            self._paused = was
 
-    def _onEdit(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        if self._ours or not mrml.alive(node) or not result_node.is_result(node):
-            return
-        result_node.note_by_hand(node)
-        mrml.mark_edited(node)
-        self.worked(node)
-
-    def worked(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """A person has just changed a result: the time since the last change was work on it."""
-        now = time.monotonic()
-        result_node.note_editing(node, min(now - self._last.get(node.GetID(), now), _PAUSE_S))
-        self._last[node.GetID()] = now
-        self._looks[node.GetID()] = _look(node)
+    def edited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """The user has just changed a result: the time since the last change was spent on it."""
+        timer = self._timers.setdefault(node.GetID(), EditTimer())
+        result_node.note_editing(node, timer.changed())
+        self._states[node.GetID()] = _state(node)
         self._changed(node)
 
-    def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """Undo brings back segments as they were, with their tags, and tells nothing else; a new surface tells too."""
-        if self._ours or not mrml.alive(node):
+    def _onEdit(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        if self._paused or not mrml.alive(node) or not result_node.is_result(node):
             return
-        look = _look(node)
-        if look != self._looks.get(node.GetID()):
-            self._looks[node.GetID()] = look
+        result_node.note_by_hand(node)
+        segmentation_node.mark_edited(node)
+        self.edited(node)
+
+    def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Undo restores segments with their tags and sends no other event; a new surface sends this one, too."""
+        if self._paused or not mrml.alive(node):
+            return
+        state = _state(node)
+        if state != self._states.get(node.GetID()):
+            self._states[node.GetID()] = state
             self._changed(node)
 
 
-def _look(node: slicer.vtkMRMLSegmentationNode) -> tuple:
-    """Differs whenever voxels, names or makers of the segments do."""
+def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:
+    """Differs whenever voxels, names or provenance of the segments do."""
     segmentation = node.GetSegmentation()
     found = []
-    for n, made in enumerate(mrml.provenances_of(node)):
-        image = segmentation.GetNthSegment(n).GetRepresentation("Binary labelmap")
+    for n, made in enumerate(segmentation_node.provenances_of(node)):
+        image = segmentation.GetNthSegment(n).GetRepresentation(segmentation_node.BINARY_LABELMAP)
         scalars = image.GetPointData().GetScalars() if image is not None else None
         found.append((made, image and image.GetMTime(), scalars and scalars.GetMTime()))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The scatter plot of voxels as the model sees them, in Slicer's own plot view."""
+"""Scatter plot of the voxels' embeddings on their two principal axes, in Slicer's plot view."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from typing import Any
 
 import numpy as np
 import slicer
+from MPERLib.callbacks import later
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-from MPERSegmentLib.turns import later
-
 
 class EmbeddingPlot:
-    """One chart with a series a prototype; it is made when it is first shown."""
+    """A chart with one series for each prototype."""
 
     def __init__(self) -> None:
         self._nodes: list[slicer.vtkMRMLNode] = []
         self._layout: int | None = None
 
     def show(self, answer: dict[str, Any], prototypes: list[dict[str, Any]]) -> None:
-        """Show points {x, y, value} with their share of the variance, coloured as `prototypes` are."""
+        """Show points {x, y, value}, coloured by prototype, in a layout with a plot view."""
         self.remove()
         chart = self._add("vtkMRMLPlotChartNode", _("Prototypes"))
         x, y, value = (np.asarray(answer[key]) for key in ("x", "y", "value"))
@@ -44,8 +43,8 @@ class EmbeddingPlot:
             series.SetMarkerSize(5)
             series.SetColor(*(part / 255 for part in row["colour"]))
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
-        chart.SetTitle(_("Voxels as the model sees them"))
-        chart.SetLegendVisibility(False)  # it would lie over points; the table tells the colours
+        chart.SetTitle(_("Embeddings of voxels"))
+        chart.SetLegendVisibility(False)  # it would hide points; the table of prototypes shows the colours
         share = answer.get("explained", (0, 0))
         axis = _("Principal axis {n} ({share} of the variance)")
         chart.SetXAxisTitle(axis.format(n=1, share=f"{share[0]:.0%}"))
@@ -58,7 +57,7 @@ class EmbeddingPlot:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
 
     def hide(self) -> None:
-        """Go back to the views that were there before."""
+        """Remove the plot and restore the layout."""
         if self._layout is not None:
             slicer.app.layoutManager().setLayout(self._layout)
             self._layout = None

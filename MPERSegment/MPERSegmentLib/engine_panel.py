@@ -1,30 +1,31 @@
-"""Panel Engine: how it stands, where it runs, and what helps to find a fault."""
+"""Panel Engine: its state, local or remote, and diagnostics."""
 
 from __future__ import annotations
 
 import slicer
 from MPERLib import engine as engines
-from MPERLib import install, settings
+from MPERLib import settings
 from MPERLib.callbacks import slot
 from MPERLib.engine import Engine
+from MPERLib.engine_session import EngineSession
+from MPERLib.formatting import sentence
+from MPERLib.panel_context import PanelContext
+from MPERLib.python_process import PythonProcess, module
 from slicer.i18n import tr as _
-
-from MPERSegmentLib.engine_session import EngineSession
-from MPERSegmentLib.panel_context import PanelContext, sentence
 
 _URL_KEY, _TOKEN_KEY, _CA_KEY = "MPER/RemoteUrl", "MPER/RemoteToken", "MPER/RemoteCertificate"
 _WHERE_KEY = "MPER/EngineWhere"
 
 
-def chooseLast() -> None:
-    """Go back to the remote engine that the user worked with last, if its token was kept and no engine is there yet."""
+def useLastEngine() -> None:
+    """Use the remote engine of the last session again, if its token was saved and there is no engine yet."""
     url, token, ca = (settings.setting(key) for key in (_URL_KEY, _TOKEN_KEY, _CA_KEY))
     if getattr(slicer, "mperEngine", None) is None and settings.setting(_WHERE_KEY) == "remote" and url and token:
         engines.share(Engine.remote(url, token, ca or None))
 
 
 class EnginePanel:
-    """Lets the user choose between an engine of this computer and a remote one.
+    """The choice between an engine on this computer and a remote one.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class EnginePanel:
 
     def __init__(self, context: PanelContext, session: EngineSession):
         self._context, self._session = context, session
-        self._doctor: install.Run | None = None
+        self._doctor: PythonProcess | None = None
         ui = context.ui
         ui.urlEdit.text = settings.setting(_URL_KEY)
         ui.tokenEdit.text = settings.setting(_TOKEN_KEY)
@@ -43,7 +44,7 @@ class EnginePanel:
         ui.remoteRadio.checked = session.engine.isRemote
         ui.consentCheck.checked = session.engine.isRemote and session.engine.mayUpload
         ui.diagnosticsText.visible = False
-        ui.remoteRadio.connect("toggled(bool)", slot(self._onWhere))
+        ui.remoteRadio.connect("toggled(bool)", slot(lambda _checked: self.show()))
         for edit in (ui.urlEdit, ui.tokenEdit):
             edit.connect("textChanged(QString)", slot(lambda _text: self.show()))
         ui.consentCheck.connect("toggled(bool)", slot(self._onConsent))
@@ -53,28 +54,26 @@ class EnginePanel:
         self.show()
 
     def show(self) -> None:
-        """Say how the engine stands."""
-        ui = self._context.ui
+        """Show the state of the engine, and what is missing to start it."""
+        ui, engine = self._context.ui, self._session.engine
         remote = ui.remoteRadio.checked
-        reason = self._session.engine.reason if self._session.engine.state == "failed" else ""
-        ui.engineWords.text = sentence(reason) or self._session.stateWords()
+        reason = engine.reason if engine.state == "failed" else ""
+        ui.engineWords.text = sentence(reason) or self._session.stateText()
         ui.remoteFrame.visible = remote
-        same = remote == self._session.engine.isRemote
-        ui.engineButton.text = _("Connect") if remote else _("Start again") if same else _("Start")
+        same = remote == engine.isRemote
+        ui.engineButton.text = _("Connect") if remote else _("Restart") if same else _("Start")
         complete = bool(ui.urlEdit.text.strip() and ui.tokenEdit.text.strip() and ui.consentCheck.checked)
         ui.engineButton.enabled = not remote or complete
-        ui.engineButton.toolTip = "" if ui.engineButton.enabled else _("Needs an address, a token and your agreement")
+        ui.engineButton.toolTip = "" if ui.engineButton.enabled else _("Enter address and token, and give your consent")
 
-    def drop(self) -> None:
+    def stop(self) -> None:
+        """End the diagnostics that are under way."""
         if self._doctor is not None:
-            self._doctor.abort()
+            self._doctor.stop()
             self._doctor = None
 
-    def _onWhere(self, _checked: bool) -> None:
-        self.show()
-
     def _onConsent(self, agreed: bool) -> None:
-        """Agreement that is taken back counts at once; that which is given counts when Connect is pressed."""
+        """Consent is withdrawn at once; it is given when Connect is pressed."""
         engine = self._session.engine
         if engine.isRemote and not agreed:
             engine.withdrawUpload()
@@ -82,7 +81,7 @@ class EnginePanel:
 
     def _onStart(self) -> None:
         ui = self._context.ui
-        self._context.hush()
+        self._context.clearMessage()
         if ui.remoteRadio.checked:
             url, token, ca = (edit.text.strip() for edit in (ui.urlEdit, ui.tokenEdit, ui.caEdit))
             settings.setSetting(_URL_KEY, url)
@@ -96,28 +95,30 @@ class EnginePanel:
         engines.share(engine)
         self._session.start()
 
+    # ---- diagnostics
+
     def _onDiagnostics(self) -> None:
-        ui = self._context.ui
-        ui.diagnosticsText.visible = True
+        self._context.ui.diagnosticsText.visible = True
         if self._doctor is not None:
             return
-        self._tell(_("Looking \N{HORIZONTAL ELLIPSIS}"))
-        if self._session.engine.state == "ready":
-            self._session.askAgain(lambda: self._tell(self._session.engine.diagnostics()))
+        self._showDiagnostics(_("Collecting diagnostics \N{HORIZONTAL ELLIPSIS}"))
+        if self._session.running:
+            self._session.refreshInfo(lambda: self._showDiagnostics(self._session.engine.diagnostics()))
             return
 
-        said: list[str] = []
+        lines: list[str] = []
 
-        def told(*last: str) -> None:
+        def ended(reason: str | None) -> None:
             self._doctor = None
-            self._tell("\n".join([self._session.engine.diagnostics(), *said, *last]))
+            last = [reason] if reason and reason not in lines else []
+            self._showDiagnostics("\n".join([self._session.engine.diagnostics(), *lines, *last]))
 
         try:
-            self._doctor = install.Run(install.module("mper", "doctor"), said.append, told, told)
+            self._doctor = PythonProcess(module("mper", "doctor"), lines.append, ended)
         except OSError as error:
-            told(str(error))
+            ended(str(error))
 
-    def _tell(self, text: str) -> None:
+    def _showDiagnostics(self, text: str) -> None:
         self._context.ui.diagnosticsText.plainText = text
         self._context.ui.copyButton.enabled = True
 

@@ -1,4 +1,4 @@
-"""Panel Why: prototypes and uncertainty over the slices, and what they say of the voxel under the cursor."""
+"""Panel Explanation: prototypes and uncertainty over the slices, and the result for the voxel under the cursor."""
 
 from __future__ import annotations
 
@@ -8,71 +8,77 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
-from MPERLib import mrml, overlays
+from MPERLib import formatting, mrml, overlays
 from MPERLib.callbacks import slot
 from MPERLib.engine import route
-from MPERLib.tables import Cell, Table
+from MPERLib.engine_session import EngineSession
+from MPERLib.formatting import sentence
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Cell, Table, silent
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import formatting, result_node, stroke_node
+from MPERSegmentLib import result_node, stroke_node
 from MPERSegmentLib.crosshair import Crosshair
 from MPERSegmentLib.embedding_plot import EmbeddingPlot
-from MPERSegmentLib.engine_session import EngineSession
-from MPERSegmentLib.panel_context import PanelContext, sentence
 from MPERSegmentLib.probe import Probe
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
-_MAP_ROLE = "MPER.PrototypeMap"  # of a result: its map in the scene, so that a saved scene still shows it
-_FILL = "MPER.Fill"  # of a mask's display: how it was filled before an overlay was laid over it
+_MAP_ROLE = "MPER.PrototypeMap"  # reference of a result to its map in the scene, so that a saved scene still shows it
+_FILL = "MPER.Fill"  # attribute of a mask's display: its opacity before an overlay was shown
 
 
 class ExplanationPanel:
-    """Explains one result, for as long as the engine remembers it.
+    """Explains one result, as long as the engine has its prediction.
 
     Parameters
     ----------
     context : PanelContext
     session : EngineSession
     strokeAt : callable
-        Tells, in words, of the stroke with a number (from 0).
+        Takes the number of a stroke (from 0) and returns a text about it.
     correct : callable
-        The user wants to correct the uncertain place that is shown.
+        Called when the user wants to correct the uncertain location that is shown.
     """
 
     def __init__(
-        self, context: PanelContext, session: EngineSession, strokeAt: Callable[[int], str], correct: Callable[[], None]
+        self,
+        context: PanelContext,
+        session: EngineSession,
+        strokeAt: Callable[[int], str],
+        correct: Callable[[], None],
     ):
         self._context, self._session, self._correct = context, session, correct
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._result: dict[str, Any] | None = None
         self._prototypes: overlays.PrototypeOverlay | None = None
         self._uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
-        self._uncertaintyOf: tuple[int, ...] = ()  # the strokes that were drawn when it was asked for
+        self._uncertaintyOf: tuple[int, ...] = ()  # the strokes that were drawn when it was computed
         self._fetched: list[slicer.vtkMRMLVolumeNode] = []
         self._calls: dict[str, Any] = {}
         self._places: list[dict[str, Any]] = []
         self._place = -1
         self._probe = Probe(context.ui.probeLabel, session, strokeAt)
         self._crosshair = Crosshair()
-        self._scatter = EmbeddingPlot()
+        self._plot = EmbeddingPlot()
         ui = context.ui
-        for text, key in ((_("Nothing"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
+        for text, key in ((_("None"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
             ui.overlayBox.addItem(text, key)
         self._table = Table(
             ui.prototypeTable,
             [
-                (_("Prototype"), _("What the model compares voxels with; a tick shows where it was the nearest")),
-                (_("Voxels"), _("How many were most like this prototype")),
+                (_("Prototype"), _("A learned feature vector of a class; tick it to show the voxels nearest to it")),
+                (_("Voxels"), _("Number of voxels that are most similar to this prototype")),
                 (_("mL"), _("Volume of these voxels")),
-                (_("Similarity"), _("Mean cosine between these voxels and the prototype; 1 is alike")),
-                (_("Intensity"), _("Mean grey value of these voxels in the scan")),
+                (_("Similarity"), _("Mean cosine similarity of these voxels to the prototype; 1 is equal")),
+                (_("Intensity"), _("Mean intensity of these voxels in the scan")),
             ],
+            fitted=True,
         )
         self._delay = qt.QTimer(ui.whySection)
         self._delay.setSingleShot(True)
         self._delay.interval = 60
         self._delay.connect("timeout()", slot(self._applyThreshold))
-        ui.whySection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
+        ui.whySection.connect("contentsCollapsed(bool)", slot(lambda _collapsed: self._update()))
         ui.overlayBox.connect("currentIndexChanged(int)", slot(self._onOverlay))
         ui.opacitySlider.connect("valueChanged(int)", slot(self._onOpacity))
         ui.thresholdSlider.connect("valueChanged(int)", slot(self._onThreshold))
@@ -97,29 +103,25 @@ class ExplanationPanel:
         self._update()
 
     def restore(self) -> None:
-        """Take the user's choices from the scene."""
+        """Show the choices that are stored in the scene."""
         parameters, ui = self._context.parameters, self._context.ui
-        if parameters is None:
-            return
-        blocked = ui.opacitySlider.blockSignals(True)
-        ui.opacitySlider.value = parameters.number("Opacity")
-        ui.opacitySlider.blockSignals(blocked)
-        blocked = ui.overlayBox.blockSignals(True)
-        ui.overlayBox.currentIndex = max(0, ui.overlayBox.findData(parameters.get("Overlay")))
-        ui.overlayBox.blockSignals(blocked)
+        with silent(ui.opacitySlider):
+            ui.opacitySlider.value = parameters.Opacity
+        with silent(ui.overlayBox):
+            ui.overlayBox.currentIndex = max(0, ui.overlayBox.findData(parameters.Overlay))
         self._showValues()
 
     def close(self) -> None:
-        """Take everything of this panel out of the scene and stop listening to the cursor."""
+        """Remove everything of this panel from the scene."""
         self._clear()
         self._node = self._result = None
         self._places = []
 
     def leave(self) -> None:
-        """The user goes to another module: the cursor is no longer followed, and the slices are as without us."""
+        """The user goes to another module: hide overlays and crosshair, stop following the cursor."""
         self._probe.stop()
         self._crosshair.hide()
-        self._lay(NONE)
+        self._showOverlay(NONE)
 
     def enter(self) -> None:
         self._update()
@@ -141,34 +143,32 @@ class ExplanationPanel:
             ]
         )
         hidden = self._hidden()
-        blocked = ui.prototypeTable.blockSignals(True)
-        for number, row in enumerate(rows):
-            ui.prototypeTable.item(number, 0).setCheckState(
-                qt.Qt.Unchecked if row["value"] in hidden else qt.Qt.Checked
-            )
-        ui.prototypeTable.blockSignals(blocked)
+        with silent(ui.prototypeTable):
+            for number, row in enumerate(rows):
+                state = qt.Qt.Unchecked if row["value"] in hidden else qt.Qt.Checked
+                ui.prototypeTable.item(number, 0).setCheckState(state)
         ui.whyContents.visible = self._result is not None
         for widget in (ui.prototypeTable, ui.scatterButton):
             widget.visible = bool(rows)
         if rows:
-            told = _("Tick prototypes to see where the model found them; click one to go where it is most typical.")
+            text = _("Tick a prototype to show its voxels. Click it to jump to its most typical voxel.")
         elif self._result:
-            told = _("This model has no prototypes; where it is unsure can be shown.")
+            text = _("This model has no prototypes. Its uncertainty can be shown.")
         else:
-            told = _("No result to explain yet.")
-        ui.whyWords.text = told
+            text = _("There is no segmentation to explain.")
+        ui.whyWords.text = text
         self._showPlaces()
         self._showValues()
 
     def setPlaces(self, node: slicer.vtkMRMLSegmentationNode, places: list[dict[str, Any]]) -> None:
-        """Where the model is unsure once strokes have been drawn; the next one is the first of them."""
+        """Set the uncertain locations of a result, which change with its strokes."""
         if node is self._node:
             self._places, self._place = places, -1
             self._showPlaces()
-            self._followStrokes()
+            self._updateUncertainty()
 
-    def _followStrokes(self) -> None:
-        """What strokes have set counts as certain: the uncertainty in the slices is that of the mask as it is now."""
+    def _updateUncertainty(self) -> None:
+        """Fetch the uncertainty map again after strokes, whose voxels count as certain."""
         if self._uncertaintyOf == stroke_node.applied(self._node):
             return
         call = self._calls.pop(UNCERTAINTY, None)
@@ -182,36 +182,35 @@ class ExplanationPanel:
         ui = self._context.ui
         for button in (ui.uncertainButton, ui.correctButton):
             button.enabled = bool(self._places)
-        ui.uncertainLabel.text = "" if self._places or not self._result else _("No place stands out as uncertain.")
+        ui.uncertainLabel.text = "" if self._places or not self._result else _("There are no uncertain locations.")
 
     def _showValues(self) -> None:
         ui = self._context.ui
         kind = ui.overlayBox.currentData
         ui.opacityValue.text = f"{ui.opacitySlider.value} %"
-        blocked = ui.thresholdSlider.blockSignals(True)
-        ui.thresholdSlider.value = self._threshold(kind)
-        ui.thresholdSlider.blockSignals(blocked)
+        with silent(ui.thresholdSlider):
+            ui.thresholdSlider.value = self._threshold(kind)
         if kind == UNCERTAINTY:
-            ui.thresholdSliderLabel.text = _("Uncertainty at least:")
-            ui.thresholdSlider.toolTip = _("Voxels of which the model is surer than this are left out")
+            ui.thresholdSliderLabel.text = _("Minimum uncertainty:")
+            ui.thresholdSlider.toolTip = _("Voxels with a lower uncertainty are not shown")
             ui.thresholdValue.text = f"{ui.thresholdSlider.value} %"
         else:
-            ui.thresholdSliderLabel.text = _("Similarity at least:")
-            ui.thresholdSlider.toolTip = _("Voxels less similar to their prototype than this are left out (cosine)")
+            ui.thresholdSliderLabel.text = _("Minimum similarity:")
+            ui.thresholdSlider.toolTip = _("Voxels that are less similar to their prototype (cosine) are not shown")
             ui.thresholdValue.text = f"{ui.thresholdSlider.value / 100:.2f}"
         for widget in (ui.opacitySlider, ui.thresholdSlider):
             widget.enabled = kind != NONE
 
     def _update(self) -> None:
-        """Bring what is shown in the slices in line with what was chosen."""
+        """Show the chosen overlay in the slices, if the panel is open."""
         open_ = not self._context.ui.whySection.collapsed and self._result is not None
         kind = self._context.ui.overlayBox.currentData if open_ else NONE
         if kind != NONE and self._shown(kind) is None:
             self._fetch(kind)
         self._applyThreshold()
-        self._lay(kind)
+        self._showOverlay(kind)
         if open_:
-            self._probe.follow(result_node.scan_of(self._node), self._result)
+            self._probe.start(result_node.scan_of(self._node), self._result)
         else:
             self._probe.stop()
 
@@ -222,15 +221,14 @@ class ExplanationPanel:
         if kind in self._calls or scan is None or (kind == PROTOTYPES and not self._result["prototypes"]):
             return
         saved = self._node.GetNodeReference(_MAP_ROLE) if kind == PROTOTYPES else None
-        if saved is not None:  # of a scene that was saved
+        if saved is not None:  # of a loaded scene
             self._prototypes = overlays.PrototypeOverlay(saved)
             return
 
         def failed(message: str) -> None:
             self._calls.pop(kind, None)
-            self._context.ui.whyWords.text = _("{reason}. Segment again to see why; the figures stay.").format(
-                reason=sentence(message).rstrip(".")
-            )
+            text = _("{reason} Segment the scan again to see the explanation.")
+            self._context.ui.whyWords.text = text.format(reason=sentence(message))
 
         def takeUncertainty(percent: np.ndarray, header: dict) -> None:
             self._calls.pop(kind, None)
@@ -243,7 +241,7 @@ class ExplanationPanel:
                 self._update()
 
         def takeMap(map_: np.ndarray, header: dict) -> None:
-            self._calls[kind] = self._session.engine.getArray(
+            self._calls[kind] = self._session.getArray(
                 route("predictions", prediction, "similarity"),
                 lambda similarity, _header: takeBoth(map_, similarity, header["start"]),
                 failed,
@@ -262,7 +260,7 @@ class ExplanationPanel:
 
         if kind == UNCERTAINTY:
             self._uncertaintyOf = stroke_node.applied(self._node)
-        self._calls[kind] = self._session.engine.getArray(
+        self._calls[kind] = self._session.getArray(
             route("predictions", prediction, "prototypes" if kind == PROTOTYPES else "uncertainty"),
             takeMap if kind == PROTOTYPES else takeUncertainty,
             failed,
@@ -272,36 +270,35 @@ class ExplanationPanel:
         for call in self._calls.values():
             call.abort()
         self._calls.clear()
-        self._lay(NONE)
+        self._showOverlay(NONE)
         for node in self._fetched:
             overlays.remove(node)
         self._fetched.clear()
         self._prototypes = self._uncertainty = None
         self._probe.stop()
         self._crosshair.hide()
-        self._scatter.remove()
+        self._plot.remove()
         self._context.ui.scatterButton.checked = False
 
     # ---- what the user does
 
-    def _onCollapsed(self, _collapsed: bool) -> None:
-        self._update()
-
     def _onOverlay(self) -> None:
         if self._context.parameters:
-            self._context.parameters.put("Overlay", self._context.ui.overlayBox.currentData)
+            self._context.parameters.Overlay = self._context.ui.overlayBox.currentData
         self._showValues()
         self._update()
 
     def _onOpacity(self, value: int) -> None:
         if self._context.parameters:
-            self._context.parameters.put("Opacity", value)
+            self._context.parameters.Opacity = value
         self._showValues()
-        self._lay(self._context.ui.overlayBox.currentData)
+        self._showOverlay(self._context.ui.overlayBox.currentData)
 
     def _onThreshold(self, value: int) -> None:
-        if self._context.parameters:
-            self._context.parameters.put(_threshold_of(self._context.ui.overlayBox.currentData), value)
+        if self._context.parameters and self._context.ui.overlayBox.currentData == UNCERTAINTY:
+            self._context.parameters.Uncertainty = value
+        elif self._context.parameters:
+            self._context.parameters.Threshold = value
         self._showValues()
         self._delay.start()
 
@@ -313,22 +310,25 @@ class ExplanationPanel:
             self._uncertainty.GetDisplayNode().SetThreshold(max(1, self._threshold(UNCERTAINTY)), 100)
 
     def _threshold(self, kind: str) -> int:
-        """Below how many hundredths nothing is shown: each overlay has a bound of its own."""
-        return self._context.parameters.number(_threshold_of(kind)) if self._context.parameters else 0
+        """The lower bound of an overlay in hundredths; each has its own."""
+        parameters = self._context.parameters
+        if parameters is None:
+            return 0
+        return parameters.Uncertainty if kind == UNCERTAINTY else parameters.Threshold
 
     def _shown(self, kind: str) -> slicer.vtkMRMLVolumeNode | None:
-        """The overlay of a kind, while the user has not deleted it."""
+        """The node of an overlay, None if there is none or the user has deleted it."""
         node = self._prototypes.node if kind == PROTOTYPES and self._prototypes else None
         node = self._uncertainty if kind == UNCERTAINTY else node
         return node if mrml.alive(node) else None
 
-    def _lay(self, kind: str) -> None:
+    def _showOverlay(self, kind: str) -> None:
         if slicer.mrmlScene is not None:
             overlays.show(self._shown(kind), self._context.ui.opacitySlider.value / 100, slicer.mrmlScene)
             self._outline(self._shown(kind) is not None)
 
     def _outline(self, only: bool) -> None:
-        """Under an overlay the mask is drawn as an outline, so that its colour does not mix with the others."""
+        """Draw the mask as an outline under an overlay, so that their colours do not mix."""
         display = self._node.GetDisplayNode() if mrml.alive(self._node) else None
         if display is None:
             return
@@ -341,15 +341,13 @@ class ExplanationPanel:
             display.SetOpacity2DFill(float(was))
 
     def _hidden(self) -> set[int]:
-        parameters = self._context.parameters
-        text = parameters.get("Hidden") if parameters else ""
-        return {int(value) for value in text.split(",") if value.isdigit()}
+        return self._context.parameters.hiddenPrototypes() if self._context.parameters else set()
 
     def _hideBackground(self) -> None:
-        """Prototypes of the background cover all that is not heart: they are shown on request."""
+        """Hide the prototypes of the background, which cover the whole rest of the scan."""
         if self._result and self._context.parameters:
             background = [str(row["value"]) for row in self._result["prototypes"] if row["class"] == 0]
-            self._context.parameters.put("Hidden", ",".join(background))
+            self._context.parameters.Hidden = ",".join(background)
 
     def _onChecked(self, row: int, column: int) -> None:
         if column != 0 or not self._result or not self._context.parameters:
@@ -357,7 +355,7 @@ class ExplanationPanel:
         value = self._result["prototypes"][row]["value"]
         checked = self._context.ui.prototypeTable.item(row, 0).checkState() == qt.Qt.Checked
         hidden = self._hidden() - {value} if checked else self._hidden() | {value}
-        self._context.parameters.put("Hidden", ",".join(str(value) for value in sorted(hidden)))
+        self._context.parameters.Hidden = ",".join(str(value) for value in sorted(hidden))
         if self._shown(PROTOTYPES) is not None:
             self._prototypes.setHidden(hidden)
 
@@ -367,17 +365,17 @@ class ExplanationPanel:
             self._jump(index)
 
     def nextPlace(self) -> str:
-        """Go to the next place of which the model is unsure; what it is, in words."""
+        """Jump to the next uncertain location; returns a text about it, empty if there is none."""
         if not self._places:
             return ""
         self._place = (self._place + 1) % len(self._places)
         place = self._places[self._place]
         self._jump(place["index"])
-        told = _("{n} of {count}: {words}").format(
-            n=self._place + 1, count=len(self._places), words=sentence(place["words"])
+        text = _("{n} of {count}: {description}").format(
+            n=self._place + 1, count=len(self._places), description=sentence(place["words"])
         )
-        self._context.ui.uncertainLabel.text = told
-        return told
+        self._context.ui.uncertainLabel.text = text
+        return text
 
     def _onCorrect(self) -> None:
         if self._place < 0:
@@ -391,7 +389,7 @@ class ExplanationPanel:
 
     def _onScatter(self, checked: bool) -> None:
         if not checked:
-            self._scatter.hide()
+            self._plot.hide()
             return
         if self._result is None:
             return
@@ -399,15 +397,10 @@ class ExplanationPanel:
 
         def failed(message: str) -> None:
             self._context.ui.scatterButton.checked = False
-            self._context.say(message)
+            self._context.showMessage(message)
 
-        self._calls["scatter"] = self._session.engine.get(
+        self._calls["scatter"] = self._session.get(
             route("predictions", self._result["prediction"], "scatter", points=2000),
-            lambda answer: self._scatter.show(answer, rows),
+            lambda answer: self._plot.show(answer, rows),
             failed,
         )
-
-
-def _threshold_of(kind: str) -> str:
-    """The parameter that holds the lower bound of an overlay."""
-    return "Uncertainty" if kind == UNCERTAINTY else "Threshold"

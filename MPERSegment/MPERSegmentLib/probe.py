@@ -1,4 +1,4 @@
-"""The line that tells what the model sees in the voxel under the cursor."""
+"""What the model computed for the voxel under the cursor, in one label of the panel."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import mrml
+from MPERLib import formatting, mrml
 from MPERLib.callbacks import slot
 from MPERLib.engine import route
+from MPERLib.engine_session import EngineSession
+from MPERLib.formatting import sentence
 from slicer.i18n import tr as _
-
-from MPERSegmentLib import formatting
-from MPERSegmentLib.engine_session import EngineSession
-from MPERSegmentLib.panel_context import sentence
 
 _REST_MS = 40  # the engine is asked when the cursor rests, and never twice at once
 
 
 class Probe:
-    """StrokeSyncCallbacks the cursor and writes into a label.
+    """Follows the cursor and shows class, probability and prototypes of its voxel.
 
     Parameters
     ----------
     label : QLabel
     session : EngineSession
     strokeAt : callable
-        Tells, in words, of the stroke with a number (from 0); empty where there is none.
+        Takes the number of a stroke (from 0) and returns a text about it; empty where there is none.
     """
 
     def __init__(self, label: Any, session: EngineSession, strokeAt: Callable[[int], str]):
         self._label, self._session, self._strokeAt = label, session, strokeAt
         self._scan: slicer.vtkMRMLScalarVolumeNode | None = None
         self._result: dict[str, Any] = {}
-        self._crosshair: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
+        self._observed: tuple[slicer.vtkMRMLCrosshairNode, int] | None = None
         self._index: tuple[int, int, int] | None = None
         self._call: Any = None
         self._timer = qt.QTimer(label)
@@ -43,22 +41,22 @@ class Probe:
         self._timer.interval = _REST_MS
         self._timer.connect("timeout()", slot(self._ask))
 
-    def follow(self, scan: slicer.vtkMRMLScalarVolumeNode | None, result: dict[str, Any]) -> None:
-        """Tell of this result, in the scan that it was made from."""
+    def start(self, scan: slicer.vtkMRMLScalarVolumeNode | None, result: dict[str, Any]) -> None:
+        """Follow the cursor over a scan, and show voxels of this result."""
         self._scan, self._result = scan, result
-        if self._crosshair is None and scan is not None:
+        if self._observed is None and scan is not None:
             node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
             if node is not None:
                 event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-                self._crosshair = (node, node.AddObserver(event, slot(self._onCursor, "cursor")))
-        self._label.text = _("Move the cursor over a slice to see what the model sees in a voxel.")
+                self._observed = (node, node.AddObserver(event, slot(self._onCursor, "cursor")))
+        self._label.text = _("Move the cursor over a slice to see the model's result for a voxel.")
 
     def stop(self) -> None:
-        """Follow the cursor no longer."""
-        if self._crosshair is not None:
-            node, tag = self._crosshair
+        """Do not follow the cursor any more."""
+        if self._observed is not None:
+            node, tag = self._observed
             node.RemoveObserver(tag)
-            self._crosshair = None
+            self._observed = None
         self._timer.stop()
         if self._call is not None:
             self._call.abort()
@@ -84,7 +82,7 @@ class Probe:
 
         def done(answer: dict | None) -> None:
             self._call = None
-            self._label.text = self._words(answer or {})
+            self._label.text = self._text(answer or {})
             if self._index != asked:
                 self._timer.start()
 
@@ -92,13 +90,12 @@ class Probe:
             self._call = None
             self._label.text = html.escape(sentence(message))
 
-        self._call = self._session.engine.get(
-            route("predictions", self._result["prediction"], "probe", k=k, j=j, i=i), done, failed
-        )
+        path = route("predictions", self._result["prediction"], "probe", k=k, j=j, i=i)
+        self._call = self._session.get(path, done, failed)
 
-    def _words(self, answer: dict[str, Any]) -> str:
+    def _text(self, answer: dict[str, Any]) -> str:
         if answer.get("value") is None:
-            return _("The model did not look here.")
+            return _("This voxel is outside the segmented region.")
         colours = {row["value"]: row["colour"] for row in self._result["prototypes"]}
         near = "&nbsp;&nbsp; ".join(
             "<span style='color:rgb({rgb})'>\N{BLACK SQUARE}</span>&nbsp;{name}&nbsp;{similarity:.2f}".format(
@@ -119,20 +116,20 @@ class Probe:
 
 
 def _labelled(voxels: list[dict[str, Any]]) -> str:
-    """The nearest voxels that a person labelled, of models that keep such voxels."""
+    """The most similar labelled voxels of the training data, for models that store them."""
     near = ", ".join(
         _("{case} ({name}, {similarity})").format(
             case=html.escape(voxel["case"]), name=html.escape(voxel["name"]), similarity=f"{voxel['similarity']:.2f}"
         )
         for voxel in voxels
     )
-    return _("Nearest labelled voxels: {voxels}").format(voxels=near) if near else ""
+    return _("Most similar labelled voxels: {voxels}").format(voxels=near) if near else ""
 
 
 def _margin(margin: float | None) -> str:
     if margin is None:  # a model without prototypes
         return ""
-    told = _("Margin to the next class {margin}").format(margin=f"{margin:+.2f}")
+    text = _("Margin to the next class: {margin}").format(margin=f"{margin:+.2f}")
     if margin < 0:
-        told += " \N{EN DASH} " + _("its prototypes speak for another class")
-    return told
+        text += " \N{EN DASH} " + _("the nearest prototype belongs to another class")
+    return text

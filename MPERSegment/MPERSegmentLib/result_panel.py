@@ -1,4 +1,4 @@
-"""Panel Result: which result is shown, what was measured, and what to mind."""
+"""Panel Result: which segmentation is shown, its measurements, and warnings."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from MPERLib import mrml
+from MPERLib import formatting, segmentation_node
 from MPERLib.callbacks import slot
-from MPERLib.tables import Cell, Table
+from MPERLib.formatting import sentence
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Cell, Table
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import formatting, result_node
-from MPERSegmentLib.panel_context import PanelContext, sentence
+from MPERSegmentLib import result_node
 
-_UNLIKE = ("volume", "intensities", "noise")  # flags of a scan that is unlike those the model was trained on
+_UNLIKE_TRAINING = ("volume", "intensities", "noise")  # flags of a scan unlike those the model was trained on
 
 
 class ResultPanel:
-    """Shows the measurements of one result, and lets the user choose among the results of the scene.
+    """The measurements of one segmentation, and the choice among those of the scene.
 
     Parameters
     ----------
     context : PanelContext
     chosen : callable
-        Called with the segmentation node (or None) when another result is to be shown.
+        Called with the segmentation node (or None) when the user chooses another one.
     """
 
     def __init__(self, context: PanelContext, chosen: Callable[[slicer.vtkMRMLSegmentationNode | None], None]):
         self._context = context
-        self._chosen = chosen
         ui = context.ui
         self.node: slicer.vtkMRMLSegmentationNode | None = None
         self._table = Table(
             ui.resultTable,
             [
-                (_("Structure"), _("What was segmented")),
-                (_("Volume"), _("Of all voxels of the structure")),
-                (_("Surface"), _("Area of the structure's surface")),
-                (_("Confidence"), _("Mean probability that the model gives its own mask; not calibrated")),
-                (_("Parts"), _("Pieces that do not touch each other")),
+                (_("Structure"), _("The segmented structure")),
+                (_("Volume"), _("Volume of the structure")),
+                (_("Surface"), _("Surface area of the structure")),
+                (_("Confidence"), _("Mean probability that the model assigns to its own mask; not calibrated")),
+                (_("Parts"), _("Number of connected components")),
             ],
+            fitted=True,
         )
-        ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onChosen))
+        ui.resultSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(chosen))
         self.show(None)
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
@@ -52,38 +53,35 @@ class ResultPanel:
         if ui.resultSelector.currentNode() is not node:
             ui.resultSelector.setCurrentNode(node)
         result = result_node.of(node)
-        rows, told = _content(node, result)
+        rows, text = _content(node, result)
         self._table.fill(rows)
         self._table.widget.visible = bool(rows)
         flags = [flag["words"] for flag in result.get("flags", [])] if result else []
         ui.flagsLabel.text = "\n".join(sentence(flag) for flag in flags)
         ui.flagsLabel.visible = bool(flags)
-        ui.resultWords.text = told
-
-    def _onChosen(self, node: slicer.vtkMRMLNode | None) -> None:
-        self._chosen(node)
+        ui.resultWords.text = text
 
 
 def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any] | None) -> tuple[list[list[Any]], str]:
     """Rows of the table, and the lines below it."""
     if node is None:
-        return [], _("No result is shown: choose a scan and press the button.")
+        return [], _("No segmentation is shown. Choose a scan and start the segmentation.")
     try:
         now = result_node.volumes_ml(node) if result is None or result_node.is_edited(node) else None
     except ValueError as error:
-        return [], str(error)
+        return [], sentence(str(error))
     if result is None:
-        labels = {label.name: label.colour for label in mrml.labels_of(node)}
+        labels = {label.name: label.colour for label in segmentation_node.labels_of(node)}
         rows = [
             [Cell(name, labels[name]), formatting.millilitres(ml), *3 * [formatting.UNKNOWN]]
             for name, ml in now.items()
         ]
-        return rows, _("Not made here: volumes only.")
-    return [_row(figures, result, now) for figures in result["structures"]], _told(node, result)
+        return rows, _("Not segmented with MPER: only volumes are measured.")
+    return [_row(figures, result, now) for figures in result["structures"]], _notes(node, result)
 
 
 def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] | None) -> list[Any]:
-    """One structure; `now` are the volumes of an edited mask, of which what only the model knew is left out."""
+    """One structure; `now` are the volumes of an edited mask, whose other figures applied to the original one."""
     colour = next((label["colour"] for label in result["labels"] if label["value"] == figures["value"]), None)
     if now is not None:
         volume_ml = now.get(figures["name"]) if figures["volume_ml"] is not None else None
@@ -98,15 +96,15 @@ def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] 
 
 
 def _confidence(share: float | None, result: dict[str, Any]) -> str | Cell:
-    """The model's confidence, which says nothing of a scan unlike those it was trained on."""
-    doubts = [sentence(flag["words"]) for flag in result.get("flags", []) if flag.get("code") in _UNLIKE]
-    if share is None or not doubts:
+    """The model's confidence, with a warning on a scan unlike the training data."""
+    warnings = [sentence(flag["words"]) for flag in result.get("flags", []) if flag.get("code") in _UNLIKE_TRAINING]
+    if share is None or not warnings:
         return formatting.percent(share)
-    tip = _("A model can be sure of itself and wrong: do not rely on this figure here.")
-    return Cell(f"\N{WARNING SIGN} {formatting.percent(share)}", tip="\n".join([tip, *doubts]))
+    tip = _("The scan is unlike the training data: the mask may be wrong although the confidence is high.")
+    return Cell(f"\N{WARNING SIGN} {formatting.percent(share)}", tip="\n".join([tip, *warnings]))
 
 
-def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
+def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
     lines = [
         _("{model} (version {version}); {device}, {seconds}").format(
             model=result.get("title") or result["model"],
@@ -116,9 +114,9 @@ def _told(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
         )
     ]
     if result_node.is_edited(node):
-        lines.append(_("Changed by a person since; figures without a value were the model's."))
+        lines.append(_("Edited manually. Surface, confidence and parts applied to the original mask."))
     elif result.get("confidence") is not None:
-        lines.append(_("Confidence is the model's mean probability; it was not calibrated."))
-    flagged = {flag["words"] for flag in result.get("flags", [])}  # these stand above the table's words already
+        lines.append(_("Confidence is the mean probability of the mask; it is not calibrated."))
+    flagged = {flag["words"] for flag in result.get("flags", [])}  # these are shown above already
     notes = [sentence(note) for note in result.get("notes", []) if note not in flagged]
     return "\n".join([*lines, *notes])

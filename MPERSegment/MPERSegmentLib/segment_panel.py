@@ -1,4 +1,4 @@
-"""Panel Segment: scan, model, computer, region, and the button."""
+"""Panel Segment: scan, model, device, region, and the button that starts the segmentation."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from collections.abc import Callable
 import numpy as np
 import qt
 import slicer
-from MPERLib import mrml
-from MPERLib.callbacks import slot
+from MPERLib import formatting, mrml
+from MPERLib.callbacks import later, slot
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import boxes, formatting, result_node, views
-from MPERSegmentLib.engine_session import EngineSession
-from MPERSegmentLib.panel_context import PanelContext
+from MPERSegmentLib import result_node, views
+from MPERSegmentLib.model_preloader import ModelPreloader
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
-from MPERSegmentLib.turns import later
+from MPERSegmentLib.uploaded_scans import UploadedScans
 
 NEW, UPDATE = "new", "update"
 
 
 class SegmentPanel:
-    """The button and what it works on.
+    """The inputs of a segmentation, the button, and its progress.
 
     Parameters
     ----------
     context : PanelContext
     session : EngineSession
-        The engine and what it offers.
-    arrived : callable
-        Takes the request, whether the shown result is to be updated, the mask, its header and the job's result.
+    scans : UploadedScans
+    finished : callable
+        Takes the request, whether the shown result is to be replaced, the mask, its header and the job's result.
     """
 
     def __init__(
         self,
         context: PanelContext,
         session: EngineSession,
-        arrived: Callable[[SegmentationRequest, bool, np.ndarray, dict, dict], None],
+        scans: UploadedScans,
+        finished: Callable[[SegmentationRequest, bool, np.ndarray, dict, dict], None],
     ):
-        self._context, self._session, self._arrived = context, session, arrived
-        self._work: SegmentationJob | None = None
+        self._context, self._session, self._scans, self._finished = context, session, scans, finished
+        self._preloader = ModelPreloader(session)
+        self._job: SegmentationJob | None = None
         self._filling = False
         ui = context.ui
         ui.modelMore.visible = False
         ui.progressBar.visible = False
         ui.progressLabel.visible = False
-        ui.modelBox.elideMode = qt.Qt.ElideRight  # in the middle it would cut 72 scans to 2
+        ui.modelBox.elideMode = qt.Qt.ElideRight  # in the middle it would make 72 scans of 2
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onScan))
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", slot(self._onRoi))
         ui.modelBox.connect("currentIndexChanged(int)", slot(self._onModel))
@@ -60,43 +64,53 @@ class SegmentPanel:
 
     @property
     def running(self) -> bool:
-        return self._work is not None
+        return self._job is not None
 
     def show(self) -> None:
-        """Fill the panel from the engine's offers and the user's choices."""
+        """Fill the panel from the engine's models and devices, and the user's choices."""
         parameters = self._context.parameters
         if parameters is None:
             return
         ui = self._context.ui
         self._filling = True
-        ui.inputSelector.setCurrentNode(parameters.nodeOf("scan") or ui.inputSelector.currentNode() or _scanInView())
-        parameters.putNode("scan", ui.inputSelector.currentNode())
-        ui.roiSelector.setCurrentNode(parameters.nodeOf("roi"))
-        boxes.fill(
-            ui.modelBox,
-            [(model["id"], self._session.titleOf(model)) for model in self._session.models],
-            (self._session.model(parameters.get("Model")) or {}).get("id", ""),
-        )
-        boxes.fill(ui.deviceBox, self._session.devices(), parameters.get("Device"))
-        shown = parameters.nodeOf("result")
-        targets = [(NEW, _("A new segmentation"))]
+        ui.inputSelector.setCurrentNode(parameters.scan() or ui.inputSelector.currentNode() or _scanInView())
+        parameters.InputVolume = ui.inputSelector.currentNode()
+        ui.roiSelector.setCurrentNode(parameters.region())
+        model = self._session.model(parameters.modelId()) or {}
+        models = [(model["id"], self._session.modelTitle(model)) for model in self._session.models]
+        fill_box(ui.modelBox, models, model.get("id"))
+        fill_box(ui.deviceBox, self._session.devices(), parameters.Device)
+        shown = parameters.result()
+        targets = [(NEW, _("New segmentation"))]
         if result_node.is_result(shown):
-            targets.append((UPDATE, _("Update {name} (Undo brings it back)").format(name=shown.GetName())))
-        boxes.fill(ui.targetBox, targets, parameters.get("Target"))
+            targets.append((UPDATE, _("Replace {name} (can be undone)").format(name=shown.GetName())))
+        fill_box(ui.targetBox, targets, parameters.Target)
         self._filling = False
         self._showModel()
         self._showButton()
 
+    def preload(self) -> None:
+        """Load the chosen model in the engine before it is needed."""
+        parameters = self._context.parameters
+        if parameters is not None:
+            self._preloader.load(chosen(self._context.ui.modelBox) or parameters.modelId(), parameters.Device)
+
+    def suggestScan(self) -> None:
+        """Choose the scan in view if the user has chosen none."""
+        parameters = self._context.parameters
+        if parameters is not None and parameters.scan() is None:
+            self._context.ui.inputSelector.setCurrentNode(_scanInView())
+
     def _showModel(self) -> None:
-        ui, model = self._context.ui, self._session.model(self._chosenModel())
-        ui.modelWords.text = formatting.model_words(model) if model else self._session.stateWords()
-        ui.modelBox.toolTip = ui.modelBox.currentText or _("What to look for")  # a narrow box shows a part of it
+        ui, model = self._context.ui, self._model()
+        ui.modelWords.text = formatting.model_summary(model) if model else self._session.stateText()
+        ui.modelBox.toolTip = ui.modelBox.currentText or _("The model, and with it the structures to segment")
         ui.modelMoreButton.enabled = model is not None
         ui.modelMore.text = formatting.model_card(model) if model else ""
         ui.modelMore.visible = bool(model) and ui.modelMoreButton.checked
 
     def _showButton(self) -> None:
-        ui, model = self._context.ui, self._session.model(self._chosenModel())
+        ui, model = self._context.ui, self._model()
         scan = ui.inputSelector.currentNode()
         ui.segmentButton.text = _("Cancel") if self.running else (model or {}).get("button") or _("Segment")
         ready = self._session.ready and model is not None and scan is not None
@@ -104,53 +118,47 @@ class SegmentPanel:
         if self.running or ready:
             ui.segmentButton.toolTip = ""
         elif scan is None:
-            ui.segmentButton.toolTip = _("Load a scan first; Sample Data has one of the left atrium")
+            ui.segmentButton.toolTip = _("Load a scan first. The module Sample Data has one of the left atrium.")
         else:
-            ui.segmentButton.toolTip = self._session.stateWords()
+            ui.segmentButton.toolTip = self._session.stateText()
         for widget in (ui.inputSelector, ui.modelBox, ui.deviceBox, ui.roiSelector, ui.drawRoiButton, ui.targetBox):
             widget.enabled = not self.running
 
-    def _chosenModel(self) -> str:
-        return boxes.chosen(self._context.ui.modelBox)
-
-    def suggest(self) -> None:
-        """A node has come: take it for the scan if the user has chosen none."""
-        parameters = self._context.parameters
-        if parameters is not None and parameters.nodeOf("scan") is None:
-            self._context.ui.inputSelector.setCurrentNode(_scanInView())
+    def _model(self) -> dict | None:
+        return self._session.model(chosen(self._context.ui.modelBox))
 
     # ---- what the user does
 
     def _onScan(self, node: slicer.vtkMRMLNode | None) -> None:
         if not self._filling and self._context.parameters:
-            self._context.parameters.putNode("scan", node)
+            self._context.parameters.InputVolume = node
             if node is not None:
-                later(lambda: self._bring(node), "scan into view")  # a node that has just come has no voxels yet
+                later(lambda: self._showScan(node), "scan into view")  # a node that was just added has no voxels yet
         self._showButton()
 
-    def _bring(self, scan: slicer.vtkMRMLNode) -> None:
+    def _showScan(self, scan: slicer.vtkMRMLNode) -> None:
         if mrml.alive(scan) and scan is self._context.ui.inputSelector.currentNode():
-            views.bring(scan)
+            views.show_scan(scan)
 
     def _onRoi(self, node: slicer.vtkMRMLNode | None) -> None:
         if not self._filling and self._context.parameters:
-            self._context.parameters.putNode("roi", node)
+            self._context.parameters.Region = node
 
     def _onModel(self) -> None:
         if not self._filling and self._context.parameters:
-            self._context.parameters.put("Model", self._chosenModel())
-            self._session.prepare(self._chosenModel(), self._context.parameters.get("Device"))
+            self._context.parameters.Model = chosen(self._context.ui.modelBox)
+            self.preload()
             self._showModel()
             self._showButton()
 
     def _onDevice(self) -> None:
         if not self._filling and self._context.parameters:
-            self._context.parameters.put("Device", boxes.chosen(self._context.ui.deviceBox))
-            self._session.prepare(self._chosenModel(), self._context.parameters.get("Device"))
+            self._context.parameters.Device = chosen(self._context.ui.deviceBox)
+            self.preload()
 
     def _onTarget(self) -> None:
         if not self._filling and self._context.parameters:
-            self._context.parameters.put("Target", boxes.chosen(self._context.ui.targetBox))
+            self._context.parameters.Target = chosen(self._context.ui.targetBox)
 
     def _onMore(self, checked: bool) -> None:
         self._context.ui.modelMore.visible = checked
@@ -166,34 +174,33 @@ class SegmentPanel:
         slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
 
     def _onButton(self) -> None:
-        if self._work is not None:
-            self._work.cancel()
+        if self._job is not None:
+            self._job.cancel()
         else:
             self._start()
 
-    # ---- the work
+    # ---- the segmentation
 
     def _start(self) -> None:
-        ui, parameters = self._context.ui, self._context.parameters
-        model = self._session.model(self._chosenModel())
+        ui, parameters, model = self._context.ui, self._context.parameters, self._model()
         scan = ui.inputSelector.currentNode()
         if parameters is None or model is None or scan is None:
             return
-        self._context.hush()
-        request = SegmentationRequest(scan, model, parameters.get("Device"), ui.roiSelector.currentNode())
-        update = boxes.chosen(ui.targetBox) == UPDATE
+        self._context.clearMessage()
+        request = SegmentationRequest(scan, model, parameters.Device, ui.roiSelector.currentNode())
+        update = chosen(ui.targetBox) == UPDATE
         callbacks = SegmentationCallbacks(
             self._onProgress,
-            self._context.say,
+            self._context.showMessage,
             lambda mask, header, result: self._onFinished(request, update, mask, header, result),
             self._onFailed,
-            self._onCancelled,
+            lambda: self._end(_("Cancelled. Nothing was changed.")),
         )
         try:
-            self._work = SegmentationJob(self._session.engine, self._session.scans, request, callbacks)
+            self._job = SegmentationJob(self._session, self._scans, request, callbacks)
         except ValueError as error:
-            self._rest()
-            self._context.say(str(error))
+            self._end()
+            self._context.showMessage(str(error))
             return
         ui.progressBar.visible = True
         ui.progressLabel.visible = True
@@ -201,41 +208,36 @@ class SegmentPanel:
 
     def _onProgress(self, share: float | None, message: str) -> None:
         ui = self._context.ui
-        ui.progressBar.maximum = 0 if share is None else 1000  # a bar without an end moves by itself
+        ui.progressBar.maximum = 0 if share is None else 1000  # without a maximum the bar moves by itself
         ui.progressBar.value = 0 if share is None else round(1000 * share)
         ui.progressLabel.text = message
 
     def _onFinished(
         self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
     ) -> None:
-        self._rest()
-        self._context.hush()  # notices stand among the result's notes now
-        self._arrived(request, update, mask, header, result)
+        self._end()
+        self._context.clearMessage()  # notices are among the result's notes now
+        self._finished(request, update, mask, header, result)
 
     def _onFailed(self, message: str) -> None:
-        self._rest()
-        if self._session.ready:
-            self._context.say(message)
-        else:
-            self._session.explain()
+        self._end()
+        if self._session.running:  # else the message about the engine is shown, with its button
+            self._context.showMessage(message)
 
-    def _onCancelled(self) -> None:
-        self._rest(_("Cancelled; nothing was changed."))
+    def nodeRemoved(self, node: slicer.vtkMRMLNode) -> None:
+        """Cancel the segmentation of a scan that is being removed from the scene."""
+        if self._job is not None and node is self._job.scan:
+            self._job.abort()
+            self._end(_("Cancelled: {scan} was removed from the scene.").format(scan=node.GetName()))
 
-    def leave(self, node: slicer.vtkMRMLNode) -> None:
-        """A node is being removed; without its scan the work has no end."""
-        if self._work is not None and node is self._work.scan:
-            self._work.drop()
-            self._rest(_("{scan} was removed from the scene, so it is not segmented.").format(scan=node.GetName()))
+    def cancel(self) -> None:
+        """Cancel the segmentation, as the scene or the module is being closed."""
+        if self._job is not None:
+            self._job.abort()
+            self._end()
 
-    def drop(self) -> None:
-        """Give up what is under way, as the scene or the module is closed."""
-        if self._work is not None:
-            self._work.drop()
-            self._rest()
-
-    def _rest(self, message: str = "") -> None:
-        self._work = None
+    def _end(self, message: str = "") -> None:
+        self._job = None
         ui = self._context.ui
         ui.progressBar.visible = False
         ui.progressLabel.text = message
@@ -244,7 +246,7 @@ class SegmentPanel:
 
 
 def _scanInView() -> slicer.vtkMRMLScalarVolumeNode | None:
-    """What the user most likely means: the scan that the slices show, else the only one there is."""
+    """The scan that the slices show, else the only one in the scene."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
         if node is not None:

@@ -1,6 +1,6 @@
 """One segmentation from the click to the mask: the scan goes to the engine, a job computes, the mask comes back.
 
-Nothing here waits, and nothing here touches a widget. It ends with exactly one of `finished`, `failed` and `cancelled`.
+Nothing here blocks, and nothing here touches a widget. It ends with one of `finished`, `failed` and `cancelled`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import mrml
-from MPERLib.engine import Engine, route
+from MPERLib import formatting, mrml
+from MPERLib.engine import route
+from MPERLib.engine_session import EngineSession
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import formatting
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
 _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
@@ -23,55 +23,57 @@ _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 
 @dataclass(frozen=True)
 class SegmentationRequest:
-    """What is to be done: `model` is an entry of ``GET /models``; the region a node, or `roi_mm` in its frame."""
+    """What is segmented, with what: `model` is an entry of ``GET /models``; the region is a node, or `roi_mm`."""
 
     scan: slicer.vtkMRMLScalarVolumeNode
     model: dict[str, Any]
     device: str
     roi: slicer.vtkMRMLMarkupsROINode | None = None
-    roi_mm: list[float] | None = None
+    roi_mm: list[float] | None = None  # in the scan's own frame
 
 
 @dataclass(frozen=True)
 class SegmentationCallbacks:
-    """Where a segmentation tells how it goes.
+    """What is called during a segmentation.
 
-    progress : takes a share in [0, 1], or None where it cannot be told, and words.
+    progress : takes a share in [0, 1], or None where it is unknown, and a text.
     notice : takes a line that the user should read although the work goes on.
-    finished : takes the mask (k, j, i), the header that says where it lies, and the job's result.
-    failed : takes one line for a person.
-    cancelled : the user no longer wanted it.
+    finished : takes the mask (k, j, i), its header (start, affine), and the job's result.
+    failed : takes one line for the user.
+    cancelled : takes nothing.
     """
 
-    progress: Callable[[float | None, str], None]
-    notice: Callable[[str], None]
-    finished: Callable[[np.ndarray, dict, dict], None]
-    failed: Callable[[str], None]
-    cancelled: Callable[[], None]
+    progress: Callable[[float | None, str], object]
+    notice: Callable[[str], object]
+    finished: Callable[[np.ndarray, dict, dict], object]
+    failed: Callable[[str], object]
+    cancelled: Callable[[], object]
 
 
 class SegmentationJob:
-    """One segmentation under way. It begins at once.
+    """A segmentation that begins at once.
 
     Parameters
     ----------
-    engine : Engine
+    session : EngineSession
     scans : UploadedScans
-        Of that engine.
     request : SegmentationRequest
     callbacks : SegmentationCallbacks
 
     Raises
     ------
     ValueError
-        If the scan cannot be segmented as it stands in the scene (no voxels, a non-linear transform, ...).
+        If the scan cannot be segmented as it is in the scene (no voxels, a non-linear transform, ...).
     """
 
     def __init__(
-        self, engine: Engine, scans: UploadedScans, request: SegmentationRequest, callbacks: SegmentationCallbacks
+        self,
+        session: EngineSession,
+        scans: UploadedScans,
+        request: SegmentationRequest,
+        callbacks: SegmentationCallbacks,
     ):
-        self._engine, self._scans, self._request, self._callbacks = engine, scans, request, callbacks
-        self._geometry = mrml.geometry_of(request.scan)
+        self._session, self._scans, self._request, self._callbacks = session, scans, request, callbacks
         self._roi = mrml.roi_mm(request.roi, request.scan) if request.roi else request.roi_mm
         self._over = False
         self._call: Any = None
@@ -87,34 +89,23 @@ class SegmentationJob:
         return self._request.scan
 
     def cancel(self) -> None:
-        """Stop; whatever the engine still does about it ends unseen."""
-        self.drop()
+        """Cancel it at once; the engine ends its job in the background."""
+        self.abort()
         self._callbacks.cancelled()
 
-    def drop(self) -> None:
-        """Stop without a word: scan, scene or module are going."""
+    def abort(self) -> None:
+        """Cancel it without a callback: scan, scene or module are being closed."""
         if not self._over:
             self._over = True
             self._call.abort()
 
     def _send(self) -> None:
-        scan = self._request.scan
-        header = {"affine": self._geometry.affine.tolist(), "spacing_known": self._geometry.spacing_known}
-        size_mb = scan.GetImageData().GetActualMemorySize() / 1024
-        where = _("Sending the scan ({mb} MB)") if self._engine.isRemote else _("Handing over the scan ({mb} MB)")
-        message = where.format(mb=f"{size_mb:.0f}")
+        size_mb = self.scan.GetImageData().GetActualMemorySize() / 1024
+        message = _("Sending the scan ({mb} MB)").format(mb=f"{size_mb:.0f}")
         self._callbacks.progress(0.0, message)
-
-        def sent(answer: dict) -> None:
-            if not self._over:
-                self._scans.remember(scan, answer["scan"])
-                self._compute(answer["scan"], known=False)
-
-        self._call = self._engine.postArray(
-            "/scans",
-            slicer.util.arrayFromVolume(scan),
-            header,
-            sent,
+        self._call = self._scans.send(
+            self.scan,
+            lambda scan: None if self._over else self._compute(scan, known=False),
             self._fail,
             lambda share: self._callbacks.progress(_SENDING * share, message),
         )
@@ -129,13 +120,16 @@ class SegmentationJob:
 
         def failed(message: str) -> None:
             if known and self._call.id is None and not self._over:  # the engine keeps a bounded number of scans
-                self._scans.forget(self._request.scan.GetID())
-                self._send()
+                self._scans.forget(self.scan.GetID())
+                try:
+                    self._send()
+                except ValueError as error:
+                    self._fail(str(error))
             else:
                 self._fail(message)
 
         self._callbacks.progress(_SENDING, _("Waiting for the engine"))
-        self._call = self._engine.job("/jobs/segment", body, self._fetch, failed, self._onEvent, self._onCancelled)
+        self._call = self._session.job("/jobs/segment", body, self._fetch, failed, self._onEvent, self._onCancelled)
 
     def _onEvent(self, event: dict) -> None:
         for notice in event.get("notices", [])[self._notices :]:
@@ -148,14 +142,14 @@ class SegmentationJob:
     def _fetch(self, result: dict) -> None:
         if self._over:
             return
-        self._callbacks.progress(1 - _FETCHING, _("Bringing the mask"))
+        self._callbacks.progress(1 - _FETCHING, _("Loading the mask"))
 
         def arrived(mask: np.ndarray, header: dict) -> None:
             if not self._over:
                 self._over = True
                 self._callbacks.finished(mask, header, result)
 
-        self._call = self._engine.getArray(route("predictions", result["prediction"], "mask"), arrived, self._fail)
+        self._call = self._session.getArray(route("predictions", result["prediction"], "mask"), arrived, self._fail)
 
     def _fail(self, message: str) -> None:
         if not self._over:

@@ -1,8 +1,8 @@
-"""The strokes that a person drew on a result, kept with it in the scene.
+"""The strokes that a user drew on a result, stored with it in the scene.
 
-All strokes ever drawn are in an attribute of the segmentation node, by number. Which of them made the mask as it is, in
-their order, stands in a tag of its segments: where the Segment Editor undoes a stroke, Slicer brings the old tags back
-with the old voxels, and so the list is always that of the mask.
+All strokes ever drawn are in an attribute of the segmentation node, by number. Those that the current mask includes, in
+their order, are in a tag of its segments: when the Segment Editor undoes a stroke, Slicer restores the old tags with
+the old voxels, so the list always belongs to the mask.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
-from MPERLib import mrml
+from MPERLib import segmentation_node
 
 from mper.strokes import Stroke
 
@@ -23,15 +23,15 @@ _TAG = "MPER.Strokes"
 
 @dataclass(frozen=True)
 class StoredStroke:
-    """A stroke of a result. `told` is what the engine said of it: name, added_ml, removed_ml, voxels, notes."""
+    """A stroke of a result, and the engine's answer to it: name, added_ml, removed_ml, voxels, notes."""
 
     number: int
     stroke: Stroke
-    told: dict[str, Any]
+    answer: dict[str, Any]
 
 
-def keep(node: slicer.vtkMRMLSegmentationNode, stroke: Stroke) -> int:
-    """Keep a new stroke with a result, and give it a number; it counts once it is among `applied`."""
+def add(node: slicer.vtkMRMLSegmentationNode, stroke: Stroke) -> int:
+    """Store a new stroke with a result; returns its number. It counts once it is among `applied`."""
     kept = _kept(node)
     number = max(map(int, kept), default=0) + 1
     _put(node, {**kept, str(number): to_json(stroke)})
@@ -44,11 +44,13 @@ def to_json(stroke: Stroke) -> dict[str, Any]:
     return {"value": stroke.value, "points_mm": points, "radius_mm": stroke.radius_mm}
 
 
-def tell(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int], told: Sequence[dict[str, Any]]) -> None:
-    """Keep what the engine said of strokes."""
+def set_answers(
+    node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int], answers: Sequence[dict[str, Any]]
+) -> None:
+    """Store the engine's answers to strokes."""
     kept = _kept(node)
-    for number, words in zip(numbers, told, strict=True):
-        kept[str(number)] = {**kept[str(number)], "told": words}
+    for number, answer in zip(numbers, answers, strict=True):
+        kept[str(number)] = {**kept[str(number)], "told": answer}
     _put(node, kept)
 
 
@@ -59,35 +61,35 @@ def of(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) -> list[Sto
 
 
 def applied(node: slicer.vtkMRMLSegmentationNode) -> tuple[int, ...]:
-    """Numbers of the strokes that made the mask as it is, in their order."""
+    """Numbers of the strokes that the current mask includes, in their order."""
     segmentation = node.GetSegmentation()
     kept = _kept(node)
     for n in range(segmentation.GetNumberOfSegments()):
-        tag = mrml.tag_of(segmentation.GetNthSegment(n), _TAG)
+        tag = segmentation_node.tag_of(segmentation.GetNthSegment(n), _TAG)
         if tag:
             return tuple(int(word) for word in tag.split(",") if word in kept)
     return ()
 
 
 def set_applied(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) -> None:
-    """The mask is now what these strokes made it."""
+    """Store that the current mask includes these strokes."""
     segmentation = node.GetSegmentation()
     for n in range(segmentation.GetNumberOfSegments()):
         segmentation.GetNthSegment(n).SetTag(_TAG, ",".join(map(str, numbers)))
 
 
 def listed(node: slicer.vtkMRMLSegmentationNode) -> list[StoredStroke]:
-    """The strokes that made the mask as it is."""
+    """The strokes that the current mask includes."""
     return of(node, applied(node))
 
 
 def forget(node: slicer.vtkMRMLSegmentationNode) -> None:
-    """The mask is another model's, or another run's: strokes on the old one say nothing of it."""
+    """The mask was replaced by another prediction: strokes on the old one do not apply to it."""
     set_applied(node, ())
 
 
 def _kept(node: slicer.vtkMRMLSegmentationNode) -> dict[str, Any]:
-    """What the attribute holds, by number; without what somebody made unreadable by hand."""
+    """The stored strokes, by number; without those that cannot be read."""
     kept = {}
     try:
         for number, entry in json.loads(node.GetAttribute(_ATTRIBUTE) or "{}").items():

@@ -1,56 +1,55 @@
-"""Strokes on their way to the engine and back: the mask in the scene follows the list of strokes.
+"""Keeps the engine's strokes and the mask in the scene in step with the list of strokes that the user has drawn.
 
-The engine holds a prediction and a list of strokes on it, and answers with its mask. Three things are kept apart: the
-strokes that are wanted, those that the mask in the scene shows (`strokes.applied`), and what the engine's mask was when
-it was last asked. Only the difference between two masks of the engine goes into the scene, and of that only voxels in
-which the scene agreed with the engine before: what a person drew by hand is never undone by a stroke elsewhere. Voxels
-that a stroke itself covers are what it says, whatever was there; if it is taken back, what was there comes back.
+The engine has a prediction and a list of strokes on it, and answers with its mask. Three lists are kept apart: the
+strokes that are wanted, those that the mask in the scene includes (`stroke_node.applied`), and those that the engine
+had when it was last asked. How the scene's mask follows the engine's is in `stroke_merge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import qt
-from MPERLib import labelmap_box, mrml
-from MPERLib.callbacks import slot
+from MPERLib import formatting, labelmap_box, mrml
+from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
+from MPERLib.engine_session import AUTO, EngineSession
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import result_node, stroke_node
-from MPERSegmentLib.engine_session import AUTO, EngineSession
+from MPERSegmentLib import result_node, stroke_merge, stroke_node
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
-from MPERSegmentLib.turns import later
+from MPERSegmentLib.stroke_merge import Overwritten
+from MPERSegmentLib.uploaded_scans import UploadedScans
 
-_REST_MS = 400  # of the hand, after which the last stroke is cleaned up at image edges
-_NEVER = (409, 422)  # statuses of what the engine will not do however often it is asked
+_REST_MS = 400  # without a new stroke, after which the last one is fitted to image edges
+_FINAL = (409, 422)  # statuses of requests that fail again however often they are sent
 
 
 @dataclass(frozen=True)
 class StrokeSyncCallbacks:
-    """Where a refinement tells how it goes; each takes the segmentation node first.
+    """What is called; each takes the segmentation node first, but `paused`.
 
     before : the mask is about to follow a changed list.
-    after : the list or what the engine says of it is another; takes whether voxels in the scene are.
-    says : a line for the user.
-    places : where the model is unsure now, as in the engine's result.
-    ours : takes nothing; within the block that it guards, changes of the mask are no work by hand.
+    after : the list, or the engine's answer to it, has changed; takes whether voxels in the scene have.
+    message : takes a line for the user.
+    places : takes the uncertain locations now, as in the engine's result.
+    paused : a context in which changes of the mask do not count as manual edits.
     """
 
     before: Callable[[Any], None]
     after: Callable[[Any, bool], None]
-    says: Callable[[Any, str], None]
+    message: Callable[[Any, str], None]
     places: Callable[[Any, list[dict[str, Any]]], None]
-    ours: Callable[[], AbstractContextManager[None]]
+    paused: Callable[[], AbstractContextManager[None]]
 
 
 @dataclass
 class _EngineState:
-    """What the engine is known to hold: a prediction, the numbers of the strokes on it, and the mask of the scan."""
+    """What the engine has: a prediction, the numbers of the strokes on it, and the mask of the scan."""
 
     prediction: str
     numbers: tuple[int, ...]
@@ -58,45 +57,38 @@ class _EngineState:
     mask: np.ndarray
 
 
-@dataclass
-class _Overwritten:
-    """What a stroke painted over although the engine saw no change there: a person's work by hand."""
-
-    index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # flat, in the scan
-    values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
-
-
 class StrokeSync:
-    """The refinement of one result.
+    """The strokes of one result.
 
     Parameters
     ----------
     node : vtkMRMLSegmentationNode
         A result.
     session : EngineSession
+    scans : UploadedScans
     callbacks : StrokeSyncCallbacks
     """
 
-    def __init__(self, node: Any, session: EngineSession, callbacks: StrokeSyncCallbacks):
-        self._node, self._session, self._callbacks = node, session, callbacks
+    def __init__(self, node: Any, session: EngineSession, scans: UploadedScans, callbacks: StrokeSyncCallbacks):
+        self._node, self._session, self._scans, self._callbacks = node, session, scans, callbacks
         self._wanted = self._shown = stroke_node.applied(node)
         self._held: _EngineState | None = None
         self._call: Any = None
         self._places: Any = None
-        self._work: SegmentationJob | None = None
+        self._job: SegmentationJob | None = None
         self._busy = False
         self._over = False
-        self._replaced: dict[int, _Overwritten] = {}
-        self._past: list[tuple[int, ...]] = []  # lists to go back to: a step is a stroke, or the deletion of one
-        self._undone: list[tuple[int, ...]] = []  # lists to go forward to again
+        self._overwritten: dict[int, Overwritten] = {}  # by stroke
+        self._past: list[tuple[int, ...]] = []  # lists to undo to: a step is a stroke, or the deletion of one
+        self._undone: list[tuple[int, ...]] = []  # lists to redo
         self._rest = qt.QTimer()
         self._rest.setSingleShot(True)
         self._rest.interval = _REST_MS
-        self._onRested = slot(self._go, "stroke settles")
+        self._onRested = slot(self._next, "stroke settles")
         self._rest.connect("timeout()", self._onRested)
 
     def close(self) -> None:
-        """Give up what is under way; the list in the scene stays as the mask is."""
+        """Cancel what is under way; the list in the scene stays that of the mask."""
         self._over = True
         self._rest.stop()
         self._rest.disconnect("timeout()", self._onRested)
@@ -106,18 +98,18 @@ class StrokeSync:
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """The strokes that the mask shows, or will show in a moment."""
+        """The strokes that the mask includes, or will include in a moment."""
         return self._wanted
 
     @property
-    def following(self) -> bool:
-        """Whether the mask is still to follow."""
+    def pending(self) -> bool:
+        """Whether the mask does not include the wanted strokes yet."""
         return self._wanted != self._shown
 
     @property
     def settled(self) -> bool:
-        """Whether the mask has followed, and is not about to be cleaned up."""
-        return not self.following and (self._held is None or self._held.settled)
+        """Whether the mask includes all strokes, and is not about to be fitted to image edges."""
+        return not self.pending and (self._held is None or self._held.settled)
 
     @property
     def canUndo(self) -> bool:
@@ -128,20 +120,20 @@ class StrokeSync:
         return bool(self._undone)
 
     def prepare(self) -> None:
-        """Let the engine get ready for the first stroke."""
-        self._go()
+        """Prepare the engine for the first stroke."""
+        self._next()
 
     def add(self, number: int) -> None:
-        """A stroke has been drawn."""
+        """Add a stroke that was drawn."""
         self._step((*self._wanted, number))
 
     def remove(self, number: int) -> None:
-        """Take a stroke out of the list; those after it are drawn again without it."""
+        """Remove a stroke; those after it are applied again without it."""
         self._step(tuple(n for n in self._wanted if n != number))
 
     def undo(self) -> None:
-        """Take the last step back; of a scene that was loaded only the strokes are known, not the deletions."""
-        while self._past and self._past[-1] == self._wanted:  # a step that the engine refused
+        """Undo the last step; of a loaded scene only the strokes are known, not the deletions."""
+        while self._past and self._past[-1] == self._wanted:  # a step that the engine has refused
             self._past.pop()
         if self._past or self._wanted:
             self._undone.append(self._wanted)
@@ -152,8 +144,8 @@ class StrokeSync:
             self._past.append(self._wanted)
             self._want(self._undone.pop())
 
-    def look(self) -> None:
-        """The result has been changed from elsewhere: the Segment Editor may have undone, or redone, strokes."""
+    def update(self) -> None:
+        """Update the list after the Segment Editor may have undone, or redone, strokes."""
         result = result_node.of(self._node)
         if self._held is not None and (result is None or result["prediction"] != self._held.prediction):
             self._stop()
@@ -162,14 +154,14 @@ class StrokeSync:
         if found != self._shown:
             self._wanted = self._shown = found
             self._past, self._undone = [], []
-            self._go()
+            self._next()
 
-    def retry(self) -> None:
-        """The engine has come, or gone: what was under way is void."""
+    def engineChanged(self) -> None:
+        """Begin again with the engine: it was started or stopped."""
         self._stop()
         self._held = None
-        if self.following:
-            self._go()
+        if self.pending:
+            self._next()
 
     def _step(self, numbers: tuple[int, ...]) -> None:
         self._past.append(self._wanted)
@@ -178,22 +170,22 @@ class StrokeSync:
 
     def _want(self, numbers: tuple[int, ...]) -> None:
         self._wanted = numbers
-        self._go()
+        self._next()
 
-    # ---- towards the engine
+    # ---- to the engine
 
-    def _go(self) -> None:
+    def _next(self) -> None:
         """Do what comes next."""
         if self._over or self._busy or not mrml.alive(self._node):
             return
         if not self._session.ready:
-            if self.following:
-                self._callbacks.says(self._node, _("The strokes wait for the engine."))
+            if self.pending:
+                self._callbacks.message(self._node, _("The strokes are applied once the engine is running."))
             return
         held = self._held
         if held is None:
             self._begin()
-        elif held.numbers != self._shown:  # undone in the Segment Editor: the mask is as it should be already
+        elif held.numbers != self._shown:  # undone in the Segment Editor: the mask is right already
             self._put(self._shown, settle=True)
         elif self._wanted != self._shown:
             self._rest.stop()
@@ -202,81 +194,79 @@ class StrokeSync:
             self._put(self._shown, settle=True)
 
     def _begin(self) -> None:
-        """Bring the engine to where the scene is: the strokes that the mask shows, on its prediction."""
+        """Send the engine the strokes that the mask includes, and fetch its mask."""
         result = result_node.of(self._node)
         scan = result_node.scan_of(self._node)
         if result is None or scan is None:
-            self._refuse(_("the scan of this result is no longer in the scene"))
+            self._refuse(_("the scan of this segmentation is not in the scene; load it again"))
             return
         prediction, shown = result["prediction"], self._shown
         shape = mrml.geometry_of(scan).shape
 
         def put(_answer: dict[str, Any]) -> None:
-            self._call = self._session.engine.getArray(route("predictions", prediction, "mask"), arrived, self._failed)
+            self._call = self._session.getArray(route("predictions", prediction, "mask"), arrived, self._failed)
 
         def arrived(part: np.ndarray, header: dict[str, Any]) -> None:
-            mask = np.zeros(shape, np.uint8)
-            mask[tuple(slice(a, a + n) for a, n in zip(header["start"], part.shape, strict=True))] = part
+            mask = mrml.on_whole_grid(part, header["start"], shape)
             self._held = _EngineState(prediction, shown, True, mask)
             self._done()
 
         def failed(message: str) -> None:
             if self._call.status == 404:
-                later(self._again, "segment again")
-            elif self._call.status in _NEVER:
+                later(self._segmentAgain, "segment again", self._failed)
+            elif self._call.status in _FINAL:
                 self._refuse(message)
             else:
                 self._failed(message)
 
         self._busy = True
-        self._call = self._session.engine.put(*self._request(prediction, shown, True), put, failed)
+        self._call = self._session.put(*self._request(prediction, shown, True), put, failed)
 
-    def _again(self) -> None:
-        """The engine knows the prediction no more, or never did: segment the scan once more, as it was."""
+    def _segmentAgain(self) -> None:
+        """Segment the scan again with the same model and region: the engine does not have the prediction any more."""
         result, scan = result_node.of(self._node), result_node.scan_of(self._node)
         if self._over or result is None or not mrml.alive(scan):
             self._busy = False
             return
         model = self._session.model(result["model"])
         if model is None:
-            self._refuse(_("the engine has no model {model}, which made this result").format(model=result["model"]))
+            message = _("the engine does not have the model {model} of this segmentation; segment the scan again")
+            self._refuse(message.format(model=result["model"]))
             return
 
         def progress(share: float | None, _message: str) -> None:
-            done = "" if share is None else f" ({share:.0%})".replace("%", " %")
-            self._callbacks.says(
-                self._node, _("The engine no longer has this prediction: the scan is segmented again") + done
-            )
+            done = "" if share is None else f" ({formatting.percent(share)})"
+            self._callbacks.message(self._node, _("The scan is being segmented again for the strokes") + done)
 
         callbacks = SegmentationCallbacks(
             progress=progress,
             notice=lambda _line: None,
             finished=lambda _mask, _header, new: self._renewed(result, new),
             failed=self._failed,
-            cancelled=lambda: None,
+            cancelled=lambda: self._failed(_("the segmentation was cancelled; draw the stroke again")),
         )
         request = SegmentationRequest(scan, model, AUTO, roi_mm=result.get("roi_mm"))
         try:
-            self._work = SegmentationJob(self._session.engine, self._session.scans, request, callbacks)
+            self._job = SegmentationJob(self._session, self._scans, request, callbacks)
         except ValueError as error:
             self._refuse(str(error))
 
     def _renewed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        self._work = None
+        self._job = None
         self._busy = False
-        with self._callbacks.ours():
+        with self._callbacks.paused():
             result_node.renew(self._node, {**new, "title": old.get("title")})
-        words = _("The engine no longer had this prediction: the scan was segmented again.")
+        text = _("The scan was segmented again, as the engine did not have its result any more.")
         if self._shown:
-            words = _("{again} The strokes were drawn again on it.").format(again=words)
+            text = _("{again} The strokes were applied again.").format(again=text)
         if new.get("model_sha256") != old.get("model_sha256"):
-            words = _("{again} The model is another version than the one that made this result.").format(again=words)
-        self._callbacks.says(self._node, words)
+            text = _("{again} The model is another version than before; check the mask.").format(again=text)
+        self._callbacks.message(self._node, text)
         self._callbacks.after(self._node, False)
-        self._go()
+        self._next()
 
     def _put(self, numbers: tuple[int, ...], settle: bool) -> None:
-        """Ask for the mask of a list, and let the scene follow."""
+        """Send a list of strokes, and update the mask in the scene."""
         held, shown = self._held, self._shown
         assert held is not None
 
@@ -289,24 +279,24 @@ class StrokeSync:
                 return
             start, stop = answer["changed"]
             path = route("predictions", held.prediction, "mask", **{"from": _text(start), "to": _text(stop)})
-            self._call = self._session.engine.getArray(path, take, self._failed)
+            self._call = self._session.getArray(path, take, self._failed)
 
         def failed(message: str) -> None:
             if self._call.status == 404:
                 self._held = None
                 self._busy = False
-                self._go()
-            elif self._call.status in _NEVER and numbers != shown:  # a stroke that cannot be: nothing was changed
+                self._next()
+            elif self._call.status in _FINAL and numbers != shown:  # an impossible stroke: nothing was changed
                 self._busy = False
                 self._wanted = self._shown
-                self._callbacks.says(self._node, message)
+                self._callbacks.message(self._node, message)
                 self._callbacks.after(self._node, False)
-                self._go()
+                self._next()
             else:
                 self._failed(message)
 
         self._busy = True
-        self._call = self._session.engine.put(*self._request(held.prediction, numbers, settle), answered, failed)
+        self._call = self._session.put(*self._request(held.prediction, numbers, settle), answered, failed)
 
     def _request(self, prediction: str, numbers: Sequence[int], settle: bool) -> tuple[str, dict[str, Any]]:
         drawn = stroke_node.of(self._node, numbers)
@@ -315,11 +305,11 @@ class StrokeSync:
         return route("predictions", prediction, "strokes"), body
 
     def _failed(self, message: str) -> None:
-        """Nothing is lost: the strokes are kept, and tried again once the engine is there, or at the next stroke."""
+        """No stroke is lost: they are sent again once the engine is running, or with the next stroke."""
         self._held = None
-        self._work = None
+        self._job = None
         self._busy = False
-        self._callbacks.says(self._node, message)
+        self._callbacks.message(self._node, message)
 
     def _refuse(self, message: str) -> None:
         self._failed(message)
@@ -330,9 +320,9 @@ class StrokeSync:
         for call in (self._call, self._places):
             if call is not None:
                 call.abort()
-        if self._work is not None:
-            self._work.drop()
-        self._call = self._places = self._work = None
+        if self._job is not None:
+            self._job.abort()
+        self._call = self._places = self._job = None
         self._busy = False
 
     # ---- into the scene
@@ -352,11 +342,11 @@ class StrokeSync:
             return
         changed = None
         if part is not None and start is not None:
-            changed = tuple(slice(int(a), int(a) + n) for a, n in zip(start, part.shape, strict=True))
-        # Strokes undone in the Segment Editor: the mask is as it should be already, and only the engine follows.
+            changed = mrml.window(start, part.shape)
+        # Strokes undone in the Segment Editor: the mask is right already, and only the engine follows.
         follow = shown == self._shown and (numbers != shown or numbers == held.numbers)
-        with self._callbacks.ours():
-            stroke_node.tell(node, numbers, answer["strokes"])
+        with self._callbacks.paused():
+            stroke_node.set_answers(node, numbers, answer["strokes"])
             different = follow and self._write(numbers, part, changed)
         if changed is not None:
             held.mask[changed] = part
@@ -364,68 +354,55 @@ class StrokeSync:
         self._callbacks.after(node, different)
         self._done()
 
-    def _write(self, numbers: tuple[int, ...], part: np.ndarray | None, changed: tuple[slice, ...] | None) -> bool:
-        """Let the mask in the scene follow from the strokes that it shows to `numbers`; whether voxels changed."""
+    def _write(self, numbers: tuple[int, ...], part: np.ndarray | None, changed: mrml.Window | None) -> bool:
+        """Update the mask in the scene from the strokes that it includes to `numbers`; whether voxels changed."""
         node = self._node
-        scan = result_node.scan_of(node)
         if numbers != self._shown:
             self._callbacks.before(node)
         common = _common(self._shown, numbers)
-        gone = [self._replaced.pop(number) for number in self._shown[common:] if number in self._replaced]
-        added = numbers[common:]
+        removed = [self._overwritten.pop(number) for number in self._shown[common:] if number in self._overwritten]
         different = False
         try:
-            different = self._follow(scan, part, changed, added, gone)
+            different = self._merge(part, changed, numbers[common:], removed)
         except ValueError as error:
-            self._callbacks.says(node, str(error))
+            self._callbacks.message(node, str(error))
         self._shown = numbers
         stroke_node.set_applied(node, numbers)
         return different
 
-    def _follow(
+    def _merge(
         self,
-        scan: Any,
         part: np.ndarray | None,
-        changed: tuple[slice, ...] | None,
+        changed: mrml.Window | None,
         added: Sequence[int],
-        gone: Sequence[_Overwritten],
+        removed: Sequence[Overwritten],
     ) -> bool:
-        """Write what differs; whether anything did."""
+        """Write a change of the engine's mask, added and removed strokes into the scene; whether any voxel changed."""
         held, node = self._held, self._node
         assert held is not None
+        scan = result_node.scan_of(node)
         geometry = mrml.geometry_of(scan)
-        drawn = stroke_node.of(node, added)
-        painted = [one.stroke.voxels(geometry) for one in drawn]
-        boxes = [np.array([[s.start for s in changed], [s.stop for s in changed]])] if changed is not None else []
-        boxes += [np.array([voxels.min(axis=0), voxels.max(axis=0) + 1]) for voxels in painted if len(voxels)]
-        for one in gone:
-            if len(one.index):
-                at = np.stack(np.unravel_index(one.index, geometry.shape), axis=1)
-                boxes.append(np.array([at.min(axis=0), at.max(axis=0) + 1]))
-        if not boxes:
-            return False
-        low = np.min([box[0] for box in boxes], axis=0)
-        high = np.max([box[1] for box in boxes], axis=0)
-        window = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        scene = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
-        was = held.mask[window]
-        now = np.array(was)
+        strokes = [(one, one.stroke.voxels(geometry)) for one in stroke_node.of(node, added)]
+        boxes = [box for _one, voxels in strokes for box in stroke_merge.box_of(voxels)]
+        boxes += [box for one in removed for box in stroke_merge.box_of(one.voxels(geometry.shape))]
         if changed is not None:
-            now[tuple(slice(s.start - a, s.stop - a) for s, a in zip(changed, low.tolist(), strict=True))] = part
-        new = np.where((now != was) & (scene == was), now, scene)
-        for one in reversed(gone):
-            at = np.stack(np.unravel_index(one.index, geometry.shape)) - low[:, None]
-            new[tuple(at)] = one.values
-        for stroke, voxels in zip(drawn, painted, strict=True):
-            at = tuple((voxels - low).T)
-            over = (
-                (now[at] == stroke.stroke.value) & (new[at] != stroke.stroke.value) & (new[at] != labelmap_box.FOREIGN)
-            )
-            if over.any():
-                there = tuple(axis[over] for axis in at)
-                flat = np.ravel_multi_index(tuple(voxels[over].T), geometry.shape)
-                self._replaced[stroke.number] = _Overwritten(flat, new[there])
-                new[there] = stroke.stroke.value
+            boxes.append((np.array([s.start for s in changed]), np.array([s.stop for s in changed])))
+        union = stroke_merge.union_of(boxes)
+        if union is None:
+            return False
+        low, high = union
+        before = held.mask[mrml.window(low, high - low)]
+        after = before.copy()
+        if part is not None and changed is not None:
+            after[mrml.window([s.start for s in changed] - low, part.shape)] = part
+        scene = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
+        new = stroke_merge.followed(scene, before, after)
+        for one in reversed(removed):
+            stroke_merge.restore(new, low, one, geometry.shape)
+        for one, voxels in strokes:
+            over = stroke_merge.paint(new, after, low, voxels, one.stroke.value, geometry.shape)
+            if len(over.index):
+                self._overwritten[one.number] = over
         if (new == scene).all():
             return False
         labelmap_box.write_box(node, scan, low.tolist(), new)
@@ -436,22 +413,24 @@ class StrokeSync:
         self._call = None
         if self._held is not None and self._wanted == self._shown == self._held.numbers:
             if self._held.settled:
-                self._askPlaces()
+                self._fetchPlaces()
             else:
                 self._rest.start()
-        self._go()
+        self._next()
 
-    def _askPlaces(self) -> None:
-        """Where a stroke was drawn the model need not be asked again: other places are the next ones."""
+    def _fetchPlaces(self) -> None:
+        """Fetch the uncertain locations again: voxels of strokes count as certain."""
         assert self._held is not None
         if self._places is not None:
             self._places.abort()
         path = route("predictions", self._held.prediction, "uncertain_places")
-        self._places = self._session.engine.get(path, lambda found: self._callbacks.places(self._node, found))
+        self._places = self._session.get(
+            path, lambda found: self._callbacks.places(self._node, found), lambda _message: None
+        )
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many strokes two lists begin with alike."""
+    """Number of strokes with which both lists begin."""
     n = 0
     while n < min(len(one), len(other)) and one[n] == other[n]:
         n += 1

@@ -1,4 +1,4 @@
-"""Strokes in the panel Refine: the brushes, the list of what was drawn, and the way from a stroke to the mask."""
+"""Strokes in the panel Correct: the brushes, and the list of strokes of the result that is shown."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import mrml
+from MPERLib import formatting, mrml, segmentation_node
 from MPERLib.callbacks import slot
-from MPERLib.tables import Cell, Table
+from MPERLib.engine_session import EngineSession
+from MPERLib.formatting import sentence
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Cell, Table, chosen, fill_box, silent
 from slicer.i18n import tr as _
 
 from mper.strokes import Stroke
-from MPERSegmentLib import boxes, formatting, result_node, stroke_node
+from MPERSegmentLib import result_node, stroke_node
 from MPERSegmentLib.brush import Brush, BrushCallbacks
 from MPERSegmentLib.brush_view import BrushView
 from MPERSegmentLib.crosshair import Crosshair
 from MPERSegmentLib.edit_tracker import EditTracker
-from MPERSegmentLib.engine_session import EngineSession
 from MPERSegmentLib.explanation_panel import ExplanationPanel
-from MPERSegmentLib.panel_context import PanelContext, sentence
 from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
 from MPERSegmentLib.stroke_sync import StrokeSync, StrokeSyncCallbacks
+from MPERSegmentLib.uploaded_scans import UploadedScans
 
 ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
@@ -37,44 +39,47 @@ class StrokesPanel:
     ----------
     context : PanelContext
     session : EngineSession
+    scans : UploadedScans
     editor : SegmentEditorPanel
-        Its effects and keys rest while a brush is on; its undo takes strokes back as well.
-    why : ExplanationPanel
-        Knows where the model is unsure.
-    watch : EditTracker
-    followed : callable
-        Takes the segmentation node and whether its voxels are others, when the engine has answered to its strokes.
+        Inactive while a brush is on; its undo undoes strokes as well.
+    explanation : ExplanationPanel
+        Jumps to uncertain locations.
+    tracker : EditTracker
+    changed : callable
+        Takes the segmentation node and whether its voxels have changed, after the engine's answer to strokes.
     """
 
     def __init__(
         self,
         context: PanelContext,
         session: EngineSession,
+        scans: UploadedScans,
         editor: SegmentEditorPanel,
-        why: ExplanationPanel,
-        watch: EditTracker,
-        followed: Callable[[Any, bool], None],
+        explanation: ExplanationPanel,
+        tracker: EditTracker,
+        changed: Callable[[Any, bool], None],
     ):
-        self._context, self._session, self._editor, self._why, self._followed = context, session, editor, why, followed
+        self._context, self._session, self._scans = context, session, scans
+        self._editor, self._explanation, self._changed = editor, explanation, changed
         self._callbacks = StrokeSyncCallbacks(
-            editor.saveForUndo, self._onFollowed, self._onSaid, why.setPlaces, watch.ours
+            editor.saveForUndo, self._onChanged, self._onMessage, explanation.setPlaces, tracker.paused
         )
         self._node: Any = None
         self._engine: tuple[Any, bool] = (session.engine, session.ready)
         self._syncs: dict[str, StrokeSync] = {}
-        self._said: dict[str, str] = {}
+        self._messages: dict[str, str] = {}
         self._brush: Brush | None = None
         self._mode = ""
-        self._drawn = 0  # strokes under the brush whose mask has not come yet
         self._crosshair = Crosshair()
         ui = context.ui
         self._table = Table(
             ui.strokesTable,
             [
-                (_("Stroke"), _("In the order in which they were drawn; click one to go there")),
-                (_("Added"), _("What the stroke turned into a structure")),
-                (_("Removed"), _("What the stroke took away from structures")),
+                (_("Stroke"), _("In the order of drawing; click a stroke to jump to it")),
+                (_("Added"), _("Volume that the stroke has added to structures")),
+                (_("Removed"), _("Volume that the stroke has removed from structures")),
             ],
+            fitted=True,
         )
         ui.brushAddButton.connect("toggled(bool)", slot(self._onAdd))
         ui.brushRemoveButton.connect("toggled(bool)", slot(self._onRemove))
@@ -91,68 +96,67 @@ class StrokesPanel:
     # ---- what is shown
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
-        """Refine another result, or none."""
+        """Show the strokes of another result, or none."""
         node = node if result_node.is_result(node) else None
         if node is not self._node:
-            self.rest()
+            self.endBrush()
             self._node = node
             result = result_node.of(node) or {}
             entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
-            boxes.fill(self._context.ui.structureBox, entries, boxes.chosen(self._context.ui.structureBox))
+            fill_box(self._context.ui.structureBox, entries, chosen(self._context.ui.structureBox))
             self._context.ui.structureBox.visible = len(entries) > 1
         if node is not None and node.GetID() in self._syncs:
-            self._syncs[node.GetID()].look()
+            self._syncs[node.GetID()].update()
         self._fill()
 
     def restore(self) -> None:
-        """Take the user's choices from the scene."""
-        if self._context.parameters is not None:
-            self._context.ui.radiusSlider.value = self._context.parameters.number("Radius")
+        """Show the radius that is stored in the scene."""
+        self._context.ui.radiusSlider.value = self._context.parameters.Radius
 
     def engineChanged(self) -> None:
-        """Engine, models or devices have changed."""
+        """The engine, its state or its models have changed."""
         now = (self._session.engine, self._session.ready)
         if now != self._engine:
             self._engine = now
             for sync in self._syncs.values():
-                sync.retry()
+                sync.engineChanged()
         self._fill()
 
-    def begin(self) -> None:
-        """The brush to add with, unless one is on."""
+    def startBrush(self) -> None:
+        """Switch the brush *Add* on, unless a brush is on."""
         if not self._mode:
             self._switch(ADD)
 
-    def rest(self) -> None:
-        """No brush any more."""
+    def endBrush(self) -> None:
+        """Switch all brushes off."""
         self._switch("")
         self._crosshair.hide()
 
-    def leave(self, nodeId: str) -> None:
-        """A node leaves the scene."""
+    def nodeRemoved(self, nodeId: str) -> None:
+        """A node is being removed from the scene."""
         sync = self._syncs.pop(nodeId, None)
         if sync is not None:
             sync.close()
-        self._said.pop(nodeId, None)
+        self._messages.pop(nodeId, None)
 
     def close(self) -> None:
         """The scene is being closed."""
-        self.rest()
+        self.endBrush()
         for nodeId in list(self._syncs):
-            self.leave(nodeId)
+            self.nodeRemoved(nodeId)
         self._node = None
 
     def settled(self, node: slicer.vtkMRMLSegmentationNode) -> bool:
-        """Whether the mask of a result has followed all its strokes."""
+        """Whether the mask of a result includes all its strokes."""
         sync = self._syncs.get(node.GetID())
         return sync is None or sync.settled
 
-    def at(self, number: int) -> str:
-        """The engine's stroke number `number` (from 0) of the shown result, in words."""
+    def strokeText(self, number: int) -> str:
+        """A text about the stroke with this number (from 0) of the shown result."""
         drawn = stroke_node.listed(self._node) if self._node is not None else []
         if not 0 <= number < len(drawn):
             return ""
-        return _("Stroke {n} said {name} here.").format(n=number + 1, name=self._nameOf(drawn[number].stroke.value))
+        return _("Stroke {n}: {name}").format(n=number + 1, name=self._nameOf(drawn[number].stroke.value))
 
     def _fill(self) -> None:
         ui, node = self._context.ui, self._node
@@ -162,21 +166,21 @@ class StrokesPanel:
         self._table.fill([self._row(n, one) for n, one in enumerate(drawn, 1)])
         self._table.widget.visible = bool(drawn)
         ui.strokesBox.enabled = node is not None
-        said = self._said.get(node.GetID(), "") if node is not None else ""
-        ui.strokesWords.text = said
-        ui.strokesWords.visible = bool(said)
+        message = self._messages.get(node.GetID(), "") if node is not None else ""
+        ui.strokesWords.text = message
+        ui.strokesWords.visible = bool(message)
         self._showButtons()
 
     def _row(self, number: int, one: stroke_node.StoredStroke) -> list[str | Cell]:
-        value, told = one.stroke.value, one.told
-        notes = "\n".join(sentence(note) for note in told.get("notes") or ())
+        value, answer = one.stroke.value, one.answer
+        notes = "\n".join(sentence(note) for note in answer.get("notes") or ())
         name = self._nameOf(value)
         if notes:
             name = f"{name} \N{WARNING SIGN}"
         return [
-            Cell(f"{number}  {name}", self._colourOf(value), notes or _("Click to go there")),
-            _ml(told.get("added_ml"), self._nameOf),
-            _ml(told.get("removed_ml"), self._nameOf),
+            Cell(f"{number}  {name}", self._colourOf(value), notes or _("Click to jump to it")),
+            _ml(answer.get("added_ml"), self._nameOf),
+            _ml(answer.get("removed_ml"), self._nameOf),
         ]
 
     def _showButtons(self) -> None:
@@ -197,11 +201,11 @@ class StrokesPanel:
         return next((label["name"] for label in labels if label["value"] == value), _("Background"))
 
     def _colourOf(self, value: int) -> tuple[int, ...]:
-        """As the structure is shown: the user may have chosen another colour for it."""
+        """The colour in which the structure is shown, which the user may have changed."""
         segmentation = self._node.GetSegmentation()
         for n in range(segmentation.GetNumberOfSegments()):
             segment = segmentation.GetNthSegment(n)
-            if value and mrml.label_value_of(segment) == value:
+            if value and segmentation_node.label_value_of(segment) == value:
                 return tuple(round(255 * part) for part in segment.GetColor())
         return _BACKGROUND
 
@@ -214,23 +218,22 @@ class StrokesPanel:
         self._switch(REMOVE if checked else "" if self._mode == REMOVE else self._mode)
 
     def _switch(self, mode: str) -> None:
-        """Turn a brush on, or all off."""
+        """Switch a brush on, or all off."""
         if mode and self._node is None:
             mode = ""
         was, self._mode = self._mode, mode
         ui = self._context.ui
         for button, its in ((ui.brushAddButton, ADD), (ui.brushRemoveButton, REMOVE)):
-            blocked = button.blockSignals(True)
-            button.checked = its == mode
-            button.blockSignals(blocked)
+            with silent(button):
+                button.checked = its == mode
         if bool(was) != bool(mode):
             if not mode and self._brush is not None:
                 self._brush.close()
                 self._brush = None
-            self._editor.yieldTo(bool(mode))
+            self._editor.setBrushActive(bool(mode))
             if mode:
                 callbacks = BrushCallbacks(
-                    self._mayDraw, self._onDrawn, self._onScaled, self.rest, self._onUndo, self._onRedo
+                    self._mayDraw, self._onDrawn, self._onScaled, self.endBrush, self._onUndo, self._onRedo
                 )
                 self._brush = Brush(callbacks, self._radius())
                 self._sync().prepare()
@@ -247,7 +250,7 @@ class StrokesPanel:
 
     def _value(self) -> int:
         """The label value that is painted now."""
-        return 0 if self._mode == REMOVE else int(boxes.chosen(self._context.ui.structureBox) or 0)
+        return 0 if self._mode == REMOVE else int(chosen(self._context.ui.structureBox) or 0)
 
     def _radius(self) -> float:
         return _MM_PER_TICK * self._context.ui.radiusSlider.value
@@ -255,7 +258,7 @@ class StrokesPanel:
     def _onRadius(self, value: int) -> None:
         self._context.ui.radiusValue.text = _("{n} mm").format(n=f"{self._radius():.1f}")
         if self._context.parameters is not None:
-            self._context.parameters.put("Radius", value)
+            self._context.parameters.Radius = value
         if self._brush is not None:
             self._brush.setRadius(self._radius())
 
@@ -267,9 +270,10 @@ class StrokesPanel:
     def _mayDraw(self, view: BrushView) -> bool:
         scan = result_node.scan_of(self._node) if mrml.alive(self._node) else None
         if scan is None:
-            self._say(_("The scan of this result is no longer in the scene."))
+            self._say(_("The scan of this segmentation is not in the scene. Load it again."))
         elif not view.shows(scan):
-            self._say(_("This slice does not show {scan}, of which the result is.").format(scan=scan.GetName()))
+            text = _("This view does not show {scan}, the scan of this segmentation.")
+            self._say(text.format(scan=scan.GetName()))
         else:
             return True
         return False
@@ -279,11 +283,11 @@ class StrokesPanel:
         points = np.round(mrml.lps_of(ras, scan), 3)
         stroke = Stroke(self._value(), tuple(map(tuple, points.tolist())), self._radius())
         if not len(stroke.voxels(mrml.geometry_of(scan))):
-            self._say(_("This stroke lies outside the scan."))
+            self._say(_("The stroke is outside the scan. Draw it inside."))
             self._brush.clear()
             return
         self._say("")
-        number = stroke_node.keep(node, stroke)
+        number = stroke_node.add(node, stroke)
         self._sync().add(number)
         self._fill()
 
@@ -292,7 +296,7 @@ class StrokesPanel:
     def _sync(self) -> StrokeSync:
         node = self._node
         if node.GetID() not in self._syncs:
-            self._syncs[node.GetID()] = StrokeSync(node, self._session, self._callbacks)
+            self._syncs[node.GetID()] = StrokeSync(node, self._session, self._scans, self._callbacks)
         return self._syncs[node.GetID()]
 
     def _onUndo(self) -> None:
@@ -323,34 +327,34 @@ class StrokesPanel:
         self._crosshair.show(ras)
 
     def _onPlace(self) -> None:
-        told = self._why.nextPlace()
-        self._say(told or _("No place stands out as uncertain."))
-        if told:
-            self.begin()
+        text = self._explanation.nextPlace()
+        self._say(text or _("There are no uncertain locations."))
+        if text:
+            self.startBrush()
 
-    # ---- as the mask follows
+    # ---- answers of the engine
 
-    def _onFollowed(self, node: Any, different: bool) -> None:
+    def _onChanged(self, node: Any, different: bool) -> None:
         sync = self._syncs.get(node.GetID())
         if node is self._node:
-            if self._brush is not None and sync is not None and not sync.following:
+            if self._brush is not None and sync is not None and not sync.pending:
                 self._brush.clear()
             self._fill()
-        self._followed(node, different)
+        self._changed(node, different)
 
-    def _onSaid(self, node: Any, message: str) -> None:
-        self._said[node.GetID()] = sentence(message)
+    def _onMessage(self, node: Any, message: str) -> None:
+        self._messages[node.GetID()] = sentence(message)
         if node is self._node:
             self._fill()
 
     def _say(self, message: str) -> None:
-        self._onSaid(self._node, message)
+        self._onMessage(self._node, message)
 
 
 def _ml(figures: Any, nameOf: Callable[[int], str]) -> str | Cell:
-    """Volumes by label value as the engine tells them, None where the spacing is unknown."""
+    """The total of volumes by label value, with each in the tooltip; None where the spacing is unknown."""
     if not isinstance(figures, dict):
         return formatting.UNKNOWN
     total = sum(figures.values())
-    each = [f"{nameOf(int(value))} {formatting.millilitres_of_change(ml)}" for value, ml in figures.items() if ml]
-    return Cell(formatting.millilitres_of_change(total), tip="\n".join(each))
+    each = [f"{nameOf(int(value))} {formatting.changed_millilitres(ml)}" for value, ml in figures.items() if ml]
+    return Cell(formatting.changed_millilitres(total), tip="\n".join(each))

@@ -1,44 +1,84 @@
-"""Which scans of the scene the engine holds already, so that none is sent twice."""
+"""Scans of the scene that the engine has already, so that none is sent twice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import slicer
 from MPERLib import mrml
-from MPERLib.engine import Engine, route
+from MPERLib.engine import Pending, route
+from MPERLib.engine_session import EngineSession
+
+Stamp = tuple[Any, ...]
 
 
 class UploadedScans:
-    """The scans that were sent to one engine; the engine may have dropped the oldest by now."""
+    """The scans that were sent to the engine, by node; the engine may have dropped the oldest by now.
 
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        self._sent: dict[str, tuple[Any, str]] = {}  # node id -> what it was like when it was sent, the engine's id
+    Parameters
+    ----------
+    session : EngineSession
+    """
+
+    def __init__(self, session: EngineSession):
+        self._session = session
+        self._sent: dict[str, tuple[Stamp, str]] = {}  # node id: voxels and grid when it was sent, the engine's id
+        self._engine: tuple[Any, bool] = (session.engine, session.running)
+        session.onChange(self._onEngine)
 
     def known(self, volumeNode: slicer.vtkMRMLVolumeNode) -> str | None:
         """The engine's id of a scan as it is now; None if it was never sent, or has changed since."""
         stamp, scan = self._sent.get(volumeNode.GetID(), (None, None))
         return scan if stamp == _stamp(volumeNode) else None
 
-    def remember(self, volumeNode: slicer.vtkMRMLVolumeNode, scan: str) -> None:
-        self.forget(volumeNode.GetID())
-        self._sent[volumeNode.GetID()] = (_stamp(volumeNode), scan)
+    def send(
+        self,
+        volumeNode: slicer.vtkMRMLVolumeNode,
+        done: Callable[[str], object],
+        failed: Callable[[str], object],
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> Pending:
+        """Send a scan; `done` takes the engine's id.
+
+        Raises
+        ------
+        ValueError
+            If it is no scan that can be segmented; see `mrml.geometry_of`.
+        """
+        geometry = mrml.geometry_of(volumeNode)
+        stamp = _stamp(volumeNode)  # of what is sent: the scan may change while it is on its way
+        node_id = volumeNode.GetID()
+
+        def sent(answer: dict[str, Any]) -> None:
+            self.forget(node_id)
+            self._sent[node_id] = (stamp, answer["scan"])
+            done(answer["scan"])
+
+        header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
+        return self._session.postArray("/scans", mrml.array_of(volumeNode), header, sent, failed, progress)
 
     def forget(self, nodeId: str) -> None:
-        """Let the engine drop a scan: it has changed, or left the scene."""
-        _was, scan = self._sent.pop(nodeId, (None, None))
+        """Let the engine drop a scan that has changed or has left the scene."""
+        _stamp_then, scan = self._sent.pop(nodeId, (None, None))
         if scan is not None:
-            self._engine.delete(route("scans", scan))
+            self._session.delete(route("scans", scan), failed=lambda _message: None)
 
     def forgetAll(self) -> None:
         for nodeId in list(self._sent):
             self.forget(nodeId)
 
+    def _onEngine(self) -> None:
+        """A new process of the engine has none of the scans."""
+        engine = (self._session.engine, self._session.running)
+        if engine != self._engine:
+            self._engine = engine
+            self._sent.clear()
 
-def _stamp(volumeNode: slicer.vtkMRMLVolumeNode) -> Any:
+
+def _stamp(volumeNode: slicer.vtkMRMLVolumeNode) -> Stamp:
     """Differs whenever voxels or grid do."""
+    geometry = mrml.geometry_of(volumeNode)
     image = volumeNode.GetImageData()
     scalars = image.GetPointData().GetScalars()
-    geometry = mrml.geometry_of(volumeNode)
     return image.GetMTime(), scalars.GetMTime(), geometry.shape, geometry.affine.tobytes()

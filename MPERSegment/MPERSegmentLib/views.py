@@ -1,26 +1,26 @@
-"""Which scan the views show, and with it which results: never the heart of one scan beside the slices of another."""
+"""Which scan and which results the views show: only results of the scans in the slices are visible."""
 
 from __future__ import annotations
 
 import numpy as np
 import slicer
+from MPERLib.callbacks import later
 
 from MPERSegmentLib import result_node
-from MPERSegmentLib.turns import later
 
 _HIDDEN = "MPER.Hidden"  # of a result's display: hidden here, not by the user
 
 
-def bring(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Show a scan in the slices, unless the user shows it in one of them already, and its results with it."""
+def show_scan(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Show a scan and its results in the slices, unless one of the slices shows it already."""
     if scan.GetID() not in _shown_scans():
         slicer.util.setSliceViewerLayers(background=scan)
         later(lambda: slicer.app.layoutManager().resetSliceViews(), "fit slices")
-    later(settle, "results in view")
+    later(show_results, "results in view")
 
 
-def settle() -> None:
-    """Hide the results of scans that no slice shows; show those again that were hidden here."""
+def show_results() -> None:
+    """Hide the results of scans that no slice shows; show again those that were hidden here."""
     if slicer.mrmlScene is None:
         return
     shown = _shown_scans()
@@ -39,7 +39,7 @@ def settle() -> None:
 
 
 def is_alone(node: slicer.vtkMRMLSegmentationNode) -> bool:
-    """Whether no other result of the same scan is seen, so that nothing has drawn the user's eye there yet."""
+    """Whether no other result of the same scan is visible."""
     for other in result_node.all_of(slicer.mrmlScene):
         display = other.GetDisplayNode()
         same = other is not node and result_node.scan_of(other) is result_node.scan_of(node)
@@ -49,7 +49,7 @@ def is_alone(node: slicer.vtkMRMLSegmentationNode) -> bool:
 
 
 def centre(node: slicer.vtkMRMLSegmentationNode) -> None:
-    """Bring a result into the middle of the 3-D views, seen from where they look now."""
+    """Centre the 3-D views on a result without turning them."""
     bounds = [0.0] * 6
     node.GetRASBounds(bounds)
     low, high = np.array(bounds[::2]), np.array(bounds[1::2])
@@ -59,7 +59,7 @@ def centre(node: slicer.vtkMRMLSegmentationNode) -> None:
     cameras = slicer.util.getNodesByClass("vtkMRMLCameraNode")
     directions = [np.array(cameraNode.GetCamera().GetDirectionOfProjection()) for cameraNode in cameras]
     manager = slicer.app.layoutManager()
-    for number in range(manager.threeDViewCount):  # Slicer's box and letters follow, but so does what is hidden
+    for number in range(manager.threeDViewCount):  # for Slicer's box and axis labels; it counts hidden nodes too
         manager.threeDWidget(number).threeDView().resetFocalPoint()
     for cameraNode, direction in zip(cameras, directions, strict=True):
         away = radius / np.sin(np.radians(cameraNode.GetCamera().GetViewAngle()) / 2)

@@ -1,89 +1,102 @@
-"""The table of cases, the revisions of one, and the hold-out."""
+"""Panel Cases: the table of cases, adding scans, the revisions of a case, and the hold-out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import qt
 import slicer
-from MPERLib import callbacks, settings
+from MPERLib import callbacks, formatting, mrml, settings
+from MPERLib.callbacks import slot
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Table
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_import import CaseImport
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.dataset_panel import askFolder
 from MPERTrainerLib.dicom_series_panel import DicomSeriesPanel
-from MPERTrainerLib.engine_session import AUTHOR, Session
-from MPERTrainerLib.formatting import duration, how, moment, percent, split
-from MPERTrainerLib.tables import Table
+from MPERTrainerLib.open_dataset import OpenDataset
 
 _ICON = 44  # pixels
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
 
 
 class CasesPanel:
-    """What the dataset holds.
+    """The cases of the dataset.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     caseNodes : CaseNodes
     openCase : callable
         Opens a case for editing, by its id.
     """
 
-    def __init__(self, ui, session: Session, caseNodes: CaseNodes, openCase: Callable):
-        self.ui, self.session, self.caseNodes, self._open = ui, session, caseNodes, openCase
-        self._icons: dict[str, object] = {}  # by dataset and case
-        self._asked: set[str] = set()
-        self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, how many
-        self.caseImport = CaseImport(session, caseNodes, ui.addProgress, self._show)
-        self.series = DicomSeriesPanel(ui, self.caseImport.addSources)
+    def __init__(
+        self,
+        context: PanelContext,
+        session: EngineSession,
+        dataset: OpenDataset,
+        caseNodes: CaseNodes,
+        openCase: Callable[[str], None],
+    ):
+        self._context, self._session, self._dataset = context, session, dataset
+        self._caseNodes, self._open = caseNodes, openCase
+        self._icons: dict[str, Any] = {}  # by dataset and case
+        self._requested: set[str] = set()
+        self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, number of revisions
+        ui = context.ui
+        self.caseImport = CaseImport(context, session, dataset, caseNodes, ui.addProgress, self._show)
+        self._series = DicomSeriesPanel(ui, self.caseImport.addSources)
         self.table = Table(ui.casesTable, stretched=1)
         self.revisions = Table(ui.revisionsTable, stretched=3)
         for column, tip in (
-            (2, _("How many revisions of its label there are")),
-            (3, _("Who made the latest one")),
-            (4, _("How sure the model that saw the case last was of it")),
+            (2, _("Number of revisions of the label")),
+            (3, _("Author of the latest revision")),
+            (4, _("Confidence of the last model run on this case")),
+            (5, _("Data set split")),
         ):
             ui.casesTable.horizontalHeaderItem(column).setToolTip(tip)
         ui.casesTable.iconSize = qt.QSize(_ICON, _ICON)
         ui.casesTable.verticalHeader().defaultSectionSize = _ICON + 4
-        ui.casesTable.connect("itemSelectionChanged()", callbacks.slot(self._selected))
-        ui.casesTable.connect("cellDoubleClicked(int,int)", callbacks.slot(lambda row, _column: self._openRow(row)))
-        ui.openCaseButton.connect("clicked()", callbacks.slot(self._openSelected))
-        ui.lockButton.connect("clicked()", callbacks.slot(self.lock))
-        ui.revisionsTable.connect("itemSelectionChanged()", callbacks.slot(self._enable))
-        ui.revisionsTable.connect("cellDoubleClicked(int,int)", callbacks.slot(lambda _r, _c: self.showRevision()))
-        ui.showRevisionButton.connect("clicked()", callbacks.slot(self.showRevision))
-        ui.restoreButton.connect("clicked()", callbacks.slot(self.restore))
+        ui.casesTable.connect("itemSelectionChanged()", slot(self._onSelected))
+        ui.casesTable.connect("cellDoubleClicked(int,int)", slot(lambda row, _column: self._open(self.table.keys[row])))
+        ui.openCaseButton.connect("clicked()", slot(self._openSelected))
+        ui.lockButton.connect("clicked()", slot(self.lock))
+        ui.revisionsTable.connect("itemSelectionChanged()", slot(self._enable))
+        ui.revisionsTable.connect("cellDoubleClicked(int,int)", slot(lambda _row, _column: self.showRevision()))
+        ui.showRevisionButton.connect("clicked()", slot(self.showRevision))
+        ui.restoreButton.connect("clicked()", slot(self.restore))
         self._makeMenu()
-        session.onChange(self._show)
+        dataset.onChange(self._show)
 
     # ---- adding
 
     def _makeMenu(self) -> None:
-        button = self.ui.addButton
+        button = self._context.ui.addButton
         self._menu = qt.QMenu(button)
         self._loaded = qt.QMenu(_("Loaded volumes"), self._menu)
         self._menu.addMenu(self._loaded)
         for text, method in (
-            (_("Files..."), self.askFiles),
-            (_("Folder of scans..."), self.askFolder),
-            (_("DICOM series from Slicer's database..."), self.askSeries),
-            (_("Folder of DICOM series..."), self.askFolder),
+            (_("Files\N{HORIZONTAL ELLIPSIS}"), self.askFiles),
+            (_("Folder of scans or DICOM series\N{HORIZONTAL ELLIPSIS}"), self.askFolder),
+            (_("DICOM series in Slicer's database\N{HORIZONTAL ELLIPSIS}"), self.askSeries),
         ):
             action = self._menu.addAction(text)
-            action.connect("triggered()", callbacks.slot(method))
-        self._menu.connect("aboutToShow()", callbacks.slot(self._fillLoaded))
-        button.connect("clicked()", callbacks.slot(self._onAdd))
+            action.connect("triggered()", slot(method))
+        self._menu.connect("aboutToShow()", slot(self._fillLoaded))
+        button.connect("clicked()", slot(self._onAdd))
 
     def _onAdd(self) -> None:
         if self.caseImport.busy:
             self.caseImport.cancel()
         else:
-            button = self.ui.addButton
+            button = self._context.ui.addButton
             self._menu.popup(button.mapToGlobal(qt.QPoint(0, button.height)))
 
     def _fillLoaded(self) -> None:
@@ -91,84 +104,81 @@ class CasesPanel:
         volumes = self.loadedVolumes()
         for node in volumes:
             action = self._loaded.addAction(node.GetName())
-            action.connect("triggered()", callbacks.slot(lambda node=node: self.caseImport.addVolumes([node])))
+            action.connect("triggered()", slot(lambda node=node: self.caseImport.addVolumes([node])))
         if len(volumes) > 1:
             self._loaded.addSeparator()
-            action = self._loaded.addAction(_("All of them"))
-            action.connect("triggered()", callbacks.slot(lambda: self.caseImport.addVolumes(volumes)))
+            action = self._loaded.addAction(_("All loaded volumes"))
+            action.connect("triggered()", slot(lambda: self.caseImport.addVolumes(volumes)))
         self._loaded.menuAction().setEnabled(bool(volumes))
 
     def loadedVolumes(self) -> list:
         """Volumes of the scene that are no case of a dataset yet."""
-        from MPERTrainerLib.case_nodes import CASE
-
         nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        return [n for n in nodes if not n.IsA("vtkMRMLLabelMapVolumeNode") and not n.GetAttribute(CASE)]
+        return [n for n in nodes if not n.IsA("vtkMRMLLabelMapVolumeNode") and not mrml.case_of(n)[1]]
 
     def askFiles(self) -> None:
-        """Let the person choose files of scans."""
+        """Let the user choose files of scans."""
         kinds = _("Scans ({patterns});;All files (*)").format(patterns=_FILES)
         with callbacks.dialog():
             files = qt.QFileDialog.getOpenFileNames(slicer.util.mainWindow(), _("Add scans"), "", kinds)
         self.caseImport.addSources([(str(file), None) for file in files])
 
     def askFolder(self) -> None:
-        """Let the person choose a folder; its layout is recognised, masks come along as labels."""
+        """Let the user choose a folder; its layout is recognised, and masks become labels."""
         folder = askFolder(_("Add a folder of scans"), "")
         if folder:
             self.caseImport.addSources([(folder, None)])
 
     def askSeries(self) -> None:
-        """Let the person choose series of Slicer's DICOM database."""
+        """Let the user choose series of Slicer's DICOM database."""
         if getattr(slicer, "dicomDatabase", None) is None:
-            self.session.tell(_("Slicer's DICOM database is not open; open the module DICOM once."))
+            self._context.showMessage(_("Slicer's DICOM database is not open. Open the module DICOM."))
             return
-        self.series.show()
+        self._series.show()
 
     # ---- the table
 
     def _show(self) -> None:
-        ui, session = self.ui, self.session
-        known = session.dataset is not None
+        ui, dataset = self._context.ui, self._dataset
+        known = dataset.id is not None
         for widget in (ui.casesTable, ui.addButton, ui.openCaseButton, ui.lockButton):
             widget.enabled = known
-        ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans...")
-        holdout = session.dataset["holdout"] if known else None
+        ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans\N{HORIZONTAL ELLIPSIS}")
         rows = []
-        for case in session.cases:
-            count = case["revisions"]
-            label = str(count) if count else "–"
+        for case in dataset.cases:
+            revisions = str(case["revisions"] or formatting.UNKNOWN)
             if case.get("partial"):
-                label = _("{n}, partly").format(n=label)
-            cells = [
-                "",
-                case["id"],
-                label,
-                case.get("author") or "",
-                percent(case.get("confidence")),
-                split(case.get("split"), holdout),
-            ]
-            rows.append((case["id"], cells, {}, _tip(case)))
-        self.table.fill(rows)
+                revisions = _("{n}, partial").format(n=revisions)
+            rows.append(
+                [
+                    "",
+                    case["id"],
+                    revisions,
+                    case.get("author") or "",
+                    formatting.percent(case.get("confidence")),
+                    formatting.split_name(case.get("split"), dataset.holdout),
+                ]
+            )
+        self.table.fill(rows, [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases])
         self._fillIcons()
-        ui.holdoutLabel.text = self._holdoutWords()
+        ui.holdoutLabel.text = self._holdoutText()
         ui.holdoutLabel.visible = known
         self._showRevisions()
         self._enable()
 
-    def _holdoutWords(self) -> str:
-        dataset = self.session.dataset
-        if dataset is None:
+    def _holdoutText(self) -> str:
+        about = self._dataset.about
+        if about is None:
             return ""
-        if dataset["holdout"]:
-            held = len((dataset.get("splits") or {}).get(dataset["holdout"], []))
-            words = _("The hold-out is locked ({n}): its cases measure every version and are never trained on.")
-            return words.format(n=held)
-        if not any(case["labelled"] for case in self.session.cases):
+        if about["holdout"]:
+            held = len((about.get("splits") or {}).get(about["holdout"], []))
+            text = _("Hold-out set locked ({n} cases): they evaluate every version and are never used for training.")
+            return text.format(n=held)
+        if not any(case["labelled"] for case in self._dataset.cases):
             return _("Add scans, open one with a double click, draw its label and save it.")
         return _(
-            "Before the first training select some labelled cases and lock them as hold-out: "
-            "only what was never trained on can tell how good a version is."
+            "Before the first training, select some labelled cases and lock them as the hold-out set: only cases "
+            "that are never used for training can evaluate a version."
         )
 
     def _fillIcons(self) -> None:
@@ -176,10 +186,10 @@ class CasesPanel:
             key = self._key(case)
             if key in self._icons:
                 self._setIcon(row, self._icons[key])
-            elif key not in self._asked:
-                self._asked.add(key)
-                route = self.session.path("cases", case, "thumbnail")
-                self.session.getBytes(route, lambda data, key=key: self._takeIcon(key, data), lambda message: None)
+            elif key not in self._requested:
+                self._requested.add(key)
+                path = self._dataset.route("cases", case, "thumbnail")
+                self._session.getBytes(path, lambda data, key=key: self._takeIcon(key, data), lambda _message: None)
 
     def _takeIcon(self, key: str, data: bytes) -> None:
         picture = qt.QPixmap()
@@ -192,20 +202,18 @@ class CasesPanel:
                 self._setIcon(row, self._icons[key])
 
     def _setIcon(self, row: int, icon) -> None:
-        item = self.ui.casesTable.item(row, 0)
+        item = self._context.ui.casesTable.item(row, 0)
         if item is not None:
             item.setIcon(icon)
 
     def _key(self, case: str) -> str:
-        return f"{self.session.dataset['id']}\n{case}" if self.session.dataset else ""
+        return f"{self._dataset.id}\n{case}"
 
-    def _selected(self) -> None:
-        self.session.remember("Case", self.table.selected() or "")
+    def _onSelected(self) -> None:
+        if self._context.parameters is not None:
+            self._context.parameters.Case = self.table.selected() or ""
         self._showRevisions()
         self._enable()
-
-    def _openRow(self, row: int) -> None:
-        self._open(self.table.keys[row])
 
     def _openSelected(self) -> None:
         case = self.table.selected()
@@ -213,18 +221,19 @@ class CasesPanel:
             self._open(case)
 
     def _enable(self) -> None:
-        ui = self.ui
+        ui = self._context.ui
         chosen = self.table.allSelected()
         ui.openCaseButton.enabled = len(chosen) == 1
-        locked = bool((self.session.dataset or {}).get("holdout"))
-        ui.lockButton.visible = not locked
-        labelled = {case["id"] for case in self.session.cases if case["labelled"]}
+        ui.lockButton.visible = not self._dataset.holdout
+        labelled = {case["id"] for case in self._dataset.cases if case["labelled"]}
         fits = bool(chosen) and set(chosen) <= labelled
         ui.lockButton.enabled = fits
         if not fits:
-            ui.lockButton.toolTip = _("Select the labelled cases to keep for measuring; Ctrl adds one to the selection")
+            ui.lockButton.toolTip = _("Select labelled cases for the hold-out set (Ctrl adds a case to the selection)")
         else:
-            ui.lockButton.toolTip = _("Keep the selected cases for measuring; they are never trained on, for good")
+            ui.lockButton.toolTip = _(
+                "Lock the selected cases as hold-out set: they are never used for training. This cannot be undone."
+            )
         revision = self.revisions.selected()
         ui.showRevisionButton.enabled = revision is not None
         latest = self.revisions.keys[0] if self.revisions.keys else None
@@ -233,103 +242,106 @@ class CasesPanel:
     # ---- revisions
 
     def _showRevisions(self) -> None:
-        ui = self.ui
+        ui = self._context.ui
         case = self.table.selected()
-        about = self.session.case(case) if case else None
+        about = self._dataset.case(case) if case else None
         count = about["revisions"] if about else 0
         ui.revisionsBox.visible = count > 0
         if not count:
             self._revisionsOf = None
             return
-        shown = (self.session.dataset["id"], case, count)
+        shown = (self._dataset.id, case, count)
         if shown == self._revisionsOf:
             return
         self._revisionsOf = shown
-        ui.revisionsLabel.text = _("Labels of {case}, the latest first:").format(case=case)
+        ui.revisionsLabel.text = _("Revisions of the label of {case}, the latest first:").format(case=case)
 
         def take(revisions: list) -> None:
             if self._revisionsOf != shown:
                 return
-            rows = []
-            for revision in reversed(revisions):
-                seconds = revision.get("seconds")
-                cells = [
-                    str(revision["number"]),
-                    moment(revision.get("when")),
-                    revision.get("author") or "",
-                    how(revision),
-                    duration(seconds) if seconds else "–",
-                ]
-                parent = revision.get("parent")
-                tip = _("made from revision {n}").format(n=parent) if parent else ""
-                rows.append((str(revision["number"]), cells, {}, tip))
-            self.revisions.fill(rows)
+            revisions = revisions[::-1]
+            rows, tips = [], []
+            for revision in revisions:
+                seconds, parent = revision.get("seconds"), revision.get("parent")
+                rows.append(
+                    [
+                        str(revision["number"]),
+                        formatting.date_time(revision.get("when")),
+                        revision.get("author") or "",
+                        formatting.label_origin(revision),
+                        formatting.duration(seconds) if seconds else formatting.UNKNOWN,
+                    ]
+                )
+                tips.append(_("Based on revision {n}").format(n=parent) if parent else "")
+            self.revisions.fill(rows, [str(revision["number"]) for revision in revisions], tips)
             self._enable()
 
         self.revisions.fill([])
-        self.session.get(self.session.path("cases", case, "labels"), take)
+        self._session.get(self._dataset.route("cases", case, "labels"), take)
 
     def showRevision(self) -> None:
-        """Show a revision beside what is open, to be looked at."""
+        """Show a revision in the views, without editing it."""
         case, number = self.table.selected(), self.revisions.selected()
         if not case or number is None:
             return
-        self.caseNodes.clearGroup("revision")
+        self._caseNodes.clearGroup("revision")
 
         def withImage(volume) -> None:
             name = _("{case} revision {n}").format(case=case, n=number)
 
             def take(array, header) -> None:
-                self.caseNodes.hideOthers()
-                self.caseNodes.showMask(array, header, volume, name, "revision")
+                self._caseNodes.hideOthers()
+                self._caseNodes.showMask(array, header, volume, name, "revision")
 
-            route = self.session.path("cases", case, "labels", number) + "?cropped=true"
-            self.session.getArray(route, take)
+            self._session.getArray(self._dataset.route("cases", case, "labels", number, cropped="true"), take)
 
-        self.caseNodes.openImage(case, withImage)
+        self._caseNodes.openImage(case, withImage)
 
     def restore(self) -> None:
-        """Make a revision the latest one; it becomes a new revision, so that nothing is lost."""
+        """Copy a revision to a new one, which is then the latest."""
         case, number = self.table.selected(), self.revisions.selected()
         if not case or number is None:
             return
 
         def restored(revision: dict) -> None:
-            words = _("Revision {old} of {case} is the latest again, as revision {new}.")
-            self.session.tell(words.format(old=number, case=case, new=revision["number"]))
-            self.session.refresh()
+            text = _("Revision {old} of {case} was restored as revision {new}.")
+            self._context.showMessage(text.format(old=number, case=case, new=revision["number"]))
+            self._dataset.refresh()
             self._open(case)
 
-        body = {"number": int(number), "author": self.ui.authorEdit.text.strip() or settings.setting(AUTHOR)}
-        self.session.post(self.session.path("cases", case, "restore"), body, restored)
+        body = {
+            "number": int(number),
+            "author": self._context.ui.authorEdit.text.strip() or settings.setting(settings.AUTHOR_KEY),
+        }
+        self._session.post(self._dataset.route("cases", case, "restore"), body, restored)
 
     # ---- the hold-out
 
     def lock(self) -> None:
-        """Lock the selected cases as hold-out, once the person has confirmed it."""
+        """Lock the selected cases as hold-out set, once the user has confirmed it."""
         cases = self.table.allSelected()
-        labelled = sum(case["labelled"] for case in self.session.cases)
+        labelled = sum(case["labelled"] for case in self._dataset.cases)
         text = _(
-            "Lock as hold-out: {cases}?\n\nThis is for good: it cannot be undone or changed. These cases will never be "
-            "trained on, and measure every version from now on. Labelled cases that remain to learn from: {rest}."
+            "Lock as hold-out set: {cases}?\n\nThis cannot be undone or changed. These cases are never used for "
+            "training, and evaluate every version from now on. Labelled cases that remain for training: {rest}."
         ).format(cases=", ".join(cases), rest=labelled - len(cases))
         # In testing mode Slicer's own question answers itself with True, which it then takes for "not OK".
         with callbacks.dialog():
             agreed = slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(
-                text, windowTitle=_("Lock the hold-out")
+                text, windowTitle=_("Lock the hold-out set")
             )
         if agreed:
             self.lockCases(cases)
 
     def lockCases(self, cases: list[str]) -> None:
-        """Lock cases as hold-out without asking."""
+        """Lock cases as hold-out set without confirmation."""
 
         def locked(answer: dict) -> None:
-            words = [_("Locked as hold-out: {cases}.").format(cases=", ".join(cases)), *answer.get("notices", [])]
-            self.session.tell("\n".join(words))
-            self.session.refresh()
+            lines = [_("Hold-out set locked: {cases}.").format(cases=", ".join(cases)), *answer.get("notices", [])]
+            self._context.showMessage("\n".join(lines))
+            self._dataset.refresh()
 
-        self.session.post(self.session.path("holdout"), {"cases": cases}, locked)
+        self._session.post(self._dataset.route("holdout"), {"cases": cases}, locked)
 
     def close(self) -> None:
         self.caseImport.close()
@@ -337,15 +349,15 @@ class CasesPanel:
 
 
 def _tip(case: dict) -> str:
-    shape = case.get("shape")
-    count = case["revisions"]
-    lines = [case["id"], _("revisions of its label: {n}").format(n=count) if count else _("no label yet")]
+    shape, count = case.get("shape"), case["revisions"]
+    lines = [case["id"], _("Revisions of the label: {n}").format(n=count) if count else _("No label")]
     if shape:
         lines.append(_("{k} slices of {j} x {i} voxels").format(k=shape[0], j=shape[1], i=shape[2]))
     if case.get("when"):
-        lines.append(_("label of {when}, {how}").format(when=moment(case["when"]), how=how(case)))
+        when, how = formatting.date_time(case["when"]), formatting.label_origin(case)
+        lines.append(_("Label of {when}, {how}").format(when=when, how=how))
     if case.get("partial"):
-        lines.append(_("only a part of the scan is labelled; training takes nothing of the rest for background"))
+        lines.append(_("Only a part of the scan is labelled. The rest is ignored in training."))
     if case.get("strokes"):
-        lines.append(_("the strokes that it was made with are kept"))
+        lines.append(_("The strokes of the label are saved with it."))
     return "\n".join(lines)

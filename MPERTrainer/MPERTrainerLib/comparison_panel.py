@@ -1,159 +1,136 @@
-"""Compare and promote: two versions side by side on the locked hold-out, and which one MPERSegment uses."""
+"""Panel Compare: two models on the locked hold-out, and the choice of the one that MPER Segment uses."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import slicer
-from MPERLib import callbacks, mrml, settings
+from MPERLib import formatting, mrml, settings
+from MPERLib.callbacks import slot
 from MPERLib.engine import route
+from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Cell, Table, chosen, fill_box
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.engine_session import FIRST_MODEL, PREVIOUS_MODEL, Session
-from MPERTrainerLib.formatting import dice
+from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.job_button import JobButton
-from MPERTrainerLib.tables import Table
+from MPERTrainerLib.open_dataset import OpenDataset, structureKey
 
-_MASKS = (
-    ("before", (255, 200, 60), _("{case} before")),
-    ("after", (80, 220, 120), _("{case} after")),
+_MASKS = (  # the engine's name of the mask, its colour in the views, its name in the scene
+    ("before", (255, 200, 60), _("{case} (other model)")),
+    ("after", (80, 220, 120), _("{case} (this version)")),
 )
+_GROUP = "compare"
 _WORSE = "#c0392b"
 _BETTER = "#1e8449"
-_SAME = 0.0005  # less than what three decimals show
+_SAME = 0.0005  # a smaller difference is not seen in three decimals
 
 
 class ComparisonPanel:
-    """Measures versions, shows both masks of a case, and promotes.
+    """Measures two models, shows both masks of a case, and puts a version in use.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
-    caseNodes : MPERTrainerLib.case_nodes.CaseNodes
-        Shows cases and masks in the views.
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
+    caseNodes : CaseNodes
     """
 
-    def __init__(self, ui, session: Session, caseNodes):
-        self.ui, self.session, self.caseNodes = ui, session, caseNodes
-        self._models: list[dict] = []
-        self._filling = False
-        self._dataset: str | None = None
-        self._chosen: dict[str, str] = {}  # what the person chose in the two selectors
-        self._result: dict | None = None
+    def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset, caseNodes: CaseNodes):
+        self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
+        self._datasetId: str | None = None
+        self._chosen: dict[str, str] = {}  # what the user has chosen in the two boxes
+        self._result: dict[str, Any] | None = None
         self._pair: tuple[str, str] | None = None  # the models that the result compares
-        self._job_id: str | None = None
+        self._jobId: str | None = None
         self._wanted: str | None = None  # the case whose masks are to be shown
-        self.job = JobButton(session, ui.compareButton, ui.compareProgress)
+        ui = context.ui
+        self.job = JobButton(context, session, dataset, ui.compareButton, ui.compareProgress)
         self.table = Table(ui.compareTable, stretched=0)
-        for role, selector in (("new", ui.newSelector), ("old", ui.oldSelector)):
-            selector.connect("currentIndexChanged(int)", callbacks.slot(lambda _index, role=role: self._choose(role)))
-        ui.compareButton.connect("clicked()", callbacks.slot(self.compare))
-        ui.compareTable.connect("itemSelectionChanged()", callbacks.slot(self.showCase))
-        ui.useButton.connect("clicked()", callbacks.slot(self.use))
-        ui.backButton.connect("clicked()", callbacks.slot(self.goBack))
-        session.onChange(self.update)
+        self._boxes = {"new": ui.newSelector, "old": ui.oldSelector}
+        for role, box in self._boxes.items():
+            box.connect("currentIndexChanged(int)", slot(lambda _index, role=role: self._onChosen(role)))
+        ui.compareButton.connect("clicked()", slot(self.compare))
+        ui.compareTable.connect("itemSelectionChanged()", slot(self.showCase))
+        ui.useButton.connect("clicked()", slot(self.use))
+        ui.backButton.connect("clicked()", slot(self.goBack))
+        dataset.onChange(self.update)
 
-    # ---- what there is
+    # ---- the two models
 
     def update(self) -> None:
-        """Take over what the session knows."""
-        dataset = self.session.dataset["id"] if self.session.dataset else None
-        if dataset != self._dataset:
-            self._dataset, self._chosen, self._result, self._pair = dataset, {}, None, None
-        self.ui.compareSection.enabled = dataset is not None
-        if dataset:
-            self.session.get("/models", self._fillSelectors)
+        """The dataset has changed: fill the boxes."""
+        if self._dataset.id != self._datasetId:
+            self._datasetId, self._chosen, self._result, self._pair = self._dataset.id, {}, None, None
+        self._context.ui.compareSection.enabled = self._dataset.id is not None
+        if self._dataset.id:
+            self._fillBoxes()
         self._show()
 
     def propose(self, version: str) -> None:
-        """Choose a version that has just been made, by its id."""
+        """Choose a version that was just trained, by its id."""
         self._chosen["new"] = version
         self.update()
 
-    def _fillSelectors(self, models: list) -> None:
-        self._models = models
-        versions = [(v["id"], _("{name}, version {version}").format(**v)) for v in self.session.versions()]
+    def _fillBoxes(self) -> None:
+        versions = [(v["id"], _("{name}, version {version}").format(**v)) for v in self._dataset.versions()]
+        models = self._session.models
         bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled" and self._related(m)]
-        inUse = self.session.modelInUse()
+        inUse = self._dataset.modelInUse()
         others = versions + bundled
         if inUse not in [model for model, _title in others]:  # of another dataset
-            others.append((inUse, self._words(inUse)))
+            others.append((inUse, self._title(inUse)))
         new = self._chosen.get("new") or (versions[0][0] if versions else None)
-        old = self._chosen.get("old") or inUse
+        old: str | None = self._chosen.get("old") or inUse
         if old == new:
             old = next((model for model, _title in others if model != new), None)
-        self._fill(self.ui.newSelector, versions, new)
-        self._fill(self.ui.oldSelector, others, old)
-        self._show()
+        fill_box(self._boxes["new"], versions, new)
+        fill_box(self._boxes["old"], others, old)
 
     def _related(self, model: dict) -> bool:
-        """Whether it draws one of the dataset's structures at least."""
+        """Whether a model segments one of the dataset's structures."""
+        return bool({*map(structureKey, model["labels"])} & {*map(structureKey, self._dataset.labels)})
 
-        def meanings(labels: list) -> set:
-            return {(label.get("type") or {}).get("value") or label["name"].casefold() for label in labels}
+    def _onChosen(self, role: str) -> None:
+        self._chosen[role] = chosen(self._boxes[role])
+        self._show()
 
-        return bool(meanings(model["labels"]) & meanings(self.session.dataset["labels"]))
-
-    def _fill(self, selector, entries: list[tuple[str, str]], chosen: str | None) -> None:
-        self._filling = True
-        try:
-            selector.clear()
-            for value, words in entries:
-                selector.addItem(words, value)
-            selector.currentIndex = max(selector.findData(chosen), 0) if entries else -1
-        finally:
-            self._filling = False
-
-    def _choose(self, role: str) -> None:
-        if not self._filling:
-            self._chosen[role] = self._value(role)
-            self._show()
-
-    def _value(self, role: str) -> str:
-        selector = self.ui.newSelector if role == "new" else self.ui.oldSelector
-        value = selector.itemData(selector.currentIndex)
-        return "" if value is None else str(value)
-
-    def _words(self, model: str) -> str:
-        """A model's id as people read it."""
-        for version in self.session.versions():
+    def _title(self, model: str) -> str:
+        """The name of a model by its id."""
+        for version in self._dataset.versions():
             if version["id"] == model:
                 return _("{name}, version {version}").format(**version)
-        for entry in self._models:
-            origin = entry["origin"]
-            if entry["id"] == model and origin == "bundled":
-                return entry["title"]
-            if origin != "bundled" and model in (entry["id"], f"{origin['dataset']}/{origin['name']}"):
-                return _("{name} of {dataset}").format(**origin)
-        return model
+        found = self._session.model(model)
+        return formatting.model_name(found) if found is not None else model
 
     def _show(self) -> None:
-        ui, session = self.ui, self.session
-        new, old, inUse = self._value("new"), self._value("old"), session.modelInUse()
-        locked = bool((session.dataset or {}).get("holdout"))
+        ui = self._context.ui
+        new, old, inUse = chosen(self._boxes["new"]), chosen(self._boxes["old"]), self._dataset.modelInUse()
         reason = ""
         if not new:
             reason = _("Train a version first.")
-        elif not locked:
-            reason = _("Lock a hold-out first (under Cases): without one nothing honest can be said.")
+        elif not self._dataset.holdout:
+            reason = _("Lock a hold-out set first (under Cases); otherwise the comparison is biased.")
         elif new == old:
             reason = _("Choose two different models.")
-        current = self._pair == (new, old) and self._result is not None
+        result = self._result if self._pair == (new, old) and not reason else None
         ui.compareButton.enabled = self.job.running or not reason
-        ui.compareWords.text = reason or (self._result["words"] if current else "")
+        ui.compareWords.text = reason or (result["words"] if result else "")
         ui.compareWords.visible = bool(ui.compareWords.text)
-        ui.compareTable.visible = ui.compareHint.visible = current and not reason
-        worse = current and not reason and self._result["mean_after"] < self._result["mean_before"]
-        ui.useButton.text = _("Use it although it is worse") if worse else _("Use this version")
+        ui.compareTable.visible = ui.compareHint.visible = result is not None
+        ui.useButton.text = _useText(result)
         ui.useButton.enabled = bool(new) and new != inUse
-        ui.useButton.toolTip = _("Segment with {model} in MPER Segment").format(model=self._words(new)) if new else ""
-        back = settings.setting(PREVIOUS_MODEL)
+        ui.useButton.toolTip = _("Use {model} in MPER Segment").format(model=self._title(new)) if new else ""
+        back = settings.setting(settings.PREVIOUS_MODEL_KEY)
         ui.backButton.visible = bool(back) and back != inUse
-        ui.backButton.toolTip = _("Use {model} again").format(model=self._words(back))
-        words = _("In use in MPER Segment: {model}.").format(model=self._words(inUse))
+        ui.backButton.toolTip = _("Use {model} again").format(model=self._title(back))
+        text = _("In use in MPER Segment: {model}.").format(model=self._title(inUse))
         if ui.backButton.visible:
-            words += " " + _("Before that: {model}.").format(model=self._words(back))
-        ui.currentLabel.text = words
+            text += " " + _("Before: {model}.").format(model=self._title(back))
+        ui.currentLabel.text = text
 
     # ---- comparing
 
@@ -162,119 +139,135 @@ class ComparisonPanel:
         if self.job.running:
             self.job.cancel()
             return
-        pair = self._value("new"), self._value("old")
-        self._chosen = {"new": pair[0], "old": pair[1]}  # stays so, whatever is put in use meanwhile
+        pair = chosen(self._boxes["new"]), chosen(self._boxes["old"])
+        self._chosen = {"new": pair[0], "old": pair[1]}  # stays, whatever is put in use meanwhile
 
         def done(result: dict, job: str, notices: list[str]) -> None:
-            words = "\n".join([result["words"], *notices[:3]])
-            self._result, self._pair, self._job_id = {**result, "words": words}, pair, job
+            text = "\n".join([result["words"], *notices[:3]])
+            self._result, self._pair, self._jobId = {**result, "words": text}, pair, job
             self._wanted = None
-            self._fillTable()
+            self._fillTable(result["cases"])
             self._show()
 
-        self.job.start(self.session.path("compare"), {"new": pair[0], "old": pair[1], "device": "auto"}, done)
+        self.job.start(self._dataset.route("compare"), {"new": pair[0], "old": pair[1], "device": AUTO}, done)
 
-    def _fillTable(self) -> None:
-        rows = []
-        for case in self._result["cases"]:
+    def _fillTable(self, cases: list[dict]) -> None:
+        rows, tips = [], []
+        for case in cases:
             before, after = case["before"], case["after"]
-            change, colour = "–", None
+            change = Cell(formatting.UNKNOWN)
             if before is not None and after is not None:
-                change = f"{after - before:+.3f}"
-                colour = None if abs(after - before) < _SAME else _BETTER if after > before else _WORSE
-            tip = "\n".join(f"{n}: {dice(d['before'])} → {dice(d['after'])}" for n, d in case["labels"].items())
-            rows.append((case["id"], [case["id"], dice(before), dice(after), change], {3: colour}, tip))
-        self.table.fill(rows)
+                colour = "" if abs(after - before) < _SAME else _BETTER if after > before else _WORSE
+                change = Cell(f"{after - before:+.3f}", colour=colour)
+            rows.append([case["id"], formatting.number(before, 3), formatting.number(after, 3), change])
+            tips.append(
+                "\n".join(
+                    f"{name}: {formatting.number(dice['before'], 3)} → {formatting.number(dice['after'], 3)}"
+                    for name, dice in case["labels"].items()
+                )
+            )
+        self.table.fill(rows, [case["id"] for case in cases], tips)
 
     def showCase(self) -> None:
-        """Show scan and both masks of the selected case, where they differ most."""
+        """Show scan and both masks of the selected case, in the slice with the largest difference."""
         case = self.table.selected()
-        if not case or self._job_id is None or case == self._wanted:
+        if not case or self._jobId is None or case == self._wanted:
             return
-        self._wanted, job = case, self._job_id
+        self._wanted, job = case, self._jobId
         found: dict[str, tuple] = {}
 
-        def masks(volume) -> None:
-            for when, _colour, _words in _MASKS:
+        def masks(volume: Any) -> None:
+            for when, _colour, _name in _MASKS:
                 path = route("jobs", job, "masks", case, when)
-                self.session.getArray(path, lambda part, header, when=when: take(volume, when, part, header))
+                self._session.getArray(path, lambda part, header, when=when: take(volume, when, part, header))
 
-        def take(volume, when: str, part, header: dict) -> None:
-            found[when] = (part, header)
+        def take(volume: Any, when: str, part: np.ndarray, header: dict) -> None:
+            found[when] = (part, header.get("start") or (0, 0, 0))
             if self._wanted != case or len(found) < len(_MASKS) or not mrml.alive(volume):
                 return
-            for when, colour, words in _MASKS:
-                part, header = found[when]
-                self.caseNodes.showMask(part, header, volume, words.format(case=case), "compare", colour)
-            place = _differs(*found.values())
+            for when, colour, name in _MASKS:
+                part, start = found[when]
+                self._caseNodes.showMask(part, {"start": start}, volume, name.format(case=case), _GROUP, colour)
+            place = _largestDifference(*found.values())
             if place:
                 mrml.jump_to(place, volume)
 
-        self.caseNodes.clearGroup("compare")
-        self.caseNodes.hideOthers()
-        self.caseNodes.openImage(case, masks)
+        self._caseNodes.clearGroup(_GROUP)
+        self._caseNodes.hideOthers()
+        self._caseNodes.openImage(case, masks)
 
     def leave(self) -> None:
-        """Take the masks off the views: another scan may be shown there next."""
+        """Remove the masks from the views: another scan may be shown there next."""
         self._wanted = None
-        self.caseNodes.clearGroup("compare")
+        self._caseNodes.clearGroup(_GROUP)
 
-    # ---- promoting
+    # ---- the model in use
 
     def use(self) -> None:
-        """Make the chosen version that of MPERSegment."""
-        self._switch(self._value("new"))
+        """Make MPER Segment use the chosen version."""
+        self._switch(chosen(self._boxes["new"]))
 
     def goBack(self) -> None:
-        """Use again what was in use before."""
-        self._switch(settings.setting(PREVIOUS_MODEL) or FIRST_MODEL)
+        """Make MPER Segment use the model again that was in use before."""
+        self._switch(settings.setting(settings.PREVIOUS_MODEL_KEY) or settings.FIRST_MODEL)
 
     def _switch(self, model: str) -> None:
-        before = self.session.modelInUse()
-        own = next((v for v in self.session.versions() if v["id"] == model), None)
+        before = self._dataset.modelInUse()
+        own = next((v for v in self._dataset.versions() if v["id"] == model), None)
 
         def switched(_answer: object = None) -> None:
-            chosen = model.rsplit("/", 1)[0] if own else model
-            settings.setSetting(settings.CURRENT_MODEL_KEY, chosen)
-            settings.setSetting(PREVIOUS_MODEL, before)
-            self._tellSegment(chosen)
-            self.session.tell(_("{model} is now in use in MPER Segment.").format(model=self._words(model)))
-            self.session.refresh()
+            current = model.rsplit("/", 1)[0] if own else model
+            settings.setSetting(settings.CURRENT_MODEL_KEY, current)
+            settings.setSetting(settings.PREVIOUS_MODEL_KEY, before)
+            _chooseInSegment(current)
+            self._context.showMessage(_("MPER Segment now uses {model}.").format(model=self._title(model)))
+            self._dataset.refresh()
             self._show()
 
         if own:
-            route = self.session.path("models", own["name"], "use")
-            self.session.post(route, {"version": own["version"]}, switched)
+            path = self._dataset.route("models", own["name"], "use")
+            self._session.post(path, {"version": own["version"]}, switched)
         else:
             switched()
 
-    @staticmethod
-    def _tellSegment(model: str) -> None:
-        """MPERSegment keeps its choice with the scene: there too the new one counts."""
-        node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
-        if node is not None:
-            node.SetParameter("Model", model)
-
     def reset(self) -> None:
-        """Forget what was shown: the scene is new."""
+        """The scene is being closed."""
         self._wanted = None
 
 
-def _differs(before: tuple, after: tuple) -> list[int] | None:
-    """The middle of the slice in which two masks differ most, None where they are the same.
+def _chooseInSegment(model: str) -> None:
+    """MPER Segment stores its model with the scene: choose the new one there, too."""
+    node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
+    if node is not None:
+        node.SetParameter("Model", model)
 
-    Each is the part of a mask with its header, which tells where in the scan it begins.
+
+def _useText(result: dict[str, Any] | None) -> str:
+    """The text of the button that puts a version in use, with what the comparison has shown."""
+    if result is None:
+        return _("Use this version")
+    difference = result["mean_after"] - result["mean_before"]
+    if abs(difference) < _SAME:
+        return _("Use this version (no measurable difference)")
+    return _("Use this version (worse on the hold-out)") if difference < 0 else _("Use this version")
+
+
+def _largestDifference(before: tuple, after: tuple) -> list[int] | None:
+    """The centre (k, j, i) of the slice in which two masks differ most, None if they are equal.
+
+    Each is a part of a mask, and the voxel of the scan at which it begins.
     """
-    starts = [np.array(header.get("start") or (0, 0, 0)) for _part, header in (before, after)]
+    starts = [np.array(start) for _part, start in (before, after)]
     low = np.minimum(*starts)
-    high = np.maximum(*(start + part.shape for start, (part, _header) in zip(starts, (before, after), strict=True)))
-    whole = np.zeros((2, *(high - low)), np.uint8)
-    for mask, start, (part, _header) in zip(whole, starts, (before, after), strict=True):
-        mask[tuple(slice(a, a + n) for a, n in zip(start - low, part.shape, strict=True))] = part
-    other = whole[0] != whole[1]
-    counts = other.sum(axis=(1, 2))
+    high = np.maximum(*(start + part.shape for start, (part, _start) in zip(starts, (before, after), strict=True)))
+    one, other = (
+        mrml.on_whole_grid(part, start - low, high - low)
+        for start, (part, _start) in zip(starts, (before, after), strict=True)
+    )
+    different = one != other
+    counts = different.sum(axis=(1, 2))
     if not counts.any():
         return None
     k = int(counts.argmax())
-    j, i = np.median(np.argwhere(other[k]), axis=0)
+    j, i = np.median(np.argwhere(different[k]), axis=0)
     return [k + int(low[0]), int(j) + int(low[1]), int(i) + int(low[2])]

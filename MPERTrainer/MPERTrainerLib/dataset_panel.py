@@ -1,109 +1,103 @@
-"""Which dataset: the chooser at the top, making a new one, opening a folder."""
+"""Panel Dataset: which dataset is open, a new one, or one in a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
 from MPERLib import callbacks, settings
+from MPERLib.callbacks import slot
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.engine_session import Session
+from mper.labels import make_label
+from MPERTrainerLib.open_dataset import OpenDataset
 
 LAST_DATASET = "MPER/LastDataset"
 _TEMPLATES = (("LA",), ("RV", "MYO", "LV"), ())
 
 
 class DatasetPanel:
-    """The datasets that the engine sees, as a list to choose from.
+    """The datasets of the engine, as a list to choose from.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     """
 
-    def __init__(self, ui, session: Session):
-        self.ui, self.session = ui, session
+    def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset):
+        self._context, self._session, self._dataset = context, session, dataset
         self.datasets: list[dict] = []
-        self._filling = False
-        ui.datasetSelector.connect("currentIndexChanged(int)", callbacks.slot(self._chosen))
-        ui.newDatasetButton.connect("clicked()", callbacks.slot(self.askNew))
-        ui.openDatasetButton.connect("clicked()", callbacks.slot(self.askFolder))
+        ui = context.ui
+        ui.datasetSelector.connect("currentIndexChanged(int)", slot(self._onChosen))
+        ui.newDatasetButton.connect("clicked()", slot(self.askNew))
+        ui.openDatasetButton.connect("clicked()", slot(self.askFolder))
         self._makeForm()
-        session.onChange(self._show)
+        dataset.onChange(self._show)
 
     def reload(self, choose: str | None = None) -> None:
-        """Ask the engine which datasets there are, and open one: `choose`, else that of the scene, else the last."""
+        """Read the datasets from the engine, and open one: `choose`, else that of the scene, else the last one."""
 
         def take(found: list) -> None:
             self.datasets = found
             known = [entry["id"] for entry in found]
-            wanted = choose or self.session.recall("Dataset") or settings.setting(LAST_DATASET)
+            wanted: str | None = choose or self._dataset.storedId() or settings.setting(LAST_DATASET)
             if wanted not in known:
                 wanted = known[0] if len(known) == 1 else None
-            self._fill(wanted)
+            first = _("Choose a dataset") if found else _("Create a dataset, or open a folder")
+            entries = [("", first), *((entry["id"], _datasetText(**entry)) for entry in found)]
+            fill_box(self._context.ui.datasetSelector, entries, wanted)
             self._open(wanted)
 
-        self.session.get("/datasets", take)
+        self._session.get("/datasets", take)
 
-    def _fill(self, wanted: str | None) -> None:
-        selector = self.ui.datasetSelector
-        self._filling = True
-        try:
-            selector.clear()
-            selector.addItem(_("Choose a dataset") if self.datasets else _("Make a dataset, or open a folder"), "")
-            for entry in self.datasets:
-                words = _("{name}, {labelled} of {cases} labelled")
-                selector.addItem(words.format(**entry), entry["id"])
-                selector.setItemData(selector.count - 1, entry["id"], qt.Qt.ToolTipRole)
-            selector.currentIndex = max(selector.findData(wanted or ""), 0)
-        finally:
-            self._filling = False
-
-    def _chosen(self, index: int) -> None:
-        if not self._filling:
-            self.session.tell("")
-            self._open(str(self.ui.datasetSelector.itemData(index) or ""))
+    def _onChosen(self) -> None:
+        self._context.clearMessage()
+        self._open(chosen(self._context.ui.datasetSelector))
 
     def _open(self, dataset: str | None) -> None:
         if dataset:
             settings.setSetting(LAST_DATASET, dataset)
-        self.session.choose(dataset or None)
+        self._dataset.open(dataset or None)
 
     def _show(self) -> None:
-        about = self.session.dataset
+        about = self._dataset.about
         names = []
-        for label in about["labels"] if about else []:
+        for label in self._dataset.labels:
             colour = "#{:02x}{:02x}{:02x}".format(*label["colour"])
             name = label["name"]
             meaning = (label.get("type") or {}).get("meaning")
             text = f"{name} ({meaning})" if meaning and meaning != name else name
             names.append(f'<span style="color:{colour}">■</span> {text}')
-        self.ui.structuresLabel.text = ", ".join(names) or "–"
+        self._context.ui.structuresLabel.text = ", ".join(names) or "–"
         if about:  # counts may have changed
-            selector = self.ui.datasetSelector
-            labelled = sum(case["labelled"] for case in self.session.cases)
-            words = _("{name}, {labelled} of {cases} labelled")
-            text = words.format(name=about["name"], labelled=labelled, cases=len(self.session.cases))
+            selector = self._context.ui.datasetSelector
+            labelled = sum(case["labelled"] for case in self._dataset.cases)
             index = selector.findData(about["id"])
             if index >= 0:
-                selector.setItemText(index, text)
+                selector.setItemText(index, _datasetText(about["name"], labelled, len(self._dataset.cases)))
 
-    # ---- a folder that is there
+    # ---- an existing folder
 
     def askFolder(self) -> None:
-        """Let the person choose a folder that holds a dataset."""
-        if self.session.engine.isRemote:
-            self.session.tell(_("A remote engine has its own folders; those of this computer cannot be opened there."))
+        """Let the user choose the folder of a dataset."""
+        if self._session.engine.isRemote:
+            self._context.showMessage(
+                _("A remote engine cannot open folders of this computer. Choose one of its datasets, or create one.")
+            )
             return
-        folder = askFolder(_("Open a dataset folder"), str(settings.datasetFolder().parent))
+        folder = askFolder(_("Open the folder of a dataset"), str(settings.datasetFolder().parent))
         if folder:
             self.openFolder(folder)
 
     def openFolder(self, folder: str) -> None:
-        """Open the dataset in a folder, or those below it."""
+        """Open the dataset in a folder, or the first one below it."""
         root, below = _root(Path(folder).resolve())
 
         def added(answer: dict) -> None:
@@ -115,47 +109,46 @@ class DatasetPanel:
                     settings.addRoot(root)
                     self.reload(inside[0])
                 else:
-                    self.session.tell(_("{folder} holds no dataset; make one with New.").format(folder=folder))
+                    message = _("There is no dataset in {folder}. Create one with New.")
+                    self._context.showMessage(message.format(folder=folder))
 
-            self.session.get("/datasets", take)
+            self._session.get("/datasets", take)
 
-        self.session.tell("")
-        self.session.post("/roots", {"path": str(root)}, added)
+        self._context.clearMessage()
+        self._session.post("/roots", {"path": str(root)}, added)
 
-    # ---- a new one
+    # ---- a new dataset
 
     def askNew(self) -> None:
-        """Unfold the form that makes a dataset."""
-        ui, remote = self.ui, self.session.engine.isRemote
+        """Show the form for a new dataset."""
+        ui, remote = self._context.ui, self._session.engine.isRemote
         ui.newDatasetBox.visible = True
         for widget in (ui.folderEdit, ui.browseButton):
             widget.visible = not remote
         ui.rootSelector.visible = remote
-        ui.rootSelector.clear()
-        for root in self.session.info.get("roots", []):
-            ui.rootSelector.addItem(root, root)
+        fill_box(ui.rootSelector, [(root, root) for root in self._session.engine.info.get("roots", [])], None)
         ui.newNameEdit.text = ""
         ui.folderEdit.text = ui.folderEdit.text or str(settings.datasetFolder())
         self._takeKind(ui.kindSelector.currentIndex)
         ui.newNameEdit.setFocus()
 
     def _makeForm(self) -> None:
-        ui = self.ui
-        for words in (_("Left atrium"), _("Ventricles and myocardium"), _("My own structures")):
-            ui.kindSelector.addItem(words)
-        ui.kindSelector.connect("currentIndexChanged(int)", callbacks.slot(self._takeKind))
-        ui.browseButton.connect("clicked()", callbacks.slot(self._browse))
+        ui = self._context.ui
+        for text in (_("Left atrium"), _("Ventricles and myocardium"), _("Other structures")):
+            ui.kindSelector.addItem(text)
+        ui.kindSelector.connect("currentIndexChanged(int)", slot(self._takeKind))
+        ui.browseButton.connect("clicked()", slot(self._browse))
         for edit in (ui.structuresEdit, ui.newNameEdit):
-            edit.connect("textChanged(QString)", callbacks.slot(self._check))
-        ui.createButton.connect("clicked()", callbacks.slot(self._create))
-        ui.cancelNewButton.connect("clicked()", callbacks.slot(self._hideForm))
+            edit.connect("textChanged(QString)", slot(self._check))
+        ui.createButton.connect("clicked()", slot(self._create))
+        ui.cancelNewButton.connect("clicked()", slot(self._hideForm))
         self._hideForm()
 
     def _hideForm(self) -> None:
-        self.ui.newDatasetBox.visible = False
+        self._context.ui.newDatasetBox.visible = False
 
     def _takeKind(self, index: int) -> None:
-        edit, template = self.ui.structuresEdit, _TEMPLATES[max(index, 0)]
+        edit, template = self._context.ui.structuresEdit, _TEMPLATES[max(index, 0)]
         edit.readOnly = bool(template)
         edit.text = ", ".join(template)
         if not template:
@@ -163,51 +156,56 @@ class DatasetPanel:
         self._check()
 
     def _browse(self) -> None:
-        folder = askFolder(_("Where datasets are kept"), self.ui.folderEdit.text)
+        folder = askFolder(_("Folder for datasets"), self._context.ui.folderEdit.text)
         if folder:
-            self.ui.folderEdit.text = folder
+            self._context.ui.folderEdit.text = folder
 
     def _check(self) -> None:
-        labels = _names(self.ui.structuresEdit.text)
-        self.ui.meaningLabel.text = "\n".join(_describe(n, name) for n, name in enumerate(labels, start=1))
-        self.ui.createButton.enabled = bool(labels) and bool(self.ui.newNameEdit.text.strip())
+        ui = self._context.ui
+        names = _names(ui.structuresEdit.text)
+        ui.meaningLabel.text = "\n".join(_codeText(n, name) for n, name in enumerate(names, start=1))
+        ui.createButton.enabled = bool(names) and bool(ui.newNameEdit.text.strip())
 
     def _create(self) -> None:
-        ui = self.ui
-        root = str(ui.rootSelector.itemData(ui.rootSelector.currentIndex)) if self.session.engine.isRemote else None
-        self.make(ui.newNameEdit.text.strip(), _names(ui.structuresEdit.text), ui.folderEdit.text.strip(), root)
+        ui = self._context.ui
+        root = chosen(ui.rootSelector) if self._session.engine.isRemote else None
+        self.create(ui.newNameEdit.text.strip(), _names(ui.structuresEdit.text), ui.folderEdit.text.strip(), root)
 
-    def make(self, name: str, structures: list[str], folder: str, root: str | None = None) -> None:
-        """Make a dataset and open it; below a folder of this computer, or in a root of a remote engine."""
+    def create(self, name: str, structures: list[str], folder: str, root: str | None = None) -> None:
+        """Create a dataset and open it, in a folder of this computer or in a root of a remote engine."""
 
         def create(answer: dict) -> None:
             if root is None:
                 settings.addRoot(folder)
             inside = "".join("-" if c in '<>:"/\\|?*~' else c for c in name).strip(" .")
             body = {"root": answer["root"], "folder": inside, "name": name, "labels": structures}
-            self.session.post("/datasets", body, made)
+            self._session.post("/datasets", body, created)
 
-        def made(dataset: dict) -> None:
+        def created(dataset: dict) -> None:
             self._hideForm()
             self.reload(dataset["id"])
 
-        self.session.tell("")
+        self._context.clearMessage()
         if root is not None:
             create({"root": root})
         else:
-            self.session.post("/roots", {"path": folder}, create)
+            self._session.post("/roots", {"path": folder}, create)
 
 
 def askFolder(title: str, start: str) -> str:
-    """A folder that the person chooses, "" if none."""
+    """The folder that the user chooses, "" if none."""
     with callbacks.dialog():
         return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")
 
 
-def _root(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """The root through which the engine reaches a folder, and the way from there.
+def _datasetText(name: str, labelled: int, cases: int, **_more: Any) -> str:
+    return _("{name}, {labelled} of {cases} labelled").format(name=name, labelled=labelled, cases=cases)
 
-    One that is known already, or a dataset would be listed twice; else the folder that a dataset lies in.
+
+def _root(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The root through which the engine reaches a folder, and the path from there.
+
+    A root that is known already, or a dataset would be listed twice; else the folder that contains the dataset.
     """
     for root in map(Path, settings.roots()):
         if folder.is_relative_to(root.resolve()):
@@ -219,16 +217,14 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.replace(";", ",").split(",") if part.strip()))
 
 
-def _describe(number: int, name: str) -> str:
-    """What a structure will be coded as."""
-    from mper.labels import make_label
-
-    type_ = make_label(number, name).type
-    if type_ is None:
-        return _("{name}: no code known, yours alone").format(name=name)
+def _codeText(number: int, name: str) -> str:
+    """The code that a structure gets."""
+    code = make_label(number, name).type
+    if code is None:
+        return _("{name}: without a code").format(name=name)
     return _("{name}: {meaning}, {scheme} {code}").format(
         name=name,
-        meaning=type_.meaning,
-        scheme="SNOMED CT" if type_.scheme == "SCT" else type_.scheme,
-        code=type_.value,
+        meaning=code.meaning,
+        scheme="SNOMED CT" if code.scheme == "SCT" else code.scheme,
+        code=code.value,
     )

@@ -1,4 +1,4 @@
-"""Choosing series of Slicer's DICOM database. Names of patients are shown here and go no further."""
+"""The choice of series from Slicer's DICOM database. Patient names are shown here, and are not passed on."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from pathlib import Path
 
 import qt
 import slicer
-from MPERLib import callbacks
+from MPERLib.callbacks import slot
 from slicer.i18n import tr as _
 
 _IMAGES = ("MR", "CT")
 
 
 class DicomSeriesPanel:
-    """A tree of patients, studies and series that unfolds in the panel.
+    """A tree of patients, studies and series in the panel.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
+    ui : namespace
+        Widgets by name.
     chosen : callable
         Takes the chosen series as (folder, SeriesInstanceUID).
     """
 
     def __init__(self, ui, chosen: Callable[[list[tuple[str, str]]], None]):
         self.ui, self._chosen = ui, chosen
-        ui.seriesTree.connect("itemSelectionChanged()", callbacks.slot(self._selected))
-        ui.addSeriesButton.connect("clicked()", callbacks.slot(self._add))
-        ui.cancelSeriesButton.connect("clicked()", callbacks.slot(self.hide))
+        ui.seriesTree.connect("itemSelectionChanged()", slot(self._selected))
+        ui.addSeriesButton.connect("clicked()", slot(self._add))
+        ui.cancelSeriesButton.connect("clicked()", slot(self.hide))
         self.hide()
 
     def show(self) -> None:
-        """Unfold it, with what the database holds now."""
+        """Show the tree with the current content of the database."""
         tree = self.ui.seriesTree
         tree.clear()
         database = slicer.dicomDatabase
         for patient in database.patients():
             name = str(database.nameForPatient(patient) or "").replace("^", " ").strip()
-            top = qt.QTreeWidgetItem([name or _("without a name"), "", ""])
+            top = qt.QTreeWidgetItem([name or _("No name"), "", ""])
             for study in database.studiesForPatient(patient):
-                middle = qt.QTreeWidgetItem([str(database.descriptionForStudy(study) or _("study")), "", ""])
+                middle = qt.QTreeWidgetItem([str(database.descriptionForStudy(study) or _("Study")), "", ""])
                 for series in database.seriesForStudy(study):
                     files = database.filesForSeries(series)
                     modality = str(database.fieldForSeries("Modality", series) or "")
                     if not files or modality not in _IMAGES:
                         continue
-                    text = str(database.descriptionForSeries(series) or _("series"))
+                    text = str(database.descriptionForSeries(series) or _("Series"))
                     item = qt.QTreeWidgetItem([text, modality, str(len(files))])
                     item.setData(0, qt.Qt.UserRole, str(series))
                     middle.addChild(item)
@@ -62,7 +63,7 @@ class DicomSeriesPanel:
         self.ui.seriesBox.visible = False
 
     def series(self) -> list[str]:
-        """The SeriesInstanceUIDs of what is selected; a study or a patient stands for all of its series."""
+        """The SeriesInstanceUIDs of the selection; a study or a patient stands for all of its series."""
         found: dict[str, None] = {}
 
         def walk(item) -> None:

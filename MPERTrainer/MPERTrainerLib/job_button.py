@@ -1,42 +1,47 @@
-"""A job of the engine, with its button and its progress bar."""
+"""A button that starts a job of the engine and becomes Cancel meanwhile, with a progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from MPERLib import formatting
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.engine_session import Session
-from MPERTrainerLib.formatting import duration
+from MPERTrainerLib.open_dataset import OpenDataset
 
 
 class JobButton:
-    """At most one job at a time, started by a button that becomes Cancel meanwhile.
+    """At most one job at a time.
 
     Parameters
     ----------
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     button : QPushButton
     bar : QProgressBar
         Shown while the job runs.
     """
 
-    def __init__(self, session: Session, button, bar):
-        self.session, self.button, self.bar = session, button, bar
+    def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset, button: Any, bar: Any):
+        self._context, self._session, self._button, self._bar = context, session, button, bar
         self._text = button.text
-        self._job = None
+        self._job: Any = None
         bar.visible = False
-        session.onLost(self._reset)
+        dataset.onLost(self._reset)
 
     @property
     def running(self) -> bool:
         return self._job is not None
 
     def start(self, path: str, body: dict, done: Callable[[dict, str, list[str]], None]) -> None:
-        """Post `body`; ``done(result, job id, notices)`` is called if the job finishes."""
-        self.session.tell("")
-        self.button.text = _("Cancel")
-        self.bar.maximum, self.bar.value, self.bar.textVisible, self.bar.visible = 0, 0, False, True
+        """Start a job; ``done(result, job id, notices)`` is called when it has finished."""
+        self._context.clearMessage()
+        self._button.text = _("Cancel")
+        self._bar.maximum, self._bar.value, self._bar.textVisible, self._bar.visible = 0, 0, False, True
 
         def finished(result: dict) -> None:
             self._reset()
@@ -44,26 +49,26 @@ class JobButton:
 
         def failed(message: str) -> None:
             self._reset()
-            self.session.fail(message)
+            self._context.showMessage(message)
 
-        job = self._job = self.session.job(path, body, finished, failed, self._show, self._reset)
+        job = self._job = self._session.job(path, body, finished, failed, self._show, self._reset)
 
     def cancel(self) -> None:
-        """Ask the engine to stop; the button comes back when it has."""
+        """Ask the engine to cancel the job; the button is enabled again when it has."""
         if self._job is not None:
-            self.button.enabled = False
+            self._button.enabled = False
             self._job.cancel()
 
     def _show(self, state: dict) -> None:
-        fraction, left, text = state.get("fraction"), state.get("eta_s"), state.get("message") or ""
-        self.bar.maximum = 0 if fraction is None else 1000
+        fraction = state.get("fraction")
+        self._bar.maximum = 0 if fraction is None else 1000
         if fraction is not None:
-            self.bar.value = round(1000 * fraction)
-        self.bar.format = (_("{work}, {time} left").format(work=text, time=duration(left)) if left else text) or "%p%"
-        self.bar.textVisible = True
+            self._bar.value = round(1000 * fraction)
+        self._bar.format = formatting.progress(state.get("message") or "", state.get("eta_s")) or "%p%"
+        self._bar.textVisible = True
 
     def _reset(self) -> None:
         self._job = None
-        self.bar.visible = False
-        self.button.text = self._text
-        self.button.enabled = True
+        self._bar.visible = False
+        self._button.text = self._text
+        self._button.enabled = True

@@ -1,60 +1,69 @@
-"""The case that is open: its label in the Segment Editor, and what is drawn stored as a new revision."""
+"""Panel Label: the open case with its label in the Segment Editor, drafts by a model, and saving as a new revision."""
 
 from __future__ import annotations
 
-import time
+import getpass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import callbacks, mrml, scrolling, settings
+from MPERLib import formatting, mrml, segmentation_node, settings, widgets
+from MPERLib.callbacks import slot
+from MPERLib.edit_timer import EditTimer
 from MPERLib.engine import route
+from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.segment_editor import SegmentEditor
 from slicer.i18n import tr as _
 
+from mper.labels import BACKGROUND, UNLABELLED
 from MPERTrainerLib.case_nodes import CaseNodes
-from MPERTrainerLib.engine_session import AUTHOR, Session
-from MPERTrainerLib.formatting import how
 from MPERTrainerLib.job_button import JobButton
-from MPERTrainerLib.slices import sliceBySlice
+from MPERTrainerLib.open_dataset import OpenDataset, structureKey
 
 _EDITOR_TAG = "MPERTrainer"
-_PAUSE_S = 60.0  # who changes nothing for longer is not working on it
+
+Part = tuple[np.ndarray, tuple[int, int, int]]  # part of a mask (k, j, i), and the voxel of the scan where it begins
 
 
 class LabelPanel:
-    """Opens one case at a time.
+    """Edits the label of one case at a time.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     caseNodes : CaseNodes
     """
 
-    def __init__(self, ui, session: Session, caseNodes: CaseNodes):
-        self.ui, self.session, self.caseNodes = ui, session, caseNodes
+    def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset, caseNodes: CaseNodes):
+        self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
         self.case: str | None = None
-        self.segmentation = None
-        self.volume = None
-        self.editor = None
-        self._parent: dict | None = None  # the revision that is open
-        self._start: tuple | None = None  # the mask as it was opened: part and where it begins
-        self._model: dict | None = None  # the result that drew the draft
-        self._watch: tuple | None = None
-        self._seconds, self._last = 0.0, 0.0
+        self.segmentation: Any = None
+        self.volume: Any = None
+        self._parent: dict | None = None  # the revision that was opened
+        self._opened: Part | None = None  # the mask as it was opened, None for one that is not saved
+        self._draft: dict | None = None  # the result of the model that drafted the label
+        self._observed: tuple | None = None
+        self._timer = EditTimer()
         self._saving = False
         self._entered = False
-        self.job = JobButton(session, ui.draftButton, ui.editProgress)
-        ui.authorEdit.text = settings.setting(AUTHOR) or _userName()
-        ui.authorEdit.connect("editingFinished()", callbacks.slot(self._keepAuthor))
-        ui.saveLabelButton.connect("clicked()", callbacks.slot(self.save))
-        ui.draftButton.connect("clicked()", callbacks.slot(self.draft))
-        ui.closeCaseButton.connect("clicked()", callbacks.slot(self.closeCase))
-        session.onChange(self._show)
-        session.onLost(self._lost)
+        ui = context.ui
+        self.editor = SegmentEditor(ui.editorPlace, _EDITOR_TAG)
+        self._job = JobButton(context, session, dataset, ui.draftButton, ui.editProgress)
+        ui.authorEdit.text = settings.setting(settings.AUTHOR_KEY) or _userName()
+        ui.authorEdit.connect("editingFinished()", slot(self._storeAuthor))
+        ui.saveLabelButton.connect("clicked()", slot(self.save))
+        ui.draftButton.connect("clicked()", slot(self.draft))
+        ui.closeCaseButton.connect("clicked()", slot(self.closeCase))
+        dataset.onChange(self._show)
+        dataset.onLost(self._onLost)
         self._show()
 
-    def _lost(self) -> None:
-        """The engine is gone: what is drawn stays, and can be saved when it is back."""
+    def _onLost(self) -> None:
+        """The engine has stopped: the label stays, and can be saved when it runs again."""
         self._saving = False
         if self.segmentation is None:
             self.case = None
@@ -63,60 +72,60 @@ class LabelPanel:
     # ---- opening
 
     def open(self, case: str) -> None:
-        """Show a case with its latest label, or with what was drawn and not saved, ready to be edited."""
+        """Open a case with its unsaved changes, else with its latest label."""
         self._leave()
-        self.session.tell("")
-        self.caseNodes.clearGroup("compare")
-        self.caseNodes.clearGroup("revision")
+        self._context.clearMessage()
+        self._caseNodes.clearGroup("compare")
+        self._caseNodes.clearGroup("revision")
         self.case = case
         self._show()
-        self.ui.casesSection.collapsed = False
+        self._context.ui.casesSection.collapsed = False
 
         def withRevisions(revisions: list) -> None:
             if self.case == case:
                 self._parent = revisions[-1] if revisions else None
-                self.caseNodes.openImage(case, withImage, failed)
+                self._caseNodes.openImage(case, withImage, failed)
 
-        def withImage(volume) -> None:
+        def withImage(volume: Any) -> None:
             if self.case != case:
                 return
             self.volume = volume
-            kept = self.caseNodes.unsaved(case)
-            if kept is not None:
-                self._begin(*kept)
-                self.session.tell(_("These are your changes to {case} that were not saved yet.").format(case=case))
+            unsaved = self._caseNodes.unsaved(case)
+            if unsaved is not None:
+                self._begin(*unsaved)
+                self._context.showMessage(_("Your unsaved changes of {case} are shown.").format(case=case))
             elif self._parent is None:
                 self._beginWith(np.zeros((0, 0, 0), np.uint8), {})
             else:
-                path = self.session.path("cases", case, "labels", self._parent["number"]) + "?cropped=true"
-                self.session.getArray(path, lambda *answer: self.case == case and self._beginWith(*answer), failed)
+                path = self._dataset.route("cases", case, "labels", self._parent["number"], cropped="true")
+                self._session.getArray(path, lambda *answer: self.case == case and self._beginWith(*answer), failed)
 
         def failed(message: str) -> None:
             self.case = None
             self._show()
-            self.session.fail(message)
+            self._context.showMessage(message)
 
-        self.session.get(self.session.path("cases", case, "labels"), withRevisions, failed)
+        self._session.get(self._dataset.route("cases", case, "labels"), withRevisions, failed)
 
     def _beginWith(self, part: np.ndarray, header: dict) -> None:
-        """Edit a label that has come from the engine."""
+        """Edit a label of the engine."""
         if mrml.alive(self.volume):
             name = _("{case} label").format(case=self.case)
-            node = self.caseNodes.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
-            self._begin(node, None, mrml.mask_part(node, self.volume, self.session.dataset["labels"]))
+            node = self._caseNodes.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
+            self._begin(node, None, segmentation_node.mask_part(node, self.volume, self._dataset.labels))
 
-    def _begin(self, segmentation, model: dict | None, start: tuple | None = None) -> None:
-        """Edit a segmentation that `model` drew, if one did; `start` is its mask where that is saved."""
-        self.segmentation, self._model, self._start = segmentation, model, start
+    def _begin(self, segmentation: Any, draft: dict | None, opened: Part | None = None) -> None:
+        """Edit a segmentation that a model has drafted, or none; `opened` is its mask if that is saved."""
+        self.segmentation, self._draft, self._opened = segmentation, draft, opened
         parent = self._parent or {}
-        self.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
-        self.caseNodes.hideOthers(segmentation)
+        self._context.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
+        self._caseNodes.hideOthers(segmentation)
         self._observe()
         self._show()
-        self.session.later(self._bringEditor, "label in the editor")
+        self._session.later(self._activateEditor, "label in the editor")
 
     def closeCase(self) -> None:
-        """Take the case off the views; what was drawn and not saved stays in the scene."""
+        """Remove the case from the views; unsaved changes stay in the scene."""
         volume = self.volume
         kept = self._leave()
         if mrml.alive(volume) and not kept:
@@ -124,286 +133,265 @@ class LabelPanel:
         self._show()
 
     def _leave(self) -> bool:
-        """Stop editing; whether there were changes that stay in the scene until the case is opened again."""
-        if self.job.running:
-            self.job.cancel()
-        self._rest()
-        self._unobserve()
-        if self.editor is not None:
-            self.editor.setSegmentationNode(None)
-            self.editor.setSourceVolumeNode(None)
+        """Stop editing; whether unsaved changes stay in the scene until the case is opened again."""
+        if self._job.running:
+            self._job.cancel()
+        self.editor.deactivate()
+        self._stopObserving()
+        self.editor.release()
         kept = self._changed()
         if kept:
-            self.caseNodes.keepUnsaved(self.segmentation, self.case, self._model)
+            self._caseNodes.keepUnsaved(self.segmentation, self.case or "", self._draft)
         elif mrml.alive(self.segmentation):
             slicer.mrmlScene.RemoveNode(self.segmentation)
         self._forget()
         return kept
 
     def _changed(self) -> bool:
-        """Whether what is drawn differs from the revision that was opened."""
+        """Whether the label differs from the revision that was opened."""
         if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
             return False
         try:
-            mask = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
-        except (TypeError, ValueError):  # such a label cannot be saved as it is, which is no reason to lose it
+            mask = self._mask()
+        except (TypeError, ValueError):  # it cannot be saved as it is, but must not be lost
             return True
-        return self._model is not None or not _same(mask, self._start)
+        return self._draft is not None or not _equal(mask, self._opened)
+
+    def _mask(self) -> Part:
+        return segmentation_node.mask_part(self.segmentation, self.volume, self._dataset.labels)
 
     def _forget(self) -> None:
-        self.case = self.segmentation = self.volume = self._parent = self._start = self._model = None
+        self.case = self.segmentation = self.volume = self._parent = self._opened = self._draft = None
 
-    # ---- who works on it, and how long
+    # ---- author and editing time
 
     def _observe(self) -> None:
-        self._unobserve()
+        self._stopObserving()
         segmentation = self.segmentation.GetSegmentation()
         event = slicer.vtkSegmentation.SourceRepresentationModified
-        self._watch = (segmentation, segmentation.AddObserver(event, callbacks.slot(self._onEdited, "label edited")))
-        self._seconds, self._last = 0.0, time.monotonic()
+        self._observed = (segmentation, segmentation.AddObserver(event, slot(self._onEdited, "label edited")))
+        self._timer.restart()
 
-    def _unobserve(self) -> None:
-        if self._watch is not None:
-            segmentation, tag = self._watch
+    def _stopObserving(self) -> None:
+        if self._observed is not None:
+            segmentation, tag = self._observed
             segmentation.RemoveObserver(tag)
-            self._watch = None
+            self._observed = None
 
     def _onEdited(self) -> None:
-        now = time.monotonic()
-        self._seconds += min(now - self._last, _PAUSE_S)
-        self._last = now
+        self._timer.changed()
         if mrml.alive(self.segmentation):
-            mrml.mark_edited(self.segmentation)
+            segmentation_node.mark_edited(self.segmentation)
 
-    def _keepAuthor(self) -> None:
-        settings.setSetting(AUTHOR, self.ui.authorEdit.text.strip())
+    def _storeAuthor(self) -> None:
+        settings.setSetting(settings.AUTHOR_KEY, self._context.ui.authorEdit.text.strip())
 
     # ---- a draft
 
     def draft(self) -> None:
-        """Let the model in use draw the case; what is drawn already is replaced, and can be had back by Undo."""
-        if self.job.running:
-            self.job.cancel()
+        """Let the model in use segment the case; this replaces the label and can be undone."""
+        if self._job.running:
+            self._job.cancel()
             return
-        case, model = self.case, self.session.modelInUse()
+        case, model = self.case, self._dataset.modelInUse()
 
         def withScan(answer: dict) -> None:
             scan = answer["scan"]
 
-            def drawn(result: dict, _job: str, _notices: list[str]) -> None:
-                self.session.delete(route("scans", scan))
-                prediction = route("predictions", result["prediction"])
+            def segmented(result: dict, _job: str, _notices: list[str]) -> None:
+                self._session.delete(route("scans", scan))
+                prediction = result["prediction"]
 
-                def take(array, header) -> None:
-                    self.session.delete(prediction)
+                def take(array: np.ndarray, header: dict) -> None:
+                    self._session.delete(route("predictions", prediction))
                     if self.case == case and mrml.alive(self.segmentation):
                         self._replace(array, header, result)
 
-                self.session.getArray(f"{prediction}/mask", take)
+                self._session.getArray(route("predictions", prediction, "mask"), take)
 
-            body = {"scan": scan, "model": model, "device": "auto", "roi_mm": None, "tta": False}
-            self.job.start("/jobs/segment", body, drawn)
+            body = {"scan": scan, "model": model, "device": AUTO, "roi_mm": None, "tta": False}
+            self._job.start("/jobs/segment", body, segmented)
 
-        self.session.tell("")
-        self.session.post(self.session.path("cases", case, "scan"), {}, withScan)
+        self._context.clearMessage()
+        self._session.post(self._dataset.route("cases", case, "scan"), {}, withScan)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
-        own = {_meaning(label): label["value"] for label in self.session.dataset["labels"]}
+        labels = self._dataset.labels
+        own = {structureKey(label): label["value"] for label in labels}
         table = np.zeros(256, np.uint8)
         for label in result["labels"]:
-            table[label["value"]] = own.get(_meaning(label), 0)
+            table[label["value"]] = own.get(structureKey(label), 0)
         if not table.any():
-            self.session.tell(_("The model in use draws other structures than those of this dataset."))
+            self._context.showMessage(
+                _("The model in use segments none of this dataset's structures. Choose another one under Compare.")
+            )
             return
-        if self.editor is not None:
-            self.editor.saveStateForUndo()
+        self.editor.saveForUndo()
         start = header.get("start") or (0, 0, 0)
-        labels = self.session.dataset["labels"]
-        self._unobserve()
-        mrml.replace_mask(self.segmentation, table[array], start, labels, self.volume, result)
-        self._model = result
-        self._start = mrml.mask_part(self.segmentation, self.volume, labels)
+        self._stopObserving()
+        segmentation_node.replace_mask(self.segmentation, table[array], start, labels, self.volume, result)
+        self._draft = result
+        self._opened = self._mask()
         self._observe()
         self._show()
 
     # ---- saving
 
     def save(self) -> None:
-        """Store what is drawn as a new revision."""
+        """Save the label as a new revision."""
         if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
-            self.session.tell(_("The label is no longer in the scene; open the case again."))
+            self._context.showMessage(_("The label is not in the scene any more. Open the case again."))
             return
         try:
-            mask = mrml.mask_part(self.segmentation, self.volume, self.session.dataset["labels"])
+            mask = self._mask()
         except ValueError as error:
-            self.session.fail(str(error))
+            self._context.showMessage(str(error))
             return
-        changed = not _same(mask, self._start)
-        narrowed = self.ui.slicesCheckBox.checked and not (self._parent or {}).get("partial")
-        if not changed and self._model is None and not narrowed:
-            self.session.tell(_("Nothing was changed since the last revision."))
+        changed = not _equal(mask, self._opened)
+        narrowed = self._context.ui.slicesCheckBox.checked and not (self._parent or {}).get("partial")
+        if not changed and self._draft is None and not narrowed:
+            self._context.showMessage(_("There are no changes since the last revision."))
             return
-        self._keepAuthor()
+        self._storeAuthor()
         self._saving = True
         self._show()
-        self.session.later(lambda: self._send(mask, changed), "label sent")
+        self._session.later(lambda: self._send(mask, changed), "label is sent")
 
-    def _send(self, mask: tuple, changed: bool) -> None:
-        case, parent, model = self.case, self._parent, self._model
+    def _send(self, mask: Part, changed: bool) -> None:
+        case, parent, draft = self.case, self._parent, self._draft
         part, start = mask
-        if self.ui.slicesCheckBox.checked:
+        if self._context.ui.slicesCheckBox.checked:
             shape = mrml.geometry_of(self.volume).shape
-            part, start = sliceBySlice(
-                mask, self._start if parent else (np.full(shape, 255, np.uint8), (0, 0, 0)), shape
-            )
-        origin = "model" if model else parent["how"] if parent else "hand"
-        inherited = bool(parent and parent.get("edited")) and model is None
-        source = {"name": model["model"], "version": model["model_version"]} if model else (parent or {}).get("model")
-        about = route(
-            author=self.ui.authorEdit.text.strip() or _("unknown"),
+            nothing: Part = (np.full(shape, UNLABELLED, np.uint8), (0, 0, 0))
+            part, start = labelledSlices(mask, self._opened if parent else nothing, shape)
+        origin = "model" if draft else parent["how"] if parent else "hand"
+        inherited = bool(parent and parent.get("edited")) and draft is None
+        model = {"name": draft["model"], "version": draft["model_version"]} if draft else (parent or {}).get("model")
+        path = self._dataset.route(
+            "cases",
+            case,
+            "labels",
+            author=self._context.ui.authorEdit.text.strip() or _("unknown"),
             how=origin,
             edited=str((changed and origin != "hand") or inherited).lower(),
-            model=(source or {}).get("name"),
-            version=(source or {}).get("version"),
-            seconds=round(self._seconds, 1),
+            model=(model or {}).get("name"),
+            version=(model or {}).get("version"),
+            seconds=round(self._timer.seconds, 1),
             parent=parent["number"] if parent else None,
         )
 
         def saved(revision: dict) -> None:
             self._saving = False
             if self.case == case:
-                self._parent, self._start, self._model = revision, mask, None
-                self._seconds, self._last = 0.0, time.monotonic()
-            self.session.tell(_("Saved as revision {number} of {case}.").format(number=revision["number"], case=case))
-            self.session.refresh()
+                self._parent, self._opened, self._draft = revision, mask, None
+                self._timer.restart()
+            text = _("Saved as revision {number} of {case}.")
+            self._context.showMessage(text.format(number=revision["number"], case=case))
+            self._dataset.refresh()
             self._show()
 
         def failed(message: str) -> None:
             self._saving = False
             self._show()
-            self.session.fail(message)
+            self._context.showMessage(_("Not saved: {reason}").format(reason=message))
 
-        path = self.session.path("cases", case, "labels") + about
-        self.session.postArray(path, part, {"start": [int(n) for n in start]}, saved, failed)
+        self._session.postArray(path, part, {"start": [int(n) for n in start]}, saved, failed)
 
-    # ---- the editor widget
+    # ---- the Segment Editor
 
     def enter(self) -> None:
         self._entered = True
-        self.session.later(self._made, "segment editor made")
-        self.session.later(self._bringEditor, "label in the editor")
+        self._session.later(self.editor.make, "segment editor is made")
+        self._session.later(self._activateEditor, "label in the editor")
 
     def leave(self) -> None:
-        """The user goes to another module: no effect of ours stays active in the views."""
+        """The user goes to another module: no effect stays active in the views."""
         self._entered = False
-        self._rest()
+        self.editor.deactivate()
 
-    def _bringEditor(self) -> None:
-        """Hand the label to the editor, in turns: with a large scan each step takes Slicer a while."""
+    def _activateEditor(self) -> None:
+        """Edit the label, in several callbacks: each step takes Slicer a while with a large scan."""
         node, volume = self.segmentation, self.volume
 
-        def open_() -> bool:
+        def current() -> bool:
             return self._entered and self.segmentation is node and mrml.alive(node) and mrml.alive(volume)
 
-        def withLabel() -> None:
-            if open_() and self._made().segmentationNode() is not node:
-                self.editor.setSegmentationNode(node)
-            self.session.later(withScan, "scan in the editor")
-
         def withScan() -> None:
-            if open_():
-                self.editor.setSourceVolumeNode(volume)
-                self.session.later(withViews, "editor in the views")
+            if current():
+                self.editor.make().setSourceVolumeNode(volume)
+                self._session.later(withViews, "editor in the views")
 
         def withViews() -> None:
-            if open_():
-                self.editor.setupViewObservations()
-                self.editor.installKeyboardShortcuts()
-                scrolling.reveal(self.ui.editorBox)
+            if current():
+                self.editor.activate()
+                widgets.reveal(self._context.ui.editorBox)
 
-        if open_():
-            withLabel()
-
-    def _rest(self) -> None:
-        if self.editor is not None:
-            self.editor.setActiveEffect(None)
-            self.editor.uninstallKeyboardShortcuts()
-            self.editor.removeViewObservations()
-
-    def _made(self):
-        """The editor, made when the module is first opened: it is a heavy widget."""
-        if self.editor is None:
-            self.editor = slicer.qMRMLSegmentEditorWidget()
-            self.editor.setMaximumNumberOfUndoStates(10)
-            self.editor.segmentationNodeSelectorVisible = False
-            self.editor.sourceVolumeNodeSelectorVisible = False
-            self.editor.switchToSegmentationsButtonVisible = False
-            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
-            self.editor.setMRMLScene(slicer.mrmlScene)
-            self.ui.editorPlace.layout().addWidget(self.editor)
-        elif self.editor.mrmlSegmentEditorNode() is None:
-            self.editor.setMRMLSegmentEditorNode(mrml.editor_settings(_EDITOR_TAG))
-        return self.editor
+        if current():
+            if self.editor.make().segmentationNode() is not node:
+                self.editor.widget.setSegmentationNode(node)
+            self._session.later(withScan, "scan in the editor")
 
     def reset(self) -> None:
-        """The scene is being closed: the case is gone from it."""
-        self._rest()
-        self._unobserve()
-        if self.job.running:
-            self.job.cancel()
-        if self.editor is not None:
-            self.editor.setSegmentationNode(None)
-            self.editor.setSourceVolumeNode(None)
-            self.editor.setMRMLSegmentEditorNode(None)
+        """The scene is being closed."""
+        self._stopObserving()
+        if self._job.running:
+            self._job.cancel()
+        self.editor.leaveScene()
         self._forget()
         self._show()
 
     def close(self) -> None:
         """The module is being closed."""
         self.reset()
-        if self.editor is not None:
-            self.editor.setMRMLScene(None)
-            self.editor = None
+        self.editor.destroy()
 
     # ---- what is shown
 
     def _show(self) -> None:
-        ui = self.ui
+        ui = self._context.ui
         ui.editorBox.visible = self.case is not None
         if self.case is None:
             return
         if self.segmentation is None:
             ui.editorLabel.text = _("Opening {case} …").format(case=self.case)
-        elif self._model is not None:
-            words = _("<b>{case}</b>: a draft by {model}. Correct it, then save it as a label.")
-            ui.editorLabel.text = words.format(case=self.case, model=self._model["model"])
+        elif self._draft is not None:
+            text = _("<b>{case}</b>: draft of {model}. Correct it, then save it as a label.")
+            ui.editorLabel.text = text.format(case=self.case, model=self._draft["model"])
         elif self._parent is None:
-            ui.editorLabel.text = _("<b>{case}</b> has no label yet. Draw it, or let a model draft it.").format(
-                case=self.case
-            )
+            text = _("<b>{case}</b> has no label. Draw it, or let a model draft it.")
+            ui.editorLabel.text = text.format(case=self.case)
         else:
-            words = _("<b>{case}</b>, revision {number}: {how}, {author}.")
-            parent = self._parent
-            text = words.format(case=self.case, number=parent["number"], how=how(parent), author=parent["author"])
-            ui.editorLabel.text = text
+            text = _("<b>{case}</b>, revision {number}: {how}, {author}.")
+            parent, how = self._parent, formatting.label_origin(self._parent)
+            ui.editorLabel.text = text.format(case=self.case, number=parent["number"], how=how, author=parent["author"])
         ready = self.segmentation is not None and not self._saving
         ui.saveLabelButton.enabled = ready
-        ui.draftButton.enabled = ready or self.job.running
+        ui.draftButton.enabled = ready or self._job.running
 
 
-def _meaning(label: dict) -> str:
-    """What a label stands for, whatever it is called where it has a code."""
-    return (label.get("type") or {}).get("value") or label["name"].casefold()
+def labelledSlices(mask: Part, before: Part | None, shape: Sequence[int]) -> Part:
+    """The label of a user who draws some slices (along k) completely and leaves the others for later.
+
+    Slices in which nothing is drawn are unlabelled, unless `before` labels them and not all others. In a slice that
+    `before` does not label, and that is drawn now, the rest is background.
+    """
+    array = mrml.on_whole_grid(*mask, shape)
+    was = mrml.on_whole_grid(*before, shape) if before is not None else np.zeros(shape, np.uint8)
+    drawn = ((array != BACKGROUND) & (array != UNLABELLED)).any(axis=(1, 2))
+    known = (was != UNLABELLED).any(axis=(1, 2))
+    partial = bool((was == UNLABELLED).any())
+    array[~drawn & ~(known & partial)] = UNLABELLED
+    fresh = drawn & ~known
+    array[fresh] = np.where(array[fresh] == UNLABELLED, BACKGROUND, array[fresh])
+    return array, (0, 0, 0)
 
 
-def _same(one: tuple, other: tuple | None) -> bool:
+def _equal(one: Part, other: Part | None) -> bool:
     return other is not None and tuple(one[1]) == tuple(other[1]) and np.array_equal(one[0], other[0])
 
 
 def _userName() -> str:
-    """Who sits here, as the system knows it."""
-    import getpass
-
+    """The name of the user's account."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no name in the environment, as in some kiosks

@@ -1,124 +1,128 @@
-"""Next case: which unlabelled case would teach most, and why."""
+"""Panel Next case: the unlabelled cases, ranked by how much their labels would improve the model."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 
-from MPERLib import callbacks
+from MPERLib.callbacks import slot
+from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import Cell, Table
 from slicer.i18n import tr as _
 
-from MPERTrainerLib.engine_session import Session
 from MPERTrainerLib.job_button import JobButton
-from MPERTrainerLib.tables import Table
+from MPERTrainerLib.open_dataset import OpenDataset
+
+_SKIPPED = "#808080"
 
 
 class NextCasePanel:
-    """The unlabelled cases in the order in which they are worth labelling.
+    """The ranked list of unlabelled cases.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     openCase : callable
         Opens a case by its id.
     """
 
-    def __init__(self, ui, session: Session, openCase):
-        self.ui, self.session, self._open = ui, session, openCase
+    def __init__(
+        self, context: PanelContext, session: EngineSession, dataset: OpenDataset, openCase: Callable[[str], None]
+    ):
+        self._context, self._dataset, self._open = context, dataset, openCase
         self._ranked: list[dict] = []
-        self._dataset: str | None = None
-        self.job = JobButton(session, ui.rankButton, ui.rankProgress)
+        self._rankedOf: str | None = None
+        ui = context.ui
+        self._job = JobButton(context, session, dataset, ui.rankButton, ui.rankProgress)
         self.table = Table(ui.nextTable, stretched=1)
-        ui.rankButton.connect("clicked()", callbacks.slot(self.rank))
-        ui.labelNextButton.connect("clicked()", callbacks.slot(self.label))
-        ui.skipButton.connect("clicked()", callbacks.slot(self.skip))
-        ui.unskipButton.connect("clicked()", callbacks.slot(self.bringBack))
-        ui.nextTable.connect("itemSelectionChanged()", callbacks.slot(self._enable))
-        ui.nextTable.connect("cellDoubleClicked(int,int)", callbacks.slot(lambda _row, _column: self.label()))
-        session.onChange(self.update)
+        ui.rankButton.connect("clicked()", slot(self.rank))
+        ui.labelNextButton.connect("clicked()", slot(self.label))
+        ui.skipButton.connect("clicked()", slot(self.skip))
+        ui.unskipButton.connect("clicked()", slot(self.restoreSkipped))
+        ui.nextTable.connect("itemSelectionChanged()", slot(self._enable))
+        ui.nextTable.connect("cellDoubleClicked(int,int)", slot(lambda _row, _column: self.label()))
+        dataset.onChange(self.update)
 
     def update(self) -> None:
-        """Take over what the session knows: what has been labelled meanwhile leaves the list."""
-        dataset = self.session.dataset["id"] if self.session.dataset else None
-        if dataset != self._dataset:
-            self._dataset, self._ranked = dataset, []
-        self.ui.nextSection.enabled = dataset is not None
+        """The dataset has changed: cases that were labelled meanwhile leave the list."""
+        if self._dataset.id != self._rankedOf:
+            self._rankedOf, self._ranked = self._dataset.id, []
+        self._context.ui.nextSection.enabled = self._dataset.id is not None
         self._show()
 
     def rank(self) -> None:
-        """Start ranking, or cancel it."""
-        if self.job.running:
-            self.job.cancel()
+        """Start the ranking, or cancel it."""
+        if self._job.running:
+            self._job.cancel()
             return
 
         def done(result: dict, _job: str, notices: list[str]) -> None:
             self._ranked = result["cases"]
-            self.session.tell("\n".join(notices))
+            self._context.showMessage("\n".join(notices))
             self._show()
             if self.table.keys:
                 self.table.select(self.table.keys[0])
-            self.session.refresh()  # the predictions' confidence is known now
+            self._dataset.refresh()  # the confidence of the cases is known now
 
-        body = {"model": self.session.modelInUse(), "device": "auto"}
-        self.job.start(self.session.path("rank"), body, done)
+        self._job.start(self._dataset.route("rank"), {"model": self._dataset.modelInUse(), "device": AUTO}, done)
 
     def label(self) -> None:
-        """Open the selected case, the first one where none is selected."""
+        """Open the selected case, the first one if none is selected."""
         case = self.table.selected() or (self.table.keys[0] if self.table.keys else None)
         if case:
             self._open(case)
 
     def skip(self) -> None:
-        """Put the selected case at the end."""
+        """Move the selected case to the end."""
         case = self.table.selected()
         if case:
             row = self.table.keys.index(case)
-            self._keep([*(c for c in self.skipped() if c != case), case])
+            self._store([*(c for c in self._skipped() if c != case), case])
             self._show()
             if row < len(self.table.keys):
                 self.table.select(self.table.keys[row])
 
-    def bringBack(self) -> None:
-        """Put what was skipped back in its place."""
-        self._keep([])
+    def restoreSkipped(self) -> None:
+        """Move skipped cases back to their ranks."""
+        self._store([])
         self._show()
 
-    def skipped(self) -> list[str]:
-        """The skipped cases of this dataset, in the order of skipping; kept with the scene."""
-        try:
-            kept = json.loads(self.session.recall("Skipped") or "{}")
-        except ValueError:  # a scene that somebody changed by hand
-            kept = {}
-        return [str(case) for case in kept.get(self._dataset, [])] if isinstance(kept, dict) else []
+    def _skipped(self) -> list[str]:
+        parameters = self._context.parameters
+        return parameters.skippedCases(self._dataset.id) if parameters is not None else []
 
-    def _keep(self, cases: list[str]) -> None:
-        self.session.remember("Skipped", json.dumps({self._dataset: cases}))
+    def _store(self, cases: list[str]) -> None:
+        if self._context.parameters is not None:
+            self._context.parameters.setSkippedCases(self._dataset.id, cases)
 
     def _show(self) -> None:
-        unlabelled = {case["id"] for case in self.session.cases if not case["labelled"]}
+        unlabelled = {case["id"] for case in self._dataset.cases if not case["labelled"]}
         waiting = [case for case in self._ranked if case["id"] in unlabelled]
-        skipped = self.skipped()
+        skipped = self._skipped()
         first = [case for case in waiting if case["id"] not in skipped]
-        later = [case for name in skipped for case in waiting if case["id"] == name]
-        rows = [(case["id"], [case["id"], case["words"]], {}, case["words"]) for case in first]
-        for case in later:
-            words = _("skipped; {words}").format(words=case["words"])
-            rows.append((case["id"], [case["id"], words], {0: "#808080", 1: "#808080"}, words))
-        self.table.fill(rows)
-        self.ui.nextTable.resizeRowsToContents()
-        ui = self.ui
+        last = [case for name in skipped for case in waiting if case["id"] == name]
+        rows: list[list] = [[case["id"], case["words"]] for case in first]
+        for case in last:
+            reason = _("skipped; {reason}").format(reason=case["words"])
+            rows.append([Cell(case["id"], colour=_SKIPPED), Cell(reason, colour=_SKIPPED)])
+        self.table.fill(rows, [case["id"] for case in (*first, *last)], [case["words"] for case in (*first, *last)])
+        ui = self._context.ui
+        ui.nextTable.resizeRowsToContents()
         if not unlabelled:
-            text = _("Every case of this dataset has a label.")
+            text = _("All cases of this dataset are labelled.")
         elif rows:
-            text = _("Cases without a label: {n}, the most instructive first.").format(n=len(rows))
+            text = _("{n} unlabelled cases, the most informative first.").format(n=len(rows))
         else:
-            text = _("Cases without a label: {n}.").format(n=len(unlabelled))
+            text = _("{n} unlabelled cases.").format(n=len(unlabelled))
         ui.nextLabel.text = text
-        ui.rankButton.enabled = self.job.running or bool(unlabelled)
+        ui.rankButton.enabled = self._job.running or bool(unlabelled)
         ui.nextTable.visible = bool(rows)
-        ui.unskipButton.visible = bool(later)
+        ui.unskipButton.visible = bool(last)
         self._enable()
 
     def _enable(self) -> None:
-        self.ui.labelNextButton.visible = self.ui.skipButton.visible = bool(self.table.keys)
-        self.ui.skipButton.enabled = self.table.selected() is not None
+        ui = self._context.ui
+        ui.labelNextButton.visible = ui.skipButton.visible = bool(self.table.keys)
+        ui.skipButton.enabled = self.table.selected() is not None

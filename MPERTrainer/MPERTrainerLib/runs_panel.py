@@ -1,19 +1,25 @@
-"""The trainings of a dataset: found again, followed, steered."""
+"""Panel Training runs: the runs of the dataset, the curves of one, and the buttons that pause, resume and cancel it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import qt
-from MPERLib import callbacks
+from MPERLib import formatting
+from MPERLib.callbacks import slot
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
+from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.chart import Chart
-from MPERTrainerLib.engine_session import Session
-from MPERTrainerLib.formatting import duration, moment, stateWords
+from MPERTrainerLib.open_dataset import OpenDataset
 
 _POLL_MS = 1000
 _ACTIVE = ("starting", "running", "paused")
 _LOSSES = {
-    "loss": _("loss"),
+    "loss": _("total"),
     "labelled": _("labels"),
     "pseudo": _("pseudo-labels"),
     "prototype": _("prototypes"),
@@ -22,108 +28,95 @@ _LOSSES = {
 
 
 class RunsPanel:
-    """Shows one run: its state, its curves, and the buttons that steer it.
-
-    The run is a process of its own that Slicer only watches.
+    """Shows one training run. The run is a process of its own, which goes on without Slicer.
 
     Parameters
     ----------
-    ui : widgets of MPERTrainer.ui
-    session : Session
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
     finished : callable
         Called with the status of a run that has just published a version.
     """
 
-    def __init__(self, ui, session: Session, finished):
-        self.ui, self.session, self._finished = ui, session, finished
+    def __init__(
+        self, context: PanelContext, session: EngineSession, dataset: OpenDataset, finished: Callable[[dict], None]
+    ):
+        self._context, self._session, self._dataset, self._finished = context, session, dataset, finished
         self.status: dict = {}
         self._run: str | None = None
-        self._seen = 0  # events taken over, to go on from there
+        self._seen = 0  # events received, to continue from there
         self._losses: dict[str, list] = {}
         self._dice: dict[str, list] = {}
-        self._stream = None
-        self._filling = False
+        self._stream: Any = None
         self._waiting = False
         self._polling = False
-        self.lossChart = Chart(_("Loss, by training step"))
-        self.diceChart = Chart(_("Dice on the hold-out, by training step"), top=1.0)
-        place = ui.chartPlace.layout()
-        place.addWidget(self.lossChart.widget)
-        place.addWidget(self.diceChart.widget)
+        self.lossChart = Chart(_("Training loss by step"))
+        self.diceChart = Chart(_("Dice on the hold-out by step"), top=1.0)
+        ui = context.ui
+        for chart in (self.lossChart, self.diceChart):
+            ui.chartPlace.layout().addWidget(chart.widget)
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
-        self._timer.connect("timeout()", callbacks.slot(self._beat))
-        ui.runSelector.connect("currentIndexChanged(int)", callbacks.slot(self._chosen))
+        self._timer.connect("timeout()", slot(self._onTimer))
+        ui.runSelector.connect("currentIndexChanged(int)", slot(lambda _index: self.watch(chosen(ui.runSelector))))
         for button, command in (
             (ui.pauseButton, "pause"),
             (ui.resumeButton, "resume"),
             (ui.cancelButton, "cancel"),
         ):
-            button.connect("clicked()", callbacks.slot(lambda command=command: self.steer(command), f"run {command}"))
-        ui.logButton.connect("clicked()", callbacks.slot(self.showLog))
-        session.onChange(self.update)
-        session.onLost(self._lost)
+            button.connect("clicked()", slot(lambda command=command: self.send(command), f"run {command}"))
+        ui.logButton.connect("clicked()", slot(self.showLog))
+        dataset.onChange(self.update)
+        dataset.onLost(self._onLost)
 
     # ---- which run
 
     def update(self) -> None:
-        """Find the dataset's runs again; the newest is shown, or the one chosen before."""
+        """The dataset has changed: show its newest run, or the one that was chosen before."""
         runs = sorted(
-            (self.session.dataset or {}).get("runs", []), key=lambda run: run.get("started") or "", reverse=True
+            (self._dataset.about or {}).get("runs", []), key=lambda run: run.get("started") or "", reverse=True
         )
-        self.ui.runBox.visible = bool(runs)
+        self._context.ui.runBox.visible = bool(runs)
         if not runs:
             self.watch(None)
             return
         known = [run["run"] for run in runs]
-        wanted = self._run or self.session.recall("Run")
+        parameters = self._context.parameters
+        wanted = self._run or (parameters.Run if parameters is not None else "")
         wanted = wanted if wanted in known else known[0]
-        self._filling = True
-        try:
-            selector = self.ui.runSelector
-            selector.clear()
-            for run in runs:
-                name = run.get("name") or _("unnamed")
-                words = _("{name}, {when}: {state}")
-                when = moment(run.get("started")) or run["run"]
-                selector.addItem(words.format(name=name, when=when, state=stateWords(run)), run["run"])
-            selector.currentIndex = known.index(wanted)
-        finally:
-            self._filling = False
+        fill_box(self._context.ui.runSelector, [(run["run"], _runTitle(run)) for run in runs], wanted)
         if wanted != self._run:
             self.watch(wanted)
             self._take(runs[known.index(wanted)])
 
-    def _chosen(self, index: int) -> None:
-        if not self._filling and index >= 0:
-            self.watch(str(self.ui.runSelector.itemData(index)))
-
     def watch(self, run: str | None) -> None:
-        """Follow a run by its id, or none."""
+        """Show a run by its id, or none."""
         if self._stream is not None:
             self._stream.abort()
             self._stream = None
         self._run, self._seen, self.status = run, 0, {}
         self._losses, self._dice = {}, {}
         self._waiting = False
-        self.ui.logText.visible = self.ui.logButton.checked = False
-        if run is None:
+        self._context.ui.logText.visible = self._context.ui.logButton.checked = False
+        if not run:
             self._timer.stop()
             return
-        self.session.remember("Run", run)
+        if self._context.parameters is not None:
+            self._context.parameters.Run = run
         self._polling = True
         self._follow()
         self._poll()
         self._timer.start()
 
-    def _lost(self) -> None:
-        self._stream, self._waiting = None, False  # followed again as soon as there is an engine
+    def _onLost(self) -> None:
+        self._stream, self._waiting = None, False  # followed again as soon as the engine runs
 
-    # ---- what it tells
+    # ---- events and status
 
     def _follow(self) -> None:
         run = self._run
-        route = self.session.path("runs", run, "events") + f"?from={self._seen}"
+        path = self._dataset.route("runs", run, "events", **{"from": self._seen})
 
         def event(entry: dict) -> None:
             if run != self._run:
@@ -133,9 +126,9 @@ class RunsPanel:
 
         def gone(_answer: object) -> None:
             if run == self._run:
-                self._stream = None  # the next poll follows again if the run still lives
+                self._stream = None  # the next poll follows again if the run is still active
 
-        self._stream = self.session.follow(route, event, gone, gone)
+        self._stream = self._session.follow(path, event, gone, gone)
 
     def _note(self, event: dict) -> None:
         kind, step = event.get("event"), event.get("step")
@@ -148,13 +141,13 @@ class RunsPanel:
                 if value is not None:
                     _append(self._dice.setdefault(name, []), step, value)
 
-    def _beat(self) -> None:
+    def _onTimer(self) -> None:
         self._draw()  # the panel may have become wider
         if self._polling:
             self._poll()
 
     def _poll(self) -> None:
-        if not self._run or not self.session.ready or self._waiting:
+        if not self._run or not self._session.running or self._waiting:
             return
         run, self._waiting = self._run, True
 
@@ -166,7 +159,7 @@ class RunsPanel:
         def failed(_message: str) -> None:
             self._waiting = False
 
-        self.session.get(self.session.path("runs", run), take, failed)
+        self._session.get(self._dataset.route("runs", run), take, failed)
 
     def _take(self, status: dict) -> None:
         before, self.status = self.status, status
@@ -178,22 +171,22 @@ class RunsPanel:
         if before and before.get("state") != status.get("state"):
             if status.get("state") == "finished":
                 self._finished(status)
-            self.session.refresh()
+            self._dataset.refresh()
 
     @property
     def active(self) -> bool:
-        """Whether a process works on the run, or waits in a pause."""
+        """Whether the run has a process, working or paused."""
         return self.status.get("state") in _ACTIVE and self.status.get("alive") is not False
 
     def _show(self) -> None:
-        ui, status, active = self.ui, self.status, self.active
-        parts = [stateWords(status)]
+        ui, status, active = self._context.ui, self.status, self.active
+        parts = [formatting.run_state(status)]
         if status.get("state") == "running" and status.get("message"):
             parts.append(status["message"])
         if status.get("step"):
             parts.append(_("step {step}").format(step=status["step"]))
         if active and status.get("state") != "paused" and status.get("eta_s"):
-            parts.append(_("{time} left").format(time=duration(status["eta_s"])))
+            parts.append(formatting.remaining(status["eta_s"]))
         if status.get("state") in ("failed", "interrupted") and status.get("message"):
             parts.append(status["message"])
         if status.get("version"):
@@ -217,9 +210,9 @@ class RunsPanel:
         self.lossChart.show(self._losses)
         self.diceChart.show(self._dice)
 
-    # ---- steering
+    # ---- commands
 
-    def steer(self, command: str) -> None:
+    def send(self, command: str) -> None:
         """Pause, resume or cancel the run."""
         if not self._run:
             return
@@ -230,22 +223,22 @@ class RunsPanel:
             self._polling = True
             self._poll()
 
-        self.session.tell("")
-        self.session.post(self.session.path("runs", self._run, "command"), {"command": command}, done)
+        self._context.clearMessage()
+        self._session.post(self._dataset.route("runs", self._run, "command"), {"command": command}, done)
 
     def showLog(self) -> None:
-        """Unfold the run's log, or fold it away."""
-        ui = self.ui
+        """Show or hide the log of the run."""
+        ui = self._context.ui
         ui.logText.visible = ui.logButton.checked
         if not ui.logButton.checked or not self._run:
             return
 
         def show(text: str) -> None:
-            ui.logText.plainText = text or _("Nothing was told yet.")
+            ui.logText.plainText = text or _("The log is empty.")
             bar = ui.logText.verticalScrollBar()
             bar.value = bar.maximum
 
-        self.session.getText(self.session.path("runs", self._run, "log"), show)
+        self._session.getText(self._dataset.route("runs", self._run, "log"), show)
 
     def close(self) -> None:
         self._timer = None  # its connection would keep this object alive
@@ -253,8 +246,16 @@ class RunsPanel:
             self._stream.abort()
 
 
+def _runTitle(run: dict) -> str:
+    return _("{name}, {when}: {state}").format(
+        name=run.get("name") or _("unnamed"),
+        when=formatting.date_time(run.get("started")) or run["run"],
+        state=formatting.run_state(run),
+    )
+
+
 def _append(line: list, step: float, value: float) -> None:
-    """Add a point; a resumed run tells some steps again, which then replace the old ones."""
+    """Add a point; a resumed run repeats some steps, which replace the old ones."""
     while line and line[-1][0] >= step:
         line.pop()
     line.append((step, value))

@@ -32,13 +32,13 @@ def segmentations() -> list:
     return list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
 
 
-def run(widget, scan) -> tuple[float, float]:
+def run(panel, scan) -> tuple[float, float]:
     """Seconds from the click to the mask, and to the surface."""
-    widget.ui.inputSelector.setCurrentNode(scan)
+    panel.ui.inputSelector.setCurrentNode(scan)
     slicer.app.processEvents()
     before = set(segmentations())
     began = time.perf_counter()
-    widget.ui.segmentButton.click()
+    panel.ui.segmentButton.click()
     wait(lambda: set(segmentations()) - before)
     mask = time.perf_counter() - began
     (node,) = set(segmentations()) - before
@@ -54,19 +54,19 @@ def main() -> None:
 
     from mper.resources import sample_scan
 
-    widget = slicer.modules.MPERSegmentWidget
-    wait(lambda: widget.session.ready)
+    panel = slicer.modules.MPERSegmentWidget.panel
+    wait(lambda: panel.session.ready)
     scan = slicer.util.loadVolume(str(sample_scan()))
     array = slicer.util.arrayFromVolume(scan)
     large = slicer.modules.volumes.logic().CloneVolume(scan, "large")
     times = (1, -(-640 // array.shape[1]), -(-640 // array.shape[2]))
     slicer.util.updateVolumeFromArray(large, np.tile(array, times)[:, :640, :640].astype(np.int16))
-    run(widget, scan)  # loads the model
+    run(panel, scan)  # loads the model
     print("| | to the mask | to the surface |\n| --- | --- | --- |", flush=True)
     for name, volume, repeats in (("sample", scan, 3), ("640 x 640 x 88", large, 1)):
         callbacks.clear()
         for _ in range(repeats):
-            mask, surface = run(widget, volume)
+            mask, surface = run(panel, volume)
             print(f"| {name} | {mask:.2f} s | {surface:.2f} s |", flush=True)
         print(callbacks.report(), flush=True)
 

@@ -74,13 +74,13 @@ class SlicerWindow:
     # ---- modules
 
     def open(self, name: str) -> Any:
-        """Load a module if need be, select it, and return the Python widget that fills its panel."""
+        """Load a module if need be, select it, and return its `ModulePanel`."""
         for module in MODULES:
             self._host.load(REPOSITORY / module / f"{module}.py")
-        widget = self._host.show(name)
-        self._opened[name] = weakref.ref(widget)
+        panel = self._host.show(name).panel
+        self._opened[name] = weakref.ref(panel)
         self.events()
-        return widget
+        return panel
 
     def shut(self, name: str) -> None:
         """Unload a module, as Slicer does when it quits; its panel must be gone for good when the test ends."""
@@ -97,7 +97,7 @@ class SlicerWindow:
                 holders = self._host.holders(panel())
                 if holders is not None:
                     who = ", ".join(holders[:5]) or "an observer, or another reference in Python"
-                    found.append(f"{name}Widget, held by {who}")
+                    found.append(f"the panel of {name}, held by {who}")
         return found
 
     # ---- hands and eyes

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from MPERLib import callbacks, engine, engine_process, http_client
+from MPERLib import callbacks, engine, engine_process, http_client, python_process
 from MPERLib.engine import Engine, route
 from slicer_window import children
 
@@ -260,15 +260,13 @@ def test_empty_array_comes(remote: Engine, server: Server, recorder: Recorder) -
 def test_large_array_comes_in_pieces_that_do_not_hold_the_window(
     remote: Engine, server: Server, recorder: Recorder
 ) -> None:
+    """How long each piece takes is measured by Testing/benchmarks/in_slicer.py."""
     server.array = np.random.default_rng(1).integers(0, 999, (44, 320, 640)).astype(np.int16)
-    for _attempt in range(3):  # a busy machine may hold anybody once
-        callbacks.clear()
-        recorder = Recorder(recorder._window)
-        remote.getArray("/array", recorder.take, recorder.fail)
-        np.testing.assert_array_equal(recorder.wait(60)[0], server.array)
-        if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
-            return
-    pytest.fail(callbacks.report())
+    callbacks.clear()
+    remote.getArray("/array", recorder.take, recorder.fail)
+    np.testing.assert_array_equal(recorder.wait(60)[0], server.array)
+    pieces = sum(record.name.endswith("readyRead") for record in callbacks.records())
+    assert pieces >= server.array.nbytes >> 20  # each at most as large as the read buffer
 
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=">i2").reshape(2, 3, 4), np.ones((2, 3, 4), bool)])
@@ -287,17 +285,14 @@ def test_upload_is_little_endian_in_c_order(
 def test_large_upload_does_not_hold_the_window(window: Any, remote: Engine, server: Server) -> None:
     remote.agreeToUpload()
     array = np.random.default_rng(1).integers(0, 999, (12, 640, 640)).astype(np.int16)
-    for _attempt in range(3):
-        callbacks.clear()
-        server.bodies.clear()
-        recorder, told = Recorder(window), []
-        remote.postArray("/scans", array, {}, recorder.take, recorder.fail, told.append)
-        assert recorder.wait(60) == {"bytes": array.nbytes}
-        assert np.array_equal(np.frombuffer(server.bodies[0], np.int16), array.ravel())
-        assert told == sorted(told) and told[-1] == 1
-        if callbacks.slowest(1)[0].seconds < callbacks.TOO_LONG_S:
-            return
-    pytest.fail(callbacks.report())
+    callbacks.clear()
+    recorder, told = Recorder(window), []
+    remote.postArray("/scans", array, {}, recorder.take, recorder.fail, told.append)
+    assert recorder.wait(60) == {"bytes": array.nbytes}
+    assert np.array_equal(np.frombuffer(server.bodies[0], np.int16), array.ravel())
+    assert told == sorted(told) and told[-1] == 1
+    slabs = sum(record.name.endswith("writeSlab") for record in callbacks.records())
+    assert slabs == len(array)  # one slice is nearly a slab
 
 
 def test_events_come_one_by_one_across_pieces(window: Any, remote: Engine, recorder: Recorder) -> None:
@@ -314,8 +309,8 @@ def test_events_come_one_by_one_across_pieces(window: Any, remote: Engine, recor
     ("path", "words"),
     [
         ("/nothing", "no such thing, ask for another"),
-        ("/crash", "the engine refused with status 500"),
-        ("/plain", "an answer that is not JSON"),
+        ("/crash", "the engine refused the request (status 500)"),
+        ("/plain", "the engine's answer cannot be read"),
     ],
 )
 def test_refusals_are_one_line(remote: Engine, recorder: Recorder, path: str, words: str) -> None:
@@ -327,11 +322,11 @@ def test_refusals_are_one_line(remote: Engine, recorder: Recorder, path: str, wo
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/short", "in the middle of an array"),
-        ("/long", "more than the array it announced"),
-        ("/huge", "not an array this module can hold"),
-        ("/object", "not an array this module can hold"),
-        ("/info", "not an array this module can hold"),
+        ("/short", "ended before all data had arrived"),
+        ("/long", "more data than it announced"),
+        ("/huge", "is not an array that this module can read"),
+        ("/object", "is not an array that this module can read"),
+        ("/info", "is not an array that this module can read"),
         ("/nothing", "no such thing"),
     ],
 )
@@ -349,7 +344,7 @@ def test_refused_upload_tells_why_and_leaves_no_file(remote: Engine, recorder: R
 def test_stream_that_breaks_is_a_failure(window: Any, remote: Engine, recorder: Recorder) -> None:
     events: list[dict] = []
     remote.follow("/cut", events.append, recorder.take, recorder.fail)
-    assert recorder.wait_for_failure().startswith("no answer from the engine")
+    assert recorder.wait_for_failure().startswith("the engine cannot be reached")
     assert events == [{"n": 0}]
 
 
@@ -360,7 +355,7 @@ def test_nobody_there(window: Any) -> None:
     nobody = Engine.remote(f"http://127.0.0.1:{port}", "secret")
     nobody.start()
     window.wait_until(lambda: nobody.state == "failed")
-    assert nobody.reason.startswith("no answer from the engine: ")
+    assert nobody.reason.startswith("the engine cannot be reached: ")
 
 
 def test_aborted_requests_call_nobody(window: Any, remote: Engine, server: Server, recorder: Recorder) -> None:
@@ -387,7 +382,7 @@ def test_stopped_engine_refuses_in_words_and_starts_again(window: Any, remote: E
     remote.stop()
     late = Recorder(window)
     remote.get("/info", late.take, late.fail)
-    assert late.wait_for_failure() == "the engine is not running"
+    assert late.wait_for_failure() == "the engine is not running; start it"
     assert not recorder.done and not recorder.failed
     remote.start()
     again = Recorder(window)
@@ -408,7 +403,7 @@ def test_callbacks_never_come_from_within_the_call(remote: Engine, recorder: Rec
 def test_scans_go_to_a_server_only_after_the_user_agreed(window: Any, remote: Engine, server: Server) -> None:
     before = Recorder(window)
     remote.postArray("/scans", np.zeros((1, 1, 1), np.uint8), {}, before.take, before.fail)
-    assert "only after you have agreed" in before.wait_for_failure()
+    assert "only with your consent" in before.wait_for_failure()
     assert not server.asked
     remote.agreeToUpload()
     same_server = Engine.remote(remote.url, "secret")
@@ -511,16 +506,17 @@ def test_missing_packages_are_named(
     monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
     local.start()
     window.wait_until(lambda: local.state == "failed", 60)
-    assert local.reason == (
-        "the engine's packages are incomplete (fastapi is missing); MPER Segment offers to install them"
-    )
+    assert local.reason == ("the engine's packages are incomplete (fastapi is missing); install them in MPER Segment")
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("print('hello')", "the engine's first words were 'hello'"),
-        ("raise SystemExit(3)", "the engine stopped unexpectedly (exit code 3)"),
+        ("print('hello')", "the engine's first line of output was 'hello'"),
+        (
+            "raise SystemExit(3)",
+            "the engine stopped unexpectedly (exit code 3); your segmentations are safe, start it again",
+        ),
         ("import sys; sys.exit('no more room')", "the engine stopped: no more room"),
     ],
 )
@@ -530,7 +526,7 @@ def test_engine_that_does_not_start_says_why(
     (tmp_path / "home" / "mper").mkdir(parents=True)
     (tmp_path / "home" / "mper" / "__init__.py").write_text("")
     (tmp_path / "home" / "mper" / "__main__.py").write_text(program)
-    monkeypatch.setattr(engine, "libraryHome", lambda: tmp_path / "home")
+    monkeypatch.setattr(python_process, "libraryHome", lambda: tmp_path / "home")
     local.start()
     window.wait_until(lambda: local.state == "failed", 60)
     assert local.reason == words
@@ -541,10 +537,10 @@ def test_no_python_is_told(window: Any, monkeypatch: pytest.MonkeyPatch) -> None
     made = Engine.local([])
     made.start()
     assert made.state == "failed"
-    assert "no Python to run the engine with (/nowhere/python)" in made.reason
+    assert "Python was not found (/nowhere/python)" in made.reason
 
 
-def test_log_is_kept_in_bounds(window: Any, tmp_path: Path) -> None:
+def test_log_is_kept_in_bounds(window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mper").mkdir()
     (tmp_path / "mper" / "__init__.py").write_text("")
     (tmp_path / "mper" / "__main__.py").write_text("import sys; sys.exit('new')")
@@ -552,10 +548,8 @@ def test_log_is_kept_in_bounds(window: Any, tmp_path: Path) -> None:
     log.parent.mkdir()
     log.write_bytes(b"x" * (2 << 20))
     ended: list[str] = []
-    environment = engine_process.environment(Path(sys.executable), tmp_path, tmp_path, {})
-    engine_process.EngineProcess(
-        Path(sys.executable), ["-m", "mper"], environment, str(tmp_path), log, print, ended.append
-    )
+    monkeypatch.setattr(python_process, "libraryHome", lambda: tmp_path)
+    engine_process.EngineProcess(Path(sys.executable), ["-m", "mper"], {}, log, print, ended.append)
     window.wait_until(lambda: ended, 30)
     assert log.read_text().strip() == "new"
     assert log.with_suffix(".1.log").stat().st_size == 2 << 20
@@ -598,7 +592,7 @@ def test_unanswered_request_ends_with_words(
     monkeypatch.setattr(http_client, "_ANSWER_TIMEOUT_MS", 1000)
     asked = http_client.JsonCall(recorder.take, recorder.fail, "silence")
     asked.follow(remote._client.send("GET", remote._client.request("/silence", timeout_ms=100)))
-    assert recorder.wait_for_failure() == "no answer from the engine within 1 s"
+    assert recorder.wait_for_failure() == "the engine did not answer within 1 s; try again"
 
 
 def test_failed_job_says_why(window: Any, local: Engine) -> None:

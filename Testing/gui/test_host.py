@@ -142,7 +142,7 @@ class LeakyWidget(ScriptedLoadableModuleWidget):
     window._host.load(source)
     window._opened["Leaky"] = weakref.ref(window._host.show("Leaky"))
     window.shut("Leaky")
-    assert window.survivors() == ["LeakyWidget, held by an observer, or another reference in Python"]
+    assert window.survivors() == ["the panel of Leaky, held by an observer, or another reference in Python"]
     slicer.mrmlScene.RemoveObservers(slicer.mrmlScene.NodeAddedEvent)
     del sys.modules["Leaky"]
 

@@ -80,8 +80,8 @@ def test_what_is_missing_or_too_old_is_found(window: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(install, "requirements", lambda: ["numpy>=1", "numpy>=9000", "mper-test-one>=1"])
     missing = missing_now(window)
     assert missing == install.MissingPackages(("numpy>=9000", "mper-test-one>=1"), False)
-    assert "numpy, mper-test-one" in missing.words()
-    assert str(settings.packagesFolder()) in missing.words()
+    assert "numpy, mper-test-one" in missing.text()
+    assert str(settings.packagesFolder()) in missing.text()
 
 
 def test_packages_come_offline_into_their_own_folder(
@@ -127,7 +127,7 @@ def test_cancelled_installation_leaves_nothing(window: Any, folder: Path, two_pa
     ended = Ended()
     running = ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), tmp_path / "wheels")
     window.wait_until(lambda: ended.log, 30, "pip")
-    running.abort()
+    running.stop()
     window.events()
     assert not ended
     assert not folder.exists()
@@ -148,7 +148,7 @@ def test_extension_installs_torch_where_it_is(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     missing = install.MissingPackages((), True)
-    assert "extension PyTorch, which asks" in missing.words()
+    assert "by the PyTorch extension, which asks" in missing.text()
     ended = Ended()
     install.Installation(missing, None, ended.log.append, lambda: ended.done.append(True), ended.failed.append)
     window.wait_until(lambda: ended, 30)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from MPERTrainerLib.slices import sliceBySlice, spread
+from MPERLib.mrml import on_whole_grid
+from MPERTrainerLib.label_panel import labelledSlices
 
 GRID = (6, 4, 5)
 
@@ -20,7 +21,7 @@ def slices(*drawn: int, rest: int = 0) -> np.ndarray:
 def test_slices_that_are_drawn_are_whole_and_others_say_nothing() -> None:
     nothing = np.full(GRID, 255, np.uint8), (0, 0, 0)
     part = slices(1, 3)[1:4, 1:3, 1:4], (1, 1, 1)
-    found, start = sliceBySlice(part, nothing, GRID)
+    found, start = labelledSlices(part, nothing, GRID)
     assert start == (0, 0, 0) and np.array_equal(found, slices(1, 3, rest=255))
 
 
@@ -32,12 +33,12 @@ def test_a_slice_more_is_whole_too_and_what_was_known_stays() -> None:
     drawn[2, 1:3, 1:4] = 1  # painted over what was unlabelled
     wanted = before.copy()
     wanted[2] = slices(2)[2]
-    found, _ = sliceBySlice((drawn, (0, 0, 0)), (before, (0, 0, 0)), GRID)
+    found, _ = labelledSlices((drawn, (0, 0, 0)), (before, (0, 0, 0)), GRID)
     assert np.array_equal(found, wanted)
 
 
 def test_a_whole_label_is_narrowed_to_its_drawn_slices() -> None:
     whole = slices(1, 3)
-    found, _ = sliceBySlice((whole, (0, 0, 0)), (whole, (0, 0, 0)), GRID)
+    found, _ = labelledSlices((whole, (0, 0, 0)), (whole, (0, 0, 0)), GRID)
     assert np.array_equal(found, slices(1, 3, rest=255))
-    assert np.array_equal(spread((whole[2:4, 1:], (2, 1, 0)), GRID)[2:4, 1:], whole[2:4, 1:])
+    assert np.array_equal(on_whole_grid(whole[2:4, 1:], (2, 1, 0), GRID)[2:4, 1:], whole[2:4, 1:])

@@ -13,7 +13,7 @@ import pytest
 import qt
 import slicer
 import vtk
-from MPERLib import callbacks, mrml
+from MPERLib import mrml, segmentation_node
 from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -34,7 +34,6 @@ class Asked:
     def __init__(self):
         self.over = False
         self.status = None
-        self.call = self
         self.id = "job"
 
     def abort(self):
@@ -258,15 +257,15 @@ class Scene:
         self.window, self.engine = window, engine
         voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
         self.scan = mrml.show_scan(voxels, AFFINE, "scan", slicer.mrmlScene)
-        self.node = mrml.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
+        self.node = segmentation_node.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
         result_node.record(self.node, result_of("p0"))
-        self.widget = window.open("MPERSegment")
-        self.ui = self.widget.ui
-        window.wait_until(lambda: self.widget.session.ready, 5, "the models")
+        self.panel = window.open("MPERSegment")
+        self.ui = self.panel.ui
+        window.wait_until(lambda: self.panel.session.ready, 5, "the models")
         self.ui.resultSelector.setCurrentNode(self.node)
         self.ui.runSection.collapsed = True
         self.ui.refineSection.collapsed = False
-        window.wait_until(lambda: self.widget.segmentEditorPanel.editor is not None, 10, "the editor")
+        window.wait_until(lambda: self.panel.segmentEditorPanel.editor.widget is not None, 10, "the editor")
         window.events()
         self.view = slicer.app.layoutManager().sliceWidget("Red")
         window.wait_until(lambda: self.view.mrmlSliceCompositeNode().GetBackgroundVolumeID() == self.scan.GetID(), 5)
@@ -274,7 +273,7 @@ class Scene:
         window.events()
 
     def mask(self):
-        return mrml.mask_of(self.node, self.scan)
+        return segmentation_node.mask_of(self.node, self.scan)
 
     def mouse(self, event, index, **keys):
         interactor = self.view.sliceView().interactor()
@@ -297,8 +296,8 @@ class Scene:
         self.rest()
 
     def rest(self):
-        sync = self.widget.strokesPanel._sync()
-        self.window.wait_until(lambda: not sync.following and sync._held and sync._held.settled and not sync._busy, 60)
+        sync = self.panel.strokesPanel._sync()
+        self.window.wait_until(lambda: not sync.pending and sync._held and sync._held.settled and not sync._busy, 60)
 
     def rows(self):
         table = self.ui.strokesTable
@@ -332,12 +331,11 @@ def kind(node):
 def test_a_stroke_is_painted_and_the_mask_follows(scene, window):
     ui = scene.ui
     before = scene.mask()
-    callbacks.clear()
     window.click(ui.brushAddButton)
     assert ui.structureBox.visible
     ui.radiusSlider.value = 4
     scene.drag((8, 20, 28), (8, 20, 34))
-    painting = scene.widget.strokesPanel._brush._views[0]
+    painting = scene.panel.strokesPanel._brush._views[0]
     assert painting._paint.GetVisibility()  # at once, before the engine has answered
     scene.rest()
     assert not painting._paint.GetVisibility()
@@ -352,13 +350,10 @@ def test_a_stroke_is_painted_and_the_mask_follows(scene, window):
     assert (after == scene.engine.predictions["p0"]["mask"]).all()
     assert after[8, 20, 28:37].all() and not before[8, 20, 28:37].any()
     assert kind(scene.node) == "SEMIAUTOMATIC"
-    assert "Corrected by a stroke" in ui.refineWords.text
+    assert ui.refineWords.text.startswith("Edited with strokes (1; ")
     ((name, added, removed),) = scene.rows()
     assert name == "1  LA"
     assert added.endswith("mL") and removed == "\N{EN DASH}"
-    assert (
-        max(record.seconds for record in callbacks.records()) < 0.5
-    )  # on a busy machine; see test_segment for the rule
     window.screenshot("strokes")
 
 
@@ -376,7 +371,7 @@ def test_remove_takes_away_and_a_structure_can_be_chosen(scene, window):
     assert [row[0] for row in scene.rows()] == ["1  Background", "2  LV \N{WARNING SIGN}"]
     assert "contradicts" in ui.strokesTable.item(1, 0).toolTip()
     window.click(ui.brushAddButton)
-    assert scene.widget.strokesPanel._brush is None
+    assert scene.panel.strokesPanel._brush is None
 
 
 def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(scene, window):
@@ -401,9 +396,9 @@ def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(sce
     assert not heard and scene.ui.radiusSlider.value > value
     scene.mouse("LeftButtonPressEvent", (8, 20, 30), shift=1)  # Shift and the button are not the brush's
     assert heard == ["LeftButtonPressEvent"]
-    scene.widget.exit()
+    scene.panel.exit()
     assert not scene.ui.brushAddButton.checked
-    scene.widget.enter()
+    scene.panel.enter()
     assert all_four() == list(events)
     for tag in tags:
         interactor.RemoveObserver(tag)
@@ -423,7 +418,7 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     assert not ui.strokeUndoButton.enabled
     assert scene.rows() == []
     assert kind(scene.node) == "AUTOMATIC"  # all is as the model made it
-    assert "Untouched" in ui.refineWords.text
+    assert ui.refineWords.text == "Unedited: exported as AUTOMATIC."
     for expected in masks[1:]:
         window.click(ui.strokeRedoButton)
         scene.rest()
@@ -453,7 +448,7 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
 
 def test_strokes_queue_while_the_engine_is_slow(scene, window):
     window.click(scene.ui.brushAddButton)
-    window.wait_until(lambda: scene.widget.strokesPanel._sync()._held, 5, "the engine's mask")
+    window.wait_until(lambda: scene.panel.strokesPanel._sync()._held, 5, "the engine's mask")
     scene.engine.slow_ms = 150
     for index in ((8, 20, 28), (8, 20, 34), (8, 20, 40)):
         scene.drag(index)
@@ -467,13 +462,13 @@ def test_strokes_queue_while_the_engine_is_slow(scene, window):
 def test_edits_by_hand_survive_strokes_and_their_undoing(scene, window):
     by_hand(scene.node, np.s_[4:6], 0)
     edited = scene.mask()
-    assert "Changed by a person" in scene.ui.refineWords.text
+    assert scene.ui.refineWords.text.startswith("Edited manually (")
     window.click(scene.ui.brushAddButton)
     scene.ui.radiusSlider.value = 4
     scene.draw((8, 20, 28))
     assert scene.mask()[8, 20, 28] == 1
     assert not scene.mask()[4:6, 12:28, 10:26].any()
-    assert "by hand" in scene.ui.refineWords.text
+    assert scene.ui.refineWords.text.startswith("Edited manually and with strokes (1; ")
     mrml.jump_to((5, 20, 18), scene.scan)
     scene.draw((5, 20, 18))  # the model had it: only its own voxels come back
     mask = scene.mask()
@@ -511,12 +506,12 @@ def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, windo
     scene.draw((8, 20, 28))
     window.click(scene.ui.brushAddButton)
     after = scene.mask()
-    scene.widget.segmentEditorPanel.editor.undo()
+    scene.panel.segmentEditorPanel.editor.widget.undo()
     scene.rest()
     assert (scene.mask() == before).all()
     assert scene.rows() == []
     assert scene.engine.predictions["p0"]["strokes"] == []
-    scene.widget.segmentEditorPanel.editor.redo()
+    scene.panel.segmentEditorPanel.editor.widget.redo()
     scene.rest()
     assert (scene.mask() == after).all()
     assert len(scene.rows()) == 1
@@ -546,7 +541,7 @@ def test_an_engine_that_dies_loses_no_stroke(scene, window):
     scene.engine.predictions = {}
     scene.drag((8, 20, 38))
     window.events()
-    assert scene.ui.strokesWords.text == "The strokes wait for the engine."
+    assert scene.ui.strokesWords.text == "The strokes are applied once the engine is running."
     assert scene.mask()[8, 20, [28, 38]].tolist() == [1, 0]
     scene.engine.become("ready")
     scene.rest()
@@ -569,13 +564,13 @@ def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, window
     scene.engine.predictions = {}
     again = Scene(window, scene.engine)
     by_hand(again.node, np.s_[:], 0)
-    with again.widget.editTracker.ours():
+    with again.panel.editTracker.paused():
         from MPERLib import labelmap_box
 
         labelmap_box.write_box(again.node, again.scan, (0, 0, 0), mask)
     again.node.SetAttribute("MPER.Strokes", attribute)
     again.node.GetSegmentation().GetNthSegment(0).SetTag("MPER.Strokes", str(tag))
-    again.widget.strokesPanel.show(again.node)
+    again.panel.strokesPanel.show(again.node)
     assert again.rows() == rows
     window.click(again.ui.brushAddButton)
     again.rest()
@@ -593,7 +588,7 @@ def test_bad_strokes_are_refused_in_one_line(scene, window):
     scene.draw((8, 20, 28))
     before = scene.mask()
     scene.drag((8, 20, 400))
-    assert scene.ui.strokesWords.text == "This stroke lies outside the scan."
+    assert scene.ui.strokesWords.text == "The stroke is outside the scan. Draw it inside."
     scene.engine._put, put = (
         lambda _prediction, _body: (_ for _ in ()).throw(Refused(422, "too far away")),
         (scene.engine._put),
@@ -623,14 +618,14 @@ def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scen
     ui.whySection.collapsed = False
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     crosshair.SetCursorPositionRAS(mrml.world_of((8, 20, 30), scene.scan))
-    window.wait_until(lambda: "Stroke 1 said LA here." in ui.probeLabel.text, 5, "the probe")
+    window.wait_until(lambda: "Stroke 1: LA" in ui.probeLabel.text, 5, "the probe")
     window.click(ui.brushAddButton)
     window.click(ui.correctButton)
     assert ui.brushAddButton.checked
 
 
 def test_the_uncertainty_in_the_slices_follows_the_strokes(scene, window):
-    ui, why = scene.ui, scene.widget.explanationPanel
+    ui, why = scene.ui, scene.panel.explanationPanel
     ui.whySection.collapsed = False
     ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
     node = window.wait_until(lambda: why._uncertainty, 5, "the uncertainty")
@@ -650,12 +645,12 @@ def test_strokes_are_kept_beside_the_label(scene, window):
     ui = scene.ui
     window.click(ui.brushAddButton)
     scene.draw((8, 20, 28))
-    scene.widget.saveLabelPanel.refresh()
+    scene.panel.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.keepButton)
-    window.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
-    assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
+    window.wait_until(lambda: ui.keepWords.text.startswith("Saved"), 20, "the revision")
+    assert ui.keepWords.text == "Saved as revision 1 of case-001, with its strokes (1)."
     label, beside = scene.engine.posted[-2:]
     assert "how=strokes" in label and "edited=true" in label
     assert beside == "/datasets/d/cases/case-001/labels/1/strokes"
@@ -668,28 +663,30 @@ def test_strokes_are_kept_beside_the_label(scene, window):
 def test_keeping_waits_until_the_mask_has_followed_the_last_stroke(scene, window):
     ui = scene.ui
     window.click(ui.brushAddButton)
-    scene.widget.saveLabelPanel.refresh()
+    scene.panel.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
-    window.wait_until(lambda: ui.keepButton.enabled and scene.widget.strokesPanel._sync()._held, 20, "the dataset")
+    window.wait_until(lambda: ui.keepButton.enabled and scene.panel.strokesPanel._sync()._held, 20, "the dataset")
     scene.engine.slow_ms = 150
     scene.drag((8, 20, 28))
     window.click(ui.keepButton)
-    window.wait_until(lambda: ui.keepWords.text.startswith("Kept"), 20, "the revision")
-    assert ui.keepWords.text == "Kept as revision 1 of case-001, with its stroke."
+    window.wait_until(lambda: ui.keepWords.text.startswith("Saved"), 20, "the revision")
+    assert ui.keepWords.text == "Saved as revision 1 of case-001, with its strokes (1)."
     held = scene.engine.predictions["p0"]
     assert held["settled"] and np.array_equal(scene.mask(), held["mask"])
     assert (scene.engine.arrays[-1] == 7).sum() == (held["mask"] == 1).sum()  # as cleaned up, in the dataset's values
 
 
 def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
-    monkeypatch.setattr("MPERSegmentLib.save_label_panel._WAITS", 2)
-    scene.widget.saveLabelPanel._settled = lambda _node: False
+    monkeypatch.setattr("MPERSegmentLib.label_upload._WAITS", 2)
+    scene.panel.saveLabelPanel._settled = lambda _node: False
     ui = scene.ui
-    scene.widget.saveLabelPanel.refresh()
+    scene.panel.saveLabelPanel.refresh()
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.keepButton)
-    window.wait_until(lambda: "has not followed the last stroke" in ui.keepWords.text, 20, "the words")
+    window.wait_until(
+        lambda: "<b>Not saved.</b> The last stroke is still being processed" in ui.keepWords.text, 20, "the words"
+    )
     assert ui.keepButton.enabled and not scene.engine.arrays
 
 

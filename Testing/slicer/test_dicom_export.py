@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from MPERLib import mrml
+from MPERLib import mrml, segmentation_node
 from small_series import stack, write_classic
 
 from mper.cli import FAILED, OK, main
@@ -43,7 +43,7 @@ def test_a_segmentation_that_slicer_saved_becomes_the_same_dicom(
     series, scan, geometry = loaded
     part = np.zeros((3, 4, 5), np.uint8)
     part[:2, 1:3, 2:], part[2, :, :2] = 1, 2
-    node = mrml.show_mask(part, (2, 3, 4), LABELS, scan, "heart", MODEL)
+    node = segmentation_node.show_mask(part, (2, 3, 4), LABELS, scan, "heart", MODEL)
     storage = node.GetScene().AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storage.SetFileName(str(tmp_path / "mask.seg.nrrd"))
     storage.SetCropToMinimumExtent(crop)
@@ -70,8 +70,8 @@ def test_a_segment_that_a_person_added_needs_a_word(
     tmp_path: Path, loaded: tuple[DicomSeries, Any, Geometry], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, scan, _ = loaded
-    node = mrml.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, "heart", MODEL)
-    drawn = mrml.show_mask(np.full((1, 2, 2), 2, np.uint8), (4, 0, 0), LABELS[1:2], scan, "drawn")
+    node = segmentation_node.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, "heart", MODEL)
+    drawn = segmentation_node.show_mask(np.full((1, 2, 2), 2, np.uint8), (4, 0, 0), LABELS[1:2], scan, "drawn")
     segment = drawn.GetSegmentation().GetNthSegment(0)
     for tag in ("DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"):
         segment.RemoveTag(tag)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from MPERLib import mrml
+from MPERLib import mrml, segmentation_node
 from scenes import grid
 
 from mper import resources
@@ -128,7 +128,7 @@ def test_jump_puts_all_slice_views_there(scan: Any) -> None:
 
 def test_scan_without_voxels_is_refused(scene: Any) -> None:
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
-    with pytest.raises(ValueError, match="nothing holds no voxels"):
+    with pytest.raises(ValueError, match="nothing has no voxels"):
         mrml.geometry_of(empty)
 
 
@@ -138,19 +138,19 @@ def test_colour_image_is_refused(scene: Any) -> None:
     image.SetDimensions(4, 4, 4)
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
     colour.SetAndObserveImageData(image)
-    with pytest.raises(ValueError, match="photo has 3 values a voxel"):
+    with pytest.raises(ValueError, match="photo has 3 values per voxel"):
         mrml.geometry_of(colour)
 
 
 def test_label_map_and_other_nodes_are_no_scans(scene: Any) -> None:
     for kind in ("vtkMRMLLabelMapVolumeNode", "vtkMRMLModelNode"):
-        with pytest.raises(ValueError, match="not a scan"):
+        with pytest.raises(ValueError, match="choose a scalar volume"):
             mrml.geometry_of(scene.AddNewNodeByClass(kind, "other"))
 
 
 def test_warped_scan_is_refused_in_words(scan: Any) -> None:
     warp(scan.GetScene(), scan)
-    with pytest.raises(ValueError, match="scan is under the warping transform bend; harden it"):
+    with pytest.raises(ValueError, match="scan is under the non-linear transform bend; harden it"):
         mrml.geometry_of(scan)
 
 
@@ -192,14 +192,14 @@ def test_region_that_is_not_drawn_is_refused(scene: Any) -> None:
 
 
 def test_region_off_the_scan_is_refused(scan: Any) -> None:
-    with pytest.raises(ValueError, match="region lies off the scan"):
+    with pytest.raises(ValueError, match="region lies outside the scan"):
         mrml.roi_mm(roi(scan.GetScene(), (900, 0, 0), (5, 5, 5)), scan)
 
 
 def test_warped_region_is_refused(scan: Any) -> None:
     node = roi(scan.GetScene(), (0, 0, 0), (5, 5, 5))
     warp(scan.GetScene(), node)
-    with pytest.raises(ValueError, match="warping transform"):
+    with pytest.raises(ValueError, match="non-linear transform"):
         mrml.roi_mm(node, scan)
 
 
@@ -207,12 +207,12 @@ def test_warped_region_is_refused(scan: Any) -> None:
 
 
 def test_mask_is_exact_to_the_voxel(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
 
 
 def test_segments_lie_where_slicer_puts_the_scan(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     labelmap = scan.GetScene().AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.ExportVisibleSegmentsToLabelmapNode(node, labelmap, scan)
@@ -224,15 +224,15 @@ def test_segments_lie_where_slicer_puts_the_scan(scan: Any) -> None:
 
 
 def test_only_the_part_is_kept(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     image = node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
     assert image.GetExtent() == (5, 11, 4, 9, 3, 7)
     assert node.GetSegmentation().GetNumberOfLayers() == 1
 
 
 def test_segments_are_named_coloured_and_coded_in_order(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
-    assert mrml.labels_of(node) == LABELS
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
+    assert segmentation_node.labels_of(node) == LABELS
     segment = node.GetSegmentation().GetNthSegment(2)
     assert segment.GetName() == "LV"
     assert segment.GetColor() == pytest.approx([c / 255 for c in LABELS[2].colour])
@@ -240,24 +240,24 @@ def test_segments_are_named_coloured_and_coded_in_order(scan: Any) -> None:
 
 
 def test_labels_may_come_as_the_engine_writes_them(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), [asdict(label) for label in LABELS], scan, "heart")
-    assert mrml.labels_of(node) == LABELS
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), [asdict(label) for label in LABELS], scan, "heart")
+    assert segmentation_node.labels_of(node) == LABELS
 
 
 def test_structure_without_code_gets_none(scan: Any) -> None:
-    node = mrml.show_mask(blobs() // 3, (0, 0, 0), [Label(1, "my structure")], scan, "own")
+    node = segmentation_node.show_mask(blobs() // 3, (0, 0, 0), [Label(1, "my structure")], scan, "own")
     assert node.GetSegmentation().GetNthSegment(0).GetTerminology() == ""
-    assert mrml.labels_of(node)[0].type is None
+    assert segmentation_node.labels_of(node)[0].type is None
 
 
 def test_algorithm_is_named_and_a_persons_edit_is_told(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
     tags = [tag(node, n, "DICOM.SegmentAlgorithmType") for n in range(3)]
     assert tags == ["AUTOMATIC"] * 3
     assert tag(node, 0, "DICOM.SegmentAlgorithmName") == "MPER la 1.2 (sha256:01234567)"
-    assert not mrml.is_edited(node)
-    mrml.mark_edited(node)
-    assert mrml.is_edited(node)
+    assert not segmentation_node.is_edited(node)
+    segmentation_node.mark_edited(node)
+    assert segmentation_node.is_edited(node)
     assert [tag(node, n, "DICOM.SegmentAlgorithmType") for n in range(3)] == ["SEMIAUTOMATIC"] * 3
 
 
@@ -268,21 +268,24 @@ def tag(node: Any, n: int, name: str) -> str:
 
 
 def test_what_a_person_drew_stays_manual(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "drawn")
-    mrml.mark_edited(node)
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "drawn")
+    segmentation_node.mark_edited(node)
     assert tag(node, 0, "DICOM.SegmentAlgorithmType") == "MANUAL"
 
 
 def test_modifiers_and_regions_are_kept(scan: Any) -> None:
     right, heart = Code("SCT", "24028007", "Right"), Code("SCT", "80891009", "Heart")
     label = replace(make_label(1, "PV"), modifier=right, region=heart)
-    node = mrml.show_mask(np.ones((1, 1, 1), np.uint8), (0, 0, 0), [label], scan, "vein")
-    assert mrml.labels_of(node) == (label,)
+    node = segmentation_node.show_mask(np.ones((1, 1, 1), np.uint8), (0, 0, 0), [label], scan, "vein")
+    assert segmentation_node.labels_of(node) == (label,)
 
 
 def test_every_code_stands_in_the_list_that_its_entry_names() -> None:
     terms = json.loads(next(resources.terminology_dir().glob("*.term.json")).read_text(encoding="utf-8"))
-    assert terms["SegmentationCategoryTypeContextName"] == mrml.terminology_of(make_label(1, "MYO")).partition("~")[0]
+    assert (
+        terms["SegmentationCategoryTypeContextName"]
+        == segmentation_node._terminology(make_label(1, "MYO")).partition("~")[0]
+    )
     ours = {(c["CodeValue"], t["CodeValue"]) for c in terms["SegmentationCodes"]["Category"] for t in c["Type"]}
     for name in ("LA", "RA", "LV", "RV", "MYO", "LAA", "PV", "Heart", "Scar"):
         label = make_label(1, name)
@@ -291,25 +294,25 @@ def test_every_code_stands_in_the_list_that_its_entry_names() -> None:
 
 def test_empty_mask_has_its_segments_and_no_voxel(scan: Any) -> None:
     for empty in (np.zeros((0, 0, 0), np.uint8), np.zeros((2, 2, 2), np.uint8)):
-        node = mrml.show_mask(empty, (0, 0, 0), LABELS, scan, "empty", MODEL)
-        assert [label.name for label in mrml.labels_of(node)] == ["RV", "MYO", "LV"]
-        assert not mrml.mask_of(node, scan).any()
-        assert mrml.mask_part(node, scan)[0].shape == (1, 1, 1)
+        node = segmentation_node.show_mask(empty, (0, 0, 0), LABELS, scan, "empty", MODEL)
+        assert [label.name for label in segmentation_node.labels_of(node)] == ["RV", "MYO", "LV"]
+        assert not segmentation_node.mask_of(node, scan).any()
+        assert segmentation_node.mask_part(node, scan)[0].shape == (1, 1, 1)
 
 
 def test_nothing_is_overwritten(scan: Any) -> None:
-    first = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
-    second = mrml.show_mask(blobs() * 0, (3, 4, 5), LABELS, scan, "heart")
+    first = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    second = segmentation_node.show_mask(blobs() * 0, (3, 4, 5), LABELS, scan, "heart")
     assert first.GetName() != second.GetName()
-    assert mrml.mask_of(first, scan).any()
+    assert segmentation_node.mask_of(first, scan).any()
 
 
 def test_mask_follows_its_scan_under_a_transform(scan: Any) -> None:
     transform = linear(scan.GetScene(), turned())
     scan.SetAndObserveTransformNodeID(transform.GetID())
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     assert node.GetTransformNodeID() == transform.GetID()
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
     bounds = [0.0] * 6
     node.GetRASBounds(bounds)
     middle = np.array(mrml.world_of((5, 6, 8), scan))
@@ -317,7 +320,7 @@ def test_mask_follows_its_scan_under_a_transform(scan: Any) -> None:
 
 
 def test_mask_is_resampled_where_it_is_not_on_the_scans_grid(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     half = np.eye(4)
     half[:3, 3] = (mrml._RAS_LPS @ mrml.geometry_of(scan).affine)[:3, :3] @ [
         0,
@@ -325,71 +328,73 @@ def test_mask_is_resampled_where_it_is_not_on_the_scans_grid(scan: Any) -> None:
         0.4,
     ]  # less than half a voxel along i
     node.SetAndObserveTransformNodeID(linear(scan.GetScene(), half).GetID())
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
     half[:3, 3] *= 0.6 / 0.4
     node.GetParentTransformNode().SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(half))
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), whole(blobs(), (3, 4, 6)))
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(blobs(), (3, 4, 6)))
 
 
 def test_mask_off_the_scan_is_refused(scan: Any) -> None:
-    with pytest.raises(ValueError, match="does not lie on scan"):
-        mrml.show_mask(blobs(), (9, 0, 0), LABELS, scan, "heart")
+    with pytest.raises(ValueError, match="does not fit scan"):
+        segmentation_node.show_mask(blobs(), (9, 0, 0), LABELS, scan, "heart")
 
 
 def test_value_without_label_is_refused_and_leaves_no_node(scan: Any) -> None:
     before = scan.GetScene().GetNumberOfNodes()
-    with pytest.raises(ValueError, match=r"values \[3\] that no label names"):
-        mrml.show_mask(blobs(), (0, 0, 0), LABELS[:2], scan, "heart")
+    with pytest.raises(ValueError, match=r"values without a label: \[3\]"):
+        segmentation_node.show_mask(blobs(), (0, 0, 0), LABELS[:2], scan, "heart")
     assert scan.GetScene().GetNumberOfNodes() == before
 
 
 def test_unlabelled_voxels_travel_as_a_segment(scan: Any) -> None:
     part = blobs()
     part[0, 0, 5:] = 255
-    node = mrml.show_mask(part, (3, 4, 5), LABELS, scan, "partial")
+    node = segmentation_node.show_mask(part, (3, 4, 5), LABELS, scan, "partial")
     assert node.GetSegmentation().GetNthSegment(3).GetName() == "unlabelled"
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), whole(part, (3, 4, 5)))
-    assert mrml.labels_of(node) == LABELS
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(part, (3, 4, 5)))
+    assert segmentation_node.labels_of(node) == LABELS
 
 
 def test_names_give_the_values(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     others = (make_label(7, "lv"), make_label(9, "RV"), make_label(11, "MYO"))
     expected = np.array([0, 9, 11, 7], np.uint8)[whole(blobs(), (3, 4, 5))]
-    np.testing.assert_array_equal(mrml.mask_of(node, scan, others), expected)
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan, others), expected)
 
 
 def test_segment_that_no_label_names_is_refused_unless_empty(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
-    with pytest.raises(ValueError, match="the segment LV is none of RV, MYO"):
-        mrml.mask_of(node, scan, LABELS[:2])
-    empty = mrml.show_mask(np.where(blobs() == 3, 0, blobs()).astype(np.uint8), (3, 4, 5), LABELS, scan, "heart")
-    assert set(np.unique(mrml.mask_of(empty, scan, LABELS[:2]))) == {0, 1, 2}
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    with pytest.raises(ValueError, match="the segment LV is none of the structures RV, MYO"):
+        segmentation_node.mask_of(node, scan, LABELS[:2])
+    empty = segmentation_node.show_mask(
+        np.where(blobs() == 3, 0, blobs()).astype(np.uint8), (3, 4, 5), LABELS, scan, "heart"
+    )
+    assert set(np.unique(segmentation_node.mask_of(empty, scan, LABELS[:2]))) == {0, 1, 2}
 
 
 def test_overlap_is_refused_with_its_size(scan: Any) -> None:
-    node = mrml.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, "heart")
-    other = mrml.show_mask(np.full((2, 2, 2), 2, np.uint8), (1, 1, 1), LABELS[1:2], scan, "other")
+    node = segmentation_node.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, "heart")
+    other = segmentation_node.show_mask(np.full((2, 2, 2), 2, np.uint8), (1, 1, 1), LABELS[1:2], scan, "other")
     node.GetSegmentation().CopySegmentFromSegmentation(
         other.GetSegmentation(), other.GetSegmentation().GetNthSegmentID(0)
     )
     with pytest.raises(ValueError, match="RV and MYO overlap in 1 voxels"):
-        mrml.mask_of(node, scan)
+        segmentation_node.mask_of(node, scan)
 
 
 def test_replacing_changes_the_named_segments_alone_and_can_be_undone(scan: Any) -> None:
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
-    before = mrml.mask_of(node, scan)
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    before = segmentation_node.mask_of(node, scan)
     history = slicer.vtkSegmentationHistory()
     history.SetSegmentation(node.GetSegmentation())
     history.SaveState()
-    mrml.replace_mask(node, np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, MODEL)
+    segmentation_node.replace_mask(node, np.ones((2, 2, 2), np.uint8), (0, 0, 0), LABELS[:1], scan, MODEL)
     expected = np.where(before == 1, 0, before)
     expected[:2, :2, :2] = 1
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), expected)
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), expected)
     assert [tag(node, n, "DICOM.SegmentAlgorithmType") for n in range(3)] == ["AUTOMATIC", "MANUAL", "MANUAL"]
     history.RestorePreviousState()
-    np.testing.assert_array_equal(mrml.mask_of(node, scan), before)
+    np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), before)
 
 
 def test_mask_lies_under_the_study_of_its_scan(scan: Any) -> None:
@@ -398,7 +403,7 @@ def test_mask_lies_under_the_study_of_its_scan(scan: Any) -> None:
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient")
     study = hierarchy.CreateStudyItem(patient, "study")
     hierarchy.CreateItem(study, scan)
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
 
 
@@ -416,8 +421,8 @@ def test_all_of_it_goes_with_the_scene(scan: Any, tmp_path: Any) -> None:
     scene = scan.GetScene()
     transform = linear(scene, turned())
     scan.SetAndObserveTransformNodeID(transform.GetID())
-    node = mrml.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
-    mrml.mark_edited(node)
+    node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
+    segmentation_node.mark_edited(node)
     for stored, name in ((scan, "scan.nrrd"), (node, "heart.seg.nrrd"), (transform, "moved.h5")):
         stored.AddDefaultStorageNode()
         stored.GetStorageNode().SetFileName(str(tmp_path / name))
@@ -431,14 +436,14 @@ def test_all_of_it_goes_with_the_scene(scan: Any, tmp_path: Any) -> None:
     other.SetURL(str(tmp_path / "scene.mrml"))
     assert other.Connect()
     again, source = other.GetFirstNodeByName("heart"), other.GetFirstNodeByName("scan")
-    mask, expected = mrml.mask_of(again, source), whole(blobs(), (3, 4, 5))
+    mask, expected = segmentation_node.mask_of(again, source), whole(blobs(), (3, 4, 5))
     assert np.bincount(mask.ravel()).tolist() == np.bincount(expected.ravel()).tolist()
     for index in zip(
         *np.nonzero(expected), strict=True
     ):  # Slicer may turn the axes of a left-handed scan when it reads
         assert mask[mrml.index_at(mrml.world_of(index, scan), source)] == expected[index]
-    assert mrml.labels_of(again) == LABELS
+    assert segmentation_node.labels_of(again) == LABELS
     assert tag(again, 0, "DICOM.SegmentAlgorithmName") == "MPER la 1.2 (sha256:01234567)"
-    assert mrml.is_edited(again)
+    assert segmentation_node.is_edited(again)
     assert tag(again, 1, "DICOM.SegmentAlgorithmType") == "SEMIAUTOMATIC"
     assert again.GetParentTransformNode().GetName() == "moved"

@@ -105,7 +105,7 @@ def test_uncertainty_hides_what_is_certain(scan: Any) -> None:
 
 
 def test_map_off_the_scan_is_refused(scan: Any) -> None:
-    with pytest.raises(ValueError, match="does not lie on scan"):
+    with pytest.raises(ValueError, match="does not fit scan"):
         overlays.uncertainty_overlay(values(), (10, 0, 0), scan, "uncertainty")
 
 

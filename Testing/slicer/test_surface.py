@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import vtk
-from MPERLib import mrml, surface
+from MPERLib import mrml, segmentation_node, surface
 from scenes import grid
 
 from mper.labels import make_label
@@ -26,7 +26,7 @@ def mask(scene: Any) -> Any:
         part[
             sum(((axis - c) * s) ** 2 for axis, c, s in zip((k, j, i), centre, (1.25, 0.7, 0.9), strict=True)) < 49
         ] = value
-    return mrml.show_mask(part, (2, 3, 4), LABELS, scan, "heart")
+    return segmentation_node.show_mask(part, (2, 3, 4), LABELS, scan, "heart")
 
 
 def surface_of(node: Any, n: int) -> Any:

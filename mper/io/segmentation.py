@@ -17,16 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.io import nrrd
-from mper.labels import BACKGROUND, UNLABELLED, Code, Label, Segmentation
+from mper.labels import BACKGROUND, UNLABELLED, Code, Label, Segmentation, terminology_codes, terminology_entry
 from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
 from mper.volume import Geometry, Volume
 
 _UNLABELLED_NAME = "unlabelled"
 _UNLABELLED_COLOUR = (144, 144, 144)
-_CONTEXT = "Segmentation category and type - DICOM master list"
 _NO_TERMINOLOGY = "TerminologyEntry:|"  # without this tag Slicer would fill in "Tissue"
-_REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 def write(path: Path, segmentation: Segmentation) -> None:
@@ -163,7 +161,7 @@ def _segments(header: nrrd.NrrdHeader) -> list[_Segment]:
         tags = dict(tag.split(":", 1) for tag in metadata.get(prefix + "Tags", "").split("|") if ":" in tag)
         colour = tuple(min(max(round(255 * c), 0), 255) if c == c else 128 for c in (red, green, blue))
         rgb = (colour[0], colour[1], colour[2])
-        codes = _codes(tags.get("TerminologyEntry", ""))
+        codes = terminology_codes(tags.get("TerminologyEntry", ""))
         found.append(_Segment(name, value, layer, codes, rgb, Provenance.from_tags(tags)))
     return found
 
@@ -182,24 +180,7 @@ def _tags(label: Label, provenance: Provenance | None) -> str:
             raise ValueError(
                 f"the code {code} of {label.name!r} holds one of | ~ ^, which separate codes in a .seg.nrrd file"
             )
-    texts = [_triple(code) for code in codes]
-    parts = [_CONTEXT, *texts[:3], _REGION_CONTEXT, *texts[3:]]
-    return f"{told}TerminologyEntry:{'~'.join(parts)}|"
-
-
-def _triple(code: Code | None) -> str:
-    return f"{code.scheme}^{code.value}^{code.meaning}" if code else "^^"
-
-
-def _codes(entry: str) -> list[Code | None]:
-    """Category, type, modifier, region and its modifier of a terminology entry, None where it says none."""
-    parts = [*entry.split("~"), *[""] * 7]
-    return [_code(parts[n]) for n in (1, 2, 3, 5, 6)]
-
-
-def _code(triple: str) -> Code | None:
-    parts = triple.split("^")
-    return Code(*parts) if len(parts) == 3 and all(parts) else None
+    return f"{told}TerminologyEntry:{terminology_entry(label)}|"
 
 
 def _reference_geometry(geometry: Geometry) -> str:

@@ -10,7 +10,6 @@ import atexit
 import importlib.util
 import shutil
 import sys
-import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -58,10 +57,6 @@ class qSlicerModuleManager(QObject):
     def module(self, name: str) -> Any:
         return self._modules.get(name)
 
-    @exposed
-    def modulesNames(self) -> list[str]:
-        return list(self._modules)
-
 
 class qSlicerCoreModule(QObject):
     """A module written in C++: its name and its logic (qSlicerAbstractCoreModule.h)."""
@@ -95,13 +90,11 @@ class qSlicerScriptedLoadableModule(QObject):
     categories = stored("QStringList", "categories", [])
     dependencies = stored("QStringList", "dependencies", [])
     contributors = stored("QStringList", "contributors", [])
-    associatedNodeTypes = stored("QStringList", "associatedNodeTypes", [])
     helpText = stored(str, "helpText", "")
     acknowledgementText = stored(str, "acknowledgementText", "")
     icon = stored(QIcon, "icon", QIcon())
     hidden = stored(bool, "hidden", False)
     index = stored(int, "index", -1)
-    widgetRepresentationCreationEnabled = stored(bool, "widgetRepresentationCreationEnabled", True)
 
     @exposed
     def logic(self) -> Any:
@@ -225,14 +218,6 @@ class qSlicerApplication(QApplication):
         self._testing = True
 
     slicerHome = Property(str, lambda self: str(self._home))
-    temporaryPath = stored(str, "temporaryPath", tempfile.gettempdir())
-    extensionsInstallPath = stored(str, "extensionsInstallPath", "")
-    launcherExecutableFilePath = Property(str, lambda self: "")
-    majorVersion = Property(int, lambda self: 5)
-    minorVersion = Property(int, lambda self: 13)
-    revision = Property(str, lambda self: "0")
-    isInstalled = Property(bool, lambda self: True)
-    platform = Property(str, lambda self: "linux-amd64")
 
     @exposed
     def mrmlScene(self) -> Any:
@@ -245,11 +230,6 @@ class qSlicerApplication(QApplication):
     @exposed
     def moduleManager(self) -> Any:
         return self._manager
-
-    @exposed
-    def moduleLogic(self, name: str) -> Any:
-        module = self._manager.module(name)
-        return module.logic() if module is not None else None
 
     @exposed
     def coreIOManager(self) -> Any:
@@ -269,10 +249,6 @@ class qSlicerApplication(QApplication):
 
     @exposed
     def userSettings(self) -> Any:
-        return self._settings
-
-    @exposed
-    def revisionUserSettings(self) -> Any:
         return self._settings
 
     @exposed

@@ -10,7 +10,6 @@ from PySide6.QtWidgets import (
     QAbstractButton,
     QComboBox,
     QGroupBox,
-    QMessageBox,
     QStyle,
     QStyleOptionButton,
     QStyleOptionComboBox,
@@ -195,12 +194,4 @@ class ctkComboBox(QComboBox):
         painter.end()
 
 
-class ctkMessageBox(QMessageBox):
-    """ctkMessageBox.h: a message box with "Don't show this message again"."""
-
-    dontShowAgain = stored(bool, "dontShowAgain", False)
-    dontShowAgainSettingsKey = stored(str, "dontShowAgainSettingsKey", "")
-    dontShowAgainVisible = stored(bool, "dontShowAgainVisible", False)
-
-
-WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkCollapsibleGroupBox, ctkComboBox, ctkMessageBox)}
+WIDGETS = {cls.__name__: cls for cls in (ctkCollapsibleButton, ctkCollapsibleGroupBox, ctkComboBox)}

@@ -1,13 +1,16 @@
-"""``slicer.ScriptedLoadableModule`` and ``slicer.i18n``, which the wheel slicer-core leaves out.
+"""``slicer.ScriptedLoadableModule``, ``parameterNodeWrapper`` and ``i18n``, which the wheel slicer-core leaves out.
 
-The same names and effects as Base/Python/slicer/ScriptedLoadableModule.py and i18n.py in Slicer's sources.
+The same names and effects as the files of these names in Base/Python/slicer of Slicer's sources.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import types
+import typing
 import unittest
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +38,6 @@ class ScriptedLoadableModule:
 
     def resourcePath(self, filename: str) -> str:
         return str(Path(self.parent.path).parent / "Resources" / filename)
-
-    def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        return f"<p>For more information, see the <a href='{docPage or self.moduleName}'>online documentation</a>.</p>"
 
     def runTest(self, msec: int = 100, **keywords: Any) -> None:
         test_class = getattr(importlib.import_module(type(self).__module__), self.moduleName + "Test")
@@ -97,13 +97,7 @@ class ScriptedLoadableModuleLogic:
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
             if node:
                 node.SetAttribute("ModuleName", self.moduleName)
-        else:
-            node = next(iter(self.getAllParameterNodes()), None)
         return node or slicer.mrmlScene.AddNode(self.createParameterNode())
-
-    def getAllParameterNodes(self) -> list[Any]:
-        nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
-        return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
     def createParameterNode(self) -> Any:
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
@@ -131,6 +125,55 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
                 self.tearDown()
 
 
+class _Parameter:
+    """_CachedParameterWrapper of parameterNodeWrapper/wrapper.py with the serializers of numbers, texts and nodes: a
+    parameter that is missing is written with its default, a node is a reference besides an empty parameter of its name.
+    """
+
+    def __init__(self, node: Any, name: str, kind: type, default: Any):
+        self._node, self._name, self._kind, self._default = node, name, kind, default
+        self._is_node = issubclass(kind, slicer.vtkMRMLNode)
+        self._read()
+        me = weakref.ref(self)
+        self._tag = node.AddObserver("ModifiedEvent", lambda *_: me()._read())
+
+    def __del__(self) -> None:
+        self._node.RemoveObserver(self._tag)
+
+    def _read(self) -> None:
+        if not self._node.HasParameter(self._name):
+            self.write(self._default)
+        elif self._is_node:
+            self.value = self._node.GetNodeReference(self._name)
+        else:
+            self.value = self._kind(self._node.GetParameter(self._name))
+
+    def write(self, value: Any) -> None:
+        if not isinstance(value, self._kind) and not (self._is_node and value is None):
+            raise TypeError(f"Value must be of type '{self._kind}', is type '{type(value)}' value '{value}'")
+        with slicer.util.NodeModify(self._node):
+            self._node.SetParameter(self._name, "" if self._is_node else str(value))
+            if self._is_node:
+                self._node.SetNodeReferenceID(self._name, value.GetID() if value is not None else None)
+            self.value = value
+
+
+def parameterNodeWrapper(cls: type) -> type:
+    kinds = typing.get_type_hints(cls)
+    defaults = {name: getattr(cls, name, None) for name in kinds}
+
+    def __init__(self: Any, node: Any) -> None:
+        self.parameterNode = node
+        self._parameters = {name: _Parameter(node, name, kind, defaults[name]) for name, kind in kinds.items()}
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    for name in kinds:
+        get = functools.partial(lambda name, self: self._parameters[name].value, name)
+        put = functools.partial(lambda name, self, value: self._parameters[name].write(value), name)
+        setattr(cls, name, property(get, put))
+    return cls
+
+
 def translate(context: str, text: str) -> str:
     """Host and tests speak English."""
     if not isinstance(text, str):
@@ -144,7 +187,7 @@ def tr(text: str) -> str:
 
 
 def modules() -> dict[str, types.ModuleType]:
-    """The two modules by the names under which Slicer's scripts import them."""
+    """The modules by the names under which Slicer's scripts import them."""
     scripted = types.ModuleType("slicer.ScriptedLoadableModule")
     names = [
         ScriptedLoadableModule,
@@ -157,4 +200,6 @@ def modules() -> dict[str, types.ModuleType]:
         setattr(scripted, cls.__name__, cls)
     i18n = types.ModuleType("slicer.i18n")
     i18n.tr, i18n.translate = tr, translate  # type: ignore[attr-defined]
-    return {"slicer.ScriptedLoadableModule": scripted, "slicer.i18n": i18n}
+    wrapper = types.ModuleType("slicer.parameterNodeWrapper")
+    wrapper.parameterNodeWrapper = parameterNodeWrapper  # type: ignore[attr-defined]
+    return {"slicer.ScriptedLoadableModule": scripted, "slicer.i18n": i18n, wrapper.__name__: wrapper}

@@ -45,20 +45,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     segmentationNodeSelectorVisible = stored(bool, "segmentationNodeSelectorVisible", True)
     sourceVolumeNodeSelectorVisible = stored(bool, "sourceVolumeNodeSelectorVisible", True)
-    maskingSectionVisible = stored(bool, "maskingSectionVisible", True)
-    specifyGeometryButtonVisible = stored(bool, "specifyGeometryButtonVisible", True)
-    show3DButtonVisible = stored(bool, "show3DButtonVisible", True)
     addRemoveSegmentButtonsVisible = stored(bool, "addRemoveSegmentButtonsVisible", True)
-    autoShowSourceVolumeNode = stored(bool, "autoShowSourceVolumeNode", True)
     switchToSegmentationsButtonVisible = stored(bool, "switchToSegmentationsButtonVisible", True)
-    undoEnabled = stored(bool, "undoEnabled", True)
     maximumNumberOfUndoStates = stored(
         int, "maximumNumberOfUndoStates", 10, lambda self: self._logic.SetMaximumNumberOfUndoStates(self._states())
     )
     readOnly = stored(bool, "readOnly", False)
-    effectColumnCount = stored(int, "effectColumnCount", 2)
-    unorderedEffectsVisible = stored(bool, "unorderedEffectsVisible", True)
-    jumpToSelectedSegmentEnabled = stored(bool, "jumpToSelectedSegmentEnabled", False)
 
     def _states(self) -> int:
         return self.__dict__.get("_maximumNumberOfUndoStates", 10)

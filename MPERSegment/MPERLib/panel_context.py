@@ -1,0 +1,54 @@
+"""What all panels of a module share: the widgets, the user's choices, and one message bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from MPERLib.callbacks import onException, slot
+from MPERLib.formatting import sentence
+
+
+class PanelContext:
+    """The widgets of the .ui file, the parameters of the scene, and the message bar above the panels.
+
+    Parameters
+    ----------
+    ui : namespace
+        Widgets by name.
+    parameters : callable
+        Returns the module's parameters, None while a scene is being closed or loaded.
+    """
+
+    def __init__(self, ui: Any, parameters: Callable[[], Any]):
+        self.ui = ui
+        self._parameters = parameters
+        self._action: Callable[[], object] | None = None
+        self.close = onException(self.showMessage)
+        ui.messageButton.connect("clicked()", slot(self._act))
+        ui.messageClose.connect("clicked()", slot(self.clearMessage))
+        self.clearMessage()
+
+    @property
+    def parameters(self) -> Any:
+        return self._parameters()
+
+    def showMessage(self, message: str, button: str = "", action: Callable[[], object] | None = None) -> None:
+        """Show a message above the panels, with a button for what to do about it."""
+        self._action = action
+        self.ui.messageLabel.text = sentence(message)
+        self.ui.messageButton.text = button
+        self.ui.messageButton.visible = action is not None
+        self.ui.messageFrame.visible = bool(message)
+
+    def clearMessage(self) -> None:
+        """Hide the message."""
+        self._action = None
+        self.ui.messageLabel.text = ""
+        self.ui.messageFrame.visible = False
+
+    def _act(self) -> None:
+        action = self._action
+        self.clearMessage()
+        if action is not None:
+            action()

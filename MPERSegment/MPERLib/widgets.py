@@ -1,0 +1,170 @@
+"""Helpers for Qt widgets: tables, combo boxes, the scroll area of the module panel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import qt
+
+_SWATCH_PX = 16
+_MAX_HEIGHT_PX = 320
+
+
+@contextmanager
+def silent(widget: Any) -> Iterator[None]:
+    """Change a widget inside the block without a signal."""
+    blocked = widget.blockSignals(True)
+    try:
+        yield
+    finally:
+        widget.blockSignals(blocked)
+
+
+def reveal(widget: Any) -> None:
+    """Scroll the module panel to a widget."""
+    area = widget.parent()
+    while area is not None and not isinstance(area, qt.QScrollArea):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
+
+
+# ---- combo boxes whose entries have an id besides their text
+
+
+def fill_box(box: Any, entries: Sequence[tuple[str, str]], wanted: str | None) -> None:
+    """Fill a combo box with (id, text) without a signal and choose `wanted`, the first entry where it is missing."""
+    with silent(box):
+        box.clear()
+        for key, text in entries:
+            box.addItem(text, key)
+            box.setItemData(box.count - 1, text, qt.Qt.ToolTipRole)
+        if entries:
+            box.currentIndex = max(0, box.findData(wanted or ""))
+
+
+def chosen(box: Any) -> str:
+    """The id of the chosen entry, empty where there is none."""
+    return str(box.currentData or "") if box.count else ""
+
+
+# ---- tables
+
+
+class Cell(NamedTuple):
+    """A cell of a table: text, maybe with a swatch (red, green, blue), a tooltip, the colour of its text."""
+
+    text: str
+    swatch: Sequence[int] | None = None
+    tip: str = ""
+    colour: str = ""
+
+
+class Table:
+    """A QTableWidget whose rows are known by keys and whose selection survives filling.
+
+    Parameters
+    ----------
+    widget : QTableWidget
+    headings : sequence of (str, str), optional
+        Text and tooltip of each column; without them those of the .ui file stay.
+    stretched : int
+        The column that takes the width that the others, as wide as their texts, leave.
+    fitted : bool
+        Make the table as high as its rows, and align all columns but the first to the right.
+    """
+
+    def __init__(self, widget: Any, headings: Sequence[tuple[str, str]] = (), stretched: int = 0, fitted: bool = False):
+        self.widget, self._fitted = widget, fitted
+        self.keys: list[str] = []
+        if headings:
+            widget.columnCount = len(headings)
+        for column, (text, tip) in enumerate(headings):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(tip)
+            widget.setHorizontalHeaderItem(column, item)
+        header = widget.horizontalHeader()
+        header.highlightSections = False
+        header.stretchLastSection = False
+        for column in range(widget.columnCount):
+            mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+            header.setSectionResizeMode(column, mode)
+        if fitted:
+            widget.verticalHeader().visible = False
+            widget.alternatingRowColors = True
+            widget.showGrid = False
+            widget.wordWrap = False
+
+    def fill(self, rows: Sequence[Sequence[str | Cell]], keys: Sequence[str] = (), tips: Sequence[str] = ()) -> None:
+        """Replace the rows without a signal; `tips` are tooltips of whole rows."""
+        selected = set(self.allSelected())
+        widget = self.widget
+        with silent(widget):
+            widget.setUpdatesEnabled(False)
+            if keys:
+                widget.clearSelection()
+            widget.rowCount = len(rows)
+            self.keys = list(keys)
+            for row, cells in enumerate(rows):
+                for column, cell in enumerate(cells):
+                    tip = tips[row] if tips else ""
+                    widget.setItem(row, column, self._item(cell, column, tip))
+            for row, key in enumerate(self.keys):
+                if key in selected:
+                    self._select(row)
+            widget.setUpdatesEnabled(True)
+        if self._fitted:
+            self._fit()
+
+    def _item(self, cell: str | Cell, column: int, row_tip: str) -> Any:
+        text, swatch, tip, colour = cell if isinstance(cell, Cell) else Cell(cell)
+        item = qt.QTableWidgetItem(text)
+        item.setToolTip(tip or row_tip)
+        if swatch is not None:
+            item.setIcon(_swatch(swatch))
+        if colour:
+            item.setForeground(qt.QBrush(qt.QColor(colour)))
+        if self._fitted and column:
+            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        return item
+
+    def _fit(self) -> None:
+        widget = self.widget
+        widget.resizeRowsToContents()
+        height = widget.horizontalHeader().sizeHint.height() + 2 * widget.frameWidth + 2
+        height += sum(widget.rowHeight(row) for row in range(widget.rowCount))
+        widget.setFixedHeight(min(height, _MAX_HEIGHT_PX))
+
+    # ---- selection, by key
+
+    def select(self, key: str) -> None:
+        """Select one row, as a click does."""
+        if key in self.keys:
+            self.widget.selectRow(self.keys.index(key))
+
+    def selected(self) -> str | None:
+        """The key of the selected row, None unless there is exactly one."""
+        keys = self.allSelected()
+        return keys[0] if len(keys) == 1 else None
+
+    def allSelected(self) -> list[str]:
+        """The keys of the selected rows, from top to bottom."""
+        if not self.keys:
+            return []
+        rows = {index.row() for index in self.widget.selectionModel().selectedRows()}
+        return [key for row, key in enumerate(self.keys) if row in rows]
+
+    def _select(self, row: int) -> None:
+        flags = qt.QItemSelectionModel.Select | qt.QItemSelectionModel.Rows
+        self.widget.selectionModel().select(self.widget.model().index(row, 0), flags)
+
+
+def _swatch(colour: Sequence[int]) -> qt.QIcon:
+    """A square that keeps its colour in a selected row, which a bare colour does not."""
+    square = qt.QPixmap(_SWATCH_PX, _SWATCH_PX)
+    square.fill(qt.QColor(*colour))
+    icon = qt.QIcon(square)
+    icon.addPixmap(square, qt.QIcon.Selected)
+    return icon

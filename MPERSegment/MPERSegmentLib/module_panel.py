@@ -1,0 +1,305 @@
+"""The panels of the module together, and how they follow the scene and the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+import vtk
+from MPERLib import formatting, mrml, segmentation_node, surface, widgets
+from MPERLib.callbacks import later, slot
+from MPERLib.engine_session import EngineSession
+from MPERLib.panel_context import PanelContext
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from MPERSegmentLib import result_node, stroke_node, views
+from MPERSegmentLib.edit_tracker import EditTracker
+from MPERSegmentLib.engine_panel import EnginePanel, useLastEngine
+from MPERSegmentLib.explanation_panel import ExplanationPanel
+from MPERSegmentLib.export_panel import ExportPanel
+from MPERSegmentLib.install_panel import InstallPanel
+from MPERSegmentLib.parameters import SegmentParameters, parametersOf
+from MPERSegmentLib.result_panel import ResultPanel
+from MPERSegmentLib.save_label_panel import SaveLabelPanel
+from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
+from MPERSegmentLib.segment_panel import NEW, SegmentPanel
+from MPERSegmentLib.segmentation_job import SegmentationRequest
+from MPERSegmentLib.strokes_panel import StrokesPanel
+from MPERSegmentLib.uploaded_scans import UploadedScans
+
+_MEASURE_AFTER_MS = 500  # without another edit
+
+
+class ModulePanel(VTKObservationMixin):
+    """Makes the panels, and tells them what has changed.
+
+    Parameters
+    ----------
+    uiWidget : QWidget
+        Made from the .ui file.
+    logic : MPERSegmentLogic
+        Has the parameter node.
+    """
+
+    def __init__(self, uiWidget: Any, logic: Any):
+        VTKObservationMixin.__init__(self)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        self._logic = logic
+        self._parameters: SegmentParameters | None = None
+        self._showing = False
+        self._engineState = ""
+        useLastEngine()
+        context = self.context = PanelContext(self.ui, lambda: self._parameters)
+        session = self.session = EngineSession(context.showMessage)
+        scans = self.scans = UploadedScans(session)
+        self.editTracker = EditTracker(self._onEdited)
+        self.segmentPanel = SegmentPanel(context, session, scans, self._onSegmented)
+        self.resultPanel = ResultPanel(context, self._onResultChosen)
+        self.explanationPanel = ExplanationPanel(
+            context, session, lambda number: self.strokesPanel.strokeText(number), self._onCorrect
+        )
+        self.segmentEditorPanel = SegmentEditorPanel(
+            context, self._onCorrectOpened, lambda: self.strokesPanel.endBrush()
+        )
+        self.strokesPanel = StrokesPanel(
+            context,
+            session,
+            scans,
+            self.segmentEditorPanel,
+            self.explanationPanel,
+            self.editTracker,
+            self._onStrokesApplied,
+        )
+        self.saveLabelPanel = SaveLabelPanel(context, session, scans, self.strokesPanel.settled)
+        self.exportPanel = ExportPanel(context)
+        self.enginePanel = EnginePanel(context, session)
+        self.installPanel = InstallPanel(context, session.start)
+        session.onChange(self._onEngineChanged)
+        self._measure = qt.QTimer(uiWidget)
+        self._measure.setSingleShot(True)
+        self._measure.interval = _MEASURE_AFTER_MS
+        self._measure.connect("timeout()", slot(self._onEditsRested))
+        self._observeScene()
+        self._bind()
+
+    def cleanup(self) -> None:
+        """The module is being unloaded, or Slicer quits."""
+        self._release()
+        self.removeObservers()
+        self._measure.stop()
+        self.segmentEditorPanel.destroy()
+        self.enginePanel.stop()
+        self.installPanel.stop()
+        self.scans.forgetAll()
+        self.session.close()
+        self.context.close()
+
+    def enter(self) -> None:
+        """The user opens the module: start the engine, and load the model before it is needed."""
+        if self._parameters is None:
+            self._bind()
+        self.segmentPanel.preload()
+        self.session.start()
+        self.explanationPanel.enter()
+        self.segmentEditorPanel.enter()
+
+    def exit(self) -> None:
+        """The user goes to another module; what is under way goes on."""
+        self.strokesPanel.endBrush()
+        self.explanationPanel.leave()
+        self.segmentEditorPanel.leave()
+
+    # ---- the scene
+
+    def _observeScene(self) -> None:
+        scene = slicer.mrmlScene
+        withNode = vtk.calldata_type(vtk.VTK_OBJECT)
+        for event, method in (
+            (scene.StartCloseEvent, slot(self._onSceneCloses)),
+            (scene.EndCloseEvent, slot(self._bind)),
+            (scene.StartImportEvent, slot(self._onImportStarts)),
+            (scene.EndImportEvent, slot(self._onImportEnds)),
+            (scene.NodeAddedEvent, withNode(slot(self._onNodeAdded))),
+            (scene.NodeAboutToBeRemovedEvent, withNode(slot(self._onNodeRemoved))),
+        ):
+            self.addObserver(scene, event, method)
+
+    def _bind(self) -> None:
+        """Take the parameters of the scene, and show them."""
+        self._parameters = parametersOf(self._logic.getParameterNode())
+        for node in result_node.all_of(slicer.mrmlScene):
+            self.editTracker.observe(node)
+        self.segmentPanel.show()
+        self.explanationPanel.restore()
+        self.strokesPanel.restore()
+        self._show(self._parameters.result())
+
+    def _release(self) -> None:
+        """Release all nodes of the scene, and cancel what is under way for it."""
+        self.segmentPanel.cancel()
+        self.saveLabelPanel.cancel()
+        self.exportPanel.stop()
+        self.strokesPanel.close()
+        self.explanationPanel.close()
+        self.segmentEditorPanel.close()
+        self.editTracker.forgetAll()
+        self._parameters = None
+
+    def _onSceneCloses(self) -> None:
+        self._release()
+        self.scans.forgetAll()
+
+    def _onImportStarts(self) -> None:
+        """Slicer's wrapper would write its defaults over the parameters of a scene of version 0.1 while that loads."""
+        self._parameters = None
+
+    def _onImportEnds(self) -> None:
+        if not slicer.mrmlScene.IsClosing():
+            self._bind()
+            later(self.explanationPanel.enter, "overlay of a loaded scene")  # Slicer sets the layers after this event
+
+    def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
+        if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
+            later(self.segmentPanel.suggestScan, "suggest a scan")
+
+    def _onNodeRemoved(self, _caller: Any, _event: str, node: Any) -> None:
+        if node is None or self._parameters is None:
+            return
+        self.editTracker.forget(node.GetID())
+        self.strokesPanel.nodeRemoved(node.GetID())
+        self.segmentPanel.nodeRemoved(node)
+        self.scans.forget(node.GetID())
+        if node is self._parameters.Result:
+            others = [other for other in result_node.all_of(slicer.mrmlScene) if other is not node]
+            same = [other for other in others if result_node.scan_of(other) is result_node.scan_of(node)]
+            self._show(next(reversed(same or others), None))
+
+    # ---- the engine
+
+    def _onEngineChanged(self) -> None:
+        """The engine, its state or its models have changed."""
+        engine = self.session.engine
+        if engine.state != self._engineState:
+            self._engineState = engine.state
+            if engine.state == "failed":
+                self.context.showMessage(engine.reason, _("Start again"), self.session.start)
+                if not engine.isRemote:
+                    self.installPanel.check()
+        self.segmentPanel.show()
+        self.segmentPanel.preload()
+        self.enginePanel.show()
+        self.explanationPanel.show(self._result())
+        self.strokesPanel.engineChanged()
+        if not self.ui.refineSection.collapsed:
+            self.saveLabelPanel.refresh()
+
+    # ---- results
+
+    def _onSegmented(
+        self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
+    ) -> None:
+        """Show a new mask in the slices now, and its surface a little later."""
+        if self._parameters is None:
+            return
+        result = {**result, "title": formatting.model_name(request.model)}
+        node = self._parameters.result() if update else None
+        try:
+            if result_node.is_result(node) and result_node.scan_of(node) is request.scan:
+                self.segmentEditorPanel.saveForUndo(node)
+                with self.editTracker.paused():
+                    segmentation_node.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
+            else:
+                name = " ".join([request.scan.GetName(), *(label["name"] for label in result["labels"])])
+                node = segmentation_node.show_mask(mask, header["start"], result["labels"], request.scan, name, result)
+        except ValueError as error:
+            self.context.showMessage(str(error))
+            return
+        with self.editTracker.paused():
+            result_node.record(node, result)
+            stroke_node.forget(node)
+        self.editTracker.observe(node)
+        self._parameters.Target = NEW  # the user chooses each time to replace a result
+        self._show(node)
+        views.show_scan(request.scan)
+        later(lambda: self._makeSurface(node, views.is_alone(node)), "surface begins")
+
+    def _makeSurface(self, node: slicer.vtkMRMLSegmentationNode, centre: bool) -> None:
+        def done() -> None:
+            if centre and mrml.alive(node):
+                views.centre(node)
+
+        if mrml.alive(node):
+            surface.make_surface(node, lambda step: later(step, "surface"), done)
+
+    def _onResultChosen(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        if self._showing:
+            return
+        self._show(node)
+        scan = result_node.scan_of(node) if node is not None else None
+        if scan is not None:
+            views.show_scan(scan)
+
+    def _result(self) -> slicer.vtkMRMLSegmentationNode | None:
+        return self._parameters.result() if self._parameters else None
+
+    def _show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Show a result, or none, in all panels."""
+        if self._parameters is None:
+            return
+        self._showing = True
+        try:
+            self._parameters.Result = node
+            for panel in (
+                self.resultPanel,
+                self.explanationPanel,
+                self.segmentEditorPanel,
+                self.strokesPanel,
+                self.saveLabelPanel,
+                self.exportPanel,
+            ):
+                panel.show(node)
+            self.segmentPanel.show()
+        finally:
+            self._showing = False
+
+    # ---- corrections
+
+    def _onEdited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """A result has changed: it is measured again after the last edit."""
+        if node is self._result():
+            self.segmentEditorPanel.showState()
+            self.strokesPanel.show(node)
+            self._measure.start()
+
+    def _onEditsRested(self) -> None:
+        if self._parameters is not None:
+            self.resultPanel.show(self._result())
+            self.explanationPanel.show(self._result())
+
+    def _onStrokesApplied(self, node: slicer.vtkMRMLSegmentationNode, different: bool) -> None:
+        """The engine has answered to strokes on a result; `different` tells whether voxels have changed."""
+        with self.editTracker.paused():
+            if stroke_node.applied(node) or result_node.is_by_hand(node):
+                segmentation_node.mark_edited(node)
+            else:
+                segmentation_node.unmark_edited(node)
+        if different:
+            self.editTracker.edited(node)
+            later(lambda: self._makeSurface(node, False), "surface after a stroke")
+        elif node is self._result():
+            self.segmentEditorPanel.showState()
+            self.explanationPanel.show(node)
+
+    def _onCorrect(self) -> None:
+        """The user wants to correct the uncertain location that the slices show."""
+        self.ui.refineSection.collapsed = False
+        self.strokesPanel.startBrush()
+        later(lambda: widgets.reveal(self.ui.strokesBox), "brushes into view")
+
+    def _onCorrectOpened(self) -> None:
+        self.saveLabelPanel.refresh()
+        if self._result() is not None:
+            self.editTracker.resumeTime(self._result())
