@@ -157,10 +157,8 @@ class TrainingPanel:
         ui, plan = self._context.ui, self.plan
         self._filling = True
         try:
-            for name, box, options in (
-                ("method", ui.methodSelector, _options(plan, "methods")),
-                ("recipe", ui.recipeSelector, _options(plan, "recipes")),
-            ):
+            for name, box in (("method", ui.methodSelector), ("recipe", ui.recipeSelector)):
+                options = plan["options"][f"{name}s"]
                 wanted = chosen(box) if name in self._changed else plan.get(name)
                 fill_box(box, [(option["name"], option["title"]) for option in options], wanted)
                 for row, option in enumerate(options):
@@ -222,17 +220,6 @@ class TrainingPanel:
 
     def close(self) -> None:
         self._timer = None  # its connection would keep this object alive
-
-
-_OLDER = {
-    "methods": ("mper", "bcp", "supervised", "embedding-matching", "dk-uxnet"),
-    "recipes": ("plus", "paper"),
-}
-
-
-def _options(plan: dict, kind: str) -> list[dict]:
-    """The methods or recipes that the engine offers; an older engine does not list them."""
-    return (plan.get("options") or {}).get(kind) or [{"name": name, "title": name} for name in _OLDER[kind]]
 
 
 def _patch(text: str) -> list[int] | None:
