@@ -232,6 +232,14 @@ def hounsfield(_: int, image: Dataset) -> None:
     image.RescaleSlope, image.RescaleIntercept = 1, -1024
 
 
+def without_slope(_: int, image: Dataset) -> None:
+    image.RescaleSlope, image.RescaleIntercept = 0, 5
+
+
+def falling(_: int, image: Dataset) -> None:
+    image.RescaleSlope, image.RescaleIntercept = -2, 100
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -241,6 +249,8 @@ def hounsfield(_: int, image: Dataset) -> None:
         [signed_twelve_bits],
         [eight_bits],
         [hounsfield],
+        [without_slope],
+        [falling],
         [monochrome1],
         [monochrome1, unsigned],
         [monochrome1, twelve_bits],
@@ -369,22 +379,30 @@ def test_several_series_are_listed_and_one_can_be_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", [True, False], ids=["folders", "one folder"])
 def test_what_is_no_scan_does_not_stand_in_the_way_of_the_only_scan(tmp_path: Path, below: bool) -> None:
     def several_planes(k: int, image: Dataset) -> None:
-        image.SeriesDescription = "survey"
         image.ImageOrientationPatient = [[1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]][k % 2]
 
     def screen_shot(_: int, image: Dataset) -> None:
         image.PhotometricInterpretation, image.SeriesDescription = "RGB", "shot"
 
     volume, notes = stack(), []
-    folders = {name: tmp_path / name if below else tmp_path for name in "abcde"}
+    folders = {name: tmp_path / name if below else tmp_path for name in "abcdef"}
     uid = write_classic(folders["a"], volume, prefix="a")
     localiser = write_classic(folders["b"], stack((3, 5, 4)), scout, prefix="b")
+    write_classic(
+        folders["f"], stack(), lambda _, image: setattr(image, "SeriesDescription", "3-plane survey"), prefix="f"
+    )
     write_classic(folders["c"], stack((2, 5, 4)), several_planes, prefix="c")
     write_classic(folders["d"], stack((2, 5, 4)), screen_shot, prefix="d")
     write_classic(folders["e"], stack((1, 5, 4)), prefix="e")
     assert_same(dicom.read_series(tmp_path, notify=notes.append).volume, volume)
     assert len(notes) == 1 and notes[0].startswith("left out what is no scan: ")
-    for reason in ("'Scout' 3 images (localiser)", "(images of 2 orientations)", "(colour images)", "(a single image)"):
+    for reason in (
+        "(images of 2 orientations)",
+        "'Scout' 3 images (localiser)",
+        "(localiser by its description)",
+        "(colour images)",
+        "(a single image)",
+    ):
         assert reason in notes[0]
     assert [series.uid for series in dicom.list_series(tmp_path) if not series.no_scan] == [uid]
     assert "localisers" in refusal(tmp_path, localiser)

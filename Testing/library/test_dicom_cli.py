@@ -271,6 +271,19 @@ def test_phases_of_a_cohort_are_files_of_their_own(
     }
 
 
+def test_a_mask_of_one_phase_goes_out_and_comes_back(
+    cine: Path, tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, seg, back = (tmp_path / name for name in ("mask.seg.nrrd", "seg.dcm", "back.nrrd"))
+    assert mper("segment", cine, mask, "--phase", "3") == OK
+    for command, output in (("export-seg", ["--out", seg]), ("import-seg", [back])):
+        words = [command, mask if command == "export-seg" else seg, "--source", cine, *output]
+        assert main(list(map(str, words))) == FAILED
+        assert "time series of 4 phases" in capsys.readouterr().err
+        assert main([*map(str, words), "--phase", "3"]) == OK
+    np.testing.assert_array_equal(read_labelmap(back).array, read_labelmap(mask).array)
+
+
 def test_strokes_correct_one_phase(cine: Path, tmp_path: Path, mper: Run, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "strokes.json").write_text('{"strokes": []}', encoding="utf-8")
     words = ["refine", cine, tmp_path / "strokes.json", tmp_path / "mask.nrrd"]

@@ -483,6 +483,16 @@ def test_a_series_that_cannot_be_referred_to_is_refused(tmp_path: Path, keyword:
     assert told in refusal(lambda: write_seg(tmp_path / "seg.dcm", mask_of(series), series))
 
 
+def test_images_that_share_their_identity_get_no_segmentation(tmp_path: Path) -> None:
+    def anonymised(_: int, image: pydicom.Dataset) -> None:
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+
+    write_classic(tmp_path / "series", stack(SHAPE), anonymised)
+    series = read_series(tmp_path / "series")
+    told = refusal(lambda: write_seg(tmp_path / "seg.dcm", mask_of(series), series))
+    assert "several images of the series have one SOPInstanceUID" in told and ".seg.nrrd" in told
+
+
 def test_a_single_image_gets_no_segmentation(folder: Path, tmp_path: Path) -> None:
     series = read_series(next(folder.iterdir()))
     mask = Segmentation(series.volume.with_array(np.ones((1, 5, 7), np.uint8)), (make_label(1, "LA"),), {1: MODEL})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.dicom import exported, not_dicom
+from mper.cli.dicom import exported, not_dicom, phase_number
 from mper.cli.outputs import Job
 from mper.progress import Notify, ignore_notice
 from mper.utils.errors import UsageError
@@ -103,10 +103,7 @@ def read_scan(
     """One phase of a scan, its series where the result refers to it, and what was noticed meanwhile."""
     notes: list[str] = []
     scan = open_job(job, series_uid, image_type, notes.append, spacing)
-    numbers = scan.phases.chosen(phase)
-    if len(numbers) != 1:
-        raise ValueError(f"the scan does not say which phase is {phase}; choose with --phase 1 to {scan.phases.count}")
-    volume, series = read_phase(scan, numbers[0], job, spacing)
+    volume, series = read_phase(scan, phase_number(scan.phases, phase), job, spacing)
     return volume, series, notes
 
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.console import print_json, print_note, print_result
-from mper.cli.options import Commands, add_command, names
+from mper.cli.options import Commands, add_command, add_phase, names
 from mper.utils.errors import OK, UsageError
 
 if TYPE_CHECKING:
     from mper.dicom.seg_check import ExportReport
     from mper.dicom.series import DicomSeries
     from mper.labels import Label, Segmentation
+    from mper.phases import Phases
     from mper.progress import Notify
     from mper.provenance import Provenance
 
@@ -85,7 +86,8 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         required=True,
         help="the DICOM series (a folder, or a multi-frame file)",
     )
-    command.add_argument("--series", metavar="UID", help="which series, where the folder holds several")
+    command.add_argument("--series", metavar="UID", help="which series, where the folder holds several scans")
+    add_phase(command, every=False)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -107,7 +109,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     outputs.check_writable(arguments.out.parent)
     notes: list[str] = []
     mask = _coded_mask(arguments, notes.append)
-    series = read_source(arguments.source, arguments.series, notes.append)
+    series = read_source(arguments, notes.append)
     report = write_seg(arguments.out, mask, series, SegText(arguments.description, arguments.creator), notes.append)
     tell_notes(notes)
     return exported(arguments.out, report), f"{arguments.out}\n{report.to_text()}".rstrip()
@@ -120,14 +122,28 @@ def exported(path: Path, report: ExportReport) -> dict[str, Any]:
     return {"seg": str(path), "check": report.to_dict(), "check_files": [str(file) for file in report_paths(path)]}
 
 
-def read_source(path: Path, series_uid: str | None, notify: Any) -> DicomSeries:
-    """The series that a mask belongs to."""
-    from mper.dicom.series import read_series
-    from mper.io import SCAN_SUFFIXES
+def read_source(arguments: argparse.Namespace, notify: Notify) -> DicomSeries:
+    """The series that a mask belongs to; of a time series the phase that is asked for."""
+    from mper.io.opened import open_scan
 
-    if path.is_file() and path.name.lower().endswith(SCAN_SUFFIXES):
-        raise not_dicom(path)
-    return read_series(path, series_uid, notify)
+    scan = open_scan(arguments.source, arguments.series, notify, arguments.image_type)
+    if scan.series is None:
+        raise not_dicom(arguments.source)
+    return scan.series.read(phase_number(scan.phases, arguments.phase))
+
+
+def phase_number(phases: Phases, choice: str | None) -> int:
+    """The one phase that a choice stands for.
+
+    Raises
+    ------
+    ValueError
+        If there are several and none is chosen, or nothing says which one is ED or ES.
+    """
+    numbers = phases.chosen(choice)
+    if len(numbers) != 1:
+        raise ValueError(f"the scan does not say which phase is {choice}; choose with --phase 1 to {phases.count}")
+    return numbers[0]
 
 
 def not_dicom(path: Path) -> UsageError:
@@ -246,7 +262,7 @@ def _import(arguments: argparse.Namespace) -> Mapping[str, Any]:
     outputs.check_replaceable(arguments.output)
     outputs.check_writable(arguments.output.parent)
     notes: list[str] = []
-    series = read_source(arguments.source, arguments.series, notes.append)
+    series = read_source(arguments, notes.append)
     mask = read_seg(arguments.seg, series, notes.append)
     write_segmentation(arguments.output, mask)
     tell_notes(notes)

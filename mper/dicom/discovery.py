@@ -8,6 +8,7 @@ silently.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.multival import MultiValue
 from mper.dicom.headers import Header, frame_count, is_colour, is_localiser, read_header
 from mper.progress import Notify
 
+_LOCALISERS = re.compile(r"locali[sz]er|scout|survey|3[ _-]?plane", re.IGNORECASE)  # of descriptions
 _SHOWN = 8  # series in one message
 _ORIENTATION_TOLERANCE = 0.1  # difference of direction cosines: other planes, not rounding
 # What a header that was cut before its SeriesInstanceUID may have told by then.
@@ -179,16 +181,17 @@ def _info(uid: str, whole: Sequence[Header], kept: Sequence[Header]) -> SeriesIn
     first = whole[0].dataset
     images = sum(frame_count(header) for header in whole)
     localiser = all(is_localiser(header.dataset.get("ImageType")) for header in whole)
-    planes = _orientations(whole)
+    planes, description = _orientations(whole), str(first.get("SeriesDescription") or "")
     reasons = (
         (localiser, "localiser"),
+        (bool(_LOCALISERS.search(description)), "localiser by its description"),
         (all(is_colour(header.dataset) for header in whole), "colour images"),
         (images == 1, "a single image"),
         (planes > 1, f"images of {planes} orientations"),
     )
     return SeriesInfo(
         uid=uid,
-        description=str(first.get("SeriesDescription") or ""),
+        description=description,
         modality=" ".join(str(first.get("Modality") or "").split()),
         images=images,
         localiser=localiser,

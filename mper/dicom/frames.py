@@ -140,7 +140,7 @@ def _frame(header: Header, number: int, items: tuple[Dataset, ...]) -> Frame:
         position,
         orientation.reshape(2, 3),
         spacing,
-        slope=1.0 if slope is None else float(slope[0]),
+        slope=1.0 if slope is None else float(slope[0]) or 1.0,  # GDCM takes a slope of 0 for 1
         intercept=0.0 if intercept is None else float(intercept[0]),
         items=items,
     )

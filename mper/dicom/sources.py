@@ -101,6 +101,11 @@ def _check(series: DicomSeries) -> None:
         for keyword in _NEEDED:
             if not str(image.get(keyword) or "").strip():
                 raise ValueError(f"{path.name} has no {keyword}, so a DICOM-SEG cannot refer to it")
+    if len({str(image.SOPInstanceUID) for image in series.instances}) < len(series.instances):
+        raise ValueError(
+            "several images of the series have one SOPInstanceUID, so a DICOM-SEG cannot refer to each; "
+            "write the mask as .seg.nrrd or .nii.gz"
+        )
     if not str(series.instances[0].get("FrameOfReferenceUID") or "").strip():
         raise ValueError(
             "the series has no FrameOfReferenceUID, without which a DICOM-SEG has no place in the patient; "

@@ -76,6 +76,8 @@ def open_scan(
         If it does not exist.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir() or (path.is_file() and not is_volume_file(path) and is_dicom_file(path)):
         from mper.dicom.series import open_series
 
