@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from small_files import metaimage_text, nrrd_text
 
 from mper import io
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
@@ -59,31 +60,6 @@ def volumes(draw: st.DrawFn) -> Volume:
 def ramp(geometry: Geometry, dtype: str = "i2") -> Volume:
     """A volume in which every voxel differs from its neighbours."""
     return Volume(np.arange(np.prod(geometry.shape)).reshape(geometry.shape).astype(dtype), geometry)
-
-
-def nrrd_text(*lines: str, data: bytes = bytes(24)) -> bytes:
-    """An NRRD file of 2x3x4 zero bytes unless `lines` say otherwise."""
-    fields = {"type": "uchar", "dimension": "3", "sizes": "4 3 2", "encoding": "raw"}
-    keys = []
-    for line in lines:
-        name, separator, value = line.partition(": ")
-        if ":=" in line or not separator:
-            keys.append(line)
-        else:
-            fields[name] = value
-    header = ["NRRD0004", *(f"{name}: {value}" for name, value in fields.items()), *keys]
-    return ("\n".join(header) + "\n\n").encode() + data
-
-
-def metaimage_text(*lines: str, data: bytes = bytes(24)) -> bytes:
-    """A MetaImage of 2x3x4 zero bytes unless `lines` say otherwise."""
-    fields = {"ObjectType": "Image", "NDims": "3", "DimSize": "4 3 2", "ElementSpacing": "1 1 1"}
-    fields["ElementType"] = "MET_UCHAR"
-    for line in lines:
-        name, _, value = line.partition(" = ")
-        fields[name] = value
-    header = [f"{name} = {value}" for name, value in fields.items()] + ["ElementDataFile = LOCAL"]
-    return ("\n".join(header) + "\n").encode() + data
 
 
 def nifti_bytes(folder: Path, geometry: Geometry, **patches: tuple[int, str, Sequence[float]]) -> bytes:
@@ -170,42 +146,6 @@ def test_nibabel_agrees_on_sform_and_qform(folder: Path, oblique_geometry: Geome
     assert np.asarray(image.dataobj)[2, 1, 3] == ramp(geometry).array[3, 1, 2]
 
 
-def test_qform_counts_where_there_is_no_sform(folder: Path, oblique_geometry: Geometry) -> None:
-    content = nifti_bytes(folder, oblique_geometry, sform_code=(254, "h", [0]), srow=(280, "12f", [0] * 12))
-    (folder / "qform.nii").write_bytes(content)
-    assert io.read_volume(folder / "qform.nii").geometry.is_close(oblique_geometry, 1e-4)
-
-
-def test_nifti_in_metres_is_read_in_millimetres(folder: Path, oblique_geometry: Geometry) -> None:
-    affine = oblique_geometry.affine[:, [2, 1, 0, 3]] * np.array([[-1e-3], [-1e-3], [1e-3], [1]])
-    rows = affine[:3].reshape(-1).tolist()
-    sizes = [1e-3 * step for step in oblique_geometry.step_lengths[::-1]]
-    content = nifti_bytes(
-        folder, oblique_geometry, unit=(123, "B", [1]), srow=(280, "12f", rows), pixdim=(80, "3f", sizes)
-    )
-    (folder / "metres.nii").write_bytes(content)
-    assert io.read_volume(folder / "metres.nii").geometry.is_close(oblique_geometry, 1e-3)
-
-
-def test_nifti_without_orientation_lies_where_itk_puts_it(folder: Path, oblique_geometry: Geometry) -> None:
-    content = nifti_bytes(folder, oblique_geometry, codes=(252, "hh", [0, 0]))
-    path = folder / "bare.nii"
-    path.write_bytes(content)
-    image = sitk.ReadImage(str(path))
-    volume = io.read_volume(path)
-    for index in [(0, 0, 0), (11, 29, 25)]:
-        place = image.TransformIndexToPhysicalPoint(index[::-1])
-        np.testing.assert_allclose(volume.geometry.to_world(index), place, atol=1e-4)
-
-
-def test_nifti_scale_is_applied(folder: Path, oblique_geometry: Geometry) -> None:
-    content = nifti_bytes(folder, oblique_geometry, scale=(112, "ff", [0.5, -10]))
-    (folder / "scaled.nii").write_bytes(content)
-    read = io.read_volume(folder / "scaled.nii").array
-    assert read.dtype == np.float32
-    np.testing.assert_allclose(read, ramp(oblique_geometry).array * 0.5 - 10)
-
-
 def test_big_endian_files_are_read(folder: Path, oblique_geometry: Geometry) -> None:
     nibabel = pytest.importorskip("nibabel", reason="writes the big-endian file: pip install nibabel")
     values = np.arange(24, dtype=">i2").reshape(2, 3, 4)
@@ -222,19 +162,6 @@ def test_big_endian_files_are_read(folder: Path, oblique_geometry: Geometry) -> 
         read = io.read_volume(folder / name).array
         np.testing.assert_array_equal(read, values)
         assert read.dtype == np.dtype("i2")
-
-
-@pytest.mark.parametrize(
-    ("space", "flip"),
-    [("left-posterior-superior", (1, 1, 1)), ("RAS", (-1, -1, 1)), ("left-anterior-superior", (1, -1, 1))],
-)
-def test_nrrd_spaces_become_lps(folder: Path, space: str, flip: tuple[int, int, int]) -> None:
-    content = nrrd_text(f"space: {space}", "space directions: (2,0,0) (0,3,0) (0,0,4)", "space origin: (5,6,7)")
-    (folder / "a.nrrd").write_bytes(content)
-    place = io.read_volume(folder / "a.nrrd").geometry.to_world((1, 1, 1))
-    np.testing.assert_allclose(place, np.array([7, 9, 11]) * flip)
-    image = sitk.ReadImage(str(folder / "a.nrrd"))
-    np.testing.assert_allclose(place, image.TransformIndexToPhysicalPoint((1, 1, 1)))
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "ascii"])

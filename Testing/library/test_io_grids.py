@@ -113,7 +113,7 @@ def test_nifti_of_any_form_type_and_scale_is_read_as_itk_reads_it(
     assert_as_itk(path)
 
 
-@PROPERTY
+@settings(PROPERTY, max_examples=15)
 @given(affine=affines(), dtype=st.sampled_from(["u1", "i2", "f4", "f8"]))
 def test_nifti_2_and_pairs_are_read_as_nifti_1(tmp_path: Path, affine: np.ndarray, dtype: str) -> None:
     array = ramp(dtype)

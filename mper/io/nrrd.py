@@ -322,6 +322,8 @@ def _geometry(fields: Mapping[str, str], sizes: tuple[int, ...], component_axis:
     if "space directions" in fields:
         if any(re.search("none|nan", directions[axis].lower()) for axis in axes):
             raise ValueError("its space directions leave out an axis; each of the three needs a vector")
+        if re.search(r"e\+?\d{2,}", fields["space directions"].lower()):  # teem takes an overflow for "not stated"
+            raise ValueError(f"its space directions cannot be in mm: {fields['space directions']}")
     elif "spacings" not in fields or any(spacings[axis].lower() == "nan" for axis in axes):
         return Geometry.unknown((k, j, i))
     lines = [f"{name}: {value}" for name, value in fields.items() if name not in _VOXEL_FIELDS | {"type"}]
