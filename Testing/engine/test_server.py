@@ -285,6 +285,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
 def test_a_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).write_text("not a certificate", encoding="utf-8")
+        (tmp_path / name).chmod(0o600)
     done = run_serve("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     assert done.returncode == 1 and done.stdout == ""
     assert "a certificate and its key in PEM" in done.stderr and done.stderr.count("\n") == 1

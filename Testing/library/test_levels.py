@@ -27,6 +27,7 @@ ROOT = ("progress", "phases", "provenance", "volume", "labels", "roi", "strokes"
 ORDER = {
     **dict.fromkeys(ROOT, 0),
     "utils": 0,
+    "utils.cleanup": 1,  # psutil
     "utils.errors": 1,  # platformdirs
     "utils.devices": 2,  # torch, psutil
     "utils.processes": 2,  # torch, psutil

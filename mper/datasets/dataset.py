@@ -17,8 +17,10 @@ with a dot are work in progress, or what a killed program left of it, and never 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,16 @@ from typing import Any
 from mper.datasets.case import Case, Revision, geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels, label_from_dict
 from mper.models.card import CARD
-from mper.utils.files import check_name, read_json, rename_folder, temporary_sibling, write_json, write_text
+from mper.utils.files import (
+    check_name,
+    existing_name,
+    nfc,
+    read_json,
+    rename_folder,
+    temporary_sibling,
+    write_json,
+    write_text,
+)
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
@@ -88,15 +99,18 @@ class Index:
 
     def extended(self, name: str, ids: Sequence[str]) -> Index:
         """With `ids` in a split, in their order, after what else it holds."""
+        name = self._called(name)
         before = self.splits.get(name, ())
-        twice = sorted({i for i in ids if ids.count(i) > 1})
+        twice = sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)} would be in split {name!r} twice; name each case once")
-        after = (*(i for i in before if i not in set(ids)), *ids)
+        moving = set(ids)
+        after = (*(i for i in before if i not in moving), *ids)
         if self.holdout is not None and after != before:
             if name == self.holdout:
                 raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
-            held = [i for i in ids if i in self.splits[self.holdout]]
+            locked = set(self.splits[self.holdout])
+            held = [i for i in ids if i in locked]
             if held:
                 raise ValueError(
                     f"{', '.join(held)} cannot go into split {name!r}: "
@@ -106,7 +120,7 @@ class Index:
 
     def with_holdout(self, cases: str | Sequence[str]) -> Index:
         """With a split locked (a name), or with cases moved to a new split `holdout` that is locked."""
-        name = cases if isinstance(cases, str) else _HOLDOUT
+        name = self._called(cases) if isinstance(cases, str) else _HOLDOUT
         if isinstance(cases, str):
             ids = self.ids(cases)
         elif self.holdout is None and name in self.splits:
@@ -119,8 +133,13 @@ class Index:
             raise ValueError(f"the hold-out {self.holdout!r} of this dataset is locked and cannot be changed")
         if not ids:
             raise ValueError("a hold-out needs at least one case")
-        splits = {other: tuple(i for i in held if i not in ids) for other, held in self.splits.items()}
+        moving = set(ids)
+        splits = {other: tuple(i for i in held if i not in moving) for other, held in self.splits.items()}
         return replace(replace(self, splits=splits).extended(name, ids), holdout=name)
+
+    def _called(self, split: str) -> str:
+        """The name of a split that is there, however its accents are composed; else the name as given."""
+        return next((name for name in self.splits if nfc(name) == nfc(split)), nfc(split))
 
     def ids(self, split: str) -> tuple[str, ...]:
         """The case ids of a split.
@@ -130,6 +149,7 @@ class Index:
         ValueError
             If there is no such split.
         """
+        split = self._called(split)
         if split not in self.splits:
             known = ", ".join(self.splits) or "none"
             raise ValueError(f"dataset {self.name!r} has no split {split!r}; its splits: {known}")
@@ -210,7 +230,11 @@ class Dataset:
         return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
     def __contains__(self, case_id: str) -> bool:
-        return (self.path / "cases" / check_name(case_id, "case")).is_dir()
+        return self._case_folder(case_id).is_dir()
+
+    def _case_folder(self, case_id: str) -> Path:
+        folder = self.path / "cases"
+        return folder / existing_name(folder, check_name(case_id, "case"))
 
     def case(self, case_id: str) -> Case:
         """A case by its id.
@@ -222,7 +246,7 @@ class Dataset:
         """
         if case_id not in self:
             raise ValueError(f"dataset {self.name!r} has no case {case_id!r}; it has {len(self.cases)} others")
-        return Case(self.path / "cases" / case_id, self.labels)
+        return Case(self._case_folder(case_id), self.labels)
 
     def split(self, name: str) -> tuple[Case, ...]:
         """The cases of a split, in its order.
@@ -255,7 +279,7 @@ class Dataset:
         """
         from mper.io import write_volume
 
-        target = self.path / "cases" / check_name(case_id, "case")
+        target = self._case_folder(case_id)
         target.parent.mkdir(exist_ok=True)
         unfinished = temporary_sibling(target)
         unfinished.mkdir()
@@ -286,9 +310,8 @@ class Dataset:
         """
         if not name.strip():
             raise ValueError("a split needs a name")
-        for case_id in ids:
-            self.case(case_id)
-        self._change(lambda index: index.extended(name, ids))
+        cases = [self.case(case_id).id for case_id in ids]
+        self._change(lambda index: index.extended(name, cases))
 
     def lock_holdout(self, cases: str | Sequence[str]) -> str:
         """Lock a split (its name), or cases (their ids: they become the split `holdout`), for good.
@@ -301,8 +324,7 @@ class Dataset:
             If another hold-out is locked already, or split or case do not exist.
         """
         if not isinstance(cases, str):
-            for case_id in cases:
-                self.case(case_id)
+            cases = [self.case(case_id).id for case_id in cases]
         self._change(lambda index: index.with_holdout(cases))
         assert self.holdout is not None
         return self.holdout
@@ -329,7 +351,7 @@ class Dataset:
         """
         if not bundle.is_dir():
             raise FileNotFoundError(f"no model folder at {bundle}")
-        folder = self.path / "models" / check_name(name, "model")
+        folder = self._model_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = temporary_sibling(folder / "version")
         try:
@@ -348,8 +370,9 @@ class Dataset:
     def use_model(self, name: str, version: int) -> None:
         """Make a version the current one of its model; the one before is remembered."""
         folder = self.model(name, version).parent
-        if (folder / "current").exists() and (before := self.current_version(name)) != version:
-            write_text(folder / "previous", f"{before}\n")
+        with contextlib.suppress(ValueError):  # a damaged one is replaced
+            if (folder / "current").exists() and (before := self.current_version(name)) != version:
+                write_text(folder / "previous", f"{before}\n")
         write_text(folder / "current", f"{version}\n")
 
     def model(self, name: str, version: int | None = None) -> Path:
@@ -366,7 +389,7 @@ class Dataset:
         if version not in versions:
             known = ", ".join(str(v) for v in versions)
             raise ValueError(f"model {name!r} of dataset {self.name!r} has no version {version}; it has {known}")
-        return self.path / "models" / name / str(version)
+        return self._model_folder(name) / str(version)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -376,6 +399,10 @@ class Dataset:
             return ()
         return tuple(sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and _versions(p)))
 
+    def _model_folder(self, name: str) -> Path:
+        folder = self.path / "models"
+        return folder / existing_name(folder, check_name(name, "model"))
+
     def model_versions(self, name: str) -> list[int]:
         """The versions of a model, oldest first.
 
@@ -384,7 +411,7 @@ class Dataset:
         ValueError
             If there is no such model.
         """
-        versions = _versions(self.path / "models" / check_name(name, "model"))
+        versions = _versions(self._model_folder(name))
         if not versions:
             known = ", ".join(self.models) or "none"
             raise ValueError(f"dataset {self.name!r} has no model {name!r}; its models: {known}")
@@ -392,7 +419,7 @@ class Dataset:
 
     def current_version(self, name: str) -> int:
         """The version of a model that is in use."""
-        path = self.path / "models" / check_name(name, "model") / "current"
+        path = self._model_folder(name) / "current"
         try:
             return int(path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # killed between the first version and this file
@@ -403,7 +430,7 @@ class Dataset:
     def previous_version(self, name: str) -> int | None:
         """The version that was in use before the current one; None where there was none."""
         try:
-            version = int((self.path / "models" / check_name(name, "model") / "previous").read_text(encoding="utf-8"))
+            version = int((self._model_folder(name) / "previous").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
         return version if version in self.model_versions(name) else None
@@ -418,7 +445,7 @@ class Dataset:
 
 def _check_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
     """Labels of a new dataset: people, and Slicer's segments, tell them apart by name alone."""
-    names = [label.name.casefold() for label in labels]
+    names = [nfc(label.name).casefold() for label in labels]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two structures are called {twice[0]!r}, but for capitals; give each a name of its own")
     if taken := sorted({"background", "unlabelled"} & set(names)):
@@ -445,6 +472,21 @@ def new_run_folder(root: Path, run_id: str | None = None) -> Path:
         except FileExistsError:
             continue
     raise FileExistsError(f"a thousand runs began in this second in {runs}")
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder's dataset.json is one of ours; nnU-Net and others have files of that name too."""
+    try:
+        return read_json(path / DATASET).get("format") == _FORMAT
+    except (OSError, ValueError):
+        return False
+
+
+def folders_of_work(path: Path) -> Iterator[Path]:
+    """The folders of a dataset in which something may lie half-made, see `mper.utils.cleanup`."""
+    yield path
+    for inside in ("cases", "cases/*", "cases/*/labels", "models/*", "runs", "runs/*"):
+        yield from path.glob(inside)
 
 
 def _read_index(path: Path) -> Index:

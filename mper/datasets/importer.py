@@ -21,7 +21,7 @@ from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout
 from mper.labels import BACKGROUND, Label, check_labels, make_label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
-from mper.utils.files import remove_unfinished
+from mper.utils.cleanup import remove_unfinished
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def import_source(
     target = Dataset.open(dataset) if (dataset / DATASET).exists() else None
     if target is not None:
         splits = without_holdout(target, splits, notify)
-        remove_unfinished(dataset / "cases")
+        remove_unfinished([dataset / "cases"])
     work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
     start = time.monotonic()

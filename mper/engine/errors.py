@@ -6,6 +6,7 @@ the answer says where that is. Folders of this machine never leave it: roots app
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -90,6 +91,11 @@ class TooManyFailures(RequestError):
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}
 
 
+_STATUS_OF_ERRNO = {
+    errno.ENAMETOOLONG: InvalidRequest.status,
+    errno.ENOSPC: Conflict.status,
+    getattr(errno, "EDQUOT", -1): Conflict.status,  # Windows has none
+}
 _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (FileNotFoundError, NotFound.status),
     (FileExistsError, Conflict.status),
@@ -103,6 +109,8 @@ def status_and_line(error: BaseException, folders: Mapping[Path, str]) -> tuple[
     line = explained(error, folders)
     if isinstance(error, RequestError):
         return error.status, line
+    if isinstance(error, OSError) and error.errno in _STATUS_OF_ERRNO:
+        return _STATUS_OF_ERRNO[error.errno], line
     for kind, status in _STATUS_OF:
         if isinstance(error, kind):
             return status, line

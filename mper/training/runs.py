@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mper.utils.files import write_json
+from mper.utils.files import read_json, write_json
 from mper.utils.locking import is_locked, locked
 
 HEARTBEAT_S = 5.0
@@ -65,16 +65,28 @@ class RunFolder:
             If the folder is no run.
         """
         try:
-            return dict(json.loads((self.path / "config.json").read_text(encoding="utf-8")))
+            return read_json(self.path / "config.json")
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is not a training run: its config.json is missing or damaged") from error
 
     def status(self) -> dict[str, Any]:
-        """The last heartbeat; empty before the first."""
+        """The last heartbeat; empty before the first, and where its file is damaged."""
         try:
-            return dict(json.loads((self.path / "status.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            status = read_json(self.path / "status.json")
+            known = isinstance(status["state"], str) and isinstance(status["heartbeat"], (int, float))
+        except (OSError, ValueError, KeyError):
             return {}
+        return status if known else {}
+
+    def damage(self) -> str | None:
+        """Which of its files is damaged, in a line; None where they are as they should be."""
+        try:
+            self.config()
+        except ValueError:
+            return "config.json is damaged; restore it from a backup, or delete the folder of the run"
+        if not self.status() and (self.path / "status.json").exists() and not is_locked(self.path / _LOCK):
+            return "status.json is damaged; resume the run"
+        return None
 
     def is_alive(self) -> bool:
         """Whether a process works on this run, or was started and is on its way.

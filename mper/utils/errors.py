@@ -79,6 +79,8 @@ def _explain_os_error(error: OSError) -> str:
     if error.filename is None:
         text = str(error)
         known = _DISK.get(error.errno or 0)
+        if known and text.startswith("[Errno"):  # the system's own words
+            return f"{known}; make room, or choose another disk, and try again"
         return _one_line(f"{text} ({known})" if known and known not in text else text or type(error).__name__)
     return _one_line(f"{error.filename}: {reason}")
 

@@ -4,39 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
+import platform
 import re
-import shutil
 import time
+import unicodedata
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_LONGEST_BYTES = 255  # of a name, on all common file systems
+_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
 def check_name(name: str, what: str) -> str:
-    """`name`, if every system can use it as the name of one folder.
+    """`name` with composed accents (NFC), if every system can use it as the name of one folder.
 
     Raises
     ------
     ValueError
         If it is empty, too long, hidden, or holds what some system does not allow.
     """
+    name = nfc(name)
     fits = 0 < len(name) <= 128 and name == name.strip(" ") and name[:1] != "." and name[-1:] != "."
-    if not fits or re.search(r'[<>:"/\\|?*\x00-\x1f]', name) or name.split(".")[0].casefold() in _RESERVED:
+    fits = fits and len(name.encode("utf-8", errors="replace")) <= _LONGEST_BYTES
+    if not fits or re.search(_NOT_IN_NAMES, name) or name.split(".")[0].casefold() in _RESERVED:
         raise ValueError(
-            f"{name!r} cannot be the name of a {what}: take up to 128 letters, digits, spaces, '-', '_' and '.', "
-            "and begin with a letter or a digit"
+            f"{name!r:.150} cannot be the name of a {what}: take up to 128 letters (255 bytes), digits, spaces, '-', "
+            "'_' and '.', and begin with a letter or a digit"
         )
     return name
 
 
+def nfc(text: str) -> str:
+    """`text` with composed accents: two names that look the same are then the same."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def existing_name(folder: Path, name: str) -> str:
+    """How the entry of `folder` is written that is called `name` but for composed accents; `name` if there is none.
+
+    macOS and some archives decompose accents; a folder that they wrote is found by the name that a person types.
+    """
+    if not name.isascii() and not (folder / name).exists():
+        with contextlib.suppress(OSError):
+            return next((entry.name for entry in folder.iterdir() if nfc(entry.name) == nfc(name)), name)
+    return name
+
+
 def temporary_sibling(target: Path) -> Path:
-    """A path in the folder of `target` that nobody else uses, and that every listing leaves out."""
-    return target.parent / f".{uuid.uuid4().hex[:12]}.part"
+    """A path in the folder of `target` that nobody else uses, and that every listing leaves out.
+
+    It tells computer and process, so that `mper.utils.cleanup` knows what a killed program has left.
+    """
+    return target.parent / f".{this_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
+
+
+@functools.cache
+def this_host() -> str:
+    """Eight digits for the computer: its name may be a person's."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def rename_folder(source: Path, target: Path) -> bool:
@@ -60,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it from a backup") from error
     if not isinstance(entry, dict):
         raise ValueError(f"{path} is damaged (an object was expected); restore it from a backup")
@@ -87,19 +119,6 @@ def write_text(path: Path, text: str) -> None:
             if attempt + 1 == attempts:
                 raise
             time.sleep(0.05)
-
-
-def remove_unfinished(folder: Path, older_than_s: float = 3600.0) -> None:
-    """Remove the temporary folders and files that killed programs left in `folder`."""
-    if folder.is_dir():
-        for path in folder.glob(".*.part"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime <= older_than_s:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
 
 
 def check_file(path: Path) -> None:

@@ -17,6 +17,7 @@ from mper.engine.services.engine import Engine
 from mper.engine.services.uploads import Upload
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.strokes import StrokeList
+from mper.utils.files import nfc
 from mper.volume import Volume
 
 
@@ -75,8 +76,9 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
     NotFound, Conflict, FileExistsError, ValueError
         If there is no such scan, the hold-out is concerned, the id is taken, or cannot be a folder's name.
     """
-    if request.split is not None and request.split == dataset.holdout:
-        raise Conflict(f"split {request.split!r} is the locked hold-out of this dataset; choose another")
+    split = None if request.split is None else nfc(request.split)
+    if split is not None and split == dataset.holdout:
+        raise Conflict(f"split {split!r} is the locked hold-out of this dataset; choose another")
     with engine.scans.using(client, request.scan) as scan:
         image = scan.volume()
         same = dataset.same_scan(image)
@@ -87,10 +89,10 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
             case = _add_numbered(dataset, image, request)
         else:
             case = dataset.add_case(request.id, image, request.source)
-    if request.split is not None:
-        dataset.add_to_split(request.split, [case.id])
+    if split is not None:
+        dataset.add_to_split(split, [case.id])
     notices = [f"this scan is in the dataset already, as {', '.join(same)}"] if same else []
-    return AddedCase(**dict(case_answer(case, request.split)), duplicates=same, notices=notices)
+    return AddedCase(**dict(case_answer(case, split)), duplicates=same, notices=notices)
 
 
 def _add_numbered(dataset: Dataset, image: Volume, request: CaseRequest) -> Case:

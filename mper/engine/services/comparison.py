@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mper.engine.services.engine import Engine
 from mper.engine.services.holdout import DRAFTS
 from mper.engine.services.jobs import Job
 from mper.engine.services.notes import Notes
-from mper.utils.files import read_json, write_json
+from mper.utils.files import read_json, write_atomically, write_json
 from mper.volume import Geometry, Index3, Volume
 
 
@@ -84,5 +85,7 @@ def kept_mask(job: Job, case_id: str, when: str) -> tuple[npt.NDArray[np.uint8],
 
 def _keep_mask(folder: Path, number: int, when: str, mask: Volume) -> None:
     part, start = cropped_to_mask(mask)
-    np.save(folder / f"{number}-{when}.npy", part.array, allow_pickle=False)
+    data = io.BytesIO()
+    np.save(data, part.array, allow_pickle=False)
+    write_atomically(folder / f"{number}-{when}.npy", [data.getbuffer()])
     write_json(folder / f"{number}-{when}.json", {"start": list(start), **geometry_to_dict(part.geometry)})

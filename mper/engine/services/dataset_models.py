@@ -64,7 +64,9 @@ def use_version(dataset: Dataset, name: str, version: int) -> UseAnswer:
     NotFound, ValueError
         If there is no such model, or no such version.
     """
-    if name not in dataset.models:
-        raise NotFound(f"this dataset has no model {name!r}")
+    try:
+        dataset.model_versions(name)
+    except ValueError as error:
+        raise NotFound(f"this dataset has no model {name!r}") from error
     dataset.use_model(name, version)
     return UseAnswer(name=name, current=version, previous=dataset.previous_version(name))

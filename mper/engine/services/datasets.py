@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mper.datasets.dataset import DATASET, Dataset
+from mper.datasets.dataset import Dataset, is_dataset
 from mper.engine.errors import Conflict, Forbidden, InvalidRequest
 from mper.engine.schemas.common import LabelModel
 from mper.engine.schemas.datasets import DatasetAnswer, DatasetRequest, DatasetSummary, LabelRequest
@@ -59,7 +59,7 @@ def add_dataset(engine: Engine, request: DatasetRequest) -> str:
     if any("~" in part for part in Path(request.folder).parts):
         raise InvalidRequest(f"a dataset's folder cannot have ~ in its name, {request.folder!r} has; take another")
     for folder in path.parents:
-        if folder.is_relative_to(engine.roots.folders[request.root]) and (folder / DATASET).exists():
+        if any(folder.is_relative_to(root) for root in engine.roots.folders.values()) and is_dataset(folder):
             raise Conflict(f"{request.folder!r} lies inside a dataset; choose a folder next to it")
     labels = [_label(number, label) for number, label in enumerate(request.labels, start=1)]
     Dataset.create(path, request.name or path.name, labels)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from mper.datasets.dataset import folders_of_work
 from mper.engine.errors import explained
 from mper.engine.services.devices import Devices
 from mper.engine.services.diagnostics import as_text, examine
@@ -19,8 +20,9 @@ from mper.engine.services.roots import Roots
 from mper.engine.services.scans import ScanStore
 from mper.engine.settings import Settings
 from mper.training.runs import RunFolder
+from mper.utils.cleanup import remove_unfinished
 
-_EXPIRE_EVERY_S = 300.0
+_MAINTAIN_EVERY_S = 300.0
 
 
 class Engine:
@@ -44,14 +46,20 @@ class Engine:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin what goes on beside the requests: importing torch, and forgetting what nobody uses."""
+        """Start the threads that import torch, and that remove what is no longer used."""
         self.devices.start()
-        threading.Thread(target=self._expire, name="expire", daemon=True).start()
+        threading.Thread(target=self._maintain, name="maintenance", daemon=True).start()
 
-    def _expire(self) -> None:
-        while not self._ended.wait(_EXPIRE_EVERY_S):
+    def _maintain(self) -> None:
+        cleaned: set[Path] = set()
+        while not self._ended.is_set():
+            for _, folder in self.roots.datasets():
+                if folder not in cleaned:
+                    remove_unfinished(folders_of_work(folder))
+                    cleaned.add(folder)
             self.scans.expire()
             self.predictions.expire()
+            self._ended.wait(_MAINTAIN_EVERY_S)
 
     def explain(self, error: BaseException) -> str:
         """One line for a client."""

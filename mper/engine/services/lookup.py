@@ -9,7 +9,7 @@ from mper.datasets.dataset import Dataset
 from mper.engine.errors import NotFound
 from mper.engine.services.engine import Engine
 from mper.training.runs import RunFolder
-from mper.utils.files import check_name
+from mper.utils.files import check_name, existing_name
 
 
 def open_dataset(engine: Engine, dataset_id: str) -> Dataset:
@@ -45,7 +45,8 @@ def open_run(engine: Engine, dataset_id: str, run_id: str) -> RunFolder:
     """
     dataset = open_dataset(engine, dataset_id)
     with contextlib.suppress(ValueError):
-        path = dataset.path / "runs" / check_name(run_id, "run")
+        runs = dataset.path / "runs"
+        path = runs / existing_name(runs, check_name(run_id, "run"))
         inside = path.resolve().is_relative_to(dataset.path.resolve())
         if inside and (path / "config.json").is_file():
             return RunFolder(path)

@@ -104,7 +104,9 @@ def version_in_use(dataset: Dataset, name: str, notes: Notes) -> int:
     """The current version of a model; 0, with a note, where the file that names it is damaged."""
     version = 0
     with notes.skipping(f"the choice of a version of the model {name}"):
-        version = dataset.current_version(name)
+        found = dataset.current_version(name)
+        dataset.model(name, found)  # it may have been removed by hand
+        version = found
     return version
 
 

@@ -5,13 +5,14 @@ A dataset's id is ``ROOT/relative/path``; in routes each ``/`` is written as ``~
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mper.datasets.dataset import DATASET
+from mper.datasets.dataset import DATASET, Dataset
 from mper.engine.errors import Forbidden, NotFound
-from mper.utils.files import check_name
+from mper.utils.files import check_name, existing_name, nfc
 
 _DEEPEST = 4  # folders below a root in which datasets are looked for
 
@@ -69,15 +70,16 @@ class Roots:
         NotFound, Forbidden
             If there is no such root; if the path leaves it, by its name or by a link.
         """
-        if root not in self._folders:
+        home = next((folder for name, folder in self._folders.items() if nfc(name) == nfc(root)), None)
+        if home is None:
             known = ", ".join(self._folders) or "none"
             raise NotFound(f"there is no root {root!r} here; the engine was started with: {known}")
-        home = self._folders[root]
+        path = home
         try:
-            parts = [check_name(part, "folder") for part in relative.split("/")] if relative else []
+            for part in relative.split("/") if relative else ():
+                path /= existing_name(path, check_name(part, "folder"))
         except ValueError as error:
             raise Forbidden(str(error)) from error
-        path = home.joinpath(*parts)
         if not path.resolve().is_relative_to(home):
             raise Forbidden(f"{relative!r} leads out of the root {root!r}; name a folder inside it")
         return path
@@ -100,7 +102,7 @@ class Roots:
         return path
 
     def datasets(self) -> Iterator[tuple[str, Path]]:
-        """Ids and folders of all datasets, by id."""
+        """Ids and folders of all that holds a dataset.json, by id; some may be foreign or damaged."""
         for name, home in sorted(self._folders.items()):
             yield from _below(name, home, _DEEPEST)
 
@@ -108,7 +110,9 @@ class Roots:
 def _below(dataset_id: str, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
     if (folder / DATASET).is_file():
         yield dataset_id, folder
-        return
+        with contextlib.suppress(OSError, ValueError):  # a foreign or damaged one may have others below it
+            Dataset.open(folder)
+            return
     if depth == 0:
         return
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
@@ -39,24 +40,52 @@ def start_training(engine: Engine, dataset_id: str, request: RunRequest) -> Run:
         raise Conflict(chosen.warnings[0])
     pick_device(request.device)
     check_name(chosen.name, "model")
-    run = start_run(start_config(dataset, request, chosen), dataset.new_run())
+    folder = dataset.new_run()
+    try:
+        run = start_run(start_config(dataset, request, chosen), folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     engine.launcher.start(run)
     return run_answer(engine, dataset_id, run)
 
 
 def runs_of(engine: Engine, dataset: Dataset, dataset_id: str) -> list[Run]:
     """The runs of a dataset, newest first."""
-    found = []
-    for config in sorted((dataset.path / "runs").glob("*/config.json"), reverse=True):
-        if not config.parent.name.startswith("."):
-            with contextlib.suppress(ValueError):  # a damaged one is left out
-                found.append(run_answer(engine, dataset_id, RunFolder(config.parent)))
-    return found
+    folders = sorted((config.parent for config in (dataset.path / "runs").glob("*/config.json")), reverse=True)
+    return [run_answer(engine, dataset_id, RunFolder(path)) for path in folders if not path.name.startswith(".")]
 
 
 def run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
-    """How a run stands."""
+    """How a run stands; one with a damaged file has failed, and its message says so."""
     dataset_id = dataset_id.replace("~", "/")
+    try:
+        damage = run.damage()
+        return _run_answer(engine, dataset_id, run) if damage is None else _damaged(run, damage)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _damaged(run, f"a file of this run is damaged ({engine.explain(error)}); restore it from a backup")
+
+
+def _damaged(run: RunFolder, message: str) -> Run:
+    return Run(
+        run=run.path.name,
+        state="failed",
+        alive=False,
+        message=message,
+        fraction=None,
+        eta_s=None,
+        step=None,
+        elapsed_s=None,
+        device=None,
+        started=None,
+        config={},
+        name=None,
+        version=None,
+        model=None,
+    )
+
+
+def _run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
     state = engine.launcher.state(run)
     status, config = run.status(), run.config()
     version = published_version(run.path)

@@ -17,6 +17,7 @@ from mper.engine.errors import InvalidRequest
 from mper.engine.schemas.runs import MethodOption, Option, PlanAnswer, RunRequest, TrainingOptions
 from mper.engine.services.engine import Engine
 from mper.engine.services.holdout import DRAFTS, PARTS
+from mper.engine.services.notes import Notes
 from mper.labels import BACKGROUND, Label, structure_of
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import METHODS, check_backbone, default_method, find_method
@@ -105,11 +106,15 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     labelled = with_label if body.labeled is None else min(body.labeled, with_label)
     unlabelled = len(cases) - labelled
     method = find_method(body.method or default_method(unlabelled > 0))
+    notes = Notes(engine.explain)
     start_from = (
-        body.start_from if "start_from" in body.model_fields_set else _best_start(dataset, dataset_id, method.name)
+        body.start_from
+        if "start_from" in body.model_fields_set
+        else _best_start(dataset, dataset_id, method.name, notes)
     )
     start_path = None if start_from is None else engine.models.path(start_from)
     warnings = _warnings(engine, dataset, body, labelled, with_label, unlabelled if method.uses_unlabelled else 0)
+    warnings += notes.lines
     drawn = [case for case in cases if case.is_drawn][: body.labeled]
     if drawn and (absent := _drawn_nowhere(dataset.labels, drawn)):
         warnings.append(
@@ -201,7 +206,7 @@ def _structures(labels: Sequence[Label]) -> list[object]:
     return [structure_of(label) for label in labels]
 
 
-def _best_start(dataset: Dataset, dataset_id: str, method: str) -> str | None:
+def _best_start(dataset: Dataset, dataset_id: str, method: str, notes: Notes) -> str | None:
     """The newest own model of the same structures that is in use, else a bundled one, else none."""
     wanted = _structures(dataset.labels)
 
@@ -210,8 +215,9 @@ def _best_start(dataset: Dataset, dataset_id: str, method: str) -> str | None:
         return _structures(card.labels) == wanted and not _unfit(method, card)
 
     for name in dataset.models:
-        if fits(dataset.model(name)):
-            return f"{dataset_id.replace('~', '/')}/{name}/{dataset.current_version(name)}"
+        with notes.skipping(f"the model {name}"):
+            if fits(dataset.model(name)):
+                return f"{dataset_id.replace('~', '/')}/{name}/{dataset.current_version(name)}"
     for path in bundled_models():
         if "locator" not in path.name and fits(path):
             return path.name

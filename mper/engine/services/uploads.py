@@ -46,7 +46,8 @@ class Upload:
         )
         path = new_path(folder)
         try:
-            plain.tofile(path)
+            with path.open("xb") as file:
+                file.write(plain.data)
         except BaseException:
             remove_file(path)
             raise
