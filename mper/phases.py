@@ -25,7 +25,7 @@ class Phases:
     end_diastole, end_systole : int or None
         Which phase is which, where the header or a file next to the scan says so.
     order : str
-        The attribute by which phases without times are told apart and sorted.
+        The attribute that distinguishes and sorts phases without times.
 
     Raises
     ------

@@ -298,6 +298,25 @@ def test_private_and_missing_optional_attributes_do_no_harm(tmp_path: Path) -> N
     assert_same(dicom.read_series(tmp_path).volume, volume)
 
 
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "SeriesInstanceUID", "SOPClassUID", "StudyInstanceUID"])
+def test_a_volume_needs_no_identity(tmp_path: Path, missing: str) -> None:
+    write_classic(tmp_path, stack(), lambda _, image: delattr(image, missing))
+    assert_same(dicom.read_series(tmp_path).volume, stack())
+
+
+def test_links_and_names_of_any_script_are_read(tmp_path: Path) -> None:
+    volume = stack()
+    write_classic(tmp_path / "Ünïcode Ordner 左", volume, prefix="Schicht ")
+    (tmp_path / "links").mkdir()
+    for path in (tmp_path / "Ünïcode Ordner 左").iterdir():
+        try:
+            (tmp_path / "links" / path.name).symlink_to(path)
+        except OSError:
+            pytest.skip("this system makes no links without a privilege")
+    (tmp_path / "links" / "dangling").symlink_to(tmp_path / "nowhere")
+    assert_same(dicom.read_series(tmp_path / "links").volume, volume)
+
+
 def test_other_files_in_the_folder_are_passed_over(tmp_path: Path) -> None:
     volume = stack()
     uid = write_classic(tmp_path, volume)

@@ -24,6 +24,7 @@ from mper.models.bundle import ModelBundle
 from mper.progress import ignore_notice
 from mper.utils import errors
 from mper.utils.errors import FAILED, OK, USAGE
+from mper.volume import Geometry, Volume
 
 Run = Callable[..., int]
 RADII = (1.0, 0.8, 0.6, 0.7)  # of the ventricle, by phase
@@ -128,15 +129,14 @@ def test_series_reaches_into_a_study_and_options_stand_anywhere(
     (line,) = capsys.readouterr().err.splitlines()
     assert "2 series, take one of them with --series UID" in line and uid in line and "1.2.3.4 MR 'T1'" in line
     assert not seg.exists()
-    for name in (uid, "1.2.3.4"):
-        for words in (
-            [folder, seg, "--series", name],
-            [folder, "--series", name, seg],
-            ["--series", name, "--json", folder, seg],
-        ):
-            seg.unlink(missing_ok=True)
-            assert mper("segment", *words) == OK
-            assert_of(seg, name)
+    for words in (
+        [folder, seg, "--series", uid],
+        [folder, "--series", "1.2.3.4", seg],
+        ["--series", uid, "--json", folder, seg],
+    ):
+        seg.unlink(missing_ok=True)
+        assert mper("segment", *words) == OK
+        assert_of(seg, words[words.index("--series") + 1])
 
 
 @pytest.mark.parametrize("name", ["seg.dcm", "mask.nii.gz", "mask.seg.nrrd", "mask.mha", "MASK.NRRD", "seg.DCM"])
@@ -181,6 +181,59 @@ def test_options_stand_anywhere_in_every_command(tmp_path: Path, capsys: pytest.
     assert "--bogus" in capsys.readouterr().err
     assert main(["segment", "--device", "cpu", "--", "-gone.nrrd", str(tmp_path / "mask.nrrd")]) == FAILED
     assert "-gone.nrrd does not exist" in capsys.readouterr().err
+
+
+# Masks of other programs
+
+
+OTHER_MASKS: dict[str, tuple[Callable[[Volume], Volume], str]] = {
+    "on the grid": (lambda mask: mask, ""),
+    "rows and columns reversed": (lambda mask: turned(mask, (1, 2)), ""),
+    "slices reversed": (lambda mask: turned(mask, (0,)), ""),
+    "off by a rounding": (lambda mask: moved(mask, 0.01), ""),
+    "cropped": (lambda mask: mask.crop((2, 3, 4), (11, 29, 25)), ""),
+    "almost whole numbers": (lambda mask: mask.with_array(mask.array * np.float32(0.99999)), ""),
+    "0 and 255": (lambda mask: mask.with_array(mask.array * np.uint8(255)), ""),
+    "off by most of a voxel": (lambda mask: moved(mask, 0.6), "lies on another grid than the scan"),
+    "without a place": (lambda mask: Volume(mask.array, Geometry.unknown(mask.array.shape)), "no position and spacing"),
+    "other values": (lambda mask: mask.with_array(mask.array * np.uint8(3)), "holds values [3] that no label names"),
+    "empty": (lambda mask: mask.with_array(mask.array * 0), "the mask is empty"),
+}
+
+
+def turned(mask: Volume, axes: tuple[int, ...]) -> Volume:
+    """The same voxels, stored the other way round."""
+    affine, last = mask.geometry.affine.copy(), np.zeros(3)
+    for axis in axes:
+        affine[:3, axis] *= -1
+        last[axis] = mask.array.shape[axis] - 1
+    affine[:3, 3] = mask.geometry.to_world(last)
+    return Volume(np.flip(mask.array, axes), Geometry(affine, mask.array.shape))
+
+
+def moved(mask: Volume, mm: float) -> Volume:
+    affine = mask.geometry.affine.copy()
+    affine[0, 3] += mm
+    return Volume(mask.array, Geometry(affine, mask.array.shape))
+
+
+@pytest.mark.parametrize("kind", OTHER_MASKS)
+def test_masks_of_other_programs_become_the_right_voxels_or_are_refused(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, told = OTHER_MASKS[kind]
+    write_classic(tmp_path / "scan", bright_ball())
+    series = read_series(tmp_path / "scan")
+    mask = series.volume.with_array((series.volume.array > 200).astype(np.uint8))
+    write_volume(tmp_path / "mask.nii.gz", change(mask))
+    words = ["export-seg", tmp_path / "mask.nii.gz", "--source", tmp_path / "scan", "--labels", "LA", "--manual"]
+    code = main([*map(str, words), "--out", str(tmp_path / "seg.dcm")])
+    if told:
+        assert code == FAILED and told in capsys.readouterr().err
+        assert not (tmp_path / "seg.dcm").exists()
+    else:
+        assert code == OK
+        np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series).labelmap.array, mask.array)
 
 
 # Phases

@@ -27,7 +27,7 @@ _EXPORT = """\
 Write a mask as a DICOM segmentation (SEG) of the series it was made on: same patient, study and frame of reference,
 every source image referenced, each structure with its SNOMED CT code, colour and tracking id, and with what drew it.
 The file is then read back and compared voxel by voxel and code by code; the report of this export check is shown and
-kept beside it (.check.txt, .check.json). A file that fails is not kept.
+kept next to it (.check.txt, .check.json). A file that fails is not kept.
 
 MASK is a .seg.nrrd, of MPER or of 3D Slicer: names, codes, colours and how each segment was made are taken from it;
 or a plain mask (.nrrd, .nii.gz, .mha), to which --model or --labels gives names and codes. How a mask was made has to
@@ -116,7 +116,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def exported(path: Path, report: ExportReport) -> dict[str, Any]:
-    """What programs are told of a written segmentation."""
+    """A written segmentation and its export check, for JSON."""
     from mper.dicom.seg_write import report_paths
 
     return {"seg": str(path), "check": report.to_dict(), "check_files": [str(file) for file in report_paths(path)]}
@@ -187,7 +187,7 @@ def _coded_mask(arguments: argparse.Namespace, notify: Notify) -> Segmentation:
     if (
         arguments.manual
         and mask.labels
-        and all((told := mask.provenance.get(label.value)) is not None and told.type != MANUAL for label in mask.labels)
+        and all((made := mask.provenance.get(label.value)) is not None and made.type != MANUAL for label in mask.labels)
     ):
         raise UsageError(
             f"{arguments.mask} says that {next(iter(mask.provenance.values())).name} drew it; "
@@ -221,19 +221,19 @@ def _model(name: str | None) -> tuple[tuple[Label, ...], Provenance] | None:
 
 
 def _provenance(
-    told: Provenance | None, model: tuple[object, Provenance] | None, arguments: argparse.Namespace
+    stored: Provenance | None, model: tuple[object, Provenance] | None, arguments: argparse.Namespace
 ) -> Provenance | None:
     """What the file says, made whole by the options; they may not say something else."""
     from mper.provenance import MANUAL, Provenance
 
     named = model[1] if model else None
     if arguments.manual:
-        return told or Provenance(MANUAL)
-    found = told or named
-    if told and named and told.type != MANUAL:
-        found = replace(named, type=told.type)
-        if told.name != found.name:
-            raise UsageError(f"{arguments.mask} says that {told.name} drew it, not {named.name}; leave --model out")
+        return stored or Provenance(MANUAL)
+    found = stored or named
+    if stored and named and stored.type != MANUAL:
+        found = replace(named, type=stored.type)
+        if stored.name != found.name:
+            raise UsageError(f"{arguments.mask} says that {stored.name} drew it, not {named.name}; leave --model out")
     if not arguments.edited:
         return found
     if found is None:
@@ -247,8 +247,8 @@ def run_import(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(answer)
     else:
-        told = ", ".join(f"{segment['name']} {segment['voxels']} voxels" for segment in answer["segments"])
-        print_result(f"{arguments.output}: {told}")
+        counts = ", ".join(f"{segment['name']} {segment['voxels']} voxels" for segment in answer["segments"])
+        print_result(f"{arguments.output}: {counts}")
     return OK
 
 

@@ -52,8 +52,8 @@ def find_phase(
         raise ValueError(f"the model finds no left ventricle in any of the {count} phases; choose one with --phase")
     chosen = max(present, key=present.__getitem__) if arguments.phase == ED else min(present, key=present.__getitem__)
     size, ml = "largest" if arguments.phase == ED else "smallest", volumes_ml[chosen]
-    told = f"{present[chosen]} voxels" if ml is None else f"{ml:.1f} mL"
-    notify(f"{arguments.phase} is phase {chosen} of {count}: there the left ventricle is {size} ({told})")
+    amount = f"{present[chosen]} voxels" if ml is None else f"{ml:.1f} mL"
+    notify(f"{arguments.phase} is phase {chosen} of {count}: there the left ventricle is {size} ({amount})")
     return chosen
 
 

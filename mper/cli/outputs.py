@@ -193,9 +193,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        told = type(error)(f"cannot write into the output folder {folder}: {error.strerror or error}")
-        told.errno = error.errno
-        raise told from error
+        explained = type(error)(f"cannot write into the output folder {folder}: {error.strerror or error}")
+        explained.errno = error.errno
+        raise explained from error
 
 
 def probability_files(path: Path, labels: Sequence[str]) -> list[Path]:

@@ -22,7 +22,7 @@ from mper.progress import Notify
 _LOCALISERS = re.compile(r"locali[sz]er|scout|survey|3[ _-]?plane", re.IGNORECASE)  # of descriptions
 _SHOWN = 8  # series in one message
 _ORIENTATION_TOLERANCE = 0.1  # difference of direction cosines: other planes, not rounding
-# What a header that was cut before its SeriesInstanceUID may have told by then.
+# Attributes that stand before SeriesInstanceUID, in a header that was cut off.
 _EARLY = ("SOPClassUID", "Modality", "ImageType", "SeriesDescription", "SeriesTime", "StudyInstanceUID")
 
 

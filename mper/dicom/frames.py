@@ -71,7 +71,7 @@ class Frame:
 
     @property
     def image_type(self) -> tuple[str, ...]:
-        """The words of its image type: ImageType or FrameType, then echo time and b-value where they are told."""
+        """The words of its image type: ImageType or FrameType, then echo time and b-value where they are there."""
         words: list[str] = []
         seen = set()
         for keyword, sign in _TYPES:

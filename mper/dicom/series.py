@@ -47,8 +47,8 @@ class DicomSeries:
     frames : tuple of (int, int)
         For each slice k the index of its instance and its frame in there, both from 0.
     positions_mm : (k, 3) float array
-        For each slice the LPS position of its first voxel as its file tells it; scanners round it, so that it may lie
-        beside the even steps of the volume's geometry.
+        For each slice the LPS position of its first voxel as its file states it; scanners round it, so that it may be
+        off the even steps of the volume's geometry.
     """
 
     volume: Volume

@@ -72,7 +72,7 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
 def refer_to_frames(dataset: Dataset, series: DicomSeries) -> None:
     """Let each frame of a segmentation refer to the frame of its source at the same position.
 
-    highdicom numbers the frames that it was told of, which are those of one phase, of a file that may hold more.
+    highdicom numbers the frames that are handed to it: those of one phase, of a file that may hold more.
     """
     if not series.instances[0].get("PerFrameFunctionalGroupsSequence"):
         return
@@ -126,7 +126,7 @@ def _identity(image: Dataset) -> Dataset:
 
 
 def _described(image: Dataset, notify: Notify) -> Dataset:
-    """Who and what was scanned, and with what; what the standard wants to be there is there, if empty."""
+    """The attributes of patient, study, equipment and image; those that the standard requires are there, if empty."""
     made = Dataset()
     for tag in image.keys():  # noqa: SIM118 (iterating decodes, which may fail)
         if tag.group not in _GROUPS or tag.element == 0 or tag == _CHARACTER_SET:  # the writer chooses its own

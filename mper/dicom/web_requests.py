@@ -1,4 +1,4 @@
-"""Requests to a DICOMweb archive: who asks, how often an archive that does not answer is tried, and errors in words."""
+"""Requests to a DICOMweb archive: address and login, repeated attempts, and errors in words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TRY_LATER = (408, 429, 502, 503, 504)  # HTTP status
 
 @dataclass(frozen=True)
 class Access:
-    """Where an archive is, and who asks.
+    """The address of an archive, and the login.
 
     Parameters
     ----------
@@ -210,9 +210,9 @@ def _refusal(access: Access, response: Any, error: Exception) -> Any:
             return Dataset.from_json(response.json())
     if status in (404, 405):
         raise NotFound(str(_no_dicomweb(access))) from error
-    told = _own_words(response)
+    reason = _own_words(response)
     raise Refused(
-        f"{url} answers {status} {response.reason}{told}; check the address (of an Orthanc it ends in /dicom-web), "
+        f"{url} answers {status} {response.reason}{reason}; check the address (of an Orthanc it ends in /dicom-web), "
         "or ask who runs the archive",
         status,
     ) from error
