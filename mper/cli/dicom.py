@@ -187,7 +187,7 @@ def _coded_mask(arguments: argparse.Namespace, notify: Notify) -> Segmentation:
     if (
         arguments.manual
         and mask.labels
-        and all((made := mask.provenance.get(label.value)) is not None and made.type != MANUAL for label in mask.labels)
+        and all((own := mask.provenance.get(label.value)) is not None and own.type != MANUAL for label in mask.labels)
     ):
         raise UsageError(
             f"{arguments.mask} says that {next(iter(mask.provenance.values())).name} drew it; "
