@@ -40,6 +40,12 @@ OTHERS = [
     *sorted(path for folder in ("Testing", "Resources") for path in (ROOT / folder).rglob("*.md")),
 ]
 TINY = ["--steps", "1", "--patch", "16,32,32", "--device", "cpu"]  # in place of a training's budget
+SLICERS_OWN = {
+    "Edit > Application Settings > Modules",
+    "Additional module paths",
+    "File > Download Sample Data > MPER",
+}
+MADE = {"segment la", "segmentation", "mper segment"}  # the button names its structure; a category and a title
 BOX = ((24, 20, 36), (64, 116, 140))  # of the sample scan: most of the atrium, a fifth of the voxels
 
 
@@ -244,6 +250,21 @@ def test_the_page_on_training_lists_every_method_and_backbone() -> None:
         name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
     }
     assert {*METHODS, *backbone_names()} <= listed
+
+
+def test_fields_and_buttons_that_the_pages_name_are_in_the_modules() -> None:
+    files = [path for module in ("MPERSegment", "MPERTrainer") for path in (ROOT / module).rglob("*")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.suffix in (".ui", ".py")]
+    shown = [text for each in texts for text in re.findall(r"<string>([^<]*)</string>|_\(\"([^\"]*)\"\)", each)]
+    known = {part.rstrip(":…").casefold() for pair in shown for part in pair} | MADE
+    missing = []
+    for name in ("README.md", "docs/installation.md", "docs/segment.md", "docs/trainer.md", "docs/engine.md"):
+        page = re.sub(r"\*\*[^*]+\*\*", "", (ROOT / name).read_text(encoding="utf-8"))
+        for term in re.findall(r"(?<![\w*])\*([^*\n]+(?:\n +)?[^*\n]*)\*", page):
+            whole = " ".join(term.split())
+            parts = [] if whole in SLICERS_OWN else whole.split(" > ")
+            missing += [(name, part) for part in parts if part.rstrip("…").casefold() not in known]
+    assert not missing, "no panel shows these"
 
 
 def test_each_trip_of_the_architecture_names_a_module_once() -> None:
