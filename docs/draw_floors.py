@@ -102,10 +102,12 @@ def _box(parts: list[str], x: int, y: int, name: str) -> None:
 
 
 def _summary(name: str) -> str:
-    """The first line of the package's docstring."""
+    """The first line of the docstring; of several modules in one box why they are there."""
     if name in _WORDS:
         return _WORDS[name]
-    path = ROOT / "mper" / name.split(",")[0].replace(".", "/")
+    if "," in name:
+        return f"modules of {name.split('.')[0]} that need more than those below"
+    path = ROOT / "mper" / name.replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return text.splitlines()[0].replace("`", "").rstrip(".")
