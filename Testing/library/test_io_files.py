@@ -201,7 +201,9 @@ def test_a_header_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("files", ["LIST", "slice%02d.raw 0 19 1"])
 def test_voxels_in_several_files_are_refused_with_what_to_do(tmp_path: Path, files: str) -> None:
     (tmp_path / "scan.mhd").write_bytes(metaimage_text(f"ElementDataFile = {files}", data=b""))
-    assert "in several files" in refusal(tmp_path / "scan.mhd")
+    (tmp_path / "scan.nhdr").write_bytes(nrrd_text(f"data file: {files}", data=b""))
+    for name in ("scan.mhd", "scan.nhdr"):
+        assert "in several files" in refusal(tmp_path / name)
 
 
 def test_a_field_that_is_stated_twice_is_refused(tmp_path: Path) -> None:
@@ -213,6 +215,28 @@ def test_a_field_that_is_stated_twice_is_refused(tmp_path: Path) -> None:
 def test_a_matrix_of_zeros_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.mha").write_bytes(metaimage_text("TransformMatrix = 0 0 0 0 0 0 0 0 0"))
     assert "above zero" in refusal(tmp_path / "scan.mha")
+
+
+@pytest.mark.parametrize("field", ["units", "space units"])
+def test_units_that_itk_does_not_look_at_are_noted(tmp_path: Path, field: str) -> None:
+    grid = ["spacings: 1 1 2"] if field == "units" else [LPS[0], 'space units: "cm" "cm" "cm"', *LPS[1:]]
+    lines = [*grid, *(['units: "cm" "cm" "cm"'] if field == "units" else [])]
+    (tmp_path / "scan.nrrd").write_bytes(nrrd_text(*lines, data=BYTES.tobytes()))
+    _, notes = read(tmp_path / "scan.nrrd")
+    assert notes == ["the header gives lengths in cm; they are taken for mm, as ITK and 3D Slicer do"]
+
+
+@pytest.mark.parametrize("lines", [[], ["spacings: nan 1 2"]])
+def test_a_colour_image_is_no_volume(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(nrrd_text("sizes: 3 4 2", "kinds: RGB-color domain domain", *lines))
+    assert "2-D image of 3 values a pixel (rgb-color)" in refusal(tmp_path / "scan.nrrd")
+
+
+def test_a_pair_is_one_scan_among_others(tmp_path: Path) -> None:
+    for name in ("pair.hdr", "pair.img", "alone.hdr", "alone2.img", "scan.nrrd", "mask.seg.nrrd"):
+        (tmp_path / name).write_bytes(b"")
+    assert io.find_scans([tmp_path]) == [tmp_path / "pair.hdr", tmp_path / "scan.nrrd"]
+    assert io.find_scans([tmp_path / "pair.img"]) == [tmp_path / "pair.hdr"]
 
 
 # Sizes

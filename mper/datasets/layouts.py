@@ -68,15 +68,13 @@ def _is_dataset(folder: Path) -> bool:
 
 def _volume_files_below(folder: Path) -> list[Path]:
     """All files that mper reads by their ending, at any depth; what is hidden is left out."""
-    from mper.io import SCAN_SUFFIXES, header_of
+    from mper.io import is_scan_file
 
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.name.lower().endswith(SCAN_SUFFIXES)
+        if (is_scan_file(path) or (path.name.lower().endswith(".seg.nrrd") and path.is_file()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-        and header_of(path) == path
     )
 
 

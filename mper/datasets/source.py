@@ -106,13 +106,15 @@ def sub_folders(folder: Path) -> list[Path]:
 
 def volume_files(folder: Path, endings: Iterable[str] | None = None) -> list[Path]:
     """The files in `folder` with one of `endings` (default: those that mper reads), hidden ones left out."""
-    from mper.io import SCAN_SUFFIXES, header_of
+    from mper.io import SCAN_SUFFIXES, is_scan_file
 
     chosen = SCAN_SUFFIXES if endings is None else tuple(ending.lower() for ending in endings)
     if not folder.is_dir():
         return []
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.name.lower().endswith(chosen) and header_of(path) == path)
+    files = (path for path in folder.iterdir() if is_scan_file(path) or path.name.lower().endswith(".seg.nrrd"))
+    return sorted(
+        path for path in files if path.is_file() and path.name.lower().endswith(chosen) and path.name[0] != "."
+    )
 
 
 def stem(path: Path) -> str:

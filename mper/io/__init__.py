@@ -21,7 +21,7 @@ Imports: the root, `utils`, `dicom` for folders of DICOM, h5py, SimpleITK for gr
 from __future__ import annotations
 
 from mper.io.hdf5 import read_h5
-from mper.io.scans import SCAN_SUFFIXES, SpacingChoice, check_extent, check_scan, find_scans, header_of, with_spacing
+from mper.io.scans import SCAN_SUFFIXES, SpacingChoice, check_extent, check_scan, find_scans, is_scan_file, with_spacing
 from mper.io.volumes import read_labelmap, read_segmentation, read_volume, write_segmentation, write_volume
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "check_extent",
     "check_scan",
     "find_scans",
-    "header_of",
+    "is_scan_file",
     "read_h5",
     "read_labelmap",
     "read_segmentation",

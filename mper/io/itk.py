@@ -65,6 +65,8 @@ def itk_geometry(header: bytes, file_format: tuple[str, str], shape: Index3) -> 
         Path(name).unlink()
     spacing = np.array(reader.GetSpacing()[:3])
     dimension = reader.GetDimension()
+    if dimension < 3:
+        raise ValueError(f"ITK takes it for a {dimension}-D image; a volume of several slices is needed")
     directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
     directions[:, spacing == 0] = 0  # NaN otherwise, which would hide what is wrong
     size = tuple(int(n) for n in reader.GetSize()[2::-1])

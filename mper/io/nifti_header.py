@@ -315,6 +315,6 @@ def hdr_and_img(path: Path) -> tuple[Path, Path | None]:
     if ending not in (".hdr", ".img"):
         return path, None
     other = ".img" if ending == ".hdr" else ".hdr"
-    cased = other.upper() if path.suffix.isupper() else other
-    partner = path.with_name(stem + cased)
+    upper = path.with_name(stem + other.upper())
+    partner = upper if upper.is_file() else path.with_name(stem + other)
     return (path, partner) if ending == ".hdr" else (partner, path)

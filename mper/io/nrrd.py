@@ -180,7 +180,15 @@ class NrrdHeader:
                     f"{what} volumes of {size} voxels, a 4-D image; write the one that is wanted to a file of its own"
                 )
             raise ValueError(f"{what} values ({kind}) in each of {size} voxels; one real number a voxel is needed")
+        self._check_units(notify)
         return Volume(self.read_layers(notify)[0], self.geometry)
+
+    def _check_units(self, notify: Notify) -> None:
+        """Note units that are not mm, which ITK does not look at."""
+        units = re.findall(r'"([^"]*)"', self.fields.get("space units", self.fields.get("units", "")))
+        other = sorted({unit for unit in units if unit.strip().lower() not in ("", "mm", "???", "ms", "s")})
+        if other:
+            notify(f"the header gives lengths in {', '.join(other)}; they are taken for mm, as ITK and 3D Slicer do")
 
     def read_layers(self, notify: Notify = ignore_notice) -> npt.NDArray[np.generic]:
         """The voxels, (n, k, j, i); n is 1 for an image, a segmentation with overlapping segments has several.
@@ -191,6 +199,10 @@ class NrrdHeader:
             As `read_volume`.
         """
         name = self.fields.get("data file")
+        if name is not None and (name.split()[:1] == ["LIST"] or "%" in name):
+            raise ValueError(
+                f"cannot read {self.path}: its voxels are in several files ({name}); convert it to one file"
+            )
         path = self.path if name is None else data_file(self.path, name)
         with path.open("rb") as file:
             file.seek(self.start if name is None else 0)
@@ -204,7 +216,7 @@ class NrrdHeader:
         encoding = self.fields.get("encoding", "").lower()
         if encoding not in (*_ENCODINGS, *_TEXT):
             raise ValueError(f"cannot read {self.path}: its encoding {encoding!r} is none of raw, gzip, bzip2, ascii")
-        lines, skip = self._skips(attached)
+        lines, skip = self._skips()
         for _ in range(lines):
             if not file.readline(_MAX_HEADER):
                 raise ValueError(f"{path} is truncated: it has fewer than the {lines} lines before its voxels")
@@ -222,7 +234,7 @@ class NrrdHeader:
             notify(f"{surplus + stream.trailing} bytes after the voxels of {path.name} were ignored")
         return array
 
-    def _skips(self, attached: bool) -> tuple[int, int]:
+    def _skips(self) -> tuple[int, int]:
         """Lines of the file, and bytes of what is unpacked, before the voxels; -1: the voxels are the last bytes."""
         try:
             lines, skip = (int(self.fields.get(name, "0")) for name in ("line skip", "byte skip"))
@@ -297,10 +309,13 @@ def _component_axis(fields: Mapping[str, str], sizes: tuple[int, ...]) -> int | 
     dimension = len(sizes)
     if dimension < 3:
         raise ValueError(f"it holds a {dimension}-D image; a volume of several slices is needed")
+    kinds = [kind.lower() for kind in _per_axis(fields, "kinds", dimension)]
     if dimension == 3:
+        for count, kind in zip(sizes, kinds, strict=True):
+            if kind not in _SPATIAL_KINDS:
+                raise ValueError(f"it holds a 2-D image of {count} values a pixel ({kind}); a volume is needed")
         return None
     directions = _per_axis(fields, "space directions", dimension)
-    kinds = [kind.lower() for kind in _per_axis(fields, "kinds", dimension)]
     if "space directions" in fields:
         extra = [axis for axis, direction in enumerate(directions) if direction.lower() == "none"]
     else:

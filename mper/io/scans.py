@@ -125,11 +125,11 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
     FileNotFoundError
         If an input does not exist, a glob matches nothing or a folder holds no scan.
     """
-    found: dict[Path, Path] = {}  # by the file that holds the header
+    found: dict[Path, None] = {}
     for match in expand_inputs(paths):
-        for scan in [match] if match.is_file() or holds_dicom(match) else _cohort(match):
-            found.setdefault(header_of(scan), scan)
-    return list(found.values())
+        scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
+        found |= dict.fromkeys(_header_of(scan) for scan in scans)
+    return list(found)
 
 
 def expand_inputs(paths: Sequence[Path]) -> list[Path]:
@@ -155,19 +155,28 @@ def expand_inputs(paths: Sequence[Path]) -> list[Path]:
 
 
 def _cohort(folder: Path) -> list[Path]:
-    scans = [path for path in folder.iterdir() if path.is_file() and _is_scan_name(path)]
+    scans = [path for path in folder.iterdir() if is_scan_file(path)]
     scans += [path for path in folder.rglob("*") if path.is_dir() and holds_dicom(path)]
     if not scans:
         raise FileNotFoundError(f"{folder} holds no scan; expected DICOM or files ending in {', '.join(SCAN_SUFFIXES)}")
     return sorted(scans)
 
 
-def header_of(scan: Path) -> Path:
-    """The .hdr file of a pair of which the .img file is named; else the scan."""
-    header = scan.with_suffix(".HDR" if scan.suffix.isupper() else ".hdr")
-    return header if scan.suffix.lower() == ".img" and header.is_file() else scan
-
-
-def _is_scan_name(path: Path) -> bool:
+def is_scan_file(path: Path) -> bool:
+    """Whether a file among others is a scan by its name: no mask of Slicer, and of a pair the .hdr next to an .img."""
     name = path.name.lower()
-    return name.endswith(SCAN_SUFFIXES) and not name.endswith(".seg.nrrd") and not name.startswith(".")
+    if name.endswith(".img") or not name.endswith(SCAN_SUFFIXES) or name.endswith(".seg.nrrd") or name.startswith("."):
+        return False
+    return path.is_file() and (not name.endswith(".hdr") or any(voxels.is_file() for voxels in _partners(path)))
+
+
+def _header_of(scan: Path) -> Path:
+    """The .hdr file of a pair of which the .img file is named; else the scan."""
+    if scan.suffix.lower() != ".img":
+        return scan
+    return next((header for header in _partners(scan) if header.is_file()), scan)
+
+
+def _partners(path: Path) -> list[Path]:
+    ending = ".img" if path.suffix.lower() == ".hdr" else ".hdr"
+    return [path.with_suffix(ending), path.with_suffix(ending.upper())]
