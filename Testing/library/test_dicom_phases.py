@@ -154,6 +154,67 @@ def test_a_mask_of_one_phase_becomes_a_segmentation_of_its_images(tmp_path: Path
             assert own.NominalCardiacTriggerDelayTime == 40 + k
 
 
+# Slices in series of their own
+
+
+def write_slices(folder: Path, count: int, mark: Mark = triggered, phases: int = COUNT) -> list[str]:
+    """Each position of a cine as a series; returns their UIDs in the order of the slices."""
+    uids = []
+    for k in range(count):
+        uid = None
+        for n in range(phases):
+            volume = stack((count, 5, 4))
+
+            def change(number: int, image: Dataset, n: int = n, k: int = k) -> object:
+                image.SeriesDescription = "cine sax"
+                return mark(n, k, image) if number == k else "leave out"
+
+            uid = write_classic(
+                folder, volume.with_array(volume.array + np.int16(100 * n)), change, uid, prefix=f"s{k}p{n}-"
+            )
+        uids.append(str(uid))
+    return uids
+
+
+@pytest.mark.parametrize("phases", [COUNT, 1])
+def test_slices_that_are_series_of_their_own_are_one_stack(tmp_path: Path, phases: int) -> None:
+    uids, notes = write_slices(tmp_path / "scan", 5, phases=phases), []
+    write_classic(
+        tmp_path / "scan", stack((3, 5, 4), (90, 0, 0)), lambda k, _: "leave out" if k else None, prefix="4ch"
+    )
+    series = open_series(tmp_path / "scan", notify=notes.append)
+    assert series.phases.count == phases and notes[0] == "took 5 series of one slice each as one stack"
+    read, expected = series.read(phases), stack((5, 5, 4))
+    np.testing.assert_array_equal(read.volume.array, expected.array + 100 * (phases - 1))
+    assert read.volume.geometry.is_close(expected.geometry, 1e-5)
+    assert open_series(tmp_path / "scan", uids[3]).phases.count == phases
+    array = np.zeros((5, 5, 4), np.uint8)
+    array[1, 2, 3] = 1
+    made = {1: Provenance.of_model("acdc", "1.0.0", "ab" * 32)}
+    assert write_seg(
+        tmp_path / "seg.dcm", Segmentation(read.volume.with_array(array), (make_label(1, "LV"),), made), read
+    ).passed
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", read).labelmap.array, array)
+    named = {str(one.SeriesInstanceUID) for one in pydicom.dcmread(tmp_path / "seg.dcm").ReferencedSeriesSequence}
+    assert named == set(uids)
+
+
+def test_series_of_one_slice_that_are_no_stack_stay_series(tmp_path: Path) -> None:
+    def uneven(n: int, k: int, image: Dataset) -> object:
+        triggered(n, k, image)
+        return "leave out" if k == 2 else None
+
+    write_slices(tmp_path / "gap", 5, uneven)
+    with pytest.raises(ValueError, match=r"holds 4 series, take one of them"):
+        open_series(tmp_path / "gap")
+    write_slices(tmp_path / "twice", 4)
+    write_slices(tmp_path / "twice" / "again", 4)
+    for path in (tmp_path / "twice" / "again").iterdir():
+        path.rename(tmp_path / "twice" / f"b{path.name}")
+    with pytest.raises(ValueError, match=r"holds 8 series, take one of them"):
+        open_series(tmp_path / "twice")
+
+
 # Image types
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydicom.multival import MultiValue
 
 from mper.dicom.headers import Header, frame_count, is_colour, is_localiser, read_header
+from mper.dicom.slice_series import slice_stacks
 from mper.progress import Notify
 
 _LOCALISERS = re.compile(r"locali[sz]er|scout|survey|3[ _-]?plane", re.IGNORECASE)  # of descriptions
@@ -43,6 +44,8 @@ class SeriesInfo:
     paths : tuple of Path
     no_scan : str
         Why the series is no scan that could be segmented, in words; empty for a scan.
+    slices : tuple of str
+        The UIDs of series of one slice each that make up the scan (see `mper.dicom.slice_series`); else empty.
     """
 
     uid: str
@@ -52,10 +55,12 @@ class SeriesInfo:
     localiser: bool
     paths: tuple[Path, ...]
     no_scan: str = ""
+    slices: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for lists and messages."""
         kind = f" ({self.no_scan})" if self.no_scan else ""
+        kind = f" ({len(self.slices)} series of one slice each)" if self.slices else kind
         return f"{self.uid or '(no UID)'} {self.modality} {self.description!r} {self.images} images{kind}"
 
 
@@ -130,6 +135,8 @@ def select_series(found: Discovery, series_uid: str | None, notify: Notify) -> S
         series.
     """
     chosen = _named(found, series_uid) if series_uid is not None else _only_scan(found)
+    if chosen.info.slices:
+        notify(f"took {len(chosen.info.slices)} series of one slice each as one stack")
     for header in chosen.headers:
         if header.damage:
             raise ValueError(header.damage)
@@ -166,8 +173,26 @@ def _grouped(path: Path, headers: Sequence[Header]) -> Discovery:
         if whole:
             kept = [header for header in group if header not in lost]
             series.append(Series(_info(uid, whole, kept), tuple(kept)))
+    series = _stacked(series)
     series.sort(key=lambda one: _number(next(header for header in one.headers if not header.damage)))
     return Discovery(path, tuple(series), tuple(damaged))
+
+
+def _stacked(series: Sequence[Series]) -> list[Series]:
+    """`series`, in which those that are the slices of one stack are one."""
+    kept = dict(enumerate(series))
+    for order in slice_stacks([one.headers for one in series]):
+        members = [kept.pop(index) for index in order]
+        infos = [one.info for one in members]
+        info = replace(
+            infos[0],
+            images=sum(one.images for one in infos),
+            paths=tuple(path for one in infos for path in one.paths),
+            no_scan="",
+            slices=tuple(one.uid for one in infos),
+        )
+        kept[order[0]] = Series(info, tuple(header for one in members for header in one.headers))
+    return list(kept.values())
 
 
 def _number(header: Header) -> float:
@@ -217,7 +242,7 @@ def _orientations(headers: Sequence[Header]) -> int:
 
 def _named(found: Discovery, uid: str) -> Series:
     for one in found.series:
-        if one.info.uid == uid:
+        if uid in (one.info.uid, *one.info.slices):
             return one
     for header in found.damaged:
         if header.series_uid == uid:

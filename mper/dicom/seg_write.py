@@ -18,7 +18,7 @@ import mper
 from mper.dicom.grid_match import onto_grid
 from mper.dicom.headers import first_line, no_warnings
 from mper.dicom.seg_check import ExportReport, check_export
-from mper.dicom.sources import Sources, describe_sources, refer_to_frames, text_encoding
+from mper.dicom.sources import Sources, correct_references, describe_sources, text_encoding
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import MANUAL, Provenance
@@ -195,7 +195,7 @@ def _dataset(mask: Segmentation, series: DicomSeries, sources: Sources, text: Se
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the series cannot be referred to by a DICOM-SEG: {first_line(error)}") from error
-    refer_to_frames(dataset, series)
+    correct_references(dataset, series)
     encoding = text_encoding(series.instances[0], [description, text.creator, *names])
     if encoding:
         dataset.SpecificCharacterSet = encoding

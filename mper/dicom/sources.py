@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
                 _add_frames(further[-1], _used(frames_of(Header(path, image)), number, series), shared, series)
         return Sources([described], further)
     images = [described, *(_identity(image) for image in series.instances[1:])]
+    for image in images:
+        image.SeriesInstanceUID = first.SeriesInstanceUID  # see `correct_references`
     for image, position in zip(images, series.positions_mm, strict=True):
         image.ImagePositionPatient = _decimals(position)
         image.ImageOrientationPatient = _decimals(shared.orientation.reshape(-1))
@@ -69,11 +71,15 @@ def describe_sources(series: DicomSeries, notify: Notify) -> Sources:
     return Sources(images, [])
 
 
-def refer_to_frames(dataset: Dataset, series: DicomSeries) -> None:
-    """Let each frame of a segmentation refer to the frame of its source at the same position.
+def correct_references(dataset: Dataset, series: DicomSeries) -> None:
+    """Let a segmentation refer to its sources by their own series and frame numbers.
 
-    highdicom numbers the frames that are handed to it: those of one phase, of a file that may hold more.
+    highdicom takes images of one series alone, and numbers the frames that are handed to it: those of one phase, of a
+    file that may hold more.
     """
+    series_uids = {str(image.SOPInstanceUID): str(image.SeriesInstanceUID) for image in series.instances}
+    if len(set(series_uids.values())) > 1:
+        _refer_to_series(dataset, series_uids)
     if not series.instances[0].get("PerFrameFunctionalGroupsSequence"):
         return
     for group in dataset.PerFrameFunctionalGroupsSequence:
@@ -84,6 +90,21 @@ def refer_to_frames(dataset: Dataset, series: DicomSeries) -> None:
                 source.ReferencedSOPClassUID = series.instances[number].SOPClassUID
                 source.ReferencedSOPInstanceUID = series.instances[number].SOPInstanceUID
                 source.ReferencedFrameNumber = frame + 1
+
+
+def _refer_to_series(dataset: Dataset, series_uids: Mapping[str, str]) -> None:
+    """List the referenced instances under the series that each is of."""
+    by_series: dict[str, list[Dataset]] = {}
+    for listed in dataset.ReferencedSeriesSequence:
+        for reference in listed.ReferencedInstanceSequence:
+            uid = series_uids[str(reference.ReferencedSOPInstanceUID)]
+            by_series.setdefault(uid, []).append(reference)
+    items = []
+    for uid, references in by_series.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, references
+        items.append(item)
+    dataset.ReferencedSeriesSequence = items
 
 
 def text_encoding(image: Dataset, texts: Sequence[str]) -> str | None:

@@ -109,8 +109,9 @@ def with_spacing(volume: Volume, spacing_mm: SpacingChoice, notify: Notify = ign
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a file right in `folder` is DICOM."""
-    return any(path.is_file() and is_dicom_file(path) for path in sorted(folder.iterdir()))
+    """Whether a file right in `folder` is DICOM, other than the index of a CD."""
+    files = (path for path in sorted(folder.iterdir()) if path.is_file())
+    return any(is_dicom_file(path) for path in files if not path.name.upper().startswith("DICOMDIR"))
 
 
 def find_scans(paths: Sequence[Path]) -> list[Path]:
