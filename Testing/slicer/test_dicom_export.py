@@ -81,7 +81,7 @@ def test_a_segment_that_a_person_added_needs_a_word(
     assert storage.WriteData(node)
     words = [str(tmp_path / "mask.seg.nrrd"), "--source", str(tmp_path / "series"), "--out", str(tmp_path / "seg.dcm")]
     assert main(["export-seg", *words]) == FAILED
-    assert "nobody has said how 'LV' was made" in capsys.readouterr().err
+    assert "it is not known how 'LV' was made" in capsys.readouterr().err
     assert main(["export-seg", *words, "--manual"]) == OK
     segments = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
     assert [one.SegmentAlgorithmType for one in segments] == ["AUTOMATIC", "MANUAL"]
