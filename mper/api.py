@@ -89,7 +89,7 @@ class Model:
         *,
         roi: Sequence[float] | None = None,
         tta: bool = False,
-        want: Collection[str] = ("confidence", "prototypes", "embeddings"),
+        want: Collection[str] = ("label_probability", "prototypes", "embeddings"),
         report: Report = ignore_progress,
     ) -> Prediction:
         """Segment a scan.
@@ -102,7 +102,7 @@ class Model:
             heart that the model finds in a wide field of view.
         tta : bool
             Average over mirrored copies of the scan (test-time augmentation).
-        want : collection of {"confidence", "prototypes", "embeddings", "probabilities"}
+        want : collection of {"label_probability", "prototypes", "embeddings", "probabilities"}
             What to compute besides the mask. `refine` needs the embeddings; ``want=()`` takes the least memory.
         report : callable
             Is given the progress (`mper.progress.Progress`).
@@ -394,24 +394,25 @@ def refine(prediction: Prediction, strokes: Sequence[Stroke], report: Report = i
     return refiner.segmentation
 
 
-def measure(segmentation: Segmentation, probability: Volume | None = None) -> tuple[Measures, ...]:
-    """Measure every structure of a mask: volume, surface, connected parts.
+def measure(mask: Segmentation | Prediction) -> tuple[Measures, ...]:
+    """Measure every structure of a mask: volume, surface, connected parts; of a prediction also its confidence.
 
     Parameters
     ----------
-    segmentation : Segmentation
-    probability : Volume or None
-        The probability of each voxel's own label, such as ``prediction.confidence_map``.
+    mask : Segmentation or mper.inference.prediction.Prediction
 
     Examples
     --------
-    >>> la = mper.measure(prediction.segmentation)[0]
-    >>> f"{la.name}: {la.volume_ml:.0f} mL, {la.components} part"
-    'LA: 38 mL, 1 part'
+    >>> la = mper.measure(prediction)[0]
+    >>> f"{la.name}: {la.volume_ml:.0f} mL, {la.components} part, confidence {la.confidence:.2f}"
+    'LA: 38 mL, 1 part, confidence 0.94'
     """
+    from mper.labels import Segmentation
     from mper.measurement.measures import measure as measured
 
-    return measured(segmentation, probability)
+    if isinstance(mask, Segmentation):
+        return measured(mask)
+    return measured(mask.segmentation, mask.structure_confidence)
 
 
 def create_dataset(path: str | Path, labels: Sequence[str], name: str | None = None) -> Dataset:

@@ -38,7 +38,10 @@ class ResultPanel:
                 (_("Structure"), _("The segmented structure")),
                 (_("Volume"), _("Volume of the structure")),
                 (_("Surface"), _("Surface area of the structure")),
-                (_("Confidence"), _("Mean probability that the model assigns to its own mask; not calibrated")),
+                (
+                    _("Confidence"),
+                    _("Agreement of the mask with the model's probabilities; not calibrated"),
+                ),
                 (_("Parts"), _("Number of connected components")),
             ],
             fitted=True,
@@ -116,7 +119,7 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
     if result_node.is_edited(node):
         lines.append(_("Edited manually. Surface, confidence and parts applied to the original mask."))
     elif result.get("confidence") is not None:
-        lines.append(_("Confidence is the mean probability of the mask; it is not calibrated."))
+        lines.append(_("Confidence is the agreement of mask and probabilities; it is not calibrated."))
     flagged = {flag["words"] for flag in result.get("flags", [])}  # these are shown above already
     notes = [sentence(note) for note in result.get("notes", []) if note not in flagged]
     return "\n".join([*lines, *notes])

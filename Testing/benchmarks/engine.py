@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
     from mper.strokes import Stroke
 
-_WANTED = ("confidence", "prototypes", "embeddings")
+_WANTED = ("label_probability", "prototypes", "embeddings")
 _DRAWN = 4  # strokes that are there already
 
 

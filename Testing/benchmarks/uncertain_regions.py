@@ -42,8 +42,8 @@ def named_places(prediction: Prediction, reach_mm: float) -> list[npt.NDArray[np
 
 def random_places(prediction: Prediction) -> list[npt.NDArray[np.int64]]:
     """Voxels that are uncertain, anywhere."""
-    assert prediction.confidence_map is not None
-    certain = prediction.confidence_map.array
+    assert prediction.label_probability is not None
+    certain = prediction.label_probability.array
     found = np.argwhere((certain > 0) & (certain < 1 - explanation._UNSURE))
     return list(found[np.random.default_rng(0).choice(len(found), RANDOM)])
 
@@ -77,7 +77,7 @@ def main() -> None:
         predictor = Predictor(ModelBundle.load(find_model(model)), "cpu")
         found: dict[str, list[list[list[float]]]] = {}
         for scan in scans(arguments.cases):
-            prediction = predictor.predict(scan.image, want=("confidence",))
+            prediction = predictor.predict(scan.image, want=("label_probability",))
             wrong = (prediction.segmentation.labelmap.array == 1) != scan.atrium
             for reach in arguments.reaches:
                 places = named_places(prediction, reach)

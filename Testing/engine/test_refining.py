@@ -23,7 +23,7 @@ from mper.refinement.refiner import Refiner
 from mper.strokes import Stroke
 from mper.volume import Geometry, Index3, Volume
 
-WANTED = ("confidence", "prototypes", "embeddings")
+WANTED = ("label_probability", "prototypes", "embeddings")
 
 
 @pytest.fixture(scope="module")

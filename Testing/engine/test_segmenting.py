@@ -39,7 +39,7 @@ def segmented(engine: Served, scan: Volume) -> dict:
 @pytest.fixture(scope="module")
 def direct(predictor: Predictor, scan: Volume):
     """The same, without an engine."""
-    return predictor.predict(scan, want=("confidence", "prototypes", "embeddings"))
+    return predictor.predict(scan, want=("label_probability", "prototypes", "embeddings"))
 
 
 def placed(engine: Served, result: dict, what: str) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_the_mask_comes_cropped_to_what_is_not_empty(engine: Served, segmented: 
 def test_maps_are_the_predictors_own(engine: Served, segmented: dict, direct) -> None:
     assert np.array_equal(placed(engine, segmented, "prototypes"), direct.prototype_map.array)
     assert np.array_equal(placed(engine, segmented, "similarity"), direct.similarity_map.array)
-    probability = direct.confidence_map.array.astype(np.float32)
+    probability = direct.label_probability.array.astype(np.float32)
     assert np.abs(placed(engine, segmented, "uncertainty") - 100 * (1 - probability)).max() <= 0.5
 
 
@@ -87,7 +87,7 @@ def test_the_result_tells_what_the_protocol_says(engine: Served, segmented: dict
     assert segmented["notes"] == list(direct.notes)
     assert segmented["roi_mm"] is None and segmented["method"] == "whole" and "CPU" in segmented["device"]
     assert segmented["seconds"] > 0
-    measured = [asdict(found) for found in measure(direct.segmentation, direct.confidence_map)]
+    measured = [asdict(found) for found in measure(direct.segmentation, direct.structure_confidence)]
     assert [pytest.approx(found) for found in measured] == segmented["structures"]
 
 
@@ -152,7 +152,7 @@ def test_a_region_is_computed_alone_and_lies_where_it_should(
     low, high = corners.min(0), corners.max(0)
     roi = [float(v) for pair in zip(low, high, strict=True) for v in pair]
     result = engine.segment(engine.upload(scan), MODEL, roi_mm=roi)
-    alone = predictor.predict(scan, roi=roi, want=("confidence", "prototypes", "embeddings"))
+    alone = predictor.predict(scan, roi=roi, want=("label_probability", "prototypes", "embeddings"))
     assert result["start"] == list(alone.embeddings.start) != [0, 0, 0]
     assert result["roi_mm"] == pytest.approx(list(alone.roi_mm))
     assert np.array_equal(placed(engine, result, "mask"), alone.segmentation.labelmap.array)

@@ -340,7 +340,7 @@ def test_bone_in_ct_is_learnt_through_a_window_and_a_voxel_names_its_nearest_lab
     assert found["jaccard"] > 0.6 and found["hd95_mm"] is not None and found["hd95_mm"] < 3
 
     scan = dataset.case("hip1").image()
-    prediction = predictor.predict(scan, want=("confidence", "prototypes", "embeddings"))
+    prediction = predictor.predict(scan, want=("label_probability", "prototypes", "embeddings"))
     vectors = bundle.state["prototypes.vectors"]
     bone = probe(prediction, vectors, (8, 16, 22), bundle.references)
     tissue = probe(prediction, vectors, (8, 16, 16 + 11), bundle.references)

@@ -16,7 +16,7 @@ from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.volume import Geometry, Volume
 
-WANT = ("confidence", "prototypes", "embeddings")
+WANT = ("label_probability", "prototypes", "embeddings")
 OBLIQUE = np.array([[0.1, 0.0, 0.8, -30.0], [-0.6, 0.96, 0.06, 12.0], [1.9, 0.3, -0.04, 7.0], [0, 0, 0, 1.0]])
 
 
@@ -63,13 +63,13 @@ def test_a_probe_agrees_with_the_maps_everywhere(kind: str) -> None:
     preprocessing = {"spacing_mm": (3.0, 2.0, 2.0)}  # coarser than the scan, so cosines are interpolated
     prediction, vectors = _predict(random_bundle(kind, classes=3, preprocessing=preprocessing), scan)
     assert prediction.prototype_map is not None and prediction.similarity_map is not None
-    assert prediction.confidence_map is not None
+    assert prediction.label_probability is not None
     checked = 0
     for index in map(tuple, np.random.default_rng(0).integers(0, scan.geometry.shape, (200, 3)).tolist()):
         found = probe(prediction, vectors, index)
         assert found is not None
         assert found.value == prediction.segmentation.labelmap.array[index]
-        assert found.probability == pytest.approx(float(prediction.confidence_map.array[index]))
+        assert found.probability == pytest.approx(float(prediction.label_probability.array[index]))
         cosines = [cosine for _, _, cosine in found.prototypes]
         assert cosines == sorted(cosines, reverse=True) and len(cosines) == 3
         nearest = int(prediction.prototype_map.array[index])
@@ -122,7 +122,7 @@ def _doubtful(places: list[tuple[int, int, int]], sizes: list[int]) -> Predictio
     mask = np.zeros(shape, np.uint8)
     mask[:, :, 30:] = 1
     segmentation = Segmentation(scan.with_array(mask), (make_label(1, "LA"),))
-    return Prediction(segmentation, 0.9, confidence_map=scan.with_array(certain))
+    return Prediction(segmentation, 0.9, label_probability=scan.with_array(certain))
 
 
 def test_uncertain_places_come_largest_first_and_apart() -> None:
@@ -138,8 +138,8 @@ def test_uncertain_places_come_largest_first_and_apart() -> None:
 
 def test_a_large_place_of_doubt_comes_before_a_small_one_of_more() -> None:
     prediction = _doubtful([(20, 12, 12), (20, 40, 45)], [1, 5])
-    assert prediction.confidence_map is not None
-    certain = prediction.confidence_map.array
+    assert prediction.label_probability is not None
+    certain = prediction.label_probability.array
     certain[19:22, 11:14, 11:14] = 0.01
     certain[15:26, 35:46, 40:51] = 0.6
     first, second = uncertain_regions(prediction)
@@ -151,9 +151,9 @@ def test_a_sure_prediction_has_no_uncertain_place() -> None:
 
 
 def test_what_a_prediction_lacks_is_said() -> None:
-    bare = replace(_doubtful([], []), confidence_map=None)
+    bare = replace(_doubtful([], []), label_probability=None)
     scan = bare.segmentation.labelmap
-    with pytest.raises(ValueError, match="no map of confidence"):
+    with pytest.raises(ValueError, match="no probabilities of its labels"):
         uncertain_regions(bare)
     with pytest.raises(ValueError, match="no prototype map"):
         prototype_figures(bare, scan, 3)

@@ -41,11 +41,10 @@ def test_volume_parts_and_confidence_of_each_structure() -> None:
     array[1:4, 1:5, 1:6] = 1
     array[7:9, 8:10, 9:11] = 1
     segmentation = _segmentation(array, (2.0, 1.0, 0.5))
-    probability = segmentation.labelmap.with_array(np.where(array == 1, 0.75, 0.5).astype(np.float16))
-    first, absent = measure(segmentation, probability)
+    first, absent = measure(segmentation, {1: 0.75})
     assert (first.value, first.name, first.voxels, first.components) == (1, "LA", 68, 2)
     assert first.volume_ml == pytest.approx(0.068)
-    assert first.confidence == pytest.approx(0.75)
+    assert first.confidence == 0.75
     assert (absent.voxels, absent.volume_ml, absent.components, absent.confidence) == (0, 0.0, 0, None)
 
 

@@ -31,22 +31,25 @@ def test_the_mask_is_the_most_probable_class(grid: WorkingGrid) -> None:
     np.testing.assert_array_equal(decision.probability, there.max(0))
 
 
-def test_confidence_is_the_mean_soft_dice_of_the_classes_found(grid: WorkingGrid) -> None:
+def test_confidence_of_a_class_is_its_soft_dice(grid: WorkingGrid) -> None:
     probabilities = _probabilities(grid, 3)
     there = grid.back(probabilities).numpy().astype(np.float64)
     mask = there.argmax(0)
-    expected = np.mean([2 * there[c][mask == c].sum() / (there[c].sum() + (mask == c).sum()) for c in (1, 2)])
-    assert decide(probabilities, grid).confidence == pytest.approx(expected, rel=1e-6)
+    decision = decide(probabilities, grid)
+    for c in (1, 2):
+        expected = 2 * there[c][mask == c].sum() / (there[c].sum() + (mask == c).sum())
+        assert decision.confidence[c] == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(decision.expected, there.sum((1, 2, 3)), rtol=1e-6)
 
 
-def test_confidence_is_one_for_a_sure_mask_and_zero_without_one(grid: WorkingGrid) -> None:
-    sure = torch.zeros(2, *grid.size)
-    sure[1, 1:4] = 1
-    sure[0] = 1 - sure[1]
+def test_confidence_is_one_for_a_certain_mask_and_missing_without_one(grid: WorkingGrid) -> None:
+    certain = torch.zeros(2, *grid.size)
+    certain[1, 1:4] = 1
+    certain[0] = 1 - certain[1]
     same = WorkingGrid(grid.size, (0, 1, 2), (), grid.size, (1.0, 1.0, 1.0))
-    assert decide(sure, same).confidence == 1
+    assert decide(certain, same).confidence == {1: 1}
     nothing = torch.stack([torch.ones(grid.size), torch.zeros(grid.size)])
-    assert decide(nothing, same).confidence == 0
+    assert decide(nothing, same).confidence == {}
 
 
 def test_voxels_outside_the_region_are_background_of_no_confidence(grid: WorkingGrid) -> None:

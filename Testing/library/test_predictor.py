@@ -72,7 +72,7 @@ def test_every_result_moves_with_the_scan(
         assert still.segmentation.labelmap.array.any()
         for a, b in (
             (still.segmentation.labelmap, moved.segmentation.labelmap),
-            (still.confidence_map, moved.confidence_map),
+            (still.label_probability, moved.label_probability),
             (still.prototype_map, moved.prototype_map),
             (still.similarity_map, moved.similarity_map),
         ):
@@ -151,9 +151,9 @@ def test_nothing_is_drawn_outside_an_roi_on_an_oblique_scan(oblique_geometry: Ge
     found = Predictor(random_bundle(), "cpu").predict(scan, roi=box, want=WANTED)
     world = oblique_geometry.to_world(np.moveaxis(np.indices(oblique_geometry.shape), 0, -1))
     inside = (np.abs(world - middle) <= half + 1e-4).all(-1)
-    assert found.prototype_map is not None and found.confidence_map is not None and found.probabilities is not None
+    assert found.prototype_map is not None and found.label_probability is not None and found.probabilities is not None
     np.testing.assert_array_equal(found.prototype_map.array > 0, inside)
-    np.testing.assert_array_equal(found.confidence_map.array > 0, inside)
+    np.testing.assert_array_equal(found.label_probability.array > 0, inside)
     assert not found.segmentation.labelmap.array[~inside].any() and not found.probabilities[:, ~inside].any()
 
 
@@ -161,20 +161,20 @@ def test_the_maps_agree_with_the_mask(blob_volume: BlobVolume) -> None:
     found = Predictor(random_bundle(classes=4), "cpu").predict(blob_volume[0], want=WANTED)
     mask = found.segmentation.labelmap.array
     assert len(np.unique(mask)) > 2
-    assert found.prototype_map is not None and found.confidence_map is not None and found.similarity_map is not None
+    assert found.prototype_map is not None and found.label_probability is not None and found.similarity_map is not None
     np.testing.assert_array_equal((found.prototype_map.array - 1) // 3, mask)
     assert found.prototype_map.array.dtype == np.uint8
     assert np.abs(found.similarity_map.array).max() <= 1
     assert found.probabilities is not None
     own = np.take_along_axis(found.probabilities, mask[None].astype(np.int64), axis=0)[0]
-    np.testing.assert_array_equal(found.confidence_map.array, own)
+    np.testing.assert_array_equal(found.label_probability.array, own)
     np.testing.assert_allclose(found.probabilities.astype(np.float32).sum(0), 1, atol=5e-3)
 
 
 def test_only_what_is_wanted_is_given(blob_volume: BlobVolume) -> None:
     predictor = Predictor(threshold_bundle(), "cpu")
     fields = {
-        "confidence": ["confidence_map"],
+        "label_probability": ["label_probability"],
         "probabilities": ["probabilities"],
         "prototypes": ["prototype_map", "similarity_map"],
         "embeddings": ["embeddings"],
@@ -448,5 +448,5 @@ def test_a_constant_region_is_refused() -> None:
 
 
 def test_unknown_results_are_refused(blob_volume: BlobVolume) -> None:
-    with pytest.raises(ValueError, match="unknown results maps wanted; known are confidence, probabilities"):
+    with pytest.raises(ValueError, match="unknown results maps wanted; known are label_probability, probabilities"):
         Predictor(random_bundle(), "cpu").predict(blob_volume[0], want=("maps",))

@@ -61,7 +61,9 @@ def test_a_stored_dataset_takes_a_new_revision_and_keeps_the_old_ones(dataset: D
 
 def test_a_stored_model_predicts_what_it_predicted(dataset: Dataset) -> None:
     bundle = ModelBundle.load(dataset.model("hearts"))
-    found = Predictor(bundle, "cpu", dtype=torch.float32).predict(dataset.case("case3").image(), want={"confidence"})
+    found = Predictor(bundle, "cpu", dtype=torch.float32).predict(
+        dataset.case("case3").image(), want={"label_probability"}
+    )
     voxels = np.bincount(found.segmentation.labelmap.array.ravel(), minlength=3)
     np.testing.assert_allclose(voxels, (3085, 318, 1717), atol=10)  # processors round differently
     assert found.confidence == pytest.approx(0.2747, abs=0.005)

@@ -1,7 +1,7 @@
 """Why a voxel got its class: the prototypes behind a prediction, and where it is unsure.
 
-All of it is read from a prediction that was made with ``want=("confidence", "prototypes",
-"embeddings")``; nothing is computed by the network again.
+All of it is read from a prediction that was made with ``want=("label_probability",
+"prototypes", "embeddings")``; nothing is computed by the network again.
 """
 
 from __future__ import annotations
@@ -212,13 +212,13 @@ def probe(
     best = cosines.reshape(vectors.shape[:2]).amax(1)
     others = torch.cat([best[:own], best[own + 1 :]]).max()
     order = cosines.argsort(descending=True, stable=True)[:_SHOWN].tolist()
-    confidence = prediction.confidence_map
+    probability = prediction.label_probability
     return Probe(
         value,
         next((label.name for label in labels if label.value == value), "background"),
         tuple((n + 1, names[n + 1], float(cosines[n])) for n in order),
         float(best[own] - others),
-        None if confidence is None else float(confidence.array[index]),
+        None if probability is None else float(probability.array[index]),
         () if references is None else _nearest_labelled(stored, references, index, labels),
     )
 
@@ -299,12 +299,14 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
     Raises
     ------
     ValueError
-        If the prediction holds no map of confidence.
+        If the prediction holds no label probabilities.
     """
-    if prediction.confidence_map is None:
-        raise ValueError("the prediction holds no map of confidence; predict with want=('confidence',)")
-    geometry = prediction.confidence_map.geometry
-    certain = np.asarray(prediction.confidence_map.array, dtype=np.float16)
+    if prediction.label_probability is None:
+        raise ValueError(
+            "the prediction holds no probabilities of its labels; predict with want=('label_probability',)"
+        )
+    geometry = prediction.label_probability.geometry
+    certain = np.asarray(prediction.label_probability.array, dtype=np.float16)
     unsure = (certain > 0) & (certain < 1 - _UNSURE)
     window = bounding_box(unsure)
     if window is None:
@@ -332,7 +334,7 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
         words = f"{size}uncertain {where} (probability {certain[k, j, i]:.0%} here)"
         places.append(
             UncertainRegion(
-                (k, j, i), _position(prediction.confidence_map, (k, j, i)), float(level[tuple(middle)]), ml, words
+                (k, j, i), _position(prediction.label_probability, (k, j, i)), float(level[tuple(middle)]), ml, words
             )
         )
         far = _ball(middle, _APART_MM / spacing, free.shape)

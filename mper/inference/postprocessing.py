@@ -7,6 +7,7 @@ largest interpolated cosine among those of the voxel's final class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from scipy import ndimage
 
 from mper.dataloading.preprocessing import WorkingGrid
+from mper.inference.confidence import soft_dice
 from mper.nets.prototypes import Prototypes
 from mper.roi import bounding_box
 
@@ -24,15 +26,24 @@ _SLAB_VOXELS = 2**20  # of the cosine computation, which needs float32 copies of
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """The mask of a crop and how sure it is.
+    """The mask of a crop.
 
-    classes : uint8 (k, j, i), the network's class of each voxel; probability : float32, of that
-    class; confidence : of the whole, in [0, 1].
+    Parameters
+    ----------
+    classes : (k, j, i) uint8 array
+        The network's class of each voxel.
+    probability : (k, j, i) float32 array
+        Of that class.
+    confidence : mapping of int to float
+        Of each foreground class that was found, see `mper.inference.confidence`.
+    expected : tuple of float
+        The sum of each class's probability, background's first.
     """
 
     classes: npt.NDArray[np.uint8]
     probability: npt.NDArray[np.float32]
-    confidence: float
+    confidence: Mapping[int, float]
+    expected: tuple[float, ...]
 
 
 def decide(
@@ -56,9 +67,6 @@ def decide(
     Returns
     -------
     Decision
-        Its confidence is the mean, over the classes that were found, of the soft Dice between the class's
-        probability p and its mask m, 2 sum(p m) / (sum(p) + sum(m)): what Dice to expect if the probabilities were
-        true. They are not calibrated, so it ranks cases and is no percentage. 0 where nothing was found.
     """
     allowed = None if inside is None else torch.from_numpy(inside).to(probabilities.device)
     expected = []  # sum of each class's probability
@@ -79,13 +87,12 @@ def decide(
     if keep_largest:
         dropped = drop_small_parts(mask, grid, len(probabilities))
         probability[dropped] = background.cpu().numpy()[dropped]
-    scores = []
+    confidence = {}
     for c in range(1, len(probabilities)):
         own = mask == c
-        count = int(np.count_nonzero(own))
-        if count:
-            scores.append(2 * float(probability[own].sum(dtype=np.float64)) / (expected[c] + count))
-    return Decision(mask, probability, min(1.0, float(np.mean(scores))) if scores else 0.0)
+        if count := int(np.count_nonzero(own)):
+            confidence[c] = soft_dice(float(probability[own].sum(dtype=np.float64)), expected[c], count)
+    return Decision(mask, probability, confidence, tuple(expected))
 
 
 def drop_small_parts(mask: npt.NDArray[np.uint8], grid: WorkingGrid, classes: int) -> npt.NDArray[np.bool_]:

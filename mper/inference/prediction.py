@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +64,12 @@ class Prediction:
     segmentation : Segmentation
         uint8; background outside the region.
     confidence : float
-        Of the case, in [0, 1]: soft Dice between probabilities and mask, see `mper.inference.postprocessing.decide`.
-        Not calibrated: it ranks cases and is no percentage.
+        Of the case, in [0, 1]; `mper.inference.confidence` says what it is.
+    structure_confidence : mapping of int to float
+        Of each structure that was found, by label value.
+    expected_voxels : mapping of int to float
+        The sum of each label's probability over the region, by label value: its size in voxels if the probabilities
+        were true.
     notes : tuple of str
         Everything that was decided for the user, a sentence each, and the words of the flags.
     flags : tuple of QualityFlag
@@ -73,8 +78,8 @@ class Prediction:
         x0, x1, y0, y1, z0, z1 in LPS mm that the region reaches over; None for the whole scan.
     device, method, seconds : str, str, float
         Where it ran, "whole" or "tiles", and how long it took.
-    confidence_map : Volume or None
-        float16 probability of each voxel's own class, 0 outside the region. This and what follows only where asked for.
+    label_probability : Volume or None
+        float16 probability of each voxel's own label, 0 outside the region. This and what follows only where asked for.
     probabilities : (classes, k, j, i) float16 array or None
         As the network gave them, before small parts were dropped; all 0 outside the region.
     prototype_map : Volume or None
@@ -86,13 +91,15 @@ class Prediction:
 
     segmentation: Segmentation
     confidence: float
+    structure_confidence: Mapping[int, float] = field(default_factory=dict)
+    expected_voxels: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     flags: tuple[QualityFlag, ...] = ()
     roi_mm: Box | None = None
     device: str = ""
     method: str = ""
     seconds: float = 0.0
-    confidence_map: Volume | None = None
+    label_probability: Volume | None = None
     probabilities: npt.NDArray[np.float16] | None = None
     prototype_map: Volume | None = None
     similarity_map: Volume | None = None

@@ -16,6 +16,7 @@ import torch
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.inference import memory
+from mper.inference.confidence import case_confidence
 from mper.inference.localization import FIELD_LIMIT_MM, Localizer, field_of_view_mm
 from mper.inference.memory import WHOLE, Strategy, Workload
 from mper.inference.plausibility import NoteCollector, check_border, check_intensities, check_volumes
@@ -37,7 +38,7 @@ from mper.utils.devices import (
 )
 from mper.volume import Volume
 
-WANTED = ("confidence", "probabilities", "prototypes", "embeddings")
+WANTED = ("label_probability", "probabilities", "prototypes", "embeddings")
 _SCORED, _DRAWN = 0.1, 0.9  # shares of the work that are done when the network starts and ends
 
 
@@ -102,7 +103,7 @@ class Predictor:
             scan, or what the finder finds in a wide field of view.
         tta : bool
             Average over mirrored versions, along the axes in which the model was trained with mirrored scans.
-        want : collection of {"confidence", "probabilities", "prototypes", "embeddings"}
+        want : collection of {"label_probability", "probabilities", "prototypes", "embeddings"}
             Results beside the mask.
         report : Report
 
@@ -217,7 +218,9 @@ class Predictor:
             source_voxels=int(np.prod(grid.source_shape)),
             mirrored=card.mirror_axes if tta or card.always_mirrored else (),
             embed=bool({"prototypes", "embeddings"} & set(want)),
-            maps=("confidence" in want) + config.classes * ("probabilities" in want) + 2 * ("prototypes" in want),
+            maps=("label_probability" in want)
+            + config.classes * ("probabilities" in want)
+            + 2 * ("prototypes" in want),
         )
 
     def _strategies(self, workload: Workload, notes: NoteCollector) -> list[Strategy]:
@@ -302,15 +305,18 @@ class Predictor:
         def whole(crop: npt.NDArray[np.generic] | None) -> Volume | None:
             return None if crop is None else scan.with_array(region.spread(crop, scan.geometry))
 
+        probability = found.decision.probability.astype(np.float16) if "label_probability" in want else None
         labels = self.bundle.card.labels
         values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
         mask = region.spread(values[found.decision.classes], scan.geometry)
         made = Provenance.of_model(self.bundle.card.name, self.bundle.card.version, self.bundle.sha256)
         return Prediction(
             segmentation=Segmentation(scan.with_array(mask), labels, {label.value: made for label in labels}),
-            confidence=found.decision.confidence,
+            confidence=case_confidence(found.decision.confidence),
+            structure_confidence={int(values[c]): each for c, each in found.decision.confidence.items()},
+            expected_voxels={int(values[c]): found.decision.expected[c] for c in range(1, len(values))},
             roi_mm=None if region.covers(scan.geometry) else region.box_mm(scan.geometry),
-            confidence_map=whole(found.decision.probability.astype(np.float16) if "confidence" in want else None),
+            label_probability=whole(probability),
             probabilities=None if found.probabilities is None else region.spread(found.probabilities, scan.geometry),
             prototype_map=whole(found.nearest),
             similarity_map=whole(found.similarity),

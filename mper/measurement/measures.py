@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from mper.labels import Segmentation
 from mper.roi import bounding_box
-from mper.volume import Spacing, Volume
+from mper.volume import Spacing
 
 _SMOOTHING_VOXELS = 1.0  # standard deviation; the steps of a voxel mask alone add a tenth to a sphere's surface
 
@@ -29,7 +30,7 @@ class Measures:
     components : int
         Connected parts (26 neighbours).
     confidence : float or None
-        Mean probability of its voxels, in [0, 1], where a map is given; not calibrated.
+        In [0, 1], see `mper.inference.confidence`; None where it is unknown.
     """
 
     value: int
@@ -41,14 +42,14 @@ class Measures:
     confidence: float | None = None
 
 
-def measure(segmentation: Segmentation, probability: Volume | None = None) -> tuple[Measures, ...]:
+def measure(segmentation: Segmentation, confidence: Mapping[int, float] | None = None) -> tuple[Measures, ...]:
     """Measure every structure of a mask, those without a voxel too.
 
     Parameters
     ----------
     segmentation : Segmentation
-    probability : Volume or None
-        On the same grid: the probability of each voxel's own label.
+    confidence : mapping of int to float or None
+        Of the structures, by label value, where a model segmented them.
     """
     array, spacing = segmentation.labelmap.array, segmentation.labelmap.geometry.spacing_mm
     found = []
@@ -69,7 +70,7 @@ def measure(segmentation: Segmentation, probability: Volume | None = None) -> tu
                 None if spacing is None else voxels * float(np.prod(spacing)) / 1000,
                 None if spacing is None else surface_mm2(mask, spacing),
                 int(ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]),
-                None if probability is None else float(probability.array[window][mask].mean(dtype=np.float64)),
+                (confidence or {}).get(label.value),
             )
         )
     return tuple(found)

@@ -21,7 +21,7 @@ from mper.engine.schemas.strokes import StrokeChange
 from mper.labels import BACKGROUND
 from mper.progress import Cancelled, Progress
 from mper.roi import bounding_box
-from mper.volume import Index3
+from mper.volume import Index3, Volume
 
 if TYPE_CHECKING:
     from mper.inference.explanation import UncertainRegion
@@ -80,7 +80,7 @@ class Corrections:
         refiner, current = self._refiner, self._current
         kept = 0 if refiner is None else refiner.nbytes
         if current is not None and current is not self._prediction:
-            volumes = (current.segmentation.labelmap, current.confidence_map)
+            volumes = (current.segmentation.labelmap, current.label_probability)
             kept += sum(volume.array.nbytes for volume in volumes if volume is not None)
         return kept
 
@@ -144,13 +144,8 @@ class Corrections:
         with self._lock:
             if self._current is None:
                 assert self._refiner is not None
-                confidence = self._prediction.confidence_map
-                if confidence is not None:
-                    array = np.array(confidence.array)
-                    array[self._refiner.touched()] = 1
-                    confidence = confidence.with_array(array)
                 self._current = replace(
-                    self._prediction, segmentation=self._refiner.segmentation, confidence_map=confidence
+                    self._prediction, segmentation=self._refiner.segmentation, label_probability=self._probability()
                 )
             return self._current
 
@@ -161,20 +156,38 @@ class Corrections:
                 self._measured = self._measure()
             return self._measured
 
+    def _probability(self) -> Volume | None:
+        """The probability of each voxel's label; what strokes have set is certain."""
+        assert self._refiner is not None
+        probability = self._prediction.label_probability
+        if probability is None:
+            return None
+        array = np.array(probability.array)
+        array[self._refiner.touched()] = 1
+        return probability.with_array(array)
+
     def _measure(self) -> tuple[Measures, ...]:
+        from mper.inference.confidence import corrected_expectation, structure_confidence
         from mper.measurement.measures import measure
 
         assert self._refiner is not None
         start, stop = self._reach() or ((0, 0, 0), (1, 1, 1))
-        window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        mask = self._prediction.segmentation.labelmap.crop(start, stop).with_array(self._part(start, stop))
-        confidence = self._prediction.confidence_map
-        if confidence is not None:
-            confidence = confidence.crop(start, stop)
-            array = np.array(confidence.array)
-            array[self._refiner.touched()[window]] = 1
-            confidence = confidence.with_array(array)
-        return measure(replace(self._prediction.segmentation, labelmap=mask), confidence)
+        mask = replace(
+            self._prediction.segmentation,
+            labelmap=self._prediction.segmentation.labelmap.crop(start, stop).with_array(self._part(start, stop)),
+        )
+        before, probability = self._prediction.label_probability, self._probability()
+        if before is None or probability is None:
+            return measure(mask)
+        expected = corrected_expectation(
+            self._prediction.expected_voxels,
+            np.asarray(self._prediction.segmentation.labelmap.array, np.uint8),
+            self._part((0, 0, 0), before.geometry.shape),
+            np.asarray(before.array, np.float32),
+            self._refiner.touched(),
+        )
+        inside = np.asarray(probability.crop(start, stop).array, np.float32)
+        return measure(mask, structure_confidence(mask, inside, expected))
 
     def _counted(self, changes: Sequence[Change]) -> list[Measures]:
         """Voxels and volumes alone, from what the strokes changed."""

@@ -59,7 +59,7 @@ class StoredPrediction:
     @property
     def bytes(self) -> int:
         found, embeddings = self.prediction, self.prediction.embeddings
-        volumes = (found.segmentation.labelmap, found.confidence_map, found.prototype_map, found.similarity_map)
+        volumes = (found.segmentation.labelmap, found.label_probability, found.prototype_map, found.similarity_map)
         kept = sum(volume.array.nbytes for volume in volumes if volume is not None) + self.corrections.nbytes
         if embeddings is not None:
             tensors = (embeddings.values, embeddings.image, embeddings.logits)
@@ -175,7 +175,7 @@ def cropped(prediction: Prediction) -> tuple[Prediction, Index3]:
         replace(
             prediction,
             segmentation=segmentation,
-            confidence_map=part(prediction.confidence_map),
+            label_probability=part(prediction.label_probability),
             prototype_map=part(prediction.prototype_map),
             similarity_map=part(prediction.similarity_map),
             embeddings=None if embeddings is None else replace(embeddings, start=(0, 0, 0), stop=(k, j, i)),
@@ -186,8 +186,8 @@ def cropped(prediction: Prediction) -> tuple[Prediction, Index3]:
 
 def _computed(prediction: Prediction) -> tuple[Index3, Index3]:
     """The box in which there is a probability."""
-    assert prediction.confidence_map is not None
-    array = prediction.confidence_map.array
+    assert prediction.label_probability is not None
+    array = prediction.label_probability.array
     window = bounding_box(array != 0)
     if window is None:
         k, j, i = array.shape

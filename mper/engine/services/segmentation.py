@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
     from mper.measurement.measures import Measures
 
-_WANTED = ("confidence", "prototypes", "embeddings")
+_WANTED = ("label_probability", "prototypes", "embeddings")
 _PREDICTED = 0.9  # share of the work that is done when the figures begin
 _PLACES = 10
 
@@ -96,7 +96,7 @@ def segment(
     job(Progress("measuring", _PREDICTED))
     prediction, start = cropped(whole)
     stop = tuple(a + n for a, n in zip(start, prediction.segmentation.labelmap.array.shape, strict=True))
-    structures = measure(prediction.segmentation, prediction.confidence_map)
+    structures = measure(prediction.segmentation, prediction.structure_confidence)
     stored = StoredPrediction(
         upload.client,
         prediction,
@@ -212,9 +212,9 @@ def similarity_map(stored: StoredPrediction) -> npt.NDArray[np.generic]:
 
 def uncertainty_map(stored: StoredPrediction) -> npt.NDArray[np.uint8]:
     """Percent: 100 x (1 - probability of the voxel's class); 0 where nothing was computed or a stroke has set it."""
-    confidence = stored.corrections.current().confidence_map
-    assert confidence is not None
-    probability = confidence.array.astype(np.float32)
+    own = stored.corrections.current().label_probability
+    assert own is not None
+    probability = own.array.astype(np.float32)
     return np.where(probability > 0, np.rint(100 * (1 - probability)), 0).astype(np.uint8)
 
 
