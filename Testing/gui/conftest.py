@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ if type(HOST).__name__ == "Slicer":
     collect_ignore = ["test_host.py"]  # the host's own tests; what it promises of Slicer is in test_pythonqt.py
 
 if HOST is not None:
+    import slicer
     from slicer_window import SlicerWindow, children, leftovers
 
     for module in ("MPERSegment", "MPERTrainer"):  # as Slicer has both folders on its module paths
@@ -63,6 +65,36 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_configure(config: pytest.Config) -> None:
     """What PySide6 thinks of a call is not for the modules, which speak to PythonQt."""
     config.addinivalue_line("filterwarnings", "ignore:Function. .*deprecated:DeprecationWarning:host")
+
+
+@pytest.fixture(scope="session")
+def running_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An engine that does not end with a test, for all those that are not about its start and its end."""
+    from MPERLib.engine import Engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        home = str(tmp_path_factory.mktemp("engine"))
+        for name in ("XDG_DATA_HOME", "LOCALAPPDATA", "TMPDIR", "TEMP", "TMP"):
+            patch.setenv(name, home)
+        patch.setenv("MPER_PYTHON", os.environ.get("MPER_PYTHON") or sys.executable)
+        engine = Engine.local([])
+        engine.start()
+        end = time.monotonic() + 120
+        while engine.state == "starting" and time.monotonic() < end:
+            slicer.app.processEvents()
+            time.sleep(0.01)
+    assert engine.state == "ready", engine.reason
+    yield engine
+    engine.stop(wait_s=10)
+
+
+@pytest.fixture
+def shared_engine(running_engine: Any, window: SlicerWindow, tmp_path: Path) -> Iterator[Any]:
+    """The modules of the test use the engine that tests share; it finds none of the datasets of tests before."""
+    window.keep(running_engine)
+    yield running_engine
+    for file in [*tmp_path.rglob("dataset.json")]:
+        shutil.rmtree(file.parent, ignore_errors=True)
 
 
 @pytest.fixture

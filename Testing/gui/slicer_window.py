@@ -62,6 +62,7 @@ class SlicerWindow:
         self.widget = slicer.util.mainWindow()
         self._opened: dict[str, Any] = {}
         self._closed: list[tuple[str, Any]] = []
+        self._kept: Any = None
         self._failures = _Failures()
         logging.getLogger().addHandler(self._failures)
         host.errors.clear()
@@ -99,6 +100,10 @@ class SlicerWindow:
                     who = ", ".join(holders[:5]) or "an observer, or another reference in Python"
                     found.append(f"the panel of {name}, held by {who}")
         return found
+
+    def keep(self, engine: Any) -> None:
+        """Let the modules use a running engine, which the end of the test does not stop."""
+        self._kept = slicer.mperEngine = engine
 
     # ---- hands and eyes
 
@@ -152,7 +157,9 @@ class SlicerWindow:
     def close(self) -> None:
         for name in list(self._opened):
             self.shut(name)
-        if getattr(slicer, "mperEngine", None) is not None:
+        if getattr(slicer, "mperEngine", None) is self._kept:
+            slicer.mperEngine = None
+        else:
             from MPERLib import engine
 
             engine.stopShared(wait_s=10)

@@ -115,7 +115,7 @@ def cell(table, row, column):
 # ---- run
 
 
-def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, atrium):
+def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine, atrium):
     scan = show(atrium)
     panel = opened(window)
     ui = panel.ui
@@ -197,7 +197,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, atrium):
     assert composite.GetForegroundVolumeID() == uncertainty
 
 
-def test_cancel_leaves_nothing_and_one_can_go_on(window, atrium):
+def test_cancel_leaves_nothing_and_one_can_go_on(window, shared_engine, atrium):
     show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
@@ -237,7 +237,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     assert segmentation_node.mask_of(segmented(window, panel), panel.ui.inputSelector.currentNode()).any()
 
 
-def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window, atrium):
+def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window, shared_engine, atrium):
     scan = show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
@@ -262,7 +262,7 @@ def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window
     window.shut("MPERSegment")  # in the middle of a job: the fixture looks for what is left
 
 
-def test_a_region_that_lies_off_the_scan_is_refused_in_words(window):
+def test_a_region_that_lies_off_the_scan_is_refused_in_words(window, shared_engine):
     small_result()
     panel = opened(window)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
@@ -552,7 +552,7 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 # ---- keep as label
 
 
-def test_a_result_is_kept_as_revision_after_revision(window, tmp_path):
+def test_a_result_is_kept_as_revision_after_revision(window, shared_engine, tmp_path):
     from mper.datasets.dataset import Dataset
 
     scan, node = small_result()

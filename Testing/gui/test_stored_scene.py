@@ -55,9 +55,10 @@ def test_a_scene_of_version_0_1_opens_with_its_choices(window, stored_scene, ope
     assert trainer.Skipped == '{"root/atria": ["case-003"]}'
 
 
-def test_numbers_that_somebody_changed_by_hand_are_the_defaults(window, stored_scene):
+def test_numbers_that_somebody_changed_by_hand_are_the_defaults(window, stored_scene, tmp_path):
+    file = tmp_path / "scene.mrml"
+    file.write_text(file.read_text(encoding="utf-8").replace("Opacity 25", "Opacity much"), encoding="utf-8")
+    panel = window.open("MPERSegment")
     stored_scene()
-    node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
-    node.SetParameter("Opacity", "much")
-    parameters = window.open("MPERSegment").context.parameters
+    parameters = panel.context.parameters
     assert (parameters.Opacity, parameters.Uncertainty) == (60, 40)

@@ -51,12 +51,11 @@ def dataset_on_disk(folder: Path, labelled: int, unlabelled: int = 0, holdout: i
 
 
 def opened(window, folder: Path | None = None):
-    """The panel with a ready engine, and the datasets of a folder."""
-    if folder is not None:
-        settings.addRoot(folder)
+    """The panel with a ready engine, and the dataset of `dataset_on_disk` in a folder."""
     panel = window.open("MPERTrainer")
     window.wait_until(lambda: panel.session.ready, ENGINE_S, "the engine")
     if folder is not None:
+        panel.datasetPanel.openFolder(str(folder / "Atria"))
         window.wait_until(lambda: panel.ui.casesTable.rowCount, 20, "the cases")
     return panel
 
@@ -110,7 +109,7 @@ def train_small(window, panel, steps: int) -> None:
     window.wait_until(lambda: panel.runsPanel.status, 20, "the run")
 
 
-def test_from_loaded_scans_to_a_promoted_version(window, tmp_path):
+def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path):
     panel = opened(window)
     ui = panel.ui
 
@@ -232,7 +231,7 @@ def test_a_run_is_paused_found_again_cancelled_and_resumed(window, tmp_path):
     assert steps_kept(next(tmp_path.glob("Atria/runs/*/checkpoint/*.safetensors"))) >= step
 
 
-def test_a_folder_is_opened_once_however_it_is_named(window, tmp_path):
+def test_a_folder_is_opened_once_however_it_is_named(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window)
     ui = panel.ui
@@ -247,7 +246,7 @@ def test_a_folder_is_opened_once_however_it_is_named(window, tmp_path):
     assert settings.roots()[-1] == str(tmp_path)
 
 
-def test_every_revision_can_be_seen_and_restored(window, tmp_path):
+def test_every_revision_can_be_seen_and_restored(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)
     ui = panel.ui
@@ -279,7 +278,7 @@ def test_every_revision_can_be_seen_and_restored(window, tmp_path):
     assert len(list((tmp_path / "Atria" / "cases" / "case-001" / "labels").glob("*.nrrd"))) == 3
 
 
-def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, tmp_path):
+def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=2)
     panel = opened(window, tmp_path)
     ui = panel.ui
@@ -337,7 +336,7 @@ class Database:
         return self.files
 
 
-def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, tmp_path, monkeypatch):
+def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, shared_engine, tmp_path, monkeypatch):
     pydicom = pytest.importorskip("pydicom")
     folder = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "98892001" / "CT5N"
     monkeypatch.setattr(slicer, "dicomDatabase", Database(sorted(folder.iterdir())), raising=False)
@@ -355,7 +354,7 @@ def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, tmp_pa
     assert "DOE" not in written.upper() and "98892001" not in written
 
 
-def test_files_come_in_with_their_masks_and_what_fails_is_told(window, tmp_path):
+def test_files_come_in_with_their_masks_and_what_fails_is_told(window, shared_engine, tmp_path):
     from mper.io import write_volume
     from mper.volume import Geometry, Volume
 
@@ -407,7 +406,7 @@ def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(window, tmp_pat
     window.wait_until(lambda: panel.nextCasePanel.table.keys, 60, "the ranking")
 
 
-def test_a_hold_out_is_locked_of_labelled_cases_alone(window, tmp_path):
+def test_a_hold_out_is_locked_of_labelled_cases_alone(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=2, unlabelled=1)
     panel = opened(window, tmp_path)
     panel.casesPanel.table.select("case-003")
@@ -432,7 +431,7 @@ def test_the_views_lie_as_the_slices_of_an_oblique_scan(window):
     assert abs(normal @ along_k) > 0.999
 
 
-def test_a_part_is_saved_told_and_trained_on(window, tmp_path):
+def test_a_part_is_saved_told_and_trained_on(window, shared_engine, tmp_path):
     from mper.datasets.dataset import Dataset
     from mper.strokes import Stroke, StrokeList
 
