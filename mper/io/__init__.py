@@ -1,4 +1,4 @@
-"""Scans and masks, from files and to files; the format is told by the name's ending.
+"""Scans and masks, from files and to files; the ending of the name decides the format.
 
 ====================  =====  ======  ===========================================================================
 ending                reads  writes  unknown spacing

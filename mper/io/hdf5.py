@@ -73,7 +73,7 @@ def _dataset(file: Any, name: str) -> Any:
 
 
 def _read(item: Any, path: Path) -> npt.NDArray[np.generic]:
-    """Its voxels, in a type and byte order that all that follows knows."""
+    """Its voxels, in the byte order of the machine and a type that every volume format has."""
     dtype = {"b": np.dtype("u1")}.get(item.dtype.kind, item.dtype.newbyteorder("="))
     if dtype == np.float16:
         dtype = np.dtype("f4")

@@ -1,7 +1,7 @@
 """What ITK makes of a header: the grid on which 3D Slicer and ITK-SNAP show the file.
 
 SimpleITK reads a copy of the header without voxels, made of checked fields alone: MetaIO crashes on some damaged
-headers, SimpleITK cannot open paths beyond ASCII on Windows, and neither knows NIfTI-2.
+headers, SimpleITK cannot open paths beyond ASCII on Windows, and it does not read NIfTI-2.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def itk_geometry(header: bytes, file_format: tuple[str, str], shape: Index3) -> 
         import SimpleITK
     except ImportError as error:
         raise ModuleNotFoundError(
-            "reading .nrrd, .nii and .mha files needs SimpleITK: pip install SimpleITK "
-            "(a machine without it trains from packed shards, see `mper pack`)",
+            "SimpleITK is needed to read .nrrd, .nii and .mha files; a machine without it trains from packed shards, "
+            "see `mper pack`",
             name="SimpleITK",
         ) from error
     reader = SimpleITK.ImageFileReader()

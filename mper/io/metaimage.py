@@ -140,7 +140,7 @@ def read_phases(path: Path, notify: Notify = ignore_notice) -> tuple[npt.NDArray
 def write(path: Path, volume: Volume) -> None:
     """Write `volume` compressed, with its voxels in the same file."""
     array = storable(volume.array)
-    # MetaImage tells the compressed size in its header, so the compressed voxels are held in memory.
+    # MetaImage states the compressed size in its header, so the compressed voxels are held in memory.
     compress = zlib.compressobj(COMPRESSION)
     packed = [compress.compress(chunk) for chunk in byte_chunks(array)] + [compress.flush()]
     lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False"]

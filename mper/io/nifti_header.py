@@ -168,28 +168,28 @@ class NiftiHeader:
                 "first voxel at 0, 0, 0 and the axes along L, P and S, and so does the mask; other programs may centre "
                 "or mirror the scan: check left and right"
             )
-        found: list[str] = []
+        faults: list[str] = []
         visible = _VISIBLE * min(geometry.step_lengths)
         sform, qform = self._sform(), self._qform()
         qform_taken = qform is not None and _distance(qform, geometry.affine, self.shape) <= visible
         if self._has("sform") and (sform is None or not _orthogonal(sform)):
             if sform is None or _distance(sform, geometry.affine, self.shape) > visible:
-                found.append("its sform is empty or not orthogonal")
+                faults.append("its sform is empty or not orthogonal")
         elif sform is not None:
             steps, sizes = (np.linalg.norm(affine[:3, 2::-1], axis=0) for affine in (sform, geometry.affine))
             if not np.allclose(steps, sizes, rtol=0.01):
-                found.append(f"its sform has steps of {_mm(steps)} mm, its pixdim says {_mm(sizes)} mm")
+                faults.append(f"its sform has steps of {_mm(steps)} mm, its pixdim says {_mm(sizes)} mm")
             sform = _with_steps(sform, geometry)
             apart = max(_distance(form, geometry.affine, self.shape) for form in (sform, qform) if form is not None)
             if apart > visible:
-                found.append(f"its qform and sform put the scan up to {apart:.3g} mm apart")
-        if not found:
+                faults.append(f"its qform and sform put the scan up to {apart:.3g} mm apart")
+        if not faults:
             return ""
         taken = "the qform" if qform_taken else "the sform"
-        others = "the sform as it stands (nibabel, FSLeyes)" if qform_taken or "pixdim" in found[0] else "the qform"
+        others = "the sform as it stands (nibabel, FSLeyes)" if qform_taken or "pixdim" in faults[0] else "the qform"
         return (
-            f"the header contradicts itself: {'; '.join(found)}. The mask lies where ITK puts the scan (by {taken} and "
-            "pixdim), so that they overlay in 3D Slicer and ITK-SNAP; programs that take "
+            f"the header contradicts itself: {'; '.join(faults)}. The mask lies where ITK puts the scan (by {taken} "
+            "and pixdim), so that they overlay in 3D Slicer and ITK-SNAP; programs that take "
             f"{others} show them apart"
         )
 

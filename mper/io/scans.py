@@ -76,7 +76,7 @@ def check_extent(geometry: Geometry) -> None:
 
 
 def with_spacing(volume: Volume, spacing_mm: SpacingChoice, notify: Notify = ignore_notice) -> Volume:
-    """The scan with the spacing that somebody knows better than its file; checked where nobody does.
+    """The scan with the given spacing, or with that of its file if a patient can be as large.
 
     Parameters
     ----------

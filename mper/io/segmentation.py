@@ -139,12 +139,12 @@ class _Segment:
 def _segments(header: nrrd.NrrdHeader) -> list[_Segment]:
     path, metadata = header.path, header.metadata
     layers = 1 if header.component_axis is None else header.sizes[header.component_axis]
-    found: list[_Segment] = []
-    while any(f"Segment{len(found)}_{key}" in metadata for key in ("ID", "Name", "LabelValue")):
-        prefix = f"Segment{len(found)}_"
+    segments: list[_Segment] = []
+    while any(f"Segment{len(segments)}_{key}" in metadata for key in ("ID", "Name", "LabelValue")):
+        prefix = f"Segment{len(segments)}_"
         try:
             # Files of Slicer before 4.11 have one layer a segment, each with the value 1, and do not say so.
-            layer = int(metadata.get(prefix + "Layer", len(found)))
+            layer = int(metadata.get(prefix + "Layer", len(segments)))
             value = int(metadata.get(prefix + "LabelValue", 1))
             red, green, blue = (float(c) for c in metadata.get(prefix + "Color", "0.5 0.5 0.5").split())
         except ValueError as error:
@@ -154,16 +154,16 @@ def _segments(header: nrrd.NrrdHeader) -> list[_Segment]:
         name = (
             metadata.get(prefix + "Name", "").strip()
             or metadata.get(prefix + "ID", "").strip()
-            or f"Segment_{len(found)}"
+            or f"Segment_{len(segments)}"
         )
-        if any(segment.name == name for segment in found):
-            name = f"{name} ({len(found)})"  # Slicer allows two segments of one name
+        if any(segment.name == name for segment in segments):
+            name = f"{name} ({len(segments)})"  # Slicer allows two segments of one name
         tags = dict(tag.split(":", 1) for tag in metadata.get(prefix + "Tags", "").split("|") if ":" in tag)
         colour = tuple(min(max(round(255 * c), 0), 255) if c == c else 128 for c in (red, green, blue))
         rgb = (colour[0], colour[1], colour[2])
         codes = terminology_codes(tags.get("TerminologyEntry", ""))
-        found.append(_Segment(name, value, layer, codes, rgb, Provenance.from_tags(tags)))
-    return found
+        segments.append(_Segment(name, value, layer, codes, rgb, Provenance.from_tags(tags)))
+    return segments
 
 
 def _tags(label: Label, provenance: Provenance | None) -> str:
@@ -171,16 +171,16 @@ def _tags(label: Label, provenance: Provenance | None) -> str:
     tags = provenance.tags() if provenance else {}
     if any(re.search(r"[|\n]", text) for text in tags.values()):
         raise ValueError(f"the provenance of {label.name!r} holds a | , which separates tags in a .seg.nrrd file")
-    told = "".join(f"{key}:{text}|" for key, text in sorted(tags.items()))
+    provenance_tags = "".join(f"{key}:{text}|" for key, text in sorted(tags.items()))
     if label.category is None or label.type is None:
-        return told + _NO_TERMINOLOGY
+        return provenance_tags + _NO_TERMINOLOGY
     codes = (label.category, label.type, label.modifier, label.region, label.region_modifier)
     for code in filter(None, codes):
         if re.search(r"[|~^\n]", code.scheme + code.value + code.meaning):
             raise ValueError(
                 f"the code {code} of {label.name!r} holds one of | ~ ^, which separate codes in a .seg.nrrd file"
             )
-    return f"{told}TerminologyEntry:{terminology_entry(label)}|"
+    return f"{provenance_tags}TerminologyEntry:{terminology_entry(label)}|"
 
 
 def _reference_geometry(geometry: Geometry) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing volumes and masks; the format is told by the name's ending."""
+"""Reading and writing volumes and masks; the ending of the name decides the format."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def data_file(header: Path, name: str) -> Path:
 
 
 def storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """`array` contiguous, little-endian and of a type that every volume format knows (bool and float16 are widened).
+    """`array` contiguous, little-endian and of a type that every volume format has (bool and float16 are widened).
 
     Raises
     ------
