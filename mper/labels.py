@@ -254,9 +254,6 @@ class Segmentation:
 
     def volumes_ml(self) -> dict[str, float | None]:
         """Size of each structure by its name, None where the spacing is unknown."""
-        spacing_mm = self.labelmap.geometry.spacing_mm
+        voxel_ml = self.labelmap.geometry.voxel_ml
         counts = np.bincount(self.labelmap.array.reshape(-1), minlength=256)
-        return {
-            label.name: None if spacing_mm is None else float(counts[label.value] * np.prod(spacing_mm) / 1000)
-            for label in self.labels
-        }
+        return {label.name: None if voxel_ml is None else int(counts[label.value]) * voxel_ml for label in self.labels}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mper.volume import Geometry, Index3
+from mper.volume import Geometry, Index3, as_index
 
 _TOLERANCE_MM = 1e-4  # a voxel centre this near to a face of the box is inside: boxes are written with few digits
 
@@ -105,18 +105,24 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
         notes.append(
             f"the ROI reaches beyond the scan, which ends at {_words(scan_low, scan_high)} (LPS mm); it was cut there"
         )
-    return Region(_index(start), _index(stop), None if inside.all() else inside, tuple(notes))
+    return Region(as_index(start), as_index(stop), None if inside.all() else inside, tuple(notes))
 
 
-def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """The smallest window of a 3-D mask that holds all of it; None where it is empty."""
+def bounding_box(mask: npt.NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...] | None:
+    """The smallest window that holds all of a mask and `margin` voxels around it; None if it is empty.
+
+    Parameters
+    ----------
+    mask : bool array of any number of axes
+    margin : int
+    """
     window = []
-    for axis in range(3):
-        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+    for axis in range(mask.ndim):
+        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         if not len(occupied):
             return None
-        window.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return window[0], window[1], window[2]
+        window.append(slice(max(0, int(occupied[0]) - margin), int(occupied[-1]) + 1 + margin))
+    return tuple(window)
 
 
 def check_box(box_mm: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -154,11 +160,6 @@ def _voxels_inside(
             world = b * j + c * i + (a * k + offset)
             plane &= (world >= low[axis] - _TOLERANCE_MM) & (world <= high[axis] + _TOLERANCE_MM)
     return inside
-
-
-def _index(values: npt.NDArray[np.integer]) -> Index3:
-    k, j, i = (int(v) for v in values)
-    return k, j, i
 
 
 def _words(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> str:

@@ -13,14 +13,22 @@ Conventions of the whole project, said once:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import SupportsInt
 
 import numpy as np
 import numpy.typing as npt
 
 Index3 = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+
+
+def as_index(values: Iterable[SupportsInt]) -> Index3:
+    """Three whole numbers of any type as (k, j, i)."""
+    k, j, i = (int(value) for value in values)
+    return k, j, i
+
 
 _FARTHEST_MM = 1e12  # a number beyond is damage
 _ORTHOGONAL_TOLERANCE = 1e-3  # cosine between two axes; scanner headers are rounded to about 1e-5
@@ -115,6 +123,11 @@ class Geometry:
         """Lengths of the affine's columns (k, j, i): mm where the spacing is known, else 1."""
         k, j, i = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return k, j, i
+
+    @property
+    def voxel_ml(self) -> float | None:
+        """Volume of a voxel in mL, None where the spacing is unknown."""
+        return float(np.prod(self.step_lengths)) / 1000 if self.spacing_known else None
 
     @property
     def directions(self) -> npt.NDArray[np.float64]:

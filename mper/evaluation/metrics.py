@@ -30,6 +30,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mper.labels import UNLABELLED, Label
+from mper.roi import bounding_box
 
 Mask = npt.NDArray[np.bool_]
 
@@ -116,7 +117,8 @@ def figures(
     -------
     Figures
     """
-    window = _bounding_box(prediction | reference)
+    # One voxel to spare tells cut surfaces from real ones; two empty masks stay empty.
+    window = bounding_box(prediction | reference, margin=1) or (slice(0, 0),) * prediction.ndim
     prediction, reference = prediction[window], reference[window]
     if ignored is not None:
         ignored = ignored[window]
@@ -140,15 +142,6 @@ def figures(
     elif spacing_mm is not None:
         result["hd95_mm"], result["asd_mm"] = hd95_and_asd(ours, theirs, spacing_mm)
     return result
-
-
-def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """The box around `mask` with one voxel to spare, which tells cut surfaces from real ones."""
-    window = []
-    for axis in range(mask.ndim):
-        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        window.append(slice(max(occupied[0] - 1, 0), occupied[-1] + 2) if len(occupied) else slice(0, 0))
-    return tuple(window)
 
 
 def case_metrics(

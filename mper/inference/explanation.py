@@ -138,7 +138,7 @@ def prototype_figures(prediction: Prediction, scan: Volume, per_class: int) -> t
         raise ValueError("the prediction holds no prototype map; predict with want=('prototypes',)")
     labels = prediction.segmentation.labels
     geometry = scan.geometry
-    voxel_ml = None if geometry.spacing_mm is None else float(np.prod(geometry.spacing_mm)) / 1000
+    voxel_ml = geometry.voxel_ml
     map_ = np.asarray(prediction.prototype_map.array, dtype=np.uint8)
     window = bounding_box(map_ > 0)
     names = prototype_labels(labels, per_class)
@@ -325,7 +325,7 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
             break
         near = _ball(middle, _AROUND_MM / spacing, free.shape)
         ball = near[1] & unsure[near[0]]
-        ml = None if geometry.spacing_mm is None else float(np.count_nonzero(ball) * np.prod(spacing) / 1000)
+        ml = None if geometry.voxel_ml is None else int(np.count_nonzero(ball)) * geometry.voxel_ml
         k, j, i = (int(v) for v in middle + start)
         around = prediction.segmentation.labelmap.array[window][near[0]][near[1]]
         name = next((labels[v] for v in np.unique(around).tolist() if v in labels), "")

@@ -17,7 +17,7 @@ from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.inference.sliding_window import Runner
 from mper.models.bundle import ModelBundle
 from mper.roi import Region, bounding_box
-from mper.volume import Geometry, Index3, Volume
+from mper.volume import Geometry, Volume, as_index
 
 FIELD_LIMIT_MM = 180.0  # in the axial plane; the public crops are up to 155 mm wide
 DEFAULT_MARGIN_MM = (20.0, 20.0, 20.0)
@@ -67,7 +67,7 @@ class Localizer:
         assert window is not None
         return self._region(grid, window)
 
-    def _region(self, grid: WorkingGrid, window: tuple[slice, slice, slice]) -> Region:
+    def _region(self, grid: WorkingGrid, window: tuple[slice, ...]) -> Region:
         """A window of the working grid, with the margin, as a crop of the source."""
         start, stop = [0, 0, 0], [0, 0, 0]
         for w, (axis, s) in enumerate(zip(grid.axes, window, strict=True)):
@@ -78,9 +78,4 @@ class Localizer:
             if w in grid.flips:
                 first, last = grid.source_shape[axis] - last, grid.source_shape[axis] - first
             start[axis], stop[axis] = first, last
-        return Region(_index(start), _index(stop))
-
-
-def _index(values: list[int]) -> Index3:
-    k, j, i = values
-    return k, j, i
+        return Region(as_index(start), as_index(stop))

@@ -138,8 +138,8 @@ def check_volumes(
     for label, count in zip(labels, voxels, strict=True):
         if not count:
             flags.append(QualityFlag(EMPTY, f"{label.name} was not found"))
-        elif geometry.spacing_mm is not None and label.name in usual:
-            ml = count * float(np.prod(geometry.spacing_mm)) / 1000
+        elif geometry.voxel_ml is not None and label.name in usual:
+            ml = count * geometry.voxel_ml
             low, high = usual[label.name]
             if not low / _VOLUME_ROOM <= ml <= high * _VOLUME_ROOM:
                 words = (

@@ -20,6 +20,7 @@ from mper.io import nrrd
 from mper.labels import BACKGROUND, UNLABELLED, Code, Label, Segmentation, terminology_codes, terminology_entry
 from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
+from mper.roi import bounding_box
 from mper.volume import Geometry, Volume
 
 _UNLABELLED_NAME = "unlabelled"
@@ -193,10 +194,7 @@ def _reference_geometry(geometry: Geometry) -> str:
 
 def _extent(inside: npt.NDArray[np.bool_]) -> str:
     """First and last index along i, j and k of the voxels `inside`, "0 -1" three times where there is none."""
-    if not inside.any():
+    window = bounding_box(inside)
+    if window is None:
         return "0 -1 0 -1 0 -1"
-    words = []
-    for axis in (2, 1, 0):
-        hit = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        words += [str(hit[0]), str(hit[-1])]
-    return " ".join(words)
+    return " ".join(f"{part.start} {part.stop - 1}" for part in reversed(window))

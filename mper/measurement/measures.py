@@ -52,6 +52,7 @@ def measure(segmentation: Segmentation, confidence: Mapping[int, float] | None =
         Of the structures, by label value, where a model segmented them.
     """
     array, spacing = segmentation.labelmap.array, segmentation.labelmap.geometry.spacing_mm
+    voxel_ml = segmentation.labelmap.geometry.voxel_ml
     found = []
     for label in segmentation.labels:
         whole = array == label.value
@@ -67,7 +68,7 @@ def measure(segmentation: Segmentation, confidence: Mapping[int, float] | None =
                 label.value,
                 label.name,
                 voxels,
-                None if spacing is None else voxels * float(np.prod(spacing)) / 1000,
+                None if voxel_ml is None else voxels * voxel_ml,
                 None if spacing is None else surface_mm2(mask, spacing),
                 int(ndimage.label(mask, structure=np.ones((3, 3, 3)))[1]),
                 (confidence or {}).get(label.value),

@@ -404,8 +404,7 @@ class Refiner:
         after: npt.NDArray[np.uint8],
         notes: tuple[str, ...] = (),
     ) -> Change:
-        spacing = self._geometry.spacing_mm
-        voxel_ml = None if spacing is None else float(np.prod(spacing)) / 1000
+        voxel_ml = self._geometry.voxel_ml
         if not len(flat):
             return Change(voxel_ml=voxel_ml, notes=notes)
         index = np.stack(np.unravel_index(flat, self._mask.shape), axis=1) + np.asarray(self._start)

@@ -195,8 +195,8 @@ class Corrections:
         for model in self._structures:
             gained = sum(change.gained.get(model.value, 0) - change.lost.get(model.value, 0) for change in changes)
             voxels = model.voxels + gained
-            spacing = self._prediction.segmentation.labelmap.geometry.spacing_mm
-            ml = None if spacing is None else voxels * float(np.prod(spacing)) / 1000
+            voxel_ml = self._prediction.segmentation.labelmap.geometry.voxel_ml
+            ml = None if voxel_ml is None else voxels * voxel_ml
             counted.append(replace(model, voxels=voxels, volume_ml=ml))
         return counted
 
