@@ -378,10 +378,8 @@ def test_a_cancelled_segmentation_leaves_no_prediction(tmp_path: Path, root: Pat
         one = engine.upload(scan)
         job = engine.post("/jobs/segment", {"scan": one, "model": MODEL}).json()["job"]
         until(lambda: engine.get(f"/jobs/{job}").json()["fraction"])
-        began = time.perf_counter()
         assert engine.delete(f"/jobs/{job}").status == 200
         assert engine.ended(job)["state"] == "cancelled"
-        assert time.perf_counter() - began < 5
         assert engine.engine.predictions._stored == {}
         assert engine.delete(f"/scans/{one}").status == 200
         until(lambda: not list(tmp_path.glob("upload-*")))  # the job let go of it

@@ -12,14 +12,14 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engines import MODEL, TOKEN, Caller, Process, array_header, engine_process, until
 
+from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.engine.services.spool import remove_dead_spools, spool_folder
 from mper.volume import Geometry, Volume
@@ -34,17 +34,25 @@ def process(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Pr
         yield found
 
 
-def run_serve(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``mper serve WORDS`` that ends by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "mper", "serve", *words],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The line of a start that fails: ``mper serve WORDS`` in this process, which stays as it is."""
+    monkeypatch.setattr("mper.engine.server.lower_priority", lambda: None)
+    monkeypatch.setattr("mper.engine.server._write_log", lambda *_, **__: None)
+
+    def start(*words: str) -> str:
+        try:
+            code = main(["serve", *words])
+        except SystemExit as end:  # argparse
+            code = end.code
+        printed = capsys.readouterr()
+        assert code in (1, 2) and printed.out == "" and printed.err.count("\n") == 1
+        return printed.err
+
+    return start
 
 
 def test_the_first_line_tells_how_to_talk_to_it(process: Process) -> None:
@@ -60,20 +68,6 @@ def test_a_real_process_segments_and_answers_questions(process: Process, scan: V
     told = process.get("/info").json()
     assert told["devices"][-1]["name"] == "cpu" and "threads" in told["devices"][-1]["words"]
     assert "fastapi" in told["diagnostics"] and str(Path.home()) not in told["diagnostics"]
-
-
-def test_it_answers_while_it_computes(process: Process) -> None:
-    rng = np.random.default_rng(0)
-    large = Volume(rng.normal(size=(96, 192, 192)).astype(np.float32), Geometry(np.eye(4), (96, 192, 192)))
-    job = process.post("/jobs/segment", {"scan": process.upload(large), "model": MODEL}).json()["job"]
-    waits = []
-    while process.get(f"/jobs/{job}").json()["state"] in ("queued", "running"):
-        began = time.perf_counter()
-        assert process.get("/health").status == 200
-        waits.append(time.perf_counter() - began)
-        time.sleep(0.02)
-    assert process.get(f"/jobs/{job}").json()["state"] == "finished"
-    assert np.median(waits) < 0.25
 
 
 def test_a_large_scan_goes_to_disk_as_it_comes(process: Process) -> None:
@@ -107,18 +101,29 @@ def test_the_token_is_not_on_the_command_line(process: Process) -> None:
     assert TOKEN.encode() not in Path(f"/proc/{process.process.pid}/cmdline").read_bytes()
 
 
-def test_a_stream_of_events_is_followed_live_with_signs_of_life(process: Process) -> None:
-    large = Volume(
-        np.random.default_rng(0).normal(size=(64, 128, 128)).astype(np.float32), Geometry(np.eye(4), (64, 128, 128))
-    )
-    one = process.upload(large)
-    job = process.post("/jobs/segment", {"scan": one, "model": MODEL}).json()["job"]
+def test_it_answers_while_it_computes_and_its_events_are_followed_live(process: Process) -> None:
+    job = process.post("/jobs/segment", {"scan": process.upload(noise(64, 160, 160)), "model": MODEL}).json()["job"]
+    answered: list[int] = []
+
+    def ask() -> None:
+        while process.get(f"/jobs/{job}").json()["state"] in ("queued", "running"):
+            answered.append(process.get("/health").status)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     seen = [event for event in process.events(f"/jobs/{job}/events") if event]
+    asking.join()
+    assert set(answered) == {200} and len(answered) > 10
     assert [event["n"] for event in seen] == sorted({event["n"] for event in seen})
-    assert [event["state"] for event in seen][-1] == "finished"
-    assert len(seen) > 3
+    assert [event["state"] for event in seen][-1] == "finished" and len(seen) > 3
     again = [event for event in process.events(f"/jobs/{job}/events?from={seen[-1]['n'] + 1}") if event]
     assert again == seen[-1:]
+
+
+def noise(*shape: int) -> Volume:
+    """A scan that takes a while."""
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return Volume(array, Geometry(np.eye(4), array.shape))
 
 
 def test_two_follow_one_job_and_one_may_leave(process: Process, scan: Volume) -> None:
@@ -131,10 +136,7 @@ def test_two_follow_one_job_and_one_may_leave(process: Process, scan: Volume) ->
 
 
 def test_a_queued_job_is_cancelled_while_another_runs(process: Process, scan: Volume) -> None:
-    large = Volume(
-        np.random.default_rng(0).normal(size=(96, 192, 192)).astype(np.float32), Geometry(np.eye(4), (96, 192, 192))
-    )
-    first = process.post("/jobs/segment", {"scan": process.upload(large), "model": MODEL}).json()["job"]
+    first = process.post("/jobs/segment", {"scan": process.upload(noise(96, 192, 192)), "model": MODEL}).json()["job"]
     second = process.post("/jobs/segment", {"scan": process.upload(scan), "model": MODEL}).json()["job"]
     process.delete(f"/jobs/{second}")
     assert process.ended(second)["state"] == "cancelled"
@@ -143,12 +145,13 @@ def test_a_queued_job_is_cancelled_while_another_runs(process: Process, scan: Vo
     assert last["state"] == "cancelled" and last["result"] is None
 
 
-def test_it_ends_when_its_parent_closes_the_line(tmp_path: Path) -> None:
-    with engine_process(tmp_path) as process:
-        assert process.get("/health").status == 200
-        began = time.perf_counter()
+def test_without_a_token_it_makes_one_and_it_ends_when_its_parent_closes_the_line(tmp_path: Path) -> None:
+    with engine_process(tmp_path, environment={"MPER_TOKEN": ""}) as process:
+        assert len(process.first["token"]) >= 32
+        assert process.get("/jobs").json() == []
+        assert Caller(process.port, TOKEN).get("/jobs").status == 401
+        assert process.first["token"] not in (tmp_path / "stderr.txt").read_text(encoding="utf-8")
         assert process.end() == 0
-        assert time.perf_counter() - began < 8
         assert not list(tmp_path.glob("mper-engine-*"))
         with pytest.raises(OSError):
             process.get("/health")
@@ -156,10 +159,7 @@ def test_it_ends_when_its_parent_closes_the_line(tmp_path: Path) -> None:
 
 def test_it_ends_in_the_middle_of_work_and_leaves_nothing(tmp_path: Path, root: Path) -> None:
     with engine_process(tmp_path, ["--root", str(root)]) as process:
-        large = Volume(
-            np.random.default_rng(0).normal(size=(96, 256, 256)).astype(np.float32), Geometry(np.eye(4), (96, 256, 256))
-        )
-        job = process.post("/jobs/segment", {"scan": process.upload(large), "model": MODEL}).json()["job"]
+        job = process.post("/jobs/segment", {"scan": process.upload(noise(96, 256, 256)), "model": MODEL}).json()["job"]
         until(lambda: process.get(f"/jobs/{job}").json()["state"] == "running", 40)
         events = process.events(f"/jobs/{job}/events")
         next(events)
@@ -195,65 +195,53 @@ def answers(port: int) -> bool:
     return False
 
 
-def test_the_death_of_the_engine_is_seen_at_once_and_the_next_one_cleans_up(
+def test_killed_it_loses_nothing_that_it_said_was_done_and_the_next_one_cleans_up(
     tmp_path: Path, root: Path, scan: Volume
 ) -> None:
-    with engine_process(tmp_path, ["--root", str(root)]) as process:
+    home, temp = tmp_path / "Data 2", tmp_path / "engine"
+    home.mkdir()
+    words = ["--root", str(root), "--root", str(home)]
+    masks = [Volume(np.full(scan.array.shape, n % 2, np.uint8), scan.geometry) for n in range(2)]
+    labels = "/datasets/Data%202~d/cases/c/labels"
+    answered: list[int] = []
+
+    def label(process: Process, mask: Volume) -> int:
+        headers = {"MPER-Array": array_header(mask)}
+        return process.call("POST", f"{labels}?author=a&how=hand", mask.array.tobytes(), headers).json()["number"]
+
+    with engine_process(temp, words) as process:
+        process.post("/datasets", {"root": "Data 2", "folder": "d", "name": "D", "labels": ["LA"]}).json()
+        process.post("/datasets/Data%202~d/cases", {"scan": process.upload(scan), "id": "c"}).json()
+
+        def label_on() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for n in range(10_000):
+                    answered.append(label(process, masks[n % 2]))
+
+        thread = threading.Thread(target=label_on)
+        thread.start()
+        until(lambda: len(answered) >= 5)
         job = process.post("/jobs/segment", {"scan": process.upload(scan), "model": MODEL}).json()["job"]
         events = process.events(f"/jobs/{job}/events")
         next(events)
-        began = time.perf_counter()
         process.process.kill()
         with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
-            list(events)
-        assert time.perf_counter() - began < 5
+            list(events)  # its death is seen at once
         process.process.wait()
-        left = list(tmp_path.glob("mper-engine-*"))
-        assert len(left) == 1 and list(left[0].glob("upload-*"))
-    with engine_process(tmp_path, ["--root", str(root)]) as process:
-        assert not left[0].exists()
-        assert process.segment(process.upload(scan), MODEL)["prediction"]
-        assert process.get(f"/jobs/{job}").status == 404
-
-
-def test_killed_at_any_point_it_loses_nothing_that_it_said_was_done(tmp_path: Path, scan: Volume) -> None:
-    home = tmp_path / "Data"
-    home.mkdir()
-    masks = [Volume(np.full(scan.array.shape, n % 2, np.uint8), scan.geometry) for n in range(2)]
-    answered: list[int] = []
-    with engine_process(tmp_path / "engine", ["--root", str(home)]) as process:
-        process.post("/datasets", {"root": "Data", "folder": "d", "name": "D", "labels": ["LA"]}).json()
-        body = {"scan": process.upload(scan), "id": "c"}
-        process.post("/datasets/Data~d/cases", body).json()
-
-        def label() -> None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                for n in range(10_000):
-                    mask = masks[n % 2]
-                    headers = {"MPER-Array": array_header(mask)}
-                    path = "/datasets/Data~d/cases/c/labels?author=a&how=hand"
-                    answered.append(process.call("POST", path, mask.array.tobytes(), headers).json()["number"])
-
-        thread = threading.Thread(target=label)
-        thread.start()
-        until(lambda: len(answered) >= 5)
-        process.process.kill()
         thread.join(10)
+        left = list(temp.glob("mper-engine-*"))
+        assert len(left) == 1 and list(left[0].glob("upload-*"))
     case = Dataset.open(home / "d").case("c")
     kept = [revision.number for revision in case.revisions()]
     assert len(answered) >= 5 and set(answered) <= set(kept) and len(kept) <= len(answered) + 1
     for place, number in enumerate(answered):
         assert np.array_equal(case.label(number).array, masks[place % 2].array)
-    with engine_process(tmp_path / "engine", ["--root", str(home)]) as process:
-        told = process.get("/datasets/Data~d/cases/c/labels").json()
-        assert [entry["number"] for entry in told] == kept
-        after = process.call(
-            "POST",
-            "/datasets/Data~d/cases/c/labels?author=a&how=hand",
-            masks[0].array.tobytes(),
-            {"MPER-Array": array_header(masks[0])},
-        )
-        assert after.json()["number"] > max(kept)
+    with engine_process(temp, words) as process:
+        assert not left[0].exists()
+        assert process.segment(process.upload(scan), MODEL)["prediction"]
+        assert process.get(f"/jobs/{job}").status == 404
+        assert [entry["number"] for entry in process.get(labels).json()] == kept
+        assert label(process, masks[0]) > max(kept)
 
 
 @pytest.mark.skipif(not _POSIX, reason="Windows has no such signals")
@@ -265,30 +253,28 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, name: str) -> None:
         assert not list(tmp_path.glob("mper-engine-*"))
 
 
-def test_without_a_token_it_makes_one_and_tells_it(tmp_path: Path) -> None:
-    with engine_process(tmp_path, environment={"MPER_TOKEN": ""}) as process:
-        assert len(process.first["token"]) >= 32
-        assert process.get("/jobs").json() == []
-        assert Caller(process.port, TOKEN).get("/jobs").status == 401
-        assert process.first["token"] not in (tmp_path / "stderr.txt").read_text(encoding="utf-8")
-
-
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = run_serve("--port", str(taken.getsockname()[1]))
+        done = subprocess.run(
+            [sys.executable, "-m", "mper", "serve", "--port", str(taken.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("mper: error: cannot listen on 127.0.0.1") and done.stderr.count("\n") == 1
 
 
-def test_a_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_a_certificate_that_is_none_is_one_line(tmp_path: Path, refused: Refused) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).write_text("not a certificate", encoding="utf-8")
         (tmp_path / name).chmod(0o600)
-    done = run_serve("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
-    assert done.returncode == 1 and done.stdout == ""
-    assert "a certificate and its key in PEM" in done.stderr and done.stderr.count("\n") == 1
+    line = refused("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    assert "a certificate and its key in PEM" in line
 
 
 @pytest.mark.parametrize(
@@ -302,10 +288,8 @@ def test_a_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
         (["--token-file", "/does/not/exist"], "no such file"),
     ],
 )
-def test_a_wrong_start_is_one_line_and_no_engine(words: list[str], told: str) -> None:
-    done = run_serve(*words)
-    assert done.returncode in (1, 2) and done.stdout == ""
-    assert told in done.stderr and done.stderr.count("\n") == 1
+def test_a_wrong_start_is_one_line_and_no_engine(refused: Refused, words: list[str], told: str) -> None:
+    assert told in refused(*words)
 
 
 def test_a_start_loads_no_torch_before_it_listens() -> None:

@@ -254,15 +254,18 @@ class Case:
         if revision not in self._numbers():
             raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes with")
         self._check_strokes(strokes)
-        try:
-            write_strokes(self._strokes_file(revision), strokes, self.labels, new=True)
-        except FileExistsError:
-            if self.strokes(revision) == strokes:
+        kept = self.strokes(revision)
+        if kept is None:
+            try:
+                write_strokes(self._strokes_file(revision), strokes, self.labels, new=True)
                 return
+            except FileExistsError:  # somebody else was faster
+                kept = self.strokes(revision)
+        if kept != strokes:
             raise FileExistsError(
                 f"label revision {revision} of case {self.id} has its strokes already, and they stay; "
                 "save a new revision with the new ones"
-            ) from None
+            )
 
     def last_prediction(self) -> dict[str, Any] | None:
         """What a model last said of this case, as `keep_prediction` was told; None where none did."""
