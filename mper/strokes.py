@@ -91,7 +91,7 @@ class StrokeList:
     ----------
     strokes : tuple of Stroke
     scan_sha256 : str or None
-        Of the scan's voxels, see `mper.datasets.case.voxels_sha256`.
+        Of the scan's voxels, see `mper.datasets.scan_record.voxels_sha256`.
     model : str or None
         What made the mask that they correct.
     """

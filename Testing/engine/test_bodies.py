@@ -14,7 +14,8 @@ import pytest
 from engines import Served, array_header, served
 from pydantic import TypeAdapter, ValidationError
 
-from mper.datasets.dataset import Dataset, Index
+from mper.datasets.dataset import Dataset
+from mper.datasets.index import Index
 from mper.engine.schemas.datasets import CaseRequest, DatasetRequest, HoldoutRequest, SplitRequest
 from mper.engine.schemas.info import LoadRequest
 from mper.engine.schemas.runs import RunRequest

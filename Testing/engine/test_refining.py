@@ -13,7 +13,7 @@ import pytest
 from engines import MODEL, Answer, Caller, Served, served
 from scipy.ndimage import distance_transform_edt
 
-from mper.datasets.case import voxels_sha256
+from mper.datasets.scan_record import voxels_sha256
 from mper.engine.settings import Limits
 from mper.inference.predictor import Predictor
 from mper.measurement.measures import measure

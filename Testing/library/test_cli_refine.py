@@ -15,7 +15,7 @@ from small_models import random_bundle, threshold_bundle
 from small_series import stack, write_classic
 
 from mper.cli import main
-from mper.datasets.case import voxels_sha256
+from mper.datasets.scan_record import voxels_sha256
 from mper.dicom.seg_read import read_seg
 from mper.dicom.series import read_series
 from mper.inference.predictor import Predictor

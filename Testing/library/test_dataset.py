@@ -250,7 +250,7 @@ def test_a_label_that_cannot_be_written_leaves_nothing(dataset: Dataset, monkeyp
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mper.datasets.case.write_json", full_disk)
+        patch.setattr("mper.datasets.revisions.write_json", full_disk)
         with pytest.raises(OSError, match="disk full"):
             case.add_label(small(1), author="me", how="hand")
     assert list((case.path / "labels").iterdir()) == []
@@ -258,9 +258,9 @@ def test_a_label_that_cannot_be_written_leaves_nothing(dataset: Dataset, monkeyp
 
 
 def _killed_between_voxels_and_record(path: Path) -> None:
-    import mper.datasets.case
+    import mper.datasets.revisions
 
-    mper.datasets.case.write_json = lambda *_: os._exit(9)
+    mper.datasets.revisions.write_json = lambda *_: os._exit(9)
     Dataset.open(path).case("a").add_label(small(1), author="killed", how="hand")
 
 

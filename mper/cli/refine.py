@@ -145,7 +145,7 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
 
 def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
     """Refuse strokes of another scan before the model is loaded."""
-    from mper.datasets.case import voxels_sha256
+    from mper.datasets.scan_record import voxels_sha256
 
     if listed.scan_sha256 is not None:
         own = voxels_sha256(scan)

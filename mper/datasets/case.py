@@ -1,67 +1,23 @@
-"""One scan of a dataset, its grid, and the append-only revisions of its label."""
+"""One scan of a dataset: its image, the revisions of its label, and the last prediction of a model."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mper.labels import UNLABELLED, Label, Segmentation
-from mper.progress import Notify, ignore_notice
+from mper.datasets.masks import check_mask
+from mper.datasets.revisions import Revision, RevisionFolder
+from mper.datasets.scan_record import geometry_from_dict, voxels_sha256
+from mper.labels import UNLABELLED, Label
 from mper.strokes import StrokeList, check_strokes, strokes_to_label
 from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
 _PREDICTION = "prediction.json"
-_GRID_TOLERANCE = 0.02  # of the smallest voxel spacing
-_REVISION = re.compile(r"(\d+)\.json")
-
-
-@dataclass(frozen=True)
-class Revision:
-    """Who made a label, when, and with what.
-
-    Parameters
-    ----------
-    number : int
-        1 for a case's first label; a number may be missing (a program that was killed).
-    author : str
-        Who vouches for it.
-    when : str
-        UTC, ISO 8601.
-    how : str
-        'imported', 'hand', 'strokes', 'model'.
-    edited : bool
-        Whether a person changed what a model or an import gave.
-    model : (str, str) or None
-        Name and version of the model it came from.
-    seconds : float or None
-        Time a person spent on it.
-    parent : int or None
-        Number of the revision it was made from.
-    partial : bool
-        Whether it leaves voxels unlabelled (255).
-    strokes : bool
-        Whether the strokes that it was made with are kept beside it.
-    """
-
-    number: int
-    author: str
-    when: str
-    how: str
-    edited: bool = False
-    model: tuple[str, str] | None = None
-    seconds: float | None = None
-    parent: int | None = None
-    partial: bool = False
-    strokes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +43,13 @@ class Case:
 
     @property
     def is_labelled(self) -> bool:
-        return bool(self._numbers())
+        return bool(self._revisions.numbers())
 
     @property
     def is_drawn(self) -> bool:
         """Whether the newest label says anything of a voxel: one that is 255 throughout was only begun."""
-        numbers = self._numbers()
-        if not numbers or not self._revision(numbers[-1]).partial:
+        numbers = self._revisions.numbers()
+        if not numbers or not self._revisions.read(numbers[-1]).partial:
             return bool(numbers)
         label = self.label()
         return label is not None and bool((label.array != UNLABELLED).any())
@@ -101,19 +57,19 @@ class Case:
     @property
     def is_draft(self) -> bool:
         """Whether the newest label is what a model drew, and no person changed it."""
-        newest = self._newest()
+        newest = self._revisions.newest()
         return newest is not None and newest.how == "model" and not newest.edited
 
     @property
     def is_partial(self) -> bool:
         """Whether the newest label leaves voxels unlabelled."""
-        newest = self._newest()
+        newest = self._revisions.newest()
         return newest is not None and newest.partial
 
     @property
     def is_painted(self) -> bool:
         """Whether the newest label is what strokes painted, and says nothing of the rest."""
-        newest = self._newest()
+        newest = self._revisions.newest()
         return newest is not None and newest.how == "strokes" and newest.partial
 
     @property
@@ -128,7 +84,7 @@ class Case:
 
     def revisions(self) -> list[Revision]:
         """All revisions of the label, oldest first."""
-        return [self._revision(number) for number in self._numbers()]
+        return [self._revisions.read(number) for number in self._revisions.numbers()]
 
     def label(self, revision: int | None = None) -> Volume | None:
         """The label (uint8, 255 unlabelled) of a revision, the newest by default; None where there is no label at all.
@@ -140,7 +96,7 @@ class Case:
         """
         from mper.io import read_volume
 
-        numbers = self._numbers()
+        numbers = self._revisions.numbers()
         if revision is None:
             if not numbers:
                 return None
@@ -148,7 +104,7 @@ class Case:
         elif revision not in numbers:
             known = ", ".join(str(n) for n in numbers) or "none"
             raise ValueError(f"case {self.id} has no label revision {revision}; it has {known}")
-        return read_volume(self.path / "labels" / f"{revision}.nrrd")
+        return read_volume(self._revisions.voxels_file(revision))
 
     def add_label(
         self,
@@ -185,29 +141,16 @@ class Case:
         whole = check_mask(mask, self.geometry, self.labels, f"case {self.id}")
         if strokes is not None:
             self._check_strokes(strokes)
-        if parent is not None and parent not in self._numbers():
+        if parent is not None and parent not in self._revisions.numbers():
             raise ValueError(f"case {self.id} has no label revision {parent} that a new one could be made from")
-        folder = self.path / "labels"
-        folder.mkdir(exist_ok=True)
-        number = self._claim(folder)
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         partial = bool((whole.array == UNLABELLED).any())
-        revision = Revision(number, author, when, how, edited, model, seconds, parent, partial, strokes is not None)
-        record = {key: value for key, value in asdict(revision).items() if key not in ("number", "strokes")}
-        if model is not None:
-            record["model"] = {"name": model[0], "version": model[1]}
-        voxels, claim = folder / f"{number}.nrrd", folder / f"{number}.json"
-        drawn = self._strokes_file(number)
-        try:
-            write_volume(voxels, whole)
+        with self._revisions.new() as number:
+            write_volume(self._revisions.voxels_file(number), whole)
             if strokes is not None:
-                write_strokes(drawn, strokes, self.labels)
-            write_json(claim, record)  # from here on the revision is seen
-        except BaseException:
-            voxels.unlink(missing_ok=True)
-            drawn.unlink(missing_ok=True)
-            claim.unlink(missing_ok=True)
-            raise
+                write_strokes(self._revisions.strokes_file(number), strokes, self.labels)
+            revision = Revision(number, author, when, how, edited, model, seconds, parent, partial, strokes is not None)
+            self._revisions.publish(revision)
         return revision
 
     def add_painted(
@@ -236,7 +179,7 @@ class Case:
         """
         from mper.io.strokes import read_strokes
 
-        path = self._strokes_file(revision)
+        path = self._revisions.strokes_file(revision)
         return read_strokes(path, self.labels) if path.exists() else None
 
     def keep_strokes(self, revision: int, strokes: StrokeList) -> None:
@@ -251,13 +194,13 @@ class Case:
         """
         from mper.io.strokes import write_strokes
 
-        if revision not in self._numbers():
+        if revision not in self._revisions.numbers():
             raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes with")
         self._check_strokes(strokes)
         kept = self.strokes(revision)
         if kept is None:
             try:
-                write_strokes(self._strokes_file(revision), strokes, self.labels, new=True)
+                write_strokes(self._revisions.strokes_file(revision), strokes, self.labels, new=True)
                 return
             except FileExistsError:  # somebody else was faster
                 kept = self.strokes(revision)
@@ -278,27 +221,6 @@ class Case:
         """Keep what a model says of this case (figures that JSON can hold), in place of what the last one said."""
         write_json(self.path / _PREDICTION, record)
 
-    @staticmethod
-    def _claim(folder: Path) -> int:
-        """The next number, claimed by creating <n>.json empty: who finds it there takes the next one.
-
-        A program that is killed after this leaves a gap in the numbers and is in nobody's way.
-        """
-        number = max((int(found[1]) for _, found in _revision_files(folder)), default=0) + 1
-        while True:
-            try:
-                (folder / f"{number}.json").open("x").close()
-                return number
-            except FileExistsError:
-                number += 1
-
-    def _numbers(self) -> list[int]:
-        files = _revision_files(self.path / "labels")
-        return sorted(int(found[1]) for path, found in files if path.stat().st_size > 0)
-
-    def _strokes_file(self, number: int) -> Path:
-        return self.path / "labels" / f"{number}.strokes.json"
-
     def _check_strokes(self, strokes: StrokeList) -> None:
         check_strokes(strokes.strokes, self.labels)
         theirs = strokes.scan_sha256
@@ -310,78 +232,10 @@ class Case:
                     f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
                 )
 
-    def _newest(self) -> Revision | None:
-        numbers = self._numbers()
-        return self._revision(numbers[-1]) if numbers else None
-
-    def _revision(self, number: int) -> Revision:
-        record = read_json(self.path / "labels" / f"{number}.json")
-        model = record["model"]
-        record["model"] = (model["name"], model["version"]) if model else None
-        return Revision(number, **record, strokes=self._strokes_file(number).exists())
+    @cached_property
+    def _revisions(self) -> RevisionFolder:
+        return RevisionFolder(self.path / "labels")
 
     @cached_property
     def _record(self) -> dict[str, Any]:
         return read_json(self.path / "case.json")
-
-
-def _revision_files(folder: Path) -> list[tuple[Path, re.Match[str]]]:
-    """The files <n>.json of a folder of labels; no other, such as <n>.strokes.json."""
-    return [(path, found) for path in folder.glob("[0-9]*.json") if (found := _REVISION.fullmatch(path.name))]
-
-
-def voxels_sha256(image: Volume) -> str:
-    """A checksum of a scan's shape and values, whatever type they are stored in and wherever the scan lies."""
-    digest = hashlib.sha256(repr(image.array.shape).encode())
-    for plane in image.array:  # one at a time: a large scan is mapped, not held
-        digest.update(np.ascontiguousarray(plane, dtype="<f8").tobytes())
-    return digest.hexdigest()
-
-
-def check_mask(
-    mask: Volume, grid: Geometry, labels: Sequence[Label], where: str, notify: Notify = ignore_notice
-) -> Volume:
-    """`mask` as uint8 on `grid`.
-
-    Grids that lie less than 2 % of a voxel apart are the same: other programs round positions to float32. `notify`
-    receives the distance.
-
-    Raises
-    ------
-    ValueError
-        If it is not of whole numbers, lies on another grid, or holds a value that no label names.
-    """
-    if not mask.geometry.is_close(grid):
-        apart = mask.geometry.distance_mm(grid) if mask.geometry.shape == grid.shape else None
-        known = mask.geometry.spacing_known and grid.spacing_known
-        if not known or apart is None or apart > _GRID_TOLERANCE * min(grid.step_lengths):
-            distance = f", up to {apart:.3g} mm apart" if known and apart is not None else ""
-            raise ValueError(
-                f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
-                f"{grid.describe()}{distance}; a label must lie on its image's grid"
-            )
-        notify(f"the mask's grid lies {apart:.2g} mm from the image's, less than {_GRID_TOLERANCE:.0%} of a voxel")
-    if mask.array.dtype.kind not in "biu":
-        raise ValueError(f"{where}: a label holds whole numbers, this one is {mask.array.dtype}; round it first")
-    if mask.array.dtype.kind != "b" and (mask.array.min() < 0 or mask.array.max() > 255):
-        raise ValueError(f"{where}: label values are 0 to 255, this one has {mask.array.min()} to {mask.array.max()}")
-    whole = Volume(mask.array.astype(np.uint8), grid)
-    try:
-        Segmentation(whole, tuple(labels))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    return whole
-
-
-def geometry_to_dict(geometry: Geometry) -> dict[str, Any]:
-    """A grid as JSON can hold it, exactly."""
-    return {
-        "shape": list(geometry.shape),
-        "affine": geometry.affine.tolist(),
-        "spacing_known": geometry.spacing_known,
-    }
-
-
-def geometry_from_dict(entry: Mapping[str, Any]) -> Geometry:
-    """The grid that `geometry_to_dict` wrote."""
-    return Geometry(np.array(entry["affine"]), tuple(entry["shape"]), entry["spacing_known"])

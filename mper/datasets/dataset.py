@@ -17,150 +17,37 @@ with a dot are work in progress, or what a killed program left of it, and never 
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from mper.datasets.case import Case, Revision, geometry_to_dict, voxels_sha256
-from mper.labels import Label, check_labels, label_from_dict
-from mper.models.card import CARD
+from mper.datasets.case import Case
+from mper.datasets.index import DATASET, Index, check_label_names, read_index
+from mper.datasets.model_store import ModelStore
+from mper.datasets.revisions import Revision
+from mper.datasets.scan_record import geometry_to_dict, voxels_sha256
+from mper.labels import Label, check_labels
 from mper.utils.files import (
     check_name,
     existing_name,
-    nfc,
-    read_json,
     rename_folder,
     temporary_sibling,
     write_json,
-    write_text,
 )
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
-__all__ = ["Case", "Dataset", "Index", "Revision", "new_run_folder"]
+__all__ = ["Case", "Dataset", "Revision", "new_run_folder"]
 
-DATASET = "dataset.json"
-_FORMAT = "mper-dataset"
-_VERSION = 1
 _LOCK = ".dataset.lock"
-_HOLDOUT = "holdout"
 
 
-@dataclass(frozen=True)
-class Index:
-    """What dataset.json says.
-
-    Parameters
-    ----------
-    name : str
-    labels : tuple of Label
-    splits : mapping of str to tuple of str
-        Case ids by split, in order: the first N are the labelled ones of ``--labeled N``.
-    holdout : str or None
-        The split that is locked: never changed, never trained on.
-    """
-
-    name: str
-    labels: tuple[Label, ...]
-    splits: Mapping[str, tuple[str, ...]]
-    holdout: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "name": self.name,
-            "labels": [asdict(label) for label in self.labels],
-            "splits": {name: list(ids) for name, ids in self.splits.items()},
-            "holdout": self.holdout,
-        }
-
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any], where: Path) -> Index:
-        if entry.get("format") != _FORMAT:
-            raise ValueError(f"{where} does not describe an MPER dataset; `mper import` makes one from other layouts")
-        if entry.get("version") != _VERSION:
-            raise ValueError(
-                f"{where} is of version {entry.get('version')!r}, this mper reads version {_VERSION}; update mper"
-            )
-        try:
-            labels = check_labels([label_from_dict(label) for label in entry["labels"]])
-            splits = {name: tuple(ids) for name, ids in entry["splits"].items()}
-            return cls(entry["name"], labels, splits, entry["holdout"])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup"
-            ) from error
-
-    def extended(self, name: str, ids: Sequence[str]) -> Index:
-        """With `ids` in a split, in their order, after what else it holds."""
-        name = self._called(name)
-        before = self.splits.get(name, ())
-        twice = sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
-        if twice:
-            raise ValueError(f"{', '.join(twice)} would be in split {name!r} twice; name each case once")
-        moving = set(ids)
-        after = (*(i for i in before if i not in moving), *ids)
-        if self.holdout is not None and after != before:
-            if name == self.holdout:
-                raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
-            locked = set(self.splits[self.holdout])
-            held = [i for i in ids if i in locked]
-            if held:
-                raise ValueError(
-                    f"{', '.join(held)} cannot go into split {name!r}: "
-                    f"they belong to the locked hold-out {self.holdout!r}"
-                )
-        return replace(self, splits={**self.splits, name: after})
-
-    def with_holdout(self, cases: str | Sequence[str]) -> Index:
-        """With a split locked (a name), or with cases moved to a new split `holdout` that is locked."""
-        name = self._called(cases) if isinstance(cases, str) else _HOLDOUT
-        if isinstance(cases, str):
-            ids = self.ids(cases)
-        elif self.holdout is None and name in self.splits:
-            raise ValueError(f"there is a split {name!r} already; lock it by its name")
-        else:
-            ids = tuple(cases)
-        if self.holdout is not None:
-            if (name, ids) == (self.holdout, self.splits[self.holdout]):
-                return self
-            raise ValueError(f"the hold-out {self.holdout!r} of this dataset is locked and cannot be changed")
-        if not ids:
-            raise ValueError("a hold-out needs at least one case")
-        moving = set(ids)
-        splits = {other: tuple(i for i in held if i not in moving) for other, held in self.splits.items()}
-        return replace(replace(self, splits=splits).extended(name, ids), holdout=name)
-
-    def _called(self, split: str) -> str:
-        """The name of a split that is there, however its accents are composed; else the name as given."""
-        return next((name for name in self.splits if nfc(name) == nfc(split)), nfc(split))
-
-    def ids(self, split: str) -> tuple[str, ...]:
-        """The case ids of a split.
-
-        Raises
-        ------
-        ValueError
-            If there is no such split.
-        """
-        split = self._called(split)
-        if split not in self.splits:
-            known = ", ".join(self.splits) or "none"
-            raise ValueError(f"dataset {self.name!r} has no split {split!r}; its splits: {known}")
-        return self.splits[split]
-
-
-class Dataset:
+class Dataset(ModelStore):
     """A dataset folder, opened. Splits and labels are those of the moment of opening, and of one's own changes."""
 
     def __init__(self, path: Path, index: Index) -> None:
-        self.path = path
+        super().__init__(path)
         self._index = index
 
     @classmethod
@@ -174,7 +61,7 @@ class Dataset:
         ValueError
             If there is no label, two share a value or a name (in any case), or one is called as what is no structure.
         """
-        index = Index(name, _check_names(check_labels(labels)), {})
+        index = Index(name, check_label_names(check_labels(labels)), {})
         if path.exists() and not path.is_dir():
             raise FileExistsError(f"{path} is a file; choose a new or empty folder for the dataset")
         path.mkdir(parents=True, exist_ok=True)
@@ -197,7 +84,7 @@ class Dataset:
         ValueError
             If dataset.json is damaged or of another version.
         """
-        return cls(path, _read_index(path))
+        return cls(path, read_index(path))
 
     @property
     def name(self) -> str:
@@ -339,118 +226,12 @@ class Dataset:
         """
         return new_run_folder(self.path, run_id)
 
-    def publish_model(self, name: str, bundle: Path, *, make_current: bool = False) -> Path:
-        """Copy a bundle's folder to the next version of a model, and write name and version into the copy's card.
-
-        The first version becomes the current one.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the bundle is not a folder.
-        """
-        if not bundle.is_dir():
-            raise FileNotFoundError(f"no model folder at {bundle}")
-        folder = self._model_folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = temporary_sibling(folder / "version")
-        try:
-            shutil.copytree(bundle, unfinished)
-            version = max(_versions(folder), default=0) + 1
-            _name_card(unfinished, name, version)
-            while not rename_folder(unfinished, folder / str(version)):
-                version += 1
-                _name_card(unfinished, name, version)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        if make_current or version == 1:
-            self.use_model(name, version)
-        return folder / str(version)
-
-    def use_model(self, name: str, version: int) -> None:
-        """Make a version the current one of its model; the one before is remembered."""
-        folder = self.model(name, version).parent
-        with contextlib.suppress(ValueError):  # a damaged one is replaced
-            if (folder / "current").exists() and (before := self.current_version(name)) != version:
-                write_text(folder / "previous", f"{before}\n")
-        write_text(folder / "current", f"{version}\n")
-
-    def model(self, name: str, version: int | None = None) -> Path:
-        """The folder of a version of a model, the current one by default.
-
-        Raises
-        ------
-        ValueError
-            If there is no such model or version.
-        """
-        versions = self.model_versions(name)
-        if version is None:
-            version = self.current_version(name)
-        if version not in versions:
-            known = ", ".join(str(v) for v in versions)
-            raise ValueError(f"model {name!r} of dataset {self.name!r} has no version {version}; it has {known}")
-        return self._model_folder(name) / str(version)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names of all models, sorted."""
-        folder = self.path / "models"
-        if not folder.is_dir():
-            return ()
-        return tuple(sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and _versions(p)))
-
-    def _model_folder(self, name: str) -> Path:
-        folder = self.path / "models"
-        return folder / existing_name(folder, check_name(name, "model"))
-
-    def model_versions(self, name: str) -> list[int]:
-        """The versions of a model, oldest first.
-
-        Raises
-        ------
-        ValueError
-            If there is no such model.
-        """
-        versions = _versions(self._model_folder(name))
-        if not versions:
-            known = ", ".join(self.models) or "none"
-            raise ValueError(f"dataset {self.name!r} has no model {name!r}; its models: {known}")
-        return versions
-
-    def current_version(self, name: str) -> int:
-        """The version of a model that is in use."""
-        path = self._model_folder(name) / "current"
-        try:
-            return int(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # killed between the first version and this file
-            return self.model_versions(name)[0]
-        except ValueError as error:
-            raise ValueError(f"{path} does not hold the number of a version; write one into it") from error
-
-    def previous_version(self, name: str) -> int | None:
-        """The version that was in use before the current one; None where there was none."""
-        try:
-            version = int((self._model_folder(name) / "previous").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-        return version if version in self.model_versions(name) else None
-
     def _change(self, change: Callable[[Index], Index]) -> None:
         """Change dataset.json as it is now, whoever changed it since it was opened."""
         with locked(self.path / _LOCK):
-            index = change(_read_index(self.path))
+            index = change(read_index(self.path))
             write_json(self.path / DATASET, index.to_dict())
         self._index = index
-
-
-def _check_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Labels of a new dataset: people, and Slicer's segments, tell them apart by name alone."""
-    names = [nfc(label.name).casefold() for label in labels]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two structures are called {twice[0]!r}, but for capitals; give each a name of its own")
-    if taken := sorted({"background", "unlabelled"} & set(names)):
-        raise ValueError(f"{taken[0]!r} is no structure: every dataset has it already; leave it out")
-    return labels
 
 
 def new_run_folder(root: Path, run_id: str | None = None) -> Path:
@@ -474,34 +255,8 @@ def new_run_folder(root: Path, run_id: str | None = None) -> Path:
     raise FileExistsError(f"a thousand runs began in this second in {runs}")
 
 
-def is_dataset(path: Path) -> bool:
-    """Whether a folder's dataset.json is one of ours; nnU-Net and others have files of that name too."""
-    try:
-        return read_json(path / DATASET).get("format") == _FORMAT
-    except (OSError, ValueError):
-        return False
-
-
 def folders_of_work(path: Path) -> Iterator[Path]:
     """The folders of a dataset in which something may lie half-made, see `mper.utils.cleanup`."""
     yield path
     for inside in ("cases", "cases/*", "cases/*/labels", "models/*", "runs", "runs/*"):
         yield from path.glob(inside)
-
-
-def _read_index(path: Path) -> Index:
-    if not (path / DATASET).is_file():
-        what = "is not a dataset (it holds no dataset.json)" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; `mper import SOURCE {path}` makes one")
-    return Index.from_dict(read_json(path / DATASET), path / DATASET)
-
-
-def _versions(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
-
-
-def _name_card(bundle: Path, name: str, version: int) -> None:
-    if (bundle / CARD).is_file():
-        write_json(bundle / CARD, {**read_json(bundle / CARD), "name": name, "version": str(version)})

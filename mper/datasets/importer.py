@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mper.datasets.case import Case, check_mask
-from mper.datasets.dataset import DATASET, Dataset
+from mper.datasets.case import Case
+from mper.datasets.dataset import Dataset
+from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
+from mper.datasets.masks import check_mask
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout
 from mper.labels import BACKGROUND, Label, check_labels, make_label

@@ -13,12 +13,12 @@ scans                 files or DICOM series                                  non
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from mper.datasets.index import is_dataset
 from mper.datasets.nnunet import is_nnunet, nnunet_source
 from mper.datasets.pairs import paired_source
 from mper.datasets.public_sets import public_source, with_scribbles
@@ -47,7 +47,7 @@ def _find(path: Path) -> Source:
         return _scans(path, [path])
     if is_nnunet(path):
         return nnunet_source(path)
-    if _is_dataset(path):
+    if is_dataset(path):
         raise ValueError(f"{path} is a dataset or part of one already; import the folder that its scans came from")
     if tasks := [folder for folder in sub_folders(path) if is_nnunet(folder)]:
         if len(tasks) > 1:
@@ -56,14 +56,6 @@ def _find(path: Path) -> Source:
     files = _volume_files_below(path)
     volumes = [file for file in files if not file.name.lower().endswith(".seg.nrrd")]
     return public_source(path, volumes) or paired_source(path, files) or _scans(path, volumes)
-
-
-def _is_dataset(folder: Path) -> bool:
-    try:
-        entry = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(entry, dict) and entry.get("format") == "mper-dataset"
 
 
 def _volume_files_below(folder: Path) -> list[Path]:

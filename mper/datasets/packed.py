@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mper.datasets.case import Case, geometry_from_dict, geometry_to_dict
-from mper.datasets.dataset import DATASET, Dataset, Index
+from mper.datasets.case import Case
+from mper.datasets.dataset import Dataset
+from mper.datasets.index import DATASET, Index
+from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.labels import Label
 from mper.progress import Progress, Report, ignore_progress
 from mper.utils.files import rename_folder, temporary_sibling

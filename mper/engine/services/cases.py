@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mper.datasets.case import Case, Revision
+from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
+from mper.datasets.revisions import Revision
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
 from mper.engine.schemas.common import ModelName
 from mper.engine.schemas.datasets import AddedCase, CaseAnswer, CaseRequest, DamagedCase, PredictedBy, RevisionAnswer

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mper.datasets.case import geometry_from_dict, geometry_to_dict
 from mper.datasets.dataset import Dataset
+from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.engine.errors import Conflict, NotFound
 from mper.engine.schemas.evaluation import CompareRequest, CompareResult
 from mper.engine.services.cropping import cropped_to_mask

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mper.datasets.dataset import Dataset, is_dataset
+from mper.datasets.dataset import Dataset
+from mper.datasets.index import is_dataset
 from mper.engine.errors import Conflict, Forbidden, InvalidRequest
 from mper.engine.schemas.common import LabelModel
 from mper.engine.schemas.datasets import DatasetAnswer, DatasetRequest, DatasetSummary, LabelRequest

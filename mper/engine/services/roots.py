@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mper.datasets.dataset import DATASET, Dataset
+from mper.datasets.dataset import Dataset
+from mper.datasets.index import DATASET
 from mper.engine.errors import Forbidden, NotFound
 from mper.utils.files import check_name, existing_name, nfc
 

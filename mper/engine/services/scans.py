@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mper.datasets.case import voxels_sha256
+from mper.datasets.scan_record import voxels_sha256
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
 from mper.engine.schemas.arrays import HEADER
 from mper.engine.services.uploads import Upload
@@ -47,7 +47,7 @@ class Scan:
         return Volume(self._upload.open(), geometry)
 
     def sha256(self) -> str:
-        """Checksum of its voxels, see `mper.datasets.case.voxels_sha256`; computed once."""
+        """Checksum of its voxels, see `mper.datasets.scan_record.voxels_sha256`; computed once."""
         with self._hashing:
             if self._sha256 is None:
                 self._sha256 = voxels_sha256(self.volume())

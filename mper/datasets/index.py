@@ -1,0 +1,156 @@
+"""dataset.json: the name of a dataset, its labels, its splits, and the locked hold-out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mper.labels import Label, check_labels, label_from_dict
+from mper.utils.files import nfc, read_json
+
+DATASET = "dataset.json"
+_FORMAT = "mper-dataset"
+_VERSION = 1
+_HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True)
+class Index:
+    """What dataset.json says.
+
+    Parameters
+    ----------
+    name : str
+    labels : tuple of Label
+    splits : mapping of str to tuple of str
+        Case ids by split, in order: the first N are the labelled ones of ``--labeled N``.
+    holdout : str or None
+        The split that is locked: never changed, never trained on.
+    """
+
+    name: str
+    labels: tuple[Label, ...]
+    splits: Mapping[str, tuple[str, ...]]
+    holdout: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "name": self.name,
+            "labels": [asdict(label) for label in self.labels],
+            "splits": {name: list(ids) for name, ids in self.splits.items()},
+            "holdout": self.holdout,
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any], where: Path) -> Index:
+        if entry.get("format") != _FORMAT:
+            raise ValueError(f"{where} does not describe an MPER dataset; `mper import` makes one from other layouts")
+        if entry.get("version") != _VERSION:
+            raise ValueError(
+                f"{where} is of version {entry.get('version')!r}, this mper reads version {_VERSION}; update mper"
+            )
+        try:
+            labels = check_labels([label_from_dict(label) for label in entry["labels"]])
+            splits = {name: tuple(ids) for name, ids in entry["splits"].items()}
+            return cls(entry["name"], labels, splits, entry["holdout"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup"
+            ) from error
+
+    def extended(self, name: str, ids: Sequence[str]) -> Index:
+        """With `ids` in a split, in their order, after what else it holds."""
+        name = self._called(name)
+        before = self.splits.get(name, ())
+        twice = sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
+        if twice:
+            raise ValueError(f"{', '.join(twice)} would be in split {name!r} twice; name each case once")
+        moving = set(ids)
+        after = (*(i for i in before if i not in moving), *ids)
+        if self.holdout is not None and after != before:
+            if name == self.holdout:
+                raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
+            locked = set(self.splits[self.holdout])
+            held = [i for i in ids if i in locked]
+            if held:
+                raise ValueError(
+                    f"{', '.join(held)} cannot go into split {name!r}: "
+                    f"they belong to the locked hold-out {self.holdout!r}"
+                )
+        return replace(self, splits={**self.splits, name: after})
+
+    def with_holdout(self, cases: str | Sequence[str]) -> Index:
+        """With a split locked (a name), or with cases moved to a new split `holdout` that is locked."""
+        name = self._called(cases) if isinstance(cases, str) else _HOLDOUT
+        if isinstance(cases, str):
+            ids = self.ids(cases)
+        elif self.holdout is None and name in self.splits:
+            raise ValueError(f"there is a split {name!r} already; lock it by its name")
+        else:
+            ids = tuple(cases)
+        if self.holdout is not None:
+            if (name, ids) == (self.holdout, self.splits[self.holdout]):
+                return self
+            raise ValueError(f"the hold-out {self.holdout!r} of this dataset is locked and cannot be changed")
+        if not ids:
+            raise ValueError("a hold-out needs at least one case")
+        moving = set(ids)
+        splits = {other: tuple(i for i in held if i not in moving) for other, held in self.splits.items()}
+        return replace(replace(self, splits=splits).extended(name, ids), holdout=name)
+
+    def _called(self, split: str) -> str:
+        """The name of a split that is there, however its accents are composed; else the name as given."""
+        return next((name for name in self.splits if nfc(name) == nfc(split)), nfc(split))
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """The case ids of a split.
+
+        Raises
+        ------
+        ValueError
+            If there is no such split.
+        """
+        split = self._called(split)
+        if split not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise ValueError(f"dataset {self.name!r} has no split {split!r}; its splits: {known}")
+        return self.splits[split]
+
+
+def read_index(path: Path) -> Index:
+    """What dataset.json in a folder says.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing or no dataset.
+    ValueError
+        If dataset.json is damaged or of another version.
+    """
+    if not (path / DATASET).is_file():
+        what = "is not a dataset (it holds no dataset.json)" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; `mper import SOURCE {path}` makes one")
+    return Index.from_dict(read_json(path / DATASET), path / DATASET)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder's dataset.json is one of ours; nnU-Net and others have files of that name too."""
+    try:
+        return read_json(path / DATASET).get("format") == _FORMAT
+    except (OSError, ValueError):
+        return False
+
+
+def check_label_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Labels of a new dataset: people, and Slicer's segments, tell them apart by name alone."""
+    names = [nfc(label.name).casefold() for label in labels]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two structures are called {twice[0]!r}, but for capitals; give each a name of its own")
+    if taken := sorted({"background", "unlabelled"} & set(names)):
+        raise ValueError(f"{taken[0]!r} is no structure: every dataset has it already; leave it out")
+    return labels

@@ -1,0 +1,131 @@
+"""The revisions of a case's label: a folder of <n>.nrrd with <n>.json, to which files are only added."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mper.utils.files import read_json, write_json
+
+_REVISION = re.compile(r"(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Who made a label, when, and with what.
+
+    Parameters
+    ----------
+    number : int
+        1 for a case's first label; a number may be missing (a program that was killed).
+    author : str
+        Who vouches for it.
+    when : str
+        UTC, ISO 8601.
+    how : str
+        'imported', 'hand', 'strokes', 'model'.
+    edited : bool
+        Whether a person changed what a model or an import gave.
+    model : (str, str) or None
+        Name and version of the model it came from.
+    seconds : float or None
+        Time a person spent on it.
+    parent : int or None
+        Number of the revision it was made from.
+    partial : bool
+        Whether it leaves voxels unlabelled (255).
+    strokes : bool
+        Whether the strokes that it was made with are kept beside it.
+    """
+
+    number: int
+    author: str
+    when: str
+    how: str
+    edited: bool = False
+    model: tuple[str, str] | None = None
+    seconds: float | None = None
+    parent: int | None = None
+    partial: bool = False
+    strokes: bool = False
+
+
+class RevisionFolder:
+    """The folder ``labels`` of a case.
+
+    Parameters
+    ----------
+    path : Path
+        It may be missing: there is no revision then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def numbers(self) -> list[int]:
+        """The revisions that are whole, oldest first."""
+        return sorted(number for number, path in self._records() if path.stat().st_size > 0)
+
+    def read(self, number: int) -> Revision:
+        """Who made a revision, when, and with what.
+
+        Raises
+        ------
+        ValueError
+            If its record is damaged.
+        """
+        record = read_json(self.path / f"{number}.json")
+        model = record["model"]
+        record["model"] = (model["name"], model["version"]) if model else None
+        return Revision(number, **record, strokes=self.strokes_file(number).exists())
+
+    def newest(self) -> Revision | None:
+        """The newest revision; None where there is none."""
+        numbers = self.numbers()
+        return self.read(numbers[-1]) if numbers else None
+
+    def voxels_file(self, number: int) -> Path:
+        """The mask of a revision."""
+        return self.path / f"{number}.nrrd"
+
+    def strokes_file(self, number: int) -> Path:
+        """The strokes that a revision was made with, where there are any."""
+        return self.path / f"{number}.strokes.json"
+
+    @contextlib.contextmanager
+    def new(self) -> Iterator[int]:
+        """Claim the next number for a with block that writes the revision's files; if it fails, nothing stays.
+
+        The number is claimed by creating <n>.json empty: who finds it there takes the next one. A program that is
+        killed after this leaves a gap in the numbers and disturbs nobody.
+        """
+        self.path.mkdir(exist_ok=True)
+        number = max((number for number, _ in self._records()), default=0) + 1
+        while True:
+            claim = self.path / f"{number}.json"
+            try:
+                claim.open("x").close()
+                break
+            except FileExistsError:
+                number += 1
+        try:
+            yield number
+        except BaseException:
+            for path in (self.voxels_file(number), self.strokes_file(number), claim):
+                path.unlink(missing_ok=True)
+            raise
+
+    def publish(self, revision: Revision) -> None:
+        """Write the record of a claimed number, after its files: from here on the revision is seen."""
+        record = {key: value for key, value in asdict(revision).items() if key not in ("number", "strokes")}
+        if revision.model is not None:
+            record["model"] = {"name": revision.model[0], "version": revision.model[1]}
+        write_json(self.path / f"{revision.number}.json", record)
+
+    def _records(self) -> list[tuple[int, Path]]:
+        """Number and path of the files <n>.json; of no other, such as <n>.strokes.json."""
+        files = self.path.glob("[0-9]*.json")
+        return [(int(match[1]), path) for path in files if (match := _REVISION.fullmatch(path.name))]
