@@ -21,6 +21,7 @@ from engines import Served, array_header, served, small_root, until
 
 from mper.datasets.dataset import Dataset, folders_of_work
 from mper.utils.cleanup import remove_unfinished
+from mper.utils.errors import explain
 from mper.utils.files import temporary_sibling, this_host
 from mper.volume import Geometry, Volume
 
@@ -351,6 +352,27 @@ def test_a_disk_that_fills_up_under_a_dataset_is_one_line_and_leaves_nothing(
             assert str(home) not in answer.error()
         monkeypatch.undo()
         shutil.rmtree(home / "new")  # an empty folder, in which the next try succeeds
+
+
+def test_a_disk_that_fills_up_while_a_model_is_published_is_one_line_and_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset.open(home / "mine")
+    copy = shutil.copyfile
+
+    def fill(source: Path, target: Path, **more: object) -> object:
+        if Path(source).suffix == ".safetensors":
+            Path(target).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        return copy(source, target, **more)
+
+    with unchanged(home):
+        monkeypatch.setattr(shutil, "copyfile", fill)
+        with pytest.raises(OSError) as error:
+            dataset.publish_model("small", home / "mine" / "models" / "small" / "1")
+        assert explain(error.value).endswith("the disk is full") and "\n" not in explain(error.value)
+        monkeypatch.undo()
+    assert dataset.publish_model("small", home / "mine" / "models" / "small" / "1").name == "3"
 
 
 # ---------------------------------------------------------------------- two writers

@@ -342,7 +342,7 @@ def test_prediction_takes_the_processor_while_a_training_has_the_gpu(
     with gpu(monkeypatch, ["Data/mine/run-1"], tmp_path) as queue:
         status = ended(queue.submit("a", "load", "auto", lambda job, device: result(device)))
     assert status["result"]["device"] == "cpu"
-    assert status["notices"] == ["the training Data/mine/run-1 has the graphics card, so this ran on the processor"]
+    assert status["notices"] == ["the training Data/mine/run-1 uses the GPU, so this job ran on the CPU"]
 
 
 def test_prediction_that_insists_on_the_gpu_waits_for_the_training(

@@ -9,6 +9,7 @@ from pathlib import Path
 from mper.models.card import CARD
 from mper.utils.files import (
     check_name,
+    copy_folder,
     existing_name,
     read_json,
     rename_folder,
@@ -51,7 +52,7 @@ class ModelStore:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = temporary_sibling(folder / "version")
         try:
-            shutil.copytree(bundle, unfinished)
+            copy_folder(bundle, unfinished)
             version = max(_versions(folder), default=0) + 1
             _name_card(unfinished, name, version)
             while not rename_folder(unfinished, folder / str(version)):

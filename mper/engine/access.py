@@ -72,7 +72,7 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if not body.complete:  # what else comes in is not wanted, and may never end
+                if not body.complete:  # the rest of the body is not read, and may never end
                     message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             await send(message)
 
@@ -114,7 +114,7 @@ class AccessMiddleware:
 
     def _client_of(self, token: str) -> Client | None:
         digest, found = _digest(token), None
-        for known, client in self._clients:  # all of them, so that time tells nothing
+        for known, client in self._clients:  # all of them: the time must not depend on which one it is
             if hmac.compare_digest(known, digest):
                 found = client
         return found
@@ -134,7 +134,7 @@ class _Body:
         self.complete = b"transfer-encoding" not in headers and self._declared == b"0"
 
     def allow(self, limit: int) -> None:
-        """Take so many bytes and no more; what says that it is longer is refused without a look."""
+        """Take so many bytes and no more; a declared length beyond that is refused before anything is read."""
         if not self._declared.isdigit():
             raise InvalidRequest("the header Content-Length is not a number")
         if int(self._declared) > limit:
@@ -178,19 +178,19 @@ def _digest(token: str) -> bytes:
 
 
 def _route(scope: Scope) -> str:
-    """The route without what stands for its names: a case's id may be somebody's name."""
+    """The route without the names in it: the id of a case may be a person's name."""
     route: Any = scope.get("route")
     return getattr(route, "path", "(no route)")
 
 
 async def _refuse(send: Send, status: int, line: str, headers: Mapping[str, str]) -> None:
     body = json.dumps({"error": line}).encode()
-    told = {
+    fields = {
         "content-type": "application/json",
         "content-length": str(len(body)),
         "cache-control": "no-store",
         **headers,
     }
-    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The engine as a process: it listens, says where in its first line on stdout, and ends with whoever started it."""
+"""The engine as a process: it listens, prints the port in its first line on stdout, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Options:
 
 
 def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None:
-    """Serve until told to end: Ctrl-C, SIGTERM, or the parent is gone.
+    """Serve until Ctrl-C, SIGTERM, or the end of the parent.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
     lower_priority()
     _write_log(sys.stderr, quiet=options.with_parent)
     clients, made = _clients(options, environment)
-    os.environ.pop(TOKEN, None)  # no process that this one starts is told
+    os.environ.pop(TOKEN, None)  # processes that this one starts must not have it
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(spool_folder())
         listener = stack.enter_context(listen(options.host, options.port))
@@ -114,7 +114,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
 
 
 def configure(app: FastAPI, tls_cert: Path | None = None, tls_key: Path | None = None) -> uvicorn.Config:
-    """How the application is served: it says nothing of itself, and has its own log."""
+    """How the application is served: without a header on the server, and with its own log."""
     return uvicorn.Config(
         app,
         log_config=None,
@@ -132,7 +132,7 @@ def configure(app: FastAPI, tls_cert: Path | None = None, tls_key: Path | None =
 
 
 def _load(config: uvicorn.Config, options: Options) -> None:
-    """Read the certificate, so that one that cannot be used is told before the first line."""
+    """Read the certificate, so that one that cannot be used is an error before the first line."""
     for path in (options.tls_cert, options.tls_key):
         if path is not None:
             path.open("rb").close()  # an error of its own, which names the file
@@ -146,7 +146,7 @@ def _load(config: uvicorn.Config, options: Options) -> None:
 
 
 def watch_parent(stream: TextIO | None, gone: threading.Event) -> None:
-    """Set `gone` when a stream that the parent holds open comes to its end: the one lifeline of every system."""
+    """Set `gone` when a stream that the parent holds open ends, which works on every system."""
 
     def wait() -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -175,7 +175,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class EngineServer(uvicorn.Server):
-    """A server with bounded connections, whose followers of jobs are released when it ends."""
+    """A server with bounded connections; streams of events end when it ends."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine):
         super().__init__(config)

@@ -26,7 +26,7 @@ class Limits:
 
     upload_bytes : of one array; json_bytes : of any other body; scans_bytes : of the scans of one client, on disk;
     predictions_bytes : of the predictions of all, in memory; waiting_jobs : not yet ended, of one client; ended_jobs :
-    remembered, of one client; keep_s : a scan or prediction that nobody uses; stall_s : an upload may pause; alive_s :
+    remembered, of one client; keep_s : an unused scan or prediction; stall_s : an upload may pause; alive_s :
     between two signs of life of a stream; header_s : until a request's header has come, TLS included; connections,
     connections_per_address : open at a time.
     """

@@ -63,7 +63,7 @@ def _text(path: Path) -> str:
 def readable_by_others(path: Path, what: str) -> str | None:
     """A line of warning where other users of this computer can read a file that holds a secret; else None.
 
-    Windows keeps that in access lists, of which Python knows nothing: there the answer is None.
+    Windows keeps that in access lists, which Python cannot read: there the answer is None.
     """
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return f"other users of this computer can read {what} {path}; make it private: chmod 600 {path}"

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 import unicodedata
 import uuid
@@ -80,6 +81,16 @@ def rename_folder(source: Path, target: Path) -> bool:
             return False
         raise
     return True
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder; unlike with `shutil.copytree` the first error ends it, and is the error that it is."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_dir():
+            copy_folder(path, target / path.name)
+        else:
+            shutil.copy2(path, target / path.name)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The header `MPER-Array`, which tells what the raw bytes of an array are."""
+"""The header `MPER-Array`, which describes the raw bytes of an array."""
 
 from __future__ import annotations
 

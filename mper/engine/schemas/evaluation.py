@@ -32,7 +32,7 @@ class RankResult(AnswerModel):
 
     cases: list[RankedCase]
     model: str
-    labelled: Annotated[int, Field(description="How many labelled cases told what is usual.")]
+    labelled: Annotated[int, Field(description="How many labelled cases showed what is usual.")]
 
 
 class CompareRequest(RequestModel):

@@ -10,7 +10,7 @@ from mper.engine.schemas.common import AnswerModel, Device, JsonObject, LabelMod
 
 
 class Health(AnswerModel):
-    """The engine is there; nothing else is told without a token."""
+    """The engine is there; without a token nothing else is answered."""
 
     alive: Literal[True] = True
 
@@ -53,7 +53,9 @@ class ModelAnswer(AnswerModel):
     title: str
     button: Annotated[str, Field(examples=["Segment LA"])]
     labels: list[LabelModel]
-    card: Annotated[JsonObject, Field(description="What the model's card tells people, and the weights' checksum.")]
+    card: Annotated[
+        JsonObject, Field(description="What the model's card says for people, and the checksum of the weights.")
+    ]
     origin: Literal["bundled"] | DatasetOrigin
 
 

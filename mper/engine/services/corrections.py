@@ -76,7 +76,7 @@ class Corrections:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is held beside the prediction."""
+        """Memory held in addition to the prediction."""
         refiner, current = self._refiner, self._current
         kept = 0 if refiner is None else refiner.nbytes
         if current is not None and current is not self._prediction:

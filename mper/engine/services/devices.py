@@ -119,11 +119,11 @@ class Devices:
             return name
         trainings = self._trainings()
         if trainings and device == "auto":
-            job.notice(f"the training {trainings[0]} has the graphics card, so this ran on the processor")
+            job.notice(f"the training {trainings[0]} uses the GPU, so this job ran on the CPU")
             return "cpu"
         if trainings:
-            job.notice(f"waited for the training {trainings[0]}, which had the graphics card")
-            job(Progress(f"waiting for the training {trainings[0]}: pause it, or take the processor"))
+            job.notice(f"waited for the training {trainings[0]}, which used the GPU")
+            job(Progress(f"waiting for the training {trainings[0]}: pause it, or choose the CPU"))
         while trainings:
             job.wait(_TRAINING_EVERY_S)
             trainings = self._trainings()

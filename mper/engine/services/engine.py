@@ -14,7 +14,7 @@ from mper.engine.services.devices import Devices
 from mper.engine.services.diagnostics import as_text, examine
 from mper.engine.services.jobs import JobStore
 from mper.engine.services.launcher import Launcher
-from mper.engine.services.models import ModelStore
+from mper.engine.services.models import ModelCatalog
 from mper.engine.services.predictions import PredictionStore
 from mper.engine.services.roots import Roots
 from mper.engine.services.scans import ScanStore
@@ -39,7 +39,7 @@ class Engine:
         self.devices = Devices(self.trainings)
         self.jobs = JobStore(settings.spool, self.devices.turn, self.explain, settings.limits)
         self.scans = ScanStore(settings.spool, settings.limits)
-        self.models = ModelStore(self.roots)
+        self.models = ModelCatalog(self.roots)
         self.predictions = PredictionStore(settings.limits)
         self.launcher = Launcher()
         self.closing = asyncio.Event()
@@ -66,7 +66,7 @@ class Engine:
         return explained(error, self.folders())
 
     def folders(self) -> Mapping[Path, str]:
-        """Folders whose place on this machine is nobody's business, and what they are called instead."""
+        """Folders whose paths must not be sent to clients, and the names that replace them."""
         named = {path: name for name, path in self.roots.folders.items()}
         with contextlib.suppress(RuntimeError):  # no home folder
             named.setdefault(Path.home(), "~")

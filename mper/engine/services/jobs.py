@@ -24,7 +24,7 @@ from mper.engine.settings import Limits
 from mper.progress import Cancelled, Progress
 
 _ENDED: tuple[JobState, ...] = ("finished", "failed", "cancelled")
-_SEND_EVERY_S = 0.04  # nobody looks faster
+_SEND_EVERY_S = 0.04  # faster than a person can read
 
 
 class Job:
@@ -125,7 +125,7 @@ class Job:
             )
 
     def cancel(self) -> None:
-        """Ask the work to stop at its next beat; a job that waits for its turn stops at once."""
+        """Ask the work to stop at its next report; a job that waits for its turn stops at once."""
         with self._lock:
             if self.ended:
                 return
@@ -257,7 +257,7 @@ class JobStore:
         """
         job = self._jobs.get(job_id)
         if job is None or job.client != client:
-            raise NotFound(f"there is no job {job_id!r}; it was never here, or is forgotten")
+            raise NotFound(f"there is no job {job_id!r}; it is unknown, or was removed after many others")
         return job
 
     def of(self, client: str) -> list[Job]:

@@ -25,7 +25,7 @@ _LOADED = 4  # models kept ready; the bundled ones are 20 to 40 MB each
 _LOCATOR = "locator"
 
 
-class ModelStore:
+class ModelCatalog:
     """The bundled models and those of the datasets under the roots.
 
     Parameters

@@ -1,6 +1,7 @@
 """Predictions that are kept for questions and strokes: cropped to the region that was computed, bounded in bytes.
 
-Where room is short the least recently used one goes, of the client that holds most: nobody can crowd out the others.
+Where room is short, the least recently used one of the client that holds most is removed: no client can crowd out
+others.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 class StoredPrediction:
     """A prediction, cropped.
 
-    client : whose it is; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
+    client : its owner; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
     embeddings; start, shape : index of the crop's first voxel in the scan, and the scan's shape; scan_sha256 : of the
     scan's voxels; vectors, references : the model's prototypes, and the labelled voxels that it keeps; structures :
     figures of the model's mask; corrections : what strokes make of it.
@@ -109,13 +110,13 @@ class PredictionStore:
         self._lock = threading.Lock()
 
     def add(self, stored: StoredPrediction) -> None:
-        """Keep a prediction; others make room, and it stays even if it alone is too large."""
+        """Keep a prediction, for which others make room; it stays even if it is larger than all of the room."""
         with self._lock:
             self._stored[stored.id] = stored
         self.make_room(stored)
 
     def make_room(self, stored: StoredPrediction) -> None:
-        """Forget others, where `stored` has become too large for all to stay."""
+        """Remove others, where `stored` has become too large for all to stay."""
         with self._lock:
             while sum(s.bytes for s in self._stored.values()) > self._limit and len(self._stored) > 1:
                 held: Counter[str] = Counter()
@@ -137,21 +138,21 @@ class PredictionStore:
         stored = self._stored.get(prediction_id)
         if stored is None or stored.client != client:
             raise NotFound(
-                f"there is no prediction {prediction_id!r}; it was never here, or made room for others: segment again, "
+                f"there is no prediction {prediction_id!r}; it is unknown, or made room for others: segment again, "
                 "and send the whole list of strokes where there are strokes",
             )
         stored.used = time.monotonic()
         return stored
 
     def expire(self) -> None:
-        """Forget what nobody has used for long."""
+        """Remove predictions that have not been used for long."""
         with self._lock:
             for stored in list(self._stored.values()):
                 if time.monotonic() - stored.used > self._keep_s:
                     del self._stored[stored.id]
 
     def discard(self, prediction_id: str) -> None:
-        """Forget a prediction, if it is still there."""
+        """Remove a prediction, if it is still there."""
         with self._lock:
             self._stored.pop(prediction_id, None)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mper.evaluation.active_learning import CaseSummary
     from mper.inference.predictor import Predictor
 
-_REFERENCES = 8  # labelled cases that tell what is usual
+_REFERENCES = 8  # labelled cases that show what is usual
 
 
 def check_rankable(engine: Engine, dataset: Dataset, model_id: str) -> None:
@@ -30,7 +30,7 @@ def check_rankable(engine: Engine, dataset: Dataset, model_id: str) -> None:
     if not {structure_of(label) for label in drawn} & {structure_of(label) for label in dataset.labels}:
         raise Conflict(
             f"{model_id} segments {', '.join(label.name for label in drawn)}, none of which this dataset has, so it "
-            "cannot tell which case to label; train a version first"
+            "cannot choose the next case; train a version first"
         )
 
 

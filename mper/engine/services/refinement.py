@@ -55,7 +55,7 @@ def _check_scan(stored: StoredPrediction, sha256: str | None) -> None:
 
 
 def _check_amount(strokes: Sequence[Stroke]) -> None:
-    """Refuse what nobody would wait for."""
+    """Refuse what would take minutes."""
     if len(strokes) > MOST_STROKES:
         raise InvalidRequest(
             f"{len(strokes)} strokes came, at most {MOST_STROKES} are taken; correct the rest by hand, "

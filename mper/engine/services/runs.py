@@ -92,7 +92,7 @@ def _run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
     name = config.get("name")
     message = status.get("message", "")
     if state == "interrupted":
-        message = "its process ended without a word; resume it"
+        message = "its process was killed; resume it"
     elif state == "failed" and status.get("state") == LAUNCHING:
         message = _last_line(run) or "its process could not be started"
     return Run.model_validate(
@@ -116,7 +116,7 @@ def _run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
 
 
 def _model_id(dataset_id: str, config: JsonObject) -> str | None:
-    """The id of the model that a run starts from: a path of this machine is nobody's business."""
+    """The id of the model that a run starts from; paths of this machine are not sent."""
     if config.get("start_from") is None:
         return None
     path, home = Path(str(config["start_from"])), Path(str(config["dataset"])) / "models"

@@ -54,10 +54,10 @@ class Scan:
             return self._sha256
 
     def hash_ahead(self) -> None:
-        """Begin to compute the checksum beside other work: a large scan needs half a second."""
+        """Begin to compute the checksum in a thread: a large scan needs half a second."""
 
         def work() -> None:
-            with contextlib.suppress(OSError):  # the scan is gone, and nobody will ask
+            with contextlib.suppress(OSError):  # the scan was removed meanwhile
                 self.sha256()
 
         threading.Thread(target=work, name=f"sha256-{self.id}", daemon=True).start()
@@ -112,7 +112,7 @@ class ScanStore:
         """
         scan = self._scans.get(scan_id)
         if scan is None or scan.client != client:
-            raise NotFound(f"there is no scan {scan_id!r}; it was never here, or made room for others: send it again")
+            raise NotFound(f"there is no scan {scan_id!r}; it is unknown, or made room for others: send it again")
         scan.used = time.monotonic()
         return scan
 
@@ -131,12 +131,12 @@ class ScanStore:
                     scan.remove()
 
     def remove(self, client: str, scan_id: str) -> None:
-        """Forget a scan; its file stays as long as a job needs it."""
+        """Remove a scan; its file stays as long as a job needs it."""
         with self._lock:
             self._forget(self.get(client, scan_id))
 
     def expire(self) -> None:
-        """Forget what nobody has used for long: a patient's voxels do not stay where nobody needs them."""
+        """Remove scans that have not been used for long: a patient's voxels stay no longer than needed."""
         with self._lock:
             for scan in list(self._scans.values()):
                 if not scan.users and time.monotonic() - scan.used > self._limits.keep_s:

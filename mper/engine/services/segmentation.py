@@ -30,7 +30,7 @@ from mper.engine.schemas.segmentation import (
 from mper.engine.services.corrections import moved
 from mper.engine.services.engine import Engine
 from mper.engine.services.jobs import Job
-from mper.engine.services.models import ModelStore, label_answers
+from mper.engine.services.models import ModelCatalog, label_answers
 from mper.engine.services.predictions import PredictionStore, StoredPrediction, cropped
 from mper.engine.services.scans import Scan
 from mper.progress import Progress
@@ -47,7 +47,7 @@ _PREDICTED = 0.9  # share of the work that is done when the figures begin
 _PLACES = 10
 
 
-def load(models: ModelStore, model_id: str, device: str, job: Job) -> LoadResult:
+def load(models: ModelCatalog, model_id: str, device: str, job: Job) -> LoadResult:
     """Make a model ready ahead of its first use."""
     began = time.perf_counter()
     job(Progress("loading the model"))
@@ -87,9 +87,9 @@ def segment(
     scan = upload.volume()
     upload.hash_ahead()
 
-    def report(beat: Progress) -> None:
-        share = None if beat.fraction is None else _PREDICTED * beat.fraction
-        job(replace(beat, fraction=share))
+    def report(progress: Progress) -> None:
+        share = None if progress.fraction is None else _PREDICTED * progress.fraction
+        job(replace(progress, fraction=share))
 
     whole = predictor.predict(scan, roi=request.roi_mm, tta=request.tta, want=_WANTED, report=report)
     release_memory(predictor.device)
