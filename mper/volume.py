@@ -184,6 +184,13 @@ class Geometry:
         """LPS mm of indices (..., 3) in (k, j, i) order."""
         return np.asarray(np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])
 
+    def position_mm(self, index: Sequence[int]) -> tuple[float, float, float] | None:
+        """LPS mm of one voxel (k, j, i), None where the spacing is unknown."""
+        if not self.spacing_known:
+            return None
+        x, y, z = self.to_world(index).tolist()
+        return x, y, z
+
     def to_index(self, world_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Fractional (k, j, i) indices of LPS positions (..., 3)."""
         inverse = np.linalg.inv(self.affine[:3, :3])

@@ -1,6 +1,6 @@
 """Do "next uncertain places" lead to where a mask is wrong? How much is wrong around them, by how far doubt is summed.
 
-For each held-back left atrium the places that `mper.inference.explanation.uncertain_places` names, with several
+For each held-back left atrium the places that `mper.inference.uncertainty.uncertain_regions` names, with several
 reaches of its sum of doubt, and uncertain voxels at random. Wrong voxels within 8 mm are counted, and the largest
 connected part of those within 10 mm: about what one stroke can put right.
 
@@ -20,7 +20,7 @@ from _data import Scan, scans
 from _timing import add_options, keep, show
 from scipy import ndimage
 
-from mper.inference import explanation
+from mper.inference import uncertainty
 from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
@@ -33,18 +33,18 @@ CHANCE = "at random"
 
 def named_places(prediction: Prediction, reach_mm: float) -> list[npt.NDArray[np.int64]]:
     """The first places, with doubt summed under a Gaussian of that deviation."""
-    usual, explanation._BLUR_MM = explanation._BLUR_MM, reach_mm
+    usual, uncertainty._BLUR_MM = uncertainty._BLUR_MM, reach_mm
     try:
-        return [np.array(place.index) for place in explanation.uncertain_regions(prediction, PLACES)]
+        return [np.array(place.index) for place in uncertainty.uncertain_regions(prediction, PLACES)]
     finally:
-        explanation._BLUR_MM = usual
+        uncertainty._BLUR_MM = usual
 
 
 def random_places(prediction: Prediction) -> list[npt.NDArray[np.int64]]:
     """Voxels that are uncertain, anywhere."""
     assert prediction.label_probability is not None
     certain = prediction.label_probability.array
-    found = np.argwhere((certain > 0) & (certain < 1 - explanation._UNSURE))
+    found = np.argwhere((certain > 0) & (certain < 1 - uncertainty._UNSURE))
     return list(found[np.random.default_rng(0).choice(len(found), RANDOM)])
 
 
@@ -56,9 +56,9 @@ def wrong_around(
     ml = float(np.prod(spacing)) / 1000
     rows = []
     for place in places:
-        window, inside = explanation._ball(place, AROUND_MM / spacing, wrong.shape)
+        window, inside = uncertainty._ball(place, AROUND_MM / spacing, wrong.shape)
         near = int((wrong[window] & inside).sum())
-        window, inside = explanation._ball(place, CONNECTED_MM / spacing, wrong.shape)
+        window, inside = uncertainty._ball(place, CONNECTED_MM / spacing, wrong.shape)
         parts, _ = ndimage.label(wrong[window] & inside)
         rows.append([near * ml, int(np.bincount(parts.reshape(-1))[1:].max(initial=0)) * ml])
     return rows

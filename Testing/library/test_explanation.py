@@ -9,9 +9,11 @@ import pytest
 import torch
 from small_models import random_bundle, threshold_bundle
 
-from mper.inference.explanation import probe, prototype_figures, scatter, uncertain_regions
+from mper.inference.embedding_scatter import scatter
+from mper.inference.explanation import probe, prototype_figures
 from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
+from mper.inference.uncertainty import uncertain_regions
 from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.volume import Geometry, Volume

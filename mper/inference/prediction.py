@@ -111,3 +111,16 @@ class Prediction:
             for name, ml in self.segmentation.volumes_ml().items()
         )
         return f"Prediction({', '.join(sizes)}; confidence {self.confidence:.2f}; {len(self.notes)} notes)"
+
+
+def required_embeddings(prediction: Prediction) -> Embeddings:
+    """Its embeddings.
+
+    Raises
+    ------
+    ValueError
+        If it holds none.
+    """
+    if prediction.embeddings is None:
+        raise ValueError("the prediction holds no embeddings; predict with want=('embeddings',)")
+    return prediction.embeddings

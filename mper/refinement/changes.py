@@ -79,7 +79,7 @@ class AppliedStroke:
     after: npt.NDArray[np.uint8]
     painted: npt.NDArray[np.int64]
     painted_before: npt.NDArray[np.uint8]
-    working: StrokeBox
+    box: StrokeBox
     raised: npt.NDArray[np.int64]
     scores_before: Scores
     hard_before: npt.NDArray[np.uint8]
@@ -89,6 +89,6 @@ class AppliedStroke:
 
     @property
     def nbytes(self) -> int:
-        kept = (self.voxels, self.before, self.after, self.painted, self.painted_before, self.working.painted)
+        kept = (self.voxels, self.before, self.after, self.painted, self.painted_before, self.box.painted)
         more = (self.raised, self.scores_before, self.hard_before)
         return sum(a.nbytes for a in kept + more)

@@ -21,12 +21,11 @@ from mper.inference.prediction import Prediction
 from mper.labels import Segmentation
 from mper.progress import Progress, Report, ignore_progress
 from mper.refinement import stroke_response
+from mper.refinement.box_response import respond_in_box
 from mper.refinement.changes import AppliedStroke, Change, StrokeBox, Window
-from mper.refinement.downsampling import CoarseGrid, coarsening_factors
 from mper.strokes import Stroke
-from mper.volume import Index3, Spacing
+from mper.volume import Index3
 
-_PAINTED = 5.0  # log-odds at least in painted voxels
 _FREE = 255  # not painted
 
 
@@ -158,8 +157,8 @@ class Refiner:
         self._revert(done)
         quick_mask = np.array(self._mask)
         _write(quick_mask, done.voxels, done.after)
-        final = self._respond(done.stroke, done.working, before, done.quick)
-        settled = self._apply(done.stroke, done.working, before, final, done.change.notes)
+        final = self._respond(done.stroke, done.box, before, done.quick)
+        settled = self._apply(done.stroke, done.box, before, final, done.change.notes)
         settled.settled, settled.box_before, settled.quick = True, None, None
         self._done[-1] = settled
         return self._difference(quick_mask)
@@ -248,11 +247,11 @@ class Refiner:
         margin = np.asarray(stroke_response.reach(self._grid.step_lengths))
         low, high = np.maximum(voxels.min(axis=0) - margin, 0), np.minimum(voxels.max(axis=0) + 1 + margin, size)
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        working = StrokeBox((k, j, i), voxels - low)
-        before = self._log_odds(self._class_of(stroke), working.window)
+        box = StrokeBox((k, j, i), voxels - low)
+        before = self._log_odds(self._class_of(stroke), box.window)
         agrees = bool((self._mask.reshape(-1)[self._flat(stroke)] == stroke.value).all())
-        quick = before if agrees else self._respond(stroke, working, before)
-        done = self._apply(stroke, working, before, quick, self._notes(stroke))
+        quick = before if agrees else self._respond(stroke, box, before)
+        done = self._apply(stroke, box, before, quick, self._notes(stroke))
         if agrees:  # nothing changes, and what was painted stays as it is whatever comes
             done.settled = True
         else:
@@ -299,66 +298,37 @@ class Refiner:
     def _respond(
         self,
         stroke: Stroke,
-        working: StrokeBox,
+        box: StrokeBox,
         before: stroke_response.Scores,
         quick: stroke_response.Scores | None = None,
     ) -> stroke_response.Scores:
-        """The response in the box, or with `quick` its clean-up; on a coarser grid where the box is large."""
+        """The response in the box, or with `quick` its clean-up at image edges."""
         c = self._class_of(stroke)
-        painted = working.mask(before.shape)
-        marked = self._hard[working.window]
+        marked = self._hard[box.window]
         hard = np.where(marked == _FREE, 0, np.where(marked == c, 1, -1)).astype(np.int8)
-        hard[painted] = 0
-        image = self._image[working.window]
-        steps = self._grid.step_lengths
-        factors = coarsening_factors(before.shape, steps)
-        if max(factors) > 1:
-            coarse = CoarseGrid(before.shape, factors)
-            low = coarse.mean(before)
-            steps_low: Spacing = tuple(s * f for s, f in zip(steps, factors, strict=True))  # type: ignore[assignment]
-            low_quick = None if quick is None else coarse.mean(quick)
-            new = self._answer(
-                low, low_quick, coarse.mean(image), coarse.any(painted), coarse.strongest(hard), steps_low
-            )
-            final = before + coarse.back(np.maximum(new - low, 0))
-        else:
-            final = self._answer(before, quick, image, painted, hard, steps)
-        final[hard < 0] = before[hard < 0]
-        final[painted] = np.maximum(final[painted], _PAINTED)
-        return final
-
-    @staticmethod
-    def _answer(
-        before: stroke_response.Scores,
-        quick: stroke_response.Scores | None,
-        image: stroke_response.Scores,
-        painted: npt.NDArray[np.bool_],
-        hard: npt.NDArray[np.int8],
-        steps: Spacing,
-    ) -> stroke_response.Scores:
-        if quick is None:
-            return stroke_response.respond(before, image, painted, hard, steps)
-        return stroke_response.settle(before, quick, image, painted, hard, steps)
+        return respond_in_box(
+            before, self._image[box.window], box.mask(before.shape), hard, self._grid.step_lengths, quick
+        )
 
     def _apply(
         self,
         stroke: Stroke,
-        working: StrokeBox,
+        box: StrokeBox,
         before: stroke_response.Scores,
         final: stroke_response.Scores,
         notes: tuple[str, ...],
     ) -> AppliedStroke:
         """Write an answer into scores and mask."""
         c = self._class_of(stroke)
-        own = self._scores[c][working.window]
+        own = self._scores[c][box.window]
         raised = np.flatnonzero(final.reshape(-1) > before.reshape(-1))
         at = np.unravel_index(raised, before.shape)
         scores_before = own[at]
         own[at] += final[at] - before[at]
-        marks = tuple((working.painted + [s.start for s in working.window]).T)
+        marks = tuple((box.painted + [s.start for s in box.window]).T)
         hard_before = self._hard[marks]
         self._hard[marks] = c
-        window, (old_odds, new_odds) = self._grid.back_part(np.stack([before, final]), working.window)
+        window, (old_odds, new_odds) = self._grid.back_part(np.stack([before, final]), box.window)
         turned = (new_odds > 0) & (new_odds > old_odds)
         mask = self._mask[window]
         free = (self._painted[window] == _FREE) | (self._painted[window] == c)
@@ -378,7 +348,7 @@ class Refiner:
             after=np.full_like(old, stroke.value),
             painted=painted,
             painted_before=painted_before,
-            working=working,
+            box=box,
             raised=raised,
             scores_before=scores_before,
             hard_before=hard_before,
@@ -388,10 +358,10 @@ class Refiner:
         """Put everything back as it was before a stroke, which is the last one."""
         _write(self._mask, done.voxels, done.before)
         _write(self._painted, done.painted, done.painted_before)
-        working = done.working
-        own = self._scores[self._class_of(done.stroke)][working.window]
+        box = done.box
+        own = self._scores[self._class_of(done.stroke)][box.window]
         own[np.unravel_index(done.raised, own.shape)] = done.scores_before
-        self._hard[tuple((working.painted + [s.start for s in working.window]).T)] = done.hard_before
+        self._hard[tuple((box.painted + [s.start for s in box.window]).T)] = done.hard_before
 
     def _difference(self, was: npt.NDArray[np.uint8]) -> Change:
         flat = np.flatnonzero(was.reshape(-1) != self._mask.reshape(-1))

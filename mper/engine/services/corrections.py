@@ -24,8 +24,8 @@ from mper.roi import bounding_box
 from mper.volume import Index3, Volume
 
 if TYPE_CHECKING:
-    from mper.inference.explanation import UncertainRegion
     from mper.inference.prediction import Prediction
+    from mper.inference.uncertainty import UncertainRegion
     from mper.measurement.measures import Measures
     from mper.refinement.refiner import Change, Refiner
     from mper.strokes import Stroke
@@ -207,7 +207,7 @@ class Corrections:
 
     def uncertain_regions(self, count: int) -> list[UncertainRegion]:
         """Where a stroke is worth most, but for where there is one already."""
-        from mper.inference.explanation import uncertain_regions
+        from mper.inference.uncertainty import uncertain_regions
 
         with self._lock:
             strokes = () if self._refiner is None else self._refiner.strokes

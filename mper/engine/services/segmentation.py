@@ -37,9 +37,9 @@ from mper.progress import Progress
 from mper.volume import Index3
 
 if TYPE_CHECKING:
-    from mper.inference.explanation import UncertainRegion
     from mper.inference.prediction import QualityFlag
     from mper.inference.predictor import Predictor
+    from mper.inference.uncertainty import UncertainRegion
     from mper.measurement.measures import Measures
 
 _WANTED = ("label_probability", "prototypes", "embeddings")
@@ -79,7 +79,8 @@ def segment(
     predictor: Predictor, upload: Scan, request: SegmentRequest, store: PredictionStore, job: Job
 ) -> SegmentResult:
     """Segment a scan and keep the prediction in `store`."""
-    from mper.inference.explanation import prototype_figures, uncertain_regions
+    from mper.inference.explanation import prototype_figures
+    from mper.inference.uncertainty import uncertain_regions
     from mper.measurement.measures import measure
     from mper.utils.devices import release_memory
 
@@ -182,11 +183,11 @@ def scatter(stored: StoredPrediction, points: int) -> Scatter:
     Conflict
         If the model has no prototypes.
     """
-    from mper.inference import explanation
+    from mper.inference import embedding_scatter
 
     if stored.prediction.prototype_map is None:
         raise _no_prototypes()
-    found = explanation.scatter(stored.prediction, stored.vectors, points)
+    found = embedding_scatter.scatter(stored.prediction, stored.vectors, points)
     return Scatter(
         x=[round(float(x), 5) for x in found.x],
         y=[round(float(y), 5) for y in found.y],

@@ -1,4 +1,4 @@
-"""A box of a grid made coarser by whole factors, and back: how what is large is answered as fast as what is small."""
+"""The response to a stroke in a box of any size: a large box is answered on a coarser grid, as fast as a small one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,63 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.dataloading.preprocessing import interpolate
+from mper.refinement.stroke_response import Mask, Scores, respond, settle
 from mper.volume import Index3, Spacing
 
+_PAINTED = 5.0  # log-odds at least in painted voxels
 _LARGEST = 48**3  # voxels of a box that is left as it is
+
+
+def respond_in_box(
+    before: Scores,
+    image: Scores,
+    painted: Mask,
+    hard: npt.NDArray[np.int8],
+    steps_mm: Spacing,
+    quick: Scores | None = None,
+) -> Scores:
+    """The log-odds of the stroke's class after it, as `mper.refinement.stroke_response.respond`.
+
+    Parameters
+    ----------
+    before, image, painted, hard, steps_mm
+        As for `respond`; voxels of the stroke itself may be marked in `hard`, and count as of the stroke.
+    quick : (k, j, i) float32 or None
+        The answer of a call without it: then its clean-up at image edges is given instead.
+
+    Returns
+    -------
+    (k, j, i) float32
+        Unchanged where earlier strokes painted another class.
+    """
+    hard = np.where(painted, 0, hard).astype(np.int8)
+    factors = coarsening_factors(before.shape, steps_mm)
+    if max(factors) > 1:
+        coarse = CoarseGrid(before.shape, factors)
+        low = coarse.mean(before)
+        k, j, i = (step * factor for step, factor in zip(steps_mm, factors, strict=True))
+        answer = _answer(
+            low,
+            None if quick is None else coarse.mean(quick),
+            coarse.mean(image),
+            coarse.any(painted),
+            coarse.strongest(hard),
+            (k, j, i),
+        )
+        final = before + coarse.back(np.maximum(answer - low, 0))
+    else:
+        final = _answer(before, quick, image, painted, hard, steps_mm)
+    final[hard < 0] = before[hard < 0]
+    final[painted] = np.maximum(final[painted], _PAINTED)
+    return final
+
+
+def _answer(
+    before: Scores, quick: Scores | None, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps_mm: Spacing
+) -> Scores:
+    if quick is None:
+        return respond(before, image, painted, hard, steps_mm)
+    return settle(before, quick, image, painted, hard, steps_mm)
 
 
 class CoarseGrid:
