@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mper.cli.outputs import cohort_jobs, is_older_mask, mirrored_names, probability_files, single_job, stem
+from mper.cli.outputs import cohort_tasks, is_older_mask, mirrored_names, probability_files, single_task, stem
 from mper.io import write_segmentation, write_volume
 from mper.labels import Segmentation
 from mper.utils.errors import UsageError
@@ -53,38 +53,38 @@ def test_no_two_scans_ever_share_a_result(names: list[tuple[str, str]]) -> None:
 
 
 def test_an_output_folder_takes_the_name_of_the_scan(tmp_path: Path) -> None:
-    assert single_job(Path("x") / "scan.nii.gz", tmp_path, None, None).mask == tmp_path / "scan.seg.nrrd"
+    assert single_task(Path("x") / "scan.nii.gz", tmp_path, None, None).mask == tmp_path / "scan.seg.nrrd"
 
 
 @pytest.mark.parametrize("name", ["mask.seg.dcm.gz", "mask", "mask.nhdr", "mask.seg", "mask.gz"])
 def test_an_ending_that_cannot_be_written_names_those_that_can(name: str) -> None:
     with pytest.raises(UsageError, match=r"\.seg\.nrrd, \.nrrd, \.nii\.gz, \.nii, \.mha or \.dcm"):
-        single_job(Path("scan.nrrd"), Path(name), None, None)
+        single_task(Path("scan.nrrd"), Path(name), None, None)
 
 
 def test_a_result_never_replaces_a_scan(tmp_path: Path) -> None:
     scan = tmp_path / "scan.nrrd"
     scan.write_bytes(b"a scan")
     with pytest.raises(UsageError, match="would replace a scan"):
-        single_job(scan, tmp_path / "." / "scan.nrrd", None, None)
+        single_task(scan, tmp_path / "." / "scan.nrrd", None, None)
     with pytest.raises(UsageError, match="would replace a scan"):
-        single_job(scan, tmp_path / "mask.nrrd", None, scan)
+        single_task(scan, tmp_path / "mask.nrrd", None, scan)
     (tmp_path / "link.nrrd").hardlink_to(scan)
     with pytest.raises(UsageError, match="would replace a scan"):
-        single_job(scan, tmp_path / "link.nrrd", None, None)
+        single_task(scan, tmp_path / "link.nrrd", None, None)
     with pytest.raises(UsageError, match="would replace a scan"):
-        cohort_jobs([scan, tmp_path / "drawn.seg.nrrd"], tmp_path, None, None)
+        cohort_tasks([scan, tmp_path / "drawn.seg.nrrd"], tmp_path, None, None)
 
 
 def test_two_results_never_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two results"):
-        single_job(Path("scan.nrrd"), tmp_path / "a.nrrd", tmp_path / "a.nrrd", None)
+        single_task(Path("scan.nrrd"), tmp_path / "a.nrrd", tmp_path / "a.nrrd", None)
 
 
 def test_a_cohort_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "mask.nrrd").write_bytes(b"")
     with pytest.raises(UsageError, match="is a file"):
-        cohort_jobs([Path("a.nrrd"), Path("b.nrrd")], tmp_path / "mask.nrrd", None, None)
+        cohort_tasks([Path("a.nrrd"), Path("b.nrrd")], tmp_path / "mask.nrrd", None, None)
 
 
 def test_several_structures_have_a_file_each() -> None:

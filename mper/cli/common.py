@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.dicom import exported, not_dicom, phase_number
-from mper.cli.outputs import Job
+from mper.cli.outputs import SegmentationTask
 from mper.progress import Notify, ignore_notice
 from mper.utils.errors import UsageError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mper.volume import Volume
 
 
-def check_single(job: Job, series: str | None) -> None:
+def check_single(task: SegmentationTask, series: str | None) -> None:
     """What can be told of a single scan's job before its work.
 
     Raises
@@ -32,12 +32,12 @@ def check_single(job: Job, series: str | None) -> None:
     UsageError, OSError
         If the scan cannot become what is asked for, a result would replace what is no mask, or cannot be written.
     """
-    if series and _is_volume(job.scan):
-        raise UsageError(f"--series goes with a DICOM folder; {job.scan} is a single volume")
-    if is_seg(job) and job.scan.is_file() and _is_volume(job.scan):
-        raise not_dicom(job.scan)
-    outputs.check_replaceable(job.mask)
-    for path in (job.mask, job.prototypes, job.probabilities):
+    if series and _is_volume(task.scan):
+        raise UsageError(f"--series goes with a DICOM folder; {task.scan} is a single volume")
+    if is_seg(task) and task.scan.is_file() and _is_volume(task.scan):
+        raise not_dicom(task.scan)
+    outputs.check_replaceable(task.mask)
+    for path in (task.mask, task.prototypes, task.probabilities):
         if path is not None:
             outputs.check_writable(path.parent)
 
@@ -48,13 +48,17 @@ def _is_volume(scan: Path) -> bool:
     return scan.name.lower().endswith(SCAN_SUFFIXES)
 
 
-def is_seg(job: Job) -> bool:
+def is_seg(task: SegmentationTask) -> bool:
     """Whether the result is a DICOM segmentation."""
-    return job.mask.name.lower().endswith(outputs.SEG_ENDING)
+    return task.mask.name.lower().endswith(outputs.SEG_ENDING)
 
 
-def open_job(
-    job: Job, series_uid: str | None, image_type: str | None, notify: Notify, spacing: SpacingChoice = None
+def open_task(
+    task: SegmentationTask,
+    series_uid: str | None,
+    image_type: str | None,
+    notify: Notify,
+    spacing: SpacingChoice = None,
 ) -> OpenedScan:
     """The scan of a job, opened; its phases are checked, and have the spacing that was given, when they are read.
 
@@ -67,24 +71,24 @@ def open_job(
     """
     from mper.io.opened import of_series, open_scan
 
-    if is_seg(job) and isinstance(spacing, tuple):
+    if is_seg(task) and isinstance(spacing, tuple):
         raise UsageError("--spacing K,J,I changes the grid, and a DICOM-SEG has that of its series; write a .seg.nrrd")
-    if job.files:
+    if task.files:
         from mper.dicom.series import open_files
 
-        scan = of_series(open_files(job.files, notify, image_type), job.files[0].parent, notify)
+        scan = of_series(open_files(task.files, notify, image_type), task.files[0].parent, notify)
     else:
-        scan = open_scan(job.scan, series_uid, notify, image_type)
-    if is_seg(job) and scan.series is None:
-        raise not_dicom(job.scan)
+        scan = open_scan(task.scan, series_uid, notify, image_type)
+    if is_seg(task) and scan.series is None:
+        raise not_dicom(task.scan)
     return replace(scan, read=lambda number: _checked(scan.read(number), spacing, notify))
 
 
 def read_phase(
-    scan: OpenedScan, number: int, job: Job, spacing: SpacingChoice = None
+    scan: OpenedScan, number: int, task: SegmentationTask, spacing: SpacingChoice = None
 ) -> tuple[Volume, DicomSeries | None]:
     """A phase that can be segmented, and its series where the result refers to it."""
-    if not is_seg(job) or scan.series is None:
+    if not is_seg(task) or scan.series is None:
         return scan.read(number), None
     series = scan.series.read(number)
     return _checked(series.volume, spacing, ignore_notice), series
@@ -98,12 +102,16 @@ def _checked(volume: Volume, spacing: SpacingChoice, notify: Notify) -> Volume:
 
 
 def read_scan(
-    job: Job, series_uid: str | None, phase: str | None, image_type: str | None, spacing: SpacingChoice = None
+    task: SegmentationTask,
+    series_uid: str | None,
+    phase: str | None,
+    image_type: str | None,
+    spacing: SpacingChoice = None,
 ) -> tuple[Volume, DicomSeries | None, list[str]]:
     """One phase of a scan, its series where the result refers to it, and what was noticed meanwhile."""
     notes: list[str] = []
-    scan = open_job(job, series_uid, image_type, notes.append, spacing)
-    volume, series = read_phase(scan, phase_number(scan.phases, phase), job, spacing)
+    scan = open_task(task, series_uid, image_type, notes.append, spacing)
+    volume, series = read_phase(scan, phase_number(scan.phases, phase), task, spacing)
     return volume, series, notes
 
 
@@ -128,23 +136,23 @@ def write_mask(path: Path, mask: Segmentation, series: DicomSeries | None) -> tu
     return list(report.notes), exported(path, report)
 
 
-def about(stored: StoredBundle, predictor: Predictor) -> dict[str, Any]:
+def model_entry(stored: StoredBundle, predictor: Predictor) -> dict[str, Any]:
     """Model and device, for JSON."""
     card = stored.card
     model = {"name": card.name, "version": card.version, "sha256": stored.sha256}
     return {"model": model, "device": str(predictor.device)}
 
 
-def box(prediction: Prediction) -> list[float] | None:
+def roi_entry(prediction: Prediction) -> list[float] | None:
     """The region that was segmented, for JSON."""
     return None if prediction.roi_mm is None else [round(x, 3) for x in prediction.roi_mm]
 
 
-def rounded(ml: Mapping[str, float | None]) -> dict[str, float | None]:
+def rounded_volumes(ml: Mapping[str, float | None]) -> dict[str, float | None]:
     """Volumes, for JSON."""
     return {name: None if each is None else round(each, 3) for name, each in ml.items()}
 
 
-def volumes(found: Mapping[str, Any]) -> list[str]:
+def volume_texts(found: Mapping[str, Any]) -> list[str]:
     """``LA 85.3 mL``, for each structure."""
     return [f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}" for name, ml in found["volumes_ml"].items()]

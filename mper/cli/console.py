@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from mper.progress import Progress
+from mper.utils.text import duration
 
 _LINE_EVERY_S = 30.0  # where stderr is a file: a line now and then instead of a bar
 
@@ -53,18 +54,6 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             cell.ljust(w) if c == 0 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         print_result("  ".join(cells).rstrip())
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``1 h 05 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Bar:

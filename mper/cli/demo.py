@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mper.cli.console import Bar, duration, print_note, print_result
+from mper.cli.console import Bar, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device
 from mper.labels import Segmentation, prototype_labels
 from mper.progress import Progress, Report, ignore_progress
 from mper.utils.errors import OK
+from mper.utils.text import duration
 
 _TEXT = """\
 Segment the sample scan that comes with mper: a late gadolinium enhanced MRI of a left atrium. Writes the mask, the

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from mper.cli import outputs
 from mper.cli.common import check_single
-from mper.cli.outputs import Job
+from mper.cli.outputs import SegmentationTask
 from mper.utils.errors import UsageError
+from mper.utils.text import shorten
 
 if TYPE_CHECKING:
     from mper.progress import Notify
 
-_SHOWN = 5  # names in one message
 Extras = tuple[Path | None, Path | None]  # where the prototype map and the probabilities go
 
 
 def plan(
     inputs: Sequence[Path], output: Path, extras: Extras, series_uid: str | None, notify: Notify
-) -> tuple[list[Job], bool]:
+) -> tuple[list[SegmentationTask], bool]:
     """The jobs, and whether they are a cohort, whose output is a folder.
 
     Parameters
@@ -62,21 +62,21 @@ def plan(
     for name in (output, *extras):
         if name is not None and outputs.names_file(name):
             raise UsageError(
-                f"{name} is the name of a file, and there are {len(scans)} scans ({_some(list(scans))}); "
+                f"{name} is the name of a file, and there are {len(scans)} scans ({shorten(scans, 5)}); "
                 "name a folder for the results, or one of the scans"
             )
-    jobs = [replace(job, files=scans[job.scan]) for job in outputs.cohort_jobs(list(scans), output, *extras)]
+    tasks = [replace(task, files=scans[task.scan]) for task in outputs.cohort_tasks(list(scans), output, *extras)]
     for folder in (output, *extras):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             outputs.check_writable(folder)
-    return jobs, True
+    return tasks, True
 
 
-def _single(scan: Path, output: Path, extras: Extras, series_uid: str | None) -> Job:
-    job = outputs.single_job(scan, output, *extras)
-    check_single(job, series_uid)
-    return job
+def _single(scan: Path, output: Path, extras: Extras, series_uid: str | None) -> SegmentationTask:
+    task = outputs.single_task(scan, output, *extras)
+    check_single(task, series_uid)
+    return task
 
 
 def only_scan(path: Path, output: Path) -> Path:
@@ -100,7 +100,7 @@ def only_scan(path: Path, output: Path) -> Path:
         return path
     if len(scans) != 1:
         raise UsageError(
-            f"{output} is the name of a file, and {path} holds {len(scans)} scans ({_some(scans)}); "
+            f"{output} is the name of a file, and {path} holds {len(scans)} scans ({shorten(scans, 5)}); "
             "name one of the scans, or a folder for the results"
         )
     return scans[0]
@@ -145,7 +145,3 @@ def _series_below(folder: Path, notify: Notify) -> dict[Path, tuple[Path, ...]]:
         place if places.count(place) == 1 else place / (one.uid or f"series-{number}"): one.paths
         for number, (place, one) in enumerate(zip(places, scans, strict=True), 1)
     }
-
-
-def _some(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:_SHOWN])) + (f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else "")

@@ -19,7 +19,7 @@ _SCAN_ENDINGS = (*MASK_ENDINGS, ".nhdr", ".mhd", ".h5", ".dcm")
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmentationTask:
     """One scan and the files that it becomes; `files` are those of a DICOM series that was found below a folder."""
 
     scan: Path
@@ -28,7 +28,7 @@ class Job:
     probabilities: Path | None = None
     files: tuple[Path, ...] = ()
 
-    def of_phase(self, number: int, count: int) -> Job:
+    def of_phase(self, number: int, count: int) -> SegmentationTask:
         """The job of one phase of several: ``mask.nii.gz`` becomes ``mask-phase03.nii.gz``."""
 
         def named(path: Path | None) -> Path | None:
@@ -53,7 +53,7 @@ class Job:
                 path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def single_job(scan: Path, output: Path, prototypes: Path | None, probabilities: Path | None) -> Job:
+def single_task(scan: Path, output: Path, prototypes: Path | None, probabilities: Path | None) -> SegmentationTask:
     """The job of one scan; an `output` that is a folder takes the scan's name.
 
     Raises
@@ -66,12 +66,14 @@ def single_job(scan: Path, output: Path, prototypes: Path | None, probabilities:
     for extra, endings in ((prototypes, MASK_ENDINGS), (probabilities, VOLUME_ENDINGS)):
         if extra is not None:
             check_ending(extra, endings)
-    job = Job(scan, mask, prototypes, probabilities)
-    _check_distinct([job])
-    return job
+    task = SegmentationTask(scan, mask, prototypes, probabilities)
+    _check_distinct([task])
+    return task
 
 
-def cohort_jobs(scans: Sequence[Path], output: Path, prototypes: Path | None, probabilities: Path | None) -> list[Job]:
+def cohort_tasks(
+    scans: Sequence[Path], output: Path, prototypes: Path | None, probabilities: Path | None
+) -> list[SegmentationTask]:
     """The jobs of a cohort: results are named as the scans, and in the same sub-folders, below each output folder.
 
     Raises
@@ -83,8 +85,8 @@ def cohort_jobs(scans: Sequence[Path], output: Path, prototypes: Path | None, pr
         if folder is not None and folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file; for several scans the results need a folder")
     names = mirrored_names(scans)
-    jobs = [
-        Job(
+    tasks = [
+        SegmentationTask(
             scan,
             output / f"{name}.seg.nrrd",
             prototypes / f"{name}.nrrd" if prototypes else None,
@@ -92,8 +94,8 @@ def cohort_jobs(scans: Sequence[Path], output: Path, prototypes: Path | None, pr
         )
         for scan, name in zip(scans, names, strict=True)
     ]
-    _check_distinct(jobs)
-    return jobs
+    _check_distinct(tasks)
+    return tasks
 
 
 def names_file(path: Path) -> bool:
@@ -173,10 +175,10 @@ def check_replaceable(path: Path, probability: bool = False) -> None:
         )
 
 
-def check_results(job: Job, labels: Sequence[str]) -> None:
+def check_results(task: SegmentationTask, labels: Sequence[str]) -> None:
     """Raise UsageError where a result would replace a file that is none: a scan, above all."""
-    for path in job.results(labels):
-        check_replaceable(path, probability=path not in (job.mask, job.prototypes))
+    for path in task.results(labels):
+        check_replaceable(path, probability=path not in (task.mask, task.prototypes))
 
 
 def check_writable(folder: Path) -> None:
@@ -214,11 +216,11 @@ def check_ending(path: Path, endings: Sequence[str]) -> None:
         raise UsageError(f"cannot write {path}: its name must end in {', '.join(endings[:-1])} or {endings[-1]}")
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
-    scans = {job.scan.resolve() for job in jobs}
+def _check_distinct(tasks: Sequence[SegmentationTask]) -> None:
+    scans = {task.scan.resolve() for task in tasks}
     taken: set[Path] = set()
-    for job in jobs:
-        for path in (job.mask, job.prototypes, job.probabilities):
+    for task in tasks:
+        for path in (task.mask, task.prototypes, task.probabilities):
             if path is None:
                 continue
             place = path.resolve()

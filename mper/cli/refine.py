@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.common import about, box, check_single, load_predictor, read_scan, rounded, volumes, write_mask
-from mper.cli.console import Bar, duration, print_json, print_note, print_result
+from mper.cli.common import (
+    check_single,
+    load_predictor,
+    model_entry,
+    read_scan,
+    roi_entry,
+    rounded_volumes,
+    volume_texts,
+    write_mask,
+)
+from mper.cli.console import Bar, print_json, print_note, print_result
 from mper.cli.inputs import only_scan
 from mper.cli.options import (
     Commands,
@@ -25,9 +34,10 @@ from mper.cli.options import (
     add_spacing,
     add_tta,
 )
-from mper.cli.outputs import Job
+from mper.cli.outputs import SegmentationTask
 from mper.progress import Progress, part_of
 from mper.utils.errors import OK, UsageError
+from mper.utils.text import duration
 
 if TYPE_CHECKING:
     from mper.models.card import StoredBundle
@@ -75,7 +85,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    job = _plan(arguments)
+    task = _plan(arguments)
     from mper.io.strokes import read_strokes
     from mper.models.card import read_bundle
     from mper.resources import find_model
@@ -84,14 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
     strokes = read_strokes(arguments.strokes, stored.card.labels)  # a wrong name is told before torch is loaded
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = _refine(job, strokes, stored, arguments)
+            answer = _refine(task, strokes, stored, arguments)
         print_json(answer)
     else:
-        _refine(job, strokes, stored, arguments)
+        _refine(task, strokes, stored, arguments)
     return OK
 
 
-def _plan(arguments: argparse.Namespace) -> Job:
+def _plan(arguments: argparse.Namespace) -> SegmentationTask:
     """What becomes what, as far as it can be told before the work."""
     from mper.io.scans import expand_inputs
 
@@ -100,18 +110,22 @@ def _plan(arguments: argparse.Namespace) -> Job:
     if len(matches) != 1:
         raise UsageError(f"strokes belong to one scan; {arguments.scan} stands for {len(matches)}: name one of them")
     scan = matches[0] if arguments.series else only_scan(matches[0], output)
-    job = outputs.single_job(scan, output, None, None)
-    if job.mask.exists() and arguments.strokes.exists() and job.mask.samefile(arguments.strokes):
-        raise UsageError(f"the result {job.mask} would replace the strokes; choose another output")
-    check_single(job, arguments.series)
-    return job
+    task = outputs.single_task(scan, output, None, None)
+    if task.mask.exists() and arguments.strokes.exists() and task.mask.samefile(arguments.strokes):
+        raise UsageError(f"the result {task.mask} would replace the strokes; choose another output")
+    check_single(task, arguments.series)
+    return task
 
 
-def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
+def _refine(
+    task: SegmentationTask, listed: StrokeList, stored: StoredBundle, arguments: argparse.Namespace
+) -> dict[str, Any]:
     begin = time.perf_counter()
     with Bar(shown=not arguments.json) as bar:
         bar(Progress("reading", 0.0))
-        scan, series, notes = read_scan(job, arguments.series, arguments.phase, arguments.image_type, arguments.spacing)
+        scan, series, notes = read_scan(
+            task, arguments.series, arguments.phase, arguments.image_type, arguments.spacing
+        )
         _check_scan(listed, scan, arguments.strokes)
         notes += _on_model(listed, stored)
         bar(Progress("loading the model", 0.0))
@@ -126,21 +140,21 @@ def _refine(job: Job, listed: StrokeList, stored: StoredBundle, arguments: argpa
         told = [_told(stroke, change, names) for stroke, change in zip(refiner.strokes, refiner.changes, strict=True)]
         bar(Progress("writing", 1.0))
         mask = refiner.segmentation
-        written, checked = write_mask(job.mask, mask, series)
+        written, checked = write_mask(task.mask, mask, series)
     found = {
-        "input": str(job.scan),
+        "input": str(task.scan),
         "strokes_file": str(arguments.strokes),
-        "mask": str(job.mask),
+        "mask": str(task.mask),
         "strokes": told,
-        "volumes_ml": rounded(mask.volumes_ml()),
-        "volumes_ml_before": rounded(prediction.segmentation.volumes_ml()),
-        "roi_mm": box(prediction),
+        "volumes_ml": rounded_volumes(mask.volumes_ml()),
+        "volumes_ml_before": rounded_volumes(prediction.segmentation.volumes_ml()),
+        "roi_mm": roi_entry(prediction),
         "notes": [*notes, *_before(prediction.notes, listed), *written],
         **checked,
         "seconds": round(time.perf_counter() - begin, 3),
     }
     _show(found, quiet=arguments.json)
-    return {**about(stored, predictor), **found}
+    return {**model_entry(stored, predictor), **found}
 
 
 def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
@@ -203,7 +217,11 @@ def _show(found: dict[str, Any], quiet: bool) -> None:
             print_result(f"stroke {number} ({stroke['label']}): {', '.join(_amounts(stroke))}")
     if not quiet:
         many = len(found["strokes"])
-        words = [*volumes(found), f"{many} stroke{'s' * (many != 1)}", *(["export check passed"] * ("check" in found))]
+        words = [
+            *volume_texts(found),
+            f"{many} stroke{'s' * (many != 1)}",
+            *(["export check passed"] * ("check" in found)),
+        ]
         print_result(f"{found['mask']}: {', '.join([*words, duration(found['seconds'])])}")
 
 

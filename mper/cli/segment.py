@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
-from mper.cli.common import about, box, load_predictor, open_job, read_phase, rounded, volumes, write_mask
-from mper.cli.console import Bar, duration, print_error, print_json, print_note, print_result
+from mper.cli.common import (
+    load_predictor,
+    model_entry,
+    open_task,
+    read_phase,
+    roi_entry,
+    rounded_volumes,
+    volume_texts,
+    write_mask,
+)
+from mper.cli.console import Bar, print_error, print_json, print_note, print_result
 from mper.cli.heart_phase import check_ventricle, find_phase
 from mper.cli.inputs import plan
 from mper.cli.options import (
@@ -27,10 +36,11 @@ from mper.cli.options import (
     add_spacing,
     add_tta,
 )
-from mper.cli.outputs import Job
+from mper.cli.outputs import SegmentationTask
 from mper.phases import ALL
 from mper.progress import Cancelled, Notify, Progress, Report, part_of
 from mper.utils.errors import FAILED, OK, UsageError, explain
+from mper.utils.text import duration
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -93,7 +103,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
-    jobs, cohort = _plan(arguments, notes.append)
+    tasks, cohort = _plan(arguments, notes.append)
     for note in notes:
         print_note(note)
     from mper.models.card import read_bundle
@@ -102,14 +112,14 @@ def run(arguments: argparse.Namespace) -> int:
     stored = read_bundle(find_model(arguments.model))  # a wrong name is told before torch is loaded
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
+            answer = (_run_cohort if cohort else _run_single)(tasks, stored, arguments)
         print_json({**answer, "notes": notes} if cohort else answer)
     else:
-        answer = (_run_cohort if cohort else _run_single)(jobs, stored, arguments)
+        answer = (_run_cohort if cohort else _run_single)(tasks, stored, arguments)
     return FAILED if answer.get("failed") else OK
 
 
-def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[Job], bool]:
+def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[SegmentationTask], bool]:
     """The jobs, and whether they are a cohort."""
     if len(arguments.paths) < 2:
         raise UsageError(
@@ -120,7 +130,9 @@ def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[Job], boo
     return plan(inputs, output, (arguments.prototypes, arguments.probabilities), arguments.series, notify)
 
 
-def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
+def _run_single(
+    tasks: Sequence[SegmentationTask], stored: StoredBundle, arguments: argparse.Namespace
+) -> dict[str, Any]:
     begin = time.perf_counter()
     predictor: list[Predictor] = []
     results: list[dict[str, Any]] = []
@@ -132,7 +144,7 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
             return predictor[0]
 
         bar(Progress("reading", 0.0))
-        for result in _segmented(jobs[0], stored, arguments, load, bar):
+        for result in _segmented(tasks[0], stored, arguments, load, bar):
             results.append(result)
             for note in result["notes"]:
                 print_note(note)
@@ -140,38 +152,40 @@ def _run_single(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.N
                 bar.print_result(f"{result['mask']}: {_summary(result)}")
     seconds = round(time.perf_counter() - begin, 3)
     if arguments.phase == ALL and "phase" in results[0]:
-        return {**about(stored, predictor[0]), "input": str(jobs[0].scan), "phases": results, "seconds": seconds}
-    return {**about(stored, predictor[0]), **results[0], "seconds": seconds}
+        return {**model_entry(stored, predictor[0]), "input": str(tasks[0].scan), "phases": results, "seconds": seconds}
+    return {**model_entry(stored, predictor[0]), **results[0], "seconds": seconds}
 
 
-def _run_cohort(jobs: Sequence[Job], stored: StoredBundle, arguments: argparse.Namespace) -> dict[str, Any]:
+def _run_cohort(
+    tasks: Sequence[SegmentationTask], stored: StoredBundle, arguments: argparse.Namespace
+) -> dict[str, Any]:
     begin = time.perf_counter()
     predictor = load_predictor(stored, arguments.device)
     cases: list[dict[str, Any]] = []
     with Bar(shown=not arguments.json) as bar:
-        for position, job in enumerate(jobs):
-            report = part_of(bar, position / len(jobs), 1 / len(jobs), f"scan {position + 1} of {len(jobs)}")
+        for position, task in enumerate(tasks):
+            report = part_of(bar, position / len(tasks), 1 / len(tasks), f"scan {position + 1} of {len(tasks)}")
             report(Progress("reading", 0.0))
             try:
-                for result in _segmented(job, stored, arguments, lambda: predictor, report):
+                for result in _segmented(task, stored, arguments, lambda: predictor, report):
                     cases.append(result)
                     for note in result["notes"]:
-                        print_note(f"{job.scan}: {note}")
+                        print_note(f"{task.scan}: {note}")
                     if not arguments.json:
                         bar.print_result(f"{result['mask']}: {_summary(result)}")
             except Cancelled:
                 raise
             except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
-                cases.append({"input": str(job.scan), "error": explain(error)})
-                print_error(f"{job.scan}: {cases[-1]['error']}")
+                cases.append({"input": str(task.scan), "error": explain(error)})
+                print_error(f"{task.scan}: {cases[-1]['error']}")
     failed = [case["input"] for case in cases if "error" in case]
     seconds = time.perf_counter() - begin
     if not arguments.json:
-        print_result(f"{len(jobs) - len(failed)} of {len(jobs)} scans segmented in {duration(seconds)}")
+        print_result(f"{len(tasks) - len(failed)} of {len(tasks)} scans segmented in {duration(seconds)}")
         _print_flagged(cases)
     if failed:
-        print_error(f"{len(failed)} of {len(jobs)} scans failed: {', '.join(failed)}")
-    return {**about(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
+        print_error(f"{len(failed)} of {len(tasks)} scans failed: {', '.join(failed)}")
+    return {**model_entry(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
 
 
 def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
@@ -185,29 +199,35 @@ def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _segmented(
-    job: Job, stored: StoredBundle, arguments: argparse.Namespace, load: Callable[[], Predictor], report: Report
+    task: SegmentationTask,
+    stored: StoredBundle,
+    arguments: argparse.Namespace,
+    load: Callable[[], Predictor],
+    report: Report,
 ) -> Iterator[dict[str, Any]]:
     """Segment one scan and write its mask, of a time series one mask for each phase that is asked for."""
     started = time.perf_counter()
     notes: list[str] = []
-    scan = open_job(job, arguments.series, arguments.image_type, notes.append, arguments.spacing)
+    scan = open_task(task, arguments.series, arguments.image_type, notes.append, arguments.spacing)
     numbers = scan.phases.chosen(arguments.phase)
     if not numbers:
         check_ventricle(stored, scan.phases, arguments.phase)
     every = len(numbers) > 1
-    targets = {number: job.of_phase(number, scan.phases.count) if every else job for number in numbers}
+    targets = {number: task.of_phase(number, scan.phases.count) if every else task for number in numbers}
     for target in targets.values():
         outputs.check_results(target, [label.name for label in stored.card.labels])
     first = numbers[0] if numbers else 1
-    read = read_phase(scan, first, job, arguments.spacing)  # before the model is loaded: a bad scan is reported at once
+    read = read_phase(
+        scan, first, task, arguments.spacing
+    )  # before the model is loaded: a bad scan is reported at once
     predictor = load()
     if not numbers:
         first = find_phase(scan, arguments, predictor, report, notes.append)
-        read, targets = read_phase(scan, first, job, arguments.spacing), {first: job}
+        read, targets = read_phase(scan, first, task, arguments.spacing), {first: task}
     for position, (number, target) in enumerate(targets.items()):
-        volume, series = read if number == first else read_phase(scan, number, job, arguments.spacing)
+        volume, series = read if number == first else read_phase(scan, number, task, arguments.spacing)
         beat = part_of(report, position / len(targets), 1 / len(targets), f"phase {number}") if every else report
-        prediction = predictor.predict(volume, roi=arguments.roi, tta=arguments.tta, want=_wanted(job), report=beat)
+        prediction = predictor.predict(volume, roi=arguments.roi, tta=arguments.tta, want=_wanted(task), report=beat)
         target.make_folders()
         result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
         notes.clear()
@@ -218,14 +238,14 @@ def _segmented(
         started = time.perf_counter()
 
 
-def _wanted(job: Job) -> set[str]:
+def _wanted(task: SegmentationTask) -> set[str]:
     """What the predictor must compute beside the mask."""
-    wanted = {"prototypes": job.prototypes, "probabilities": job.probabilities}
+    wanted = {"prototypes": task.prototypes, "probabilities": task.probabilities}
     return {name for name, path in wanted.items() if path is not None}
 
 
 def _write(
-    job: Job, prediction: Prediction, series: DicomSeries | None, notes: Sequence[str], per_class: int
+    task: SegmentationTask, prediction: Prediction, series: DicomSeries | None, notes: Sequence[str], per_class: int
 ) -> dict[str, Any]:
     """Write what was asked for, and tell of it."""
     import numpy as np
@@ -234,29 +254,29 @@ def _write(
     from mper.labels import Segmentation, prototype_labels
 
     mask = prediction.segmentation
-    written, checked = write_mask(job.mask, mask, series)
+    written, checked = write_mask(task.mask, mask, series)
     notes = [*notes, *written]
     prototypes = probabilities = None
-    if job.prototypes is not None and prediction.prototype_map is None:
+    if task.prototypes is not None and prediction.prototype_map is None:
         notes = [*notes, "the model has no prototypes, so no prototype map was written"]
-    elif job.prototypes is not None and prediction.prototype_map is not None:
+    elif task.prototypes is not None and prediction.prototype_map is not None:
         write_segmentation(
-            job.prototypes, Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))
+            task.prototypes, Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))
         )
-        prototypes = str(job.prototypes)
-    if job.probabilities is not None and prediction.probabilities is not None:
-        files = outputs.probability_files(job.probabilities, [label.name for label in mask.labels])
+        prototypes = str(task.prototypes)
+    if task.probabilities is not None and prediction.probabilities is not None:
+        files = outputs.probability_files(task.probabilities, [label.name for label in mask.labels])
         for path, probability in zip(files, prediction.probabilities[1:], strict=True):
             write_volume(path, mask.labelmap.with_array(probability.astype(np.float32)))
         probabilities = [str(path) for path in files]
     return {
-        "input": str(job.scan),
-        "mask": str(job.mask),
+        "input": str(task.scan),
+        "mask": str(task.mask),
         "prototypes": prototypes,
         "probabilities": probabilities,
-        "volumes_ml": rounded(mask.volumes_ml()),
+        "volumes_ml": rounded_volumes(mask.volumes_ml()),
         "confidence": round(float(prediction.confidence), 4),
-        "roi_mm": box(prediction),
+        "roi_mm": roi_entry(prediction),
         "empty": not mask.labelmap.array.any(),
         "flags": [asdict(flag) for flag in prediction.flags],
         "notes": [*notes, *prediction.notes],
@@ -269,5 +289,5 @@ def _summary(found: dict[str, Any]) -> str:
     checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
     empty = ["EMPTY MASK"] if found["empty"] else []
     return ", ".join(
-        [*empty, *volumes(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])]
+        [*empty, *volume_texts(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])]
     )

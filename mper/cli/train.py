@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mper.cli.console import Bar, duration, print_message, print_note, print_result
+from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import METHODS, default_method
@@ -25,6 +25,7 @@ from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
 from mper.utils.errors import OK, Explained, UsageError, exit_code, explain
 from mper.utils.processes import lower_priority, reserve_one_core
+from mper.utils.text import duration
 
 if TYPE_CHECKING:
     from mper.training.runs import RunFolder

@@ -22,8 +22,9 @@ from mper.datasets.index import is_dataset
 from mper.datasets.nnunet import is_nnunet, nnunet_source
 from mper.datasets.pairs import paired_source
 from mper.datasets.public_sets import public_source, with_scribbles
-from mper.datasets.source import Pair, Source, SourceCase, by_id, file_case, shorten, stem, sub_folders
+from mper.datasets.source import Pair, Source, SourceCase, by_id, file_case, stem, sub_folders
 from mper.progress import Notify, ignore_notice
+from mper.utils.text import shorten
 
 
 def find_source(path: Path, scribbles: bool = False) -> Source:

@@ -22,12 +22,12 @@ from mper.datasets.source import (
     by_id,
     file_case,
     read_mask_values,
-    shorten,
     stem,
     volume_files,
 )
 from mper.labels import BACKGROUND, UNLABELLED, Label, make_label
 from mper.progress import Notify
+from mper.utils.text import shorten
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 

@@ -33,6 +33,7 @@ from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.labels import Label
 from mper.progress import Progress, Report, ignore_progress
 from mper.utils.files import rename_folder, temporary_sibling
+from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -335,7 +336,7 @@ def _opened(shard: Path) -> Iterator[h5py.File]:
         with h5py.File(shard, "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"{shard} is not a whole shard ({reason}); copy it again, or pack the dataset again"
         ) from error

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, shorten, stem
+from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, stem
 from mper.labels import BACKGROUND, Label, make_label, value_table
 from mper.progress import Notify
+from mper.utils.text import shorten
 
 Words = tuple[str, ...]
 

@@ -31,12 +31,12 @@ from mper.datasets.source import (
     by_id,
     file_case,
     read_mask_values,
-    shorten,
     stem,
     sub_folders,
 )
 from mper.labels import UNLABELLED, Label, make_label
 from mper.progress import Notify
+from mper.utils.text import shorten
 
 LA = (make_label(1, "LA"),)
 ACDC = tuple(make_label(value, name) for value, name in enumerate(("RV", "MYO", "LV"), start=1))

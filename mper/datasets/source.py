@@ -140,9 +140,3 @@ def read_mask_values(path: Path, notify: Notify) -> Volume:
         return read_labelmap(path, notify)
     volume = read_volume(path, notify=notify)
     return volume.with_array(whole_numbers(volume.array, str(path), notify))
-
-
-def shorten(names: Iterable[str], most: int = 3) -> str:
-    """The first of many names, and how many more there are."""
-    shown = list(names)
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -11,8 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
-from mper.datasets.source import Source, shorten
+from mper.datasets.source import Source
 from mper.progress import Notify
+from mper.utils.text import shorten
 
 Splits = dict[str, list[str]]
 

@@ -19,6 +19,7 @@ from pydicom.multival import MultiValue
 from mper.dicom.headers import Header, frame_count, is_colour, is_localiser, read_header
 from mper.dicom.slice_series import slice_stacks
 from mper.progress import Notify
+from mper.utils.text import shorten
 
 _LOCALISERS = re.compile(r"locali[sz]er|scout|survey|3[ _-]?plane", re.IGNORECASE)  # of descriptions
 _SHOWN = 8  # series in one message
@@ -149,7 +150,7 @@ def select_series(found: Discovery, series_uid: str | None, notify: Notify) -> S
                 )
         left_out = [one.info.describe() for one in found.series if one is not chosen]
         if left_out:
-            notify(f"left out what is no scan: {_some(left_out)}")
+            notify(f"left out what is no scan: {shorten(left_out, _SHOWN, '; ')}")
     others = [header for one in found.series if one is not chosen and series_uid is None for header in one.headers]
     for header in (*found.damaged, *(header for header in others if header.damage)):
         notify(f"left out a damaged file: {header.damage}")
@@ -285,8 +286,4 @@ def _text(value: object) -> str:
 
 
 def _listed(series: Sequence[Series]) -> str:
-    return _some([one.info.describe() for one in series])
-
-
-def _some(texts: Sequence[str]) -> str:
-    return "; ".join(texts[:_SHOWN]) + (f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")
+    return shorten((one.info.describe() for one in series), _SHOWN, "; ")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from mper.dicom.headers import Header, first_line, frame_count, is_colour, is_complete, is_localiser
+from mper.dicom.headers import Header, frame_count, is_colour, is_complete, is_localiser
+from mper.utils.text import first_line
 
 # What tells images at one position apart as parallel images of one scan, with the sign that the value is shown with.
 _TYPES = (

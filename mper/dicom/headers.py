@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from mper.utils.files import is_dicom_file
+from mper.utils.text import first_line
 
 _USED = (
     *("SOPClassUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality", "ImageType"),
@@ -96,11 +97,6 @@ def read_header(path: Path) -> Header | None:
 def is_complete(dataset: Dataset) -> bool:
     """Whether a header goes on to where the pixels are described; that of a truncated file may not."""
     return all(isinstance(dataset.get(keyword), int) and dataset[keyword].value > 0 for keyword in ("Rows", "Columns"))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of another library's error, for a message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def frame_count(header: Header) -> int:

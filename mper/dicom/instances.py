@@ -10,9 +10,10 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from mper.dicom.headers import first_line, no_warnings
+from mper.dicom.headers import no_warnings
 from mper.progress import Notify
 from mper.utils.files import check_file, is_dicom_file
+from mper.utils.text import first_line
 
 _BATCH_BYTES, _BATCH_COUNT = 16 << 20, 25  # of one request
 

@@ -11,8 +11,9 @@ import pydicom
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mper.dicom.frames import Frame
-from mper.dicom.headers import Header, first_line
+from mper.dicom.headers import Header
 from mper.progress import Notify
+from mper.utils.text import first_line
 
 _SYNTAXES = {"implicit little": ImplicitVRLittleEndian, "explicit little": ExplicitVRLittleEndian}
 _SYNTAXES["explicit big"] = ExplicitVRBigEndian

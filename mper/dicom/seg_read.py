@@ -18,12 +18,13 @@ from pydicom.uid import SegmentationStorage
 
 from mper.dicom.frames import Frame, frames_of
 from mper.dicom.grid_match import GridMatch, match_grid
-from mper.dicom.headers import Header, first_line, no_warnings
+from mper.dicom.headers import Header, no_warnings
 from mper.dicom.pixels import decode
 from mper.labels import Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
 from mper.utils.files import check_file, is_dicom_file
+from mper.utils.text import first_line
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries

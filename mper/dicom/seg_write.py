@@ -16,13 +16,14 @@ import numpy as np
 
 import mper
 from mper.dicom.grid_match import onto_grid
-from mper.dicom.headers import first_line, no_warnings
+from mper.dicom.headers import no_warnings
 from mper.dicom.seg_check import ExportReport, check_export
 from mper.dicom.sources import Sources, correct_references, describe_sources, text_encoding
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import MANUAL, Provenance
 from mper.utils.files import write_atomically
+from mper.utils.text import first_line
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries

@@ -21,12 +21,13 @@ from pydicom.dataset import Dataset
 
 from mper.dicom.discovery import SeriesInfo, discover, select_series
 from mper.dicom.frames import Frame, frames_of
-from mper.dicom.headers import Header, first_line, no_warnings, read_header
+from mper.dicom.headers import Header, no_warnings, read_header
 from mper.dicom.phases import select_type, split_phases
 from mper.dicom.pixels import real_values
 from mper.dicom.stack import check_alike, stack_geometry, without_localisers
 from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
+from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
 __all__ = ["DicomSeries", "OpenSeries", "SeriesInfo", "list_series", "open_files", "open_series", "read_series"]

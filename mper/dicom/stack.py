@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mper.dicom.frames import Frame
 from mper.dicom.pixels import decode
 from mper.progress import Notify
+from mper.utils.text import shorten
 from mper.volume import Geometry
 
 _ORIENTATION_TOLERANCE = 1e-3  # difference of direction cosines
@@ -117,12 +118,8 @@ def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64],
             + (uneven if len(counts) > 1 else "; one image per position is needed")
         )
     names = sorted({frame.header.path.name for _, frame in repeated})
-    notify(f"dropped {len(repeated)} images that are identical duplicates ({_some(names)})")
+    notify(f"dropped {len(repeated)} images that are identical duplicates ({shorten(names, 5)})")
     return [group[0] for group in groups]
-
-
-def _some(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
 
 
 def stack_geometry(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> Geometry:
@@ -159,7 +156,7 @@ def _even_step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float6
     if uneven.size:
         gaps = [f"from {depths[n]:.2f} to {depths[n + 1]:.2f} mm ({steps[n]:.2f} mm)" for n in uneven]
         what = "slices are missing" if (steps[uneven] > 1.5 * usual).all() else "slices are missing or unevenly spaced"
-        raise ValueError(f"{what}: the step is {usual:.2f} mm along the normal, but {_some(gaps)}")
+        raise ValueError(f"{what}: the step is {usual:.2f} mm along the normal, but {shorten(gaps, 5)}")
     span = positions[-1] - positions[0]
     step = (span @ normal) / (len(positions) - 1) * normal
     sideways = float(np.linalg.norm(span - (span @ normal) * normal))

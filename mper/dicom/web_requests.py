@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
-from mper.dicom.headers import first_line, no_warnings
+from mper.dicom.headers import no_warnings
 from mper.progress import Notify
 from mper.utils.files import check_file
+from mper.utils.text import first_line
 
 TIMEOUT_S = (10.0, 120.0)  # to connect, and between two pieces of an answer
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0

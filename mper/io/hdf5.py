@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from mper.io.voxels import check_size
 from mper.utils.files import check_file
+from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
 _MAX_RATIO = 1100  # of deflate, the usual filter
@@ -50,7 +51,7 @@ def read_h5(path: Path) -> dict[str, Volume]:
                 raise ValueError(f"{path} holds datasets of different shapes: {shown}")
             arrays = {name: _read(item, path) for name, item in solid.items()}
     except (OSError, RuntimeError, KeyError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is not a whole h5 file ({reason})") from error
     shape = next(iter(arrays.values())).shape
     slices_first = "scribble" in arrays or shape[0] < shape[2]

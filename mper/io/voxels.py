@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from mper.utils.text import first_line
+
 COMPRESSION = 2  # of zlib: two to four times faster than its usual 6, for a few percent of size on scans
 MAX_BYTES = 1 << 32  # of voxels in one file: 1024 x 1024 x 1024 of 32 bits
 GZIP_MAGIC = b"\x1f\x8b"
@@ -111,7 +113,7 @@ class UnpackedStream:
             except StopIteration:
                 return False
             except (EOFError, OSError, zlib.error) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise ValueError(
                     f"{self.path} is truncated or damaged: its compression cannot be undone ({reason})"
                 ) from error

@@ -20,6 +20,7 @@ from mper.models.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
 from mper.utils.files import rename_folder, temporary_sibling
+from mper.utils.text import first_line
 
 _SCALE = ".scale"
 _REFERENCES = "references."
@@ -57,7 +58,7 @@ class ModelBundle:
             with torch.device("meta"):
                 expected = Network(network).state_dict()
         except (KeyError, TypeError, IndexError, OverflowError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ValueError(
                 f"the card of model {self.card.name!r} does not describe a network and its preprocessing ({reason}); "
                 "the model is damaged or of another version"

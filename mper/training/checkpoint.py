@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mper.utils.text import first_line
+
 _FILE = "state.safetensors"
 _MODULE, _OPTIMISER = "module.", "optimiser."
 
@@ -59,7 +61,7 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
     try:
         module.load_state_dict({n[len(_MODULE) :]: v for n, v in tensors.items() if n.startswith(_MODULE)})
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint {path} belongs to another network: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the checkpoint {path} belongs to another network: {first_line(error)}") from error
     state = optimiser.state_dict()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}

@@ -43,6 +43,7 @@ from mper.training.setup import make_fabric, make_network, make_optimiser, same_
 from mper.training.validation import HoldoutCurve
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
+from mper.utils.text import first_line
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -325,7 +326,7 @@ class _Training:
         except _Steered:
             return None
         except (ValueError, OSError, RuntimeError) as error:
-            self._notice(f"the hold-out could not be measured: {str(error).splitlines()[0]}")
+            self._notice(f"the hold-out could not be measured: {first_line(error)}")
             self.curve = None
             return None
         if dice:

@@ -1,0 +1,29 @@
+"""Pieces of messages: lists that are cut, the first line of an error, a span of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def shorten(names: Iterable[object], most: int = 3, separator: str = ", ") -> str:
+    """The first of many names, and how many more there are: ``a, b, c and 4 more``."""
+    shown = [str(name) for name in names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return separator.join(shown[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, or the error's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``45 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
