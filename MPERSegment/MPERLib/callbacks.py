@@ -84,7 +84,15 @@ def report_exception(name: str, error: Exception, failed: Callable[[str], None] 
     line = _("an unexpected error occurred ({error}); the details are in Slicer's error log").format(
         error=f"{type(error).__name__}: {error}".splitlines()[0][:200]
     )
-    for listener in [failed] if failed else list(_listeners):
+    if failed:
+        failed(line)
+    else:
+        tell(line)
+
+
+def tell(line: str) -> None:
+    """Show one line to the user in all panels that asked by `onException`."""
+    for listener in list(_listeners):
         listener(line)
 
 

@@ -161,7 +161,7 @@ class Engine:
                 self._become("ready")
                 waiting, self._waiting = self._waiting, []
                 for begin in waiting:
-                    begin()
+                    callbacks.slot(begin, "request")()
 
         def fail(message: str) -> None:
             if self.state == "starting":
@@ -182,13 +182,13 @@ class Engine:
                 pending.call.fail(reason)
         self._client = None
         for begin in waiting:
-            begin()  # each fails, as there is no engine
+            callbacks.slot(begin, "request")()  # each fails, as there is no engine
 
     def _become(self, state: str) -> None:
         if state != self.state:
             self.state = state
-            for listener in list(self._listeners):
-                listener(self)
+            for listener in list(self._listeners):  # one that fails must not keep the others waiting
+                callbacks.slot(listener, "state of the engine")(self)
 
     # ---- consent to send a scan away
 
@@ -312,7 +312,11 @@ class Engine:
             if pending.aborted:
                 return
             if self.state == "ready":
-                begin(pending, fail)
+                try:
+                    begin(pending, fail)
+                except Exception as error:
+                    pending.aborted = True
+                    callbacks.report_exception("request", error, fail)
             else:
                 pending.aborted = True
                 fail(self.reason or _("the engine is not running; start it"))

@@ -113,7 +113,7 @@ class EngineSession:
 
     def _notify(self) -> None:
         for listener in list(self._listeners):
-            listener()
+            callbacks.slot(listener, "engine changed")()
 
     # ---- start, models
 

@@ -146,6 +146,13 @@ class Call:
             if self._failed:
                 self._failed(message)
 
+    def _raised(self, line: str) -> None:
+        """A callback of Qt has failed: end the request, or show the line where it has ended already."""
+        if self.over:
+            callbacks.tell(line)
+        else:
+            self.fail(line)
+
     def follow(self, reply: Any) -> None:
         """Take the answer from `reply`."""
         self._reply = reply
@@ -154,7 +161,7 @@ class Call:
         self._connect("finished()", self._onFinished)
 
     def _connect(self, signal: str, method: Callable[..., None]) -> None:
-        self._reply.connect(signal, callbacks.slot(method, f"{self._name} {signal.partition('(')[0]}"))
+        self._reply.connect(signal, callbacks.slot(method, f"{self._name} {signal.partition('(')[0]}", self._raised))
 
     def _onBroken(self) -> None:
         self._broken = True  # also for an answer 4xx; in Qt 5 `error` is both a signal and a method, so no further word
@@ -319,7 +326,7 @@ class UploadCall(JsonCall):
         self._next(self._writeSlab)
 
     def _next(self, step: Callable[[], None]) -> None:
-        qt.QTimer.singleShot(0, callbacks.slot(step, f"{self._name} {step.__name__.lstrip('_')}"))
+        qt.QTimer.singleShot(0, callbacks.slot(step, f"{self._name} {step.__name__.lstrip('_')}", self._raised))
 
     def _writeSlab(self) -> None:
         if self.over:

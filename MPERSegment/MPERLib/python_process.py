@@ -158,7 +158,13 @@ class PythonProcess:
         if text and not self._stopped:
             if self._log is None and not text.startswith(("WARNING", "[notice]")):  # of pip
                 self._last = text
-            self._line(text)
+            slot(self._line, "line of a process", self._raised)(text)
+
+    def _raised(self, line: str) -> None:
+        """Who takes the lines has failed on one: without it the work would never end."""
+        ended = self._ended
+        self.stop()
+        ended(line)
 
     def _onError(self, error: int) -> None:
         if not self._over and error == qt.QProcess.FailedToStart:  # after all other errors, `finished` comes

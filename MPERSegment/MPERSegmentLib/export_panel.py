@@ -151,7 +151,7 @@ class ExportPanel:
             return
         path = Path(str(name))
         if not path.name.endswith(suffix):  # the dialog has asked about the other name only
-            path = path.with_name(path.name + suffix)
+            path = path.with_name(_stem(path.name, suffix) + suffix)
             if path.exists() and not _confirm(_("Replace {file}?").format(file=path), _("Export")):
                 return
         self._remember(path.parent)
@@ -208,6 +208,14 @@ class ExportPanel:
 def _confirm(question: str, title: str) -> bool:
     with callbacks.dialog():
         return bool(slicer.util.confirmYesNoDisplay(question, windowTitle=title))
+
+
+def _stem(name: str, suffix: str) -> str:
+    """`name` without the ending, or the part of it that a user or a file dialog has written (.nii, .gz, .NII.GZ)."""
+    parts = suffix.split(".")[1:]
+    endings = [suffix, *("." + part for part in parts)]
+    found = next((ending for ending in endings if name.lower().endswith(ending) and len(name) > len(ending)), "")
+    return name[: len(name) - len(found)]
 
 
 def _file_name(name: str) -> str:

@@ -16,7 +16,7 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from slicer.i18n import tr as _
 
-from MPERSegmentLib.uploaded_scans import UploadedScans
+from MPERSegmentLib.uploaded_scans import UPLOADS, UploadedScans, changing
 
 _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 
@@ -78,6 +78,8 @@ class SegmentationJob:
         self._over = False
         self._call: Any = None
         self._notices = 0
+        self._tries = UPLOADS
+        self._scan = ""  # the engine's id
         scan = scans.known(request.scan)
         if scan is None:
             self._send()
@@ -111,6 +113,7 @@ class SegmentationJob:
         )
 
     def _compute(self, scan: str, known: bool) -> None:
+        self._scan = scan
         body = {
             "scan": scan,
             "model": self._request.model["id"],
@@ -121,15 +124,18 @@ class SegmentationJob:
         def failed(message: str) -> None:
             if known and self._call.id is None and not self._over:  # the engine keeps a bounded number of scans
                 self._scans.forget(self.scan.GetID())
-                try:
-                    self._send()
-                except ValueError as error:
-                    self._fail(str(error))
+                self._sendAgain()
             else:
                 self._fail(message)
 
         self._callbacks.progress(_SENDING, _("Waiting for the engine"))
         self._call = self._session.job("/jobs/segment", body, self._fetch, failed, self._onEvent, self._onCancelled)
+
+    def _sendAgain(self) -> None:
+        try:
+            self._send()
+        except ValueError as error:
+            self._fail(str(error))
 
     def _onEvent(self, event: dict) -> None:
         for notice in event.get("notices", [])[self._notices :]:
@@ -145,11 +151,25 @@ class SegmentationJob:
         self._callbacks.progress(1 - _FETCHING, _("Loading the mask"))
 
         def arrived(mask: np.ndarray, header: dict) -> None:
-            if not self._over:
+            if self._over:
+                return
+            if self._isAsSent():
                 self._over = True
                 self._callbacks.finished(mask, header, result)
+            elif self._tries > 1:
+                self._tries -= 1
+                self._sendAgain()
+            else:
+                self._fail(changing())
 
         self._call = self._session.getArray(route("predictions", result["prediction"], "mask"), arrived, self._fail)
+
+    def _isAsSent(self) -> bool:
+        """Whether the scan still has the voxels and the grid that were segmented."""
+        try:
+            return self._scans.known(self.scan) == self._scan
+        except ValueError:
+            return False  # sending it again says why
 
     def _fail(self, message: str) -> None:
         if not self._over:

@@ -9,8 +9,28 @@ import slicer
 from MPERLib import mrml
 from MPERLib.engine import Pending, route
 from MPERLib.engine_session import EngineSession
+from slicer.i18n import tr as _
+
+UPLOADS = 3  # of one scan that changes meanwhile
 
 Stamp = tuple[Any, ...]
+
+
+def changing() -> str:
+    """Why a scan that changed at each try was given up."""
+    return _("the scan keeps changing while it is being segmented; wait until it does not change, then try again")
+
+
+class ScanUpload:
+    """A scan on its way to the engine, perhaps once more as it has changed."""
+
+    def __init__(self) -> None:
+        self.call: Pending | None = None
+
+    def abort(self) -> None:
+        """Cancel it; no callback is called any more."""
+        if self.call is not None:
+            self.call.abort()
 
 
 class UploadedScans:
@@ -38,31 +58,61 @@ class UploadedScans:
         done: Callable[[str], object],
         failed: Callable[[str], object],
         progress: Callable[[float], None] = lambda _share: None,
-    ) -> Pending:
-        """Send a scan; `done` takes the engine's id.
+    ) -> ScanUpload:
+        """Send a scan; `done` takes the engine's id. A scan that changes on its way is sent again.
 
         Raises
         ------
         ValueError
             If it is no scan that can be segmented; see `mrml.geometry_of`.
         """
+        upload = ScanUpload()
+        self._sendOnce(volumeNode, upload, UPLOADS, done, failed, progress)
+        return upload
+
+    def _sendOnce(
+        self,
+        volumeNode: slicer.vtkMRMLVolumeNode,
+        upload: ScanUpload,
+        uploads: int,
+        done: Callable[[str], object],
+        failed: Callable[[str], object],
+        progress: Callable[[float], None],
+    ) -> None:
         geometry = mrml.geometry_of(volumeNode)
-        stamp = _stamp(volumeNode)  # of what is sent: the scan may change while it is on its way
-        node_id = volumeNode.GetID()
+        stamp, node_id = _stamp(volumeNode), volumeNode.GetID()
 
         def sent(answer: dict[str, Any]) -> None:
+            scan = answer["scan"]
+            try:
+                same = mrml.alive(volumeNode) and stamp == _stamp(volumeNode)
+                if not same:  # what the engine got is partly of before, partly of after
+                    self._drop(scan)
+                    if not mrml.alive(volumeNode):
+                        failed(_("the scan was removed from the scene while it was being sent"))
+                    elif uploads > 1:
+                        self._sendOnce(volumeNode, upload, uploads - 1, done, failed, progress)
+                    else:
+                        failed(changing())
+                    return
+            except ValueError as error:
+                failed(str(error))
+                return
             self.forget(node_id)
-            self._sent[node_id] = (stamp, answer["scan"])
-            done(answer["scan"])
+            self._sent[node_id] = (stamp, scan)
+            done(scan)
 
         header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
-        return self._session.postArray("/scans", mrml.array_of(volumeNode), header, sent, failed, progress)
+        upload.call = self._session.postArray("/scans", mrml.array_of(volumeNode), header, sent, failed, progress)
 
     def forget(self, nodeId: str) -> None:
         """Let the engine drop a scan that has changed or has left the scene."""
         _stamp_then, scan = self._sent.pop(nodeId, (None, None))
         if scan is not None:
-            self._session.delete(route("scans", scan), failed=lambda _message: None)
+            self._drop(scan)
+
+    def _drop(self, scan: str) -> None:
+        self._session.delete(route("scans", scan), failed=lambda _message: None)
 
     def forgetAll(self) -> None:
         for nodeId in list(self._sent):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -760,3 +761,105 @@ def test_the_nearest_labelled_voxels_are_named_with_their_cases() -> None:
     rows.append({"value": 0, "name": "background", "case": "C", "index": [0, 0, 0], "similarity": 0.5})
     assert _labelled(rows) == "Most similar labelled voxels: A &lt;b&gt; (LA, 0.99), C (background, 0.50)"
     assert _labelled([]) == ""
+
+
+# ---- scans that change, callbacks that fail, names of files
+
+
+def test_a_scan_that_changes_while_it_is_sent_is_sent_again(window, shared_engine, atrium):
+    scan = show(atrium)
+    panel = opened(window)
+    sent = []
+    post = panel.session.postArray
+    panel.session.postArray = lambda path, array, header, *rest: (
+        sent.append(header["affine"]) or post(path, array, header, *rest)
+    )
+    window.click(panel.ui.segmentButton)
+    scan.SetOrigin(10, 20, 30)  # the upload has begun with the grid of before
+    slicer.util.arrayFromVolume(scan)[:] = slicer.util.arrayFromVolume(scan)[::-1].copy()
+    slicer.util.arrayFromVolumeModified(scan)
+    node = window.wait_until(lambda: panel.resultPanel.node, MASK_S, "the mask")
+    assert len(sent) == 2
+    assert sent[0] != sent[1] == mrml.geometry_of(scan).affine.tolist()
+    array = panel.scans.known(scan)
+    assert array is not None
+    assert segmentation_node.mask_of(node, scan).any()
+    panel.session.postArray = post
+
+
+def test_a_scan_that_changes_at_each_try_is_given_up_in_one_line(window, shared_engine):
+    scan, _node = small_result()
+    panel = opened(window)
+    done, failed = [], []
+    post = panel.session.postArray
+
+    def changing(path, array, header, *rest):
+        scan.SetOrigin(*(np.array(scan.GetOrigin()) + 1))
+        return post(path, array, {**header, "affine": np.eye(4).tolist()}, *rest)
+
+    panel.session.postArray = changing
+    panel.scans.send(scan, done.append, failed.append)
+    window.wait_until(lambda: done or failed, 10, "the end")
+    assert not done
+    assert failed == [
+        "the scan keeps changing while it is being segmented; wait until it does not change, then try again"
+    ]
+    assert panel.scans.known(scan) is None
+    panel.session.postArray = post
+
+
+def test_an_exception_in_a_callback_is_shown_and_the_panel_can_go_on(
+    window, shared_engine, atrium, monkeypatch, caplog
+):
+    show(atrium)
+    panel = opened(window)
+    from MPERLib import http_client
+
+    def broken(self):
+        raise RuntimeError("the slab is lost\nsecond line")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http_client.UploadCall, "_writeSlab", broken)
+        window.click(panel.ui.segmentButton)
+        end = 200
+        while panel.segmentPanel.running and end:
+            window.events()
+            end -= 1
+    assert not panel.segmentPanel.running
+    assert "RuntimeError: the slab is lost" in panel.ui.messageLabel.text
+    assert "second line" not in panel.ui.messageLabel.text
+    assert panel.ui.segmentButton.text == "Segment LA"
+    assert panel.ui.segmentButton.enabled
+    assert [type(error) for error in window.errors()] == [RuntimeError]
+    assert "Traceback" in caplog.text
+    window.forgive()
+    caplog.clear()  # its tracebacks keep the panel alive
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("typed", ["mask", "mask.nii", "mask.gz", "mask.NII.GZ"])
+def test_an_export_writes_one_ending_and_replaces_only_after_a_question(window, tmp_path, monkeypatch, typed):
+    _scan, node = small_result()
+    panel = window.open("MPERSegment")
+    panel.ui.resultSelector.setCurrentNode(node)
+    panel.ui.exportSection.collapsed = False
+    filters, questions = [], []
+
+    def dialog(_window, _title, _start, kind):
+        filters.append(kind)
+        return str(tmp_path / typed)
+
+    dialogs = SimpleNamespace(QFileDialog=SimpleNamespace(getSaveFileName=dialog))
+    monkeypatch.setattr("MPERSegmentLib.export_panel.qt", dialogs)
+    answer = False
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **_: questions.append(text) or answer)
+    target = tmp_path / "mask.nii.gz"
+    target.write_bytes(b"another's")
+    window.click(panel.ui.exportNiftiButton)
+    assert filters == ["NIfTI label map (*.nii.gz)"]
+    assert questions == [f"Replace {target}?"]
+    assert target.read_bytes() == b"another's"
+    answer = True
+    window.click(panel.ui.exportNiftiButton)
+    assert read_labelmap(target).array.sum() == 64
+    assert [file.name for file in tmp_path.glob("mask*")] == ["mask.nii.gz"]
