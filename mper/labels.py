@@ -1,4 +1,4 @@
-"""What a mask means: labels with names, colours and codes, and a mask with its labels.
+"""Labels: names, colours and codes of the values of a mask, and a mask with its labels.
 
 In a label array 0 is background and 255 is unlabelled: ignored by every loss and metric, never
 background.
@@ -44,11 +44,11 @@ class Label:
     name : str
         Short name that people see, unique within a mask.
     category, type : Code or None
-        DICOM segmented property category and type; None where nobody has said (never guessed).
+        DICOM segmented property category and type; None where unknown (never guessed).
     colour : (int, int, int)
         RGB, 0 to 255 each.
     modifier, region, region_modifier : Code or None
-        What narrows the type (Right), and the anatomic region it lies in, where somebody has said so.
+        Modifier of the type (Right), and the anatomic region with its modifier, where known.
     """
 
     value: int
@@ -72,7 +72,7 @@ class Label:
 
 
 def label_from_dict(entry: Mapping[str, Any]) -> Label:
-    """The label that `dataclasses.asdict` made a dictionary (or JSON) of."""
+    """The label that `dataclasses.asdict` turned into a dictionary."""
     category, type_, *narrower = (
         Code(**entry[key]) if entry.get(key) else None
         for key in ("category", "type", "modifier", "region", "region_modifier")
@@ -121,7 +121,7 @@ def terminology_codes(entry: str) -> list[Code | None]:
 
 
 def structure_of(label: Label) -> object:
-    """What a label means, whatever it is called and numbered: its codes, or its name where it has none."""
+    """The structure of a label, whatever its name and value: its codes, or its name where it has none."""
     if label.type is None:
         return label.name.casefold()
     return label.type, label.modifier, label.region, label.region_modifier
@@ -132,7 +132,7 @@ def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Co
 
 
 # SNOMED CT codes as in DICOM PS3.16. Slicer's anatomical table has all chambers in brown; here only the left atrium
-# keeps its colour there, so that the others can be told apart.
+# keeps its colour there, so that the others can be distinguished.
 _KNOWN = {
     "LA": _anatomy("82471001", "Left atrium", (203, 108, 81)),
     "RA": _anatomy("73829009", "Right atrium", (130, 165, 220)),
@@ -216,7 +216,7 @@ def check_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A mask with the meaning of its values.
+    """A mask with its labels.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class Segmentation:
     labels : tuple of Label
         Sorted by value; a label may be absent from the labelmap.
     provenance : mapping of int to Provenance
-        How each label's voxels came about, by its value; without an entry nobody has said.
+        How each label's voxels were made, by its value; without an entry it is unknown.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How long work tells where it stands, and how it is stopped.
+"""How long work reports its progress, and how it is cancelled.
 
 Long work takes ``report: Report``, calls it at every natural beat, and lets `Cancelled`, which
 the report may raise, through; it then leaves nothing half-written.
@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 
 
 class Cancelled(Exception):
-    """The person who asked for the work no longer wants it."""
+    """The user has cancelled the work."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One beat of long work.
+    """One report of long work.
 
     Parameters
     ----------
     message : str
-        What is being done, in words for a person.
+        What is being done, for people.
     fraction : float or None
-        Share of the work that is done, in [0, 1]; None where it cannot be told.
+        Share of the work that is done, in [0, 1]; None where it is unknown.
     eta_s : float or None
-        Expected seconds to the end.
+        Expected remaining time in seconds.
     values : mapping of str to float
-        Figures that go with this beat (losses, step, rate).
+        Figures of this report (losses, step, rate).
     """
 
     message: str
@@ -40,24 +40,24 @@ Report = Callable[[Progress], None]
 
 
 def ignore_progress(_: Progress) -> None:
-    """A report that tells nobody."""
+    """The report of work whose progress nobody follows."""
 
 
 def part_of(report: Report, done: float, share: float, message: str) -> Report:
-    """A report for one part of the work: it starts where `done` of the whole is done and makes up `share` of it.
+    """A report for one part of the work, from `done` of the whole to `done` + `share`.
 
-    The part's own messages follow `message`; its expected time is that of the part alone and left out.
+    The part's own messages follow `message`. Its expected time is left out: it is that of the part alone.
     """
 
-    def tell(progress: Progress) -> None:
+    def report_part(progress: Progress) -> None:
         fraction = None if progress.fraction is None else done + share * progress.fraction
         report(Progress(f"{message}: {progress.message}", fraction, None, progress.values))
 
-    return tell
+    return report_part
 
 
 Notify = Callable[[str], None]
 
 
 def ignore_notice(_: str) -> None:
-    """Where notices go (one line each, work goes on) when nobody asked to hear them."""
+    """Where notes (one line each, the work goes on) go when nobody reads them."""

@@ -1,4 +1,4 @@
-"""How a segment came about, in DICOM's words: drawn by a program, corrected by a person, or drawn by hand.
+"""How a segment was made, in DICOM's terms: by a program, by a program and corrected manually, or manually.
 
 Slicer keeps it in two tags of a segment, ``DICOM.SegmentAlgorithmType`` and ``DICOM.SegmentAlgorithmName``, which its
 own DICOM exporter and ours write. Model, version and checksum travel in the name: ``MPER la 1.0.0 (sha256:8d969eef)``.
@@ -19,12 +19,12 @@ _WHOLE_NAME = re.compile(r"(.+) (\S+) \(sha256:([0-9a-f]{8,64})\)")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Who drew a segment.
+    """How a segment was made.
 
     Parameters
     ----------
     type : str
-        AUTOMATIC (untouched output of a program), SEMIAUTOMATIC (a person corrected it) or MANUAL (drawn by hand).
+        AUTOMATIC (unedited output of a program), SEMIAUTOMATIC (edited manually) or MANUAL (drawn manually).
     algorithm, version : str
         The program; the algorithm is needed unless MANUAL, the version is empty where it is unknown.
     sha256 : str
@@ -44,12 +44,12 @@ class Provenance:
 
     @classmethod
     def of_model(cls, name: str, version: str, sha256: str) -> Provenance:
-        """Untouched output of one of our models."""
+        """Unedited output of one of our models."""
         return cls(AUTOMATIC, f"MPER {name}", version, sha256)
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Provenance | None:
-        """What Slicer's tags say, None where they say nothing whole (no type, or a program without a name)."""
+        """The provenance in Slicer's tags; None where they are incomplete (no type, or a program without a name)."""
         type_, name = (tags.get(tag, "").strip() for tag in (TYPE_TAG, NAME_TAG))
         if type_ not in (AUTOMATIC, SEMIAUTOMATIC, MANUAL) or (type_ != MANUAL and not name):
             return None
@@ -70,5 +70,5 @@ class Provenance:
         return {TYPE_TAG: self.type} | ({NAME_TAG: self.name} if self.name else {})
 
     def edited(self) -> Provenance:
-        """What it becomes once a person has changed the segment."""
+        """The provenance after a manual edit."""
         return replace(self, type=SEMIAUTOMATIC) if self.type == AUTOMATIC else self

@@ -1,7 +1,7 @@
-"""Where the files that come with the program lie: models, a sample scan, terminology.
+"""The files that come with the program: models, a sample scan, terminology.
 
-Three homes: in an installed wheel they are inside the package (``mper/_resources``); in a clone,
-and in a built Slicer extension, the folder ``Resources`` stands beside the package.
+In an installed wheel they lie inside the package (``mper/_resources``); in a clone, and in a built Slicer extension,
+in the folder ``Resources`` next to the package.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def _find(name: str) -> Path:
     for home in _HOMES:
         if (home / name).exists():
             return home / name
-    looked = " or ".join(str(home) for home in _HOMES)
-    raise FileNotFoundError(f"{name} should have come with the program but is not in {looked}; install mper again")
+    searched = " or ".join(str(home) for home in _HOMES)
+    raise FileNotFoundError(f"{name} is part of mper but is not in {searched}; install mper again")
 
 
 def models_dir() -> Path:
@@ -58,12 +58,12 @@ def find_model(name: str) -> Path:
     Returns
     -------
     Path
-        Folder or zip; that it is a sound model is seen when it is read.
+        Folder or zip; whether it is a valid model shows when it is read.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such model; tells which there are.
+        If there is no such model; the message lists those that there are.
     """
     known = {path.name: path for path in bundled_models()}
     if name in known:

@@ -1,4 +1,4 @@
-"""A region of interest in the patient, and the part of a scan that it holds."""
+"""A region of interest (ROI) in the patient, and the part of a scan inside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Region:
     inside : bool array or None
         Which voxels of the crop belong to it; None means all (the scan's axes run along the box's).
     notes : tuple of str
-        What was decided on the way.
+        Notes for the user.
     """
 
     start: Index3
@@ -37,7 +37,7 @@ class Region:
 
     @classmethod
     def whole(cls, geometry: Geometry) -> Region:
-        """All of a scan."""
+        """The whole scan."""
         return cls((0, 0, 0), geometry.shape)
 
     @property
@@ -47,13 +47,13 @@ class Region:
         return k, j, i
 
     def spread(self, crop: npt.NDArray[np.generic], geometry: Geometry) -> npt.NDArray[Any]:
-        """Values of the crop (leading axes allowed) on the whole scan, 0 around them."""
+        """Values of the crop (with leading axes) on the grid of the whole scan, 0 outside the crop."""
         array = np.zeros((*crop.shape[:-3], *geometry.shape), dtype=crop.dtype)
         array[(..., *self.window)] = crop
         return array
 
     def box_mm(self, geometry: Geometry) -> Box:
-        """LPS mm that the crop, voxel edges included, reaches over."""
+        """Extent of the crop in LPS mm, voxel edges included."""
         low, high = (end.tolist() for end in extent_of(geometry.crop(self.start, self.stop)))
         return low[0], high[0], low[1], high[1], low[2], high[2]
 
@@ -79,7 +79,7 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
     low, high = check_box(box_mm)
     if not geometry.spacing_known:
         raise ValueError(
-            "an ROI in mm needs a scan that says where it lies; this one has no spacing, leave the ROI out"
+            "an ROI in mm needs a scan of known spacing; the spacing of this one is unknown, leave the ROI out"
         )
     corners = np.array([(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     index = geometry.to_index(corners)
@@ -88,8 +88,8 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
     last = np.clip(np.floor(index.max(axis=0) + reach) + 1, 0, geometry.shape).astype(int)
     scan_low, scan_high = extent_of(geometry)
     outside = ValueError(
-        f"the ROI {_words(low, high)} holds no voxel of the scan, which reaches over {_words(scan_low, scan_high)} "
-        "(LPS mm); choose one inside it"
+        f"the ROI {_words(low, high)} contains no voxel of the scan, whose extent is {_words(scan_low, scan_high)} "
+        "(LPS mm); choose an ROI inside the scan"
     )
     if (first >= last).any():
         raise outside
@@ -103,7 +103,7 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
     notes = []
     if (low < scan_low - _TOLERANCE_MM).any() or (high > scan_high + _TOLERANCE_MM).any():
         notes.append(
-            f"the ROI reaches beyond the scan, which ends at {_words(scan_low, scan_high)} (LPS mm); it was cut there"
+            f"the ROI extends beyond the scan, whose extent is {_words(scan_low, scan_high)} (LPS mm); it is cut there"
         )
     return Region(as_index(start), as_index(stop), None if inside.all() else inside, tuple(notes))
 
@@ -141,7 +141,7 @@ def check_box(box_mm: Sequence[float]) -> tuple[npt.NDArray[np.float64], npt.NDA
 
 
 def extent_of(geometry: Geometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lowest and highest LPS mm that a scan's voxels, edges included, reach."""
+    """Lowest and highest LPS mm of a scan, voxel edges included."""
     ends = [(-0.5, n - 0.5) for n in geometry.shape]
     corners = geometry.to_world([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]])
     return corners.min(axis=0), corners.max(axis=0)

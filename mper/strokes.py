@@ -1,7 +1,7 @@
-"""Strokes: what a person painted to correct a mask, and the entries of JSON that describe them.
+"""Strokes that correct a mask, and their entries in JSON.
 
-A stroke says "here is this structure" (or background). It is kept in the patient's coordinates, so
-that it means the same on every grid: that of the scan, of the network, of Slicer.
+A stroke marks voxels of a structure, or of background. It is stored in the coordinates of the patient, so that it is
+the same on every grid: of the scan, of the network, of Slicer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Stroke:
-    """Balls around points, and what they are.
+    """A stroke of a round brush: balls around points, and the label that they mark.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class StrokeList:
-    """Strokes in the order in which they were drawn, and on what.
+    """Strokes in the order in which they were drawn, and the scan and model that they belong to.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class StrokeList:
     scan_sha256 : str or None
         Of the scan's voxels, see `mper.datasets.scan_record.voxels_sha256`.
     model : str or None
-        What made the mask that they correct.
+        The model whose mask they correct.
     """
 
     strokes: tuple[Stroke, ...]
@@ -106,7 +106,7 @@ class StrokeList:
 
 
 def strokes_to_label(strokes: Sequence[Stroke], geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """A label of what was painted alone, 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
+    """The voxels of strokes as a label, 255 (unlabelled) elsewhere; where strokes overlap the later one counts."""
     array = np.full(geometry.shape, UNLABELLED, dtype=np.uint8)
     for stroke in strokes:
         array[tuple(stroke.voxels(geometry).T)] = stroke.value
@@ -118,11 +118,11 @@ def check_strokes(strokes: Sequence[Stroke], labels: Sequence[Label]) -> None:
     known = {BACKGROUND, *(label.value for label in labels)}
     for number, stroke in enumerate(strokes, 1):
         if stroke.value not in known:
-            raise ValueError(f"stroke {number} is of label {stroke.value}; known are {sorted(known)}")
+            raise ValueError(f"stroke {number} has the label {stroke.value}; known are {sorted(known)}")
 
 
 def strokes_to_dict(strokes: StrokeList, labels: Sequence[Label]) -> dict[str, Any]:
-    """What JSON holds: labels by name, 0 for background."""
+    """The entry of strokes in JSON: labels by name, 0 for background."""
     names: dict[int, str | int] = {BACKGROUND: BACKGROUND, **{label.value: label.name for label in labels}}
     entry: dict[str, Any] = {
         "strokes": [
@@ -142,7 +142,7 @@ def strokes_to_dict(strokes: StrokeList, labels: Sequence[Label]) -> dict[str, A
 
 
 def strokes_from_dict(entry: object, labels: Sequence[Label]) -> StrokeList:
-    """The strokes that `strokes_to_dict` or a person wrote down.
+    """The strokes of an entry that `strokes_to_dict` or a person has written.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def _stroke(one: object, labels: Sequence[Label]) -> Stroke:
 
 
 def label_value(label: object, labels: Sequence[Label]) -> int:
-    """The value that a name, in any case, or a value means; 0 and "background" are background.
+    """The value of a label given by name (in any case) or value; 0 and "background" are background.
 
     Raises
     ------

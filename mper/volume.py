@@ -1,13 +1,13 @@
-"""What an image is: voxels, and where they lie in the patient.
+"""Images: voxels, and their grid in the patient.
 
-Conventions of the whole project, said once:
+Conventions of the whole project:
 
 - Arrays are indexed (k, j, i): slice, row, column.
 - World coordinates are LPS in mm: x to the patient's Left, y to Posterior, z to Superior.
 - An affine maps a homogeneous array index ``(k, j, i, 1)`` to ``(x, y, z, 1)``, so its columns
   are in the order of the array's axes. What uses another order (ITK, NIfTI, Slicer) is converted
   where it enters.
-- Spacing that a file does not tell stays unknown: ``spacing_mm`` is then None.
+- Spacing that a file does not give stays unknown: ``spacing_mm`` is then None.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Geometry:
     shape : (int, int, int)
         Number of voxels along k, j, i, each at least 1.
     spacing_known : bool
-        False where the file tells no spacing: the affine is then a placeholder (unit steps),
+        False where the file gives no spacing: the affine is then a placeholder (unit steps),
         fit for relating indices and unfit for any figure in mm.
 
     Raises
@@ -261,7 +261,7 @@ class Volume:
         return f"Volume({self.array.dtype}, {self.geometry.describe()})"
 
     def with_array(self, array: npt.NDArray[np.generic]) -> Volume:
-        """Other voxels on the same grid: how a result is born from its source."""
+        """Other voxels on the same grid, such as a mask of this image."""
         return replace(self, array=array)
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Volume:

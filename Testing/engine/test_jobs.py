@@ -275,7 +275,7 @@ def test_a_job_that_waits_for_its_turn_is_queued_and_cancelled_at_once(queue: Jo
 def test_a_device_that_is_not_here_fails_the_job_with_its_reason(queue: JobStore) -> None:
     status = ended(queue.submit("a", "load", "cuda:7", waits(threading.Event())))
     assert status["state"] == "failed"
-    assert "'cuda:7' is not here" in status["error"]
+    assert "no device 'cuda:7'" in status["error"]
 
 
 def test_a_client_cannot_queue_without_end(jobs: JobStore) -> None:

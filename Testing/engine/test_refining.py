@@ -238,15 +238,15 @@ def test_amounts_are_null_where_the_spacing_is_unknown(engine: Served, scan: Vol
     [
         (
             {"value": 7},
-            "stroke 2 is of label 7, which the model does not have; known are 0 (background), 1 (structure 1)",
+            "stroke 2 has the label 7, which the model does not have; known are 0 (background), 1 (structure 1)",
         ),
         ({"value": 255}, "stroke 2: a stroke's label value is 0 (background) to 254, got 255"),
         ({"value": -1}, "stroke 2: a stroke's label value is"),
         ({"value": True}, "strokes.1.value"),
         ({"points_mm": []}, "stroke 2: a stroke needs at least one point; this one is empty"),
         ({"points_mm": [[1.0, 2.0]]}, "strokes.1.points_mm.0"),
-        ({"points_mm": [[1e6, 0.0, 0.0]]}, "stroke 2 lies outside the region that was segmented"),
-        ({"points_mm": [[1e300, 0.0, 0.0]]}, "stroke 2 lies outside the region that was segmented"),
+        ({"points_mm": [[1e6, 0.0, 0.0]]}, "stroke 2 lies outside the segmented region"),
+        ({"points_mm": [[1e300, 0.0, 0.0]]}, "stroke 2 lies outside the segmented region"),
         ({"radius_mm": -1.0}, "stroke 2: the radius of a stroke"),
         ({"radius_mm": 1e9}, "stroke 2 has a radius of 1e+09 mm, at most 50 mm are taken"),
         ({"colour": "red"}, "strokes.1.colour"),

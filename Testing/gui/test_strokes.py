@@ -164,7 +164,7 @@ class Engine:
         held = self._held(prediction)
         drawn = [Stroke(one["value"], tuple(map(tuple, one["points_mm"])), one["radius_mm"]) for one in body["strokes"]]
         if any(not len(stroke.voxels(grid())) for stroke in drawn):
-            raise Refused(422, "the stroke lies outside the region that was segmented")
+            raise Refused(422, "the stroke lies outside the segmented region")
         mask, told = self.mask.copy(), []
         for number, stroke in enumerate(drawn):
             settled = number + 1 < len(drawn) or body["settle"]

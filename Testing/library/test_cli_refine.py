@@ -139,7 +139,7 @@ def test_what_each_stroke_changed_is_told(
     assert added is not None
     assert f"stroke 1 (structure 1): +{round(added[1], 3):.2f} mL structure 1" in told.out
     assert "stroke 2 (background): -" in told.out and "3 strokes" in told.out
-    assert "mper: note: stroke 3: it overrules" in told.err
+    assert "mper: note: stroke 3: it replaces" in told.err
 
 
 def test_json_is_one_object_with_what_was_done(
@@ -268,7 +268,7 @@ def test_a_stroke_outside_the_region_of_an_roi_is_told(
     corner = geometry.to_world((0, 0, 0)).tolist()
     (tmp_path / "s.json").write_text(json.dumps({"strokes": [{**ONE, "points_mm": [corner], "radius_mm": 0.5}]}))
     assert run(scan, tmp_path / "s.json", tmp_path / "mask.nrrd", f"--roi={roi}") == FAILED
-    assert_one_line(capsys, "stroke 1 lies outside the region that was segmented", "another ROI")
+    assert_one_line(capsys, "stroke 1 lies outside the segmented region", "another ROI")
 
 
 def test_missing_files_and_wrong_outputs_are_one_line(

@@ -108,7 +108,7 @@ def test_unlabelled_voxels_count_in_nothing(scans: Sequence[Scan]) -> None:
     partly = [Scan("half", scans[0].scan, truth.with_array(half)), Scan("whole", scans[0].scan, truth)]
     found = evaluate(predictor, partly, [STRUCTURE], notify=heard.append)
     assert found["mean"]["dice"] == 1 and found["mean"]["hd95_mm"] == 0
-    assert len(heard) == 1 and heard[0].startswith("half: labelled only in part")
+    assert len(heard) == 1 and heard[0].startswith("half: partly labelled")
 
 
 def test_figures_in_mm_are_none_where_the_spacing_is_unknown(scans: Sequence[Scan]) -> None:
@@ -125,7 +125,7 @@ def test_labels_of_one_side_only_are_told_and_none_in_common_is_refused() -> Non
     heard: list[str] = []
     assert match_labels([la, lv], [make_label(5, "la"), scar], heard.append) == [(la, make_label(5, "la"))]
     assert "Scar" in heard[0] and "LA, LV" in heard[1]
-    with pytest.raises(ValueError, match=r"segments LA, LV.*labels for Scar"):
+    with pytest.raises(ValueError, match=r"segments LA, LV.*labels of Scar"):
         match_labels([la, lv], [scar])
 
 
@@ -134,9 +134,9 @@ def test_the_split_is_the_holdout_else_test_else_val_else_the_only_one() -> None
     assert choose_split({"train": "a", "test": "b", "val": "c"}) == "test"
     assert choose_split({"train": "a", "val": "c"}) == "val"
     assert choose_split({"mine": "a"}) == "mine"
-    with pytest.raises(ValueError, match="a, b; say with --split"):
+    with pytest.raises(ValueError, match="a, b; choose one with --split"):
         choose_split({"a": "", "b": ""})
-    with pytest.raises(ValueError, match="no split"):
+    with pytest.raises(ValueError, match="no split; make one"):
         choose_split({})
 
 
@@ -188,7 +188,7 @@ def test_a_published_model_of_the_dataset_goes_by_its_name(
         (["DATA", "--model", "nothing"], "no model 'nothing'"),
         (["DATA/cases", "--model", "MODEL"], "not a dataset"),
         (["nowhere", "--model", "MODEL"], "nowhere does not exist"),
-        (["DATA", "--model", "OTHER"], "there is nothing to compare"),
+        (["DATA", "--model", "OTHER"], "no structure can be compared"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

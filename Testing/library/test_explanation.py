@@ -133,7 +133,7 @@ def test_uncertain_places_come_largest_first_and_apart() -> None:
     assert [place.index for place in found] == [middles[1], middles[2], middles[0]]
     assert found[0].uncertainty > found[1].uncertainty > found[2].uncertainty
     assert found[2].volume_ml == pytest.approx(0.027)
-    assert "LA" in found[0].words and "no structure" in found[1].words
+    assert "LA" in found[0].words and "outside all structures" in found[1].words
     assert found[0].mm == (20.0, 40.0, 50.0)
     assert len(uncertain_regions(_doubtful(middles, [1, 4, 2]), count=2)) == 2
 
@@ -155,7 +155,7 @@ def test_a_sure_prediction_has_no_uncertain_place() -> None:
 def test_what_a_prediction_lacks_is_said() -> None:
     bare = replace(_doubtful([], []), label_probability=None)
     scan = bare.segmentation.labelmap
-    with pytest.raises(ValueError, match="no probabilities of its labels"):
+    with pytest.raises(ValueError, match="no label probabilities"):
         uncertain_regions(bare)
     with pytest.raises(ValueError, match="no prototype map"):
         prototype_figures(bare, scan, 3)

@@ -104,7 +104,7 @@ def test_strokes_that_do_not_belong_here_leave_nothing(case: Case) -> None:
     outside = Stroke(1, ((900.0, 0.0, 0.0),))
     for wrong, words in (
         (StrokeList((HERE,), scan_sha256="0" * 64), "drawn on another scan"),
-        (StrokeList((HERE, Stroke(7, HERE.points_mm))), "stroke 2 is of label 7; known are \\[0, 1\\]"),
+        (StrokeList((HERE, Stroke(7, HERE.points_mm))), "stroke 2 has the label 7; known are \\[0, 1\\]"),
         (StrokeList((HERE, outside)), "stroke 2 paints no voxel of case case0"),
         (StrokeList(()), "there is no stroke in the list"),
     ):

@@ -88,7 +88,7 @@ def test_a_wide_field_is_cropped_and_the_person_told(wide_scan: tuple[Volume, np
     found = predictor.predict(scan, want=("prototypes",))
     assert found.roi_mm is not None and found.prototype_map is not None
     assert "the field of view is 240 mm wide: the region" in found.notes[0]
-    assert "found automatically" in found.notes[0]
+    assert "located automatically" in found.notes[0]
     region = Localizer(_localizer(), CPU, torch.float32).locate(scan)
     assert region is not None and found.roi_mm == region.box_mm(scan.geometry)
     outside = found.prototype_map.array.copy()
@@ -115,12 +115,12 @@ def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> 
 
 def test_a_field_in_which_nothing_is_found_is_taken_whole_and_told(wide_scan: tuple[Volume, np.ndarray]) -> None:
     found = Predictor(threshold_bundle(), "cpu", localizer=_localizer(level=1e3)).predict(wide_scan[0])
-    assert found.roi_mm is None and "was not found in it, so the whole field was segmented" in found.notes[0]
+    assert found.roi_mm is None and "was not located in it; the whole scan is segmented" in found.notes[0]
 
 
 def test_a_model_without_finder_takes_a_wide_field_whole_and_tells(wide_scan: tuple[Volume, np.ndarray]) -> None:
     found = Predictor(threshold_bundle(), "cpu").predict(wide_scan[0])
-    assert found.roi_mm is None and "this model has no finder, so the whole field was segmented" in found.notes[0]
+    assert found.roi_mm is None and "this model has no localizer; the whole scan is segmented" in found.notes[0]
 
 
 def test_slices_are_never_cropped(wide_scan: tuple[Volume, np.ndarray]) -> None:
@@ -135,11 +135,11 @@ def test_the_finder_that_the_card_names_is_taken(
     monkeypatch.setattr("mper.resources.models_dir", lambda: tmp_path)
     model = threshold_bundle(about={"locator": "small-locator"})
     missing = Predictor(model, "cpu").predict(scan)
-    assert "its finder 'small-locator' is not installed" in missing.notes[0]
+    assert "its localizer 'small-locator' is not installed" in missing.notes[0]
     random_bundle(preprocessing=COARSE).save(tmp_path / "small-locator", "float32")
     there = Predictor(model, "cpu").predict(scan)
     given = Predictor(model, "cpu", localizer=random_bundle(preprocessing=COARSE)).predict(scan)
-    assert "found automatically" in there.notes[0] and there.notes == given.notes
+    assert "located automatically" in there.notes[0] and there.notes == given.notes
 
 
 def test_the_field_of_view_is_that_of_the_axial_plane() -> None:

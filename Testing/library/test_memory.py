@@ -126,5 +126,5 @@ def test_devices_are_picked_by_name() -> None:
         with pytest.raises(ValueError, match="unknown device"):
             pick_device(name)
     for name in ("cuda:99", "cuda:x"):
-        with pytest.raises(ValueError, match="is not here: torch sees"):
+        with pytest.raises(ValueError, match="torch finds"):
             pick_device(name)

@@ -283,7 +283,7 @@ def test_mirroring_keeps_to_the_axes_of_the_card(blob_volume: BlobVolume) -> Non
     plain, asked = never.predict(scan, want=("probabilities",)), never.predict(scan, want=("probabilities",), tta=True)
     np.testing.assert_array_equal(asked.probabilities, plain.probabilities)
     assert set(asked.notes) - set(plain.notes) == {
-        "the model was trained without mirrored scans, so nothing was mirrored"
+        "the model was trained without mirrored scans; no mirrored copies are averaged"
     }
     mirrored = Predictor(random_bundle(mirror_axes=(2,)), "cpu").predict(scan, want=("probabilities",), tta=True)
     assert mirrored.notes == plain.notes
@@ -302,7 +302,7 @@ def test_an_unknown_spacing_is_assumed_and_told(blob_volume: BlobVolume) -> None
     first, second = predictor.predict(known), predictor.predict(unknown)
     np.testing.assert_array_equal(second.segmentation.labelmap.array, first.segmentation.labelmap.array)
     assert second.segmentation.labelmap.geometry.spacing_mm is None
-    assert any("taken to be 2.5 x 0.7 x 0.9 mm" in note for note in second.notes)
+    assert any("assumed: 2.5 x 0.7 x 0.9 mm" in note for note in second.notes)
     with pytest.raises(ValueError, match="voxel spacing is unknown"):
         Predictor(random_bundle(), "cpu").predict(unknown)
 
@@ -425,7 +425,7 @@ def test_a_wrong_device_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown device 'gpu'; known are auto, cpu, cuda, mps"):
         Predictor(random_bundle(), "gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device 'cuda' is not here: torch sees 0 CUDA GPUs"):
+        with pytest.raises(ValueError, match="there is no device 'cuda': torch finds 0 CUDA GPUs"):
             Predictor(random_bundle(), "cuda")
 
 

@@ -277,7 +277,7 @@ def test_a_contradiction_is_told_and_the_later_stroke_counts() -> None:
     refiner.add(scene.stroke(1))
     change = refiner.add(scene.stroke(0))
     count = len(scene.stroke(0).voxels(scene.geometry))
-    assert change.notes == (f"it overrules {count} voxels of stroke 1 (LA): the later one counts",)
+    assert change.notes == (f"it replaces {count} voxels of stroke 1 (LA): the later stroke counts",)
 
 
 def test_a_stroke_half_outside_is_clipped_and_told() -> None:
@@ -295,7 +295,7 @@ def test_a_stroke_outside_is_refused_and_nothing_changes() -> None:
     refiner.set_strokes([scene.stroke()])
     before = array_of(refiner)
     away = scene.stroke(1, at=scene.centre + 500)
-    with pytest.raises(ValueError, match="stroke 2 lies outside the region that was segmented"):
+    with pytest.raises(ValueError, match="stroke 2 lies outside the segmented region"):
         refiner.set_strokes([scene.stroke(), away, scene.stroke(0)])
     assert np.array_equal(array_of(refiner), before)
     assert refiner.strokes == (scene.stroke(),)

@@ -23,7 +23,7 @@ from mper.methods.recipe import RECIPES
 from mper.methods.registry import METHODS, default_method
 from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
-from mper.utils.errors import OK, Explained, UsageError, exit_code, explain
+from mper.utils.errors import OK, ReportedError, UsageError, exit_code, explain
 from mper.utils.processes import lower_priority, reserve_one_core
 from mper.utils.text import duration
 
@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
         except Exception as error:
             line = explain(error)
             voice.event("failed", message=line)
-            raise Explained(line, exit_code(error)) from error
+            raise ReportedError(line, exit_code(error)) from error
 
 
 def _train(arguments: argparse.Namespace, voice: _Voice) -> int:

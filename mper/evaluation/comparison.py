@@ -1,4 +1,4 @@
-"""A new version of a model beside the one in use, on cases that neither was trained on."""
+"""Comparison of a new version of a model with the one in use, on cases that neither was trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
 
 BEFORE, AFTER = "before", "after"
-_FEW = 6  # below which a paired test cannot become significant
+_FEW = 6  # cases, below which a paired test cannot be significant
 _LEVEL = 0.05
 _SAME = 5e-4  # two Dice that round to the same figure are the same
 _FINEST = 0.01  # of a mean difference: two people who label the same scan differ by more
@@ -47,11 +47,11 @@ def compare(
     Parameters
     ----------
     old, new : callable
-        Each gives its predictor when its turn has come, so that only one need be in memory.
+        Each returns its predictor when it is needed, so that only one is in memory.
     cases, labels
         As for `mper.evaluation.evaluate.evaluate`.
     keep : callable or None
-        Is given each mask: case id, "before" or "after", and the mask in the dataset's label values.
+        Receives each mask: case id, "before" or "after", and the mask in the dataset's label values.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def compare(
     Raises
     ------
     ValueError
-        If no case has a label, or a model knows none of the labels.
+        If no case has a label, or a model segments none of the labels.
     """
     found = {}
     for n, (when, predictor) in enumerate(((BEFORE, old), (AFTER, new))):
@@ -101,36 +101,35 @@ def _mean(each: dict[str, tuple[float, float]], which: int) -> float:
 
 
 def summary_text(pairs: Sequence[tuple[float, float]]) -> str:
-    """What Dice before and after on so many cases allow to say, and what not.
+    """A summary of Dice before and after: the change, and whether it may be chance.
 
-    From six cases on Wilcoxon's signed-rank test is made; with fewer it cannot become significant, and the smallest
-    mean difference that a paired t interval could tell from none is given instead.
+    With six cases or more it holds the p value of Wilcoxon's signed-rank test; with fewer, which cannot be significant,
+    the smallest mean difference that a paired t interval could distinguish from none.
     """
     before, after = (np.array(values) for values in zip(*pairs, strict=True))
     change = after - before
     better, worse = int((change > _SAME).sum()), int((change < -_SAME).sum())
     n = len(pairs)
     counts = "" if n == 1 else f" (better on {better}, worse on {worse}, as good on {n - better - worse})"
-    whose = "1 held-out case" if n == 1 else f"{n} held-out cases"
-    told = [f"On {whose} the mean Dice went from {before.mean():.3f} to {after.mean():.3f}{counts}."]
+    cases = "1 held-out case" if n == 1 else f"{n} held-out cases"
+    sentences = [f"On {cases} the mean Dice changes from {before.mean():.3f} to {after.mean():.3f}{counts}."]
     if not better and not worse:
-        told.append("No difference was found.")
+        sentences.append("There is no difference.")
     elif n == 1:
-        told.append("One case tells nothing about others; label more for the hold-out.")
+        sentences.append("One case allows no conclusion; label more cases for the hold-out.")
     elif n < _FEW:
-        blur = _resolution(change)
-        verdict = (
-            "this one is larger, yet rests on few cases" if abs(change.mean()) > blur else "this one may be chance"
-        )
-        told.append(f"That is too few to tell apart mean differences below about {blur:.3f}: {verdict}.")
+        resolution = _resolution(change)
+        small = abs(change.mean()) <= resolution
+        verdict = "this one may be chance" if small else "this one is larger, but based on few cases"
+        sentences.append(f"So few cases cannot show mean differences below about {resolution:.3f}: {verdict}.")
     else:
         p = _wilcoxon(change)
         verdict = "is unlikely to be chance" if p < _LEVEL else "may be chance"
-        told.append(f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)}).")
+        sentences.append(f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)}).")
     if worse:
         lost = int(change.argmin())
-        told.append(f"The largest loss is {-change[lost]:.3f} ({before[lost]:.3f} to {after[lost]:.3f}).")
-    return " ".join(told)
+        sentences.append(f"The largest loss is {-change[lost]:.3f} ({before[lost]:.3f} to {after[lost]:.3f}).")
+    return " ".join(sentences)
 
 
 def _resolution(change: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""How good a model is on the labelled cases of a dataset."""
+"""Evaluation: a model on the labelled cases of a dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LabelledScan(Protocol):
-    """What is needed of a case: a case of a `mper.datasets.dataset.Dataset` or of packed shards is one."""
+    """A case with a label, such as one of a `mper.datasets.dataset.Dataset` or of packed shards."""
 
     @property
     def id(self) -> str: ...
@@ -29,7 +29,7 @@ class LabelledScan(Protocol):
 
 
 class CaseResult(MeanFigures):
-    """One case: its mean over labels, the labels one by one, how sure the model was, and how long it took."""
+    """The figures of a case: its mean over labels, each label, the confidence, and the time in seconds."""
 
     id: str
     labels: dict[str, Any]
@@ -38,12 +38,12 @@ class CaseResult(MeanFigures):
 
 
 def choose_split(splits: Mapping[str, Sequence[str]], holdout: str | None = None) -> str:
-    """The split to evaluate on when nobody says which: the locked hold-out, else ``test``, ``val``, or the only one.
+    """The default split to evaluate on: the locked hold-out, else ``test``, ``val``, or the only one.
 
     Raises
     ------
     ValueError
-        If there are several others to choose from, or none.
+        If there are several others, or none.
     """
     for name in (holdout, "test", "val"):
         if name is not None and name in splits:
@@ -51,8 +51,8 @@ def choose_split(splits: Mapping[str, Sequence[str]], holdout: str | None = None
     if len(splits) == 1:
         return next(iter(splits))
     if not splits:
-        raise ValueError("the dataset has no split; `mper import --split NAME` puts cases into one")
-    raise ValueError(f"the dataset has the splits {', '.join(splits)}; say with --split which one to evaluate on")
+        raise ValueError("the dataset has no split; make one with `mper import --split NAME`")
+    raise ValueError(f"the dataset has the splits {', '.join(splits)}; choose one with --split")
 
 
 def match_labels(
@@ -63,7 +63,7 @@ def match_labels(
     Returns
     -------
     list of (Label, Label)
-        The model's and the dataset's, in the dataset's order. `notify` hears of those that only one has.
+        The model's and the dataset's, in the dataset's order. `notify` receives those that only one has.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def match_labels(
     pairs = [(by_name[label.name.casefold()], label) for label in dataset if label.name.casefold() in by_name]
     ours, theirs = (", ".join(label.name for label in labels) for labels in (model, dataset))
     if not pairs:
-        raise ValueError(f"the model segments {ours}, the dataset has labels for {theirs}: there is nothing to compare")
+        raise ValueError(f"the model segments {ours}, the dataset has labels of {theirs}: no structure can be compared")
     shared = {label.name for _, label in pairs}
     if missing := [label.name for label in dataset if label.name not in shared]:
-        notify(f"the model does not know {', '.join(missing)}: left out of all figures")
+        notify(f"the model does not segment {', '.join(missing)}: not evaluated")
     if len(pairs) < len(model):
-        notify(f"the dataset has no label for all of {ours}: only {', '.join(sorted(shared))} is compared")
+        notify(f"the dataset does not label all of {ours}: only {', '.join(sorted(shared))} is evaluated")
     return pairs
 
 
@@ -98,13 +98,13 @@ def evaluate(
     ----------
     predictor : Predictor
     cases : sequence of LabelledScan
-        Those without a label are left out, and `notify` hears how many.
+        Those without a label are left out; `notify` receives their number.
     labels : sequence of Label
         Of the dataset; matched to the model's by name.
     tta : bool
         Average over mirrored copies.
     keep : callable or None
-        Is given each case's id and mask, in the dataset's label values.
+        Receives each case's id and mask, in the dataset's label values.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If no case has a label, or the model knows none of the labels.
+        If no case has a label, or the model segments none of the labels.
     """
     pairs = match_labels(predictor.bundle.card.labels, labels, notify)
     lookup = np.full(256, BACKGROUND, np.uint8)
@@ -164,11 +164,10 @@ def evaluate(
         notify(f"{unlabelled} of {len(cases)} cases have no label and were left out")
     if partly:
         notify(
-            f"{', '.join(partly)}: labelled only in part; figures there count the labelled voxels alone, and strokes "
-            "lie where somebody saw a reason to draw them"
+            f"{', '.join(partly)}: partly labelled. Only labelled voxels are evaluated, and these are no random sample"
         )
     if not results:
-        raise ValueError(f"none of the {len(cases)} cases has a label; there is nothing to compare with")
+        raise ValueError(f"none of the {len(cases)} cases has a label; label at least one")
     cohort = cohort_metrics(metrics)
     return {
         "mean": cohort["mean"],

@@ -55,7 +55,7 @@ class PrototypeFigures:
 
 @dataclass(frozen=True)
 class LabelledVoxel:
-    """A voxel of a training case that a person labelled.
+    """A labelled voxel of a training case.
 
     value, name : its label; case : whose; index : (k, j, i) in that case's scan; similarity : cosine to it.
     """
@@ -69,7 +69,7 @@ class LabelledVoxel:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the prototypes say of one voxel.
+    """The prototypes nearest to one voxel.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Probe:
     probability : float or None
         Of its class.
     labelled : tuple of LabelledVoxel
-        The nearest three voxels that a person labelled, nearest first; of models that keep such voxels.
+        The nearest three labelled voxels of the training cases, nearest first; of models that keep such voxels.
     """
 
     value: int
@@ -95,7 +95,7 @@ class Probe:
 
 
 def prototype_figures(prediction: Prediction, scan: Volume, per_class: int) -> tuple[PrototypeFigures, ...]:
-    """A row for every prototype, those that no voxel is nearest to included.
+    """The figures of every prototype, those without a voxel included.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def prototype_figures(prediction: Prediction, scan: Volume, per_class: int) -> t
 def probe(
     prediction: Prediction, vectors: torch.Tensor, index: Index3, references: References | None = None
 ) -> Probe | None:
-    """What the prototypes, and the labelled voxels that the model keeps, say of the voxel at (k, j, i).
+    """The prototypes and labelled voxels of the model nearest to the voxel at (k, j, i).
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def probe(
     Returns
     -------
     Probe or None
-        None outside the region that the network saw. Cosines are interpolated as those of the prototype map are,
+        None outside the segmented region. Cosines are interpolated as those of the prototype map are,
         so that both agree (save where the working grid is finer than the scan: the map averages there).
 
     Raises

@@ -1,10 +1,9 @@
-"""Finding the structure in a scan that was not cropped around it.
+"""Locating the structure in a wide field of view.
 
-The public left-atrium files are cut out around the atrium, and so are a model's training scans. A
-clinical field of view is several times as wide. A small network looks at the whole of it at low
-resolution; the box around what it finds, with the margin that the training scans have, is what
-the real model is given. Which finder goes with which model says ``about["locator"]`` in the
-model's card; the margin stands in the finder's own card, ``about["margin_mm"]`` along (k, j, i).
+The public left-atrium files, and so the training scans of a model, are cropped around the atrium; a clinical field of
+view is several times as wide. A small network processes the whole scan at low resolution; the box around what it
+segments, with the margin of the training scans, is the region that the model segments. The localizer of a model is
+named in its card (``about["locator"]``), the margin in the card of the localizer (``about["margin_mm"]``, (k, j, i)).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ DEFAULT_MARGIN_MM = (20.0, 20.0, 20.0)
 
 
 def field_of_view_mm(geometry: Geometry) -> float | None:
-    """How far the scan reaches along the patient's x or y, whichever is more; None where the spacing is unknown."""
+    """Extent of the scan along the patient's x or y, the larger of both; None where the spacing is unknown."""
     if not geometry.spacing_known:
         return None
     extent = np.abs(geometry.directions * np.asarray(geometry.extent_mm))  # [patient axis, array axis]
@@ -32,7 +31,7 @@ def field_of_view_mm(geometry: Geometry) -> float | None:
 
 
 class Localizer:
-    """A small network that finds a structure in a wide field of view.
+    """A small network that locates a structure in a wide field of view.
 
     Parameters
     ----------
@@ -49,7 +48,7 @@ class Localizer:
         self.run = Runner(bundle.build(), device, dtype)
 
     def locate(self, scan: Volume) -> Region | None:
-        """The part of the scan around the structure; None where nothing was found.
+        """The region of the scan around the structure; None where it was not found.
 
         Raises
         ------
@@ -68,7 +67,7 @@ class Localizer:
         return self._region(grid, window)
 
     def _region(self, grid: WorkingGrid, window: tuple[slice, ...]) -> Region:
-        """A window of the working grid, with the margin, as a crop of the source."""
+        """A window of the working grid, with the margin, as a region of the scan."""
         start, stop = [0, 0, 0], [0, 0, 0]
         for w, (axis, s) in enumerate(zip(grid.axes, window, strict=True)):
             margin = self.margin_mm[w] / grid.step_lengths[w]

@@ -1,4 +1,4 @@
-"""What a model says of a scan."""
+"""The prediction of a model for a scan: the mask and what was asked for with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mper.volume import Index3, Volume
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """What the network saw and said on the working grid of a crop.
+    """Input and output of the network on the working grid of a crop.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class QualityFlag:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of a scan; every array lies on the scan's own grid.
+    """The prediction of a model for a scan; every array lies on the scan's own grid.
 
     Parameters
     ----------
@@ -71,11 +71,11 @@ class Prediction:
         The sum of each label's probability over the region, by label value: its size in voxels if the probabilities
         were true.
     notes : tuple of str
-        Everything that was decided for the user, a sentence each, and the words of the flags.
+        Every decision that was made automatically, a sentence each, and the words of the flags.
     flags : tuple of QualityFlag
         Reasons to check the mask.
     roi_mm : six numbers or None
-        x0, x1, y0, y1, z0, z1 in LPS mm that the region reaches over; None for the whole scan.
+        Extent x0, x1, y0, y1, z0, z1 of the segmented region in LPS mm; None for the whole scan.
     device, method, seconds : str, str, float
         Where it ran, "whole" or "tiles", and how long it took.
     label_probability : Volume or None

@@ -1,7 +1,7 @@
-"""A scan in, a mask with its reasons out.
+"""Prediction: from a scan and a model to a mask, with confidence, prototypes and embeddings.
 
-What is decided for the user (the region, an assumed spacing, tiles for want of memory, another
-device) is done and told: in the prediction's notes and, at once, to the report.
+Decisions that are made automatically (the region, an assumed spacing, tiles where memory is short, another device) are
+reported at once, and stand in the notes of the prediction.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _SCORED, _DRAWN = 0.1, 0.9  # shares of the work that are done when the network 
 
 
 class Predictor:
-    """A model made ready to segment scans, one after the other.
+    """A model that is ready to segment scans, one after the other.
 
     Parameters
     ----------
     bundle : ModelBundle
     device : {"auto", "cpu", "cuda", "mps"}
     finder : ModelBundle or None
-        Finds the structure in fields of view over 180 mm; None takes the bundled one that the card names
+        Model that locates the structure in fields of view over 180 mm; None takes the bundled one that the card names
         (``about["locator"]``), if it does.
     dtype : torch.dtype or None
         Number format of the network's convolutions; None takes the fastest of the device.
@@ -100,11 +100,11 @@ class Predictor:
         scan : Volume
         roi : six numbers or None
             x0, x1, y0, y1, z0, z1 in LPS mm: only voxels whose centres lie inside are segmented. None: the whole
-            scan, or what the finder finds in a wide field of view.
+            scan, or the region that the localizer finds in a wide field of view.
         tta : bool
             Average over mirrored versions, along the axes in which the model was trained with mirrored scans.
         want : collection of {"label_probability", "probabilities", "prototypes", "embeddings"}
-            Results beside the mask.
+            Results besides the mask.
         report : Report
 
         Raises
@@ -118,7 +118,7 @@ class Predictor:
         started = time.perf_counter()
         self._check(scan, want)
         notes = NoteCollector(report)
-        report(Progress("looking at the scan", 0.0))
+        report(Progress("checking the scan", 0.0))
         region = self._region(scan, roi, notes)
         crop = scan.crop(region.start, region.stop)
         grid = self._grid(crop, notes)
@@ -126,7 +126,7 @@ class Predictor:
         notes.flag(check_intensities(crop, image, self.bundle.card))
         workload = self._workload(grid, tta, want)
         if tta and workload.passes == 1:
-            notes("the model was trained without mirrored scans, so nothing was mirrored")
+            notes("the model was trained without mirrored scans; no mirrored copies are averaged")
         strategies = self._strategies(workload, notes)
         for strategy, next_strategy in zip(strategies, [*strategies[1:], None], strict=True):
             try:
@@ -147,7 +147,7 @@ class Predictor:
         notes.flag(check_border(found.decision.classes, region, scan.geometry, axes))
         notes.flag(check_volumes(found.decision.classes, self.bundle.card.labels, scan.geometry, self.bundle.card))
         if "prototypes" in want and found.nearest is None:
-            notes("the model has no prototypes, so there is no prototype map")
+            notes("the model has no prototypes; there is no prototype map")
         prediction = self._prediction(scan, region, found, want)
         report(Progress("done", 1.0))
         return replace(
@@ -160,7 +160,7 @@ class Predictor:
         )
 
     def warm_up(self) -> None:
-        """Do ahead of the first scan what takes time once: moving to the device, choosing kernels, measuring speed."""
+        """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
         self._measure(self.device)
         if self._localizer_bundle is not None and self._localizer is None:
             self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
@@ -176,7 +176,7 @@ class Predictor:
         check_scan(scan)
 
     def _region(self, scan: Volume, roi: Sequence[float] | None, notes: NoteCollector) -> Region:
-        """What was asked for, else what the finder finds in a wide field, else the whole scan."""
+        """The ROI, else the region that the localizer finds in a wide field of view, else the whole scan."""
         if roi is not None:
             region = region_of_box(scan.geometry, roi)
             notes.extend(region.notes)
@@ -186,16 +186,16 @@ class Predictor:
             return Region.whole(scan.geometry)
         wide = f"the field of view is {field:.0f} mm wide"
         if self._localizer_bundle is None:
-            notes(f"{wide} and {self._localizer_missing}, so the whole field was segmented; an ROI may do better")
+            notes(f"{wide} and {self._localizer_missing}; the whole scan is segmented. Set an ROI for a better mask")
             return Region.whole(scan.geometry)
         if self._localizer is None:
             self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
         found = self._localizer.locate(scan)
         if found is None:
-            notes(f"{wide} and the structure was not found in it, so the whole field was segmented; give an ROI")
+            notes(f"{wide} and the structure was not located in it; the whole scan is segmented. Set an ROI")
             return Region.whole(scan.geometry)
         box = ",".join(str(round(v)) for v in found.box_mm(scan.geometry))
-        notes(f"{wide}: the region {box} (LPS mm) was found automatically; check it, or give an ROI")
+        notes(f"{wide}: the region {box} (LPS mm) was located automatically; check it, or set an ROI")
         return found
 
     def _grid(self, crop: Volume, notes: NoteCollector) -> WorkingGrid:
@@ -203,8 +203,8 @@ class Predictor:
         assumed = self._preprocessing.assumed_spacing_mm
         if not crop.geometry.spacing_known and assumed is not None:
             notes(
-                "the scan does not tell its voxel spacing; it was taken to be "
-                f"{' x '.join(f'{s:g}' for s in assumed)} mm (k, j, i) and to lie as the training scans do"
+                "the scan has no voxel spacing; the spacing and orientation of the training scans are assumed: "
+                f"{' x '.join(f'{s:g}' for s in assumed)} mm (k, j, i)"
             )
         return grid
 
@@ -262,8 +262,8 @@ class Predictor:
         region: Region,
         want: Collection[str],
         report: Report,
-    ) -> _Found:
-        """Everything that takes memory, one way."""
+    ) -> _Result:
+        """Run the network and make the mask with one strategy: everything that needs much memory."""
         seconds = self._seconds(workload, strategy)
         report(Progress(f"segmenting on {describe_device(strategy.device)}", _SCORED, seconds))
         runner = self._runner(strategy.device)
@@ -281,12 +281,12 @@ class Predictor:
             if strategy.method == WHOLE
             else tiled(run, image, workload.tile, workload.config.classes, between)
         )
-        report(Progress("drawing the mask", _DRAWN))
+        report(Progress("making the mask", _DRAWN))
         if strategy.device.type == "mps":  # no float64, and no 3-D interpolation before torch 2.8
             scores = Scores(*(None if s is None else s.cpu() for s in scores))  # type: ignore[arg-type]
         probabilities = scores.logits.softmax(0)
         decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
-        found = _Found(grid, decision)
+        found = _Result(grid, decision)
         if "probabilities" in want:
             there = [grid.back(p[None])[0].half().cpu().numpy() for p in probabilities]
             found.probabilities = np.stack(there) if region.inside is None else np.stack(there) * region.inside
@@ -299,7 +299,7 @@ class Predictor:
                 found.image, found.logits = image.half().cpu(), scores.logits.half().cpu()
         return found
 
-    def _prediction(self, scan: Volume, region: Region, found: _Found, want: Collection[str]) -> Prediction:
+    def _prediction(self, scan: Volume, region: Region, found: _Result, want: Collection[str]) -> Prediction:
         """Results of the region, put where it lies in the scan."""
 
         def whole(crop: npt.NDArray[np.generic] | None) -> Volume | None:
@@ -327,7 +327,7 @@ class Predictor:
 
 
 @dataclass(eq=False)
-class _Found:
+class _Result:
     """Results on the grid of the crop."""
 
     grid: WorkingGrid
@@ -341,13 +341,13 @@ class _Found:
 
 
 def _bundled_localizer(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:
-    """The bundled finder that a card names, or why there is none."""
+    """The bundled localizer that a card names, or why there is none."""
     name = bundle.card.about.get("locator")
     if not name:
-        return None, "this model has no finder"
+        return None, "this model has no localizer"
     from mper.resources import models_dir
 
     try:
         return ModelBundle.load(models_dir() / str(name)), ""
     except FileNotFoundError:
-        return None, f"its finder {name!r} is not installed"
+        return None, f"its localizer {name!r} is not installed"

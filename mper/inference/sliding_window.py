@@ -1,7 +1,7 @@
-"""Running a network over a whole working volume: at once, slice by slice, in tiles, mirrored.
+"""Running a network on a whole volume: at once, slice by slice, in tiles, on mirrored copies.
 
-Images are (k, j, i) tensors of the working grid, normalised; what comes back is `Scores` on the same
-grid. Nothing here knows of scans, files or the patient.
+Images are normalised (k, j, i) tensors on the working grid; results are `Scores` on the same grid. This module depends
+on no scans, files or patient coordinates.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Run = Callable[[torch.Tensor], Scores]
 
 
 class Runner:
-    """A network made ready for prediction, for images of any size.
+    """A network that is ready for prediction, for images of any size.
 
     Parameters
     ----------

@@ -18,10 +18,18 @@ _UNSURE = 0.25  # of the uncertainty, from which on a voxel counts
 
 @dataclass(frozen=True)
 class UncertainRegion:
-    """A place to look at.
+    """A region that a person should check.
 
-    index, mm : its middle; uncertainty : 1 - probability around it, averaged over 6 mm; volume_ml : unsure voxels
-    within 6 mm, None where the spacing is unknown; words : for a person.
+    Parameters
+    ----------
+    index, mm : (k, j, i) and LPS mm, or None
+        Its centre.
+    uncertainty : float
+        1 - label probability, averaged under a Gaussian of 6 mm.
+    volume_ml : float or None
+        Of the uncertain voxels within 6 mm; None where the spacing is unknown.
+    words : str
+        For people.
     """
 
     index: Index3
@@ -32,11 +40,11 @@ class UncertainRegion:
 
 
 def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[UncertainRegion, ...]:
-    """Where a look, or a stroke, is worth most, best first, at least 15 mm apart.
+    """The regions in which a stroke is expected to correct most, best first, at least 15 mm apart.
 
-    If probabilities were true, the sum of 1 - p around a place were the volume that is wrong there: what a stroke,
-    which reaches about as far as the Gaussian of 6 mm that it is summed under, can put right. (Under 3 mm it finds
-    small spots of great doubt; on held-back atria less was wrong around those than around any uncertain voxel.)
+    If the probabilities were true, the sum of 1 - p around a voxel would be the volume that is wrong there. It is
+    summed under a Gaussian of 6 mm, about the reach of a stroke. (3 mm gives small regions of high uncertainty; on
+    held-back atria less was wrong around those than around a random uncertain voxel.)
 
     Raises
     ------
@@ -44,9 +52,7 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
         If the prediction holds no label probabilities.
     """
     if prediction.label_probability is None:
-        raise ValueError(
-            "the prediction holds no probabilities of its labels; predict with want=('label_probability',)"
-        )
+        raise ValueError("the prediction holds no label probabilities; predict with want=('label_probability',)")
     geometry = prediction.label_probability.geometry
     certain = np.asarray(prediction.label_probability.array, dtype=np.float16)
     unsure = (certain > 0) & (certain < 1 - _UNSURE)
@@ -59,9 +65,9 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
     unsure = unsure[window]
     start = np.array([s.start for s in window])
     labels = {label.value: label.name for label in prediction.segmentation.labels}
-    places: list[UncertainRegion] = []
+    regions: list[UncertainRegion] = []
     free = level * unsure
-    while len(places) < count:
+    while len(regions) < count:
         middle = np.array(np.unravel_index(int(free.argmax()), free.shape))
         if free[tuple(middle)] <= 0:
             break
@@ -72,14 +78,14 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
         around = prediction.segmentation.labelmap.array[window][near[0]][near[1]]
         name = next((labels[v] for v in np.unique(around).tolist() if v in labels), "")
         size = "" if ml is None else f"{ml:.1f} mL "
-        where = f"at the edge of {name}" if name else "that no structure took"
+        where = f"at the border of {name}" if name else "outside all structures"
         words = f"{size}uncertain {where} (probability {certain[k, j, i]:.0%} here)"
-        places.append(
+        regions.append(
             UncertainRegion((k, j, i), geometry.position_mm((k, j, i)), float(level[tuple(middle)]), ml, words)
         )
         far = _ball(middle, _APART_MM / spacing, free.shape)
         free[far[0]] *= ~far[1]
-    return tuple(places)
+    return tuple(regions)
 
 
 def _ball(

@@ -1,4 +1,4 @@
-"""What a stroke changed, and what is needed to take it back."""
+"""What a stroke changed, and the data to undo it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Change:
     voxel_ml : float or None
         None where the scan's spacing is unknown.
     notes : tuple of str
-        What a person should know.
+        Notes for the user.
     """
 
     box: tuple[Index3, Index3] | None = None
@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class StrokeBox:
-    """Where a stroke acts on the working grid: a box, and in it the (n, 3) painted voxels."""
+    """The part of the working grid on which a stroke acts: a box, and in it the (n, 3) painted voxels."""
 
     window: Window
     painted: npt.NDArray[np.int64]
@@ -70,7 +70,7 @@ class StrokeBox:
 
 @dataclass(eq=False)
 class AppliedStroke:
-    """A stroke with what is needed to take it back: only what it changed."""
+    """A stroke with the data to undo it: only what it changed."""
 
     stroke: Stroke
     change: Change

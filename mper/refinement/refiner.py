@@ -1,12 +1,12 @@
-"""A mask corrected by strokes, at once and without training.
+"""Correcting a mask with strokes, at once and without training.
 
 A stroke raises the scores of its class in a box around it (`mper.refinement.stroke_response`); the mask changes where
-that turns a voxel into the class, and nowhere else. What a person painted stays as painted. The
-state is the list of strokes: undone strokes leave no trace, and the same list gives the same mask.
+that turns a voxel into the class, and nowhere else. Painted voxels stay as painted. The state is the list of strokes:
+undone strokes leave no trace, and the same list gives the same mask.
 
-Two answers are given: `Refiner.add` at once, and `Refiner.settle` after a clean-up at image edges,
-which replaces it. Before the next stroke is added the last one is settled, so that the mask does
-not depend on how fast somebody draws.
+There are two answers: that of `Refiner.add` at once, and that of `Refiner.settle` after a clean-up at image edges,
+which replaces it. Before the next stroke is added the last one is settled, so that the mask does not depend on the
+speed of drawing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FREE = 255  # not painted
 
 
 class Refiner:
-    """Takes strokes, gives masks.
+    """A prediction that strokes correct.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class Refiner:
         kept = prediction.embeddings
         if kept is None or kept.logits is None or kept.image is None:
             raise ValueError(
-                "this prediction keeps nothing to refine it by; predict again with want=('embeddings',), "
-                "in which the network's scores are kept"
+                "this prediction has no network output to refine; predict again with want=('embeddings',), "
+                "which keeps the scores of the network"
             )
         self._source = prediction.segmentation
         labels = self._source.labels
@@ -71,7 +71,7 @@ class Refiner:
 
     @property
     def strokes(self) -> tuple[Stroke, ...]:
-        """Those that made the mask, in their order."""
+        """The strokes that made the mask, in order."""
         return tuple(done.stroke for done in self._done)
 
     @property
@@ -97,12 +97,12 @@ class Refiner:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what it holds beside the prediction."""
+        """Memory in bytes, in addition to the prediction."""
         arrays = (self._mask, self._image, self._scores, self._painted, self._hard)
         return sum(a.nbytes for a in arrays) + sum(done.nbytes for done in self._done)
 
     def part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:
-        """The mask ``[start:stop]`` of the scan, without copying the whole."""
+        """The mask ``[start:stop]`` of the scan, without copying all of it."""
         window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         out = np.array(self._source.labelmap.array[window])
         here = [
@@ -124,11 +124,11 @@ class Refiner:
         which = "the stroke" if number is None else f"stroke {number}"
         if stroke.value not in self._names:
             known = ", ".join(f"{value} ({name})" for value, name in self._names.items())
-            raise ValueError(f"{which} is of label {stroke.value}, which the model does not have; known are {known}")
+            raise ValueError(f"{which} has the label {stroke.value}, which the model does not have; known are {known}")
         if not len(self._voxels(stroke)):
             x, y, z = stroke.points_mm[0]
             raise ValueError(
-                f"{which} lies outside the region that was segmented (its first point is {x:.6g}, {y:.6g}, {z:.6g} "
+                f"{which} lies outside the segmented region (its first point is {x:.6g}, {y:.6g}, {z:.6g} "
                 "LPS mm); draw inside it, or segment with another ROI"
             )
 
@@ -145,7 +145,7 @@ class Refiner:
         return self._add(stroke)
 
     def settle(self) -> Change | None:
-        """Clean the last stroke up at image edges; None if it has been, or there is none.
+        """Clean up the last stroke at image edges; None if that is done, or there is no stroke.
 
         The stroke's entry in `changes` is replaced; what is returned is the difference to the quick answer.
         """
@@ -164,7 +164,7 @@ class Refiner:
         return self._difference(quick_mask)
 
     def undo(self) -> Change | None:
-        """Take the last stroke back; None if there is none."""
+        """Undo the last stroke; None if there is none."""
         if not self._done:
             return None
         was = np.array(self._mask)
@@ -174,7 +174,7 @@ class Refiner:
         return self._difference(was)
 
     def redo(self) -> Change | None:
-        """Add the stroke again that was undone last, settled; None if none was, or another has been added since."""
+        """Redo the stroke that was undone last, settled; None if there is none, or another has been added since."""
         if not self._undone:
             return None
         was = np.array(self._mask)
@@ -183,7 +183,7 @@ class Refiner:
         return self._difference(was)
 
     def set_strokes(self, strokes: Iterable[Stroke], settle: bool = True, report: Report = ignore_progress) -> Change:
-        """Make `strokes` the list: strokes that differ are undone, what is missing is added.
+        """Make `strokes` the list of strokes: those that differ are undone, missing ones are added.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class Refiner:
         return None
 
     def touched(self) -> npt.NDArray[np.bool_]:
-        """Where in the segmented region strokes painted or turned a voxel: there the mask is no longer the model's."""
+        """The voxels of the segmented region that strokes painted or turned."""
         found = self._painted != _FREE
         for done in self._done:
             found.reshape(-1)[done.voxels] = True
@@ -276,7 +276,7 @@ class Refiner:
             common = int(np.isin(contradicted, done.painted, assume_unique=True).sum())
             if common and done.stroke.value != stroke.value:
                 name = self._names[done.stroke.value]
-                notes.append(f"it overrules {common} voxels of stroke {number} ({name}): the later one counts")
+                notes.append(f"it replaces {common} voxels of stroke {number} ({name}): the later stroke counts")
         return tuple(notes)
 
     def _flat(self, stroke: Stroke) -> npt.NDArray[np.int64]:

@@ -1,13 +1,13 @@
-"""What a stroke does to the scores around it.
+"""The effect of a stroke on the scores around it.
 
-A small network (`mper.nets.stroke_net`) looks at a box around the stroke: at the scores as they are, at the image
-relative to the stroke's own intensity, at distances to the stroke, to the mask's surface and to earlier strokes. It
-answers how likely each voxel is of the stroke's class, whichever class and whichever model that is: everything is seen
-from the stroke, as "its class" against "the rest", and lengths are counted in the middle of the grid's three steps, so
-that unknown spacing is nothing special. Its answer can raise scores, and turns only what is connected to the stroke.
-The network's embeddings are not looked at: they told next to nothing here that the scores do not tell.
+The input of a small network (`mper.nets.stroke_net`) is a box around the stroke: the scores, the image relative to the
+intensity of the stroke, distances to the stroke, to the surface of the mask and to earlier strokes. Its output is the
+probability of the stroke's class in each voxel. It is independent of class and model: the input is "the class of the
+stroke" against "the rest", with lengths in units of the grid's middle step, so that the spacing may be unknown. Scores
+are only raised, and only voxels connected to the stroke are turned. The embeddings of the segmentation network are not
+used: they added next to nothing to the scores.
 
-What it was trained on, and what was tried beside it, is in ``Resources/Models/stroke-response/README.md``.
+Training data and alternatives that were tried are described in ``Resources/Models/stroke-response/README.md``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def respond(
 
 
 def caution(log_odds: Scores, painted: Mask, steps_mm: Spacing) -> np.float32:
-    """What is taken from the network's log-odds before they count."""
+    """The margin that is subtracted from the network's log-odds."""
     depth = float(_distance(log_odds <= 0, _relative(steps_mm))[painted].max())
     return np.float32(_CAUTION + _CAUTION_DEEP * max(0.0, min(depth, 20.0) - _DEEP))
 
@@ -102,7 +102,7 @@ def settle(
 def features(
     log_odds: Scores, image: Scores, painted: Mask, hard: npt.NDArray[np.int8], steps_mm: Spacing
 ) -> npt.NDArray[np.float32]:
-    """What the network sees of a box, (FEATURES, k, j, i), each about between -1.5 and 1.5."""
+    """The input of the network for a box, (FEATURES, k, j, i), each about between -1.5 and 1.5."""
     steps = _relative(steps_mm)
     inside = log_odds > 0
     surface = np.clip(_distance(inside, steps) - _distance(~inside, steps), -20, 20)  # > 0 in the class
@@ -180,7 +180,7 @@ def _mean(values: Scores, otherwise: Scores) -> np.float32:
 
 
 def _unlike_slices(log_odds: Scores) -> float:
-    """How much more scores differ from slice to slice than inside one: what a stroke means for the next slice."""
+    """How much more scores differ from slice to slice than within a slice."""
     along = [
         float(np.abs(np.diff(log_odds, axis=axis)).mean()) if n > 1 else 1.0 for axis, n in enumerate(log_odds.shape)
     ]

@@ -1,6 +1,6 @@
-"""Small tools that every stage uses: files that appear whole or not at all, locks, processes, devices, one-line errors.
+"""Tools that every stage uses: atomic files, locks, processes, devices, one-line errors, texts of messages.
 
-Nothing here knows medical images, models or datasets.
+Nothing here depends on medical images, models or datasets.
 Imports: the standard library and numpy; `errors` (platformdirs), `devices` and `processes` (torch, psutil)
 need more and stand on a higher floor.
 """

@@ -1,4 +1,4 @@
-"""Removing what killed programs left half-made: temporary files and folders of `mper.utils.files`."""
+"""Removing the temporary files and folders (of `mper.utils.files`) that killed programs left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUIET_UNOWNED_S = 3600.0  # as version 0.1 named them, without their process
 
 
 def remove_unfinished(folders: Iterable[Path]) -> None:
-    """Remove what dead programs left in `folders`; what a living one may still be making stays."""
+    """Remove what ended programs left in `folders`; what a running one may still be writing stays."""
     for folder in folders:
         with contextlib.suppress(OSError):  # it is missing, or may not be read
             for path in folder.glob(".*.part"):

@@ -1,4 +1,4 @@
-"""What this machine can compute on: choosing a device, its fast number format, and how much memory is free."""
+"""The devices of this machine: choosing one, its fastest number format, and its free memory."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def pick_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         number = name[len("cuda:") :] or "0"
         if not (number.isdigit() and int(number) < count):
-            raise ValueError(f"device {name!r} is not here: torch sees {count} CUDA GPUs; take 'auto' or 'cpu'")
+            raise ValueError(f"there is no device {name!r}: torch finds {count} CUDA GPUs; take 'auto' or 'cpu'")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not here: it needs an Apple GPU; take 'auto' or 'cpu'")
+        raise ValueError("there is no device 'mps': it needs an Apple GPU; take 'auto' or 'cpu'")
     return torch.device(name)
 
 
 def describe_device(device: torch.device) -> str:
-    """A device in words: ``CPU (2 threads, bfloat16)``."""
+    """Description of a device: ``CPU (2 threads, bfloat16)``."""
     precision = str(autocast_dtype(device)).removeprefix("torch.")
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -44,7 +44,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype:
-    """The number format in which convolutions are fastest without harm to the mask; float32 means no autocast."""
+    """The number format in which convolutions are fastest with the same mask; float32 means no autocast."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu" and _cpu_has_bfloat16():
@@ -64,7 +64,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory is short, on whatever device: they raise different things."""
+    """Whether `error` means that memory is exhausted; each device raises another error."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
@@ -72,7 +72,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory that torch keeps for later back to the device."""
+    """Return the memory that torch caches to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -80,7 +80,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory of freed tensors for the next ones (glibc; elsewhere nothing happens).
+    """Make this process reuse the memory of freed tensors (glibc; elsewhere nothing happens).
 
     Otherwise every large tensor on the CPU is mapped anew, page by page: measured on a training step of the V-Net, a
     fifth of its CPU time, against 15% more memory.
@@ -113,7 +113,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _free_in_container(group: Path) -> int | None:
-    """What a Linux container (cgroup v2) may still allocate; None without a limit. psutil tells the machine's alone."""
+    """What a Linux container (cgroup v2) may still allocate; None without a limit. psutil gives the machine's alone."""
     try:
         limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()

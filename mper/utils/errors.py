@@ -1,8 +1,8 @@
-"""Where errors end: one clear line for the person, the traceback in a log file.
+"""Errors for people: one line for the user, the traceback in a log file.
 
-What our own code raises is written for people and shown as it is. What comes from deeper is a fault of
-the program: the line then names the log. The log holds types and code positions, never messages,
-arguments or paths of data: it can be sent to support without a thought for patients.
+The messages of our own errors are written for people and shown as they are. Any other error is a fault of the program:
+the line then names the log. The log holds types and code positions, but no messages, arguments or paths of data, so
+that it can be sent to support: it holds no patient data.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _DISK = {
 
 
 class UsageError(Exception):
-    """What was asked for makes no sense; the message says what would."""
+    """A request that cannot be carried out as it is; the message says what to change."""
 
 
-class Explained(Exception):
-    """An error that somebody has put into one line already, with the exit code that goes with it."""
+class ReportedError(Exception):
+    """An error that is one line already, with its exit code."""
 
     def __init__(self, line: str, code: int):
         super().__init__(line)
@@ -43,8 +43,8 @@ class Explained(Exception):
 
 
 def explain(error: BaseException) -> str:
-    """One line for a person, whatever happened; a fault of the program is logged and the line says where."""
-    if isinstance(error, (UsageError, Explained)):
+    """Any error in one line for the user; a fault of the program is logged, and the line names the log."""
+    if isinstance(error, (UsageError, ReportedError)):
         return _one_line(str(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return "not enough memory; close other programs, or segment a smaller region (--roi)"
@@ -56,25 +56,21 @@ def explain(error: BaseException) -> str:
     if str(error) and raised_by_us(error):
         return _one_line(str(error))
     log = write_log(error)
-    told = (
-        f"the details are in {log}, which holds no patient data: please send it to us"
-        if log
-        else "no log could be written"
-    )
-    return f"this should not have happened ({_one_line(f'{type(error).__name__}: {error}')}); {told}"
+    where = f"please send us {log}, which holds the details and no patient data" if log else "it could not be logged"
+    return f"an internal error ({_one_line(f'{type(error).__name__}: {error}')}); {where}"
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that goes with an error."""
+    """The exit code of an error."""
     if isinstance(error, (Cancelled, KeyboardInterrupt)):
         return CANCELLED
-    if isinstance(error, Explained):
+    if isinstance(error, ReportedError):
         return error.code
     return USAGE if isinstance(error, UsageError) else FAILED
 
 
 def _explain_os_error(error: OSError) -> str:
-    """Of errors of the system, what is meant and about which file; our own are already written so."""
+    """An error of the operating system: the file and the reason; our own messages hold both already."""
     reason = _DISK.get(error.errno or 0) or (error.strerror or "").lower()
     if error.filename is None:
         text = str(error)
@@ -86,7 +82,7 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def raised_by_us(error: BaseException) -> bool:
-    """Whether our own code raised it, with words meant for people, rather than a library or Python itself."""
+    """Whether our own code raised the error, with a message for people, rather than a library or Python itself."""
     if not isinstance(error, (ValueError, RuntimeError)):
         return False
     frames = list(traceback.walk_tb(error.__traceback__))

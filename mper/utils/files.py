@@ -1,4 +1,4 @@
-"""Small files and folders that appear whole or not at all, under names that every system allows."""
+"""Files and folders that are written whole or not at all, under names that every system allows."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ def existing_name(folder: Path, name: str) -> str:
 def temporary_sibling(target: Path) -> Path:
     """A path in the folder of `target` that nobody else uses, and that every listing leaves out.
 
-    It tells computer and process, so that `mper.utils.cleanup` knows what a killed program has left.
+    It names computer and process, so that `mper.utils.cleanup` recognises what a killed program has left.
     """
     return target.parent / f".{this_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.part"
 
 
 @functools.cache
 def this_host() -> str:
-    """Eight digits for the computer: its name may be a person's."""
+    """Eight digits for the computer, whose name may be that of a person."""
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def rename_folder(source: Path, target: Path) -> bool:
-    """Rename a folder; False where a folder of that name is there already."""
+    """Rename a folder; False if a folder of that name exists."""
     try:
         source.rename(target)  # every system refuses to rename onto a folder that holds something
     except OSError as error:
@@ -162,12 +162,12 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def create_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file that is not there yet, whole or not at all; of two programs that try at once one succeeds.
+    """Write a file that does not exist, whole or not at all; of two programs that try at once one succeeds.
 
     Raises
     ------
     FileExistsError
-        If it is there.
+        If it exists.
     FileNotFoundError, OSError
         As `write_atomically`.
     """
@@ -185,7 +185,7 @@ def create_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def _write(path: Path, chunks: Iterable[bytes | memoryview], place: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside `path`, and let `place` give it its own."""
+    """Write under a temporary name in the folder of `path`; `place` then gives the file its own name."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
@@ -199,8 +199,8 @@ def _write(path: Path, chunks: Iterable[bytes | memoryview], place: Callable[[Pa
             os.fsync(stream.fileno())  # a full disk may only be reported here
         place(temporary)
     except OSError as error:
-        told = type(error)(f"cannot write {path}: {error.strerror or error}")
-        told.errno = error.errno
-        raise told from error
+        described = type(error)(f"cannot write {path}: {error.strerror or error}")
+        described.errno = error.errno
+        raise described from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""A lock between processes that dies with its holder.
+"""A lock between processes that ends with the process that holds it.
 
-The operating system's own file locks: a killed process leaves the file, never the lock, so nothing is ever stale.
+The file locks of the operating system: a killed process leaves the file, never the lock, so that no lock is stale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _POLL_S = 0.02
 
 @contextmanager
 def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
-    """Hold the lock file `path` (made where it is missing, and left there) for the length of a with block.
+    """Hold the lock on the file `path` (created if missing, and kept) for the length of a with block.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock file `path`; whoever asks at the same time disturbs nobody."""
+    """Whether another process holds the lock on `path`; several processes may ask at the same time."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ if sys.platform == "win32":
     def _try_shared(descriptor: int) -> bool:
         for _ in range(
             5
-        ):  # Windows' C library knows no shared lock: another who asks lets go at once, a holder does not
+        ):  # Windows' C library has no shared locks: another process that asks lets go at once, a holder does not
             if _try_lock(descriptor):
                 return True
             time.sleep(_POLL_S)
