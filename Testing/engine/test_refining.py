@@ -130,7 +130,7 @@ def test_the_answer_tells_what_each_stroke_changed(
         assert row["added_ml"] == pytest.approx({str(v): ml for v, ml in change.added_ml.items()})
         assert row["removed_ml"] == pytest.approx({str(v): ml for v, ml in change.removed_ml.items()})
     assert answer["strokes"][0]["added_ml"]["1"] > 0
-    assert any("overrules" in note and note.startswith("stroke 3: ") for note in answer["notes"])
+    assert any("replaces" in note and note.startswith("stroke 3: ") for note in answer["notes"])
     (told,) = answer["structures"]
     (expected,) = measure(refiner.segmentation)
     assert told["voxels"] == expected.voxels and told["components"] == expected.components

@@ -75,7 +75,7 @@ def test_strokes_alone_label_a_part(dataset: Dataset, strokes: Path, capsys: pyt
     case = dataset.case("case0")
     assert set(np.unique(case.label().array).tolist()) == {1, 255}  # type: ignore[union-attr]
     assert case.revisions()[0].how == "strokes" and case.strokes(1) is not None
-    assert capsys.readouterr().out.endswith("revision 1, labelled in part\n")
+    assert capsys.readouterr().out.endswith("revision 1, partly labelled\n")
 
 
 def test_strokes_are_kept_beside_their_mask(dataset: Dataset, strokes: Path, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_what_does_not_fit_is_told_in_one_line(
     (tmp_path / "s.json").write_text(json.dumps({"strokes": []}), encoding="utf-8")
     for words, code, told in (
         ([], USAGE, "give a MASK, --strokes STROKES, or both"),
-        (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices is about a MASK"),
+        (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices needs a MASK"),
         ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset does not have (it has LA)"),
         (["--strokes", tmp_path / "s.json"], FAILED, "there is no stroke in the list"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "s.json"], FAILED, "s.json holds no stroke"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 paints no voxel of case case0"),
-        ([tmp_path / "255.nrrd"], FAILED, "255.nrrd holds 0 and 255 alone, and 255 means that nobody has drawn there"),
-        ([tmp_path / "255.nrrd", "--drawn-slices"], FAILED, "holds 0 and 255 alone"),
+        ([tmp_path / "255.nrrd"], FAILED, "255.nrrd holds only 0 and 255, and 255 means unlabelled"),
+        ([tmp_path / "255.nrrd", "--drawn-slices"], FAILED, "holds only 0 and 255"),
     ):
         assert label(dataset, *words) == code
         error = capsys.readouterr().err

@@ -223,7 +223,7 @@ def test_strokes_of_another_model_are_taken_and_it_is_told(
 ) -> None:
     write_strokes(tmp_path / "s.json", StrokeList(tuple(strokes), model="la/1.0.0"), refiner.segmentation.labels)
     assert run(scan, tmp_path / "s.json", tmp_path / "mask.nrrd") == OK
-    assert "drawn on a mask of the model la/1.0.0, this one is of small/1.0.0" in capsys.readouterr().err
+    assert "drawn on a mask of the model la/1.0.0; this mask is of small/1.0.0" in capsys.readouterr().err
 
 
 ONE = {"label": 1, "points_mm": [[0.0, 0.0, 0.0]]}

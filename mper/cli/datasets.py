@@ -42,10 +42,10 @@ _IMPORT_EXAMPLES = """\
   mper import scans-and-masks dataset --labels LA
 """
 _LABEL = """\
-Add a label to a case of a dataset, as the next revision; what is there stays. A case may be labelled only in part: what
-is 255 in the mask is unlabelled, and no training takes it for background. So is everything but the strokes where only
-STROKES are given (JSON as for `mper refine`), and with --drawn-slices every slice of MASK in which nothing is drawn.
-Strokes that come with a mask are kept beside it.
+Add a label to a case of a dataset as its next revision; earlier revisions stay. A label may be partial: voxels of 255
+in MASK are unlabelled, and training ignores them. With --drawn-slices every slice of MASK without a labelled structure
+is unlabelled. With STROKES alone (JSON as for `mper refine`) all voxels but those of the strokes are unlabelled.
+Strokes that are given with MASK are saved with the revision.
 """
 _LABEL_EXAMPLES = """\
   mper label dataset case-007 mask.seg.nrrd --author "A. Reader"
@@ -54,8 +54,8 @@ _LABEL_EXAMPLES = """\
   mper label dataset case-007 refined.nrrd --strokes strokes.json --author "A. Reader"
 """
 _PACK = """\
-Write a dataset as few large files (shards) for a GPU machine that has little more than torch. `mper train` and
-`mper evaluate` take the packed folder in place of the dataset; images and labels come back without loss.
+Write a dataset as a few large files (shards), lossless, for a GPU machine that has little more than torch. `mper train`
+and `mper evaluate` take the packed folder in place of the dataset.
 """
 _PACK_EXAMPLES = """\
   mper pack dataset packed
@@ -66,8 +66,8 @@ _PACK_EXAMPLES = """\
 def add(commands: Commands) -> None:
     command = add_command(commands, "import", "bring scans and labels into a dataset", _IMPORT, _IMPORT_EXAMPLES)
     command.add_argument("source", type=Path, metavar="SOURCE", help="the folder (or one scan) to import")
-    command.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder; made where it is missing")
-    command.add_argument("--split", metavar="NAME", help="where all the cases go, for example train, val or test")
+    command.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder, new or existing")
+    command.add_argument("--split", metavar="NAME", help="the split for all cases, such as train, val or test")
     command.add_argument(
         "--labels",
         type=names,
@@ -77,18 +77,20 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--scribbles",
         action="store_true",
-        help="ACDC: take the scribbles that people drew as labels of a part, in place of the whole masks",
+        help="ACDC: import the manual scribbles as partial labels in place of the masks",
     )
     add_spacing(command)
     command.set_defaults(run=run_import)
 
-    command = add_command(commands, "label", "add a label, or a part of one, to a case", _LABEL, _LABEL_EXAMPLES)
+    command = add_command(commands, "label", "add a label or a partial label to a case", _LABEL, _LABEL_EXAMPLES)
     command.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset folder")
     command.add_argument("case", metavar="CASE", help="the case's id")
     command.add_argument("mask", nargs="?", type=Path, metavar="MASK", help="a mask on the case's grid")
-    command.add_argument("--strokes", type=Path, metavar="STROKES", help="what was painted, in LPS mm")
-    command.add_argument("--drawn-slices", action="store_true", help="slices in which nothing is drawn are unlabelled")
-    command.add_argument("--author", required=True, metavar="NAME", help="who vouches for it")
+    command.add_argument("--strokes", type=Path, metavar="STROKES", help="strokes in LPS mm")
+    command.add_argument(
+        "--drawn-slices", action="store_true", help="slices without a labelled structure are unlabelled"
+    )
+    command.add_argument("--author", required=True, metavar="NAME", help="who made the label")
     command.set_defaults(run=run_label)
 
     command = add_command(commands, "pack", "write a dataset as shards for a GPU machine", _PACK, _PACK_EXAMPLES)
@@ -125,11 +127,11 @@ def run_label(arguments: argparse.Namespace) -> int:
     from mper.io.strokes import read_strokes
 
     if arguments.mask is None and arguments.strokes is None:
-        raise UsageError("what is the label? give a MASK, --strokes STROKES, or both")
+        raise UsageError("there is no label; give a MASK, --strokes STROKES, or both")
     if arguments.mask is None and arguments.drawn_slices:
-        raise UsageError("--drawn-slices is about a MASK; strokes alone leave everything else unlabelled anyway")
+        raise UsageError("--drawn-slices needs a MASK; with strokes alone all other voxels are unlabelled")
     if not arguments.author.strip():
-        raise UsageError("--author is empty; write who vouches for the label")
+        raise UsageError("--author is empty; name who made the label")
     case = Dataset.open(arguments.dataset).case(arguments.case)
     strokes = read_strokes(arguments.strokes, case.labels) if arguments.strokes else None
     if arguments.mask is None:
@@ -140,16 +142,16 @@ def run_label(arguments: argparse.Namespace) -> int:
         if arguments.drawn_slices:
             mask = _only_drawn_slices(mask)
         if strokes is not None and not strokes.strokes:
-            raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out where none was drawn")
+            raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out")
         how = "hand" if strokes is None else "strokes"
         made = case.add_label(mask, author=arguments.author, how=how, strokes=strokes)
-    partly = ", labelled in part" if made.partial else ""
+    partly = ", partly labelled" if made.partial else ""
     print_result(f"{arguments.dataset}: case {case.id} has label revision {made.number}{partly}")
     return OK
 
 
 def _read_mask(path: Path, case: Case) -> Volume:
-    """A mask in the values of the case's dataset: by name where the file tells names, else as they are."""
+    """A mask with the values of the dataset's labels: by the names in the file, else as they are."""
     import numpy as np
 
     from mper.io import read_labelmap, read_segmentation
@@ -160,8 +162,8 @@ def _read_mask(path: Path, case: Case) -> Volume:
         if np.array_equal(np.unique(mask.array), [BACKGROUND, UNLABELLED]):
             known = ", ".join(f"{label.value} for {label.name}" for label in case.labels)
             raise ValueError(
-                f"{path} holds 0 and 255 alone, and 255 means that nobody has drawn there; write {known}, "
-                "or import a whole folder of such masks with `mper import`"
+                f"{path} holds only 0 and 255, and 255 means unlabelled; write {known}, "
+                "or import a folder of such masks with `mper import`"
             )
         return mask
     found = read_segmentation(path, print_note)
@@ -175,7 +177,7 @@ def _read_mask(path: Path, case: Case) -> Volume:
 
 
 def _only_drawn_slices(mask: Volume) -> Volume:
-    """Unlabelled in the slices, along the first axis, that show no structure."""
+    """The mask with its slices (along the first axis) without a labelled structure set to unlabelled."""
     from mper.labels import BACKGROUND, UNLABELLED
 
     array = mask.array.copy()

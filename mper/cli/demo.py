@@ -1,4 +1,4 @@
-"""``mper demo``: the program shown on its sample scan."""
+"""``mper demo``: a demonstration on the sample scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mper.utils.text import duration
 
 _TEXT = """\
 Segment the sample scan that comes with mper: a late gadolinium enhanced MRI of a left atrium. Writes the mask, the
-prototype map (why the program drew what it drew) and a picture of both. Nothing leaves this machine.
+prototype map (the learnt pattern that each voxel resembles most) and a picture of both. No data leaves this machine.
 """
 
 
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         commands, "demo", "try mper on its sample scan", _TEXT, "  mper demo\n  mper demo --out my-folder\n"
     )
     command.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("mper-demo"), help="where the results go (default: mper-demo)"
+        "--out", type=Path, metavar="DIR", default=Path("mper-demo"), help="folder for the results (default: mper-demo)"
     )
     add_device(command)
     command.set_defaults(run=run)
@@ -42,19 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     print_result(f"segmented the sample scan with {made.model} in {duration(made.seconds)} on {made.device}: {sizes}")
     if made.dice is not None:
         print_result(
-            f"Dice with the expert's mask: {made.dice:.3f} (one case; `mper models` tells how good the model is)"
+            f"Dice with the expert's mask: {made.dice:.3f} (one case; `mper models` shows the quality of the model)"
         )
     for path, what in made.files:
         print_result(f"  {path}  {what}")
     print_result(
-        f"all in all {duration(made.seconds_in_all)}. Look at it in 3D Slicer: open {sample_scan()} and the mask."
+        f"total time {duration(made.seconds_in_all)}; to view it in 3D Slicer, open {sample_scan()} and the mask"
     )
     return OK
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demonstration made.
+    """The results of a demonstration.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def demo(out: Path, model: str = "la", device: str = "auto", report: Report = ig
     files = [(out / "mask.seg.nrrd", "the mask, on the scan's own grid")]
     write_segmentation(files[0][0], mask)
     if prediction.prototype_map is not None:
-        files.append((out / "prototypes.seg.nrrd", "which learnt pattern each voxel resembles most"))
+        files.append((out / "prototypes.seg.nrrd", "the learnt pattern that each voxel resembles most"))
         write_segmentation(
             files[-1][0], Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))
         )

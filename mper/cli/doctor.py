@@ -1,4 +1,4 @@
-"""``mper doctor``: what this machine can do."""
+"""``mper doctor``: a check of the installation and this machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mper.cli.options import Commands, add_command
 from mper.utils.errors import FAILED, OK, explain
 
 _TEXT = """\
-Look at everything that mper needs: the installation, this machine's processor, graphics card, memory and disk, the
-models that came with it, and a segmentation of the sample scan. The answer holds no patient data and no names: copy it
-into a message when you ask for help.
+Check everything that mper needs: the installation, processor, graphics card, memory and disk of this machine, the
+bundled models, and a segmentation of the sample scan. The report holds no patient data and no names: include it when
+you ask for help.
 """
 
 
 def add(commands: Commands) -> None:
-    command = add_command(commands, "doctor", "see what this machine can do", _TEXT, "  mper doctor\n")
+    command = add_command(commands, "doctor", "check the installation and this machine", _TEXT, "  mper doctor\n")
     command.set_defaults(run=run)
 
 
@@ -28,9 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     print_result(as_text(findings))
     bad = [finding for finding in findings if not finding.good]
     print_result()
-    print_result(
-        "Everything is as it should be."
-        if not bad
-        else f"{len(bad)} of {len(findings)} findings are not as they should be."
-    )
+    print_result("Everything works." if not bad else f"{len(bad)} of {len(findings)} checks fail.")
     return FAILED if bad else OK

@@ -1,4 +1,4 @@
-"""``mper evaluate``: how good a model is on labelled cases."""
+"""``mper evaluate``: the accuracy of a model on labelled cases."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _TEXT = """\
 Segment the labelled cases of a dataset and compare the masks with the labels.
 
-Dice and Jaccard (IoU) are 1 where mask and label agree wholly. HD95 and ASD say how far their surfaces lie apart, in
-voxels (as the papers count) and in mm (where the dataset knows its spacing). Each case counts once: the mean over
-cases of the mean over labels. Voxels labelled 255 (unlabelled) count in nothing. Without --split it takes the locked
-hold-out, else the split test, else val, else the only one there is.
+Dice and Jaccard (IoU) are 1 where mask and label agree completely. HD95 and ASD are distances between their surfaces,
+in voxels (as in the papers) and in mm (where the spacing is known). Each case counts once: the mean over cases of the
+mean over labels. Unlabelled voxels (255) are ignored. The default split is the locked hold-out, else test, else val,
+else the only one.
 """
 _EXAMPLES = """\
   mper import atrial-challenge dataset --split test
@@ -35,14 +35,14 @@ _HEADS = ("Dice", "Jaccard", "HD95 voxel", "ASD voxel", "HD95 mm", "ASD mm")
 
 
 def add(commands: Commands) -> None:
-    command = add_command(commands, "evaluate", "measure a model on labelled cases", _TEXT, _EXAMPLES)
+    command = add_command(commands, "evaluate", "evaluate a model on labelled cases", _TEXT, _EXAMPLES)
     command.add_argument(
         "dataset", type=Path, metavar="DATASET", help="a dataset folder (see `mper import`), or a packed one"
     )
     add_model(command, default=None)
-    command.add_argument("--split", metavar="NAME", help="which cases")
+    command.add_argument("--split", metavar="NAME", help="the split to evaluate on")
     add_device(command)
-    command.add_argument("--tta", action="store_true", help="also look at mirrored copies and average")
+    command.add_argument("--tta", action="store_true", help="average over mirrored copies (test-time augmentation)")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
     command.set_defaults(run=run)
 
@@ -67,7 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     split = arguments.split or choose_split(dataset.splits, dataset.holdout)
     cases = dataset.split(split)
     if not arguments.split:
-        print_note(f"evaluating on split {split!r} ({len(cases)} cases)")
+        print_note(f"the split {split!r} is evaluated ({len(cases)} cases)")
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 
@@ -79,7 +79,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model(name: str, dataset: Dataset | PackedDataset) -> Path:
-    """A bundled model or a path, as everywhere; or a model of the dataset itself."""
+    """A bundled model or a path, or a model of the dataset."""
     from mper.datasets.dataset import Dataset
     from mper.resources import find_model
 
@@ -92,7 +92,7 @@ def _model(name: str, dataset: Dataset | PackedDataset) -> Path:
 
 
 def _show(answer: Mapping[str, Any]) -> None:
-    """A table for people: every case, the worst one marked, then the means."""
+    """Print a table: every case, the worst one marked, and the means."""
     cases = answer["cases"]
     worst = min(range(len(cases)), key=lambda n: cases[n]["dice"])
     labels = answer["labels"]
@@ -117,7 +117,7 @@ def _show(answer: Mapping[str, Any]) -> None:
         f"{answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
     if mean["without_distance"]:
-        print_result(f"{mean['without_distance']} masks have no distances: they, or their labels, are empty")
+        print_result(f"{mean['without_distance']} masks have no distances, because they or their labels are empty")
 
 
 def _figures(figures: Mapping[str, Any]) -> list[str]:

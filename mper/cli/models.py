@@ -1,4 +1,4 @@
-"""``mper models``: which models came with the program."""
+"""``mper models``: the bundled models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ def add(commands: Commands) -> None:
         commands,
         "models",
         "list the models that come with mper",
-        "List the models that come with mper: what each is for, what it segments, how well it did on cases that it\n"
-        "was not trained on, and its licence. Use a name with `mper segment --model NAME`.",
+        "List the models that come with mper: structures, accuracy on held-back cases, and licence. Use a name with\n"
+        "`mper segment --model NAME`.",
         "  mper models\n  mper models --json\n",
     )
-    command.add_argument(
-        "--json", action="store_true", help="print one JSON object, with everything that each model's card says"
-    )
+    command.add_argument("--json", action="store_true", help="print one JSON object with the whole card of each model")
     command.set_defaults(run=run)
 
 
@@ -47,16 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"models": entries})
         return OK
     if not bundles:
-        print_result("No models came with this copy of mper.")
+        print_result("This installation of mper has no models.")
         return OK
     for bundle in bundles:
         card = bundle.card
         print_result(f"{card.name} {card.version}: {card.title}")
         _say_line("segments", ", ".join(label.name for label in card.labels))
         _say_line("Dice", _quality(card.about.get("quality")))
-        _say_line("licence", str(card.about.get("licence", "not told")))
+        _say_line("licence", str(card.about.get("licence", "unknown")))
     print_result()
-    print_result("Dice is 1 where a mask is perfect. These are no medical devices: a person has to check every mask.")
+    print_result("A Dice of 1 is a perfect mask. These models are no medical devices: a person must check every mask.")
     return OK
 
 

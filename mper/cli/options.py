@@ -28,13 +28,13 @@ def add_command(commands: Commands, name: str, summary: str, text: str, examples
 
 
 def add_model(command: argparse.ArgumentParser, default: str | None) -> None:
-    told = f" (default: {default})" if default else ""
+    shown = f" (default: {default})" if default else ""
     command.add_argument(
         "--model",
         metavar="NAME|PATH",
         default=default,
         required=default is None,
-        help=f"a model that comes with mper (see `mper models`), or the folder or zip of a model{told}",
+        help=f"a model that comes with mper (see `mper models`), or the folder or zip of a model{shown}",
     )
 
 
@@ -43,7 +43,7 @@ def add_device(command: argparse.ArgumentParser | argparse._ArgumentGroup, defau
         "--device",
         choices=DEVICES,
         default=default,
-        help="where to compute; auto (the default) takes a graphics card if there is one",
+        help="the device to compute on; auto (the default) takes a graphics card if there is one",
     )
 
 
@@ -52,7 +52,7 @@ def add_region(command: argparse.ArgumentParser) -> None:
         "--roi",
         type=roi,
         metavar="x0,x1,y0,y1,z0,z1",
-        help="look only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
+        help="segment only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
         "write it with an equals sign: --roi=-40,60,-30,70,-20,50",
     )
     command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
@@ -88,7 +88,9 @@ def add_spacing(command: argparse.ArgumentParser) -> None:
 
 def add_tta(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--tta", action="store_true", help="also look at mirrored copies and average: slower, a little better"
+        "--tta",
+        action="store_true",
+        help="average over mirrored copies (test-time augmentation): slower, a little better",
     )
 
 

@@ -46,20 +46,20 @@ if TYPE_CHECKING:
     from mper.volume import Volume
 
 _TEXT = """\
-Segment a scan and correct the mask with strokes, as MPER Segment does in 3D Slicer: for studies that are scripted, and
-to draw a mask again from the strokes that were kept with it.
+Segment a scan and correct the mask with strokes, as MPER Segment does in 3D Slicer: for scripted studies, and to
+reproduce a mask from the strokes that were saved with it.
 
-STROKES is JSON, the strokes in the order in which they were drawn:
+STROKES is a JSON file of strokes in the order in which they were drawn:
 
   {"strokes": [{"label": "LA", "points_mm": [[12.5, -30.0, 44.1], [13.0, -30.0, 44.1]], "radius_mm": 2.0},
                {"label": 0,    "points_mm": [[25.0, -31.5, 40.0]],                      "radius_mm": 3.0}]}
 
 A label is a structure's name or value, 0 or "background" for background. Points are in LPS mm (x to the patient's left,
-y to the back, z to the head; 3D Slicer shows RAS, in which x and y have the other sign); each is a ball of the radius,
-and they are not joined: put them no further apart than the radius. In a scan of unknown spacing voxels count
-as 1 mm along each axis: there only a radius below 1 stays in its slice. "scan_sha256" beside "strokes", if it is there,
-must be the checksum of the scan's voxels; strokes that were kept in a dataset carry it. No stroke at all gives the
-model's own mask. OUTPUT is as for `mper segment`. An older mask there is replaced; a scan never is.
+y to the back, z to the head; 3D Slicer shows RAS, where x and y have the other sign). Each point is a ball of the
+radius; points are not joined, so place them no further apart than the radius. In a scan of unknown spacing a voxel
+counts as 1 mm along each axis, and only a radius below 1 stays in its slice. The optional entry "scan_sha256" is the
+checksum of the scan's voxels, which is then compared; strokes saved in a dataset have it. Without strokes the mask is
+the model's. OUTPUT is as for `mper segment`: a mask at OUTPUT is replaced, a scan is not.
 """
 _EXAMPLES = """\
   mper refine scan.nrrd strokes.json mask.seg.nrrd
@@ -71,9 +71,9 @@ _PREDICTED = 0.7  # share of the work
 
 def add(commands: Commands) -> None:
     command = add_command(commands, "refine", "segment a scan and correct the mask with strokes", _TEXT, _EXAMPLES)
-    command.add_argument("scan", type=Path, metavar="SCAN", help="a file, or a folder that holds one DICOM series")
+    command.add_argument("scan", type=Path, metavar="SCAN", help="a file, or a folder with one DICOM series")
     command.add_argument("strokes", type=Path, metavar="STROKES", help="a JSON file")
-    command.add_argument("output", type=Path, metavar="OUTPUT", help="where the mask goes")
+    command.add_argument("output", type=Path, metavar="OUTPUT", help="the mask to write")
     add_model(command, default="la")
     add_device(command)
     add_region(command)
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mper.resources import find_model
 
     stored = read_bundle(find_model(arguments.model))
-    strokes = read_strokes(arguments.strokes, stored.card.labels)  # a wrong name is told before torch is loaded
+    strokes = read_strokes(arguments.strokes, stored.card.labels)  # before torch is loaded, which takes seconds
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
             answer = _refine(task, strokes, stored, arguments)
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> SegmentationTask:
-    """What becomes what, as far as it can be told before the work."""
+    """The scan and the files of its result, checked as far as possible before the work."""
     from mper.io.scans import expand_inputs
 
     matches, output = expand_inputs([arguments.scan.expanduser()]), arguments.output.expanduser()
@@ -137,7 +137,8 @@ def _refine(
         refiner = Refiner(prediction)
         refiner.set_strokes(listed.strokes, report=part_of(bar, _PREDICTED, 1 - _PREDICTED, "correcting"))
         names = {0: "background", **{label.value: label.name for label in stored.card.labels}}
-        told = [_told(stroke, change, names) for stroke, change in zip(refiner.strokes, refiner.changes, strict=True)]
+        changes = zip(refiner.strokes, refiner.changes, strict=True)
+        described = [_described(stroke, change, names) for stroke, change in changes]
         bar(Progress("writing", 1.0))
         mask = refiner.segmentation
         written, checked = write_mask(task.mask, mask, series)
@@ -145,10 +146,11 @@ def _refine(
         "input": str(task.scan),
         "strokes_file": str(arguments.strokes),
         "mask": str(task.mask),
-        "strokes": told,
+        "strokes": described,
         "volumes_ml": rounded_volumes(mask.volumes_ml()),
         "volumes_ml_before": rounded_volumes(prediction.segmentation.volumes_ml()),
         "roi_mm": roi_entry(prediction),
+        "empty": not mask.labelmap.array.any(),
         "notes": [*notes, *_before(prediction.notes, listed), *written],
         **checked,
         "seconds": round(time.perf_counter() - begin, 3),
@@ -166,23 +168,23 @@ def _check_scan(listed: StrokeList, scan: Volume, path: Path) -> None:
         if own != listed.scan_sha256:
             raise ValueError(
                 f"{path}: the strokes were drawn on another scan (checksum {listed.scan_sha256[:12]}..., "
-                f"this one has {own[:12]}...); give the scan that they belong to"
+                f"this one has {own[:12]}...); use the scan that they belong to"
             )
     for number, stroke in enumerate(listed.strokes, 1):
         if not len(stroke.voxels(scan.geometry)):
             x, y, z = stroke.points_mm[0]
             raise ValueError(
                 f"{path}: stroke {number} lies outside the scan (first point {x:.6g}, {y:.6g}, {z:.6g}); "
-                "points are in LPS mm, and of this scan"
+                "points are in LPS mm of this scan"
             )
 
 
 def _on_model(listed: StrokeList, stored: StoredBundle) -> list[str]:
-    """Whether the strokes corrected the mask of another model, on which they may do too little or too much."""
+    """A note if the strokes corrected the mask of another model, where they may correct too little or too much."""
     own = (stored.card.name, f"{stored.card.name}/{stored.card.version}")
     if listed.model is None or listed.model in own:
         return []
-    return [f"the strokes were drawn on a mask of the model {listed.model}, this one is of {own[1]}"]
+    return [f"the strokes were drawn on a mask of the model {listed.model}; this mask is of {own[1]}"]
 
 
 def _before(notes: Sequence[str], listed: StrokeList) -> list[str]:
@@ -190,7 +192,7 @@ def _before(notes: Sequence[str], listed: StrokeList) -> list[str]:
     return [f"before the strokes: {note}" if listed.strokes else note for note in notes]
 
 
-def _told(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, Any]:
+def _described(stroke: Stroke, change: Change, names: dict[int, str]) -> dict[str, Any]:
     """A stroke and what it changed, for JSON."""
 
     def by_name(ml: dict[int, float] | None) -> dict[str, float] | None:
@@ -218,6 +220,7 @@ def _show(found: dict[str, Any], quiet: bool) -> None:
     if not quiet:
         many = len(found["strokes"])
         words = [
+            *(["EMPTY MASK"] * found["empty"]),
             *volume_texts(found),
             f"{many} stroke{'s' * (many != 1)}",
             *(["export check passed"] * ("check" in found)),

@@ -72,6 +72,8 @@ def binary_as_label(mask: Volume, labels: Sequence[Label], where: str, notify: N
         return mask
     if len(labels) != 1:
         named = ", ".join(f"{label.value} {label.name}" for label in labels)
-        raise ValueError(f"{where} holds 0 and 255 alone, and 255 means unlabelled here; write the values {named}")
+        raise ValueError(
+            f"{where} holds only 0 and 255, and 255 means unlabelled here; write the values of the labels ({named})"
+        )
     notify(f"the mask holds 0 and 255: 255 is taken as {labels[0].name}, not as unlabelled")
     return mask.with_array(np.where(mask.array == UNLABELLED, labels[0].value, BACKGROUND).astype(np.uint8))
