@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
-from MPERLib import mrml, segmentation_node
+from MPERLib import mrml, phases, segmentation_node
 from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
@@ -119,11 +119,15 @@ class LabelUpload:
             self._sendScan()
 
     def _sendScan(self) -> None:
-        held = self._scans.known(self._request.scan)
-        if held is not None:
-            self._addCase(held)
-        else:
-            self._call = self._scans.send(self._request.scan, self._addCase, self._fail)
+        phase = phases.of(self._request.node)
+        try:
+            held = self._scans.known(self._request.scan, phase)
+            if held is not None:
+                self._addCase(held)
+            else:
+                self._call = self._scans.send(self._request.scan, self._addCase, self._fail, phase=phase)
+        except ValueError as error:
+            self._fail(str(error))
 
     def _addCase(self, scan: str) -> None:
         if self._over:
@@ -189,7 +193,7 @@ class LabelUpload:
 
 def _note(request: LabelRequest, state: dict[str, Any]) -> None:
     if mrml.alive(request.scan):
-        mrml.mark_case(request.scan, request.dataset, request.case)
+        mrml.mark_case(request.node if phases.of(request.node) else request.scan, request.dataset, request.case)
     if mrml.alive(request.node):
         request.node.SetAttribute(_SAVED, json.dumps(state))
 

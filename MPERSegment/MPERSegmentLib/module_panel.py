@@ -8,7 +8,7 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from MPERLib import formatting, mrml, segmentation_node, surface, widgets
+from MPERLib import formatting, mrml, phases, segmentation_node, surface, widgets
 from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
@@ -22,6 +22,7 @@ from MPERSegmentLib.explanation_panel import ExplanationPanel
 from MPERSegmentLib.export_panel import ExportPanel
 from MPERSegmentLib.install_panel import InstallPanel
 from MPERSegmentLib.parameters import SegmentParameters, parametersOf
+from MPERSegmentLib.phase_tracker import PhaseTracker
 from MPERSegmentLib.result_panel import ResultPanel
 from MPERSegmentLib.save_label_panel import SaveLabelPanel
 from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
@@ -31,6 +32,7 @@ from MPERSegmentLib.strokes_panel import StrokesPanel
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
 _MEASURE_AFTER_MS = 500  # without another edit
+_PHASE_AFTER_MS = 200  # without another phase, while a time series is played
 
 
 class ModulePanel(VTKObservationMixin):
@@ -82,6 +84,12 @@ class ModulePanel(VTKObservationMixin):
         self._measure.setSingleShot(True)
         self._measure.interval = _MEASURE_AFTER_MS
         self._measure.connect("timeout()", slot(self._onEditsRested))
+        self._phaseRest = qt.QTimer(uiWidget)
+        self._phaseRest.setSingleShot(True)
+        self._phaseRest.interval = _PHASE_AFTER_MS
+        self._phaseRest.connect("timeout()", slot(self._onPhaseRested))
+        self._phase: tuple[phases.Phase | None, phases.Phase | None] = (None, None)
+        self.phaseTracker = PhaseTracker(self._onBrowser)
         self._observeScene()
         self._bind()
 
@@ -90,6 +98,7 @@ class ModulePanel(VTKObservationMixin):
         self._release()
         self.removeObservers()
         self._measure.stop()
+        self._phaseRest.stop()
         self.segmentEditorPanel.destroy()
         self.enginePanel.stop()
         self.installPanel.stop()
@@ -132,6 +141,7 @@ class ModulePanel(VTKObservationMixin):
         self._parameters = parametersOf(self._logic.getParameterNode())
         for node in result_node.all_of(slicer.mrmlScene):
             self.editTracker.observe(node)
+        self.phaseTracker.observe()
         self.segmentPanel.show()
         self.explanationPanel.restore()
         self.strokesPanel.restore()
@@ -146,6 +156,7 @@ class ModulePanel(VTKObservationMixin):
         self.explanationPanel.close()
         self.segmentEditorPanel.close()
         self.editTracker.forgetAll()
+        self.phaseTracker.forgetAll()
         self._parameters = None
 
     def _onSceneCloses(self) -> None:
@@ -164,11 +175,14 @@ class ModulePanel(VTKObservationMixin):
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
             later(self.segmentPanel.suggestScan, "suggest a scan")
+        elif node is not None and node.IsA("vtkMRMLSequenceBrowserNode") and self._parameters is not None:
+            self.phaseTracker.observe()
 
     def _onNodeRemoved(self, _caller: Any, _event: str, node: Any) -> None:
         if node is None or self._parameters is None:
             return
         self.editTracker.forget(node.GetID())
+        self.phaseTracker.forget(node.GetID())
         self.strokesPanel.nodeRemoved(node.GetID())
         self.segmentPanel.nodeRemoved(node)
         self.scans.forget(node.GetID())
@@ -191,10 +205,40 @@ class ModulePanel(VTKObservationMixin):
         self.segmentPanel.show()
         self.segmentPanel.preload()
         self.enginePanel.show()
-        self.explanationPanel.show(self._result())
+        self._explain(self._result())
         self.strokesPanel.engineChanged()
         if not self.ui.refineSection.collapsed:
             self.saveLabelPanel.refresh()
+
+    # ---- phases of a time series
+
+    def _onBrowser(self) -> None:
+        """A sequence browser has changed; while a time series is played, that is many times a second."""
+        phase = phases.shown(self.ui.inputSelector.currentNode())
+        result = self._result()
+        of_result = phases.shown(result_node.scan_of(result)) if result is not None else None
+        if (phase, of_result) != self._phase:
+            self._phase = (phase, of_result)
+            self.segmentPanel.showPhase()
+            views.show_results()
+            self._phaseRest.start()
+
+    def _onPhaseRested(self) -> None:
+        """Show the mask of the phase that is shown; where there is none, say so."""
+        node = self._result()
+        if node is None:
+            return
+        scan = result_node.scan_of(node)
+        if phases.mismatch(node, scan):
+            same = [other for other in result_node.all_of(slicer.mrmlScene) if result_node.scan_of(other) is scan]
+            node = next((other for other in reversed(same) if not phases.mismatch(other, scan)), node)
+        self._show(node)
+        self._showSurface(node)
+
+    def _showSurface(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Make the surface of a mask that was not shown when it was made."""
+        if not node.GetSegmentation().ContainsRepresentation("Closed surface"):
+            later(lambda: self._makeSurface(node, False), "surface of a phase")
 
     # ---- results
 
@@ -207,12 +251,19 @@ class ModulePanel(VTKObservationMixin):
         result = {**result, "title": formatting.model_name(request.model)}
         node = self._parameters.result() if update else None
         try:
-            if result_node.is_result(node) and result_node.scan_of(node) is request.scan:
+            if (
+                result_node.is_result(node)
+                and result_node.scan_of(node) is request.scan
+                and phases.of(node) == request.phase
+            ):
                 self.segmentEditorPanel.saveForUndo(node)
                 with self.editTracker.paused():
                     segmentation_node.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
             else:
-                name = " ".join([request.scan.GetName(), *(label["name"] for label in result["labels"])])
+                words = [request.scan.GetName(), *(label["name"] for label in result["labels"])]
+                if request.phase is not None:
+                    words.append(_("phase {n}").format(n=request.phase))
+                name = " ".join(words)
                 node = segmentation_node.show_mask(mask, header["start"], result["labels"], request.scan, name, result)
         except ValueError as error:
             self.context.showMessage(str(error))
@@ -220,11 +271,20 @@ class ModulePanel(VTKObservationMixin):
         with self.editTracker.paused():
             result_node.record(node, result)
             stroke_node.forget(node)
+            phases.note(node, request.phase)
         self.editTracker.observe(node)
         self._parameters.Target = NEW  # the user chooses each time to replace a result
+        if phases.mismatch(node, request.scan) and self._showsPhaseOf(request.scan):
+            views.show_results()  # hides it until its phase is shown
+            return
         self._show(node)
         views.show_scan(request.scan)
         later(lambda: self._makeSurface(node, views.is_alone(node)), "surface begins")
+
+    def _showsPhaseOf(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
+        """Whether the result that is shown is of the phase of this scan that is shown."""
+        node = self._result()
+        return result_node.is_result(node) and result_node.scan_of(node) is scan and not phases.mismatch(node, scan)
 
     def _makeSurface(self, node: slicer.vtkMRMLSegmentationNode, centre: bool) -> None:
         def done() -> None:
@@ -254,16 +314,21 @@ class ModulePanel(VTKObservationMixin):
             self._parameters.Result = node
             for panel in (
                 self.resultPanel,
-                self.explanationPanel,
                 self.segmentEditorPanel,
                 self.strokesPanel,
                 self.saveLabelPanel,
                 self.exportPanel,
             ):
                 panel.show(node)
+            self._explain(node)
             self.segmentPanel.show()
         finally:
             self._showing = False
+
+    def _explain(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Explain a result, unless another phase is shown than its own, over which the maps would lie."""
+        other = node is not None and phases.mismatch(node, result_node.scan_of(node))
+        self.explanationPanel.show(None if other else node)
 
     # ---- corrections
 
@@ -277,7 +342,7 @@ class ModulePanel(VTKObservationMixin):
     def _onEditsRested(self) -> None:
         if self._parameters is not None:
             self.resultPanel.show(self._result())
-            self.explanationPanel.show(self._result())
+            self._explain(self._result())
 
     def _onStrokesApplied(self, node: slicer.vtkMRMLSegmentationNode, different: bool) -> None:
         """The engine has answered to strokes on a result; `different` tells whether voxels have changed."""
@@ -291,7 +356,7 @@ class ModulePanel(VTKObservationMixin):
             later(lambda: self._makeSurface(node, False), "surface after a stroke")
         elif node is self._result():
             self.segmentEditorPanel.showState()
-            self.explanationPanel.show(node)
+            self._explain(node)
 
     def _onCorrect(self) -> None:
         """The user wants to correct the uncertain location that the slices show."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from MPERLib import formatting, segmentation_node
+from MPERLib import formatting, phases, segmentation_node
 from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -60,6 +60,8 @@ class ResultPanel:
         self._table.fill(rows)
         self._table.widget.visible = bool(rows)
         flags = [flag["words"] for flag in result.get("flags", [])] if result else []
+        if node is not None and (other := phases.mismatch(node, result_node.scan_of(node))):
+            flags.insert(0, other)
         ui.flagsLabel.text = "\n".join(sentence(flag) for flag in flags)
         ui.flagsLabel.visible = bool(flags)
         ui.resultWords.text = text
@@ -116,6 +118,8 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
             seconds=formatting.duration(result.get("seconds") or 0),
         )
     ]
+    if phase := _phase_of(node):
+        lines.insert(0, phase)
     if result_node.is_edited(node):
         lines.append(_("Edited manually. Surface, confidence and parts applied to the original mask."))
     elif result.get("confidence") is not None:
@@ -123,3 +127,15 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
     flagged = {flag["words"] for flag in result.get("flags", [])}  # these are shown above already
     notes = [sentence(note) for note in result.get("notes", []) if note not in flagged]
     return "\n".join([*lines, *notes])
+
+
+def _phase_of(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """Which phase of a time series it was made from; empty for other scans."""
+    number, scan = phases.of(node), result_node.scan_of(node)
+    if number is None:
+        return ""
+    try:
+        text = phases.phase(scan, number).text if scan is not None else _("phase {n}").format(n=number)
+    except ValueError:
+        text = _("phase {n}").format(n=number)
+    return sentence(_("mask of {phase}").format(phase=text))

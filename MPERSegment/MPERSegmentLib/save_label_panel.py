@@ -10,7 +10,7 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import callbacks, mrml, settings
+from MPERLib import callbacks, mrml, phases, settings
 from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
@@ -102,7 +102,7 @@ class SaveLabelPanel:
     def _suggestCase(self) -> None:
         """Suggest the case that the scan is, else a new name without patient data."""
         box = self._context.ui.caseBox
-        dataset, case = mrml.case_of(result_node.scan_of(self._node) if self._node else None)
+        dataset, case = mrml.case_of(_case_holder(self._node))
         if dataset != chosen(self._context.ui.datasetBox) or not case:
             numbers = [int(match[1]) for match in map(re.compile(r"case-(\d+)").fullmatch, self._cases or []) if match]
             case = f"case-{max(numbers, default=0) + 1:03d}"
@@ -221,3 +221,8 @@ class SaveLabelPanel:
         ui.keepButton.enabled = not waiting and self._upload is None
         ui.keepButton.toolTip = waiting or _("Saves the mask as a new revision; earlier revisions stay")
         ui.keepWords.text = self._message or waiting
+
+
+def _case_holder(node: slicer.vtkMRMLSegmentationNode | None) -> slicer.vtkMRMLNode | None:
+    """The node that says which case it is: the scan, and of a time series the mask, as each phase is a case."""
+    return node if node is None or phases.of(node) else result_node.scan_of(node)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import qt
 import slicer
-from MPERLib import formatting, mrml
+from MPERLib import formatting, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
@@ -20,6 +21,7 @@ from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJ
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
 NEW, UPDATE = "new", "update"
+SHOWN, ALL = "shown", "all"  # phases of a time series
 
 
 class SegmentPanel:
@@ -44,6 +46,8 @@ class SegmentPanel:
         self._context, self._session, self._scans, self._finished = context, session, scans, finished
         self._preloader = ModelPreloader(session)
         self._job: SegmentationJob | None = None
+        self._phases: list[int] = []  # of a time series, that are still to be segmented; the first is under way
+        self._phasesAsked = 0
         self._filling = False
         ui = context.ui
         ui.modelMore.visible = False
@@ -86,8 +90,20 @@ class SegmentPanel:
             targets.append((UPDATE, _("Replace {name} (can be undone)").format(name=shown.GetName())))
         fill_box(ui.targetBox, targets, parameters.Target)
         self._filling = False
+        self.showPhase()
         self._showModel()
         self._showButton()
+
+    def showPhase(self) -> None:
+        """Show which phase of a time series will be segmented, and the choice of all phases."""
+        ui = self._context.ui
+        phase = phases.shown(ui.inputSelector.currentNode())
+        ui.phaseBoxLabel.visible = ui.phaseBox.visible = phase is not None
+        if phase is not None:
+            one = _("Shown: {phase}").format(phase=phase.text)
+            entries = [(SHOWN, one), (ALL, _("All {n} phases, a mask of each").format(n=phase.count))]
+            fill_box(ui.phaseBox, entries, chosen(ui.phaseBox) or SHOWN)
+            ui.phaseBox.toolTip = one
 
     def preload(self) -> None:
         """Load the chosen model in the engine before it is needed."""
@@ -121,7 +137,15 @@ class SegmentPanel:
             ui.segmentButton.toolTip = _("Load a scan first. The module Sample Data has one of the left atrium.")
         else:
             ui.segmentButton.toolTip = self._session.stateText()
-        for widget in (ui.inputSelector, ui.modelBox, ui.deviceBox, ui.roiSelector, ui.drawRoiButton, ui.targetBox):
+        for widget in (
+            ui.inputSelector,
+            ui.modelBox,
+            ui.deviceBox,
+            ui.roiSelector,
+            ui.drawRoiButton,
+            ui.targetBox,
+            ui.phaseBox,
+        ):
             widget.enabled = not self.running
 
     def _model(self) -> dict | None:
@@ -134,6 +158,7 @@ class SegmentPanel:
             self._context.parameters.InputVolume = node
             if node is not None:
                 later(lambda: self._showScan(node), "scan into view")  # a node that was just added has no voxels yet
+        self.showPhase()
         self._showButton()
 
     def _showScan(self, scan: slicer.vtkMRMLNode) -> None:
@@ -187,20 +212,30 @@ class SegmentPanel:
         if parameters is None or model is None or scan is None:
             return
         self._context.clearMessage()
-        request = SegmentationRequest(scan, model, parameters.Device, ui.roiSelector.currentNode())
-        update = chosen(ui.targetBox) == UPDATE
+        phase = phases.shown(scan)
+        self._phases = []
+        if phase is not None:
+            self._phases = list(range(1, phase.count + 1)) if chosen(ui.phaseBox) == ALL else [phase.number]
+        self._phasesAsked = len(self._phases)
+        number = self._phases[0] if self._phases else None
+        request = SegmentationRequest(scan, model, parameters.Device, ui.roiSelector.currentNode(), phase=number)
+        self._begin(request, chosen(ui.targetBox) == UPDATE and self._phasesAsked < 2)
+
+    def _begin(self, request: SegmentationRequest, update: bool) -> None:
+        ui = self._context.ui
         callbacks = SegmentationCallbacks(
             self._onProgress,
             self._context.showMessage,
             lambda mask, header, result: self._onFinished(request, update, mask, header, result),
             self._onFailed,
-            lambda: self._end(_("Cancelled. Nothing was changed.")),
+            lambda: self._end(self._cancelledText()),
         )
         try:
             self._job = SegmentationJob(self._session, self._scans, request, callbacks)
         except ValueError as error:
+            text = self._ofPhase(str(error))
             self._end()
-            self._context.showMessage(str(error))
+            self._context.showMessage(text)
             return
         ui.progressBar.visible = True
         ui.progressLabel.visible = True
@@ -209,17 +244,43 @@ class SegmentPanel:
     def _onProgress(self, share: float | None, message: str) -> None:
         ui = self._context.ui
         ui.progressBar.maximum = 0 if share is None else 1000  # without a maximum the bar moves by itself
+        if share is not None and self._phasesAsked > 1:
+            share = (self._phasesAsked - len(self._phases) + share) / self._phasesAsked
         ui.progressBar.value = 0 if share is None else round(1000 * share)
-        ui.progressLabel.text = message
+        ui.progressLabel.text = self._ofPhase(message)
+
+    def _ofPhase(self, message: str) -> str:
+        """A message with the phase that it is about, while all phases are segmented."""
+        if self._phasesAsked < 2 or not self._phases:
+            return message
+        text = _("Phase {n} of {count}: {message}")
+        return text.format(n=self._phases[0], count=self._phasesAsked, message=message)
+
+    def _cancelledText(self) -> str:
+        done = self._phasesAsked - len(self._phases)
+        if not done:
+            return _("Cancelled. Nothing was changed.")
+        return _("Cancelled. The masks of {n} phases stay.").format(n=done)
 
     def _onFinished(
         self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
     ) -> None:
-        self._end()
+        self._phases = self._phases[1:]
+        more = bool(self._phases)
+        if not more:
+            self._end()
         self._context.clearMessage()  # notices are among the result's notes now
         self._finished(request, update, mask, header, result)
+        if more and self._job is not None:  # else the scene was closed meanwhile
+            later(lambda: self._next(request), "next phase", self._onFailed)
+
+    def _next(self, request: SegmentationRequest) -> None:
+        """Segment the next phase, unless it was cancelled."""
+        if self._phases and self._job is not None:
+            self._begin(replace(request, phase=self._phases[0]), False)
 
     def _onFailed(self, message: str) -> None:
+        message = self._ofPhase(message)
         self._end()
         if self._session.running:  # else the message about the engine is shown, with its button
             self._context.showMessage(message)
@@ -238,6 +299,7 @@ class SegmentPanel:
 
     def _end(self, message: str = "") -> None:
         self._job = None
+        self._phases, self._phasesAsked = [], 0
         ui = self._context.ui
         ui.progressBar.visible = False
         ui.progressLabel.text = message

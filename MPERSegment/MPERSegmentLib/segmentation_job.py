@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import formatting, mrml
+from MPERLib import formatting, mrml, phases
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from slicer.i18n import tr as _
@@ -23,13 +23,19 @@ _SENDING, _FETCHING = 0.15, 0.05  # shares of the progress bar
 
 @dataclass(frozen=True)
 class SegmentationRequest:
-    """What is segmented, with what: `model` is an entry of ``GET /models``; the region is a node, or `roi_mm`."""
+    """What is segmented, with what.
+
+    scan, phase : a volume, and which phase of it where it is a time series.
+    model : an entry of ``GET /models``.
+    roi, roi_mm : the region, as a node or as a box in the scan's own frame.
+    """
 
     scan: slicer.vtkMRMLScalarVolumeNode
     model: dict[str, Any]
     device: str
     roi: slicer.vtkMRMLMarkupsROINode | None = None
-    roi_mm: list[float] | None = None  # in the scan's own frame
+    roi_mm: list[float] | None = None
+    phase: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ class SegmentationJob:
         self._notices = 0
         self._tries = UPLOADS
         self._scan = ""  # the engine's id
-        scan = scans.known(request.scan)
+        if request.phase is not None:
+            _refuse_other_grid(request.scan, request.phase)
+        scan = scans.known(request.scan, request.phase)
         if scan is None:
             self._send()
         else:
@@ -110,6 +118,7 @@ class SegmentationJob:
             lambda scan: None if self._over else self._compute(scan, known=False),
             self._fail,
             lambda share: self._callbacks.progress(_SENDING * share, message),
+            self._request.phase,
         )
 
     def _compute(self, scan: str, known: bool) -> None:
@@ -167,7 +176,7 @@ class SegmentationJob:
     def _isAsSent(self) -> bool:
         """Whether the scan still has the voxels and the grid that were segmented."""
         try:
-            return self._scans.known(self.scan) == self._scan
+            return self._scans.known(self.scan, self._request.phase) == self._scan
         except ValueError:
             return False  # sending it again says why
 
@@ -180,3 +189,13 @@ class SegmentationJob:
         if not self._over:
             self._over = True
             self._callbacks.cancelled()
+
+
+def _refuse_other_grid(scan: slicer.vtkMRMLScalarVolumeNode, phase: int) -> None:
+    """The mask is put on the grid of the phase that is shown."""
+    if not mrml.geometry_of(phases.voxels_of(scan, phase)).is_close(mrml.geometry_of(scan)):
+        raise ValueError(
+            _(
+                "phase {n} of {scan} has another grid than the phase that is shown; show phase {n}, and segment it"
+            ).format(n=phase, scan=scan.GetName())
+        )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import qt
-from MPERLib import formatting, labelmap_box, mrml
+from MPERLib import formatting, labelmap_box, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
@@ -245,7 +245,7 @@ class StrokeSync:
             failed=self._failed,
             cancelled=lambda: self._failed(_("the segmentation was cancelled; draw the stroke again")),
         )
-        request = SegmentationRequest(scan, model, AUTO, roi_mm=result.get("roi_mm"))
+        request = SegmentationRequest(scan, model, AUTO, roi_mm=result.get("roi_mm"), phase=phases.of(self._node))
         try:
             self._job = SegmentationJob(self._session, self._scans, request, callbacks)
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import formatting, mrml, segmentation_node
+from MPERLib import formatting, mrml, phases, segmentation_node
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
@@ -274,6 +274,8 @@ class StrokesPanel:
         elif not view.shows(scan):
             text = _("This view does not show {scan}, the scan of this segmentation.")
             self._say(text.format(scan=scan.GetName()))
+        elif other := phases.mismatch(self._node, scan):
+            self._say(other)
         else:
             return True
         return False

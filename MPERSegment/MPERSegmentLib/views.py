@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from MPERLib import phases
 from MPERLib.callbacks import later
 
 from MPERSegmentLib import result_node
@@ -20,7 +21,7 @@ def show_scan(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
 
 
 def show_results() -> None:
-    """Hide the results of scans that no slice shows; show again those that were hidden here."""
+    """Hide the results of scans, and of phases, that no slice shows; show again those that were hidden here."""
     if slicer.mrmlScene is None:
         return
     shown = _shown_scans()
@@ -28,14 +29,16 @@ def show_results() -> None:
         scan, display = result_node.scan_of(node), node.GetDisplayNode()
         if scan is None or display is None:
             continue
-        if scan.GetID() not in shown:
+        other_scan = scan.GetID() not in shown
+        if other_scan or phases.mismatch(node, scan):
             if display.GetVisibility():
-                display.SetAttribute(_HIDDEN, "yes")
+                display.SetAttribute(_HIDDEN, "yes" if other_scan else "phase")
                 display.SetVisibility(False)
-        elif display.GetAttribute(_HIDDEN):
+        elif hidden := display.GetAttribute(_HIDDEN):
             display.SetAttribute(_HIDDEN, None)
             display.SetVisibility(True)
-            centre(node)
+            if hidden == "yes":  # while phases are played the camera stays
+                centre(node)
 
 
 def is_alone(node: slicer.vtkMRMLSegmentationNode) -> bool:
