@@ -111,9 +111,9 @@ def test_what_does_not_fit_is_told_in_one_line(
         ([], USAGE, "give a MASK, --strokes STROKES, or both"),
         (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices needs a MASK"),
         ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset does not have (it has LA)"),
-        (["--strokes", tmp_path / "s.json"], FAILED, "there is no stroke in the list"),
+        (["--strokes", tmp_path / "s.json"], FAILED, "the list has no stroke"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "s.json"], FAILED, "s.json holds no stroke"),
-        ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 paints no voxel of case case0"),
+        ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 covers no voxel of case case0"),
         ([tmp_path / "255.nrrd"], FAILED, "255.nrrd holds only 0 and 255, and 255 means unlabelled"),
         ([tmp_path / "255.nrrd", "--drawn-slices"], FAILED, "holds only 0 and 255"),
     ):

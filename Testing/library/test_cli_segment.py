@@ -397,7 +397,7 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], told: str) -> None:
     [
         (["gone.nrrd", "out/mask.nrrd"], FAILED, "gone.nrrd does not exist"),
         (["gone/*.nrrd", "out"], FAILED, "nothing matches"),
-        (["scan.nrrd"], USAGE, "where should the result go"),
+        (["scan.nrrd"], USAGE, "there is no output; give the scan"),
         (["scan.nrrd", "out/mask.dcm"], USAGE, ".seg.nrrd"),
         (["scan.nrrd", "nowhere/mask.nrrd"], FAILED, "nowhere"),
         (["scan.nrrd", "scan.nrrd/mask.nrrd"], FAILED, "scan.nrrd"),

@@ -50,7 +50,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        (("Aorta", "aorta"), "called 'aorta', but for capitals"),
+        (("Aorta", "aorta"), "the name 'aorta', except for case"),
         (("LA", "Background"), "'background' is no structure"),
         (("unlabelled",), "'unlabelled' is no structure"),
     ],

@@ -49,7 +49,7 @@ def test_strokes_can_follow_their_label_and_never_change(case: Case) -> None:
     case.add_label(mask_of(case), author="A", how="strokes")
     case.keep_strokes(1, DRAWN)
     case.keep_strokes(1, DRAWN)
-    with pytest.raises(FileExistsError, match="has its strokes already"):
+    with pytest.raises(FileExistsError, match="has other strokes, which never change"):
         case.keep_strokes(1, StrokeList((HERE,)))
     with pytest.raises(ValueError, match="no label revision 2"):
         case.keep_strokes(2, DRAWN)
@@ -105,8 +105,8 @@ def test_strokes_that_do_not_belong_here_leave_nothing(case: Case) -> None:
     for wrong, words in (
         (StrokeList((HERE,), scan_sha256="0" * 64), "drawn on another scan"),
         (StrokeList((HERE, Stroke(7, HERE.points_mm))), "stroke 2 has the label 7; known are \\[0, 1\\]"),
-        (StrokeList((HERE, outside)), "stroke 2 paints no voxel of case case0"),
-        (StrokeList(()), "there is no stroke in the list"),
+        (StrokeList((HERE, outside)), "stroke 2 covers no voxel of case case0"),
+        (StrokeList(()), "the list has no stroke"),
     ):
         with pytest.raises(ValueError, match=words):
             case.add_painted(wrong, author="A")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_single(task: SegmentationTask, series: str | None) -> None:
-    """What can be told of a single scan's job before its work.
+    """Check the task of a single scan before its work.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def open_task(
     notify: Notify,
     spacing: SpacingChoice = None,
 ) -> OpenedScan:
-    """The scan of a job, opened; its phases are checked, and have the spacing that was given, when they are read.
+    """The scan of a task, opened; its phases are checked, and have the spacing that was given, when they are read.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_scan(
 
 
 def load_predictor(stored: StoredBundle, device: str) -> Predictor:
-    """The model, ready."""
+    """The model, ready to segment."""
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 
@@ -124,7 +124,7 @@ def load_predictor(stored: StoredBundle, device: str) -> Predictor:
 
 
 def write_mask(path: Path, mask: Segmentation, series: DicomSeries | None) -> tuple[list[str], dict[str, Any]]:
-    """Write a mask in the format of its name; gives what was noticed, and of a DICOM file what its check found."""
+    """Write a mask in the format of its name; returns notes, and for a DICOM file the result of its check."""
     if series is None:
         from mper.io import write_segmentation
 

@@ -1,4 +1,4 @@
-"""Which scans the words of `mper segment` stand for, and which files they become.
+"""The scans that the arguments of `mper segment` stand for, and the files of their results.
 
 A name that ends as that of a file (``seg.dcm``, ``mask.nii.gz``) is a file and takes one scan; others are folders.
 """
@@ -26,7 +26,7 @@ Extras = tuple[Path | None, Path | None]  # where the prototype map and the prob
 def plan(
     inputs: Sequence[Path], output: Path, extras: Extras, series_uid: str | None, notify: Notify
 ) -> tuple[list[SegmentationTask], bool]:
-    """The jobs, and whether they are a cohort, whose output is a folder.
+    """The tasks, and whether they are a cohort, whose output is a folder.
 
     Parameters
     ----------

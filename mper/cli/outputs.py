@@ -1,4 +1,4 @@
-"""Where the results of `mper segment` go: which scan becomes which file, and never a scan itself."""
+"""The files that `mper segment` writes: their names, and the checks that no scan is replaced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SegmentationTask:
     files: tuple[Path, ...] = ()
 
     def of_phase(self, number: int, count: int) -> SegmentationTask:
-        """The job of one phase of several: ``mask.nii.gz`` becomes ``mask-phase03.nii.gz``."""
+        """The task of one phase of several: ``mask.nii.gz`` becomes ``mask-phase03.nii.gz``."""
 
         def named(path: Path | None) -> Path | None:
             if path is None:
@@ -54,7 +54,7 @@ class SegmentationTask:
 
 
 def single_task(scan: Path, output: Path, prototypes: Path | None, probabilities: Path | None) -> SegmentationTask:
-    """The job of one scan; an `output` that is a folder takes the scan's name.
+    """The task of one scan; an `output` that is a folder takes the scan's name.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def single_task(scan: Path, output: Path, prototypes: Path | None, probabilities
 def cohort_tasks(
     scans: Sequence[Path], output: Path, prototypes: Path | None, probabilities: Path | None
 ) -> list[SegmentationTask]:
-    """The jobs of a cohort: results are named as the scans, and in the same sub-folders, below each output folder.
+    """The tasks of a cohort: results are named as the scans, and in the same sub-folders, below each output folder.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def names_file(path: Path) -> bool:
 
 
 def mirrored_names(scans: Sequence[Path]) -> list[str]:
-    """A relative name without ending for each scan, unique, with the folders that tell the scans apart."""
+    """A unique relative name without ending for each scan, with the folders that distinguish the scans."""
     places = [scan.resolve() for scan in scans]
     try:
         common = Path(os.path.commonpath([place.parent for place in places]))
@@ -137,7 +137,7 @@ def stem(scan: Path) -> str:
 
 
 def is_older_mask(path: Path) -> bool:
-    """Whether the file at `path` is a mask, which a new result may replace, and not somebody's scan."""
+    """Whether the file at `path` is a mask, which a new result may replace, and no scan."""
     from mper.io import read_labelmap
 
     if path.name.lower().endswith(".seg.nrrd"):

@@ -58,7 +58,7 @@ OUTPUT is then a file, and its ending decides the format: .seg.nrrd (3D Slicer, 
 of several scans --series chooses one, of a time series --phase.
 Several scans, a pattern with * or a folder of scans are a cohort: OUTPUT is then a folder, which gets one .seg.nrrd a
 scan under the scan's name. A scan that cannot be segmented is reported at the end and the rest goes on.
-The mask always lies on the scan's own grid. An older mask at OUTPUT is replaced; a scan never is.
+The mask is always on the grid of the scan. A mask at OUTPUT is replaced; a scan never is.
 """
 _EXAMPLES = """\
   mper segment scan.nrrd mask.seg.nrrd
@@ -85,7 +85,7 @@ def add(commands: Commands) -> None:
         "--prototypes",
         type=Path,
         metavar="FILE",
-        help="also write the prototype map: which learnt pattern of its class each voxel resembles most "
+        help="also write the prototype map: the learnt pattern of its class that each voxel resembles most "
         "(1 + class * prototypes a class + prototype, 0 = not computed; a folder for a cohort)",
     )
     command.add_argument(
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mper.models.card import read_bundle
     from mper.resources import find_model
 
-    stored = read_bundle(find_model(arguments.model))  # a wrong name is told before torch is loaded
+    stored = read_bundle(find_model(arguments.model))  # before torch is loaded, which takes seconds
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
             answer = (_run_cohort if cohort else _run_single)(tasks, stored, arguments)
@@ -120,10 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[SegmentationTask], bool]:
-    """The jobs, and whether they are a cohort."""
+    """The tasks, and whether they are a cohort."""
     if len(arguments.paths) < 2:
         raise UsageError(
-            "where should the result go? give the scan and then the output, "
+            "there is no output; give the scan and then the output, "
             f"as in: mper segment {arguments.paths[0]} mask.seg.nrrd"
         )
     *inputs, output = (Path(path).expanduser() for path in arguments.paths)
@@ -239,7 +239,7 @@ def _segmented(
 
 
 def _wanted(task: SegmentationTask) -> set[str]:
-    """What the predictor must compute beside the mask."""
+    """What the predictor computes besides the mask."""
     wanted = {"prototypes": task.prototypes, "probabilities": task.probabilities}
     return {name for name, path in wanted.items() if path is not None}
 
@@ -247,7 +247,7 @@ def _wanted(task: SegmentationTask) -> set[str]:
 def _write(
     task: SegmentationTask, prediction: Prediction, series: DicomSeries | None, notes: Sequence[str], per_class: int
 ) -> dict[str, Any]:
-    """Write what was asked for, and tell of it."""
+    """Write the results, and describe them for JSON."""
     import numpy as np
 
     from mper.io import write_segmentation, write_volume
@@ -258,7 +258,7 @@ def _write(
     notes = [*notes, *written]
     prototypes = probabilities = None
     if task.prototypes is not None and prediction.prototype_map is None:
-        notes = [*notes, "the model has no prototypes, so no prototype map was written"]
+        notes = [*notes, "the model has no prototypes; no prototype map is written"]
     elif task.prototypes is not None and prediction.prototype_map is not None:
         write_segmentation(
             task.prototypes, Segmentation(prediction.prototype_map, prototype_labels(mask.labels, per_class))

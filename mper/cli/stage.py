@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mper.volume import Volume
 
 _TEXT = """\
-Read scans (files, folders, DICOM series, and the masks of known layouts) and lay each down in a folder as a plain array
-that any program can send to an engine. A program drives it: the first line on standard input is JSON,
+Read scans (files, folders, DICOM series, and the masks of known layouts) and write each to a folder as a plain array
+that any program can send to an engine. The command is driven by a program: the first line on standard input is JSON,
 
   {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset]}
 
-and every further line asks for the next scan. Answers are one JSON object a line: "found" (how many there are), "case"
-(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". Nothing about the patient
-is told. It ends when its standard input does.
+and every further line requests the next scan. Answers are one JSON object a line: "found" (the number of scans), "case"
+(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. The
+command ends when its standard input is closed.
 """
 _EXAMPLES = """\
   mper stage FOLDER < requests
@@ -73,7 +73,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
     answer("found", cases=len(cases))
     for number, (case, source) in enumerate(cases):
         if not requests.readline():
-            return OK  # nobody wants the rest
+            return OK  # no further scan is requested
         try:
             answer("case", **_staged(case, source, labels, out / str(number)))
         except (OSError, ValueError) as error:
@@ -126,7 +126,7 @@ def _in_values_of(mask: Volume, found: Sequence[Label], wanted: Sequence[Label])
 
 
 def _write(path: Path, volume: Volume) -> dict[str, Any]:
-    """Write voxels as an engine takes them, and tell the header of that array."""
+    """Write voxels as an engine takes them; returns the header of the array."""
     array = volume.array
     little = array.dtype.newbyteorder("<")
     with path.open("xb") as file:

@@ -47,7 +47,7 @@ class Case:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the newest label says anything of a voxel: one that is 255 throughout was only begun."""
+        """Whether the newest label has a labelled voxel; one that is 255 throughout was only begun."""
         numbers = self._revisions.numbers()
         if not numbers or not self._revisions.read(numbers[-1]).partial:
             return bool(numbers)
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def is_draft(self) -> bool:
-        """Whether the newest label is what a model drew, and no person changed it."""
+        """Whether the newest label is an unedited prediction."""
         newest = self._revisions.newest()
         return newest is not None and newest.how == "model" and not newest.edited
 
@@ -68,13 +68,13 @@ class Case:
 
     @property
     def is_painted(self) -> bool:
-        """Whether the newest label is what strokes painted, and says nothing of the rest."""
+        """Whether the newest label holds the voxels of strokes alone."""
         newest = self._revisions.newest()
         return newest is not None and newest.how == "strokes" and newest.partial
 
     @property
     def voxels_sha256(self) -> str | None:
-        """Of the image's values, see `voxels_sha256`; None of a case from before it was noted."""
+        """Checksum of the voxels (`mper.datasets.scan_record.voxels_sha256`); None for cases of old versions."""
         return self._record.get("voxels_sha256")
 
     def image(self) -> Volume:
@@ -118,7 +118,7 @@ class Case:
         parent: int | None = None,
         strokes: StrokeList | None = None,
     ) -> Revision:
-        """Add a revision; what is there stays as it is.
+        """Add a revision; earlier ones stay.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class Case:
         author, how, edited, model, seconds, parent
             As in `Revision`.
         strokes : StrokeList or None
-            What it was made with; kept beside it.
+            The strokes that it was made with; saved with it.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class Case:
         if strokes is not None:
             self._check_strokes(strokes)
         if parent is not None and parent not in self._revisions.numbers():
-            raise ValueError(f"case {self.id} has no label revision {parent} that a new one could be made from")
+            raise ValueError(f"case {self.id} has no label revision {parent} that could be the parent of a new one")
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         partial = bool((whole.array == UNLABELLED).any())
         with self._revisions.new() as number:
@@ -156,7 +156,7 @@ class Case:
     def add_painted(
         self, strokes: StrokeList, *, author: str, seconds: float | None = None, parent: int | None = None
     ) -> Revision:
-        """Add a revision that says what was painted and nothing of the rest: labelled there, 255 elsewhere.
+        """Add a revision of strokes alone: labelled where they are, 255 elsewhere.
 
         Raises
         ------
@@ -165,12 +165,12 @@ class Case:
         """
         self._check_strokes(strokes)
         if not strokes.strokes:
-            raise ValueError(f"there is no stroke in the list, and so nothing to label case {self.id} by")
+            raise ValueError(f"the list has no stroke to label case {self.id} with; draw one")
         mask = Volume(strokes_to_label(strokes.strokes, self.geometry), self.geometry)
         return self.add_label(mask, author=author, how="strokes", seconds=seconds, parent=parent, strokes=strokes)
 
     def strokes(self, revision: int) -> StrokeList | None:
-        """The strokes that are kept beside a revision of the label; None where there are none.
+        """The strokes that are saved with a revision of the label; None where there are none.
 
         Raises
         ------
@@ -183,19 +183,19 @@ class Case:
         return read_strokes(path, self.labels) if path.exists() else None
 
     def keep_strokes(self, revision: int, strokes: StrokeList) -> None:
-        """Keep the strokes that a revision was made with beside it, once and for all.
+        """Save the strokes that a revision was made with; they never change.
 
         Raises
         ------
         ValueError
             If there is no such revision, or the strokes were drawn on another scan or name something unknown.
         FileExistsError
-            If there are other strokes beside it already.
+            If the revision has other strokes.
         """
         from mper.io.strokes import write_strokes
 
         if revision not in self._revisions.numbers():
-            raise ValueError(f"case {self.id} has no label revision {revision} to keep strokes with")
+            raise ValueError(f"case {self.id} has no label revision {revision} to save strokes with")
         self._check_strokes(strokes)
         kept = self.strokes(revision)
         if kept is None:
@@ -206,31 +206,29 @@ class Case:
                 kept = self.strokes(revision)
         if kept != strokes:
             raise FileExistsError(
-                f"label revision {revision} of case {self.id} has its strokes already, and they stay; "
+                f"label revision {revision} of case {self.id} has other strokes, which never change; "
                 "save a new revision with the new ones"
             )
 
     def last_prediction(self) -> dict[str, Any] | None:
-        """What a model last said of this case, as `keep_prediction` was told; None where none did."""
+        """The record of the last prediction (`keep_prediction`); None where there is none."""
         try:
             return read_json(self.path / _PREDICTION)
-        except (FileNotFoundError, ValueError):  # a damaged one is only asked again
+        except (FileNotFoundError, ValueError):  # a damaged one is only computed again
             return None
 
     def keep_prediction(self, record: Mapping[str, Any]) -> None:
-        """Keep what a model says of this case (figures that JSON can hold), in place of what the last one said."""
+        """Save the record of a prediction (figures that JSON can hold) in place of the last one."""
         write_json(self.path / _PREDICTION, record)
 
     def _check_strokes(self, strokes: StrokeList) -> None:
         check_strokes(strokes.strokes, self.labels)
         theirs = strokes.scan_sha256
         if theirs is not None and theirs != (self.voxels_sha256 or voxels_sha256(self.image())):
-            raise ValueError(f"these strokes were drawn on another scan than case {self.id}: the checksums differ")
+            raise ValueError(f"the strokes were drawn on another scan than case {self.id}: the checksums differ")
         for number, stroke in enumerate(strokes.strokes, 1):
             if not len(stroke.voxels(self.geometry)):
-                raise ValueError(
-                    f"stroke {number} paints no voxel of case {self.id}; points are in LPS mm, and of its scan"
-                )
+                raise ValueError(f"stroke {number} covers no voxel of case {self.id}; points are in LPS mm of its scan")
 
     @cached_property
     def _revisions(self) -> RevisionFolder:

@@ -1,18 +1,18 @@
-"""The dataset on disk: one folder for the command line, the engine and the trainer.
+"""Datasets on disk: one folder for the command line, the engine and the trainer.
 
 ::
 
     dataset.json                 name, labels with codes, ordered splits, the locked hold-out
     cases/<id>/image.nrrd        with case.json: where it came from (no patient data) and its grid
-    cases/<id>/prediction.json   what a model last said of it: its confidence, and figures to rank cases by
+    cases/<id>/prediction.json   the last prediction: its confidence, and figures to rank cases by
     cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how; and
                                  <n>.strokes.json, the strokes that it was made with, where there are any
     models/<name>/<version>/     bundles; a version never changes; current and previous name two
     runs/<id>/                   one folder a training run
 
-Several programs may write at once. What carries a name of its own (case, revision, version, run) is created
-exclusively and appears whole or not at all; only dataset.json changes, under a lock and by renaming. Names that begin
-with a dot are work in progress, or what a killed program left of it, and never looked at.
+Several programs may write at the same time. Everything with a name of its own (case, revision, version, run) is
+created exclusively, whole or not at all; only dataset.json changes, under a lock and by renaming. Names that begin with
+a dot are unfinished work, also of killed programs, and are ignored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LOCK = ".dataset.lock"
 
 
 class Dataset(ModelStore):
-    """A dataset folder, opened. Splits and labels are those of the moment of opening, and of one's own changes."""
+    """A dataset folder, opened. Splits and labels are those at the time of opening, with the changes made here."""
 
     def __init__(self, path: Path, index: Index) -> None:
         super().__init__(path)
@@ -146,14 +146,14 @@ class Dataset(ModelStore):
         return tuple(self.case(i) for i in self._index.ids(name))
 
     def add_case(self, case_id: str, image: Volume, source: Mapping[str, str]) -> Case:
-        """Add a scan; it appears with all its files or not at all.
+        """Add a scan, with all its files or not at all.
 
         Parameters
         ----------
         case_id : str
             Becomes a folder's name; unique in the dataset.
         image : Volume
-            Kept as it is: type, values, grid.
+            Stored unchanged: type, values, grid.
         source : mapping of str to str
             Where it came from (format, file, sha256). Never patient data.
 
@@ -170,7 +170,7 @@ class Dataset(ModelStore):
         target.parent.mkdir(exist_ok=True)
         unfinished = temporary_sibling(target)
         unfinished.mkdir()
-        # Where the spacing is unknown nothing else of the affine is known, and NRRD tells none of it.
+        # Where the spacing is unknown the rest of the affine is unknown, too, and NRRD stores none of it.
         grid = image.geometry if image.geometry.spacing_known else Geometry.unknown(image.geometry.shape)
         try:
             write_volume(unfinished / "image.nrrd", image)
@@ -183,12 +183,12 @@ class Dataset(ModelStore):
         return Case(target, self.labels)
 
     def same_scan(self, image: Volume) -> list[str]:
-        """The cases whose scan has the very voxels of `image`."""
+        """The cases whose scan has the same voxels as `image`."""
         wanted = voxels_sha256(image)
         return [case_id for case_id in self.cases if self.case(case_id).voxels_sha256 == wanted]
 
     def add_to_split(self, name: str, ids: Sequence[str]) -> None:
-        """Put cases into a split, in their order, after what else it holds (those already there move).
+        """Put cases into a split, in their order, after its other cases (those already in it move).
 
         Raises
         ------
@@ -227,7 +227,7 @@ class Dataset(ModelStore):
         return new_run_folder(self.path, run_id)
 
     def _change(self, change: Callable[[Index], Index]) -> None:
-        """Change dataset.json as it is now, whoever changed it since it was opened."""
+        """Change dataset.json as it is now, with the changes of other programs since it was opened."""
         with locked(self.path / _LOCK):
             index = change(read_index(self.path))
             write_json(self.path / DATASET, index.to_dict())

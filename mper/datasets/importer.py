@@ -1,7 +1,7 @@
 """Import of a source (`mper.datasets.layouts`) into a dataset.
 
-An import can be repeated at any time: what is there and the same stays, so that an interrupted import goes on, and
-cases that arrive later are added. What is there and differs is refused; a label that differs is a new revision.
+An import can be repeated at any time: cases that exist and are the same stay, so that an interrupted import continues
+and new cases are added. Another scan under an existing id is refused; a label that differs becomes a new revision.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FEW_VALUES = 8  # of a scan, at or below which it is taken for a mask
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did.
+    """The result of an import.
 
     Parameters
     ----------
     layout : str
         The layout of the source.
     added, kept, labels_added : int
-        Cases that are new, cases that were there and are the same, label revisions that are new.
+        New cases, cases that existed and are the same, and new label revisions.
     splits : mapping of str to int
         How many cases of this source each split has.
     failed : mapping of str to str
@@ -59,7 +59,7 @@ class ImportSummary:
         """One line for people."""
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
         failed = f", {len(self.failed)} not imported" if self.failed else ""
-        cases = f"{self.added} cases added, {self.kept} were there{failed}, {self.labels_added} labels added"
+        cases = f"{self.added} cases added, {self.kept} already there{failed}, {self.labels_added} labels added"
         return f"{self.layout}: {cases}; splits: {splits}"
 
 
@@ -158,7 +158,7 @@ class _Import:
         self._spacing_mm = spacing_mm
 
     def add(self, found: SourceCase) -> None:
-        """Import a case; one that cannot be read, or is not the one that is there, is noted as failed."""
+        """Import a case; one that cannot be read, or differs from the existing one, fails."""
         notes: list[str] = []
         try:
             image, mask = self._read(found, notes.append)
@@ -253,12 +253,12 @@ def _check_not_a_mask(image: Volume, found: SourceCase) -> None:
         held = ", ".join(f"{value:g}" for value in values)
         raise ValueError(
             f"{found.place} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
-            "or put them into a folder labels beside the folder images of the scans"
+            "or put them into a folder labels next to the folder images of the scans"
         )
 
 
 def _check_same(case: Case, image: Volume) -> None:
-    """Refuse another scan under the id of a case that is there."""
+    """Refuse another scan under the id of an existing case."""
     kept = case.image()
     if not kept.geometry.is_close(image.geometry) or not np.array_equal(kept.array, image.array):
         raise ValueError(

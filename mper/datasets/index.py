@@ -19,7 +19,7 @@ _HOLDOUT = "holdout"
 
 @dataclass(frozen=True)
 class Index:
-    """What dataset.json says.
+    """The content of dataset.json.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Index:
             ) from error
 
     def extended(self, name: str, ids: Sequence[str]) -> Index:
-        """With `ids` in a split, in their order, after what else it holds."""
+        """With `ids` in a split, in their order, after its other cases."""
         name = self._called(name)
         before = self.splits.get(name, ())
         twice = sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
@@ -147,10 +147,10 @@ def is_dataset(path: Path) -> bool:
 
 
 def check_label_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Labels of a new dataset: people, and Slicer's segments, tell them apart by name alone."""
+    """Labels of a new dataset, whose names must differ in more than case, as for segments in Slicer."""
     names = [nfc(label.name).casefold() for label in labels]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two structures are called {twice[0]!r}, but for capitals; give each a name of its own")
+        raise ValueError(f"two structures have the name {twice[0]!r}, except for case; give each a name of its own")
     if taken := sorted({"background", "unlabelled"} & set(names)):
-        raise ValueError(f"{taken[0]!r} is no structure: every dataset has it already; leave it out")
+        raise ValueError(f"{taken[0]!r} is no structure and part of every dataset; leave it out")
     return labels

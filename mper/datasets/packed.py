@@ -1,4 +1,4 @@
-"""A dataset as a few h5 files, for training on a machine that has little more than torch, numpy and h5py.
+"""Packed datasets: a few h5 files, for training on a machine that has little more than torch, numpy and h5py.
 
 A packed dataset is a folder of ``shard-001-of-003.h5``, ...; each is lossless, and in each::
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)\.h5")
 _MB = 1_000_000
-_OVERHEAD = 16_384  # bytes that a case, or a file, takes beside its voxels; measured: about 6000
+_OVERHEAD = 16_384  # bytes that a case, or a file, needs besides its voxels; measured: about 6000
 
 
 def pack(
@@ -82,7 +82,7 @@ def pack(
     if not ids:
         raise ValueError(f"dataset {dataset.name!r} has no case to pack; `mper import` brings some in")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already and not empty; choose a new folder for the shards")
+        raise FileExistsError(f"{out} is not empty; choose a new folder for the shards")
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = temporary_sibling(out)
     unfinished.mkdir()
@@ -101,8 +101,8 @@ def _write_shards(cases: Sequence[Case], index: Index, folder: Path, limit: int,
     """Fill one shard after the other in the order of `cases`; returns how many there are."""
     import h5py
 
-    told = json.dumps({**index.to_dict(), "pack": uuid.uuid4().hex}, ensure_ascii=False).encode("utf-8")
-    empty = len(told) + _OVERHEAD
+    entry = json.dumps({**index.to_dict(), "pack": uuid.uuid4().hex}, ensure_ascii=False).encode("utf-8")
+    empty = len(entry) + _OVERHEAD
     parts: list[Path] = []
     used = limit  # no shard is open yet
     for n, case in enumerate(cases):
@@ -119,7 +119,7 @@ def _write_shards(cases: Sequence[Case], index: Index, folder: Path, limit: int,
                 parts.append(folder / f"{len(parts)}.part")
                 used = empty
                 with h5py.File(parts[-1], "w", libver="v110") as file:
-                    file["index"] = np.frombuffer(told, np.uint8)
+                    file["index"] = np.frombuffer(entry, np.uint8)
                     file.create_group("cases")
             with h5py.File(parts[-1], "r+", libver="v110") as file:
                 memory.copy("case", file["cases"], name=case.id)
@@ -230,18 +230,18 @@ class PackedDataset:
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
             raise FileNotFoundError(f"{path} lacks {', '.join(missing)}; copy all {count} shards of the packed dataset")
-        told: dict[str, Any] = {}
+        entry: dict[str, Any] = {}
         shards: dict[str, Path] = {}
         for name in names:
             with _opened(path / name) as file:
                 index = json.loads(file["index"][()].tobytes())
                 shards |= dict.fromkeys(file["cases"], path / name)
-            if told and index["pack"] != told["pack"]:
+            if entry and index["pack"] != entry["pack"]:
                 raise ValueError(
                     f"{path / name} belongs to another packed dataset than {names[0]}; copy the shards again"
                 )
-            told = index
-        return cls(path, Index.from_dict(told, path / names[0]), shards)
+            entry = index
+        return cls(path, Index.from_dict(entry, path / names[0]), shards)
 
     @property
     def name(self) -> str:
@@ -329,7 +329,7 @@ def _shards(path: Path) -> list[re.Match[str]]:
 
 @contextmanager
 def _opened(shard: Path) -> Iterator[h5py.File]:
-    """A shard, opened; what is damaged in it is told in one line."""
+    """A shard, opened; damage is reported in one line."""
     import h5py
 
     try:

@@ -2,7 +2,7 @@
 
 A file is a mask if a word of its name says so (``case1_seg.nii.gz``, ``scan-label.nrrd``, ``scan.seg.nrrd``), or the
 name of its folder does (``labels/case1.nii.gz``, ``masks``, ``derivatives/<pipeline>/sub-01/...`` of BIDS). What is
-left of folder and name without those words tells the scan that it belongs to. Several masks of one scan are one
+left of folder and name without those words identifies its scan. Several masks of one scan are one
 structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``).
 """
 
@@ -43,7 +43,7 @@ _DERIVATIVES = "derivatives"
 class _File:
     """A volume file.
 
-    place : the words of its folders that tell scans apart; words : of its name; name : those that tell scans apart;
+    place : the words of its folders that distinguish scans; words : of its name; name : those that distinguish scans;
     derived : whether it lies in BIDS derivatives; structure : of its BIDS name.
     """
 
@@ -99,7 +99,7 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
 
 
 def _file(path: Path, source: Path) -> _File:
-    """What the names of a file and its folders say of it."""
+    """The role of a file, from its name and those of its folders."""
     place: list[Words] = []
     says_mask = says_scan = False
     folders = path.relative_to(source).parts[:-1]
@@ -174,7 +174,7 @@ def _scan_of(mask: _File, scans: Sequence[_File]) -> _File | None:
 
 
 def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tuple[tuple[Label, ...], bool]:
-    """The labels that names of files, segments or a BIDS table tell, and whether each mask is one structure."""
+    """The labels named by files, segments or a BIDS table, and whether each mask is one structure."""
     masks = [mask for each in belonging.values() for mask in each]
     if all(mask.path.name.lower().endswith(".seg.nrrd") for mask in masks):
         names = dict.fromkeys(name for mask in masks for name in _segment_names(mask.path))

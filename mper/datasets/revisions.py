@@ -15,30 +15,30 @@ _REVISION = re.compile(r"(\d+)\.json")
 
 @dataclass(frozen=True)
 class Revision:
-    """Who made a label, when, and with what.
+    """The record of a label: who made it, when, and how.
 
     Parameters
     ----------
     number : int
         1 for a case's first label; a number may be missing (a program that was killed).
     author : str
-        Who vouches for it.
+        Who made or accepted the label.
     when : str
         UTC, ISO 8601.
     how : str
         'imported', 'hand', 'strokes', 'model'.
     edited : bool
-        Whether a person changed what a model or an import gave.
+        Whether the label of a model or an import was edited manually.
     model : (str, str) or None
         Name and version of the model it came from.
     seconds : float or None
-        Time a person spent on it.
+        Time spent on it.
     parent : int or None
         Number of the revision it was made from.
     partial : bool
-        Whether it leaves voxels unlabelled (255).
+        Whether it has unlabelled voxels (255).
     strokes : bool
-        Whether the strokes that it was made with are kept beside it.
+        Whether the strokes that it was made with are saved with it.
     """
 
     number: int
@@ -70,7 +70,7 @@ class RevisionFolder:
         return sorted(number for number, path in self._records() if path.stat().st_size > 0)
 
     def read(self, number: int) -> Revision:
-        """Who made a revision, when, and with what.
+        """The record of a revision.
 
         Raises
         ------
