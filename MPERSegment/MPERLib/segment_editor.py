@@ -76,9 +76,9 @@ class SegmentEditor:
 
     def release(self) -> None:
         """Edit nothing."""
-        if self.widget is not None:
-            self.widget.setSegmentationNode(None)
+        if self.widget is not None and self.widget.segmentationNode() is not None:
             self.widget.setSourceVolumeNode(None)
+            self.widget.setSegmentationNode(None)
 
     def leaveScene(self) -> None:
         """The scene is being closed: let go of all its nodes."""

@@ -113,9 +113,9 @@ class NextCasePanel:
         if not unlabelled:
             text = _("All cases of this dataset are labelled.")
         elif rows:
-            text = _("{n} unlabelled cases, the most informative first.").format(n=len(rows))
+            text = _("Unlabelled cases: {n}, the most informative first.").format(n=len(rows))
         else:
-            text = _("{n} unlabelled cases.").format(n=len(unlabelled))
+            text = _("Unlabelled cases: {n}.").format(n=len(unlabelled))
         ui.nextLabel.text = text
         ui.rankButton.enabled = self._job.running or bool(unlabelled)
         ui.nextTable.visible = bool(rows)

@@ -51,8 +51,8 @@ class RunsPanel:
         self._stream: Any = None
         self._waiting = False
         self._polling = False
-        self.lossChart = Chart(_("Training loss by step"))
-        self.diceChart = Chart(_("Dice on the hold-out by step"), top=1.0)
+        self.lossChart = Chart(_("Training loss by step"), "MPERTrainingLoss")
+        self.diceChart = Chart(_("Dice on the hold-out set by step"), "MPERHoldoutDice", limits=(0.0, 1.0))
         ui = context.ui
         for chart in (self.lossChart, self.diceChart):
             ui.chartPlace.layout().addWidget(chart.widget)
@@ -142,7 +142,7 @@ class RunsPanel:
                     _append(self._dice.setdefault(name, []), step, value)
 
     def _onTimer(self) -> None:
-        self._draw()  # the panel may have become wider
+        self._draw()  # after the scene was closed
         if self._polling:
             self._poll()
 
@@ -205,8 +205,6 @@ class RunsPanel:
         self._draw()
 
     def _draw(self) -> None:
-        self.lossChart.widget.visible = bool(self._losses)
-        self.diceChart.widget.visible = bool(self._dice)
         self.lossChart.show(self._losses)
         self.diceChart.show(self._dice)
 
@@ -244,6 +242,8 @@ class RunsPanel:
         self._timer = None  # its connection would keep this object alive
         if self._stream is not None:
             self._stream.abort()
+        for chart in (self.lossChart, self.diceChart):
+            chart.close()
 
 
 def _runTitle(run: dict) -> str:

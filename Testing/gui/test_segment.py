@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -202,7 +201,7 @@ def test_cancel_leaves_nothing_and_one_can_go_on(window, shared_engine, atrium):
     show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
-    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, 20, "the job")
+    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     window.click(panel.ui.segmentButton)
     assert panel.ui.progressLabel.text == "Cancelled. Nothing was changed."
     assert panel.ui.segmentButton.text == "Segment LA"
@@ -223,7 +222,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
-    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, 20, "the job")
+    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     os.kill(int(slicer.mperEngine._process.pid), signal.SIGKILL)
     window.wait_until(lambda: "stopped unexpectedly" in panel.ui.messageLabel.text, 20, "the message")
     window.wait_until(lambda: not panel.segmentPanel.running, 20, "the end of the job")
@@ -242,7 +241,7 @@ def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window
     scan = show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
-    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, 20, "the job")
+    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     slicer.mrmlScene.Clear(0)
     window.events()
     assert not panel.segmentPanel.running
@@ -251,7 +250,7 @@ def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window
     scan = show(atrium, "another")
     window.wait_until(lambda: panel.ui.inputSelector.currentNode() is scan, 5, "the other scan")
     window.click(panel.ui.segmentButton)
-    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, 20, "the job")
+    window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     slicer.mrmlScene.RemoveNode(scan)
     assert not panel.segmentPanel.running
     assert panel.ui.progressLabel.text == "Cancelled: another was removed from the scene."
@@ -501,9 +500,13 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 
     class Database:
         isOpen = True
+        slicers = getattr(slicer, "dicomDatabase", None)  # in Slicer, which asks for more than we do
 
         def fileForInstance(self, uid):
             return files[uid]
+
+        def __getattr__(self, name):
+            return getattr(self.slicers, name)
 
     monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
     node = segmentation_node.show_mask(np.ones((2, 3, 3), np.uint8), (1, 1, 2), LA, scan, "LA", RESULT)
@@ -660,15 +663,17 @@ def test_missing_packages_are_offered_with_what_they_are(window, monkeypatch):
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_python_that_the_user_brought_is_left_to_the_user(window, monkeypatch):
-    monkeypatch.setenv("MPER_PYTHON", sys.executable)
+def test_a_python_that_the_user_brought_is_left_to_the_user(window, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.touch()
+    monkeypatch.setenv("MPER_PYTHON", str(python))
     monkeypatch.delenv("MPER_PACKAGES", raising=False)
     missing = install.MissingPackages(("fastapi>=0.110,<1",), torch=True)
     monkeypatch.setattr(install, "check", lambda done, failed: done(missing))
     panel = window.open("MPERSegment")
     ui = panel.ui
     panel.installPanel.check()
-    assert f"uses {sys.executable}, which you chose. It lacks fastapi" in ui.installLabel.text
+    assert f"uses {python}, which you chose. It lacks fastapi" in ui.installLabel.text
     assert ui.installFrame.visible and not ui.installButton.visible and not ui.installFolderButton.visible
 
 

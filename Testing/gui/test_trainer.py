@@ -335,6 +335,11 @@ class Database:
     def filesForSeries(self, series):
         return self.files
 
+    slicers = getattr(slicer, "dicomDatabase", None)  # in Slicer, which asks for more than we do
+
+    def __getattr__(self, name):
+        return getattr(self.slicers, name)
+
 
 def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, shared_engine, tmp_path, monkeypatch):
     pydicom = pytest.importorskip("pydicom")

@@ -256,14 +256,6 @@ class qSlicerApplication(QApplication):
     def testingEnabled(self) -> bool:
         return self._testing
 
-    @exposed
-    def pauseRender(self) -> None:
-        pass
-
-    @exposed
-    def resumeRender(self) -> None:
-        pass
-
 
 class Host:
     """The running host: one application, one scene, one window."""

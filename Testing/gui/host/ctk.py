@@ -78,12 +78,6 @@ class ctkCollapsibleButton(QAbstractButton):
     collapsed = Property(bool, _is_collapsed, _set_collapsed)
     collapsedHeight = stored(int, "collapsedHeight", 14)
     flat = stored(bool, "flat", False)
-    contentsFrameShape = stored(int, "contentsFrameShape", 0)
-    contentsFrameShadow = stored(int, "contentsFrameShadow", 16)
-    contentsLineWidth = stored(int, "contentsLineWidth", 1)
-    contentsMidLineWidth = stored(int, "contentsMidLineWidth", 0)
-    buttonTextAlignment = stored(int, "buttonTextAlignment", 0x81)
-    indicatorAlignment = stored(int, "indicatorAlignment", 0x81)
 
     def _header(self) -> int:
         return self.fontMetrics().height() + 8

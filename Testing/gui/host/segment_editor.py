@@ -18,7 +18,6 @@ from .pythonqt import exposed
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):
-    currentSegmentIDChanged = Signal(str)
     sourceVolumeNodeChanged = Signal(object)
     segmentationNodeChanged = Signal(object)
     SIGNATURES = {  # noqa: RUF012
@@ -102,15 +101,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setSourceVolumeNode(self, node: Any) -> None:
         self._logic.SetSourceVolumeNode(node)
         self.sourceVolumeNodeChanged.emit(node)
-
-    @exposed
-    def currentSegmentID(self) -> str:
-        return self._logic.GetCurrentSegmentID()
-
-    @exposed
-    def setCurrentSegmentID(self, segment_id: str) -> None:
-        self._logic.SetCurrentSegmentID(segment_id)
-        self.currentSegmentIDChanged.emit(segment_id)
 
     @exposed
     def activeEffect(self) -> Any:

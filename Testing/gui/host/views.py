@@ -16,7 +16,7 @@ from PySide6.QtGui import QColor, QImage, QPainter
 from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .mrml_widgets import Observers
+from .mrml_widgets import Observers, SceneWidget
 from .pythonqt import exposed
 
 
@@ -201,16 +201,25 @@ class qMRMLThreeDWidget(QWidget):
         return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLViewNode")
 
 
-class qMRMLPlotWidget(QWidget):
-    """qMRMLPlotWidget.h; draws the series of its view's chart as points or lines."""
+class qMRMLPlotWidget(SceneWidget):
+    """qMRMLPlotWidget.h; draws the series of its chart as points or lines."""
 
-    def __init__(self, parent: QWidget):
+    def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
         self._node: Any = None
+        self._controller = QWidget()
 
     @exposed
     def mrmlPlotViewNode(self) -> Any:
         return self._node
+
+    @exposed
+    def setMRMLPlotViewNode(self, node: Any) -> None:
+        self._node = node
+
+    @exposed
+    def plotController(self) -> Any:
+        return self._controller
 
     def paintEvent(self, _event: Any) -> None:
         painter = QPainter(self)
@@ -339,10 +348,6 @@ class qSlicerLayoutManager(QObject):
         return self._viewport
 
     @exposed
-    def layoutLogic(self) -> Any:
-        return self._logic
-
-    @exposed
     def mrmlSliceLogics(self) -> Any:
         return slicer.app.applicationLogic().GetSliceLogics()
 
@@ -350,7 +355,3 @@ class qSlicerLayoutManager(QObject):
     def resetSliceViews(self) -> None:
         for widget in self._slices.values():
             widget.fitSliceToBackground()
-
-    @exposed
-    def resetThreeDViews(self) -> None:
-        pass
