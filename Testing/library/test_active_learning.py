@@ -34,8 +34,8 @@ def test_least_sure_case_comes_first_where_all_else_is_equal() -> None:
     candidates = {f"case{n}": seen(confidence=c) for n, c in enumerate((0.9, 0.6, 0.8, 0.85))}
     ranked = rank(candidates, [seen()])
     assert [each.id for each in ranked] == ["case1", "case2", "case3", "case0"]
-    assert "less sure of it than of most (confidence 0.60, 0.82)" in ranked[0].words
-    assert "Much like" in ranked[-1].words
+    assert "Its confidence is low (0.60, median 0.82)" in ranked[0].words
+    assert "Similar to" in ranked[-1].words
 
 
 def test_case_far_from_every_prototype_comes_first_and_says_so() -> None:
@@ -52,12 +52,12 @@ def test_second_case_teaches_something_other_than_the_first() -> None:
     candidates = {"a": seen(shares=odd), "twin of a": seen(shares=odd), "b": seen(shares=odder), "usual": seen()}
     ranked = [each.id for each in rank(candidates, [seen()])]
     assert {ranked[0], ranked[1]} in ({"a", "b"}, {"twin of a", "b"})
-    assert rank(candidates, [seen()])[0].words == "It is made up unlike the labelled cases."
+    assert rank(candidates, [seen()])[0].words == "Its prototypes differ from those of the labelled cases."
 
 
 def test_scan_without_a_find_is_named_and_unsure_of_all() -> None:
     ranked = rank({"nothing": CaseSummary(0.0, 0), "some": seen()}, [])
-    assert ranked[0].id == "nothing" and ranked[0].words == "The model finds nothing in this scan."
+    assert ranked[0].id == "nothing" and ranked[0].words == "The model segments nothing in this scan."
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-1, 0.99)), min_size=1, max_size=6), st.integers(0, 3))

@@ -43,8 +43,17 @@ _DERIVATIVES = "derivatives"
 class _File:
     """A volume file.
 
-    place : the words of its folders that distinguish scans; words : of its name; name : those that distinguish scans;
-    derived : whether it lies in BIDS derivatives; structure : of its BIDS name.
+    Parameters
+    ----------
+    path : Path
+    place : tuple of tuple of str
+        The words of its folders that distinguish scans.
+    words, name : tuple of str
+        The words of its name, and those that distinguish scans.
+    is_mask, derived : bool
+        Whether it is a mask, and whether it lies in BIDS derivatives.
+    structure : str or None
+        Named by its BIDS entity ``label``.
     """
 
     path: Path

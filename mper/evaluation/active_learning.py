@@ -1,15 +1,15 @@
-"""Which unlabelled case would teach a model most if a person labelled it.
+"""Active learning: the unlabelled case from which a model would learn most if it was labelled.
 
-Three things count:
+Three criteria count:
 
-- how unsure the model is of the case (`mper.inference.postprocessing.decide`'s confidence): its place among those that
-  are ranked, for what a confidence means differs from model to model,
-- how much of the structures lies far from every prototype of theirs, beyond the 5 % that are usual: farther than all
-  but 5 % of what the model finds in the cases that are labelled already,
-- how unlike the labelled cases, and those ranked before it, the case is: half the sum of absolute differences between
-  the shares of its voxels that each prototype explains.
+- the confidence of the case (`mper.inference.confidence`): its rank among the candidates, since the scale of confidence
+  differs from model to model,
+- the share of the structures that lies far from all of their prototypes, beyond the usual 5 %: farther than all but 5 %
+  of the structures in the labelled cases,
+- the difference from the labelled cases and those ranked before it: half the sum of absolute differences between the
+  shares of voxels that each prototype explains.
 
-A rank is an opinion, and random order is hard to beat with few cases; so each comes with its reason in words.
+A rank is a heuristic, and random order is hard to beat with few cases; so each comes with its reason in words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAPPED = ("prototypes",)
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """What a model says of one case, as far as ranking needs it.
+    """The figures of a prediction that ranking needs.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class CaseSummary:
 
     def __post_init__(self) -> None:
         if len(self.similarity) not in (0, len(LEVELS)):
-            raise ValueError(f"a look has {len(LEVELS)} quantiles or none, this one has {len(self.similarity)}")
+            raise ValueError(f"a case summary has {len(LEVELS)} quantiles or none, this one has {len(self.similarity)}")
 
     def farther_than(self, cosine: float) -> float:
         """Share of the structures' voxels whose cosine is below `cosine`."""
@@ -78,7 +78,7 @@ class CaseSummary:
 
 @dataclass(frozen=True)
 class RankedCase:
-    """A case in its place: score in [0, 1], what it is made of, and the reason."""
+    """A ranked case: score in [0, 1], the criteria, and the reason in words."""
 
     id: str
     score: float
@@ -89,7 +89,7 @@ class RankedCase:
 
 
 def summarise_case(predictor: Predictor, scan: Volume, report: Report = ignore_progress) -> CaseSummary:
-    """Segment a scan for ranking."""
+    """Segment a scan and summarise the prediction for ranking."""
     prediction = predictor.predict(scan, want=_MAPPED, report=report)
     inside = prediction.segmentation.labelmap.array != BACKGROUND
     voxels = int(np.count_nonzero(inside))
@@ -110,14 +110,14 @@ def summarise_case(predictor: Predictor, scan: Volume, report: Report = ignore_p
 
 
 def rank(candidates: Mapping[str, CaseSummary], labelled: Sequence[CaseSummary]) -> list[RankedCase]:
-    """Order cases, the most instructive first.
+    """Rank cases, the most informative first.
 
     Parameters
     ----------
     candidates : mapping of str to Look
         The unlabelled cases.
     labelled : sequence of Look
-        Of cases that are labelled, from the same model: what is usual. May be empty.
+        Of labelled cases, from the same model: the usual values. May be empty.
     """
     if not candidates:
         return []
@@ -128,7 +128,7 @@ def rank(candidates: Mapping[str, CaseSummary], labelled: Sequence[CaseSummary])
     known = [each.shares for each in labelled if each.shares]
     left = dict(candidates)
     ranked: list[RankedCase] = []
-    while left:  # what was chosen becomes known: the next one shall teach something else
+    while left:  # a chosen case counts as labelled: the next one should differ from it
         unlike = {case_id: _unlike(each.shares, known) for case_id, each in left.items()}
         scores = {
             case_id: float(
@@ -189,15 +189,15 @@ def _unlike(shares: Sequence[float], known: Sequence[Sequence[float]]) -> float:
 
 def _words(chosen: CaseSummary, far: float, unlike: float, middle: float, usual: float) -> str:
     if not chosen.voxels:
-        return "The model finds nothing in this scan."
+        return "The model segments nothing in this scan."
     reasons = []
     if far > 1.5 * usual:
         reasons.append(f"{100 * far:.0f} % of the structure matches no prototype well (usual: {100 * usual:.0f} %)")
     if chosen.confidence < middle - _LOWER:
-        reasons.append(f"the model is less sure of it than of most (confidence {chosen.confidence:.2f}, {middle:.2f})")
+        reasons.append(f"its confidence is low ({chosen.confidence:.2f}, median {middle:.2f})")
     if unlike > _MUCH_UNLIKE / 2:
-        reasons.append("it is made up unlike the labelled cases")
+        reasons.append("its prototypes differ from those of the labelled cases")
     if not reasons:
-        return f"Much like the other cases (confidence {chosen.confidence:.2f})."
+        return f"Similar to the other cases (confidence {chosen.confidence:.2f})."
     text = "; ".join(reasons)
     return f"{text[0].upper()}{text[1:]}."

@@ -15,8 +15,15 @@ from mper.inference.prediction import Prediction, required_embeddings
 class EmbeddingScatter:
     """Embeddings of some voxels on their two principal axes.
 
-    x, y : (points,) float arrays; value : (points,) their prototypes in the prototype map; explained : share of
-    the variance along each axis; prototypes : (value, x, y) of the prototypes themselves.
+    Parameters
+    ----------
+    x, y : (points,) float arrays
+    value : (points,) uint8 array
+        The prototype of each voxel, as in the prototype map.
+    explained : (float, float)
+        Share of the variance along each axis.
+    prototypes : tuple of (int, float, float)
+        Value, x and y of the prototypes themselves.
     """
 
     x: npt.NDArray[np.float32]

@@ -57,7 +57,16 @@ class PrototypeFigures:
 class LabelledVoxel:
     """A labelled voxel of a training case.
 
-    value, name : its label; case : whose; index : (k, j, i) in that case's scan; similarity : cosine to it.
+    Parameters
+    ----------
+    value, name : int, str
+        Its label.
+    case : str
+        Id of the training case.
+    index : (k, j, i)
+        In the scan of that case.
+    similarity : float
+        Cosine to its embedding.
     """
 
     value: int
