@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Security
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from mper import __version__
-from mper.engine.access import AccessMiddleware
+from mper.engine.access import OPEN, AccessMiddleware
 from mper.engine.errors import InvalidRequest, RequestError, status_and_line
 from mper.engine.routes import cases, datasets, info, jobs, runs, segmentation
 from mper.engine.schemas.arrays import ArrayHeader
@@ -43,11 +42,8 @@ def make_app(settings: Settings) -> FastAPI:
         responses=_ERRORS,
     )
     engine = app.state.engine = Engine(settings)
-    documented = [
-        Security(HTTPBearer(auto_error=False))
-    ]  # the middleware checks the token; this names it in the schema
     for router in _ROUTERS:
-        app.include_router(router, dependencies=documented)
+        app.include_router(router)
 
     def answer(error: BaseException) -> tuple[int, str]:
         return status_and_line(error, engine.folders())
@@ -62,8 +58,11 @@ def make_app(settings: Settings) -> FastAPI:
 
 
 def _with_own_schemas(reference: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The reference with what FastAPI does not find by itself: JSON in a header and in streams, and errors."""
+    """The reference with what FastAPI does not see: the token, JSON in a header and in streams, and errors."""
     found = reference()
+    found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    found["security"] = [{"token": []}]
+    found["paths"][OPEN]["get"]["security"] = []
     for model in (ArrayHeader, ErrorAnswer, RunEvent):
         found["components"]["schemas"].setdefault(model.__name__, model.model_json_schema())
     return found

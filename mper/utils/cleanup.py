@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 from mper.utils.files import this_host
 
 _OWNED = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
@@ -42,6 +40,8 @@ def _is_dead(path: Path) -> bool:
 
 def _made_by(pid: int, changed: float) -> bool:
     """Whether the process of that number lives and is no newer one than what was changed then."""
+    import psutil
+
     try:
         return psutil.Process(pid).create_time() <= changed
     except psutil.NoSuchProcess:
