@@ -165,8 +165,11 @@ class Acceptor:
                 ssl_handshake_timeout=timeout_s,
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError):  # no TLS came, or another connection needed the room
-            self._forget(connection)
-            accepted.close()
+            pass
+        finally:
+            if connection.transport is None:
+                self._forget(connection)
+                accepted.close()
 
     async def _sweep(self) -> None:
         while True:

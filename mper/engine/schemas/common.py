@@ -11,7 +11,6 @@ NDJSON = "application/x-ndjson"
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2}|mps)$")]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-Author = Annotated[str, Field(min_length=1, max_length=200)]
 Index = tuple[int, int, int]
 Box = tuple[Index, Index]
 PointMm = tuple[float, float, float]
