@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 
 import slicer
+from MPERLib import startup
+from MPERLib.module_widget import ModuleWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
 
 
@@ -40,58 +39,16 @@ give your consent. For research; not a medical device.</p>
 Analysis 67, 101832, 2021), the ventricle model on ACDC (Bernard et al., IEEE Transactions on Medical Imaging 37(11),
 2018). The method is that of MPER, ICASSP 2025.</p>
 """)
-        slicer.app.connect("startupCompleted()", _registerWithSlicer)
+        slicer.app.connect("startupCompleted()", startup.register)
 
 
-def _registerWithSlicer():
-    from MPERLib import startup  # see MPERSegmentWidget.setup
+class MPERSegmentWidget(ModuleWidget):
+    """The panel of the module; see `MPERSegmentLib.module_panel`."""
 
-    startup.register()
+    package = "MPERSegmentLib"
 
-
-class MPERSegmentWidget(ScriptedLoadableModuleWidget):
-    """Makes the panel when the module is first opened, and tells it when the user comes and goes.
-
-    Attributes
-    ----------
-    panel : MPERSegmentLib.module_panel.ModulePanel
-    """
-
-    def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        self.logic = None
-        self.panel = None
-
-    def setup(self):
-        # Slicer runs this file at its start. What the panel needs is imported here, when the user first opens the
-        # module, so that Slicer's start does not wait for it, and so that Reload takes the files as they are now.
-        from MPERSegmentLib.module_panel import ModulePanel
-
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MPERSegment.ui"))
-        self.layout.addWidget(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = MPERSegmentLogic()
-        self.panel = ModulePanel(uiWidget, self.logic)
-        if self.parent.isEntered:  # reloaded
-            self.enter()
-
-    def cleanup(self):
-        if self.panel is not None:
-            self.panel.cleanup()
-
-    def enter(self):
-        self.panel.enter()
-
-    def exit(self):
-        self.panel.exit()
-
-    def onReload(self):
-        """Reload the module with its own package; MPERLib, which both modules share, stays loaded."""
-        for name in sorted(name for name in sys.modules if name.split(".")[0] == "MPERSegmentLib"):
-            del sys.modules[name]
-        importlib.invalidate_caches()
-        ScriptedLoadableModuleWidget.onReload(self)
+    def makeLogic(self):
+        return MPERSegmentLogic()
 
 
 class MPERSegmentLogic(ScriptedLoadableModuleLogic):
@@ -110,7 +67,7 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
 
     def test_sample_scan(self):
         slicer.util.selectModule("MPERSegment")
-        from MPERLib import callbacks, segmentation_node  # see MPERSegmentWidget.setup
+        from MPERLib import callbacks, segmentation_node  # see ModuleWidget.setup
         from MPERSegmentLib import result_node
 
         from mper.resources import sample_scan

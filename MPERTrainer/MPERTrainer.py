@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tempfile
 import time
 
 import qt
 import slicer
+from MPERLib.module_widget import ModuleWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
 )
 
 
@@ -46,49 +44,13 @@ class MPERTrainer(ScriptedLoadableModule):
         )
 
 
-class MPERTrainerWidget(ScriptedLoadableModuleWidget):
-    """Makes the panel when the module is first opened, and tells it when the user comes and goes.
+class MPERTrainerWidget(ModuleWidget):
+    """The panel of the module; see `MPERTrainerLib.module_panel`."""
 
-    Attributes
-    ----------
-    panel : MPERTrainerLib.module_panel.ModulePanel
-    """
+    package = "MPERTrainerLib"
 
-    def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        self.logic = None
-        self.panel = None
-
-    def setup(self):
-        # Slicer runs this file at its start. What the panel needs is imported here, when the user first opens the
-        # module, so that Slicer's start does not wait for it, and so that Reload takes the files as they are now.
-        from MPERTrainerLib.module_panel import ModulePanel
-
-        ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MPERTrainer.ui"))
-        self.layout.addWidget(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = MPERTrainerLogic()
-        self.panel = ModulePanel(uiWidget, self.logic)
-        if self.parent.isEntered:  # reloaded
-            self.enter()
-
-    def cleanup(self):
-        if self.panel is not None:
-            self.panel.cleanup()
-
-    def enter(self):
-        self.panel.enter()
-
-    def exit(self):
-        self.panel.exit()
-
-    def onReload(self):
-        """Reload the module with its own package; MPERLib, which both modules share, stays loaded."""
-        for name in [name for name in sys.modules if name.split(".")[0] == "MPERTrainerLib"]:
-            del sys.modules[name]
-        importlib.invalidate_caches()
-        ScriptedLoadableModuleWidget.onReload(self)
+    def makeLogic(self):
+        return MPERTrainerLogic()
 
 
 class MPERTrainerLogic(ScriptedLoadableModuleLogic):
@@ -118,7 +80,7 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
 
     def _train_and_use(self, folder):
         slicer.util.selectModule("MPERTrainer")
-        from MPERLib import mrml, segmentation_node  # see MPERTrainerWidget.setup
+        from MPERLib import mrml, segmentation_node  # see ModuleWidget.setup
 
         from mper.resources import sample_scan
 

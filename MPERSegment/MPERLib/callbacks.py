@@ -59,11 +59,11 @@ def dialog() -> Iterator[None]:
 def slot(
     function: Callable[..., Any], name: str | None = None, failed: Callable[[str], None] | None = None
 ) -> Callable[..., None]:
-    """`function` for Qt or VTK to call: timed, and with its exceptions in the log, as nobody is there to catch them.
+    """`function` for Qt or VTK to call: timed, and with its exceptions in the log, as nothing catches them there.
 
     As with Qt's own slots, arguments that `function` does not take are left out. After an exception `failed` takes one
-    line for the user, so that who waits for the end of some work hears of it; without `failed`, all who asked by
-    `onException` do.
+    line for the user, so that the work that waits for this callback ends; without `failed`, the line goes to all
+    listeners of `onException`.
     """
     name = name or getattr(function, "__qualname__", repr(function))
     takes = _positional(function)
@@ -79,7 +79,7 @@ def slot(
 
 
 def report_exception(name: str, error: Exception, failed: Callable[[str], None] | None = None) -> None:
-    """Log an exception with its traceback, and tell the user in one line; see `slot`."""
+    """Log an exception with its traceback, and show the user one line; see `slot`."""
     logging.exception("MPER: %s failed", name)
     line = _("an unexpected error occurred ({error}); the details are in Slicer's error log").format(
         error=f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -142,7 +142,7 @@ class EngineSession:
         self.get("/models", take, failed)
 
     def refreshInfo(self, then: Callable[[], None]) -> None:
-        """Read again what the engine says of itself, then call `then`; its diagnostics come a while after the start."""
+        """Read the engine's info again, then call `then`; its diagnostics are complete some time after the start."""
 
         def take(info: dict[str, Any]) -> None:
             self.engine.info = info
@@ -231,7 +231,7 @@ class EngineSession:
             request.abort()
 
     def close(self) -> None:
-        """The panel is closed: abort its requests; the engine goes on, as the other module may use it."""
+        """The panel is closed: abort its requests; the engine keeps running, as the other module may use it."""
         self._unsubscribe()
         self.abortAll()
         for guard in list(self._guards):

@@ -159,7 +159,7 @@ def model_card(model: Mapping[str, Any]) -> str:
 
 
 def _about(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a model's card that people read."""
+    """The part of a model's card that is shown to the user."""
     card = model.get("card") or {}
     found = card.get("about", card)
     return found if isinstance(found, Mapping) else {}

@@ -168,7 +168,7 @@ class Installation:
             ):
                 with_dependencies = [line for line in with_dependencies if not line.startswith(_SLICERS)]
             self._steps = [with_dependencies, ["--no-deps", _WITHOUT_DEPENDENCIES]]
-            if torch_by_pip or (self._folder / "torch").is_dir():  # a torch of the folder's own goes on being there
+            if torch_by_pip or (self._folder / "torch").is_dir():  # the new folder needs torch, too
                 self._steps.append([f"torch{TORCH_INSTALLED}"])
         self._torch_by_extension = missing.torch and not torch_by_pip
         later(self._begin, "installation begins", self._failed)
@@ -247,7 +247,7 @@ class Installation:
             PyTorchUtils.PyTorchUtilsLogic().installTorch(
                 askConfirmation=True, forceComputationBackend=None, torchVersionRequirement=TORCH_INSTALLED
             )
-        except Exception as error:  # whatever an extension of others raises, the user is told
+        except Exception as error:  # an extension of others may raise anything
             self._failed(_("the PyTorch extension failed: {error}").format(error=error))
             return False
         return True

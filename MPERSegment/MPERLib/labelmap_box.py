@@ -122,7 +122,7 @@ def _grown(
     ijk = new_low[::-1] + shift
     grown.SetExtent(*(int(n) for a, m in zip(ijk, voxels.shape[::-1], strict=True) for n in (a, a + m - 1)))
     grown.GetPointData().SetScalars(numpy_support.numpy_to_vtk(voxels.reshape(-1), deep=True))
-    for segment in segments:  # they share it; a new image for each tells Slicer without taking the surfaces away
+    for segment in segments:  # they share it; a new image for each notifies Slicer without removing the surfaces
         segment.AddRepresentation(segmentation_node.BINARY_LABELMAP, grown)
     return grown, new_low
 
@@ -130,7 +130,7 @@ def _grown(
 def _low(image: Node, segmentationNode: Node, volumeNode: Node) -> np.ndarray:
     """The scan's voxel (k, j, i) at which an image of the segmentation begins.
 
-    An empty image says nothing of its grid until the first voxel is drawn; it gets the scan's.
+    An empty image has no grid until the first voxel is drawn; it gets the scan's.
     """
     to_scan = np.linalg.inv(mrml.ijk_to_ras(volumeNode)) @ mrml.between(segmentationNode, volumeNode)
     if image.GetNumberOfPoints() == 0:

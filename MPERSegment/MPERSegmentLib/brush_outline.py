@@ -6,7 +6,7 @@ import numpy as np
 import vtk
 from vtk.util import numpy_support
 
-_CELL_PX = 2  # finer than this nobody sees
+_CELL_PX = 2  # finer steps are not visible
 
 
 class BrushOutline:

@@ -45,7 +45,7 @@ class InstallPanel:
             if missing:
                 self._offer(missing)
 
-        def failed(_message: str) -> None:  # without Python, the engine's own message says more
+        def failed(_message: str) -> None:  # without Python, the engine's own message is better
             self._work = None
 
         if self._work is None:

@@ -36,7 +36,7 @@ _PHASE_AFTER_MS = 200  # without another phase, while a time series is played
 
 
 class ModulePanel(VTKObservationMixin):
-    """Makes the panels, and tells them what has changed.
+    """Makes the panels, and updates them when scene or engine change.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class ModulePanel(VTKObservationMixin):
         self.segmentEditorPanel.enter()
 
     def exit(self) -> None:
-        """The user goes to another module; what is under way goes on."""
+        """The user goes to another module; work that is under way continues."""
         self.strokesPanel.endBrush()
         self.explanationPanel.leave()
         self.segmentEditorPanel.leave()

@@ -40,7 +40,7 @@ class SegmentParameters:
     Radius: int = 6
     Dataset: str = ""
 
-    # The wrapper caches nodes, and returns one that has been removed from the scene until it is told of a change.
+    # The wrapper caches nodes, and returns one that has been removed from the scene until the parameter node changes.
 
     def scan(self) -> vtkMRMLScalarVolumeNode | None:
         return self.InputVolume if mrml.alive(self.InputVolume) else None

@@ -25,7 +25,7 @@ from MPERTrainerLib.training_panel import TrainingPanel
 
 
 class ModulePanel(VTKObservationMixin):
-    """Makes the panels, and tells them what has changed.
+    """Makes the panels, and updates them when scene or engine change.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class ModulePanel(VTKObservationMixin):
         self._onEngineChanged()
 
     def cleanup(self) -> None:
-        """The module is being unloaded, or Slicer quits; training runs and the engine go on."""
+        """The module is being unloaded, or Slicer quits; training runs and the engine continue."""
         self.removeObservers()
         for panel in (self.labelPanel, self.casesPanel, self.runsPanel, self.trainingPanel):
             panel.close()
@@ -83,7 +83,7 @@ class ModulePanel(VTKObservationMixin):
             self.datasetPanel.reload()
 
     def exit(self) -> None:
-        """The user goes to another module; what is under way goes on."""
+        """The user goes to another module; work that is under way continues."""
         self.labelPanel.leave()
         self.comparisonPanel.leave()
 

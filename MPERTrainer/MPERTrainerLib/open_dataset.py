@@ -1,4 +1,4 @@
-"""The dataset that all panels work on: what the engine says about it, its cases, and the versions of its models."""
+"""The dataset that all panels work on: its description, its cases, and the versions of its models."""
 
 from __future__ import annotations
 

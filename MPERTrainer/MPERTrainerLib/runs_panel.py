@@ -28,7 +28,7 @@ _LOSSES = {
 
 
 class RunsPanel:
-    """Shows one training run. The run is a process of its own, which goes on without Slicer.
+    """Shows one training run. The run is a process of its own, which continues without Slicer.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from MPERLib import callbacks, engine, engine_process, http_client, python_process
+from MPERLib import callbacks, engine, engine_job, engine_process, http_client, python_process
 from MPERLib.engine import Engine, route
 from slicer_window import children
 
@@ -579,7 +579,7 @@ def test_both_modules_share_one_engine(window: Any) -> None:
 def test_job_is_followed_across_a_broken_connection(
     window: Any, remote: Engine, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_TRY_AGAIN_MS", 20)
+    monkeypatch.setattr(engine_job, "_TRY_AGAIN_MS", 20)
     told: list[int] = []
     remote.job("/jobs/new", {}, recorder.take, recorder.fail, lambda event: told.append(event["n"]))
     assert recorder.wait() == {"answer": 42}
