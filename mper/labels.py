@@ -127,6 +127,11 @@ def structure_of(label: Label) -> object:
     return label.type, label.modifier, label.region, label.region_modifier
 
 
+def same_structures(some: Sequence[Label], others: Sequence[Label]) -> bool:
+    """Whether two lists of labels mean the same structures in the same order."""
+    return [structure_of(label) for label in some] == [structure_of(label) for label in others]
+
+
 def _anatomy(value: str, meaning: str, colour: tuple[int, int, int]) -> tuple[Code, Code, tuple[int, int, int]]:
     return ANATOMICAL_STRUCTURE, Code("SCT", value, meaning), colour
 

@@ -39,7 +39,7 @@ def with_new_prototypes(trained: ModelBundle, run: Path) -> ModelBundle:
     For runs that were trained before `mper.nets.network.NetConfig.smooth`.
     """
     config = TrainConfig.read(run)
-    _, _, sampler, _ = load_training_data(config, torch.device("cpu"))
+    sampler = load_training_data(config, torch.device("cpu")).sampler
     card = replace(trained.card, network={**trained.card.network, "smooth": True})
     network = replace(trained, card=card).build()
     method = make_method("supervised", network, Recipe(), 2)

@@ -421,7 +421,7 @@ def test_a_plan_chooses_what_is_left_open(engine: Served, root: Path) -> None:
     assert scratch["budget_s"] > plan["budget_s"]
     few = engine.post(f"{data}/plan", {"labeled": 1, "method": "bcp", "steps": 50}).json()
     assert (few["labelled"], few["unlabelled"], few["steps"], few["budget_s"]) == (1, 2, 50, None)
-    assert any("by heart" in line for line in few["warnings"]) and "no run before tells" in few["words"]
+    assert any("overfit" in line for line in few["warnings"]) and "no run has been measured" in few["words"]
     many = engine.post(f"{data}/plan", {"labeled": 5}).json()
     assert not many["ready"] and "there are 3" in many["warnings"][0]
     assert engine.post(f"{data}/plan", {"steps": 5, "budget_s": 5.0}).status == 422

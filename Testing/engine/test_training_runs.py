@@ -117,7 +117,7 @@ def test_a_run_outlives_its_engine_a_pause_and_its_own_death(
     listed = engine.get(f"{route(home)}/runs").json()
     assert [each["run"] for each in listed] == [run["run"]] and engine.get(route(home)).json()["runs"] == listed
     plan = engine.post(f"{route(home)}/plan", {"method": "supervised", "steps": 100}).json()
-    assert "as fast as the run before" in plan["words"] and plan["start_from"] == done["model"]
+    assert "measured on the last run" in plan["words"] and plan["start_from"] == done["model"]
 
 
 def test_a_run_that_cannot_work_says_why(home: Dataset, engine: Served, failing: dict[str, RunFolder]) -> None:

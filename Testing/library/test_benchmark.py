@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_models import train_with_filters
 
 from mper.benchmark import run
 from mper.benchmark.figures import _digits, _range, pick_cases, plot, surfaces
@@ -27,8 +28,11 @@ from mper.methods import base
 from mper.methods.registry import METHODS
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
+from mper.training import curves
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY: dict[str, Any] = {"steps": 3, "batch": 2}
 
@@ -36,6 +40,8 @@ TINY: dict[str, Any] = {"steps": 3, "batch": 2}
 @pytest.fixture(autouse=True)
 def small_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_PATCHES", {2: 4, 3: 3})
+    monkeypatch.setattr(curves, "_draw", lambda rows, path: None)
+    train_with_filters(monkeypatch, 4)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +119,8 @@ def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp
     heard: list[str] = []
     run.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
     assert heard[0] == (
-        "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches a step: some scans give several; "
-        "label more, or take a smaller --batch"
+        "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches per step: some scans provide several; "
+        "label more, or choose a smaller --batch"
     )
     assert any(line.startswith("supervised, 2 labelled, seed 0: scan6: ") for line in heard)  # of evaluating
 

@@ -28,10 +28,12 @@ from mper.models.bundle import ModelBundle
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
-from mper.training import trainer
+from mper.training import curves, trainer
 from mper.training.runs import read_events
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus", method="embedding-matching")
 KINDS = {3: "vnet", 2: "unet"}
@@ -48,6 +50,7 @@ def few_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     train_with_filters(monkeypatch, 4)
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(curves, "_draw", lambda rows, path: None)
 
 
 def tiny(dimensions: int = 3, recipe: Recipe = PLUS, structures: int = 1, **options: Any) -> EmbeddingMatching:
@@ -298,11 +301,11 @@ def test_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
 
 def test_a_structure_that_nobody_drew_ends_the_run_before_it_starts(tmp_path: Path) -> None:
     data = blob_dataset(tmp_path / "data", 2, structures=2, edit_label=lambda mask: np.where(mask == 2, 0, mask)).path
-    with pytest.raises(ValueError, match=r"^RA: shown by none of the 2 labelled cases.*needs some of each; draw it"):
+    with pytest.raises(ValueError, match=r"^RA: in none of the 2 labelled cases.* needs it; label it, or choose"):
         train(begin(data, tmp_path / "run"))
     train(begin(data, tmp_path / "other", method="supervised", steps=1))  # others tell, and go on
     notices = [event["message"] for event in read_events(tmp_path / "other") if event["event"] == "notice"]
-    assert any(line.startswith("RA: shown by none of the 2 labelled cases") for line in notices)
+    assert any(line.startswith("RA: in none of the 2 labelled cases") for line in notices)
 
 
 # ---------------------------------------------------------------------- bone in CT

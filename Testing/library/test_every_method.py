@@ -25,6 +25,8 @@ from mper.training.checkpoint import load_checkpoint, save_checkpoint
 from mper.training.config import TrainConfig
 from mper.training.setup import make_optimiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 STEPS = (0.0, 0.2, 0.5, 0.7)  # of both stages
 

@@ -29,6 +29,7 @@ ORDER = {
     "utils": 0,
     "utils.cleanup": 1,  # psutil
     "utils.errors": 1,  # platformdirs
+    "utils.plots": 1,  # matplotlib
     "utils.devices": 2,  # torch, psutil
     "utils.processes": 2,  # torch, psutil
     "dicom": 1,

@@ -24,6 +24,8 @@ from mper.nets.network import NetConfig, Network
 from mper.nets.prototypes import Prototypes
 from mper.training.setup import make_optimiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 BATCH = {3: 4, 2: 2}

@@ -17,6 +17,8 @@ from mper.methods.registry import METHODS, make_method
 from mper.nets.network import NetConfig, Network
 from mper.training.setup import make_optimiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BEGIN_WITH_LABELS = [name for name in METHODS if name != "dk-uxnet"]  # which has unlabelled scans in every step
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 SHAPE = {3: (20, 24, 24), 2: (6, 40, 40)}

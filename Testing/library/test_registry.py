@@ -27,6 +27,8 @@ from mper.models.bundle import ModelBundle
 from mper.nets.registry import BACKBONES, DEFAULT_BACKBONES, Backbone
 from mper.utils.errors import OK, USAGE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Shallow(nn.Module):
     """A backbone of one convolution and a classifier."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_curves_show_each_step_once_though_a_killed_run_had_been_further(tmp_pat
     assert [(int(row["step"]), float(row["loss"])) for row in rows] == [(1, 0.9), (10, 0.8), (12, 0.75), (30, 0.4)]
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[1] == 4 * 260  # losses, agreement, spread, rate
-        colours = {colour for _, colour in picture.getcolors(10**6)}
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
     assert (31, 119, 180) in colours
     assert not list(tmp_path.glob(".curves*"))
 
@@ -187,6 +188,18 @@ def test_dice_on_the_hold_out_goes_into_the_curves(tmp_path: Path) -> None:
     with (tmp_path / "curves.csv").open(newline="") as stream:
         rows = [(int(row["step"]), row["loss"], row["dice"]) for row in csv.DictReader(stream)]
     assert rows == [(0, "", "0.6"), (10, "0.1", ""), (20, "0.05", "0.8"), (25, "", "0.9")]
+
+
+def test_curves_without_matplotlib_are_a_table_and_one_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with RunLog(RunFolder(tmp_path)) as log:
+        log.event("step", step=1, loss=0.5)
+    heard: list[str] = []
+    write_curves(tmp_path, heard.append)
+    assert (tmp_path / "curves.csv").exists() and not (tmp_path / "curves.png").exists()
+    assert heard == [
+        'curves are in curves.csv only: figures need matplotlib, which is not installed: pip install "mper[plots]"'
+    ]
 
 
 def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:

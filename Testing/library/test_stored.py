@@ -22,6 +22,8 @@ from mper.training.publish import publish_run
 from mper.training.runs import RunFolder, read_events
 from mper.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORED = Path(__file__).with_name("stored")
 
 

@@ -29,13 +29,15 @@ from mper.methods import base
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
-from mper.training import trainer
+from mper.training import curves, trainer
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SOLID: dict[str, Any] = {"patch": (16, 16, 16), "batch": 4}
 FLAT: dict[str, Any] = {"patch": (1, 32, 32), "batch": 4}
@@ -49,6 +51,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
     monkeypatch.setattr(trainer, "_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(curves, "_draw", lambda rows, path: None)  # a third of a second each
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +76,14 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     return dict(ModelBundle.load(model).state)
 
 
+def differing(one: Path, two: Path) -> list[str]:
+    """Names of the weights that differ between two models."""
+    others = weights(two)
+    return [name for name, value in weights(one).items() if not torch.equal(value, others[name])]
+
+
 def assert_same(one: Path, two: Path) -> None:
-    for name, value in weights(one).items():
-        assert torch.equal(value, weights(two)[name]), name
+    assert differing(one, two) == []
 
 
 def told_steps(run: Path) -> list[dict[str, Any]]:
@@ -103,7 +111,7 @@ def crash() -> None:
 
 
 def test_a_fine_tuned_model_keeps_the_ranges_that_its_start_knew(solid: Path, tmp_path: Path) -> None:
-    first = ModelBundle.load(train(begin(solid, tmp_path / "first", method="supervised")))
+    first = ModelBundle.load(train(begin(solid, tmp_path / "first", method="supervised", steps=1)))
     usual = first.card.about["intensity"]
     about = {
         **first.card.about,
@@ -112,7 +120,8 @@ def test_a_fine_tuned_model_keeps_the_ranges_that_its_start_knew(solid: Path, tm
         "locator": "la-locator",
     }
     start = ModelBundle(replace(first.card, about=about), first.state).save(tmp_path / "start")
-    tuned = ModelBundle.load(train(begin(solid, tmp_path / "tuned", method="supervised", start_from=str(start)))).card
+    run = begin(solid, tmp_path / "tuned", method="supervised", start_from=str(start), steps=1)
+    tuned = ModelBundle.load(train(run)).card
     assert tuned.about["locator"] == "la-locator"
     assert tuned.about["intensity"] == {**usual, "5": [-9.0, usual["5"][1]]}
     assert tuned.about["volume_ml"] == {"LA": [0.001, first.card.about["volume_ml"]["LA"][1]]}
@@ -135,7 +144,8 @@ def test_the_card_tells_which_volumes_the_training_labels_have(tmp_path: Path) -
         for structure in data.labels:
             voxels = int((label.array == structure.value).sum())
             volumes.setdefault(structure.name, []).append(voxels * float(np.prod(label.geometry.spacing_mm)) / 1000)
-    card = ModelBundle.load(train(begin(data.path, tmp_path / "run", method="supervised", patch=None))).card
+    run = begin(data.path, tmp_path / "run", method="supervised", patch=None, steps=1)
+    card = ModelBundle.load(train(run)).card
     assert set(card.about["volume_ml"]) == set(volumes)
     for name, (least, most) in card.about["volume_ml"].items():
         assert (least, most) == pytest.approx((min(volumes[name]), max(volumes[name])), rel=0.1)  # on the working grid
@@ -143,7 +153,11 @@ def test_the_card_tells_which_volumes_the_training_labels_have(tmp_path: Path) -
 
 @pytest.mark.parametrize("method", ["supervised", "bcp", "mper"])
 @pytest.mark.parametrize("recipe", ["plus", "paper"])
-def test_run_ends_with_a_bundle_and_all_that_was_told(solid: Path, tmp_path: Path, method: str, recipe: str) -> None:
+def test_run_ends_with_a_bundle_and_all_that_was_told(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, recipe: str
+) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(curves, "_draw", lambda rows, path: drawn.append(path))
     beats: list[Progress] = []
     run = begin(solid, tmp_path / "run", method=method, recipe=recipe, name="mine", seed=3)
     model = train(run, beats.append)
@@ -151,7 +165,8 @@ def test_run_ends_with_a_bundle_and_all_that_was_told(solid: Path, tmp_path: Pat
     status = RunFolder(run).status()
     assert (status["state"], status["step"], status["fraction"]) == ("finished", 8, 1.0)
     assert {path.name for path in run.iterdir()} >= {"config.json", "status.json", "events.jsonl", "control.json"}
-    assert {path.name for path in run.iterdir()} >= {"checkpoint", "model", "curves.csv", "curves.png"}
+    assert {path.name for path in run.iterdir()} >= {"checkpoint", "model", "curves.csv"}
+    assert drawn == [run / "curves.png"]
     steps = told_steps(run)
     assert [event["step"] for event in steps] == list(range(1, 9)) and all(np.isfinite(e["loss"]) for e in steps)
     wanted = {"mper": {"prototype", "contrast", "agreement", "spread"}}.get(method, {"loss"})
@@ -178,7 +193,7 @@ def test_slices_train_the_slice_network(flat: Path, tmp_path: Path) -> None:
 def test_same_seed_gives_the_same_weights_and_another_gives_others(solid: Path, tmp_path: Path) -> None:
     models = [train(begin(solid, tmp_path / str(n), steps=4, seed=seed)) for n, seed in enumerate((0, 0, 1))]
     assert_same(models[0], models[1])
-    assert any(not torch.equal(value, weights(models[2])[name]) for name, value in weights(models[0]).items())
+    assert differing(models[0], models[2])
 
 
 def test_finished_run_gives_its_model_without_work(
@@ -223,7 +238,7 @@ def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, m
     shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
     data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
     patch, batch = ((16, 32, 32), 2) if dimensions == 3 else ((1, 48, 48), 6)
-    model = train(begin(data, tmp_path / "run", method=method, steps=150, patch=patch, batch=batch))
+    model = train(begin(data, tmp_path / "run", method=method, steps=100, patch=patch, batch=batch))
     image, mask = blobs(shape, seed=100)
     assert dice(model, Volume(image, Geometry.from_axes((0, 0, 0), spacing, LPS, shape)), mask) > 0.8
 
@@ -248,7 +263,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     data = blob_dataset(
         tmp_path / "data", 4, shape, structures=2, intensity=hounsfield, edit_label=half, names=("Liver", "Spleen")
     ).path
-    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 48, 48), batch=2))
+    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 32, 32), batch=2))
     bundle = ModelBundle.load(model)
     assert bundle.preprocessing.normalisation == "window" and bundle.preprocessing.window is not None
     low, high = bundle.preprocessing.window
@@ -259,7 +274,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     for label in found.labels:
         hit = found.labelmap.array == label.value
         truth = mask == label.value
-        assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.75, label.name
+        assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.7, label.name
 
 
 # ---------------------------------------------------------------------- stopping and going on
@@ -399,7 +414,7 @@ from dataclasses import replace
 from pathlib import Path
 from mper.methods import base
 from mper.nets.registry import BACKBONES
-from mper.training import trainer
+from mper.training import curves, trainer
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
@@ -414,7 +429,12 @@ def test_killed_process_leaves_a_run_that_goes_on(
     solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], step: int
 ) -> None:
     run = begin(solid, tmp_path / "run", method="mper")
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(run)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(run)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as here, or sums are rounded otherwise
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip() and float(line) >= step:
@@ -624,9 +644,10 @@ def test_fine_tuning_keeps_the_classifier_for_the_same_structures_only(
 ) -> None:
     model = start_from(tmp_path / "model", *labels)
     config = TrainConfig(str(solid), start_from=str(model), device="cpu", method="supervised")
-    found, plan, _, start = load_training_data(config, torch.device("cpu"))
-    assert plan.preprocessing.normalisation == "percentile" and plan.patch == (16, 16, 16)
-    network = make_network(config, plan, found, start)
+    data = load_training_data(config, torch.device("cpu"))
+    assert data.plan.preprocessing.normalisation == "percentile" and data.plan.patch == (16, 16, 16)
+    assert data.refines == same
+    network = make_network(config, data)
     assert network.config.classes == 2 and network.config.filters == 4
     for name, value in weights(model).items():
         own = network.state_dict()[name]
@@ -709,11 +730,12 @@ from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods import base
 from mper.nets.registry import BACKBONES
 from mper.progress import Cancelled
-from mper.training import trainer
+from mper.training import curves, trainer
 
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = trainer._CHECKPOINT_S = 0.0
+curves._draw = lambda rows, path: None
 methods, sums = [], []
 finish, batch = trainer._Training._finish, PatchSampler.batch
 
@@ -729,44 +751,40 @@ def remember_batch(self, *arguments):
 
 trainer._Training._finish, PatchSampler.batch = remember_method, remember_batch
 
-def report(progress):
-    if progress.values.get("step") == 5 and sys.argv[2] == "cancel":
+def say(word):
+    print(f"{word} {os.environ['RANK']}\\n", end="", flush=True)  # in one piece: two processes write
+
+def train(run):
+    model = trainer.train(Path(run))
+    assert (model / "card.json").exists(), "a process returned before there was a model"
+    for name, value in methods[-1].state_dict().items():
+        mine = value.double().contiguous()
+        everyones = [torch.empty_like(mine) for _ in range(2)]
+        torch.distributed.all_gather(everyones, mine)
+        assert torch.equal(*everyones), name
+    say("equal")
+
+def cancel(progress):
+    if progress.values.get("step") == 5:
         raise Cancelled
 
-try:
-    model = trainer.train(Path(sys.argv[1]), report)
-except Cancelled:
-    print(f"cancelled {os.environ['RANK']}\\n", end="", flush=True)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    os._exit(0)  # as below
-assert (model / "card.json").exists(), "a process returned before there was a model"
-for name, value in methods[0].state_dict().items():
-    mine = value.double().contiguous()
-    everyones = [torch.empty_like(mine) for _ in range(2)]
-    torch.distributed.all_gather(everyones, mine)
-    assert torch.equal(*everyones), name
+whole, broken = sys.argv[1:]
+train(whole)
 own = torch.stack(sums)
 everyones = [torch.empty_like(own) for _ in range(2)]
 torch.distributed.all_gather(everyones, own)
 assert (everyones[0] != everyones[1]).all(), "both processes saw the same patches"
-print(f"equal {os.environ['RANK']}\\n", end="", flush=True)  # in one piece: two processes write
+try:
+    trainer.train(Path(broken), cancel)
+except Cancelled:
+    say("cancelled")
+torch.distributed.barrier()
+assert not (Path(broken) / "model").exists()
+train(broken)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may abort an interpreter that shuts down at leisure
 """
-
-
-def two_processes(script: Path, run: Path, word: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, run, word],
-        capture_output=True,
-        text=True,
-        timeout=800,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -774,15 +792,22 @@ def two_processes(script: Path, run: Path, word: str) -> str:
 def test_two_processes_end_with_equal_weights_and_prototypes_also_after_a_cancel(solid: Path, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
-    whole = begin(solid, tmp_path / "whole", method="mper")
-    out = two_processes(script, whole, "go")
-    assert "equal 0" in out and "equal 1" in out
-    broken = begin(solid, tmp_path / "broken", method="mper")
-    out = two_processes(script, broken, "cancel")
-    assert "cancelled 0" in out and "cancelled 1" in out and RunFolder(broken).status()["state"] == "cancelled"
-    out = two_processes(script, broken, "go")
-    assert "equal 0" in out and "equal 1" in out
+    whole, broken = (begin(solid, tmp_path / name, method="mper") for name in ("whole", "broken"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, script, whole, broken],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in "01":
+        words = [line.split()[0] for line in done.stdout.splitlines() if line.endswith(f" {rank}")]
+        assert words == ["equal", "cancelled", "equal"]
+    states = [event["state"] for event in read_events(broken) if event["event"] == "state"]
+    assert states == ["running", "cancelled", "running", "finished"]
     assert_same(whole / "model", broken / "model")
     assert ModelBundle.load(whole / "model").card.about["training"]["processes"] == 2
     alone = train(begin(solid, tmp_path / "alone", method="mper"))
-    assert any(not torch.equal(value, weights(alone)[name]) for name, value in weights(whole / "model").items())
+    assert differing(alone, whole / "model")

@@ -19,10 +19,12 @@ from mper.labels import make_label
 from mper.methods import base
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress, ignore_progress
-from mper.training import validation
+from mper.training import curves, validation
 from mper.training.runs import RunFolder, read_events
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.training.validation import HoldoutCurve
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 
@@ -40,6 +42,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     train_with_filters(monkeypatch, 4)
     monkeypatch.setattr(base, "_PATCHES", {2: 6, 3: 4})
     monkeypatch.setattr(validation, "_SHARE", 1e9)
+    monkeypatch.setattr(curves, "_draw", lambda rows, path: None)
 
 
 def curve(dataset: Dataset, **more: Any) -> HoldoutCurve:

@@ -204,7 +204,8 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
 
     published = publish_run(folder, print_note)
     voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
-    voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {folder / 'curves.png'}")
+    curves = next((path for path in (folder / "curves.png", folder / "curves.csv") if path.exists()), folder)
+    voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {curves}")
     voice.person(f"model: {published or model}")
     voice.person(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK

@@ -1,45 +1,47 @@
-"""A run's curves as a table and a picture."""
+"""A run's curves as a table and a figure."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mper.progress import Notify, ignore_notice
 from mper.training.runs import read_events
+from mper.utils.files import write_text
+from mper.utils.plots import MissingMatplotlib, new_figure, save_figure
 
-_SIZE = (960, 260)  # of one panel
-_MARGIN = (70, 34, 20, 30)  # left, top, right, bottom
-_PANELS = (
-    ("losses", ("loss", "labelled", "pseudo", "prototype", "contrast", "entropy")),
-    ("agreement of the two classifiers; share of voxels that the losses count", ("agreement", "known")),
-    ("share of voxels whose labels are looked up, changed, abstained from", ("uncertain", "changed", "abstained")),
-    ("mean Dice on the locked hold-out", ("dice",)),
-    ("spread of the prototypes", ("spread",)),
-    ("learning rate", ("rate",)),
-)
-_COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14))
+_WIDTH, _HEIGHT = 960, 260  # of one panel, in pixels
+_PANELS = {
+    "agreement of two classifiers; share of voxels in the loss": ("agreement", "known"),
+    "share of voxels whose labels are matched, changed, left out": ("uncertain", "changed", "abstained"),
+    "mean Dice on the locked hold-out": ("dice",),
+    "spread of the prototypes": ("spread",),
+    "learning rate": ("rate",),
+}  # what no panel names is a loss
+_TIME = ("step", "fraction", "elapsed_s")
 
 
-def write_curves(run: Path) -> None:
-    """Write curves.csv and curves.png of a run folder from its events."""
+def write_curves(run: Path, notify: Notify = ignore_notice) -> None:
+    """Write curves.csv of a run folder from its events, and curves.png where matplotlib is installed."""
     rows = _rows(read_events(run))
     if not rows:
         return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table, picture = run / ".curves.csv.part", run / ".curves.png.part"
-    with table.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    _draw(rows, picture)
-    table.replace(run / "curves.csv")
-    picture.replace(run / "curves.png")
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(run / "curves.csv", table.getvalue())
+    try:
+        _draw(rows, run / "curves.png")
+    except MissingMatplotlib as error:
+        notify(f"curves are in curves.csv only: {error}")
 
 
 def _rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The figures by rising step; what a killed run had told beyond its last checkpoint gives way to the second try."""
+    """The values by rising step; those that a killed run reported after its last checkpoint are replaced."""
     rows: list[dict[str, Any]] = []
     for event in events:
         if event["event"] == "step":
@@ -56,37 +58,19 @@ def _rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    from PIL import Image, ImageDraw, ImageFont
-
-    panels = [(title, [n for n in names if any(n in row for row in rows)]) for title, names in _PANELS]
-    panels = [(title, names) for title, names in panels if names]
-    width, height = _SIZE
-    picture = Image.new("RGB", (width, height * len(panels)), "white")
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(14)
-    left, top, right, bottom = _MARGIN
-    last = max(row["step"] for row in rows)
-    for number, (title, names) in enumerate(panels):
-        y0 = number * height
-        x1, y1, x2, y2 = left, y0 + top, width - right, y0 + height - bottom
-        values = [row[n] for n in names for row in rows if n in row]
-        low, high = min(0.0, *values), max(values)
-        high = high if high > low else low + 1
-        draw.rectangle((x1, y1, x2, y2), outline=(180, 180, 180))
-        draw.text((x1, y0 + 10), title, fill="black", font=font)
-        for share in (0.0, 0.5, 1.0):
-            y = y2 - share * (y2 - y1)
-            draw.line((x1, y, x2, y), fill=(225, 225, 225))
-            draw.text((6, y - 8), f"{low + share * (high - low):.3g}", fill=(90, 90, 90), font=font)
-        draw.text((x2 - 90, y2 + 8), f"step {last}", fill=(90, 90, 90), font=font)
-        for n, name in enumerate(names):
-            colour = _COLOURS[n % len(_COLOURS)]
-            line = [
-                (x1 + row["step"] / max(last, 1) * (x2 - x1), y2 - (row[name] - low) / (high - low) * (y2 - y1))
-                for row in rows
-                if name in row
-            ]
-            if len(line) > 1:
-                draw.line(line, fill=colour, width=2)
-            draw.text((x1 + 8 + 110 * n, y1 + 6), name, fill=colour, font=font)
-    picture.save(path, format="png")
+    known = list(dict.fromkeys(name for row in rows for name in row if name not in _TIME))
+    named = {name for names in _PANELS.values() for name in names}
+    panels = {"losses": [name for name in known if name not in named]}
+    panels |= {title: [name for name in names if name in known] for title, names in _PANELS.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    figure = new_figure(_WIDTH, _HEIGHT * len(panels))
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axis.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None, label=name)
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1].set_xlabel("step")
+    save_figure(path, figure)

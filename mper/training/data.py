@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import torch
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.labels import UNLABELLED, Label
+from mper.labels import UNLABELLED, Label, same_structures
 from mper.methods.recipe import Recipe
 from mper.methods.registry import check_backbone, find_method
 from mper.models.bundle import ModelBundle
@@ -28,12 +28,33 @@ if TYPE_CHECKING:
     from mper.datasets.packed import PackedCase, PackedDataset
 
 
-def load_training_data(
-    config: TrainConfig, device: torch.device, report: Report = ignore_progress
-) -> tuple[tuple[Label, ...], Plan, PatchSampler, ModelBundle | None]:
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    labels : structures of the dataset, class c of the network is ``labels[c - 1]``; plan : network, working grid and
+    patch; sampler : draws patches from the cases; start : the model to fine-tune, None for training from scratch.
+    """
+
+    labels: tuple[Label, ...]
+    plan: Plan
+    sampler: PatchSampler
+    start: ModelBundle | None
+
+    @property
+    def refines(self) -> bool:
+        """Whether the model to fine-tune segments the same structures in the same order."""
+        return self.start is not None and same_structures(self.labels, self.start.card.labels)
+
+
+def load_training_data(config: TrainConfig, device: torch.device, report: Report = ignore_progress) -> TrainingData:
     """Read the split, plan, and put every case on the device on the working grid.
 
-    Returns the labels, the plan, the sampler, and the bundle to start from.
+    Raises
+    ------
+    ValueError
+        If the split is locked as hold-out or has too few labels, a scan cannot be normalised, or the method cannot
+        train on such scans.
     """
     from mper.datasets.packed import open_dataset
 
@@ -58,7 +79,7 @@ def load_training_data(
     unlabelled = [case for case in loaded if case.label is None]
     affine = Recipe.named(config.recipe, config.without, config.method).affine
     sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
-    return dataset.labels, chosen, sampler, start
+    return TrainingData(dataset.labels, chosen, sampler, start)
 
 
 def _read_cases(
@@ -92,29 +113,6 @@ def _read_cases(
             "label more, or ask for fewer"
         )
     return ids, images, masks
-
-
-def intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
-    """Lowest and highest of some percentiles of the normalised training scans: what is usual for this model."""
-    percents = (5, 25, 50, 75, 95)
-    cases = (*sampler.labelled, *sampler.unlabelled)
-    values = np.array([np.percentile(case.image.cpu().numpy(), percents) for case in cases])
-    return {
-        str(p): [round(float(v.min()), 3), round(float(v.max()), 3)] for p, v in zip(percents, values.T, strict=True)
-    }
-
-
-def volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str, list[float]]:
-    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it."""
-    volumes: dict[str, list[float]] = {}
-    for case in sampler.labelled:
-        if case.label is None or case.voxel_ml is None or (case.label == UNLABELLED).any():
-            continue
-        voxels = case.label.flatten().bincount(minlength=len(labels) + 1).tolist()
-        for label, count in zip(labels, voxels[1:], strict=True):
-            if count:
-                volumes.setdefault(label.name, []).append(round(count * case.voxel_ml, 1))
-    return {name: [min(found), max(found)] for name, found in volumes.items()}
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a training run is put together from: network, optimiser, device; and what it takes over from an older model."""
+"""The parts of a training run: network, optimiser, devices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mper.inference.postprocessing import ROOM
-from mper.labels import Label, structure_of
 from mper.methods.base import Method
 from mper.methods.recipe import Recipe
-from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig, Network
 from mper.nets.registry import find_backbone
 from mper.training.config import TrainConfig
-from mper.training.planning import Plan
+from mper.training.data import TrainingData
 from mper.utils.devices import autocast_dtype, keep_freed_memory, pick_device
 
 if TYPE_CHECKING:
@@ -26,33 +24,35 @@ if TYPE_CHECKING:
 _TUNING_RATE = 2e-4  # la-8, 8 more labels, 200 steps: Dice 0.901 -> 0.908, with 1e-3 0.905 (8 cases, one seed)
 
 
-def make_network(config: TrainConfig, chosen: Plan, labels: tuple[Label, ...], start: ModelBundle | None) -> Network:
-    """A fresh network, or the one to fine-tune; other structures get a new classifier and new prototypes."""
+def make_network(config: TrainConfig, data: TrainingData) -> Network:
+    """A fresh network, or the one to fine-tune; other structures get a new classifier and new prototypes.
+
+    Raises
+    ------
+    ValueError
+        If another number of prototypes is asked for than the model to start from has.
+    """
+    start, classes = data.start, len(data.labels) + 1
     clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
     dropout = (0.5, 0.0 if clean else 0.5)
     prototypes = config.prototypes
     if start is None:
-        kind, classes = find_backbone(chosen.network), len(labels) + 1
+        kind = find_backbone(data.plan.network)
         own = min(kind.queries, max(1, ROOM // classes)) if kind.queries else 3
         smooth = clean and kind.smooth
         return Network(
-            NetConfig(chosen.network, classes, prototypes or own, filters=kind.filters, dropout=dropout, smooth=smooth)
+            NetConfig(kind.kind, classes, prototypes or own, filters=kind.filters, dropout=dropout, smooth=smooth)
         )
     if prototypes not in (None, start.network.prototypes):
         raise ValueError(
             f"the model to start from has {start.network.prototypes} prototypes a class, {prototypes} were asked for"
         )
-    network = Network(replace(start.network, classes=len(labels) + 1, dropout=dropout))
+    network = Network(replace(start.network, classes=classes, dropout=dropout))
     heads = ("backbone.classifier.", "backbone.deep_classifiers.", "prototypes.")
-    new = () if same_structures(labels, start) else heads
+    new = () if data.refines else heads
     taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
     network.load_state_dict({**network.state_dict(), **taken})
     return network
-
-
-def same_structures(labels: tuple[Label, ...], start: ModelBundle) -> bool:
-    """Whether a model knows the structures that are to be learnt, in the same order."""
-    return [structure_of(label) for label in labels] == [structure_of(label) for label in start.card.labels]
 
 
 def make_optimiser(method: Method, recipe: Recipe, device: torch.device, tuned: bool = False) -> torch.optim.Optimizer:
@@ -89,22 +89,3 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if device.type == "cpu":
         keep_freed_memory()
     return fabric
-
-
-def with_what_was_known(
-    about: dict[str, object], start: ModelBundle | None, labels: tuple[Label, ...]
-) -> dict[str, object]:
-    """What stays true of a fine-tuned model of the same structures: what its scans look like, who finds them.
-
-    Ranges of intensity and volume hold those of the model that it started from: a few scans of one's own say little.
-    """
-    if start is None or {x.name for x in start.card.labels} != {x.name for x in labels}:
-        return about
-    known = {key: start.card.about[key] for key in ("locator",) if key in start.card.about}
-    for key in ("intensity", "volume_ml"):
-        found = dict(about.get(key) or {})  # type: ignore[call-overload]
-        for name, (low, high) in start.card.about.get(key, {}).items():
-            own_low, own_high = found.get(name, (low, high))
-            found[name] = [min(low, own_low), max(high, own_high)]
-        known[key] = found
-    return {**about, **known}

@@ -1,45 +1,41 @@
 """Training: one loop for every method, one folder for every run.
 
-The loop reads from top to bottom: obey, prepare, sample, step, follow, report, save. Devices,
+The loop reads from top to bottom: follow commands, prepare, sample, step, update the teacher, report, save. Devices,
 precision and processes are Lightning Fabric's; ``torchrun --nproc-per-node N -m mper train ...``
 spreads a run over N devices.
 
 Every random choice of step i comes from (seed, rank, i), so a resumed run repeats an unbroken one.
-Everything a run tells goes into its folder (`mper.training.runs`), which is also the only way to steer it.
+Everything that a run reports goes into its folder (`mper.training.runs`), which is also the only way to steer it.
 """
 
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mper import __version__
 from mper.datasets.packed import open_dataset
-from mper.labels import UNLABELLED, Label
 from mper.methods.base import Losses, Method
 from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED, Recipe
 from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
-from mper.models.card import Card
-from mper.nets.network import Network
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from mper.training.checks import check_training_data
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
-from mper.training.data import intensity_range, load_training_data, volume_range
+from mper.training.data import load_training_data
 from mper.training.publish import publish_run
+from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
-from mper.training.setup import make_fabric, make_network, make_optimiser, same_structures, with_what_was_known
+from mper.training.setup import make_fabric, make_network, make_optimiser
 from mper.training.validation import HoldoutCurve
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
@@ -54,8 +50,8 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
-_LITTLE = 0.05  # share of a scan
-_DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths
+_DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
+_DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
 
 
@@ -114,13 +110,13 @@ def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_n
         return folder.model
     fabric = make_fabric(config)
     if not fabric.is_global_zero:
-        return _Training(config, folder, fabric, None, ignore_progress, ignore_notice).work()
+        return _Training(config, folder, fabric, None, ignore_progress, ignore_notice).run()
     with RunLog(folder) as log:
-        return _Training(config, folder, fabric, log, report, notify).work()
+        return _Training(config, folder, fabric, log, report, notify).run()
 
 
-class _Steered(Exception):
-    """A command has come for the run."""
+class _CommandReceived(Exception):
+    """The run is told to pause or to stop."""
 
 
 class _Training:
@@ -141,43 +137,28 @@ class _Training:
         self.step = 0
         self.elapsed_s = 0.0
         self.losses: Losses | None = None  # of the last step
-        # A group for words between hosts: nobody waits for a device to hear the clock or a command.
-        self.words = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
+        # Clock and commands go between hosts, so that no process waits for a device to receive them.
+        self.host_group = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
 
-    def work(self) -> Path:
-        self._say("reading the scans", 0.0, {})
-        labels, chosen, sampler, start = load_training_data(self.config, self.fabric.device, self._say_loading)
-        self.curve = self._make_curve(labels) if self.log else None
-        self.labels, self.plan, self.sampler, self.start = labels, chosen, sampler, start
+    def run(self) -> Path:
+        """Train to the end; gives the folder of the finished bundle."""
+        self._report_progress("reading the scans", 0.0, {})
+        self.data = load_training_data(self.config, self.fabric.device, self._report_loading)
+        self.curve = self._make_curve() if self.log else None
         if self.log:
-            trained_on = [case.id for case in (*sampler.labelled, *sampler.unlabelled)]
+            trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
-        torch.manual_seed(self.config.seed)
-        network = make_network(self.config, chosen, labels, start)
-        published = PUBLISHED[network.config.dimensions]
-        own = 12 if network.config.dimensions == 2 else 2
-        batch = self.config.batch or (published.batch if self.config.recipe == "paper" else own)
-        self.method = self._make_method(network, batch)
-        if self.config.co_train:  # of its own weights: the random numbers go on
-            other = make_network(self.config, chosen, labels, start)
-            self.method = CoTraining(self.method, self._make_method(other, batch))
-        if batch > len(sampler.labelled) and network.config.dimensions == 3:
-            self._notice(
-                f"{len(sampler.labelled)} labelled scans for {batch} labelled patches a step: some scans give several; "
-                "label more, or take a smaller --batch"
-            )
-        self._check_structures()
-        self._check_parts()
-        self.method.to(self.fabric.device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
-        tuned = start is not None and same_structures(labels, start)
-        self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, tuned)
+        self.method = self._make_method()
+        self.method.to(self.fabric.device).to(memory_format=self.method.student.memory_format())  # type: ignore[call-overload]
+        self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, self.data.refines)
         self.first_rate = self.optimiser.param_groups[0]["lr"]
         if has_checkpoint(self.folder.checkpoint):
             self._restore()
         if self.config.compile:
             self.method.student.compile()
         wrapped, optimiser = self.fabric.setup(self.method, self.optimiser)
-        self.total = self.config.steps or (None if self.config.budget_s else _DEFAULT_STEPS[network.config.dimensions])
+        default = _DEFAULT_STEPS[self.data.plan.dimensions]
+        self.total = self.config.steps or (None if self.config.budget_s else default)
         if self.log:
             self.log.set(
                 state="running",
@@ -185,44 +166,24 @@ class _Training:
                 method=self.config.method,
                 recipe=self.config.recipe,
             )
-        if self.curve and not self.step and tuned:
-            self._measure(self.config.budget_s or math.inf)  # what there is to improve
+        if self.curve and not self.step and self.data.refines:
+            self._measure(self.config.budget_s or math.inf)  # the model that is to be improved
         self._loop(wrapped, optimiser)
         return self._finish()
 
-    def _make_method(self, network: Network, batch: int) -> Method:
-        return make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+    def _make_method(self) -> Method:
+        dimensions = self.data.plan.dimensions
+        default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
+        batch = self.config.batch or default
+        for line in check_training_data(self.data, find_method(self.config.method), batch):
+            self._notify(line)
+        torch.manual_seed(self.config.seed)
 
-    def _check_structures(self) -> None:
-        """Tell of structures that no labelled case shows, from which nothing can be learnt.
+        def make() -> Method:
+            network = make_network(self.config, self.data)
+            return make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
 
-        Raises
-        ------
-        ValueError
-            If the method cannot do without.
-        """
-        names = ["background", *(label.name for label in self.labels)]
-        cases = self.sampler.labelled
-        shown = [any(x.label is not None and bool((x.label == c).any()) for x in cases) for c in range(len(names))]
-        if all(shown):
-            return
-        absent = ", ".join(name for name, seen in zip(names, shown, strict=True) if not seen)
-        line = f"{absent}: shown by none of the {len(cases)} labelled cases, so nothing can be learnt of it"
-        if find_method(self.config.method).needs_every_class:
-            raise ValueError(f"{line}, and {self.config.method} needs some of each; draw it, or take another --method")
-        self._notice(f"{line}; draw it in one of them")
-
-    def _check_parts(self) -> None:
-        """Tell of cases of which a method that uses labels alone sees next to nothing: strokes labelled them."""
-        if find_method(self.config.method).uses_unlabelled:
-            return
-        known = {case.id: case.label != UNLABELLED for case in self.sampler.labelled if case.label is not None}
-        if few := [case_id for case_id, where in known.items() if float(where.float().mean()) < _LITTLE]:
-            self._notice(
-                f"{', '.join(few)}: labelled in less than {_LITTLE:.0%} of the voxels, and method {self.config.method} "
-                "learns from these only, which made models worse in our measurements: label more, or choose another "
-                "--method"
-            )
+        return CoTraining(make(), make()) if self.config.co_train else make()  # two networks with different weights
 
     # ------------------------------------------------------------------ the loop
 
@@ -231,13 +192,13 @@ class _Training:
         started = saved - self.elapsed_s
         while True:
             self.elapsed_s = time.monotonic() - started
-            t, command = self._agree(self._progress(), self.folder.command())
+            t, command = self._synchronise(self._progress(), self.folder.command())
             if t >= 1:
                 return
             if command != "run":
                 self._save()
                 paused = time.monotonic()
-                self._obey(command)
+                self._follow(command)
                 started += time.monotonic() - paused
                 continue
             if self.curve and self.curve.due(t, self.elapsed_s):
@@ -247,8 +208,8 @@ class _Training:
 
             rng = self._random(_CASE_STREAM)
             with self.fabric.autocast():
-                self.method.prepare(t, self.sampler, rng)
-            batch = self.sampler.batch(*self.method.wants(t), rng)
+                self.method.prepare(t, self.data.sampler, rng)
+            batch = self.data.sampler.batch(*self.method.wants(t), rng)
             warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
             for group in optimiser.param_groups:
                 group["lr"] = self.first_rate * self.method.rate(t) * warm
@@ -264,7 +225,7 @@ class _Training:
             now = time.monotonic()
             if now - reported >= _REPORT_S or self.step in (1, self.total):
                 reported = now
-                self._tell(t, optimiser.param_groups[0]["lr"])
+                self._report_step(t, optimiser.param_groups[0]["lr"])
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self._save()
@@ -276,22 +237,22 @@ class _Training:
         assert self.config.budget_s is not None
         return self.elapsed_s / self.config.budget_s
 
-    def _agree(self, t: float, command: str) -> tuple[float, str]:
-        """All ranks take the first one's clock and command."""
+    def _synchronise(self, t: float, command: str) -> tuple[float, str]:
+        """The clock and the command of the first rank, for all ranks."""
         if self.fabric.world_size == 1:
             return t, command
-        word = torch.tensor([t, COMMANDS.index(command)], dtype=torch.float64)
-        torch.distributed.broadcast(word, src=0, group=self.words)
-        t, number = word.tolist()
+        message = torch.tensor([t, COMMANDS.index(command)], dtype=torch.float64)
+        torch.distributed.broadcast(message, src=0, group=self.host_group)
+        t, number = message.tolist()
         return t, COMMANDS[int(number)]
 
-    def _obey(self, command: str) -> None:
+    def _follow(self, command: str) -> None:
         """Wait while paused; leave when cancelled."""
         if self.log and command == "pause":
             self.log.set(state="paused")
         while command == "pause":
             time.sleep(_PAUSE_POLL_S)
-            _, command = self._agree(0.0, self.folder.command())
+            _, command = self._synchronise(0.0, self.folder.command())
         if command == "cancel":
             if self.log:
                 write_curves(self.folder.path)
@@ -310,23 +271,23 @@ class _Training:
 
     # ------------------------------------------------------------------ the hold-out
 
-    def _make_curve(self, labels: tuple[Label, ...]) -> HoldoutCurve | None:
+    def _make_curve(self) -> HoldoutCurve | None:
         dataset = open_dataset(Path(self.config.dataset))
         if dataset.holdout is None:
             return None
         before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
-        return HoldoutCurve(dataset.split(dataset.holdout), labels, self.fabric.device, sum(before))
+        return HoldoutCurve(dataset.split(dataset.holdout), self.data.labels, self.fabric.device, sum(before))
 
     def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
-        """A point of the curve; what goes wrong with it is told and costs the run nothing."""
+        """A point of the curve. An error becomes a notice and does not end the run."""
         assert self.curve is not None and self.log is not None
         begin = time.monotonic()
         try:
-            dice = self.curve.measure(self._bundle(), self._say_measuring, whole_s)
-        except _Steered:
+            dice = self.curve.measure(self._bundle(), self._report_measuring, whole_s)
+        except _CommandReceived:
             return None
         except (ValueError, OSError, RuntimeError) as error:
-            self._notice(f"the hold-out could not be measured: {first_line(error)}")
+            self._notify(f"the hold-out could not be measured: {first_line(error)}")
             self.curve = None
             return None
         if dice:
@@ -335,20 +296,20 @@ class _Training:
             self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
         return dice
 
-    def _say_measuring(self, progress: Progress) -> None:
+    def _report_measuring(self, progress: Progress) -> None:
         if self.folder.command() != "run":
-            raise _Steered
-        self._say(progress.message, None, {})
+            raise _CommandReceived
+        self._report_progress(progress.message, None, {})
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ reporting
 
-    def _notice(self, message: str) -> None:
+    def _notify(self, message: str) -> None:
         if self.log:
             self.log.event("notice", message=message)
             self.notify(message)
 
-    def _tell(self, t: float, rate: float) -> None:
-        """The only place of the loop that waits for the device, at most every two seconds (and when it saves)."""
+    def _report_step(self, t: float, rate: float) -> None:
+        """Report the last step: beside saving, the only place of the loop that waits for the device."""
         assert self.losses is not None
         figures = {"loss": self._checked_loss(), **{name: float(value) for name, value in self.losses.parts.items()}}
         values = {name: round(value, 6) for name, value in figures.items()}
@@ -359,7 +320,7 @@ class _Training:
                 step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
             )
             self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
-            self._say("self-training" if self.method.stage else "training", t, values, eta)
+            self._report_progress("self-training" if self.method.stage else "training", t, values, eta)
 
     def _checked_loss(self) -> float:
         """The last loss.
@@ -377,8 +338,10 @@ class _Training:
             )
         return loss
 
-    def _say(self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None) -> None:
-        """Report, and take a Cancelled from the report as a cancelled run."""
+    def _report_progress(
+        self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None
+    ) -> None:
+        """Report; if the report raises Cancelled, the run is saved and cancelled."""
         if self.log:
             self.log.note(message=message)
         try:
@@ -393,10 +356,12 @@ class _Training:
                 self.log.set(state="cancelled")
             raise
 
-    def _say_loading(self, progress: Progress) -> None:
-        if self.fabric.world_size == 1 and self.folder.command() == "cancel":  # of several, all obey later
-            self._obey("cancel")
-        self._say(progress.message, progress.fraction, {})
+    def _report_loading(self, progress: Progress) -> None:
+        if (
+            self.fabric.world_size == 1 and self.folder.command() == "cancel"
+        ):  # several processes follow it together, later
+            self._follow("cancel")
+        self._report_progress(progress.message, progress.fraction, {})
 
     # ------------------------------------------------------------------ saving
 
@@ -417,72 +382,32 @@ class _Training:
         self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
 
     def _finish(self) -> Path:
-        self._say("finishing the model", 1.0, {})
+        self._report_progress("finishing the model", 1.0, {})
         self._save()
         if self.fabric.world_size > 1:
             for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
                 torch.distributed.broadcast(buffer, src=0)
         with self.fabric.autocast():
-            self.method.finish(self.sampler, self._random(_FIT_STREAM))
+            self.method.finish(self.data.sampler, self._random(_FIT_STREAM))
         if self.log:
-            write_curves(self.folder.path)
+            write_curves(self.folder.path, self.notify)
             dice = self._measure() if self.curve else None
-            self._bundle(
-                intensity=intensity_range(self.sampler),
-                volume_ml=volume_range(self.sampler, self.labels),
-                quality=self._quality(dice),
-            ).save(self.folder.model)
+            quality = quality_of(dice, len(self.curve.cases) if self.curve else 0)
+            self._bundle(**expected_ranges(self.data), quality=quality).save(self.folder.model)
             publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
         self.fabric.barrier()
         return self.folder.model
 
-    def _quality(self, dice: dict[str, float] | None) -> object:
-        if not dice or not self.curve:
-            return "not measured"
-        return {
-            "cases": f"{len(self.curve.cases)} cases of the locked hold-out: not trained on, used for no choice",
-            "mean": {"dice": round(float(np.mean(list(dice.values()))), 4)},
-            "labels": {name: {"dice": value} for name, value in dice.items()},
-        }
-
     def _bundle(self, **about: object) -> ModelBundle:
         """The model as it stands."""
-        state = {name: value.detach().cpu().clone() for name, value in self.method.result.state_dict().items()}
-        references = self.method.references
-        if references is not None:
-            about = {**about, "references": {"cases": list(references.cases)}}
-        return ModelBundle(self._card(about), state, references=references)
-
-    def _card(self, about: dict[str, object]) -> Card:
-        names = ", ".join(label.name for label in self.labels)
-        axes = self.config.flip_axes if self.recipe.affine else (1, 2)
-        training = {
-            **{k: v for k, v in asdict(self.config).items() if k not in ("dataset", "start_from")},
-            "dataset": Path(self.config.dataset).name,
-            "start_from": Path(self.config.start_from).name if self.config.start_from else None,
-            "steps": self.step,
-            "seconds": round(self.elapsed_s),
-            "labelled_cases": len(self.sampler.labelled),
-            "partly_labelled_cases": self.sampler.partly_labelled,
-            "unlabelled_cases": len(self.sampler.unlabelled),
-            "hardware": f"{describe_device(self.fabric.device)}, {platform.system()}",
-            "processes": self.fabric.world_size,
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "mper": __version__,
-        }
-        return Card(
-            name=self.config.name or "model",
-            version="1",
-            title=f"{names}: trained with {self.config.method} on {training['dataset']}",
-            labels=self.labels,
-            network=asdict(self.method.config),
-            preprocessing=asdict(self.plan.preprocessing),
-            window=self.plan.patch,
-            largest_component=self.config.keep_largest,
-            mirror_axes=tuple(axes),
-            about={
-                "training": training,
-                **with_what_was_known(about, self.start, self.labels),
-            },
+        return make_bundle(
+            self.config,
+            self.data,
+            self.method,
+            steps=self.step,
+            seconds=self.elapsed_s,
+            device=describe_device(self.fabric.device),
+            processes=self.fabric.world_size,
+            about=about,
         )

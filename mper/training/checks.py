@@ -1,0 +1,64 @@
+"""What is unusual about the data of a run: one line for each, or a refusal where a method cannot train on them."""
+
+from __future__ import annotations
+
+from mper.labels import UNLABELLED
+from mper.methods.registry import MethodInfo
+from mper.training.data import TrainingData
+
+_SPARSE = 0.05  # share of a scan's voxels
+
+
+def check_training_data(data: TrainingData, method: MethodInfo, batch: int) -> list[str]:
+    """Notices about the training data.
+
+    Parameters
+    ----------
+    data : TrainingData
+    method : MethodInfo
+    batch : int
+        Labelled patches per step.
+
+    Raises
+    ------
+    ValueError
+        If a structure is in no labelled case, and the method needs all of them.
+    """
+    return [*_few_scans(data, batch), *_absent_structures(data, method), *_sparse_labels(data, method)]
+
+
+def _few_scans(data: TrainingData, batch: int) -> list[str]:
+    count = len(data.sampler.labelled)
+    if batch <= count or data.plan.dimensions == 2:
+        return []
+    return [
+        f"{count} labelled scans for {batch} labelled patches per step: some scans provide several; label more, or "
+        "choose a smaller --batch"
+    ]
+
+
+def _absent_structures(data: TrainingData, method: MethodInfo) -> list[str]:
+    """Classes, background included, that no labelled case shows."""
+    cases = [case.label for case in data.sampler.labelled if case.label is not None]
+    names = ["background", *(label.name for label in data.labels)]
+    absent = [name for c, name in enumerate(names) if not any(bool((label == c).any()) for label in cases)]
+    if not absent:
+        return []
+    line = f"{', '.join(absent)}: in none of the {len(cases)} labelled cases, so it cannot be learned"
+    if method.needs_every_class:
+        raise ValueError(f"{line}, and method {method.name} needs it; label it, or choose another --method")
+    return [f"{line}; label it in one of them"]
+
+
+def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
+    """Cases, labelled by strokes, of which a method that learns from labels only sees next to nothing."""
+    if method.uses_unlabelled:
+        return []
+    known = {case.id: case.label != UNLABELLED for case in data.sampler.labelled if case.label is not None}
+    sparse = [case_id for case_id, where in known.items() if float(where.float().mean()) < _SPARSE]
+    if not sparse:
+        return []
+    return [
+        f"{', '.join(sparse)}: labelled in less than {_SPARSE:.0%} of the voxels, and method {method.name} learns from "
+        "these only, which made models worse in our measurements: label more, or choose another --method"
+    ]
