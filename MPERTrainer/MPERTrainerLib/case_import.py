@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.open_dataset import OpenDataset
+from MPERTrainerLib.phases_panel import PhasesPanel
 
 SPLIT = "train"
 
@@ -38,6 +39,8 @@ class CaseImport:
     session : EngineSession
     dataset : OpenDataset
     caseNodes : CaseNodes
+    phasesPanel : PhasesPanel
+        Asks which phases of a time series are added.
     bar : QProgressBar
         Shown while scans are being added.
     changed : callable
@@ -50,11 +53,12 @@ class CaseImport:
         session: EngineSession,
         dataset: OpenDataset,
         caseNodes: CaseNodes,
+        phasesPanel: PhasesPanel,
         bar: Any,
         changed: Callable[[], None],
     ):
         self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
-        self._bar, self._changed = bar, changed
+        self._phasesPanel, self._bar, self._changed = phasesPanel, bar, changed
         self._volumes: deque = deque()
         self._process: PythonProcess | None = None
         self._folder: Path | None = None
@@ -115,6 +119,7 @@ class CaseImport:
         request = {
             "sources": [{"path": path, "series": series} for path, series in sources],
             "labels": self._dataset.labels,
+            "phases": True,
         }
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="mper-stage-"))
@@ -145,6 +150,8 @@ class CaseImport:
             if self._total and self._requested > self._done:
                 self._step()
                 self._requestNext()
+        elif event == "phases":
+            self._phasesPanel.show(answer["id"], answer["phases"], self._onPhases)
         elif event == "case":
             self._problems += [f"{answer['id']}: {text}" for text in answer["notices"]]
             self._sendStaged(answer)
@@ -152,6 +159,11 @@ class CaseImport:
             self._allRead = True
             if not self._sending:
                 self._finish()
+
+    def _onPhases(self, numbers: list[int]) -> None:
+        if self._process is not None:
+            self._total += max(len(numbers) - 1, 0)
+            self._process.write(json.dumps({"phases": numbers}) + "\n")
 
     def _requestNext(self) -> None:
         self._requested = self._done + 1
@@ -291,6 +303,7 @@ class CaseImport:
             self._dataset.refresh()
 
     def _clear(self) -> None:
+        self._phasesPanel.hide()
         self._total = 0
         self._volumes.clear()
         process, self._process = self._process, None

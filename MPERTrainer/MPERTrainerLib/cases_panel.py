@@ -19,6 +19,7 @@ from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.dataset_panel import askFolder
 from MPERTrainerLib.dicom_series_panel import DicomSeriesPanel
 from MPERTrainerLib.open_dataset import OpenDataset
+from MPERTrainerLib.phases_panel import PhasesPanel
 
 _ICON = 44  # pixels
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
@@ -51,7 +52,7 @@ class CasesPanel:
         self._requested: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, number of revisions
         ui = context.ui
-        self.caseImport = CaseImport(context, session, dataset, caseNodes, ui.addProgress, self._show)
+        self.caseImport = CaseImport(context, session, dataset, caseNodes, PhasesPanel(ui), ui.addProgress, self._show)
         self._series = DicomSeriesPanel(ui, self.caseImport.addSources)
         self.table = Table(ui.casesTable, stretched=1)
         self.revisions = Table(ui.revisionsTable, stretched=3)

@@ -380,6 +380,29 @@ def test_files_come_in_with_their_masks_and_what_fails_is_told(window, shared_en
     assert "bad" in panel.ui.messageLabel.text
 
 
+def test_chosen_phases_of_a_time_series_become_cases(window, shared_engine, tmp_path):
+    import SimpleITK as sitk
+
+    dataset_on_disk(tmp_path / "root", labelled=1)
+    frames = [n + np.arange(12 * 14 * 16, dtype=np.int16).reshape(12, 14, 16) for n in (100, 200, 300)]
+    cine = sitk.JoinSeries([sitk.GetImageFromArray(frame) for frame in frames])
+    sitk.WriteImage(cine, str(tmp_path / "cine.nii.gz"))
+    panel = opened(window, tmp_path / "root")
+    ui = panel.ui
+    assert not ui.phasesBox.visible
+    panel.casesPanel.caseImport.addSources([(str(tmp_path / "cine.nii.gz"), None)])
+    window.wait_until(lambda: ui.phasesBox.visible, 60, "the phases")
+    assert ui.phasesLabel.text.startswith("cine is a time series of 3 phases.")
+    assert not ui.addPhasesButton.enabled
+    for number in (0, 2):
+        ui.phasesTree.topLevelItem(number).setSelected(True)
+    window.click(ui.addPhasesButton)
+    window.wait_until(lambda: not panel.casesPanel.caseImport.busy, 60, "the scans")
+    window.wait_until(lambda: len(panel.dataset.cases) == 3, 20, "the cases")
+    assert {case["id"] for case in panel.dataset.cases} >= {"cine-phase-1", "cine-phase-3"}
+    assert not ui.phasesBox.visible
+
+
 def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2, unlabelled=2, holdout=1)
     panel = opened(window, tmp_path)

@@ -109,3 +109,31 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(scan: Path, tmp_path: 
 def test_a_request_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no request"):
         stage(io.StringIO("what\n"), io.StringIO(), tmp_path)
+
+
+def test_phases_of_a_time_series_are_asked_for_and_each_is_a_case(tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    frames = [100 * n + np.arange(12 * 14 * 16, dtype=np.int16).reshape(12, 14, 16) for n in (1, 2, 3)]
+    cine = sitk.JoinSeries([sitk.GetImageFromArray(frame) for frame in frames])
+    sitk.WriteImage(cine, str(tmp_path / "cine.nii.gz"))
+    (tmp_path / "out").mkdir()
+    first = {"sources": [{"path": str(tmp_path / "cine.nii.gz")}], "labels": []}
+
+    def ask(request: dict[str, Any], *lines: str) -> list[dict[str, Any]]:
+        answers = io.StringIO()
+        text = "\n".join([json.dumps(request), *lines]) + "\n"
+        assert stage(io.StringIO(text), answers, tmp_path / "out") == 0
+        return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+    told = ask({**first, "phases": True}, "next", '{"phases": [1, 3]}', "next")
+    assert [entry["event"] for entry in told] == ["found", "phases", "case", "case", "finished"]
+    assert [text.partition(" (")[0] for text in told[1]["phases"]] == ["Phase 1", "Phase 2", "Phase 3"]
+    assert [entry["id"] for entry in told[2:4]] == ["cine-phase-1", "cine-phase-3"]
+    assert [entry["source"]["phase"] for entry in told[2:4]] == ["1", "3"]
+    assert [_array(entry["image"]).min() for entry in told[2:4]] == [100, 300]
+    for reply, word in (('{"phases": []}', "no phase"), ('{"phases": [4]}', "no phase 4"), ("next", "chosen")):
+        told = ask({**first, "phases": True}, "next", reply)
+        assert [entry["event"] for entry in told] == ["found", "phases", "failed", "finished"], reply
+        assert word in told[2]["message"] or reply == "next"
+    assert [entry["event"] for entry in ask(first, "next")] == ["found", "failed", "finished"]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from mper.cli.options import Commands, add_command
+from mper.phases import ED, ES, Phases
+from mper.progress import Notify, ignore_notice
 from mper.utils.errors import OK, UsageError, explain
 
 if TYPE_CHECKING:
     from mper.datasets.source import Source, SourceCase
+    from mper.io.opened import OpenedScan
     from mper.labels import Label
     from mper.volume import Volume
 
@@ -23,11 +28,13 @@ _TEXT = """\
 Read scans (files, folders, DICOM series, and the masks of known layouts) and write each to a folder as a plain array
 that any program can send to an engine. The command is driven by a program: the first line on standard input is JSON,
 
-  {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset]}
+  {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset],
+   "phases": true to choose phases of time series; else they are refused}
 
 and every further line requests the next scan. Answers are one JSON object a line: "found" (the number of scans), "case"
-(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. The
-command ends when its standard input is closed.
+(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. After
+"phases" (id, phases: a text for each) the next line is {"phases": [numbers from 1]}; each of these phases is a case.
+The command ends when its standard input is closed.
 """
 _EXAMPLES = """\
   mper stage FOLDER < requests
@@ -77,9 +84,74 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
         try:
             answer("case", **_staged(case, source, labels, out / str(number)))
         except (OSError, ValueError) as error:
-            answer("failed", id=case.id, message=explain(error))
+            series = _time_series(case, source) if asked.get("phases") else None
+            if series is None:
+                answer("failed", id=case.id, message=explain(error))
+            elif not _stage_phases(series, case, source, out / str(number), requests, answer):
+                return OK
     answer("finished")
     return OK
+
+
+def _time_series(case: SourceCase, source: Source) -> OpenedScan | None:
+    """The scan of a case without a mask, if it is a time series."""
+    from mper.io import opened
+
+    if source.masks:
+        return None
+    path = case.files[0]
+    try:
+        if opened.is_volume_file(path):
+            scan = opened.open_scan(path)
+        else:
+            from mper.dicom.series import open_files
+
+            scan = opened.of_series(open_files(case.files, ignore_notice), path, ignore_notice)
+    except (OSError, ValueError):
+        return None  # why it cannot be read has been found already
+    return scan if scan.phases.count > 1 else None
+
+
+def _stage_phases(
+    series: OpenedScan, case: SourceCase, source: Source, stem: Path, requests: TextIO, answer: Callable[..., None]
+) -> bool:
+    """Ask which phases are wanted, and stage these; False if nobody wants the rest."""
+    answer("phases", id=case.id, phases=[_phase_text(series.phases, n + 1) for n in range(series.phases.count)])
+    line = requests.readline()
+    if not line:
+        return False
+    try:
+        wanted = [int(number) for number in json.loads(line)["phases"]]
+        for number in wanted:
+            series.phases.chosen(str(number))
+    except (KeyError, TypeError, ValueError) as error:
+        answer("failed", id=case.id, message=explain(error) if isinstance(error, ValueError) else "no phase was chosen")
+        return True
+    if not wanted:
+        answer("failed", id=case.id, message="no phase of this time series was chosen; nothing was added")
+    for place, number in enumerate(wanted):
+        if place and not requests.readline():
+            return False
+        name = f"{case.id}-phase-{number:0{len(str(series.phases.count))}d}"
+        phase = replace(case, id=name, read=partial(_read_phase, series, number))
+        try:
+            staged = _staged(phase, source, (), stem.with_name(f"{stem.name}-{number}"))
+        except (OSError, ValueError) as error:
+            answer("failed", id=name, message=explain(error))
+        else:
+            staged["source"]["phase"] = str(number)
+            answer("case", **staged)
+    return True
+
+
+def _read_phase(series: OpenedScan, number: int, _notify: Notify) -> tuple[Volume, None]:
+    return series.read(number), None
+
+
+def _phase_text(phases: Phases, number: int) -> str:
+    time = f" ({phases.times_ms[number - 1]:g} ms)" if phases.times_ms else ""
+    marks = [name for name in (ED, ES) if phases.marked(name) == number]
+    return f"Phase {number}{time}{''.join(', ' + mark for mark in marks)}"
 
 
 def _source(path: Path, series: str | None) -> Source:
