@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from MPERLib import mrml
+from MPERLib import mrml, phases
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
@@ -59,7 +59,7 @@ class CaseImport:
     ):
         self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
         self._phasesPanel, self._bar, self._changed = phasesPanel, bar, changed
-        self._volumes: deque = deque()
+        self._volumes: deque[tuple[Any, int | None]] = deque()  # nodes, with the phase of a time series
         self._process: PythonProcess | None = None
         self._folder: Path | None = None
         self._total = self._done = self._requested = 0
@@ -77,23 +77,30 @@ class CaseImport:
     # ---- volumes of the scene
 
     def addVolumes(self, nodes: Sequence) -> None:
-        """Add loaded volumes."""
+        """Add loaded volumes; of one that a sequence browser shows, the phases that the user chooses."""
         if not self._begin(len(nodes)):
             return
-        self._volumes = deque(nodes)
+        self._volumes = deque((node, None) for node in nodes)
         self._nextVolume()
 
     def _nextVolume(self) -> None:
         if not self._volumes:
             self._finish()
             return
-        node = self._volumes.popleft()
+        node, number = self._volumes.popleft()
         if not mrml.alive(node):
             self._step()
             self._nextVolume()
             return
+        now = phases.shown(node)
+        if number is None and now is not None:
+            texts = [phases.phase(node, n + 1).text for n in range(now.count)]
+            self._phasesPanel.show(node.GetName(), texts, lambda numbers: self._onVolumePhases(node, numbers))
+            return
         try:
-            geometry = mrml.geometry_of(node)
+            mrml.refuse_nonlinear(node)
+            voxels = phases.voxels_of(node, number)
+            geometry = mrml.geometry_of(voxels)
         except ValueError as error:
             self._problems.append(str(error))
             self._step()
@@ -102,13 +109,26 @@ class CaseImport:
         header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
 
         def added(case: str | None) -> None:
-            if case and mrml.alive(node):
+            if case and mrml.alive(node) and number is None:  # a node that shows many phases is none of the cases
                 self._caseNodes.mark(node, case)
             self._step()
             self._nextVolume()
 
-        name = None if self._session.engine.isRemote else node.GetName()
-        self._send(mrml.array_of(node), header, name, {"format": "volume loaded in Slicer"}, None, added)
+        source = {"format": "volume loaded in Slicer"}
+        name = node.GetName()
+        if number is not None:
+            source["phase"] = str(number)
+            name = f"{name}-phase-{number}"
+        self._send(mrml.array_of(voxels), header, None if self._session.engine.isRemote else name, source, None, added)
+
+    def _onVolumePhases(self, node: Any, numbers: list[int]) -> None:
+        self._volumes.extendleft((node, number) for number in reversed(numbers))
+        if numbers:
+            self._total += len(numbers) - 1
+        else:
+            self._problems.append(_("{scan}: no phase was chosen").format(scan=node.GetName()))
+            self._step()
+        self._nextVolume()
 
     # ---- files, folders, series
 

@@ -403,6 +403,30 @@ def test_chosen_phases_of_a_time_series_become_cases(window, shared_engine, tmp_
     assert not ui.phasesBox.visible
 
 
+def test_chosen_phases_of_a_loaded_time_series_become_cases(window, shared_engine, tmp_path):
+    from test_phases import cine
+
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    ui = panel.ui
+    browser, proxy = cine()
+    browser.SetSelectedItemNumber(0)
+    sent = []
+    post = panel.session.postArray
+    panel.session.postArray = lambda path, array, *rest: sent.append(int(array.max())) or post(path, array, *rest)
+    panel.casesPanel.caseImport.addVolumes([proxy])
+    window.wait_until(lambda: ui.phasesBox.visible, 5, "the phases")
+    assert ui.phasesTree.topLevelItem(1).text(0) == "phase 2 of 3 (50 ms)"
+    for number in (1, 2):
+        ui.phasesTree.topLevelItem(number).setSelected(True)
+    window.click(ui.addPhasesButton)
+    window.wait_until(lambda: not panel.casesPanel.caseImport.busy, 60, "the scans")
+    assert sent == [2, 3]
+    window.wait_until(lambda: len(panel.dataset.cases) == 3, 20, "the cases")
+    assert {case["id"] for case in panel.dataset.cases} >= {"cine-phase-2", "cine-phase-3"}
+    assert mrml.case_of(proxy) == ("", "")  # it shows other phases too, which can be added
+
+
 def test_closing_the_scene_or_the_engine_in_mid_job_does_no_harm(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2, unlabelled=2, holdout=1)
     panel = opened(window, tmp_path)
