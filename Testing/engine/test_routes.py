@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from all_routes import Calls, call_all
 from engines import Answer, Served, served, small_root
 from jsonschema import Draft202012Validator
 
+import mper.engine
 from mper.engine.arrays import HEADER
 from mper.volume import Volume
 
@@ -98,6 +100,12 @@ def test_every_route_documents_its_errors_and_its_token(engine: Served, referenc
         assert operation["description"], (method, route)
     answer = engine.get("/datasets/nowhere")
     check(json.loads(answer.body), errors, reference, "an error")
+
+
+def test_the_guide_names_routes_that_are_there(reference: dict[str, Any]) -> None:
+    text = (Path(mper.engine.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]+)`", text)) - {("GET", "/openapi.json")}
+    assert len(named) > 12 and named <= set(operations(reference))
 
 
 def form(value: Any) -> Any:
