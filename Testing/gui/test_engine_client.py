@@ -601,3 +601,43 @@ def test_failed_job_says_why(window: Any, local: Engine) -> None:
     local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, recorder.take, recorder.fail)
     window.wait_until(lambda: recorder.failed, 60)
     assert "nothing of the kind" in recorder.failed[0]
+
+
+# ---- callbacks that fail
+
+
+def test_one_listener_that_fails_does_not_keep_the_others_waiting(window: Any, server: Server) -> None:
+    made = Engine.remote(f"http://127.0.0.1:{server.server_port}", "secret")
+    heard: list[str] = []
+
+    def broken(_engine: Engine) -> None:
+        raise RuntimeError("a listener")
+
+    made.onState(broken)
+    made.onState(lambda engine: heard.append(engine.state))
+    recorder = Recorder(window)
+    made.start()
+    made.get("/info", recorder.take, recorder.fail)  # waits for the engine
+    end = time.monotonic() + 10
+    while not recorder.done and time.monotonic() < end:
+        window.events()
+    assert heard == ["starting", "ready"]
+    assert recorder.done == [{"version": "0", "diagnostics": "all well"}]
+    assert {type(error) for error in window.errors()} == {RuntimeError}
+    made.stop()
+    window.forgive()
+
+
+def test_a_process_whose_lines_cannot_be_taken_ends_with_words(window: Any) -> None:
+    ended: list[str | None] = []
+
+    def broken(_line: str) -> None:
+        raise KeyError("event")
+
+    python_process.PythonProcess(["-c", "print('a'); input()"], broken, ended.append)
+    end = time.monotonic() + 20
+    while not ended and time.monotonic() < end:
+        window.events()
+    assert len(ended) == 1
+    assert "KeyError: 'event'" in str(ended[0])
+    window.forgive()
