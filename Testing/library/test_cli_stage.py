@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
+from small_series import stack, write_classic
 
 from mper.cli.stage import stage
 from mper.dicom.series import list_series
@@ -137,3 +138,25 @@ def test_phases_of_a_time_series_are_asked_for_and_each_is_a_case(tmp_path: Path
         assert [entry["event"] for entry in told] == ["found", "phases", "failed", "finished"], reply
         assert word in told[2]["message"] or reply == "next"
     assert [entry["event"] for entry in ask(first, "next")] == ["found", "failed", "finished"]
+
+
+def test_phases_of_a_dicom_cine_are_listed_with_their_trigger_times(tmp_path: Path) -> None:
+    series = None
+    for n in range(3):
+        volume = stack((5, 16, 16))
+        volume = volume.with_array(volume.array + np.int16(100 * n))
+
+        def timed(_k: int, image: Any, n: int = n) -> None:
+            image.TriggerTime = 90 * n
+
+        series = write_classic(tmp_path / "cine", volume, timed, series, prefix=f"p{n}-")
+    request = {"sources": [{"path": str(tmp_path / "cine"), "series": series}], "phases": True}
+    answers = io.StringIO()
+    (tmp_path / "out").mkdir()
+    stage(io.StringIO(json.dumps(request) + '\nnext\n{"phases": [2]}\n'), answers, tmp_path / "out")
+    told = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert [entry["event"] for entry in told] == ["found", "phases", "case", "finished"]
+    assert told[1]["phases"] == ["Phase 1 (0 ms)", "Phase 2 (90 ms)", "Phase 3 (180 ms)"]
+    assert told[2]["id"] == told[1]["id"] + "-phase-2"
+    np.testing.assert_array_equal(_array(told[2]["image"]), stack((5, 16, 16)).array + 100)
+    assert "file" not in told[2]["source"]  # names of DICOM files may tell who the patient is
