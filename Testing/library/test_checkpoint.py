@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -91,6 +93,43 @@ def test_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot be read .*; start the run again") as caught:
         load_checkpoint(tmp_path, module, optimiser)
     assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_byte_is_seen_and_a_checkpoint_of_version_0_1_has_no_checksum(tmp_path: Path) -> None:
+    module = network(0)
+    optimiser = OPTIMISERS["adamw"](module.parameters())
+    step(module, optimiser, 0)
+    save_checkpoint(tmp_path, module, optimiser, {"step": 1})
+    file = tmp_path / "state.safetensors"
+    whole = file.read_bytes()
+    for at in (-1, -len(whole) // 3):
+        data = bytearray(whole)
+        data[at] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=r"is damaged \(its checksum differs\); start the run again"):
+            load_checkpoint(tmp_path, module, optimiser)
+    with safe_open(file, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    save_file(tensors, file, metadata={"about": '{"step": 1}'})
+    assert load_checkpoint(tmp_path, module, optimiser) == {"step": 1}
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = network(0)
+    optimiser = OPTIMISERS["sgd"](module.parameters())
+    save_checkpoint(tmp_path, module, optimiser, {"step": 1})
+
+    def full(_: object, path: Path, metadata: object = None) -> None:
+        path.write_bytes(b"half of it")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match=r"cannot write the checkpoint .*: the disk is full; make room .*, then resume"):
+        save_checkpoint(tmp_path, module, optimiser, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    assert load_checkpoint(tmp_path, module, optimiser) == {"step": 1}
 
 
 def test_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -251,3 +251,18 @@ def test_log_lies_where_older_versions_wrote_it(
     before = {"win32": tmp_path / "mper" / "logs", "darwin": Path.home() / "Library" / "Logs" / "mper"}
     found, expected = real_log_folder(), before.get(sys.platform, tmp_path / "mper")
     assert str(found).casefold() == str(expected).casefold()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",  # safetensors
+        "Unable to synchronously copy object (file write failed: errno = 28, error message = '...')",  # h5py
+        "Error while serializing: I/O error: There is not enough space on the disk. (os error 112)",
+    ],
+)
+def test_a_full_disk_is_one_line_whatever_type_a_library_gives_it(text: str) -> None:
+    try:
+        exec(compile("raise RuntimeError(text)", "library.py", "exec"), {"text": text})
+    except RuntimeError as error:
+        assert errors.explain(error) == "the disk is full; make room, or choose another disk, and try again"

@@ -1,9 +1,13 @@
-"""A run's state as one safetensors file: written beside and renamed, so that it is always whole."""
+"""A run's state as one safetensors file: written under another name and renamed, so that it is always whole.
+
+The file carries a checksum of its tensors, so that a run does not go on from a checkpoint that was damaged on the disk.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mper.utils.errors import is_disk_full
 from mper.utils.text import first_line
 
 _FILE = "state.safetensors"
@@ -20,7 +25,14 @@ _MODULE, _OPTIMISER = "module.", "optimiser."
 def save_checkpoint(
     folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, about: Mapping[str, Any]
 ) -> None:
-    """Write weights, buffers, the optimiser's tensors and a JSON description."""
+    """Write weights, buffers, the optimiser's tensors and a JSON description.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, such as on a full disk; the checkpoint before it stays, and nothing else is left.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
@@ -31,10 +43,27 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{_FILE}.part"  # always the same: what a killed process left is written over
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(tensors, temporary, metadata={"about": json.dumps(dict(about))})
-    with temporary.open("r+b") as stream:
-        os.fsync(stream.fileno())  # or a machine that is switched off now keeps the name without the bytes
-    temporary.replace(folder / _FILE)
+    try:
+        save_file(tensors, temporary, metadata={"about": json.dumps(dict(about)), "checksum": _checksum(tensors)})
+        with temporary.open("r+b") as stream:
+            os.fsync(stream.fileno())  # or a machine that is switched off now keeps the name without the bytes
+        temporary.replace(folder / _FILE)
+    except SafetensorError as error:
+        why = "the disk is full" if is_disk_full(error) else first_line(error)
+        raise OSError(
+            f"cannot write the checkpoint {folder / _FILE}: {why}; make room on the disk, then resume the run"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    """CRC-32 of the bytes of all tensors in the order of their names, which are part of it."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"crc32:{crc:08x}"
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -54,10 +83,13 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
     path = folder / _FILE
     try:
         with safe_open(path, framework="pt") as stored:
-            about = dict(json.loads(stored.metadata()["about"]))
+            metadata = stored.metadata()
+            about = dict(json.loads(metadata["about"]))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {path} cannot be read ({error}); start the run again") from error
+    if metadata.get("checksum", checksum := _checksum(tensors)) != checksum:  # version 0.1 wrote none
+        raise ValueError(f"the checkpoint {path} is damaged (its checksum differs); start the run again")
     try:
         module.load_state_dict({n[len(_MODULE) :]: v for n, v in tensors.items() if n.startswith(_MODULE)})
     except RuntimeError as error:

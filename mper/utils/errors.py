@@ -28,6 +28,7 @@ _DISK = {
     getattr(errno, "EDQUOT", -1): "the disk quota is used up",  # Windows has none
     errno.EROFS: "the disk is read-only",
 }
+_FULL_DISK_TEXTS = ("No space left on device", "errno = 28", "(os error 28)", "(os error 112)")  # 112 on Windows
 
 
 class UsageError(Exception):
@@ -55,9 +56,17 @@ def explain(error: BaseException) -> str:
         return f"the package {error.name} is missing or damaged ({reason}); install it: pip install {error.name}"
     if str(error) and raised_by_us(error):
         return _one_line(str(error))
+    if is_disk_full(error):
+        return f"{_DISK[errno.ENOSPC]}; make room, or choose another disk, and try again"
     log = write_log(error)
     where = f"please send us {log}, which holds the details and no patient data" if log else "it could not be logged"
     return f"an internal error ({_one_line(f'{type(error).__name__}: {error}')}); {where}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk is full; h5py and safetensors say so in errors of their own types, as text."""
+    text = str(error)
+    return getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in _FULL_DISK_TEXTS)
 
 
 def exit_code(error: BaseException) -> int:
