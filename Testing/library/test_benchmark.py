@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from PIL import Image
 from small_models import train_with_filters
 
 from mper.benchmark import run
-from mper.benchmark.figures import _digits, _range, pick_cases, plot, surfaces
-from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, cohort, train_config
+from mper.benchmark.figures import pick_cases, plot_results
+from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, select_cases, train_config
+from mper.benchmark.surfaces import render_surfaces
 from mper.benchmark.synthetic import make_data
-from mper.benchmark.tables import ALL, in_words, markdown, rows
+from mper.benchmark.tables import ALL, format_spread, markdown, rows
 from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.datasets.packed import pack
@@ -50,8 +52,8 @@ def left_atria(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(benchmark: Benchmark, data: Path, home: Path) -> Cohort:
-    chosen = cohort(benchmark, data)
-    benchmark.begin(home, chosen)
+    chosen = select_cases(benchmark, data)
+    benchmark.prepare_folder(home, chosen)
     return chosen
 
 
@@ -117,7 +119,7 @@ def test_two_residual_encoders_that_teach_each_other_end_as_one_model(tmp_path: 
 def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp_path: Path) -> None:
     benchmark = Benchmark("la", (2,), ("supervised",), 1, steps=1, batch=4)
     heard: list[str] = []
-    run.work(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
+    run.run_benchmark(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
     assert heard[0] == (
         "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches per step: some scans provide several; "
         "label more, or choose a smaller --batch"
@@ -129,19 +131,19 @@ def test_a_benchmark_that_was_stopped_ends_as_one_that_was_not(left_atria: Path,
     benchmark = Benchmark("la", (2,), ("supervised",), 2, **TINY)
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     chosen = started(benchmark, left_atria, whole)
-    assert run.work(benchmark, chosen, whole, "cpu") == []
+    assert run.run_benchmark(benchmark, chosen, whole, "cpu") == []
     started(benchmark, left_atria, pieces)
-    with pytest.raises(run.TimeIsUp, match="0 of 2 runs are done"):
-        run.work(benchmark, chosen, pieces, "cpu", seconds=-1)
+    with pytest.raises(run.TimeLimitReached, match="0 of 2 runs are done"):
+        run.run_benchmark(benchmark, chosen, pieces, "cpu", seconds=-1)
 
     def stop(progress: Progress) -> None:
         if "seed 1" in progress.message and progress.values.get("step") == 1:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        run.work(benchmark, chosen, pieces, "cpu", report=stop)
+        run.run_benchmark(benchmark, chosen, pieces, "cpu", report=stop)
     assert [run.is_done(each, pieces) for each in benchmark.runs()] == [True, False]
-    assert run.work(benchmark, chosen, pieces, "cpu") == []
+    assert run.run_benchmark(benchmark, chosen, pieces, "cpu") == []
     found = [run.read_results(benchmark, home) for home in (whole, pieces)]
     assert [f["mean"] for f in found[0].values()] == [f["mean"] for f in found[1].values()]
     one, other = found[0].values()
@@ -158,10 +160,10 @@ def test_a_benchmark_goes_on_where_its_data_were_moved_and_packed(left_atria: Pa
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        run.work(benchmark, chosen, home, "cpu", report=stop)
+        run.run_benchmark(benchmark, chosen, home, "cpu", report=stop)
     pack(Dataset.open(left_atria), tmp_path / "packed", 100)
     chosen = started(benchmark, tmp_path / "packed", home)
-    assert run.work(benchmark, chosen, home, "cpu") == []
+    assert run.run_benchmark(benchmark, chosen, home, "cpu") == []
     (found,) = run.read_results(benchmark, home).values()
     assert found["trained"]["steps"] == 3
     assert set(run.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
@@ -182,7 +184,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
 
     monkeypatch.setattr(run, "train", train)
     heard: list[str] = []
-    assert run.work(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
+    assert run.run_benchmark(benchmark, chosen, tmp_path, "cpu", notify=heard.append) == [
         "mper, 2 labelled, seed 0: training diverged"
     ]
     assert "mper, 2 labelled, seed 0: training diverged" in heard
@@ -246,13 +248,13 @@ def test_more_labels_methods_and_seeds_may_be_asked_for_later(left_atria: Path, 
 
 def test_the_left_atrium_is_evaluated_on_the_last_eight_cases_where_no_split_says_else(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)])
-    chosen = cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+    chosen = select_cases(Benchmark("la", (8,), ("mper",), 1), dataset.path)
     assert chosen.cases == 12 and chosen.evaluated == tuple(f"case{n:02d}" for n in range(12, 20))
     config = train_config(Benchmark("la", (8,), ("mper",), 1), chosen, Run(8, Variant.parse("mper"), 5), "cpu")
     assert (config.cases, config.labeled, config.split, config.seed) == (12, 8, "train", 5)
     dataset.add_to_split("dev", ["case19"])
     with pytest.raises(ValueError, match="case19 would be trained on and evaluated on: split 'dev' overlaps"):
-        cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+        select_cases(Benchmark("la", (8,), ("mper",), 1), dataset.path)
 
 
 @pytest.mark.parametrize(
@@ -265,28 +267,28 @@ def test_the_left_atrium_is_evaluated_on_the_last_eight_cases_where_no_split_say
 def test_more_labels_than_there_are_is_refused(tmp_path: Path, labeled: int, words: str) -> None:
     dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)], labelled=8)
     with pytest.raises(ValueError, match=words):
-        cohort(Benchmark("la", (labeled,), ("mper",), 1), dataset.path)
+        select_cases(Benchmark("la", (labeled,), ("mper",), 1), dataset.path)
 
 
 def test_cases_to_evaluate_on_have_labels(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(20)], others=["dev0", "dev1"], labelled=21)
     dataset.add_to_split("dev", ["dev0", "dev1"])
     with pytest.raises(ValueError, match=r"1 of the 2 cases to evaluate on have no label \(dev1 is the first\)"):
-        cohort(Benchmark("la", (8,), ("mper",), 1), dataset.path)
+        select_cases(Benchmark("la", (8,), ("mper",), 1), dataset.path)
 
 
 def test_too_few_cases_to_hold_some_back_are_told(tmp_path: Path) -> None:
     few = _dataset(tmp_path / "few", [f"case{n}" for n in range(8)])
     with pytest.raises(ValueError, match="no split 'dev', and 8 cases in split 'train', of which the last 8 are"):
-        cohort(Benchmark("la", (8,), ("mper",), 1), few.path)
+        select_cases(Benchmark("la", (8,), ("mper",), 1), few.path)
 
 
 def test_a_dataset_of_other_structures_is_refused(tmp_path: Path, left_atria: Path) -> None:
     hearts = make_data("acdc", tmp_path / "hearts")
     with pytest.raises(ValueError, match=r"la is about the left atrium .*, 1 structure; .*hearts has RV, MYO, LV: "):
-        cohort(Benchmark("la", (2,), ("mper",), 1), hearts)
+        select_cases(Benchmark("la", (2,), ("mper",), 1), hearts)
     with pytest.raises(ValueError, match=r"acdc is about the heart .*, 3 structures; .* has LA: choose another task"):
-        cohort(Benchmark("acdc", (2,), ("mper",), 1), left_atria)
+        select_cases(Benchmark("acdc", (2,), ("mper",), 1), left_atria)
 
 
 def test_labels_are_counted_by_patients_whose_stacks_stand_together(tmp_path: Path) -> None:
@@ -295,15 +297,15 @@ def test_labels_are_counted_by_patients_whose_stacks_stand_together(tmp_path: Pa
     together = _dataset(tmp_path / "together", [*ids, "patient77_frame01"], names=("RV", "MYO", "LV"))
     together.add_to_split("val", ["patient77_frame01"])
     with pytest.raises(ValueError, match="patient77_frame01 would be trained on"):
-        cohort(benchmark, together.path)
+        select_cases(benchmark, together.path)
     together = _dataset(tmp_path / "apart", ids, others=["patient77_frame01"], names=("RV", "MYO", "LV"))
     together.add_to_split("val", ["patient77_frame01"])
-    assert cohort(benchmark, together.path).labeled == {1: 2, 2: 3, 3: 5}
+    assert select_cases(benchmark, together.path).labeled == {1: 2, 2: 3, 3: 5}
     shuffled = [ids[0], *ids[2:], ids[1]]
     mixed = _dataset(tmp_path / "mixed", shuffled, others=["patient77_frame01"], names=("RV", "MYO", "LV"))
     mixed.add_to_split("val", ["patient77_frame01"])
     with pytest.raises(ValueError, match="the cases of one patient do not stand together"):
-        cohort(benchmark, mixed.path)
+        select_cases(benchmark, mixed.path)
 
 
 def _dataset(
@@ -348,7 +350,7 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
     assert {"mper:no-masked-dice", "mper:no-clean-embedding", "mper:no-cutmix", "mper:no-adamw"} <= set(words)
     for recipe in ("plus", "paper"):
         benchmark = Benchmark("la", (2,), ablation(recipe), 1, recipe)
-        chosen = cohort(benchmark, left_atria)
+        chosen = select_cases(benchmark, left_atria)
         configs = [train_config(benchmark, chosen, run, "cpu") for run in benchmark.runs()]
         assert len({json.dumps(vars(config)) for config in configs}) == len(configs)
 
@@ -430,9 +432,9 @@ def test_a_table_has_mean_and_deviation_over_seeds_and_the_worst_case_of_all() -
 
 
 def test_a_spread_of_one_seed_is_not_told() -> None:
-    assert in_words((0.9, float("nan")), 100) == "90.00"
-    assert in_words((0.9, 0.01), 100) == "90.00 ± 1.00"
-    assert in_words(None) == "-"
+    assert format_spread((0.9, float("nan")), 100) == "90.00"
+    assert format_spread((0.9, 0.01), 100) == "90.00 ± 1.00"
+    assert format_spread(None) == "-"
 
 
 def test_the_worst_the_median_and_the_best_case_are_those_of_all_methods() -> None:
@@ -446,27 +448,20 @@ def test_the_worst_the_median_and_the_best_case_are_those_of_all_methods() -> No
 
 def test_a_plot_shows_every_method() -> None:
     runs = [result("mper", 0, 0.9), result("mper", 1, 0.8), result("bcp", 0, 0.5, hd95=None)]
-    picture = np.asarray(plot(rows(dict(runs))))
-    for colour in ((31, 119, 180), (214, 39, 40)):
-        assert (picture[:280] == colour).all(-1).any()
+    dice, distance = plot_results(rows(dict(runs))).axes
+    shown = {bars.get_label(): bars.lines[0].get_xydata() for bars in dice.containers}
+    assert shown["mper"][:, 1] == pytest.approx([85]) and shown["bcp"][:, 1] == pytest.approx([50])
+    assert shown["mper"][0, 0] < shown["bcp"][0, 0]
+    assert [tick.get_text() for tick in dice.get_xticklabels()] == ["8 labelled"]
+    assert [bars.get_label() for bars in distance.containers] == ["mper"]  # the other one has none
 
 
 def test_many_methods_stand_below_each_other_with_their_names() -> None:
     words = ablation("plus")
-    picture = np.asarray(plot(rows(dict([result(word, 0, 0.8 + n / 200) for n, word in enumerate(words)]))))
-    dots = (picture[:, : picture.shape[1] * 6 // 10] == (31, 119, 180)).all(-1)
-    heights = np.flatnonzero(dots.any(1))
-    assert (np.diff(heights) > 1).sum() + 1 == len(words)
-    first, last = (np.flatnonzero(dots[heights[at]]).mean() for at in (0, -1))
-    assert first < last  # the better, the further to the right
-
-
-def test_the_numbers_of_an_axis_differ_and_make_sense() -> None:
-    for low, high in ((90.0, 90.1), (10.31, 10.52), (0.0, 7.0), (3.0, 90.0), (88.123, 88.125)):
-        ticks = [f"{low + share * (high - low):.{_digits(low, high)}f}" for share in (0, 0.25, 0.5, 0.75, 1)]
-        assert len(set(ticks)) == 5
-    assert _range([(0.1, 0.3), (99.9, 0.3)], 100) == (0.0, 100)
-    assert _range([(5.0, 0.0)], 1) == (4.0, 6.0)
+    dice, _ = plot_results(rows(dict([result(word, 0, 0.8 + n / 200) for n, word in enumerate(words)]))).axes
+    points = dice.containers[0].lines[0].get_xydata()
+    assert points == pytest.approx(np.array([(80 + n / 2, n) for n in range(len(words))]))
+    assert [tick.get_text() for tick in dice.get_yticklabels()] == [f"{word}, 8 labelled" for word in words]
 
 
 def test_surfaces_show_the_patients_left_on_the_right_the_head_above_and_what_is_nearer() -> None:
@@ -479,14 +474,26 @@ def test_surfaces_show_the_patients_left_on_the_right_the_head_above_and_what_is
         other = 2 - channel
         return np.argwhere(picture[..., channel] > picture[..., other].astype(int) + 60).mean(0)
 
-    across = surfaces([low, high], (1, 1, 1), [red, blue], 120)
+    across = render_surfaces([low, high], (1, 1, 1), [red, blue], 120)
     assert middle(across, 0)[1] < middle(across, 2)[1]  # i runs to the left, which is on the right
-    along = surfaces([low.transpose(2, 1, 0), high.transpose(2, 1, 0)], (1, 1, 1), [red, blue], 120)
+    along = render_surfaces(
+        [low.transpose(2, 1, 0), high.transpose(2, 1, 0)], (1, 1, 1), [red, blue], 120, (20, 20, 20)
+    )
     assert middle(along, 0)[0] > middle(along, 2)[0]  # k runs to the head
     inner, shell = space.copy(), space.copy()
     inner[18:22, 18:22, 18:22], shell[10:30, 10:30, 10:30] = True, True
-    hidden = surfaces([inner, shell & ~inner], (1, 1, 1), [red, blue], 120)
+    hidden = render_surfaces([inner, shell & ~inner], (1, 1, 1), [red, blue], 120)
     assert not (hidden[..., 0] > hidden[..., 2].astype(int) + 60).any()
+
+
+def test_a_benchmark_without_matplotlib_ends_with_tables_and_one_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert bench("la", "--smoke", "--methods", "supervised", "--seeds", 1, "--out", tmp_path / "out") == OK
+    said = capsys.readouterr()
+    assert said.err.count("figures need matplotlib") == 1 and "mper[plots]" in said.err
+    assert said.out.endswith("results.md, results.csv, cases.csv\n") and not list((tmp_path / "out").glob("*.png"))
 
 
 def test_exit_code_tells_of_runs_that_failed(

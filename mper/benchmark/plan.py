@@ -171,7 +171,7 @@ class Benchmark:
             for word in self.variants
         ]
 
-    def begin(self, home: Path, chosen: Cohort) -> None:
+    def prepare_folder(self, home: Path, cohort: Cohort) -> None:
         """Store it in the folder, or find that the folder holds the beginning of the same benchmark.
 
         Raises
@@ -180,9 +180,9 @@ class Benchmark:
             If it holds another one, or a run is not possible.
         """
         for run in self.runs():
-            train_config(self, chosen, run, "auto")
+            train_config(self, cohort, run, "auto")
         path = home / _CONFIG
-        mine = json.loads(json.dumps({**asdict(self), "data": chosen.key}))
+        mine = json.loads(json.dumps({**asdict(self), "data": cohort.key}))
         if path.exists():
             there = read_json(path)
             for name, value in mine.items():
@@ -201,12 +201,12 @@ def _compare(home: Path, name: str, there: Any, wanted: Any) -> None:
     if not same:
         option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
         raise ValueError(
-            f"{home} holds a benchmark with {option} {_words(there)}, this one has {_words(wanted)}; go on with the "
-            "same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"
+            f"{home} holds a benchmark with {option} {_as_text(there)}, this one has {_as_text(wanted)}; go on "
+            "with the same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"
         )
 
 
-def _words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else "unset" if value is None else str(value)
 
 
@@ -215,18 +215,18 @@ class Cohort:
     """Which cases of a dataset are trained on and evaluated on.
 
     data : the dataset; cases : so many of the split `train` are there (None: all); evaluated : ids; labeled : number of
-    labelled cases by what was asked for; told : in words; key : the same for the same cases, wherever they lie.
+    labelled cases by what was asked for; description : in words; key : the same for the same cases, wherever they lie.
     """
 
     data: Path
     cases: int | None
     evaluated: tuple[str, ...]
     labeled: dict[int, int]
-    told: str
+    description: str
     key: str
 
 
-def cohort(benchmark: Benchmark, data: Path) -> Cohort:
+def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     """Choose the cases.
 
     Raises
@@ -248,11 +248,11 @@ def cohort(benchmark: Benchmark, data: Path) -> Cohort:
     split = benchmark.split or task.split
     if split in dataset.splits:
         evaluated = dataset.splits[split]
-        told = f"split {split!r}"
+        description = f"split {split!r}"
     elif benchmark.split is None and task.held_back is not None and len(train) > task.held_back:
         cases = len(train) - task.held_back
         evaluated = train[cases:]
-        told = f"cases {cases + 1} to {len(train)} of split {TRAIN!r}"
+        description = f"cases {cases + 1} to {len(train)} of split {TRAIN!r}"
     elif benchmark.split is None and task.held_back is not None:
         raise ValueError(
             f"{data} has no split {split!r}, and {len(train)} cases in split {TRAIN!r}, of which the last "
@@ -277,10 +277,10 @@ def cohort(benchmark: Benchmark, data: Path) -> Cohort:
             f"{len(unlabelled)} of the {len(evaluated)} cases to evaluate on have no label ({unlabelled[0]} is the "
             "first); label them, or choose another split with --split"
         )
-    told = f"{len(evaluated)} cases ({told}); {len(train)} cases to train on"
+    description = f"{len(evaluated)} cases ({description}); {len(train)} cases to train on"
     digest = hashlib.sha256(json.dumps([train, evaluated]).encode("utf-8")).hexdigest()[:8]
     key = f"{dataset.name} ({len(train)} and {len(evaluated)} cases, {digest})"
-    return Cohort(data, cases, tuple(evaluated), counts, told, key)
+    return Cohort(data, cases, tuple(evaluated), counts, description, key)
 
 
 def _labelled_cases(train: Sequence[str], wanted: int, unit: str) -> int:
@@ -306,7 +306,7 @@ def _labelled_cases(train: Sequence[str], wanted: int, unit: str) -> int:
     )
 
 
-def train_config(benchmark: Benchmark, chosen: Cohort, run: Run, device: str) -> TrainConfig:
+def train_config(benchmark: Benchmark, cohort: Cohort, run: Run, device: str) -> TrainConfig:
     """How a run is trained.
 
     Raises
@@ -317,13 +317,13 @@ def train_config(benchmark: Benchmark, chosen: Cohort, run: Run, device: str) ->
     if not suits(run.variant.method, benchmark.task):
         raise ValueError(f"method {run.variant.method} does not segment the scans of {benchmark.task}; leave it out")
     return TrainConfig(
-        dataset=str(chosen.data.resolve()),
+        dataset=str(cohort.data.resolve()),
         method=run.variant.method,
         recipe=benchmark.recipe,
         without=run.variant.without,
         split=TRAIN,
-        cases=chosen.cases,
-        labeled=chosen.labeled[run.labeled],
+        cases=cohort.cases,
+        labeled=cohort.labeled[run.labeled],
         steps=benchmark.steps,
         budget_s=benchmark.budget_s,
         device=device,

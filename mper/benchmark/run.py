@@ -33,16 +33,16 @@ from mper.volume import Volume
 _RESULT = "result.json"
 _MASKS = "masks.npz"
 _TRAINING = 0.95  # share of a run that is its training
-_TELLING = 0.005  # share of the work after which its end can be guessed
+_ESTIMABLE = 0.005  # share of the work after which the remaining time can be estimated
 
 
-class TimeIsUp(Cancelled):
+class TimeLimitReached(Cancelled):
     """The time for this piece is over; what was done is kept."""
 
 
-def work(
+def run_benchmark(
     benchmark: Benchmark,
-    chosen: Cohort,
+    cohort: Cohort,
     home: Path,
     device: str,
     seconds: float | None = None,
@@ -54,7 +54,7 @@ def work(
 
     Parameters
     ----------
-    benchmark, chosen :
+    benchmark, cohort :
         What, on which cases.
     home : Path
         Its folder.
@@ -72,25 +72,25 @@ def work(
 
     Raises
     ------
-    TimeIsUp
+    TimeLimitReached
         After `seconds`; the run that was under way has kept its checkpoint.
     """
     runs = benchmark.runs()
-    configs = {run: train_config(benchmark, chosen, run, device) for run in runs}
+    configs = {run: train_config(benchmark, cohort, run, device) for run in runs}
     end = None if seconds is None else time.monotonic() + seconds
     failed = []
 
-    def until_the_end(progress: Progress) -> None:
+    def report_in_time(progress: Progress) -> None:
         if end is not None and time.monotonic() > end:
-            raise TimeIsUp(f"{sum(is_done(run, home) for run in runs)} of {len(runs)} runs are done")
-        if (progress.fraction or 0) < _TELLING:  # no guess at the end from the first moments
+            raise TimeLimitReached(f"{sum(is_done(run, home) for run in runs)} of {len(runs)} runs are done")
+        if (progress.fraction or 0) < _ESTIMABLE:  # the first moments allow no estimate
             progress = replace(progress, fraction=None)
         report(progress)
 
     left = [run for run in runs if not is_done(run, home)]
     for number, run in enumerate(left):
         words = f"{len(runs) - len(left) + number + 1}/{len(runs)} {run.title}"
-        beat = part_of(until_the_end, number / len(left), 1 / len(left), words)
+        beat = part_of(report_in_time, number / len(left), 1 / len(left), words)
         beat(Progress("starting", 0.0))
         folder = run.folder(home)
         if (folder / "config.json").exists():  # the data, and the device, may lie elsewhere by now
@@ -99,8 +99,8 @@ def work(
             start_run(configs[run], folder)
         try:
             model = train(folder, part_of(beat, 0, _TRAINING, "training"), _prefixed(notify, run.title))
-            found = _evaluated(
-                model, chosen, run, folder, device, part_of(beat, _TRAINING, 1 - _TRAINING, "evaluating"), notify
+            found = _evaluate_run(
+                model, cohort, run, folder, device, part_of(beat, _TRAINING, 1 - _TRAINING, "evaluating"), notify
             )
         except (ValueError, RuntimeError, MemoryError) as error:  # out of memory, on a graphics card, is a RuntimeError
             first, *_ = str(error).splitlines() or ["there is not enough memory"]
@@ -138,17 +138,17 @@ def read_masks(run: Run, home: Path) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in stored.files}
 
 
-def _evaluated(
-    model: Path, chosen: Cohort, run: Run, folder: Path, device: str, report: Report, notify: Notify
+def _evaluate_run(
+    model: Path, cohort: Cohort, run: Run, folder: Path, device: str, report: Report, notify: Notify
 ) -> dict[str, Any]:
-    dataset = open_dataset(chosen.data)
+    dataset = open_dataset(cohort.data)
     masks: dict[str, np.ndarray] = {}
 
     def keep(case_id: str, mask: Volume) -> None:
         masks[case_id] = np.asarray(mask.array, np.uint8)
 
     bundle = ModelBundle.load(model)
-    cases = [dataset.case(case_id) for case_id in chosen.evaluated]
+    cases = [dataset.case(case_id) for case_id in cohort.evaluated]
     predictor = Predictor(bundle, device)
     found = evaluate(predictor, cases, dataset.labels, report=report, notify=_prefixed(notify, run.title), keep=keep)
     if run.seed == 0:  # for the pictures

@@ -64,33 +64,33 @@ def _with_worst(found: Mapping[str, Any], structure: str | None) -> dict[str, An
     return {**figures, "worst": min(case["dice"] for case in cases)}
 
 
-def write_tables(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[str, Any]], home: Path) -> str:
+def write_tables(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[str, Any]], home: Path) -> str:
     """Write results.md, results.csv (a line for each run and structure) and cases.csv; returns the Markdown."""
-    text = markdown(benchmark, chosen, results)
+    text = markdown(benchmark, cohort, results)
     write_atomically(home / "results.md", [text.encode("utf-8")])
     write_atomically(home / "results.csv", [_csv(_by_run(results))])
     write_atomically(home / "cases.csv", [_csv(_by_case(results))])
     return text
 
 
-def markdown(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> str:
+def markdown(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> str:
     """The table for people, with everything that is needed to make it again."""
     task = TASKS[benchmark.task]
     made = rows(results)
     whole = [row for row in made if row.structure == ALL]
     parts = [row for row in made if row.structure != ALL]
     lines = [f"# {task.title}: {len(results)} of {len(benchmark.runs())} runs", ""]
-    lines += [f"- {name}: {words}" for name, words in _facts(benchmark, chosen, results)]
+    lines += [f"- {name}: {words}" for name, words in _facts(benchmark, cohort, results)]
     lines += ["", *_table(whole, task.unit, "worst case Dice %"), ""]
     if parts:
         lines += ["## Structure by structure", "", *_table(parts, task.unit, "worst case Dice %", structures=True), ""]
     return "\n".join([*lines, _NOTE, ""])
 
 
-def _facts(benchmark: Benchmark, chosen: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+def _facts(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
     found = list(results.values())
-    yield "evaluated on", chosen.told + (", made up: figures mean nothing" if benchmark.made_up else "")
-    yield "data", chosen.key
+    yield "evaluated on", cohort.description + (", made up: figures mean nothing" if benchmark.made_up else "")
+    yield "data", cohort.key
     yield "recipe", benchmark.recipe + (", two networks that teach each other" if benchmark.co_train else "")
     networks = sorted({f["trained"]["network"] for f in found})
     yield "backbone", ", ".join(networks) or benchmark.backbone or "by slice thickness"
@@ -122,7 +122,7 @@ def _table(made: Sequence[Row], unit: str, worst: str, structures: bool = False)
     lines = [head, ["---"] * len(head)]
     for row in made:
         cells = [str(row.labeled), row.variant, *([row.structure] if structures else []), str(len(row.figures))]
-        cells += [in_words(row.spread(name), _COLUMNS[name][1]) for name in known]
+        cells += [format_spread(row.spread(name), _COLUMNS[name][1]) for name in known]
         cells += [f"{100 * min(f['worst'] for f in row.figures):.2f}"]
         mean, base = row.spread("dice"), first.get((row.labeled, row.structure))
         cells += [f"{100 * (mean[0] - base[0]):+.2f}" if mean and base and row.variant != made[0].variant else ""]
@@ -130,7 +130,7 @@ def _table(made: Sequence[Row], unit: str, worst: str, structures: bool = False)
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def in_words(spread: tuple[float, float] | None, scale: float = 1) -> str:
+def format_spread(spread: tuple[float, float] | None, scale: float = 1) -> str:
     """``90.12 ± 0.31``, ``90.12`` or ``-``."""
     if spread is None:
         return "-"

@@ -1,4 +1,4 @@
-"""``mper benchmark``: compare methods with few labels, resumable, with tables and pictures."""
+"""``mper benchmark``: compare methods with few labels, resumable, with tables and figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mper.benchmark.plan import Benchmark
 
 _TEXT = """\
-Train and evaluate every method with every number of labels and every seed, and write tables and pictures into a
+Train and evaluate every method with every number of labels and every seed, and write tables and figures into a
 folder: results.md, results.csv, cases.csv, results.png, and of each number of labels cases-N.png and surfaces-N.png.
 
 The state at the end of each run counts; nothing is chosen on the cases that are evaluated. For `la` these are the split
@@ -86,22 +86,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ablation and arguments.methods:
         raise UsageError("--ablation is a list of variants by itself; give it, or --methods")
     from mper.benchmark.figures import write_figures
-    from mper.benchmark.plan import cohort
-    from mper.benchmark.run import TimeIsUp, read_results, work
+    from mper.benchmark.plan import select_cases
+    from mper.benchmark.run import TimeLimitReached, read_results, run_benchmark
     from mper.benchmark.synthetic import make_data
     from mper.benchmark.tables import write_tables
+    from mper.utils.plots import MissingMatplotlib
 
     benchmark = _asked(arguments)
     out: Path = arguments.out
-    chosen = cohort(
+    cohort = select_cases(
         benchmark, make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
     )
-    benchmark.begin(out, chosen)
+    benchmark.prepare_folder(out, cohort)
     total = len(benchmark.runs())
 
     def after_run(title: str) -> None:
         results = read_results(benchmark, out)
-        write_tables(benchmark, chosen, results, out)
+        write_tables(benchmark, cohort, results, out)
         print_message(f"mper: {len(results)} of {total} runs are done: {title}")
 
     def so_far() -> str:
@@ -111,9 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
     stopped = False
     try:
         with Bar() as bar:
-            failed = work(
+            failed = run_benchmark(
                 benchmark,
-                chosen,
+                cohort,
                 out,
                 arguments.device,
                 arguments.limit,
@@ -121,16 +122,21 @@ def run(arguments: argparse.Namespace) -> int:
                 print_note,
                 after_run,
             )
-    except TimeIsUp:
+    except TimeLimitReached:
         stopped = True
     except (Cancelled, KeyboardInterrupt):
         raise Cancelled(so_far()) from None
     results = read_results(benchmark, out)
     if failed and not results:
         raise ValueError(f"none of {total} runs could be done; the first: {failed[0]}")
-    print_result(write_tables(benchmark, chosen, results, out))
-    write_figures(benchmark, chosen, results, out)
-    print_result(f"written to {out}: results.md, results.csv, cases.csv{' and pictures' if results else ''}")
+    print_result(write_tables(benchmark, cohort, results, out))
+    figures = ""
+    try:
+        write_figures(benchmark, cohort, results, out)
+        figures = " and figures" if results else ""
+    except MissingMatplotlib as error:
+        print_note(str(error))
+    print_result(f"written to {out}: results.md, results.csv, cases.csv{figures}")
     if stopped:
         print_result(so_far())
     return FAILED if failed else OK
