@@ -410,7 +410,7 @@ def test_a_mask_of_0_and_255_is_one_of_its_only_label() -> None:
     read = binary_as_label(mask, (make_label(1, "LA"),), "mask.nii", notes.append)
     np.testing.assert_array_equal(read.array, BYTES > 12)
     assert len(notes) == 1 and "255 is taken as LA" in notes[0]
-    with pytest.raises(ValueError, match=r"0 and 255 alone.*1 RV, 2 LV"):
+    with pytest.raises(ValueError, match=r"only 0 and 255.*1 RV, 2 LV"):
         binary_as_label(mask, (make_label(1, "RV"), make_label(2, "LV")), "mask.nii")
 
 

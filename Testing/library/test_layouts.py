@@ -259,7 +259,7 @@ def test_mask_of_0_and_255_is_the_only_label_and_never_unlabelled(tmp_path: Path
     write(source / "labelsTr" / "x_2.nii.gz", mask(255))
     failed = import_source(source, tmp_path / "e").failed
     assert set(failed) == {"x_1", "x_2"}
-    assert "255 means unlabelled here; write the values 1 LA, 2 RA" in failed["x_1"]
+    assert "255 means unlabelled here; write the values of the labels (1 LA, 2 RA)" in failed["x_1"]
 
 
 @pytest.mark.parametrize(("off_mm", "passes"), [(1e-4, True), (0.01, True), (0.1, False)])
