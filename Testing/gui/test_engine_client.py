@@ -115,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def get_jobs_7_events(self) -> None:
-        """Breaks the connection once, after two events; `from` tells where to go on."""
+        """Breaks the connection once, after two events; `from` of the next request tells where to continue."""
         events = [b'{"n": %d, "state": "running"}\n' % n for n in range(3)]
         events.append(b'{"n": 3, "state": "finished", "result": {"answer": 42}}\n')
         start = int(self.path.partition("from=")[2])
@@ -302,7 +302,7 @@ def test_events_come_one_by_one_across_pieces(window: Any, remote: Engine, recor
     assert [event["n"] for event in events] == [0, 1, 2]
 
 
-# ---- what fails, in words
+# ---- what fails, and its message
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_unsound_arrays_are_refused(remote: Engine, recorder: Recorder, path: st
     assert words in recorder.wait_for_failure()
 
 
-def test_refused_upload_tells_why_and_leaves_no_file(remote: Engine, recorder: Recorder) -> None:
+def test_a_refused_upload_gives_the_reason_and_leaves_no_file(remote: Engine, recorder: Recorder) -> None:
     remote.agreeToUpload()
     remote.postArray("/refuse", np.zeros((2, 2, 2), np.uint8), {}, recorder.take, recorder.fail)
     assert recorder.wait_for_failure() == "the scan is too large, send less"
@@ -348,17 +348,17 @@ def test_stream_that_breaks_is_a_failure(window: Any, remote: Engine, recorder: 
     assert events == [{"n": 0}]
 
 
-def test_nobody_there(window: Any) -> None:
+def test_an_engine_that_does_not_answer_gives_one_error(window: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nobody = Engine.remote(f"http://127.0.0.1:{port}", "secret")
-    nobody.start()
-    window.wait_until(lambda: nobody.state == "failed")
-    assert nobody.reason.startswith("the engine cannot be reached: ")
+    absent = Engine.remote(f"http://127.0.0.1:{port}", "secret")
+    absent.start()
+    window.wait_until(lambda: absent.state == "failed")
+    assert absent.reason.startswith("the engine cannot be reached: ")
 
 
-def test_aborted_requests_call_nobody(window: Any, remote: Engine, server: Server, recorder: Recorder) -> None:
+def test_aborted_requests_call_no_callback(window: Any, remote: Engine, server: Server, recorder: Recorder) -> None:
     remote.agreeToUpload()
     array = np.zeros((20, 300, 300), np.int16)
     calls = [
@@ -377,7 +377,7 @@ def test_aborted_requests_call_nobody(window: Any, remote: Engine, server: Serve
     assert not recorder.done and not recorder.failed
 
 
-def test_stopped_engine_refuses_in_words_and_starts_again(window: Any, remote: Engine, recorder: Recorder) -> None:
+def test_a_stopped_engine_gives_a_clear_error_and_starts_again(window: Any, remote: Engine, recorder: Recorder) -> None:
     remote.get("/silence", recorder.take, recorder.fail)
     remote.stop()
     late = Recorder(window)
@@ -422,7 +422,7 @@ def test_addresses_that_give_the_token_away_are_refused(window: Any, url: str) -
     assert wrong.reason
 
 
-def test_missing_certificate_file_is_told(window: Any, tmp_path: Path) -> None:
+def test_a_missing_certificate_file_is_reported(window: Any, tmp_path: Path) -> None:
     wrong = Engine.remote("https://127.0.0.1:1", "secret", tmp_path / "ca.pem")
     wrong.start()
     assert "holds no certificate" in wrong.reason
@@ -482,7 +482,7 @@ def test_engine_starts_answers_and_leaves_no_process(window: Any, local: Engine,
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
-def test_killed_engine_is_told_and_can_be_started_again(window: Any, local: Engine) -> None:
+def test_a_killed_engine_is_reported_and_can_be_started_again(window: Any, local: Engine) -> None:
     before = children()
     local.start()
     window.wait_until(lambda: local.state == "ready", 60)
@@ -520,7 +520,7 @@ def test_missing_packages_are_named(
         ("import sys; sys.exit('no more room')", "the engine stopped: no more room"),
     ],
 )
-def test_engine_that_does_not_start_says_why(
+def test_an_engine_that_does_not_start_gives_the_reason(
     window: Any, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: str
 ) -> None:
     (tmp_path / "home" / "mper").mkdir(parents=True)
@@ -532,7 +532,7 @@ def test_engine_that_does_not_start_says_why(
     assert local.reason == words
 
 
-def test_no_python_is_told(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_python_is_reported(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPER_PYTHON", "/nowhere/python")
     made = Engine.local([])
     made.start()
@@ -540,7 +540,7 @@ def test_no_python_is_told(window: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert "Python was not found (/nowhere/python)" in made.reason
 
 
-def test_log_is_kept_in_bounds(window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_has_a_limit(window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mper").mkdir()
     (tmp_path / "mper" / "__init__.py").write_text("")
     (tmp_path / "mper" / "__main__.py").write_text("import sys; sys.exit('new')")
@@ -595,7 +595,7 @@ def test_unanswered_request_ends_with_words(
     assert recorder.wait_for_failure() == "the engine did not answer within 1 s; try again"
 
 
-def test_failed_job_says_why(window: Any, local: Engine) -> None:
+def test_a_failed_job_gives_the_reason(window: Any, local: Engine) -> None:
     local.start()
     recorder = Recorder(window)
     local.job("/models/load", {"model": "nothing of the kind", "device": "cpu"}, recorder.take, recorder.fail)

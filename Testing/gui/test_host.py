@@ -66,7 +66,7 @@ def test_what_pythonqt_lacks_is_missing(name: str) -> None:
 
 
 def test_an_unknown_signal_is_refused() -> None:
-    """Slicer prints a line and returns False; here nobody reads that line."""
+    """Slicer prints a line and returns False; here that is an error."""
     with pytest.raises(ValueError, match="does not exist on QPushButton"):
         qt.QPushButton().connect("pushed()", print)
 

@@ -76,7 +76,7 @@ def test_the_python_of_the_tests_lacks_nothing(window: Any) -> None:
     assert not missing_now(window)
 
 
-def test_what_is_missing_or_too_old_is_found(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_outdated_packages_are_listed(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "requirements", lambda: ["numpy>=1", "numpy>=9000", "mper-test-one>=1"])
     missing = missing_now(window)
     assert missing == install.MissingPackages(("numpy>=9000", "mper-test-one>=1"), False)
@@ -104,7 +104,7 @@ def test_packages_come_offline_into_their_own_folder(
     assert len(missing_now(window).packages) == 2
 
 
-def test_a_failed_installation_says_what_to_do_and_leaves_what_was(
+def test_a_failed_installation_says_what_to_do_and_changes_nothing(
     window: Any, folder: Path, two_packages: None, tmp_path: Path
 ) -> None:
     folder.mkdir(parents=True)

@@ -89,7 +89,7 @@ def test_the_phase_that_is_shown_is_segmented_and_its_mask_belongs_to_it(window,
         "All 3 phases, a mask of each",
     ]
     window.click(ui.segmentButton)
-    show_phase(browser, 3)  # the user goes on while the phase of the click is segmented
+    show_phase(browser, 3)  # the user continues while the phase of the click is segmented
     node = window.wait_until(lambda: panel.resultPanel.node, MASK_S, "the mask")
     assert engine.sent == [2]
     assert node.GetName() == "cine LA phase 2"

@@ -65,7 +65,7 @@ def test_children_are_found_by_name() -> None:
 
 
 def test_a_class_of_qt_is_no_subclass_of_its_base() -> None:
-    """PythonQt's wrappers all derive from one class alone; only inherits() knows the bases of C++."""
+    """PythonQt's wrappers all derive from one class alone; only inherits() checks the bases of C++."""
     label = qt.QLabel()
     assert not isinstance(label, qt.QWidget)
     assert label.inherits("QWidget")

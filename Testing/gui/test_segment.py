@@ -262,7 +262,7 @@ def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window
     window.shut("MPERSegment")  # in the middle of a job: the fixture looks for what is left
 
 
-def test_a_region_that_lies_off_the_scan_is_refused_in_words(window, shared_engine):
+def test_a_region_outside_the_scan_is_refused_with_a_message(window, shared_engine):
     small_result()
     panel = opened(window)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
@@ -390,7 +390,7 @@ def test_a_crosshair_of_the_users_own_stays(window):
 
 
 @pytest.mark.usefixtures("alone")
-def test_what_the_engine_no_longer_knows_is_said_and_the_figures_stay(window):
+def test_a_result_that_the_engine_forgot_gives_a_message_and_keeps_its_figures(window):
     from MPERSegmentLib import result_node
 
     scan, node = small_result()
@@ -500,7 +500,7 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 
     class Database:
         isOpen = True
-        slicers = getattr(slicer, "dicomDatabase", None)  # in Slicer, which asks for more than we do
+        slicers = getattr(slicer, "dicomDatabase", None)  # Slicer's own database needs more than the module uses
 
         def fileForInstance(self, uid):
             return files[uid]
@@ -854,8 +854,13 @@ def test_an_export_writes_one_ending_and_replaces_only_after_a_question(window, 
         filters.append(kind)
         return str(tmp_path / typed)
 
-    dialogs = SimpleNamespace(QFileDialog=SimpleNamespace(getSaveFileName=dialog))
-    monkeypatch.setattr("MPERSegmentLib.export_panel.qt", dialogs)
+    class Dialogs:
+        QFileDialog = SimpleNamespace(getSaveFileName=dialog)
+
+        def __getattr__(self, name):
+            return getattr(qt, name)
+
+    monkeypatch.setattr("MPERSegmentLib.export_panel.qt", Dialogs())
     answer = False
     monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, **_: questions.append(text) or answer)
     target = tmp_path / "mask.nii.gz"

@@ -152,7 +152,7 @@ def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path
     config = next((tmp_path / "data sets" / "Atria" / "runs").glob("*/cases.json"))
     assert json.loads(config.read_text())["trained_on"] == ["scan 0", "scan 1"]
 
-    # beside the bundled model on the hold-out
+    # compared with the bundled model on the hold-out set
     window.wait_until(lambda: ui.compareButton.enabled, 20)
     assert ui.oldSelector.itemData(ui.oldSelector.currentIndex) == "la"
     window.click(ui.compareButton)
@@ -195,7 +195,7 @@ def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path
     window.wait_until(lambda: panel.labelPanel.case == "scan 4" and panel.labelPanel.segmentation is not None, 20)
 
 
-def test_a_run_is_paused_found_again_cancelled_and_resumed(window, tmp_path):
+def test_a_run_is_paused_continued_after_a_restart_cancelled_and_resumed(window, tmp_path):
     dataset_on_disk(tmp_path, labelled=2)
     panel = opened(window, tmp_path)
     train_small(window, panel, 100000)
@@ -222,7 +222,7 @@ def test_a_run_is_paused_found_again_cancelled_and_resumed(window, tmp_path):
     window.wait_until(lambda: panel.runsPanel.status["state"] == "cancelled", 30, "the end")
     assert not panel.ui.cancelButton.enabled
 
-    # what was learned is kept
+    # the checkpoint is saved
     step = panel.runsPanel.status["step"]
     window.click(panel.ui.resumeButton)
     window.wait_until(lambda: panel.runsPanel.status["state"] == "running", 60, "the training to go on")
@@ -335,7 +335,7 @@ class Database:
     def filesForSeries(self, series):
         return self.files
 
-    slicers = getattr(slicer, "dicomDatabase", None)  # in Slicer, which asks for more than we do
+    slicers = getattr(slicer, "dicomDatabase", None)  # Slicer's own database needs more than the module uses
 
     def __getattr__(self, name):
         return getattr(self.slicers, name)
@@ -359,7 +359,7 @@ def test_a_dicom_series_comes_in_without_a_word_about_the_patient(window, shared
     assert "DOE" not in written.upper() and "98892001" not in written
 
 
-def test_files_come_in_with_their_masks_and_what_fails_is_told(window, shared_engine, tmp_path):
+def test_files_are_imported_with_their_masks_and_failures_are_reported(window, shared_engine, tmp_path):
     from mper.io import write_volume
     from mper.volume import Geometry, Volume
 
@@ -483,7 +483,7 @@ def test_the_views_lie_as_the_slices_of_an_oblique_scan(window):
     assert abs(normal @ along_k) > 0.999
 
 
-def test_a_part_is_saved_told_and_trained_on(window, shared_engine, tmp_path):
+def test_a_partial_label_is_saved_described_and_trained_on(window, shared_engine, tmp_path):
     from mper.datasets.dataset import Dataset
     from mper.strokes import Stroke, StrokeList
 
@@ -527,7 +527,7 @@ def test_a_part_is_saved_told_and_trained_on(window, shared_engine, tmp_path):
     wanted[9] = mask[9]
     assert np.array_equal(dataset.case("case-002").label().array, wanted)
 
-    # strokes are not slices, and are told
+    # strokes do not count as slices, and are mentioned
     assert ui.casesTable.item(2, 2).text() == "1, partial"
     assert "The strokes of the label are saved with it." in ui.casesTable.item(2, 1).toolTip()
     ui.casesTable.cellDoubleClicked(2, 1)

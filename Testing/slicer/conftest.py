@@ -44,7 +44,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 @pytest.fixture
 def scene() -> Iterator[Any]:
-    """An empty scene that knows how masks become surfaces."""
+    """An empty scene with the converters from masks to surfaces."""
     made = slicer.vtkMRMLScene()
     logic = slicer.vtkSlicerSegmentationsModuleLogic()
     logic.SetMRMLScene(made)

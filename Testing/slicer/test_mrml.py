@@ -148,7 +148,7 @@ def test_label_map_and_other_nodes_are_no_scans(scene: Any) -> None:
             mrml.geometry_of(scene.AddNewNodeByClass(kind, "other"))
 
 
-def test_warped_scan_is_refused_in_words(scan: Any) -> None:
+def test_a_warped_scan_is_refused_with_a_message(scan: Any) -> None:
     warp(scan.GetScene(), scan)
     with pytest.raises(ValueError, match="scan is under the non-linear transform bend; harden it"):
         mrml.geometry_of(scan)
@@ -250,7 +250,7 @@ def test_structure_without_code_gets_none(scan: Any) -> None:
     assert segmentation_node.labels_of(node)[0].type is None
 
 
-def test_algorithm_is_named_and_a_persons_edit_is_told(scan: Any) -> None:
+def test_the_algorithm_is_named_and_a_manual_edit_is_recorded(scan: Any) -> None:
     node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart", MODEL)
     tags = [tag(node, n, "DICOM.SegmentAlgorithmType") for n in range(3)]
     assert tags == ["AUTOMATIC"] * 3
