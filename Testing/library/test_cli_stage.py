@@ -86,6 +86,21 @@ def test_a_mask_of_other_structures_is_left_out_and_told(challenge: Path, tmp_pa
     assert "LA" in told[1]["notices"][0]
 
 
+@pytest.mark.parametrize(("labels", "notice"), [(("LA",), "255 is taken as LA"), (("LA", "RA"), "without a label")])
+def test_a_mask_of_0_and_255_is_the_only_structure_of_the_dataset(
+    challenge: Path, tmp_path: Path, blob_volume: tuple[Volume, Segmentation], labels: tuple[str, ...], notice: str
+) -> None:
+    scan, mask = challenge / "scan.nrrd", challenge / "scan_gt.nrrd"
+    (challenge / "CASE1" / "lgemri.nrrd").rename(scan)
+    (challenge / "CASE1" / "laendo.nrrd").rename(mask)
+    (answer,) = (entry for entry in _ask(tmp_path / "out", [{"path": str(challenge)}], labels) if "image" in entry)
+    assert notice in answer["notices"][0]
+    if len(labels) == 1:
+        np.testing.assert_array_equal(_array(answer["mask"]), blob_volume[1].labelmap.array)
+    else:
+        assert answer["mask"] is None
+
+
 def test_one_series_of_a_folder_can_be_asked_for(tmp_path: Path) -> None:
     folder = PUBLIC / "dicomdirtests" / "98892001"
     series = list_series(folder / "CT5N")[0].uid

@@ -176,24 +176,33 @@ def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Pat
     check_scan(image)
     check_extent(image.geometry)
     if mask is not None:
-        mask, more = _in_values_of(mask, source.labels or labels, labels)
+        mask, more = _in_values_of(mask, source, labels)
         notices += more
     written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
     origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
     return {"id": case.id, "image": written[0], "mask": written[1], "source": origin, "notices": notices}
 
 
-def _in_values_of(mask: Volume, found: Sequence[Label], wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:
+def _in_values_of(mask: Volume, source: Source, wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:
     """The mask with the dataset's values, by the structures' names; None where none of them is the dataset's."""
+    from mper.io.labelmap import binary_as_label
     from mper.labels import BACKGROUND, UNLABELLED, value_table
 
+    found = source.labels or wanted
+    notices: list[str] = []
+    if not source.partial:
+        try:
+            mask = binary_as_label(mask, found, "its mask", notices.append)
+        except ValueError as error:
+            return None, [f"{error}; added without a label"]
     known = {BACKGROUND, UNLABELLED, *(label.value for label in found)}
     if unknown := sorted(set(np.unique(mask.array).tolist()) - known):
         return None, [f"its mask holds the values {unknown}, which no label names; added without a label"]
     table, missing = value_table(found, wanted)
     if len(missing) == len(found):
         return None, [f"its mask shows {', '.join(missing)}, which the dataset does not have; added without a label"]
-    notices = [f"{', '.join(missing)} of its mask is no structure of the dataset: background here"] if missing else []
+    if missing:
+        notices.append(f"{', '.join(missing)} of its mask is no structure of the dataset: background here")
     return mask.with_array(table[mask.array]), notices
 
 
