@@ -69,7 +69,7 @@ def step(name: str, kind: str, patch: tuple[int, int, int], device: torch.device
     def once() -> None:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             method.prepare(_T, sampler, rng)
-            losses = method(sampler.batch(*method.wants(_T), rng), _T)
+            losses = method(sampler.batch(*method.patch_counts(_T), rng), _T)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
@@ -97,10 +97,10 @@ def main() -> None:
         keep_freed_memory()
     voxels = _QUICK_VOXELS if arguments.quick else _VOXELS
     patch = (_QUICK_PATCHES if arguments.quick else _PATCHES)[arguments.network]
-    look_up = match(voxels, device)
-    matched = take_turns({"match": look_up}, arguments.repeats, wait=wait)["match"]
+    search = match(voxels, device)
+    matched = take_turns({"match": search}, arguments.repeats, wait=wait)["match"]
     began = time.process_time()
-    look_up()
+    search()
     processor = time.process_time() - began  # what a machine that others use too cannot spoil
     ways = {name: step(name, arguments.network, patch, device) for name in _METHODS}
     steps = take_turns(ways, arguments.repeats, warm_up=2, wait=wait)

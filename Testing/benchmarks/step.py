@@ -69,7 +69,7 @@ def paper_step(network: Network, sampler: PatchSampler, device: torch.device) ->
     dtype = autocast_dtype(device)
 
     def step() -> None:
-        batch = sampler.batch(*method.wants(_T), rng)
+        batch = sampler.batch(*method.patch_counts(_T), rng)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             losses = method(batch, _T)
         optimiser.zero_grad()
@@ -96,7 +96,7 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
     sampler = PatchSampler(cases[: len(cases) // 2], cases[len(cases) // 2 :], patch, affine=False)
     ours, method = paper_step(network, sampler, device)
     theirs = PublishedStep(method.student, device)
-    batch = sampler.batch(*method.wants(_T), np.random.default_rng(1))
+    batch = sampler.batch(*method.patch_counts(_T), np.random.default_rng(1))
     weight = method.prototype_weight(_T)
     return {
         "published": lambda: theirs(batch, weight),

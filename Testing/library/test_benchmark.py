@@ -79,7 +79,7 @@ def test_a_smoke_run_of_every_method_ends_with_tables_and_pictures_and_is_not_do
     assert bench("la", "--smoke", "--seeds", 1, "--out", out) == OK
     said = capsys.readouterr().out
     table = (out / "results.md").read_text(encoding="utf-8")
-    assert table in said and "made up" in table
+    assert table in said and "synthetic" in table
     assert all(f"| 2 | {name} | 1 |" in table for name in METHODS)
     with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))

@@ -207,7 +207,7 @@ def test_every_end_is_an_event_and_an_exit_code(
     ("words", "code", "told"),
     [
         (["nowhere"], FAILED, "nowhere does not exist"),
-        ([], USAGE, "which dataset"),
+        ([], USAGE, "no dataset was given"),
         (["DATA", "--split", "test"], FAILED, "no split 'test'; its splits: train, blank"),
         (["DATA", "--split", "blank"], FAILED, "has a label"),
         (["DATA", "--from", "nothing"], FAILED, "no model 'nothing'"),

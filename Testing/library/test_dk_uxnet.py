@@ -118,7 +118,7 @@ def test_segmentation_and_clusters_are_what_the_shares_of_queries_add_up_to(clas
     embedding = torch.randn(2, 8, 3, 4, 5, requires_grad=True)
     slow_embedding = embedding.detach().double().requires_grad_()
     logits, clusters = decoder([], embedding)
-    kernels, weights = decoder._asked([])
+    kernels, weights = decoder._kernels_and_weights([])
     (logits.square().sum() + clusters[:, 0].sum()).backward(retain_graph=True)
     trained = [decoder.scale.grad.clone(), decoder.to_kernel[1].weight.grad.clone(), decoder.read[2].bias.grad.clone()]
     decoder.zero_grad()
@@ -217,7 +217,7 @@ def test_map_of_prototypes_names_the_strongest_query_of_the_class_of_each_voxel(
     assert stored is not None
     network = made.build()
     with torch.inference_mode():
-        kernels, _ = network.backbone.classifier._asked([])
+        kernels, _ = network.backbone.classifier._kernels_and_weights([])
         unit = F.normalize(stored.values.float(), dim=0)
         strongest = torch.einsum("dkji,nd->nkji", unit, kernels).unflatten(0, (3, 2))
     mask = np.asarray(found.segmentation.labelmap.array)
@@ -309,7 +309,7 @@ def steps(method: DKUXNet, count: int, rate: float = 1e-3, first: int = 0) -> li
     for n in range(first, first + count):
         torch.manual_seed(n)
         rng = np.random.default_rng(n)
-        losses = method(patches().batch(*method.wants(n / 60), rng), n / 60)
+        losses = method(patches().batch(*method.patch_counts(n / 60), rng), n / 60)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()

@@ -71,6 +71,11 @@ def patches(dimensions: int = 3, structures: int = 1, labelled: int = 2) -> Patc
     )
 
 
+def filled_shares(method: EmbeddingMatching) -> list[float]:
+    """Share of the bank's places that are taken, of each class."""
+    return (method.bank.case >= 0).float().mean(1).tolist()
+
+
 def filled(dimensions: int = 3, recipe: Recipe = PLUS, **options: Any) -> EmbeddingMatching:
     method = tiny(dimensions, recipe, **options)
     method.prepare(0.9, patches(dimensions), np.random.default_rng(0))
@@ -83,7 +88,7 @@ def filled(dimensions: int = 3, recipe: Recipe = PLUS, **options: Any) -> Embedd
 
 def test_labels_of_fewer_and_fewer_voxels_are_looked_up_and_count_more_and_more() -> None:
     method = tiny()
-    assert [method.wants(t) for t in (0.0, 0.299, 0.3)] == [(2, 0), (2, 0), (2, 1)]
+    assert [method.patch_counts(t) for t in (0.0, 0.299, 0.3)] == [(2, 0), (2, 0), (2, 1)]
     assert [method.uncertain_share(t) for t in (0.3, 0.65, 1.0)] == pytest.approx([0.2, 0.125, 0.05])
     assert method.weight(0.3) == pytest.approx(math.exp(-5))
     assert method.weight(0.3 + 0.25 * 0.7 + 1e-9) == method.weight(0.99) == 1
@@ -120,7 +125,7 @@ def test_the_encoder_runs_once_and_the_rest_for_every_pass(monkeypatch: pytest.M
 
     backbone.encoder[-1].register_forward_hook(count("encoder"))
     backbone.classifier.register_forward_hook(count("classifier"))
-    method.look_up(torch.randn(1, 1, 16, 16, 16), 0.9)
+    method.match_labels(torch.randn(1, 1, 16, 16, 16), 0.9)
     assert runs == {"encoder": 1, "classifier": PASSES}
 
 
@@ -128,7 +133,7 @@ def test_the_encoder_runs_once_and_the_rest_for_every_pass(monkeypatch: pytest.M
 def test_teacher_labels_under_dropout_and_its_norms_are_those_of_the_recipe(recipe: Recipe) -> None:
     method = filled(recipe=recipe)
     image = torch.randn(2, 1, 16, 16, 16)
-    first, second = method._teach(image)[0], method._teach(image)[0]
+    first, second = method._predict_with_dropout(image)[0], method._predict_with_dropout(image)[0]
     assert not torch.equal(first, second)
     torch.testing.assert_close(first.sum(1), torch.ones_like(first[:, 0]))
     norms = [m.training for m in method.teacher.modules() if isinstance(m, torch.nn.BatchNorm3d)]
@@ -140,7 +145,7 @@ def test_teacher_labels_under_dropout_and_its_norms_are_those_of_the_recipe(reci
 
 def answering(method: EmbeddingMatching, probability: torch.Tensor, embedding: torch.Tensor) -> EmbeddingMatching:
     """The method with a teacher of known answers: (B, classes, *S) and (B, filters, *S)."""
-    method._teach = lambda image: (probability, embedding)  # type: ignore[method-assign]
+    method._predict_with_dropout = lambda image: (probability, embedding)  # type: ignore[method-assign]
     return method
 
 
@@ -155,7 +160,7 @@ def test_uncertain_voxels_get_the_label_of_the_nearest_and_certain_ones_keep_the
     probability[0, :, unsure] = torch.tensor([[0.49], [0.51]])
     embedding[0, :, 0, 0] = F.one_hot(torch.tensor(1), 4).float()[:, None]  # ... ten like class 1 ...
     embedding[0, :, 1, 0] = F.one_hot(torch.tensor(3), 4).float()[:, None]  # ... and ten like nothing
-    labels, shares = answering(method, probability, embedding).look_up(torch.zeros(1, 1, 10, 10, 10), 0.3)
+    labels, shares = answering(method, probability, embedding).match_labels(torch.zeros(1, 1, 10, 10, 10), 0.3)
     expected = torch.zeros(1, 10, 10, 10, dtype=torch.int64)
     expected[0, 0, 0] = 1
     expected[0, 1, 0] = UNLABELLED
@@ -172,7 +177,7 @@ def test_voxels_of_which_the_teacher_is_sure_are_never_looked_up() -> None:
     probability = torch.tensor([0.001, 0.999]).reshape(1, 2, 1, 1, 1).repeat(1, 1, 4, 4, 4)
     embedding = torch.zeros(1, 4, 4, 4, 4)
     embedding[:, 0] = 1.0
-    labels, shares = answering(method, probability, embedding).look_up(torch.zeros(1, 1, 4, 4, 4), 0.3)
+    labels, shares = answering(method, probability, embedding).match_labels(torch.zeros(1, 1, 4, 4, 4), 0.3)
     assert (labels == 1).all() and shares["uncertain"] == 0
 
 
@@ -182,7 +187,7 @@ def test_only_the_largest_piece_is_kept_where_structures_come_in_one() -> None:
         probability[:, :, part, part, part] = torch.tensor([0.001, 0.999]).reshape(1, 2, 1, 1, 1)
     image, embedding = torch.zeros(1, 1, 16, 16, 16), torch.zeros(1, 4, 16, 16, 16)
     counts = [
-        int((answering(tiny(keep_largest=kept), probability, embedding).look_up(image, 0.9)[0] == 1).sum())
+        int((answering(tiny(keep_largest=kept), probability, embedding).match_labels(image, 0.9)[0] == 1).sum())
         for kept in (False, True)
     ]
     assert counts == [6**3 + 2**3, 6**3]
@@ -195,9 +200,9 @@ def test_only_the_largest_piece_is_kept_where_structures_come_in_one() -> None:
 def test_bank_is_full_when_selftraining_starts_and_is_renewed_now_and_then(dimensions: int) -> None:
     method, sampler = tiny(dimensions), patches(dimensions)
     method.prepare(0.1, sampler, np.random.default_rng(0))
-    assert method.bank.filled.tolist() == [0, 0]
+    assert filled_shares(method) == [0, 0]
     method.prepare(0.5, sampler, np.random.default_rng(0))
-    assert method.bank.filled.tolist() == [1, 1]
+    assert filled_shares(method) == [1, 1]
     before, renewed = method.bank.written.clone(), 0
     for seed in range(20):
         method.prepare(0.6, sampler, np.random.default_rng(seed))
@@ -232,7 +237,7 @@ def test_voxels_are_told_in_the_scans_own_grid() -> None:
 
 def test_a_class_without_a_voxel_is_told_in_one_line() -> None:
     cases = [TrainingCase("a", torch.randn(16, 16, 16), torch.zeros(16, 16, 16, dtype=torch.uint8))]
-    with pytest.raises(ValueError, match="none of the 1 labelled scans has one of class 1; label some, or take"):
+    with pytest.raises(ValueError, match="none of the 1 labelled scans has one of class 1; label some, or choose"):
         tiny().prepare(0.5, PatchSampler(cases, [], (16, 16, 16)), np.random.default_rng(0))
 
 
@@ -252,7 +257,7 @@ def test_a_rare_class_of_one_scan_is_found() -> None:
 def test_a_network_without_passes_is_refused_in_one_line() -> None:
     network = Network(NetConfig("vnet", 2, filters=4))
     network.backbone = torch.nn.Identity()
-    with pytest.raises(ValueError, match="under dropout, which a vnet does not offer; take another network"):
+    with pytest.raises(ValueError, match="under dropout, which backbone vnet does not support; choose another one"):
         make_method("embedding-matching", network, PLUS, 2)
 
 
@@ -265,7 +270,7 @@ def test_state_round_trip_gives_the_same_next_loss(dimensions: int) -> None:
         torch.manual_seed(5)
         rng = np.random.default_rng(5)
         method.prepare(0.6, patches(dimensions), rng)
-        return method(patches(dimensions).batch(*method.wants(0.6), rng), 0.6).total
+        return method(patches(dimensions).batch(*method.patch_counts(0.6), rng), 0.6).total
 
     one, two = filled(dimensions), tiny(dimensions)
     two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})

@@ -75,7 +75,7 @@ def step(method: Method, optimiser: torch.optim.Optimizer, t: float, number: int
     rng = np.random.default_rng(number)
     torch.manual_seed(number)
     method.prepare(t, sampler, rng)
-    losses = method(sampler.batch(*method.wants(t), rng), t)
+    losses = method(sampler.batch(*method.patch_counts(t), rng), t)
     optimiser.zero_grad()
     losses.total.backward()
     optimiser.step()
@@ -121,7 +121,7 @@ def test_one_case_is_learnt_by_heart(name: str, kind: str) -> None:
     assert case.label is not None
     steps = 12 if kind == "ux-net-small" else 30
     for n in range(steps):
-        optimiser.param_groups[0]["lr"] = 1e-2 * method.rate(n / steps)
+        optimiser.param_groups[0]["lr"] = 1e-2 * method.rate_factor(n / steps)
         step(method, optimiser, n / steps, n)
     method.finish(sampler, np.random.default_rng(0))
     network = method.result.eval()
@@ -182,7 +182,7 @@ def test_each_of_two_networks_learns_what_the_other_ones_teacher_says() -> None:
     sampler = patches(3)
     rng = np.random.default_rng(0)
     method.prepare(0.5, sampler, rng)
-    method(sampler.batch(*method.wants(0.5), rng), 0.5)
+    method(sampler.batch(*method.patch_counts(0.5), rng), 0.5)
     assert asked == ["second", "first"]
     assert method.result is method.first.teacher
 

@@ -89,28 +89,30 @@ def test_paper_follows_the_published_schedule_at_every_single_iteration() -> Non
     assert isinstance(method, MPER)
     for iteration in range(8000):
         t = paper_time(iteration)
-        assert method.wants(t) == (4, 4)
-        assert method.rate(t) == pytest.approx(0.1 ** (iteration // 2500))
+        assert method.patch_counts(t) == (4, 4)
+        assert method.rate_factor(t) == pytest.approx(0.1 ** (iteration // 2500))
         ramp = min(iteration // 150, 40) / 40
         assert method.prototype_weight(t) == pytest.approx(math.exp(-5 * (1 - ramp) ** 2))
 
 
 def test_paper_pretrains_for_the_published_iterations_at_the_first_rate() -> None:
     method = tiny("bcp", PAPER)
-    assert [method.wants(step / 9300) for step in (0, 1299, 1300)] == [(4, 0), (4, 0), (4, 4)]
-    assert all(method.rate(step / 9300) == 1 for step in range(1300))
+    assert [method.patch_counts(step / 9300) for step in (0, 1299, 1300)] == [(4, 0), (4, 0), (4, 4)]
+    assert all(method.rate_factor(step / 9300) == 1 for step in range(1300))
 
 
 def test_paper_keeps_the_rate_for_slices() -> None:
     method = tiny("mper", PAPER, dimensions=2)
-    assert {method.rate(step / 40_000) for step in range(0, 40_000, 100)} == {1.0}
+    assert {method.rate_factor(step / 40_000) for step in range(0, 40_000, 100)} == {1.0}
 
 
 def test_plus_lets_the_rate_fall_to_zero_and_prototypes_in_early() -> None:
     method = tiny("mper", PLUS)
     assert isinstance(method, MPER)
-    assert method.rate(0) == 1 and method.rate(0.5) == pytest.approx(0.5**0.9) and method.rate(1) == 0
-    assert [method.wants(t) for t in (0.0, 0.299, 0.3)] == [(4, 0), (4, 0), (4, 4)]
+    assert (
+        method.rate_factor(0) == 1 and method.rate_factor(0.5) == pytest.approx(0.5**0.9) and method.rate_factor(1) == 0
+    )
+    assert [method.patch_counts(t) for t in (0.0, 0.299, 0.3)] == [(4, 0), (4, 0), (4, 4)]
     start, full = 0.3, 0.3 + 0.15 * 0.7
     assert method.prototype_weight(start) == pytest.approx(math.exp(-5))
     assert method.prototype_weight(full + 1e-9) == pytest.approx(1) == method.prototype_weight(0.99)
@@ -131,17 +133,17 @@ def test_paper_loss_is_the_published_sum_over_both_mixtures(dimensions: int) -> 
     method.student.prototypes.vectors.normal_()
     spatial = PATCH[dimensions][3 - dimensions :]
     image, target = torch.randn(4, 1, *spatial), torch.randint(0, 3, (4, *spatial))
-    by_people, certain = (torch.rand(4, *spatial) < 0.7).float(), torch.rand(4, *spatial)
+    annotated, certain = (torch.rand(4, *spatial) < 0.7).float(), torch.rand(4, *spatial)
     output = method.student(image)
     before = Prototypes(3, 3, 4)
     before.vectors.copy_(method.student.prototypes.vectors)
-    total = method._losses(output, target, by_people, certain, paper_time(3000, dimensions)).total
+    total = method._losses(output, target, annotated, certain, paper_time(3000, dimensions)).total
 
     similarity = before.similarity(output.dropped)
     expected = torch.zeros(())
     weight = method.prototype_weight(paper_time(3000, dimensions))
     for half in (slice(0, 2), slice(2, 4)):
-        y, people = target[half], by_people[half]
+        y, people = target[half], annotated[half]
         for scores, share in ((output.logits[half], 1.0), (before.logits(similarity)[half], weight)):
             labelled = region_loss(scores, y, people, masked=False)
             pseudo = region_loss(scores, y, 1 - people, masked=False)
@@ -151,7 +153,7 @@ def test_paper_loss_is_the_published_sum_over_both_mixtures(dimensions: int) -> 
     torch.testing.assert_close(total, expected)
 
     for half in (slice(0, 2), slice(2, 4)):  # unlabelled region first, then the labelled one; never the background
-        for region in ((by_people == 0) & (certain > 0.9), by_people == 1):
+        for region in ((annotated == 0) & (certain > 0.9), annotated == 1):
             mask = region[half] & (target[half] > 0)
             before.update(output.dropped[half], similarity[half], target[half], mask, 0.99)
     torch.testing.assert_close(method.student.prototypes.vectors, before.vectors)
@@ -163,12 +165,12 @@ def test_plus_leaves_unsure_pseudo_labels_and_unlabelled_voxels_out() -> None:
     logits = torch.randn(4, 2, 8, 8, 8, requires_grad=True)
     target = torch.randint(0, 2, (4, 8, 8, 8))
     target[:, :2] = 255
-    by_people = torch.zeros(4, 8, 8, 8)
-    by_people[..., :4] = 1
+    annotated = torch.zeros(4, 8, 8, 8)
+    annotated[..., :4] = 1
     certain = torch.where(torch.rand(4, 8, 8, 8) < 0.5, 0.79, 0.81)
-    sum(method.mixed(logits, target, by_people, certain)).backward()  # type: ignore[union-attr]
+    sum(method.mixed(logits, target, annotated, certain)).backward()  # type: ignore[union-attr]
     learns = (logits.grad != 0).any(1)  # type: ignore[union-attr]
-    assert torch.equal(learns, (target != 255) & ((by_people == 1) | (certain > 0.8)))
+    assert torch.equal(learns, (target != 255) & ((annotated == 1) | (certain > 0.8)))
 
 
 def test_teacher_labels_with_its_largest_component_only() -> None:
@@ -200,8 +202,8 @@ def steps(method: Method, times: tuple[float, ...], dimensions: int, structures:
         rng = np.random.default_rng(n)
         torch.manual_seed(n)
         method.prepare(t, patches, rng)
-        batch = patches.batch(*method.wants(t), rng)
-        optimiser.param_groups[0]["lr"] = first * method.rate(t)
+        batch = patches.batch(*method.patch_counts(t), rng)
+        optimiser.param_groups[0]["lr"] = first * method.rate_factor(t)
         losses = method(batch, t)
         optimiser.zero_grad()
         losses.total.backward()
@@ -373,7 +375,7 @@ def test_no_step_waits_for_the_device(name: str, recipe: Recipe, dimensions: int
     method.prepare(0.5, patches, np.random.default_rng(0))
     for t in (0.0, 0.5):
         with NothingWaits():
-            losses = method(patches.batch(*method.wants(t), np.random.default_rng(1)), t)
+            losses = method(patches.batch(*method.patch_counts(t), np.random.default_rng(1)), t)
             losses.total.backward()
             method.after_step()
 

@@ -77,7 +77,7 @@ def gradient(method: Method, batch: Batch, t: float) -> float:
 def test_patches_of_which_nothing_is_known_teach_nothing(name: str, recipe: str, dimensions: int) -> None:
     method = tiny(name, dimensions, recipe)
     rng = np.random.default_rng(0)
-    batch = sampler(dimensions, "slices").batch(*method.wants(0.0), rng)
+    batch = sampler(dimensions, "slices").batch(*method.patch_counts(0.0), rng)
     assert gradient(method, batch._replace(rng=np.random.default_rng(1)), 0.0) > 1e-3
     nothing = batch._replace(label=torch.full_like(batch.label, UNLABELLED), rng=np.random.default_rng(1))
     assert gradient(method, nothing, 0.0) < 1e-6
@@ -92,14 +92,14 @@ def test_the_teacher_says_what_people_left_open_and_never_what_they_said(dimensi
     mixed = PatchSampler([*patches.labelled, case(7, dimensions, whole)], patches.unlabelled, PATCH[dimensions])
     for seed in range(4):
         batch = mixed.batch(4, 4, np.random.default_rng(seed))
-        label, by_people, certain = method._labels(batch)
+        label, annotated, certain = method._labels(batch)
         people = batch.label[:4] != UNLABELLED
         assert torch.equal(label[people], batch.label[:4][people])
         for n in range(4):
             if n not in batch.partial:
-                assert torch.equal(label[n], batch.label[n]) and by_people[n].all()
+                assert torch.equal(label[n], batch.label[n]) and annotated[n].all()
                 continue
-            assert not people[n].all() and torch.equal(by_people[n] == 1, people[n])
+            assert not people[n].all() and torch.equal(annotated[n] == 1, people[n])
             pseudo, sure = method.pseudo_labels(batch.image[n : n + 1])
             assert torch.equal(label[n][~people[n]], pseudo[0][~people[n]])
             torch.testing.assert_close(certain[n][~people[n]], sure[0][~people[n]])
@@ -155,7 +155,7 @@ def learnt(name: str, dimensions: int, what: str, false_background: bool = False
         torch.manual_seed(step)
         t = step / count
         method.prepare(t, patches, rng)
-        losses = method(patches.batch(*method.wants(t), rng), t)
+        losses = method(patches.batch(*method.patch_counts(t), rng), t)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()

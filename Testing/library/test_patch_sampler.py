@@ -22,7 +22,7 @@ def numbered(shape: tuple[int, ...], label: np.ndarray | None = None, name: str 
 
 def test_patch_of_the_scans_size_is_the_scan() -> None:
     case = numbered((16, 32, 48))
-    patch = PatchSampler([case], [], (16, 32, 48)).plain(case, np.random.default_rng(0))
+    patch = PatchSampler([case], [], (16, 32, 48)).labelled_patch(case, np.random.default_rng(0))
     torch.testing.assert_close(patch.image[0, 0], case.image, rtol=0, atol=0.02)
     assert patch.image.shape == (1, 1, 16, 32, 48) and (patch.label == 0).all()
 
@@ -32,7 +32,7 @@ def test_slice_is_a_slice_of_the_scan() -> None:
     sampler = PatchSampler([case], [], (1, 32, 32))
     seen = set()
     for seed in range(40):
-        patch = sampler.plain(case, np.random.default_rng(seed)).image[0, 0]
+        patch = sampler.labelled_patch(case, np.random.default_rng(seed)).image[0, 0]
         number = round(float(patch[0, 0])) // (32 * 32)
         torch.testing.assert_close(patch, case.image[number], rtol=0, atol=0.02)
         seen.add(number)
@@ -53,7 +53,7 @@ def test_patch_lies_within_the_scan_and_anywhere_in_it() -> None:
 
 def test_outside_of_the_scan_is_unlabelled() -> None:
     case = numbered((8, 16, 16))
-    patch = PatchSampler([case], [], (16, 16, 16)).plain(case, np.random.default_rng(0))
+    patch = PatchSampler([case], [], (16, 16, 16)).labelled_patch(case, np.random.default_rng(0))
     known = patch.label[0] != UNLABELLED
     assert known.sum() == 8 * 16 * 16 and known[4:12].all()
     torch.testing.assert_close(patch.image[0, 0, 0], case.image[0], rtol=0, atol=0.02)  # the border is repeated
@@ -164,7 +164,7 @@ def test_patch_of_a_scan_that_is_labelled_here_and_there_holds_something_labelle
     case = numbered((30, 64, 64), label)
     sampler = PatchSampler([case], [], patch, affine=False)
     for seed in range(20):
-        assert (sampler.plain(case, np.random.default_rng(seed)).label == 0).any()
+        assert (sampler.labelled_patch(case, np.random.default_rng(seed)).label == 0).any()
 
 
 @pytest.mark.parametrize("patch", [(1, 16, 16), (16, 16, 16)], ids=["2-D", "3-D"])
@@ -176,7 +176,7 @@ def test_every_third_patch_of_plus_holds_a_structure_however_small(patch: tuple[
     for affine in (True, False):
         sampler = PatchSampler([case], [], patch, affine=affine)
         shares[affine] = np.mean(
-            [bool((sampler.plain(case, np.random.default_rng(seed)).label == 1).any()) for seed in range(120)]
+            [bool((sampler.labelled_patch(case, np.random.default_rng(seed)).label == 1).any()) for seed in range(120)]
         )
     assert 0.2 < shares[True] < 0.5 and shares[False] < 0.1
 

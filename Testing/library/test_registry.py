@@ -46,7 +46,7 @@ class Shallow(nn.Module):
 class Sceptic(Method):
     """Learns from labels, and on unlabelled patches to be of two minds."""
 
-    def wants(self, t: float) -> tuple[int, int]:
+    def patch_counts(self, t: float) -> tuple[int, int]:
         return self.batch, 1
 
     def forward(self, batch: Batch, t: float) -> Losses:
@@ -138,7 +138,7 @@ def test_entry_of_a_method_describes_what_is_there(method: MethodInfo) -> None:
     for dimensions, kind in method.default_backbones.items():
         assert BACKBONES[kind].dimensions == dimensions and method.takes(BACKBONES[kind])
     assert set(method.unused_changes) < set(Recipe.changes("mper"))
-    assert Recipe.named("plus", method.loss_terms, method.name).missing == method.loss_terms
+    assert Recipe.named("plus", method.loss_terms, method.name).omitted_terms == method.loss_terms
 
 
 def test_each_default_is_one_method() -> None:

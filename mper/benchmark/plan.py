@@ -1,7 +1,7 @@
-"""Which runs a benchmark consists of, and what makes two benchmarks the same.
+"""The runs of a benchmark, and when two benchmarks are the same.
 
-A run is one way to train (a `Variant`) with so many labelled scans (or patients) and one seed. Its words on the command
-line: a method, and behind a colon what is different about it, as in ``mper:no-cutmix``, ``mper:k=5``.
+A run trains one `Variant` with a number of labelled scans (or patients) and one seed. On the command line a variant is
+a method, and after a colon what is different about it: ``mper:no-cutmix``, ``mper:k=5``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,23 @@ _OPTIONS = {"task": "the task", "variants": "--methods", "budget_s": "--budget",
 
 @dataclass(frozen=True)
 class Task:
-    """What is compared on: title; structures : how many the dataset has; labeled : usual numbers of labelled units.
+    """The segmentation task of a benchmark.
 
-    unit : what is counted as labelled; split : the cases to evaluate on; held_back : where the dataset lacks that
-    split, so many cases from the end of the split `train`, which then are not trained on; slices : whether they are
-    segmented one by one.
+    Parameters
+    ----------
+    title : str
+    structures : int
+        How many structures the dataset has.
+    labeled : tuple of int
+        Default numbers of labelled units.
+    unit : str
+        What is counted: scans or patients.
+    split : str
+        The cases to evaluate on.
+    held_back : int or None
+        Where the dataset lacks that split: so many cases from the end of split `train`, which are not trained on.
+    slices : bool
+        Whether slices are segmented one by one.
     """
 
     title: str
@@ -57,7 +69,15 @@ def suits(method: str, task: str) -> bool:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train. word : as on the command line; the rest is as in `TrainConfig`."""
+    """A method with its options.
+
+    Parameters
+    ----------
+    word : str
+        As on the command line.
+    method, without, prototypes :
+        As in `mper.training.config.TrainConfig`.
+    """
 
     word: str
     method: str
@@ -66,12 +86,12 @@ class Variant:
 
     @classmethod
     def parse(cls, word: str) -> Variant:
-        """``mper``, ``mper:no-cutmix``, ``mper:k=5``, ``mper:no-contrast:k=1``; ways to write the same give the same.
+        """``mper``, ``mper:no-cutmix``, ``mper:k=5``, ``mper:no-contrast:k=1``; the order of options does not matter.
 
         Raises
         ------
         ValueError
-            If it means nothing.
+            If the method or an option is unknown.
         """
         method, *changes = word.split(":")
         info = find_method(method)
@@ -86,8 +106,8 @@ class Variant:
             else:
                 learning = " and ".join(entry.name for entry in METHODS.values() if entry.learns_prototypes)
                 raise ValueError(
-                    f"unknown variant {word!r}: behind the method stands no-CHANGE (as in `mper train --without`), "
-                    f"or, once, for {learning}, k=NUMBER of prototypes"
+                    f"unknown variant {word!r}: after the method write no-CHANGE (as in `mper train --without`), or, "
+                    f"once, for {learning}, k=NUMBER of prototypes"
                 )
         words = [method, *(f"no-{change.replace('_', '-')}" for change in sorted(without))]
         words += [f"k={prototypes}"] if prototypes else []
@@ -95,15 +115,15 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """A name that every system can use."""
+        """A folder name that every system allows."""
         return self.word.replace(":", "-").replace("=", "")
 
 
 def ablation(recipe: str) -> tuple[str, ...]:
-    """Words of all variants of `mper`: its classifiers, numbers of prototypes, and the changes of recipe plus.
+    """All variants of `mper`: its classifiers, numbers of prototypes, and the changes of recipe plus.
 
-    ``bcp`` is the linear classifier alone; among the changes are the bugs of the published code that were mended
-    (`mper.methods.mper` names them).
+    ``bcp`` has the linear classifier only; among the changes are corrected bugs of the published code
+    (`mper.methods.mper` lists them).
     """
     words = ["mper", "bcp", *(f"mper:no-{term}" for term in find_method("mper").loss_terms)]
     words += [f"mper:k={k}" for k in (1, 5, 10)]
@@ -114,38 +134,38 @@ def ablation(recipe: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run. labeled : as asked for, in the task's unit."""
+    """One run; `labeled` is in the task's unit."""
 
     labeled: int
     variant: Variant
     seed: int
 
     def folder(self, home: Path) -> Path:
-        """Where it stands in the benchmark's folder."""
+        """Its folder in that of the benchmark."""
         return home / "runs" / f"{self.labeled}-{self.variant.folder}-seed{self.seed}"
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A few words for messages."""
         return f"{self.variant.word}, {self.labeled} labelled, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was asked for; stored as benchmark.json.
+    """The configuration of a benchmark; stored as benchmark.json.
 
     Parameters
     ----------
     task : str
         Of `TASKS`.
     labeled, variants, seeds :
-        Which runs there are; variants by their words.
+        Which runs there are; variants as on the command line.
     recipe, backbone, co_train, steps, budget_s, batch, patch :
         Of every run, as in `TrainConfig`.
     split : str or None
         Cases to evaluate on; None: those of the task.
     made_up : bool
-        Whether the data are those of a smoke run.
+        Whether the data are synthetic (``--smoke``).
     """
 
     task: str
@@ -163,7 +183,7 @@ class Benchmark:
     made_up: bool = False
 
     def runs(self) -> list[Run]:
-        """All of them; the first seed of everything first, so that a table is there early."""
+        """All runs; those of the first seed come first, so that there is a table early."""
         return [
             Run(labeled, Variant.parse(word), seed)
             for seed in range(self.seeds)
@@ -172,12 +192,12 @@ class Benchmark:
         ]
 
     def prepare_folder(self, home: Path, cohort: Cohort) -> None:
-        """Store it in the folder, or find that the folder holds the beginning of the same benchmark.
+        """Store it in the folder, or check that the folder holds the beginning of the same benchmark.
 
         Raises
         ------
         ValueError
-            If it holds another one, or a run is not possible.
+            If the folder holds another one, or a run is not possible.
         """
         for run in self.runs():
             train_config(self, cohort, run, "auto")
@@ -214,8 +234,20 @@ def _as_text(value: Any) -> str:
 class Cohort:
     """Which cases of a dataset are trained on and evaluated on.
 
-    data : the dataset; cases : so many of the split `train` are there (None: all); evaluated : ids; labeled : number of
-    labelled cases by what was asked for; description : in words; key : the same for the same cases, wherever they lie.
+    Parameters
+    ----------
+    data : Path
+        The dataset.
+    cases : int or None
+        Only the first so many cases of split `train` are trained on; None for all.
+    evaluated : tuple of str
+        Ids of the cases to evaluate on.
+    labeled : dict of int to int
+        Number of labelled cases for each number of labelled units.
+    description : str
+        For the table.
+    key : str
+        The same for the same cases, wherever they are stored.
     """
 
     data: Path
@@ -307,12 +339,12 @@ def _labelled_cases(train: Sequence[str], wanted: int, unit: str) -> int:
 
 
 def train_config(benchmark: Benchmark, cohort: Cohort, run: Run, device: str) -> TrainConfig:
-    """How a run is trained.
+    """The training configuration of a run.
 
     Raises
     ------
     ValueError
-        If its method cannot do what is asked.
+        If its method cannot train on the task, or not with these options.
     """
     if not suits(run.variant.method, benchmark.task):
         raise ValueError(f"method {run.variant.method} does not segment the scans of {benchmark.task}; leave it out")

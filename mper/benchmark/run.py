@@ -1,4 +1,4 @@
-"""Training and evaluating one run after the other; what is done already is not done again."""
+"""Training and evaluation of one run after the other; runs that are done are skipped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ESTIMABLE = 0.005  # share of the work after which the remaining time can be es
 
 
 class TimeLimitReached(Cancelled):
-    """The time for this piece is over; what was done is kept."""
+    """The time limit is reached; finished runs and the checkpoint of the current one are kept."""
 
 
 def run_benchmark(
@@ -50,30 +50,29 @@ def run_benchmark(
     notify: Notify = ignore_notice,
     after_run: Notify = ignore_notice,
 ) -> list[str]:
-    """Do what is left of a benchmark.
+    """Train and evaluate all runs of a benchmark that are not done yet.
 
     Parameters
     ----------
-    benchmark, cohort :
-        What, on which cases.
+    benchmark, cohort : Benchmark, Cohort
     home : Path
-        Its folder.
+        The benchmark's folder.
     device : str
     seconds : float or None
-        Stop after so long, wherever it stands.
+        Stop after this time.
     report, notify : Report, Notify
     after_run : Notify
-        Is told the title of each run that was finished.
+        Called with the title of each finished run.
 
     Returns
     -------
     list of str
-        What went wrong with runs that failed: the others were done all the same.
+        A line for each run that failed; the others are done nevertheless.
 
     Raises
     ------
     TimeLimitReached
-        After `seconds`; the run that was under way has kept its checkpoint.
+        After `seconds`; the current run keeps its checkpoint.
     """
     runs = benchmark.runs()
     configs = {run: train_config(benchmark, cohort, run, device) for run in runs}
@@ -93,7 +92,7 @@ def run_benchmark(
         beat = part_of(report_in_time, number / len(left), 1 / len(left), words)
         beat(Progress("starting", 0.0))
         folder = run.folder(home)
-        if (folder / "config.json").exists():  # the data, and the device, may lie elsewhere by now
+        if (folder / "config.json").exists():  # data and device may have changed
             write_json(folder / "config.json", asdict(configs[run]))
         else:
             start_run(configs[run], folder)
@@ -110,7 +109,7 @@ def run_benchmark(
                 torch.cuda.empty_cache()
             continue
         write_json(folder / _RESULT, found)
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # 150 MB that nobody needs any more
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # 150 MB
         after_run(run.title)
     return failed
 
@@ -125,12 +124,12 @@ def is_done(run: Run, home: Path) -> bool:
 
 
 def read_results(benchmark: Benchmark, home: Path) -> dict[Run, dict[str, Any]]:
-    """What was found so far, in the order of the runs."""
+    """The results so far, in the order of the runs."""
     return {run: read_json(run.folder(home) / _RESULT) for run in benchmark.runs() if is_done(run, home)}
 
 
 def read_masks(run: Run, home: Path) -> dict[str, np.ndarray]:
-    """The masks of a run of the first seed by case, on the scans' grids; empty where none were kept."""
+    """The masks of a run of the first seed by case, on the scans' grids; empty if there are none."""
     path = run.folder(home) / _MASKS
     if not path.exists():
         return {}
@@ -175,13 +174,13 @@ def _evaluate_run(
 
 
 def hardware(device: str) -> str:
-    """What computes: device, cores, system, versions."""
+    """Device, cores, system and version of torch."""
     name = describe_device(pick_device(device))
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}"
 
 
 def code_version() -> str:
-    """Version, and the commit where this is a working copy, or else a checksum of the code."""
+    """Version with the commit of a working copy, or a checksum of the code."""
     home = Path(mper.__file__).resolve().parent.parent
 
     def git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark found, as Markdown and CSV: mean and spread over seeds, all structures and each."""
+"""The results of a benchmark as Markdown and CSV: mean and spread over seeds, of all structures and of each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def rows(results: Mapping[Run, Mapping[str, Any]]) -> list[Row]:
-    """Gather runs that differ in their seed alone."""
+    """Group the runs that differ only in their seed."""
     groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for run, found in results.items():
         groups.setdefault((run.labeled, run.variant.word), []).append(found)
@@ -74,7 +74,7 @@ def write_tables(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Map
 
 
 def markdown(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> str:
-    """The table for people, with everything that is needed to make it again."""
+    """The table, with everything that is needed to reproduce it."""
     task = TASKS[benchmark.task]
     made = rows(results)
     whole = [row for row in made if row.structure == ALL]
@@ -89,7 +89,7 @@ def markdown(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping
 
 def _facts(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
     found = list(results.values())
-    yield "evaluated on", cohort.description + (", made up: figures mean nothing" if benchmark.made_up else "")
+    yield "evaluated on", cohort.description + (", synthetic: the values mean nothing" if benchmark.made_up else "")
     yield "data", cohort.key
     yield "recipe", benchmark.recipe + (", two networks that teach each other" if benchmark.co_train else "")
     networks = sorted({f["trained"]["network"] for f in found})

@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     data = command.add_mutually_exclusive_group(required=True)
     data.add_argument("--data", type=Path, metavar="DATASET", help="a dataset folder, or a packed one")
     data.add_argument(
-        "--smoke", action="store_true", help="made-up data and a few steps: shows in a minute that all of it works"
+        "--smoke", action="store_true", help="synthetic data and a few steps: shows in a minute that everything works"
     )
     command.add_argument(
         "--split", metavar="NAME", help="the cases to evaluate on; all of the split train is trained on"
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mper.benchmark.tables import write_tables
     from mper.utils.plots import MissingMatplotlib
 
-    benchmark = _asked(arguments)
+    benchmark = _configured(arguments)
     out: Path = arguments.out
     cohort = select_cases(
         benchmark, make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
@@ -142,8 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _asked(arguments: argparse.Namespace) -> Benchmark:
-    """What was asked for."""
+def _configured(arguments: argparse.Namespace) -> Benchmark:
+    """The benchmark that was asked for."""
     from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, suits
 
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}

@@ -130,8 +130,8 @@ def _listed(heading: str, texts: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Voice:
-    """How a training is told: to a person, or as events to a program; under torchrun only the first process speaks."""
+class _Output:
+    """Output of a training: text, or events as JSON for a program; under torchrun only the first process prints."""
 
     events: TextIO | None
     first: bool
@@ -140,7 +140,7 @@ class _Voice:
         if self.events and self.first:
             print(json.dumps({"event": kind, **values}), file=self.events, flush=True)
 
-    def person(self, text: str) -> None:
+    def text(self, text: str) -> None:
         if self.first and not self.events:
             print_result(text)
 
@@ -155,26 +155,26 @@ class _Voice:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    voice = _Voice(sys.stdout if arguments.events else None, os.environ.get("RANK", "0") == "0")
+    output = _Output(sys.stdout if arguments.events else None, os.environ.get("RANK", "0") == "0")
     if not arguments.events:
-        return _train(arguments, voice)
+        return _train(arguments, output)
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            return _train(arguments, voice)
+            return _train(arguments, output)
         except (Cancelled, KeyboardInterrupt) as stop:
-            voice.event("cancelled", message=str(stop))
+            output.event("cancelled", message=str(stop))
             raise
         except Exception as error:
             line = explain(error)
-            voice.event("failed", message=line)
+            output.event("failed", message=line)
             raise ReportedError(line, exit_code(error)) from error
 
 
-def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
+def _train(arguments: argparse.Namespace, output: _Output) -> int:
     if arguments.background:
         lower_priority()
         reserve_one_core()
-    folder = _resumed(arguments) if arguments.resume else _started(arguments, voice)
+    folder = _resumed(arguments) if arguments.resume else _started(arguments, output)
     import lightning_fabric
 
     from mper.training.runs import RunFolder
@@ -183,53 +183,55 @@ def _train(arguments: argparse.Namespace, voice: _Voice) -> int:
     logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)  # it tells of precision and processes
     config = TrainConfig.read(folder)
     finished = (RunFolder(folder).model / "card.json").exists()
-    voice.event("started", run=str(folder), pid=os.getpid())
-    voice.person(f"run folder: {folder}")
+    output.event("started", run=str(folder), pid=os.getpid())
+    output.text(f"run folder: {folder}")
     begin = time.monotonic()
-    with _stop_through(RunFolder(folder)), Bar(shown=voice.first and not arguments.events) as bar:
+    with _stop_through(RunFolder(folder)), Bar(shown=output.first and not arguments.events) as bar:
         report = (
-            (voice.progress if arguments.events else _in_short(bar, config.device)) if voice.first else ignore_progress
+            (output.progress if arguments.events else _for_screen(bar, config.device))
+            if output.first
+            else ignore_progress
         )
         try:
             model = train(folder, report, print_note)
         except (Cancelled, KeyboardInterrupt):
             raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
         finally:
-            _leave_the_others()
-    if not voice.first:
+            _close_process_group()
+    if not output.first:
         return OK
     if finished:
         print_note("this run was finished before; nothing was done")
     from mper.training.publish import publish_run
 
     published = publish_run(folder, print_note)
-    voice.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
+    output.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
     curves = next((path for path in (folder / "curves.png", folder / "curves.csv") if path.exists()), folder)
-    voice.person(f"trained in {duration(time.monotonic() - begin)}; curves: {curves}")
-    voice.person(f"model: {published or model}")
-    voice.person(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
+    output.text(f"trained in {duration(time.monotonic() - begin)}; curves: {curves}")
+    output.text(f"model: {published or model}")
+    output.text(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK
 
 
-def _leave_the_others() -> None:
-    """End the talk between processes: its threads, left running, may abort a process that is done."""
+def _close_process_group() -> None:
+    """End the process group: its threads, if left running, may abort a process that is done."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def _in_short(bar: Report, device: str) -> Report:
-    """What a person wants to see of a beat: the loss and where it runs; the rest is in the curves."""
+def _for_screen(bar: Report, device: str) -> Report:
+    """Progress for a person: the loss and the device; the rest is in the curves."""
     from mper.utils.devices import describe_device, pick_device
 
     place = describe_device(pick_device(device))
 
-    def tell_person(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         short = {name: progress.values[name] for name in ("loss", "step") if name in progress.values}
         bar(replace(progress, message=f"{progress.message} on {place}" if short else progress.message, values=short))
 
-    return tell_person
+    return report
 
 
 def _resumed(arguments: argparse.Namespace) -> Path:
@@ -241,17 +243,17 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     others |= {f"--{name.replace('_', '-')}": getattr(arguments, name) for name in options}
     if given := [name for name, value in others.items() if value is not None]:
         raise UsageError(
-            f"--resume continues a run as it was begun and does not take {given[0]}; give only: mper train --resume RUN"
+            f"--resume continues a run with its own options and does not take {given[0]}; use: mper train --resume RUN"
         )
     return Path(arguments.resume)
 
 
-def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
+def _started(arguments: argparse.Namespace, output: _Output) -> Path:
     """The run folder of a new run, made by the first process."""
     if arguments.dataset is None:
-        raise UsageError("which dataset? give its folder, as in: mper train DATASET, or --resume RUN")
+        raise UsageError("no dataset was given; give its folder (mper train DATASET), or continue a run (--resume RUN)")
     store = _store()
-    if not voice.first:
+    if not output.first:
         if store is None:
             raise UsageError("several processes need torchrun: torchrun --nproc-per-node 2 -m mper train ...")
         return Path(store.get(_STORE_KEY).decode("utf-8"))
@@ -267,7 +269,7 @@ def _started(arguments: argparse.Namespace, voice: _Voice) -> Path:
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
-    """What was asked for, checked before anything is written."""
+    """The configuration that was asked for, checked before anything is written."""
     from mper.datasets.packed import check_training_split, open_dataset
     from mper.resources import find_model
 
@@ -308,7 +310,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def _store() -> Any:
-    """What the processes of one torchrun share; None for a single process."""
+    """The key-value store that the processes of one torchrun share; None for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -318,7 +320,7 @@ def _store() -> Any:
 
 @contextlib.contextmanager
 def _stop_through(folder: RunFolder) -> Iterator[None]:
-    """While it lasts, Ctrl-C asks the run to save and stop, which it does within a step; a second one insists."""
+    """Within this context Ctrl-C tells the run to save and stop, which it does within a step; a second one ends it."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         for name in before:
@@ -329,7 +331,7 @@ def _stop_through(folder: RunFolder) -> Iterator[None]:
 
     try:
         before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there steers by the run folder
+    except ValueError:  # not the main thread: the run is steered through its folder
         yield
         return
     try:
@@ -340,6 +342,6 @@ def _stop_through(folder: RunFolder) -> Iterator[None]:
 
 
 def _quoted(path: Path) -> str:
-    """A path as a command line takes it."""
+    """A path for a command line."""
     text = str(path)
     return f'"{text}"' if " " in text else text

@@ -1,5 +1,5 @@
 """From scans to training patches: preprocessing on the working grid, sampling and augmentation.
 
-Prediction uses the same preprocessing, so that a network sees in use what it saw in training.
+Prediction uses the same preprocessing as training.
 Imports: the root, `utils`, scipy, torch; it reads no file.
 """

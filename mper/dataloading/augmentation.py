@@ -1,6 +1,6 @@
-"""Augmentation on the device: geometry when a patch is cut, intensities on the student's side.
+"""Augmentation on the device: geometry when a patch is cut, intensities for the student.
 
-Decisions are drawn on the host from a numpy generator, so that nothing waits for the device; fields
+Parameters are drawn on the host from a numpy generator, so that the host never waits for the device; fields
 of noise come from torch's generator, which the trainer seeds at every step.
 """
 

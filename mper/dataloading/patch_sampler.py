@@ -1,4 +1,4 @@
-"""Training patches: scans that live on the device, cut and turned by one interpolation each."""
+"""Training patches: cut from scans on the device, with geometric augmentation, by one interpolation each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from mper.dataloading.augmentation import published_turn, random_affine, random_
 from mper.dataloading.preprocessing import WorkingGrid
 from mper.labels import BACKGROUND, UNLABELLED
 
-_ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` hold a voxel of a structure, however small it is
-_ANCHORS = 5000  # voxels remembered of a scan to place patches by
+_ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` contain a voxel of a structure, however small it is
+_ANCHORS = 5000  # voxels per scan that patches can be placed at
 
 
 @dataclass(frozen=True)
 class TrainingCase:
     """One scan on the working grid, normalised.
 
-    image : (k, j, i) float tensor; label : (k, j, i) uint8 tensor, None for an unlabelled scan; voxel_ml : volume of a
-    voxel, None where the scan's spacing is unknown; grid : how the working grid lies in the scan, None where the two
-    are the same.
+    Parameters
+    ----------
+    id : str
+    image : (k, j, i) float tensor
+    label : (k, j, i) uint8 tensor or None
+        None for an unlabelled scan.
+    voxel_ml : float or None
+        Volume of a voxel; None where the scan's spacing is unknown.
+    grid : WorkingGrid or None
+        How the working grid lies in the scan; None where the two are the same.
     """
 
     id: str
@@ -37,9 +44,18 @@ class TrainingCase:
 class Batch(NamedTuple):
     """Patches for one step, the labelled ones first.
 
-    image : (B, 1, *S) float32, geometry augmented, intensities clean; label : (B, *S) int64 with 255
-    where nothing is known; labelled : how many of the B carry labels; rng : the step's own generator; partial : which
-    of the labelled patches come from scans that are labelled only in part.
+    Attributes
+    ----------
+    image : (B, 1, *S) float32 tensor
+        Augmented in geometry, not in intensity.
+    label : (B, *S) int64 tensor
+        255 where unlabelled.
+    labelled : int
+        How many of the B have labels.
+    rng : numpy Generator
+        Of this step.
+    partial : tuple of int
+        Which of the labelled patches are from scans that are labelled only in part.
     """
 
     image: torch.Tensor
@@ -50,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class PatchSampler:
-    """Draws batches.
+    """Draws batches of patches from the training cases.
 
     Parameters
     ----------
@@ -83,42 +99,42 @@ class PatchSampler:
         self._anchors = {case.id: _Anchors.of(case.label) for case in self.labelled if case.label is not None}
         device = self.labelled[0].image.device
         steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
-        self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's middle
+        self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's centre
 
     @property
     def partly_labelled(self) -> int:
-        """How many of the labelled scans leave voxels unlabelled."""
+        """How many of the labelled scans have unlabelled voxels."""
         return sum(anchors.known is not None for anchors in self._anchors.values())
 
     def batch(self, labelled: int, unlabelled: int, rng: np.random.Generator) -> Batch:
-        """A batch of so many labelled and unlabelled patches; without unlabelled scans, labelled ones stand in."""
+        """A batch of so many labelled and unlabelled patches; the latter from labelled scans if there are no others."""
         pool = self.unlabelled or self.labelled
         chosen = [*_choose(self.labelled, labelled, rng), *_choose(pool, unlabelled, rng)]
-        patches = [self._turned(case, rng, n < labelled) for n, case in enumerate(chosen)]
+        patches = [self._augmented(case, rng, n < labelled) for n, case in enumerate(chosen)]
         image = torch.stack([p[0] for p in patches])
         label = torch.stack([p[1] for p in patches])
         partial = tuple(n for n, case in enumerate(chosen[:labelled]) if self._anchors[case.id].known is not None)
         return Batch(image, label, labelled, rng, partial)
 
-    def plain(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
-        """One labelled patch of `case`, not turned."""
-        return self.placed(case, rng)[0]
+    def labelled_patch(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
+        """One labelled patch of `case`, not augmented."""
+        return self.labelled_patch_at(case, rng)[0]
 
-    def placed(
+    def labelled_patch_at(
         self, case: TrainingCase, rng: np.random.Generator, voxel: Sequence[int] | None = None
     ) -> tuple[Batch, np.ndarray]:
-        """One labelled patch of `case`, not turned, and where on the case's grid its first voxel lies.
+        """One labelled patch of `case`, not augmented, and the position of its first voxel on the case's grid.
 
         Parameters
         ----------
         voxel : (int, int, int) or None
-            What the patch must hold; None leaves it to chance, as everywhere.
+            A voxel that the patch must contain; None for a random place.
         """
         centre = self._centre(case, rng, True, voxel)
-        image, label = self._cut(case, centre, True, np.eye(3))
+        image, label = self._sample(case, centre, True, np.eye(3))
         return Batch(image[None], label[None], 1, rng), centre - (np.array(self.patch) - 1) / 2
 
-    def _turned(
+    def _augmented(
         self, case: TrainingCase, rng: np.random.Generator, with_label: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         centre = self._centre(case, rng, with_label)
@@ -126,20 +142,20 @@ class PatchSampler:
             matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
         else:
             matrix = published_turn(rng, self.dimensions)
-        return self._cut(case, centre, with_label, matrix)
+        return self._sample(case, centre, with_label, matrix)
 
-    def _cut(
+    def _sample(
         self, case: TrainingCase, centre: np.ndarray, with_label: bool, matrix: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shape = np.array(case.image.shape)
         # Normalised coordinates of grid_sample (x last axis first, -1..1 over voxel centres).
         half = np.maximum((shape - 1) / 2, 0.5)
         transform = np.vstack([(matrix / half[:, None]).T, centre / half - (shape - 1) / 2 / half])[:, ::-1].copy()
-        there = torch.as_tensor(transform, dtype=torch.float32).to(case.image.device, non_blocking=True)
-        grid = (self._steps @ there[:3] + there[3])[None]
+        matrix_and_shift = torch.as_tensor(transform, dtype=torch.float32).to(case.image.device, non_blocking=True)
+        grid = (self._steps @ matrix_and_shift[:3] + matrix_and_shift[3])[None]
         image = F.grid_sample(case.image[None, None].float(), grid, align_corners=True, padding_mode="border")[0]
         if with_label and case.label is not None:
-            # 255 outside the scan: with 255 taken off, grid_sample's zero padding means unlabelled.
+            # 255 outside the scan: after subtraction of 255, grid_sample's zero padding means unlabelled.
             shifted = (case.label.float() - UNLABELLED)[None, None]
             label = F.grid_sample(shifted, grid, mode="nearest", align_corners=True, padding_mode="zeros")[0, 0]
             label = (label + UNLABELLED).round().long()

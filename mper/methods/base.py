@@ -1,9 +1,9 @@
-"""What every training method is: a module with a student and a mean teacher.
+"""The base class of all training methods: a module with a student and a mean teacher.
 
-The trainer calls, in this order: `wants(t)`, `prepare(t, sampler, rng)`, the method itself
+The trainer calls, in this order: `patch_counts(t)`, `prepare(t, sampler, rng)`, the method itself
 (``method(batch, t)``, through whatever wrapper spreads it over processes), `after_step()`, and at the
-end `finish(sampler, rng)` and `result`. `t` in [0, 1) is the share of the run that is done; it is the
-only clock, so that a budget in seconds and a number of steps plan the same schedule.
+end `finish(sampler, rng)` and `result`. `t` in [0, 1) is the share of the run that is done. Schedules
+depend on nothing else, so they are the same for a budget in seconds and for a number of steps.
 
 Student, teacher and prototypes are sub-modules and buffers: devices, saving and resuming come free.
 """
@@ -64,22 +64,22 @@ class Method(nn.Module):
         self.student = network
         self.teacher = copy.deepcopy(network).requires_grad_(False).eval()
         self.steps_averaged = 0
-        self._guides: tuple[Method, ...] = ()  # in a tuple, or it would become a part of this module
+        self._label_sources: tuple[Method, ...] = ()  # in a tuple, or it would become a part of this module
 
     @property
-    def guide(self) -> Method:
-        """Whose teacher labels the patches that nobody labelled: this method itself, or the one it was told to follow.
+    def label_source(self) -> Method:
+        """The method whose teacher makes the pseudo-labels: this one, or the one given to `learn_from`.
 
-        Two that follow each other are `mper.methods.co_training.CoTraining`.
+        Two that learn from each other are `mper.methods.co_training.CoTraining`.
         """
-        return self._guides[0] if self._guides else self
+        return self._label_sources[0] if self._label_sources else self
 
     def learn_from(self, other: Method) -> None:
         """Take pseudo-labels from `other` from now on."""
-        self._guides = (other,)
+        self._label_sources = (other,)
 
     def pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's labels (B, *S) int64 of clean images, and how sure it is of each (B, *S), 0 to 1."""
+        """The teacher's labels (B, *S) int64 of clean images, and its confidence in each (B, *S), 0 to 1."""
         raise NotImplementedError(f"{type(self).__name__} makes no pseudo-labels")
 
     @property
@@ -92,27 +92,27 @@ class Method(nn.Module):
 
     @property
     def result(self) -> Network:
-        """The network that the run is for."""
+        """The network that the run ends with."""
         return self.teacher if self.recipe.ema_result else self.student
 
-    def wants(self, t: float) -> tuple[int, int]:
-        """Labelled and unlabelled patches of the step at `t`."""
+    def patch_counts(self, t: float) -> tuple[int, int]:
+        """Numbers of labelled and unlabelled patches in the step at `t`."""
         return self.batch, 0
 
-    def rate(self, t: float) -> float:
-        """Learning rate at `t` as a share of the first one."""
+    def rate_factor(self, t: float) -> float:
+        """Learning rate at `t`, relative to the initial one."""
         return (1 - t) ** 0.9 if self.recipe.poly_rate else 1.0
 
     def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """Called before the step at `t`: the place to pass from one stage to the next."""
+        """Called before the step at `t`, for example to go from one stage to the next."""
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        """One step's losses."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what a step is")
+        """The losses of one step."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Let the teacher follow: parameters and batch-norm statistics, exponentially averaged."""
+        """Update the teacher: exponential moving average of parameters and batch-norm statistics."""
         self.steps_averaged += 1
         decay = min(EMA, 1 - 1 / (1 + self.steps_averaged / 5)) if self.recipe.ema_result else EMA
         for mean, now in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
@@ -129,25 +129,25 @@ class Method(nn.Module):
         """
         self.fit_prototypes(self.result, sampler, rng)
 
-    def see(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """What the student is shown of clean images (B, 1, *S)."""
+    def augment(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Clean images (B, 1, *S) with the intensity augmentation that the student sees."""
         with full_precision(image.device):
-            shown = intensities(image.float(), rng) if self.recipe.strong_augmentation else image
-        return shown.contiguous(memory_format=self.student.memory_format())
+            augmented = intensities(image.float(), rng) if self.recipe.strong_augmentation else image
+        return augmented.contiguous(memory_format=self.student.memory_format())
 
     @torch.no_grad()
     def fit_prototypes(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """K-means start of the student's and the teacher's prototypes, from `network` in eval mode.
+        """Initialise the student's and the teacher's prototypes by k-means of embeddings of `network` in eval mode.
 
-        Voxels come from patches of as many different labelled scans as there are; with `Recipe.clean_embedding`
-        only those that the network gets right, as in the updates: what it mistakes would make prototypes of its own.
+        Voxels come from patches of as many different labelled scans as there are. With `Recipe.clean_embedding` only
+        correctly classified ones count, as in the updates: misclassified voxels would get prototypes of their own.
         """
         training = network.training
         network.eval()
         embeddings, targets = [], []
         cases = rng.permutation(len(sampler.labelled))
         for n in range(_PATCHES[sampler.dimensions]):
-            patch = sampler.plain(sampler.labelled[int(cases[n % len(cases)])], rng)
+            patch = sampler.labelled_patch(sampler.labelled[int(cases[n % len(cases)])], rng)
             image = patch.image.contiguous(memory_format=network.memory_format())
             output = network(image)
             embedding = output.embedding.float()
@@ -158,15 +158,15 @@ class Method(nn.Module):
             rows = embedding.flatten(2)[0].T
             labels, right = patch.label.flatten(), right.flatten()
             for c in range(self.config.classes):
-                mine = labels == c
-                found = ((mine & right) if (mine & right).any() else mine).nonzero()[:, 0]
-                if len(found) == 0:
+                members = labels == c
+                voxels = ((members & right) if (members & right).any() else members).nonzero()[:, 0]
+                if len(voxels) == 0:
                     continue
-                chosen = found[torch.from_numpy(rng.integers(0, len(found), _VOXELS_A_PATCH)).to(found.device)]
+                chosen = voxels[torch.from_numpy(rng.integers(0, len(voxels), _VOXELS_A_PATCH)).to(voxels.device)]
                 embeddings.append(rows[chosen])
                 targets.append(labels[chosen])
         if not targets:
-            raise ValueError("the patches of the labelled scans hold not one labelled voxel; label more than that")
+            raise ValueError("the patches of the labelled scans contain no labelled voxel; label more voxels")
         self.student.prototypes.fit(torch.cat(embeddings), torch.cat(targets), int(rng.integers(2**31)))
         self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
         network.train(training)

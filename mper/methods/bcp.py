@@ -1,13 +1,13 @@
 """Bidirectional copy-paste with a mean teacher (BCP; Bai et al., CVPR 2023).
 
 Stage 1 trains on labelled patches pasted into each other. Stage 2 pastes labelled into unlabelled
-patches and unlabelled into labelled ones; the teacher labels what people did not (equations 2 to 7):
+patches and unlabelled into labelled ones; the teacher labels the unlabelled voxels (equations 2 to 7):
 
     x_in  = l_a M + u_a (1 - M),   x_out = u_b M + l_b (1 - M),
     L = 1/2 sum over both of { w_M [Dice + CE]_M + w_(1-M) [Dice + CE]_(1-M) },
 
-with w = 1 where people labelled and 0.5 where the teacher did. M is 0 in a box of 2/3 of each side. In a patch of a
-scan that is labelled in part the teacher labels what people left open; pre-training leaves that out.
+with w = 1 for labels of the dataset and 0.5 for pseudo-labels of the teacher. M is 0 in a box of 2/3 of each side. In a
+patch of a partly labelled scan the teacher labels the rest; pre-training ignores it.
 
 Where we differ from the published code, in both recipes: both mixed halves pass through the
 student as one batch (its batch norm sees both); the largest component of the pseudo-labels is found
@@ -44,7 +44,7 @@ class BCP(TwoStages):
         if batch < 2 or batch % 2:
             raise ValueError(f"copy-paste needs an even number of labelled patches a step, got {batch}")
 
-    def wants(self, t: float) -> tuple[int, int]:
+    def patch_counts(self, t: float) -> tuple[int, int]:
         return (self.batch, 0) if t < self.pretrain_share else (self.batch, self.batch)
 
     def forward(self, batch: Batch, t: float) -> Losses:
@@ -58,7 +58,7 @@ class BCP(TwoStages):
         half = self.batch // 2
         image = paste(batch.image[:half], batch.image[half:], mask)
         label = paste(batch.label[:half], batch.label[half:], mask)
-        output = self.student(self.see(image, batch.rng))
+        output = self.student(self.augment(image, batch.rng))
         regions = [mask.expand_as(label), (1 - mask).expand_as(label)]
         if self.recipe.masked_dice or len(spatial) == 3:  # one region; the published 2-D code takes both by themselves
             regions = [torch.ones_like(regions[0])]
@@ -72,8 +72,8 @@ class BCP(TwoStages):
     def _selftrain(self, batch: Batch, t: float) -> Losses:
         half = self.batch // 2
         labelled, unlabelled = batch.image[: self.batch], batch.image[self.batch :]
-        label, people, sure = self._labels(batch)
-        pseudo, confidence = self.guide.pseudo_labels(unlabelled)
+        label, known, sure = self._labels(batch)
+        pseudo, confidence = self.label_source.pseudo_labels(unlabelled)
         if self.recipe.cutmix:
             cut = cutmix_mask(unlabelled.shape[2:], batch.rng, unlabelled.device)
             other = torch.arange(self.batch - 1, -1, -1, device=unlabelled.device)
@@ -85,49 +85,49 @@ class BCP(TwoStages):
         )
         target = torch.cat([paste(label[:half], pseudo[:half], mask), paste(pseudo[half:], label[half:], mask)])
         certain = torch.cat([paste(sure[:half], confidence[:half], mask), paste(confidence[half:], sure[half:], mask)])
-        by_people = torch.cat([people[:half] * mask, people[half:] * (1 - mask)])
-        output = self.student(self.see(image, batch.rng))
-        return self._losses(output, target, by_people, certain, t)
+        annotated = torch.cat([known[:half] * mask, known[half:] * (1 - mask)])
+        output = self.student(self.augment(image, batch.rng))
+        return self._losses(output, target, annotated, certain, t)
 
     def _labels(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of the labelled patches: labels, 1 where a person gave them, and how sure they are, (B, *S) each.
+        """Of the labelled patches: labels, 1 where they are of the dataset, and their confidence, (B, *S) each.
 
-        What people left open in a scan that is labelled in part is the teacher's to say, as in one without labels.
+        Where a scan is labelled only in part, the teacher labels the rest, as in a scan without labels.
         """
         label = batch.label[: self.batch]
-        by_people, certain = torch.ones(2, *label.shape, device=label.device)
+        annotated, certain = torch.ones(2, *label.shape, device=label.device)
         if batch.partial:
             rows = list(batch.partial)
-            pseudo, confidence = self.guide.pseudo_labels(batch.image[rows])
-            left_open = label[rows] == UNLABELLED
+            pseudo, confidence = self.label_source.pseudo_labels(batch.image[rows])
+            unlabelled = label[rows] == UNLABELLED
             label = label.clone()
-            label[rows] = torch.where(left_open, pseudo, label[rows])
-            by_people[rows] = (~left_open).float()
-            certain[rows] = torch.where(left_open, confidence, certain[rows])
-        return label, by_people, certain
+            label[rows] = torch.where(unlabelled, pseudo, label[rows])
+            annotated[rows] = (~unlabelled).float()
+            certain[rows] = torch.where(unlabelled, confidence, certain[rows])
+        return label, annotated, certain
 
     def halves(self, count: int) -> list[slice]:
-        """The parts of a mixed batch of `count` whose losses are computed apart and added up."""
+        """The parts of a mixed batch of `count` whose losses are computed separately and added up."""
         if self.recipe.masked_dice:
             return [slice(None)]
         return [slice(None, count // 2), slice(count // 2, None)]
 
     def _losses(
-        self, output: Output, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor, t: float
+        self, output: Output, target: torch.Tensor, annotated: torch.Tensor, certain: torch.Tensor, t: float
     ) -> Losses:
-        """Losses of the mixed batch; `by_people` is 1 where a person labelled, `certain` the teacher's softmax."""
+        """Losses of the mixed batch; `annotated` is 1 for labels of the dataset, `certain` the teacher's softmax."""
         labelled, pseudo = over_resolutions(
-            lambda *maps: torch.stack(self.mixed(*maps)), output, target, by_people, certain
+            lambda *maps: torch.stack(self.mixed(*maps)), output, target, annotated, certain
         ).unbind()
-        counts = (by_people + self._pseudo_region(by_people, certain)) * (target != UNLABELLED)
+        counts = (annotated + self._pseudo_region(annotated, certain)) * (target != UNLABELLED)
         figures = {"labelled": labelled.detach(), "pseudo": pseudo.detach(), "known": counts.mean()}
         return Losses(labelled + pseudo, figures)
 
     def mixed(
-        self, logits: torch.Tensor, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor
+        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor, certain: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """L_mix of class scores, in its two parts: (labelled, pseudo-labelled)."""
-        regions = [by_people, self._pseudo_region(by_people, certain)]
+        regions = [annotated, self._pseudo_region(annotated, certain)]
         losses = sum(
             region_losses(logits[part], target[part], [r[part] for r in regions], masked=self.recipe.masked_dice)
             for part in self.halves(len(target))
@@ -135,8 +135,8 @@ class BCP(TwoStages):
         assert isinstance(losses, torch.Tensor)
         return losses[0] / 2, PSEUDO_WEIGHT * losses[1] / 2
 
-    def _pseudo_region(self, by_people: torch.Tensor, certain: torch.Tensor) -> torch.Tensor:
-        return (1 - by_people) * (certain >= _USABLE) if self.recipe.confident_only else 1 - by_people
+    def _pseudo_region(self, annotated: torch.Tensor, certain: torch.Tensor) -> torch.Tensor:
+        return (1 - annotated) * (certain >= _USABLE) if self.recipe.confident_only else 1 - annotated
 
     @torch.no_grad()
     def pseudo_labels(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

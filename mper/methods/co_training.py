@@ -1,11 +1,11 @@
-"""Co-training: two networks of different beginnings, each of which learns from the other one's mean teacher.
+"""Co-training: two networks with different initial weights, each of which learns from the other one's mean teacher.
 
-What one network mistakes, its own averages mistake as well; another network, started elsewhere and shown other
-augmentations of the same patches, does so less often (mutual teaching; MEDL, DualFete and others lead the left
-atrium's tables with two networks). A step costs twice as much.
+A mean teacher repeats the errors of its student; another network, with other initial weights and other augmentations of
+the same patches, does so less often (mutual teaching; MEDL, DualFete and others lead the left atrium's tables with two
+networks). A step costs twice as much.
 
-The result is the first network's alone: a bundle holds one network, and predicting costs what it always does. The
-second one serves the training and stays in the checkpoint.
+The result is the first network: a bundle holds one network, and a prediction takes no longer. The second one is used in
+training only and stays in the checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mper.nets.network import Network
 
 
 class CoTraining(Method):
-    """Two methods of one kind that take their pseudo-labels from each other.
+    """Two instances of a method that take their pseudo-labels from each other.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ class CoTraining(Method):
     def steps_averaged(self, steps: int) -> None:
         self.first.steps_averaged = self.second.steps_averaged = steps
 
-    def wants(self, t: float) -> tuple[int, int]:
-        return self.first.wants(t)
+    def patch_counts(self, t: float) -> tuple[int, int]:
+        return self.first.patch_counts(t)
 
-    def rate(self, t: float) -> float:
-        return self.first.rate(t)
+    def rate_factor(self, t: float) -> float:
+        return self.first.rate_factor(t)
 
     def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:
         self.first.prepare(t, sampler, rng)
@@ -70,8 +70,8 @@ class CoTraining(Method):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         """Both networks' losses on the same patches; the step's generator gives each its own augmentation."""
-        mine, other = self.first(batch, t), self.second(batch, t)
-        return Losses(mine.total + other.total, {**mine.parts, "other": other.total.detach()})
+        one, other = self.first(batch, t), self.second(batch, t)
+        return Losses(one.total + other.total, {**one.parts, "other": other.total.detach()})
 
     def after_step(self) -> None:
         self.first.after_step()

@@ -30,7 +30,7 @@ a consistency of segmentations and one of clusters. Everything else is our assum
 
 Of the `plus` recipe: `early_prototypes` brings w to 1 within 40% of the run; `confident_only` leaves voxels out of
 L_segmentation whose pseudo-label has less than 0.8 of its network's softmax; `cutmix` mixes the unlabelled patches of
-the strong view among each other, and what the weak view says of them in the same way.
+the strong view among each other, and the weak view's predictions in the same way.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DKUXNet(Method):
         if network.prototypes.vectors.any():  # a trained one, whose prototypes its queries left behind
             self.partner.load_state_dict(network.state_dict())
 
-    def wants(self, t: float) -> tuple[int, int]:
+    def patch_counts(self, t: float) -> tuple[int, int]:
         return self.batch, self.batch
 
     def weight(self, t: float) -> float:
@@ -100,7 +100,7 @@ class DKUXNet(Method):
         queries = query_loss(weak.clusters[:n], label) + query_loss(strong.clusters[:n], label)
 
         scores, clusters = (paste(x[n:], x[n:].flip(0), cut) for x in (weak.logits, weak.clusters))
-        pseudo = self._taught(scores, strong.logits[n:]) + self._taught(strong.logits[n:], scores)
+        pseudo = self._pseudo_label_loss(scores, strong.logits[n:]) + self._pseudo_label_loss(strong.logits[n:], scores)
         distance = symmetric_divergence(clusters, strong.clusters[n:])
         total = labelled + queries + self.weight(t) * (pseudo + distance)
         with torch.no_grad():
@@ -111,8 +111,8 @@ class DKUXNet(Method):
     def _segmentation(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return region_loss(logits, label, torch.ones_like(label), masked=self.recipe.masked_dice)
 
-    def _taught(self, scores: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-        """Dice + CE of `scores` against the classes that `by` sees."""
+    def _pseudo_label_loss(self, scores: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+        """Dice + CE of `scores` against the classes that `by` predicts."""
         certain, classes = by.detach().float().softmax(1).max(1)
         counts = (certain >= _USABLE).float() if self.recipe.confident_only else torch.ones_like(certain)
         return region_loss(scores, classes, counts, masked=self.recipe.masked_dice)

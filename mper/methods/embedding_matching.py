@@ -1,7 +1,7 @@
 """Embedding matching with a mean teacher (Xie et al., MIDL 2024, PMLR 250:1741-1753).
 
 The teacher labels unlabelled patches; where several of its predictions under dropout disagree, a voxel gets the label
-of the nearest voxel, in the embedding, that a person has labelled; entropy is minimised:
+of the nearest labelled voxel in the embedding; entropy is minimised:
 
     p_i  = 1/T sum_t softmax(teacher(x; dropout_t))_i,          u_i = - sum_c p_ic log p_ic,
     y_i  = argmax_c p_ic where u_i is low,  else the label of argmax_{j in bank} cos(e_i, e_j),
@@ -21,10 +21,10 @@ uncertain voxels, entropy minimisation, mean IoU and the 95 % Hausdorff distance
 - One nearest voxel decides. Where its cosine is below 0.5 the voxel stays unlabelled (255) and counts in no loss.
 - Labels of reliable voxels are used however sure the teacher is; the recipe's `confident_only` does not exist here.
 - Where structures come in one piece, only the largest one of the finished labels is kept, as in the other methods.
-- Pseudo-labels are learnt with Dice and cross entropy, as labels are; beta = 0.1; w(t) = exp(-5 (1 - r)^2) with r
+- Pseudo-labels are learned with Dice and cross entropy, as labels are; beta = 0.1; w(t) = exp(-5 (1 - r)^2) with r
   rising from 0 to 1 over the first quarter of self-training.
 - Stages, lengths, optimiser and patches are those of BCP and MPER, to compare methods with the same means: first the
-  labelled patches alone, then half as many unlabelled patches beside them, all in one batch of the student.
+  labelled patches alone, then half as many unlabelled patches in addition, all in one batch of the student.
 - In the `paper` recipe the teacher's batch norms use each batch's own statistics while it labels, as BCP's do; in
   `plus` the averaged ones. Dropout is on in both.
 """
@@ -67,13 +67,13 @@ class EmbeddingMatching(TwoStages):
     def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
         if not hasattr(network.backbone, "before_dropout"):
             raise ValueError(
-                f"embedding-matching asks the network several times under dropout, which a {network.config.kind} "
-                "does not offer; take another network, as --network vnet or unet"
+                f"embedding-matching predicts several times under dropout, which backbone {network.config.kind} "
+                "does not support; choose another one, such as --backbone vnet or unet"
             )
         super().__init__(network, recipe, batch, keep_largest)
         self.bank = Bank(self.config.classes, max(1, BANK_VOXELS // self.config.classes), self.config.filters)
 
-    def wants(self, t: float) -> tuple[int, int]:
+    def patch_counts(self, t: float) -> tuple[int, int]:
         return (self.batch, 0) if t < self.pretrain_share else (self.batch, max(1, self.batch // 2))
 
     def weight(self, t: float) -> float:
@@ -81,7 +81,7 @@ class EmbeddingMatching(TwoStages):
         return math.exp(-5 * (1 - min(1.0, self.progress(t) / _RAMP)) ** 2)
 
     def uncertain_share(self, t: float) -> float:
-        """Share of the voxels whose labels are looked up."""
+        """Share of the voxels whose labels are matched with labelled voxels."""
         first, last = _UNCERTAIN
         return first + (last - first) * self.progress(t)
 
@@ -89,19 +89,19 @@ class EmbeddingMatching(TwoStages):
         super().prepare(t, sampler, rng)
         if self.stage == 1 and rng.random() < _RENEWAL:
             number = int(rng.integers(len(sampler.labelled)))
-            self._remember(self.teacher, sampler, number, _RENEWED, rng)
+            self._add_to_bank(self.teacher, sampler, number, _RENEWED, rng)
 
     def start_selftraining(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
         super().start_selftraining(sampler, rng)
-        self.fill(self.teacher, sampler, rng)
+        self.fill_bank(self.teacher, sampler, rng)
 
     def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """The bank, filled anew from the result, explains it; so do prototypes, as with the other methods."""
+        """Fill the bank from the result, whose predictions it explains; prototypes are made as by the other methods."""
         super().finish(sampler, rng)
-        self.fill(self.result, sampler, rng)
+        self.fill_bank(self.result, sampler, rng)
         self.references = _references(self.bank, sampler.labelled)
 
-    def fill(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
+    def fill_bank(self, network: Network, sampler: PatchSampler, rng: np.random.Generator) -> None:
         """Fill the bank anew from labelled patches of as many scans as there are, each placed on a class in turn.
 
         Raises
@@ -117,20 +117,20 @@ class EmbeddingMatching(TwoStages):
             number = int(cases[n // self.config.classes % len(cases)])
             wanted = n % self.config.classes
             voxel = _voxel_of(sampler.labelled[number], wanted, rng)
-            self._remember(network, sampler, number, min(each, self.bank.size), rng, voxel)
+            self._add_to_bank(network, sampler, number, min(each, self.bank.size), rng, voxel)
         for c in torch.nonzero(self.bank.written == 0)[:, 0].tolist():  # shown by a scan that had no turn
             showing = [n for n, case in enumerate(sampler.labelled) if _shows(case, c)]
             if not showing:
                 raise ValueError(
-                    f"embedding-matching looks labels up among labelled voxels, and none of the "
-                    f"{len(sampler.labelled)} labelled scans has one of class {c}; label some, or take another method"
+                    f"embedding-matching needs labelled voxels of each class, and none of the "
+                    f"{len(sampler.labelled)} labelled scans has one of class {c}; label some, or choose another method"
                 )
             number = showing[int(rng.integers(len(showing)))]
             voxel = _voxel_of(sampler.labelled[number], c, rng)
-            self._remember(network, sampler, number, min(each, self.bank.size), rng, voxel)
+            self._add_to_bank(network, sampler, number, min(each, self.bank.size), rng, voxel)
 
     @torch.no_grad()
-    def _remember(
+    def _add_to_bank(
         self,
         network: Network,
         sampler: PatchSampler,
@@ -142,19 +142,19 @@ class EmbeddingMatching(TwoStages):
         """Put voxels of one labelled patch into the bank."""
         training = network.training
         network.eval()
-        patch, corner = sampler.placed(sampler.labelled[number], rng, voxel)
+        patch, corner = sampler.labelled_patch_at(sampler.labelled[number], rng, voxel)
         output = network(patch.image.contiguous(memory_format=network.memory_format()))
         self.bank.add(output.embedding[0], patch.label[0], number, corner, count, rng)
         network.train(training)
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        output = self.student(self.see(batch.image, batch.rng))
+        output = self.student(self.augment(batch.image, batch.rng))
         labelled = self._loss(_part(output, slice(0, batch.labelled)), batch.label[: batch.labelled])
         if len(batch.image) == batch.labelled:
             return Losses(labelled, {"labelled": labelled.detach()})
-        guide = self.guide
-        assert isinstance(guide, EmbeddingMatching)  # two that teach each other are of one method
-        pseudo, shares = guide.look_up(batch.image[batch.labelled :], t)
+        source = self.label_source
+        assert isinstance(source, EmbeddingMatching)  # both of a co-training are of one method
+        pseudo, shares = source.match_labels(batch.image[batch.labelled :], t)
         rest = _part(output, slice(batch.labelled, None))
         unlabelled = self._loss(rest, pseudo)
         log_p = rest.logits.float().log_softmax(1)
@@ -172,8 +172,8 @@ class EmbeddingMatching(TwoStages):
         return over_resolutions(loss, output, target)
 
     @torch.no_grad()
-    def look_up(self, image: torch.Tensor, t: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Labels of clean unlabelled patches, and how they came about.
+    def match_labels(self, image: torch.Tensor, t: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Pseudo-labels of clean unlabelled patches.
 
         Parameters
         ----------
@@ -183,22 +183,22 @@ class EmbeddingMatching(TwoStages):
         Returns
         -------
         labels : (B, *S) int64 tensor
-            255 where the teacher is unsure and nothing labelled is near.
+            255 where the teacher is uncertain and no labelled voxel is near.
         shares : dict of str to tensor
-            Of all voxels: `uncertain` ones, those of them `abstained` from, and those whose label was `changed`.
+            Of all voxels: `uncertain` ones, `abstained` ones (255), and those whose label was `changed`.
         """
-        probability, embedding = self._teach(image)
+        probability, embedding = self._predict_with_dropout(image)
         entropy = -(probability * probability.clamp(min=1e-8).log()).sum(1).flatten()  # (B * N,)
         labels = probability.max(1).indices  # on a CPU six times faster than argmax
         count = max(1, round(self.uncertain_share(t) * len(entropy)))
         level, worst = entropy.topk(count, sorted=False)
         rows = embedding.movedim(1, -1).flatten(0, -2)[worst]  # (count, filters)
-        looked_up = nearest_labels(rows, self.bank.vectors, NEAR)
+        matched = nearest_labels(rows, self.bank.vectors, NEAR)
         by_teacher = labels.flatten()[worst]
         uncertain = level > _CERTAIN_ENTROPY * math.log(self.config.classes)
-        nothing_near = uncertain & (looked_up == UNLABELLED)
-        changed = uncertain & ~nothing_near & (looked_up != by_teacher)
-        labels = labels.flatten().index_copy(0, worst, torch.where(changed, looked_up, by_teacher)).view_as(labels)
+        nothing_near = uncertain & (matched == UNLABELLED)
+        changed = uncertain & ~nothing_near & (matched != by_teacher)
+        labels = labels.flatten().index_copy(0, worst, torch.where(changed, matched, by_teacher)).view_as(labels)
         if self.keep_largest:
             labels = largest_component(labels, self.config.classes)
         abstained = torch.zeros_like(entropy, dtype=torch.bool).index_copy(0, worst, nothing_near)
@@ -206,7 +206,7 @@ class EmbeddingMatching(TwoStages):
         shares = {"uncertain": uncertain, "abstained": nothing_near, "changed": changed}
         return labels, {name: which.sum() / len(entropy) for name, which in shares.items()}
 
-    def _teach(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict_with_dropout(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean probability (B, classes, *S) and mean embedding (B, filters, *S) of the teacher under dropout."""
         self.teacher.train(not self.recipe.clean_teacher)
         for module in self.teacher.modules():
@@ -230,10 +230,10 @@ def _part(output: Output, which: slice) -> Output:
 def _voxel_of(case: TrainingCase, c: int, rng: np.random.Generator) -> tuple[int, int, int] | None:
     """A voxel of class `c`, None where the case shows none."""
     assert case.label is not None
-    found = torch.nonzero(case.label.flatten() == c)[:, 0]
-    if len(found) == 0:
+    voxels = torch.nonzero(case.label.flatten() == c)[:, 0]
+    if len(voxels) == 0:
         return None
-    k, j, i = torch.unravel_index(found[int(rng.integers(len(found)))], case.label.shape)
+    k, j, i = torch.unravel_index(voxels[int(rng.integers(len(voxels)))], case.label.shape)
     return int(k), int(j), int(i)
 
 
@@ -242,14 +242,14 @@ def _shows(case: TrainingCase, c: int) -> bool:
 
 
 def _references(bank: Bank, cases: tuple[TrainingCase, ...]) -> References:
-    """The bank's voxels by the scans that they are from."""
+    """The bank's voxels, with the scans that they are from."""
     classes, places = torch.nonzero(bank.case >= 0, as_tuple=True)
     number, position = bank.case[classes, places].cpu(), bank.position[classes, places].cpu()
     index = torch.zeros(len(classes), 3, dtype=torch.int64)
     for n, case in enumerate(cases):
-        mine = number == n
+        own = number == n
         grid = case.grid
-        there = position[mine]
-        index[mine] = there.round().long() if grid is None else torch.from_numpy(grid.to_source(there.numpy()))
+        place = position[own]
+        index[own] = place.round().long() if grid is None else torch.from_numpy(grid.to_source(place.numpy()))
     vectors = F.normalize(bank.vectors[classes, places].float(), dim=1).cpu()
     return References(vectors, classes.cpu(), number.long(), index, tuple(case.id for case in cases))

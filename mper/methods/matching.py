@@ -1,7 +1,7 @@
-"""Labelled voxels to compare with: a bank of embeddings that people have labelled, and the nearest of them.
+"""A memory bank of labelled voxels in the embedding, and the nearest of them for a voxel.
 
-Everything is on the device and nothing waits for it: the bank has a fixed size, an empty place in it is a vector of
-zeros, whose cosine to everything is 0, and what is asked for are a few best cosines, not the whole table.
+Everything is on the device without a host synchronisation: the bank has a fixed size, an empty place in it is a vector
+of zeros, whose cosine to everything is 0, and only the best cosines are kept, not the whole table.
 """
 
 from __future__ import annotations
@@ -55,11 +55,6 @@ class Bank(nn.Module):
         """Places a class."""
         return self.vectors.shape[1]
 
-    @property
-    def filled(self) -> torch.Tensor:
-        """Share of the places that are taken, of each class: (classes,)."""
-        return (self.case >= 0).float().mean(1)
-
     def clear(self) -> None:
         """Empty all places."""
         self.vectors.zero_()
@@ -77,7 +72,7 @@ class Bank(nn.Module):
         count: int,
         rng: np.random.Generator,
     ) -> None:
-        """Put voxels of one labelled patch in, up to `count` of each class, half of them close to another class.
+        """Add voxels of one labelled patch, up to `count` of each class, half of them close to another class.
 
         Parameters
         ----------
@@ -96,27 +91,27 @@ class Bank(nn.Module):
             raise ValueError(f"between 1 and {self.size} voxels of each class can be added at once, got {count}")
         classes = self.vectors.shape[0]
         near = close_to_another(label, classes).flatten()
-        # Random numbers from the host: a CPU and a GPU choose the same voxels.
+        # Random numbers of the host: the same voxels are chosen on a CPU and on a GPU.
         chance = torch.from_numpy(rng.random(label.numel(), dtype=np.float32)).to(label.device, non_blocking=True)
         rows = embedding.movedim(0, -1).flatten(0, -2)  # (N, dim)
         flat = label.flatten()
         for c in range(classes):
-            mine = flat == c
-            quotas = ((mine & near, count // 2), (mine & ~near, count - count // 2))
-            found = [
+            members = flat == c
+            quotas = ((members & near, count // 2), (members & ~near, count - count // 2))
+            best = [
                 torch.where(member, chance, -1.0).topk(min(quota, len(flat)), sorted=False) for member, quota in quotas
             ]
-            drawn = torch.cat([f.indices for f in found])
+            drawn = torch.cat([f.indices for f in best])
             self._put(
                 c,
-                torch.cat([f.values for f in found]) >= 0,
+                torch.cat([f.values for f in best]) >= 0,
                 F.normalize(rows[drawn].float(), dim=1),
                 case,
                 _positions(drawn, label.shape, corner),
             )
 
     def _put(self, c: int, valid: torch.Tensor, vectors: torch.Tensor, case: int, position: torch.Tensor) -> None:
-        """Write the valid ones over the oldest; the others go to a place beyond the end that is cut off again."""
+        """Replace the oldest by the valid ones; the others go to a place beyond the end that is cut off."""
         place = torch.where(valid, (self.written[c] + valid.cumsum(0) - 1) % self.size, self.size)
         cases = torch.full_like(place, case, dtype=torch.int32)
         for buffer, new in ((self.vectors, vectors), (self.case, cases), (self.position, position)):

@@ -14,7 +14,7 @@ Bugs and quirks of the published code, and what the `paper` recipe does about th
   prototype, and its `ignore_index=0` drops voxels nearest to background prototype 0; the Dice of 3-D
   and 2-D differ, the 2-D one leaves the background unmasked and squares its denominators; dropout on
   the embedding that prototypes see; the teacher predicts with dropout and batch statistics;
-  prototype terms are almost off while the learning rate is high; momentum 0.99 whatever the option said.
+  prototype terms are almost off while the learning rate is high; momentum 0.99 whatever the option.
 - half mended: the unmasked background of the 2-D Dice is compared with the mixed label everywhere
   (published: with the label of one of the two mixed slices), and not where nothing is labelled.
 - mended: code that could not run (three-key outputs unpacked as two, a teacher with one parameter
@@ -57,7 +57,7 @@ class MPER(BCP):
         self.fit_prototypes(self.result, sampler, rng)
 
     def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        """The learnt prototypes stay; a run that ended before self-training gets k-means ones."""
+        """The learned prototypes stay; a run that ended before self-training gets k-means ones."""
         if self.stage == 0:
             super().finish(sampler, rng)
 
@@ -71,14 +71,14 @@ class MPER(BCP):
         return p.prototype_weight * math.exp(-5 * (1 - ramp) ** 2)
 
     def _losses(
-        self, output: Output, target: torch.Tensor, by_people: torch.Tensor, certain: torch.Tensor, t: float
+        self, output: Output, target: torch.Tensor, annotated: torch.Tensor, certain: torch.Tensor, t: float
     ) -> Losses:
-        linear = super()._losses(output, target, by_people, certain, t)
+        linear = super()._losses(output, target, annotated, certain, t)
         prototypes = self.student.prototypes
         embedding = output.embedding if self.recipe.clean_embedding else output.dropped
         similarity = prototypes.similarity(embedding)
         scores = prototypes.logits(similarity)
-        labelled, pseudo = self.mixed(scores, target, by_people, certain)
+        labelled, pseudo = self.mixed(scores, target, annotated, certain)
         classify = labelled + pseudo
         contrast = torch.stack(
             [
@@ -88,35 +88,35 @@ class MPER(BCP):
         ).sum()
         weight = self.prototype_weight(t)
         total = linear.total
-        if "prototype_classifier" not in self.recipe.missing:
+        if "prototype_classifier" not in self.recipe.omitted_terms:
             total = total + weight * classify
-        if "contrast" not in self.recipe.missing:
+        if "contrast" not in self.recipe.omitted_terms:
             total = total + weight * self.published.contrast_weight * contrast
-        self._follow(embedding, similarity, target, by_people, certain)
+        self._update_prototypes(embedding, similarity, target, annotated, certain)
         with torch.no_grad():
             agree = (scores.max(1).indices == output.logits.max(1).indices).float().mean()
             figures = {"prototype": classify, "contrast": contrast, "agreement": agree, "spread": self._spread()}
         return Losses(total, {**linear.parts, **{name: value.detach() for name, value in figures.items()}})
 
     @torch.no_grad()
-    def _follow(
+    def _update_prototypes(
         self,
         embedding: torch.Tensor,
         similarity: torch.Tensor,
         target: torch.Tensor,
-        by_people: torch.Tensor,
+        annotated: torch.Tensor,
         certain: torch.Tensor,
     ) -> None:
-        """Prototype updates: each mixed half's pseudo-labelled region first, then its labelled one, as published."""
+        """Update the prototypes: of each mixed half its pseudo-labelled, then its labelled region, as published."""
         allowed = target != UNLABELLED
         if not self.recipe.all_prototypes:
             allowed = allowed & (target > 0)
         if self.recipe.clean_embedding:
             embedding = F.normalize(embedding.float(), dim=1)
-        trusted = (by_people < 0.5) & (certain > CONFIDENT)
+        trusted = (annotated < 0.5) & (certain > CONFIDENT)
         half = target.shape[0] // 2
         for part in (slice(0, half), slice(half, None)):
-            for region in (trusted, by_people > 0.5):
+            for region in (trusted, annotated > 0.5):
                 self.student.prototypes.update(
                     embedding[part], similarity[part], target[part], (region & allowed)[part], PROTOTYPE_MOMENTUM
                 )

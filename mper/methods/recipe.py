@@ -53,9 +53,8 @@ class Recipe:
         The prototype contrast pulls a voxel to the nearest prototype of its label and ignores what is
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to
         background prototype 0 are dropped.
-    missing : tuple of str
-        Not a change but a question: terms of the method's loss that are left out, of
-        `mper.methods.registry.MethodInfo.loss_terms`.
+    omitted_terms : tuple of str
+        Terms of the method's loss that are left out for an ablation, of `mper.methods.registry.MethodInfo.loss_terms`.
     """
 
     poly_rate: bool = True
@@ -71,11 +70,11 @@ class Recipe:
     all_prototypes: bool = True
     early_prototypes: bool = True
     label_prototypes: bool = True
-    missing: tuple[str, ...] = ()
+    omitted_terms: tuple[str, ...] = ()
 
     @classmethod
     def changes(cls, method: str) -> tuple[str, ...]:
-        """The changes that a method makes use of."""
+        """The changes that make a difference to a method."""
         return tuple(name for name in _CHANGES if name not in find_method(method).unused_changes)
 
     @classmethod
@@ -92,8 +91,7 @@ class Recipe:
         Raises
         ------
         ValueError
-            If the recipe or a change is unknown, `paper` is asked to leave out what it does not have, or the
-            method makes no use of a change.
+            If the recipe is unknown, or the recipe or the method does not have what is to be left out.
         """
         names, terms = cls.changes(method), find_method(method).loss_terms
         unknown = sorted(set(without) - {*names, *terms})
@@ -102,14 +100,14 @@ class Recipe:
                 f"method {method} has no change {unknown[0]!r} to leave out of recipe plus; "
                 f"it has {', '.join((*names, *terms))}"
             )
-        missing = tuple(name for name in terms if name in without)
+        omitted = tuple(name for name in terms if name in without)
         if name == "plus":
-            left_out: dict[str, Any] = {change: False for change in set(without) - set(missing)}
-            return cls(missing=missing, **left_out)
+            left_out: dict[str, Any] = {change: False for change in set(without) - set(omitted)}
+            return cls(omitted_terms=omitted, **left_out)
         if name == "paper":
-            if len(missing) < len(set(without)):
+            if len(omitted) < len(set(without)):
                 raise ValueError("recipe paper has no changes to leave out; use --recipe plus with --without")
-            return cls(**dict.fromkeys(_CHANGES, False), missing=missing)
+            return cls(**dict.fromkeys(_CHANGES, False), omitted_terms=omitted)
         raise ValueError(f"unknown recipe {name!r}; known are {' and '.join(RECIPES)}")
 
 

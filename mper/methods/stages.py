@@ -27,9 +27,9 @@ class TwoStages(Method):
         """The published self-training iteration that `t` stands for (rounded: 2500 must not be 2499.999)."""
         return round(self.progress(t) * self.published.selftrain, 6)
 
-    def rate(self, t: float) -> float:
+    def rate_factor(self, t: float) -> float:
         if self.recipe.poly_rate or t < self.pretrain_share:
-            return super().rate(t)
+            return super().rate_factor(t)
         return 0.1 ** sum(self.iteration(t) >= drop for drop in self.published.drops)
 
     def prepare(self, t: float, sampler: PatchSampler, rng: np.random.Generator) -> None:

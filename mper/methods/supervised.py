@@ -1,4 +1,4 @@
-"""Plain supervised training on the labelled scans: the yardstick for the others."""
+"""Supervised training on the labelled scans only: the baseline of the other methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Supervised(Method):
     """(CE + Dice) / 2 on labelled patches."""
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        output = self.student(self.see(batch.image, batch.rng))
+        output = self.student(self.augment(batch.image, batch.rng))
 
         def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
             return region_loss(logits, label, torch.ones_like(label), masked=self.recipe.masked_dice) / 2

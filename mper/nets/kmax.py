@@ -73,7 +73,7 @@ class QueryDecoder(nn.Module):
 
     def forward(self, coarse: Sequence[torch.Tensor], embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Coarse features and pixel embedding (B, dim, *S) -> logits and clusters, both (B, classes, *S) float32."""
-        kernels, weights = self._asked(coarse)
+        kernels, weights = self._kernels_and_weights(coarse)
         with full_precision(embedding.device):
             found: tuple[torch.Tensor, torch.Tensor] = _Shares.apply(
                 embedding, kernels * self.scale.exp(), weights, self.groups().T
@@ -88,10 +88,10 @@ class QueryDecoder(nn.Module):
     def kernels(self) -> torch.Tensor:
         """The kernels that a prediction uses: (classes, per_class, dim), unit vectors."""
         assert not self.training, "in training kernels follow the batch"
-        kernels, _ = self._asked([])
+        kernels, _ = self._kernels_and_weights([])
         return kernels.reshape(self.classes, self.per_class, -1)
 
-    def _asked(self, coarse: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _kernels_and_weights(self, coarse: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Kernels (N, dim) and W (N, classes) of the updated queries."""
         queries = self.queries
         for n, layer in enumerate(self.layers):

@@ -65,10 +65,19 @@ class NetConfig:
 class Output(NamedTuple):
     """What a network returns for a batch.
 
-    logits : (B, classes, *S); features : (B, filters, *S) before the last dropout; dropped : the same as the
-    classifier sees them, after that dropout; smooth : `NetConfig.smooth`; deep : logits of 1/2, 1/4, ... of the size,
-    of networks with deep supervision while they train; clusters : (B, classes, *S), of networks with class queries,
-    the share of each voxel that the queries of each class took; shares sum to 1.
+    Attributes
+    ----------
+    logits : (B, classes, *S) tensor
+    features : (B, filters, *S) tensor
+        Before the last dropout.
+    dropped : (B, filters, *S) tensor
+        The same after that dropout, the input of the classifier.
+    smooth : bool
+        `NetConfig.smooth`.
+    deep : tuple of tensors
+        Logits of 1/2, 1/4, ... of the size, of networks with deep supervision in training.
+    clusters : (B, classes, *S) tensor or None
+        Of networks with class queries, the share of each voxel that the queries of each class took; shares sum to 1.
     """
 
     logits: torch.Tensor

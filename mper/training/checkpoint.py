@@ -41,12 +41,12 @@ def save_checkpoint(
             if isinstance(value, torch.Tensor):
                 tensors[f"{_OPTIMISER}{index}.{key}"] = value
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{_FILE}.part"  # always the same: what a killed process left is written over
+    temporary = folder / f".{_FILE}.part"  # always the same name: what a killed process left is overwritten
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         save_file(tensors, temporary, metadata={"about": json.dumps(dict(about)), "checksum": _checksum(tensors)})
         with temporary.open("r+b") as stream:
-            os.fsync(stream.fileno())  # or a machine that is switched off now keeps the name without the bytes
+            os.fsync(stream.fileno())  # else a power failure could leave the name without the content
         temporary.replace(folder / _FILE)
     except SafetensorError as error:
         why = "the disk is full" if is_disk_full(error) else first_line(error)
@@ -101,7 +101,7 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
         if name.startswith(_OPTIMISER):
             index, key = name[len(_OPTIMISER) :].split(".", 1)
             like = parameters[int(index)]
-            if value.shape == like.shape:  # fused optimisers walk through memory: it must lie as the parameter's does
+            if value.shape == like.shape:  # fused optimisers need the memory layout of the parameter
                 value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
             entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": state["param_groups"]})

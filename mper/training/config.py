@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The configuration of a training run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mper.training.runs import RunFolder
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a run is asked to do; stored as config.json.
+    """The configuration of a training run; stored as config.json.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class TrainConfig:
     split : str
         Its cases are trained on, in their order.
     cases : int or None
-        Only the first so many cases of the split are there at all.
+        Only the first so many cases of the split are used.
     labeled : int or None
         Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
     start_from : str or None
@@ -34,7 +34,8 @@ class TrainConfig:
     steps, budget_s : int or float or None
         Length of the run; with neither, the published number of iterations. A budget is the time of
         training itself, without reading the scans.
-    device, seed : where, and from which random numbers
+    device, seed : str, int
+        Where to compute, and the seed of all random numbers.
     name : str or None
         Name of the model; published under it in the data set.
     batch : int or None

@@ -1,4 +1,4 @@
-"""What a training run learns from: the split's scans on the working grid, on the device."""
+"""The data of a training run: the split's scans on the working grid, on the device."""
 
 from __future__ import annotations
 
@@ -30,10 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from.
+    """The data of a run, ready to train on.
 
-    labels : structures of the dataset, class c of the network is ``labels[c - 1]``; plan : network, working grid and
-    patch; sampler : draws patches from the cases; start : the model to fine-tune, None for training from scratch.
+    Parameters
+    ----------
+    labels : tuple of Label
+        Structures of the dataset: class c of the network is ``labels[c - 1]``.
+    plan : Plan
+        Network, working grid and patch.
+    sampler : PatchSampler
+        Draws patches from the cases.
+    start : ModelBundle or None
+        The model to fine-tune; None for training from scratch.
     """
 
     labels: tuple[Label, ...]

@@ -1,4 +1,4 @@
-"""What a data set asks for: network, working grid, normalisation and patch size.
+"""Network, working grid, normalisation and patch size, chosen from the training scans.
 
 `paper` differs from the published preparation in this: 2-D slices are scaled so that their longer
 side has 256 pixels and not stretched to a square, with linear instead of nearest interpolation, and
@@ -30,7 +30,16 @@ _AIR_HU = -500.0  # a median minimum below this means CT
 
 @dataclass(frozen=True)
 class Plan:
-    """network : its kind, of `mper.nets.registry.BACKBONES`; patch : (k, j, i) in working voxels."""
+    """Network, preprocessing and patch of a run.
+
+    Parameters
+    ----------
+    network : str
+        The kind of backbone, of `mper.nets.registry.BACKBONES`.
+    preprocessing : Preprocessing
+    patch : (int, int, int)
+        Along (k, j, i) in working voxels.
+    """
 
     network: str
     preprocessing: Preprocessing

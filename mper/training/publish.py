@@ -1,4 +1,4 @@
-"""A finished run's model becomes the next version of its model in the dataset."""
+"""Publishing: the model of a finished run becomes the next version of a model in the dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def publish_run(run: Path, notify: Notify = ignore_notice) -> Path | None:
     -------
     Path or None
         The folder of the version; None where the run has no name, or its dataset is a packed one, which keeps no
-        models (`notify` hears it).
+        models (`notify` is called).
     """
     folder = RunFolder(run)
     config = folder.config()

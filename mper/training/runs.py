@@ -1,15 +1,15 @@
-"""A training run's folder: how a run tells where it stands, and the only way to steer it.
+"""A training run's folder: its state, and the only way to control it.
 
-config.json     what was asked for (`mper.training.trainer.TrainConfig`)
-status.json     state, process, start time, progress; renewed every 5 s while the run lives
-events.jsonl    one JSON object a line: state changes and figures
+config.json     the configuration (`mper.training.config.TrainConfig`)
+status.json     state, process, start time, progress; written every 5 s while the run's process lives
+events.jsonl    one JSON object a line: changes of state, losses, Dice on the hold-out, notices
 control.json    {"command": "run" | "pause" | "cancel"}, read at every step
 checkpoint/     the newest state, to resume from
 model/          the finished bundle
-cases.json      what it is trained on: the ids of the cases
-curves.csv, curves.png
-.lock           held by the process that works on the run; the system lets it go when that process ends
-log.txt         what a run in the background printed
+cases.json      the ids of the cases that it is trained on
+curves.csv, curves.png (with matplotlib)
+.lock           held by the process that works on the run; the system releases it when that process ends
+log.txt         the output of a run in the background
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ NEW, LAUNCHING = "new", "launching"
 ENDED = ("finished", "cancelled", "failed", "interrupted")
 _LOCK = ".lock"
 _LAUNCH_S = 180.0  # the first import of torch under a virus scanner takes its time
-_LOCK_WAIT_S = 0.5  # whoever only asks whether it is held lets go sooner
+_LOCK_WAIT_S = 0.5  # a process that only tests the lock holds it for less
 
 
 class RunFolder:
-    """Reading and steering one run.
+    """Reads and controls one run.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class RunFolder:
         return self.path / "model"
 
     def config(self) -> dict[str, Any]:
-        """What was asked for.
+        """The configuration.
 
         Raises
         ------
@@ -89,9 +89,9 @@ class RunFolder:
         return None
 
     def is_alive(self) -> bool:
-        """Whether a process works on this run, or was started and is on its way.
+        """Whether a process works on this run, or is about to start.
 
-        On this machine the lock tells at once; of a run on another one that shares the folder, a fresh heartbeat.
+        On this machine the lock shows it at once; for a run on another one that shares the folder, a fresh heartbeat.
         """
         status = self.status()
         if not status or status["state"] in ENDED:
@@ -106,17 +106,17 @@ class RunFolder:
     def state(self) -> str:
         """Where the run stands: new, launching, starting, running, paused, finished, cancelled, failed or interrupted.
 
-        ``interrupted`` also tells of a run whose process is gone without a word: killed, or the machine was
+        ``interrupted`` is also a run whose process ended without writing its state: killed, or the machine was
         switched off.
         """
-        for _ in range(2):  # it may finish between two looks
+        for _ in range(2):  # it may finish between two reads
             state = str(self.status().get("state", NEW))
             if state == NEW or state in ENDED or self.is_alive():
                 return state
         return "interrupted"
 
     def command(self) -> str:
-        """What the run should do now; a missing or half-written control file means run."""
+        """What the run is told to do; a missing or half-written control file means run."""
         try:
             command = json.loads((self.path / "control.json").read_text(encoding="utf-8"))["command"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -124,20 +124,20 @@ class RunFolder:
         return command if command in COMMANDS else "run"
 
     def launch(self) -> None:
-        """Say that a process is about to be started for this run, which shall run whatever it was told before."""
+        """Set the state to launching, and the command to run, before a process is started."""
         self.steer("run")
-        told = {"state": LAUNCHING, "message": "starting", "heartbeat": time.time()}
-        write_json(self.path / "status.json", {**self.status(), **told})
+        launching = {"state": LAUNCHING, "message": "starting", "heartbeat": time.time()}
+        write_json(self.path / "status.json", {**self.status(), **launching})
 
     def steer(self, command: str) -> None:
-        """Tell the run to run, pause or cancel; it obeys within a step."""
+        """Tell the run to run, pause or cancel, which it does within a step."""
         if command not in COMMANDS:
             raise ValueError(f"unknown command {command!r}; a run takes {', '.join(COMMANDS)}")
         write_json(self.path / "control.json", {"command": command})
 
 
 class RunLog:
-    """The running process's own side of a run folder: lock, heartbeat, events. A context manager.
+    """The run folder in the process that works on it: lock, heartbeat, events. A context manager.
 
     Leaving it by an exception marks the run as failed, unless a final state was set before.
 
@@ -170,7 +170,7 @@ class RunLog:
                 "cancel it first, or wait for it"
             ) from error
         if self.folder.status().get("state", LAUNCHING) != LAUNCHING:
-            self.folder.steer("run")  # what stopped the run before must not stop it again; a new one obeys at once
+            self.folder.steer("run")  # the last command stopped the run; a command to a new one stays
         self._write()
         self._mend_events()
         self._thread.start()
@@ -209,7 +209,7 @@ class RunLog:
             stream.write(line + "\n")
 
     def _mend_events(self) -> None:
-        """End the line in whose middle an earlier process was killed."""
+        """Terminate the line that a killed process left unfinished."""
         path = self.folder.path / "events.jsonl"
         if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
             with path.open("ab") as stream:
@@ -217,7 +217,7 @@ class RunLog:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            with contextlib.suppress(OSError):  # a full disk is told by whoever has something to say
+            with contextlib.suppress(OSError):  # a full disk is reported where an event is written
                 self._write()
 
     def _write(self) -> None:

@@ -209,10 +209,10 @@ class _Training:
             rng = self._random(_CASE_STREAM)
             with self.fabric.autocast():
                 self.method.prepare(t, self.data.sampler, rng)
-            batch = self.data.sampler.batch(*self.method.wants(t), rng)
+            batch = self.data.sampler.batch(*self.method.patch_counts(t), rng)
             warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
             for group in optimiser.param_groups:
-                group["lr"] = self.first_rate * self.method.rate(t) * warm
+                group["lr"] = self.first_rate * self.method.rate_factor(t) * warm
             self.losses = wrapped(batch, t)
             optimiser.zero_grad()
             self.fabric.backward(self.losses.total)

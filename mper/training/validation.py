@@ -1,8 +1,8 @@
-"""Dice on the locked hold-out while a run trains: a curve to look at, which no choice is ever made by.
+"""Dice on the locked hold-out during training: a curve for information, by which nothing is chosen.
 
-Measuring touches neither the method nor a random number that a step will use, so a run ends with the same weights
-with and without it. Its time comes on top of the run's own, at most a tenth of it, but for the last point, which is
-always there. A run that fine-tunes a model begins with what that model reaches.
+Measuring changes neither the method nor the random numbers of the steps, so a run ends with the same weights with and
+without it. It takes additional time, at most a tenth of the run's, except for the last point, which is always measured.
+A run that fine-tunes a model starts with the Dice of that model.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _SHARE = 0.1
 
 
 class HoldoutCurve:
-    """When to measure, and the measuring.
+    """Decides when to measure, and measures.
 
     Parameters
     ----------
     cases : sequence of LabelledScan
-        Of the hold-out; those without a label count in nothing.
+        Of the hold-out; those without a label are left out.
     labels : sequence of Label
         Of the dataset: class c of the network is ``labels[c - 1]``.
     device : torch.device
     spent_s : float
-        What measuring has cost this run before.
+        Time that this run has spent on measuring before.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class HoldoutCurve:
         self._next: float | None = None
 
     def due(self, t: float, elapsed_s: float) -> bool:
-        """Whether a point is wanted where the share `t` of the run is done, after `elapsed_s` of training."""
-        if self._next is None:  # a run that starts, or goes on where it was stopped
+        """Whether to measure now: `t` is the share of the run that is done, after `elapsed_s` of training."""
+        if self._next is None:  # the run starts, or is resumed
             self._next = _after(t)
         if t < self._next or t >= 1:
             return False
@@ -66,27 +66,27 @@ class HoldoutCurve:
         report : Report
             May raise, which ends the measuring.
         whole_s : float
-            Expected length of the run: where the first case foretells more than its share of that, measuring is given
-            up, and tried again when more of it is over.
+            Expected length of the run: if the first case shows that measuring would take more than its share of it,
+            measuring stops, and is tried again later.
         """
         begin, limit_s = time.monotonic(), _SHARE * whole_s - self.spent_s
         try:
             predictor = Predictor(bundle, self.device)
-            found = []
+            scores = []
             for n, case in enumerate(self.cases):
                 beat = part_of(report, n / len(self.cases), 1 / len(self.cases), "measuring on the hold-out")
                 beat(Progress(f"case {n + 1} of {len(self.cases)}", 0.0))
                 one = self._case(predictor, case, beat)
                 if one is not None:
-                    found.append(one)
+                    scores.append(one)
                 self._cost_s = (time.monotonic() - begin) * len(self.cases) / (n + 1)
                 if self._cost_s > limit_s:
                     return None
         finally:
             self.spent_s += time.monotonic() - begin
-        if not found:
+        if not scores:
             return None
-        return {label.name: round(float(np.mean([one[label.name] for one in found])), 4) for label in self.labels}
+        return {label.name: round(float(np.mean([one[label.name] for one in scores])), 4) for label in self.labels}
 
     def _case(self, predictor: Predictor, case: LabelledScan, report: Report) -> dict[str, float] | None:
         reference = case.label()
