@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MPERLib import callbacks, engine_process, http_client, settings
+from MPERLib import callbacks, engine_process, http_client, http_upload, settings
 from MPERLib.engine_job import Job
 from MPERLib.http_client import ErrorCallback, route
 
@@ -107,7 +107,7 @@ class Engine:
         """Start it, or connect to it; does nothing while it is starting or ready."""
         if self.state in ("starting", "ready"):
             return
-        http_client.removeLeftovers()
+        http_upload.removeLeftovers()
         self.reason = ""
         self._become("starting")
         try:
@@ -265,7 +265,7 @@ class Engine:
                 words = _("scans are sent to {url} only with your consent; give it in MPER Segment, under Engine")
                 fail(words.format(url=self.url))
                 return
-            call = http_client.UploadCall(
+            call = http_upload.UploadCall(
                 self._client, path, array, header, done, fail, progress, f"POST {_plain(path)}"
             )
             pending.call = call

@@ -2,18 +2,15 @@
 
 Python threads stall while Slicer's window is idle, and a request that waits would block it. So each request is a `Call`
 that ends with exactly one of its callbacks, or with none after `abort`. Large arrays never pass as one `bytes`:
-PythonQt needs more than a second for 72 MB. They are written to a temporary file in slabs, which Qt sends by itself,
-and read in the pieces in which they arrive.
+PythonQt needs more than a second for 72 MB. They are read in the pieces in which they arrive, and sent from a file
+(`MPERLib.http_upload`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,13 +23,13 @@ from MPERLib import callbacks
 
 ErrorCallback = Callable[[str], None]
 
-_SLAB_BYTES = 1 << 20  # a few ms to write, also on a slow disk
-_ANSWER_TIMEOUT_MS = 120_000
-_TYPES = {"bool": "uint8", "int64": "int64"} | {
+SLAB_BYTES = 1 << 20  # a few ms to write, also on a slow disk
+# type of an array: type of its voxels in a request
+VOXEL_TYPES = {"bool": "uint8", "int64": "int64"} | {
     name: name
     for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64")
 }
-_UPLOAD_PREFIX = "mper-upload-"
+_ANSWER_TIMEOUT_MS = 120_000
 
 
 def route(*parts: object, **query: object) -> str:
@@ -241,7 +238,7 @@ class ArrayCall(Call):
         self._filled = 0
 
     def follow(self, reply: Any) -> None:
-        reply.setReadBufferSize(_SLAB_BYTES)
+        reply.setReadBufferSize(SLAB_BYTES)
         super().follow(reply)
 
     def _onRead(self) -> None:
@@ -251,7 +248,7 @@ class ArrayCall(Call):
         if self._buffer is None:
             try:
                 self._header = json.loads(bytes(self._reply.rawHeader(b"MPER-Array").data()))
-                self._dtype = np.dtype(_TYPES[self._header["dtype"]]).newbyteorder("<")
+                self._dtype = np.dtype(VOXEL_TYPES[self._header["dtype"]]).newbyteorder("<")
                 self._shape = tuple(int(n) for n in self._header["shape"])
                 count = int(np.prod(self._shape, dtype=np.int64)) if min(self._shape, default=1) >= 0 else -1
                 self._buffer = np.empty(count * self._dtype.itemsize, np.uint8)
@@ -276,106 +273,6 @@ class ArrayCall(Call):
         array = self._buffer.view(self._dtype).reshape(self._shape)
         self._buffer = None
         self._end(self._done, array, self._header)
-
-
-class UploadCall(JsonCall):
-    """An array on its way to the engine; the answer is JSON.
-
-    It is first written to a temporary file, a slab at each turn of the event loop, which then is sent by Qt.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        path: str,
-        array: np.ndarray,
-        header: Mapping[str, Any],
-        done: Callable[[Any], None],
-        failed: ErrorCallback | None,
-        progress: Callable[[float], None] | None,
-        name: str,
-    ):
-        super().__init__(done, failed, name)
-        self._client = client
-        self._path = path
-        self._array = array
-        self._header = dict(header)
-        self._progress = progress or (lambda fraction: None)
-        self._written = 0
-        self._qfile: Any = None
-        self._file: Any = None
-        self._temporary: Path | None = None
-
-    def start(self) -> None:
-        """Begin; raises nothing."""
-        array = self._array
-        if array.dtype.name not in _TYPES or array.ndim != 3:
-            words = _("voxels of type {type} cannot be sent; convert the volume with the module Cast Scalar Volume")
-            self.fail(words.format(type=array.dtype.name))
-            return
-        self._dtype = np.dtype(_TYPES[array.dtype.name]).newbyteorder("<")
-        self._header |= {"shape": list(array.shape), "dtype": self._dtype.name}
-        try:
-            handle, name = tempfile.mkstemp(prefix=f"{_UPLOAD_PREFIX}{os.getpid()}-", suffix=".raw")
-            self._temporary = Path(name)
-            self._file = os.fdopen(handle, "wb")
-        except OSError as error:
-            self.fail(_("no temporary file can be written ({error}); free some disk space").format(error=error))
-            return
-        self._slab = max(1, _SLAB_BYTES // max(1, array[:1].size * self._dtype.itemsize))
-        self._next(self._writeSlab)
-
-    def _next(self, step: Callable[[], None]) -> None:
-        qt.QTimer.singleShot(0, callbacks.slot(step, f"{self._name} {step.__name__.lstrip('_')}", self._raised))
-
-    def _writeSlab(self) -> None:
-        if self.over:
-            return
-        stop = min(self._written + self._slab, self._array.shape[0])
-        try:
-            self._file.write(np.ascontiguousarray(self._array[self._written : stop], dtype=self._dtype).data)
-        except OSError as error:
-            self.fail(_("no temporary file can be written ({error}); free some disk space").format(error=error))
-            return
-        self._written = stop
-        self._progress(0.5 * stop / max(1, self._array.shape[0]))
-        self._next(self._writeSlab if stop < self._array.shape[0] else self._send)
-
-    def _send(self) -> None:
-        if self.over:
-            return
-        self._file.close()
-        del self._array
-        self._qfile = qt.QFile(str(self._temporary))
-        if not self._qfile.open(qt.QIODevice.ReadOnly):
-            self.fail(_("the temporary file {file} cannot be read; try again").format(file=self._temporary))
-            return
-        request = self._client.request(self._path, "application/octet-stream")
-        request.setRawHeader(b"MPER-Array", json.dumps(self._header).encode())
-        self.follow(self._client.send("POST", request, self._qfile))
-        self._connect("uploadProgress(qint64,qint64)", self._onSent)
-
-    def _onSent(self, sent: int, total: int) -> None:
-        if not self.over and total > 0:
-            self._progress(0.5 + 0.5 * sent / total)
-
-    def _cleanUp(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._qfile is not None and self._reply is not None and self._reply.isRunning():
-            return  # Qt still reads it; _onFinished comes
-        self._removeFile()
-
-    def _onFinished(self) -> None:
-        super()._onFinished()
-        self._removeFile()
-
-    def _removeFile(self) -> None:
-        if self._qfile is not None:
-            self._qfile.close()
-        if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                self._temporary.unlink()
 
 
 class StreamCall(Call):
@@ -430,11 +327,3 @@ def _refusal(status: int, body: bytes) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(json.loads(body)["error"])
     return _("the engine refused the request (status {status})").format(status=status)
-
-
-def removeLeftovers() -> None:
-    """Delete temporary files of Slicers that died while they sent a scan: no upload takes an hour."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_UPLOAD_PREFIX}*.raw"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > 3600:
-                path.unlink()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from MPERLib import callbacks, engine, engine_job, engine_process, http_client, python_process
+from MPERLib import callbacks, engine, engine_job, engine_process, http_client, http_upload, python_process
 from MPERLib.engine import Engine, route
 from slicer_window import children
 
@@ -561,7 +561,7 @@ def test_uploads_of_dead_sessions_are_removed(window: Any, local: Engine, tmp_pa
     for path in (old, new):
         path.write_bytes(b"")
     os.utime(old, (0, 0))
-    http_client.removeLeftovers()
+    http_upload.removeLeftovers()
     assert not old.exists() and new.exists()
     new.unlink()
 

@@ -818,13 +818,13 @@ def test_an_exception_in_a_callback_is_shown_and_the_panel_can_go_on(
 ):
     show(atrium)
     panel = opened(window)
-    from MPERLib import http_client
+    from MPERLib import http_upload
 
     def broken(self):
         raise RuntimeError("the slab is lost\nsecond line")
 
     with monkeypatch.context() as patch:
-        patch.setattr(http_client.UploadCall, "_writeSlab", broken)
+        patch.setattr(http_upload.UploadCall, "_writeSlab", broken)
         window.click(panel.ui.segmentButton)
         end = 200
         while panel.segmentPanel.running and end:
