@@ -152,6 +152,8 @@ class Chart:
 
 def _fill(tableNode: Any, line: Line) -> None:
     """Replace the columns of a table by the points of a line."""
+    if len(line) == 1:  # VTK writes a warning each time that it draws a line of one point
+        line = [*line, *line]
     with mrml.modifying(tableNode):
         for column, name in enumerate((_STEP, _VALUE)):
             array = numpy_to_vtk(np.array([point[column] for point in line], np.float64), deep=True)
@@ -162,7 +164,7 @@ def _fill(tableNode: Any, line: Line) -> None:
 
 def _read(tableNode: Any) -> list[tuple[float, float]]:
     steps, values = (vtk_to_numpy(tableNode.GetTable().GetColumnByName(name)) for name in (_STEP, _VALUE))
-    return list(zip(steps.tolist(), values.tolist(), strict=True))
+    return list(dict.fromkeys(zip(steps.tolist(), values.tolist(), strict=True)))
 
 
 def _thin(line: Line) -> Line:

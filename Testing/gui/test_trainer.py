@@ -545,3 +545,30 @@ def test_a_partial_label_is_saved_described_and_trained_on(window, shared_engine
     (model,) = (path / "models").iterdir()
     card = json.loads((model / "1" / "card.json").read_text())
     assert (card["about"]["training"]["labelled_cases"], card["about"]["training"]["partly_labelled_cases"]) == (3, 2)
+
+
+def test_a_chart_follows_its_lines_and_survives_a_closed_scene(window):
+    from MPERTrainerLib.chart import Chart
+
+    chart = Chart("Loss", "MPERTestChart")
+    chart.show({})
+    assert not chart.widget.visible
+    chart.show({"total": [(0, 1.5)], "labels": []})
+    assert chart.values() == {"total": [(0, 1.5)]}
+    (table,) = [series.GetTableNode() for series in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")]
+    assert table.GetTable().GetNumberOfRows() == 2  # VTK warns of a line of one point
+    lines = {"total": [(0, 1.5), (5, 1.0)], "labels": [(0, 0.5), (5, 0.25)]}
+    chart.show(lines)
+    assert chart.values() == lines
+    long = {"labels": [(n, 1 / (n + 1)) for n in range(10_001)]}
+    chart.show(long)
+    points = chart.values()["labels"]
+    assert list(chart.values()) == ["labels"] and len(points) <= 401
+    assert points[0] == long["labels"][0] and points[-1] == long["labels"][-1]
+    slicer.mrmlScene.Clear(0)
+    assert chart.values() == {}
+    chart.show(lines)
+    assert chart.values() == lines
+    chart.close()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 0
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
