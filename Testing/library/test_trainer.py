@@ -238,7 +238,7 @@ def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, m
     shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
     data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
     patch, batch = ((16, 32, 32), 2) if dimensions == 3 else ((1, 48, 48), 6)
-    model = train(begin(data, tmp_path / "run", method=method, steps=100, patch=patch, batch=batch))
+    model = train(begin(data, tmp_path / "run", method=method, steps=150, patch=patch, batch=batch))
     image, mask = blobs(shape, seed=100)
     assert dice(model, Volume(image, Geometry.from_axes((0, 0, 0), spacing, LPS, shape)), mask) > 0.8
 
@@ -263,7 +263,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     data = blob_dataset(
         tmp_path / "data", 4, shape, structures=2, intensity=hounsfield, edit_label=half, names=("Liver", "Spleen")
     ).path
-    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 32, 32), batch=2))
+    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 48, 48), batch=2))
     bundle = ModelBundle.load(model)
     assert bundle.preprocessing.normalisation == "window" and bundle.preprocessing.window is not None
     low, high = bundle.preprocessing.window
@@ -274,7 +274,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     for label in found.labels:
         hit = found.labelmap.array == label.value
         truth = mask == label.value
-        assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.7, label.name
+        assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.75, label.name
 
 
 # ---------------------------------------------------------------------- stopping and going on
@@ -768,23 +768,41 @@ def cancel(progress):
     if progress.values.get("step") == 5:
         raise Cancelled
 
-whole, broken = sys.argv[1:]
-train(whole)
-own = torch.stack(sums)
-everyones = [torch.empty_like(own) for _ in range(2)]
-torch.distributed.all_gather(everyones, own)
-assert (everyones[0] != everyones[1]).all(), "both processes saw the same patches"
-try:
-    trainer.train(Path(broken), cancel)
-except Cancelled:
-    say("cancelled")
-torch.distributed.barrier()
-assert not (Path(broken) / "model").exists()
-train(broken)
+word, path = sys.argv[1:3]
+train(path)
+if word == "go":
+    own = torch.stack(sums)
+    everyones = [torch.empty_like(own) for _ in range(2)]
+    torch.distributed.all_gather(everyones, own)
+    assert (everyones[0] != everyones[1]).all(), "both processes saw the same patches"
+    broken = Path(sys.argv[3])
+    try:
+        trainer.train(broken, cancel)
+    except Cancelled:
+        say("cancelled")
+    torch.distributed.barrier()
+    assert not (broken / "model").exists()
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # gloo's threads may abort an interpreter that shuts down at leisure
 """
+
+
+def two_processes(script: Path, *words: str | Path) -> list[str]:
+    """Run the script in two fresh processes; what both said, which has to be the same."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, *words],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (
+        [line.split()[0] for line in done.stdout.splitlines() if line.endswith(f" {rank}")] for rank in "01"
+    )
+    assert first == second
+    return first
 
 
 @pytest.mark.slow
@@ -793,18 +811,8 @@ def test_two_processes_end_with_equal_weights_and_prototypes_also_after_a_cancel
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
     whole, broken = (begin(solid, tmp_path / name, method="mper") for name in ("whole", "broken"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, script, whole, broken],
-        capture_output=True,
-        text=True,
-        timeout=800,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    for rank in "01":
-        words = [line.split()[0] for line in done.stdout.splitlines() if line.endswith(f" {rank}")]
-        assert words == ["equal", "cancelled", "equal"]
+    assert two_processes(script, "go", whole, broken) == ["equal", "cancelled"]
+    assert two_processes(script, "resume", broken) == ["equal"]
     states = [event["state"] for event in read_events(broken) if event["event"] == "state"]
     assert states == ["running", "cancelled", "running", "finished"]
     assert_same(whole / "model", broken / "model")
