@@ -32,6 +32,7 @@ ORDER = {
     "utils.plots": 1,  # matplotlib
     "utils.devices": 2,  # torch, psutil
     "utils.processes": 2,  # torch, psutil
+    "measurement": 1,
     "dicom": 1,
     "io": 1,
     "dataloading": 2,
@@ -39,7 +40,6 @@ ORDER = {
     "models.card": 0,
     "models": 2,
     "datasets": 1,
-    "measurement": 1,
     "methods": 2,
     "inference": 2,
     "refinement": 2,

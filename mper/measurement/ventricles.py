@@ -1,0 +1,192 @@
+"""The ventricles over a cardiac cycle: EDV, ESV, SV, EF and mass, from masks of the short axis.
+
+Volumes are sums over slices (voxels times voxel size, Simpson's method), which is right for stacks of thick slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mper.labels import Label, Segmentation, make_label, structure_of
+from mper.measurement.figures import Figure, indexed
+
+MYOCARDIUM_G_PER_ML = 1.05
+_NAMES = {"LV": "Left ventricle", "RV": "Right ventricle", "LA": "Left atrium"}
+_TISSUE = "MYO"
+
+
+@dataclass(frozen=True, eq=False)
+class Cycle:
+    """Measured phases.
+
+    Parameters
+    ----------
+    figures : tuple of Figure
+    curves_ml : mapping of str to tuple of float
+        Volume of each structure in each phase, by its name (LV, RV, MYO, LA).
+    end_diastole, end_systole : int or None
+        Phases counted from 1; None where there is one phase, or no ventricle.
+    notes : tuple of str
+    """
+
+    figures: tuple[Figure, ...]
+    curves_ml: Mapping[str, tuple[float, ...]]
+    end_diastole: int | None
+    end_systole: int | None
+    notes: tuple[str, ...]
+
+
+def find_label(labels: Sequence[Label], name: str) -> Label | None:
+    """The label of a structure (LA, LV, RV, MYO), by its code or name."""
+    known = make_label(1, name)
+    assert known.type is not None
+    names = (name.casefold(), known.type.meaning.casefold())
+    return next((e for e in labels if structure_of(e) == structure_of(known) or e.name.casefold() in names), None)
+
+
+def measure_cycle(
+    phases: Sequence[Segmentation],
+    end_diastole: int | None = None,
+    end_systole: int | None = None,
+    body_m2: float | None = None,
+) -> Cycle:
+    """Measure the ventricles over phases.
+
+    Parameters
+    ----------
+    phases : sequence of Segmentation
+        In the order of time, on one grid; one phase gives volumes alone.
+    end_diastole, end_systole : int or None
+        Phases counted from 1; None: where the left ventricle (else the right) is largest and smallest.
+    body_m2 : float or None
+        Body surface area.
+
+    Raises
+    ------
+    ValueError
+        If the spacing is unknown, phases lie on different grids or have different structures, there is no ventricle,
+        or the phase given as ED is smaller than that given as ES.
+    """
+    curves = _curves(phases)
+    reference = next((name for name in ("LV", "RV") if name in curves), None)
+    if reference is None:
+        raise ValueError(f"the masks have no ventricle (LV, RV) but {_named(phases[0])}; name the values with --labels")
+    volumes = curves[reference]
+    if not any(volumes):
+        raise ValueError(f"the masks are empty: no voxel is {reference}; there is nothing to measure")
+    if len(phases) == 1:
+        if end_diastole or end_systole:
+            raise ValueError("there is one phase, and ED and ES are two; give the masks of both")
+        figures = [_one_phase(name, values[0]) for name, values in curves.items()]
+        return Cycle(tuple(figures), curves, None, None, ("one phase is given: EF needs a mask of ED and one of ES",))
+    notes: list[str] = []
+    ed, es = _phases(volumes, end_diastole, end_systole, reference, notes)
+    figures = []
+    for name in (name for name in ("LV", "RV") if name in curves):
+        figures += _function(name, curves[name], ed, es, body_m2, notes)
+    if _TISSUE in curves:
+        figures += _mass(curves[_TISSUE][ed - 1], ed, body_m2)
+    if "LA" in curves and max(curves["LA"]) > 0:
+        largest, smallest = max(curves["LA"]), min(curves["LA"])
+        share = 100 * (largest - smallest) / largest
+        how = f"(max - min) / max over {len(phases)} phases"
+        figures.append(Figure("la_emptying", "LA total emptying fraction", share, "%", how, _NAMES["LA"]))
+    return Cycle(tuple(figures), curves, ed, es, tuple(notes))
+
+
+def _curves(phases: Sequence[Segmentation]) -> dict[str, tuple[float, ...]]:
+    if not phases:
+        raise ValueError("no mask is given")
+    first = phases[0].labelmap.geometry
+    curves: dict[str, list[float]] = {}
+    for number, phase in enumerate(phases, 1):
+        geometry = phase.labelmap.geometry
+        voxel_ml = geometry.voxel_ml
+        if voxel_ml is None:
+            raise ValueError(
+                f"the spacing of the mask of phase {number} is unknown, so no figure in mL can be given; "
+                "give the spacing"
+            )
+        if not geometry.is_close(first, 0.01):
+            raise ValueError(
+                f"the masks of phases 1 and {number} lie on different grids: {first.describe()} and "
+                f"{geometry.describe()}; give masks of one time series"
+            )
+        counts = np.bincount(phase.labelmap.array.reshape(-1), minlength=256)
+        for name in ("LV", "RV", _TISSUE, "LA"):
+            label = find_label(phase.labels, name)
+            if label is not None:
+                curves.setdefault(name, []).append(int(counts[label.value]) * voxel_ml)
+    for name, values in curves.items():
+        if len(values) < len(phases):
+            raise ValueError(
+                f"{len(values)} of {len(phases)} masks have the structure {name}; "
+                "give masks of one model or one list of labels"
+            )
+    return {name: tuple(values) for name, values in curves.items()}
+
+
+def _phases(
+    volumes: Sequence[float], end_diastole: int | None, end_systole: int | None, name: str, notes: list[str]
+) -> tuple[int, int]:
+    count = len(volumes)
+    for what, number in (("ED", end_diastole), ("ES", end_systole)):
+        if number is not None and not 1 <= number <= count:
+            raise ValueError(f"there is no phase {number} to be {what}; {count} phases are given, counted from 1")
+    present = {number: ml for number, ml in enumerate(volumes, 1) if ml > 0}
+    if len(present) < count:
+        missing = ", ".join(str(number) for number in range(1, count + 1) if number not in present)
+        notes.append(f"no voxel is {name} in phase {missing}, which is taken neither as ED nor as ES; check the mask")
+    ed = end_diastole or max(present, key=present.__getitem__)
+    es = end_systole or min(present, key=present.__getitem__)
+    if ed == es:
+        raise ValueError(f"phase {ed} is both ED and ES; give masks of two phases in which the {name} differs in size")
+    if volumes[ed - 1] < volumes[es - 1]:
+        raise ValueError(
+            f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed - 1]:.1f} mL) than phase {es}, taken as ES "
+            f"({volumes[es - 1]:.1f} mL); swap them"
+        )
+    if end_diastole is None or end_systole is None:
+        notes.append(f"ED is phase {ed} and ES is phase {es}: there the {name} is largest and smallest")
+    return ed, es
+
+
+def _function(
+    name: str, volumes: Sequence[float], ed: int, es: int, body_m2: float | None, notes: list[str]
+) -> list[Figure]:
+    group, key = _NAMES[name], name.lower()
+    edv, esv = volumes[ed - 1], volumes[es - 1]
+    how = "voxels x voxel size over all slices, phase {}"
+    figures = [
+        Figure(f"{key}_edv", f"{name} EDV", edv, "mL", how.format(f"{ed} (ED)"), group),
+        Figure(f"{key}_esv", f"{name} ESV", esv, "mL", how.format(f"{es} (ES)"), group),
+        Figure(f"{key}_sv", f"{name} SV", edv - esv, "mL", "EDV - ESV", group),
+    ]
+    figures += [each for each in (indexed(figure, body_m2) for figure in list(figures)) if each is not None]
+    ef = 100 * (edv - esv) / edv if edv > 0 else None
+    figures.append(
+        Figure(f"{key}_ef", f"{name} EF", ef, "%", "SV / EDV" if edv > 0 else f"no voxel is {name} at ED", group)
+    )
+    if edv < esv:
+        notes.append(f"the {name} is smaller in phase {ed} (ED) than in phase {es} (ES); check its masks")
+    return figures
+
+
+def _mass(ml: float, ed: int, body_m2: float | None) -> list[Figure]:
+    how = f"volume of the myocardium at phase {ed} (ED) x {MYOCARDIUM_G_PER_ML} g/mL"
+    mass = Figure("lv_mass", "LV mass", ml * MYOCARDIUM_G_PER_ML, "g", how, _NAMES["LV"])
+    return [each for each in (mass, indexed(mass, body_m2)) if each is not None]
+
+
+def _one_phase(name: str, ml: float) -> Figure:
+    long = {"MYO": "Myocardium"}.get(name, _NAMES.get(name, name))
+    return Figure(
+        f"{name.lower()}_volume", f"{name} volume", ml, "mL", "voxels x voxel size over all slices, one phase", long
+    )
+
+
+def _named(phase: Segmentation) -> str:
+    return ", ".join(label.name for label in phase.labels)
