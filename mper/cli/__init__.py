@@ -25,6 +25,7 @@ from mper.cli import (
     dicomweb,
     doctor,
     evaluate,
+    measure,
     models,
     refine,
     segment,
@@ -35,7 +36,22 @@ from mper.cli import (
 from mper.progress import Cancelled
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 
-_GROUPS = (demo, segment, refine, dicom, dicomweb, models, datasets, train, evaluate, benchmark, serve, stage, doctor)
+_GROUPS = (
+    demo,
+    segment,
+    refine,
+    measure,
+    dicom,
+    dicomweb,
+    models,
+    datasets,
+    train,
+    evaluate,
+    benchmark,
+    serve,
+    stage,
+    doctor,
+)
 
 _ABOUT = """\
 Segment medical images with few labels: multi-prototype embedding refinement (MPER).

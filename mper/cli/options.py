@@ -76,7 +76,7 @@ def add_phase(command: argparse.ArgumentParser, every: bool) -> None:
     )
 
 
-def add_spacing(command: argparse.ArgumentParser) -> None:
+def add_spacing(command: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     command.add_argument(
         "--spacing",
         type=spacing,

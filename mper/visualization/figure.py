@@ -65,11 +65,24 @@ def draw_segmentation(
     title: str,
     lines: Sequence[str],
 ) -> None:
-    """Draw a picture and write it as PNG.
+    """Draw a picture and write it as PNG; the arguments are those of `segmentation_png`."""
+    from mper.utils.files import write_atomically
+
+    write_atomically(path, [segmentation_png(scan, mask, prototype_map, per_class, title, lines)])
+
+
+def segmentation_png(
+    scan: Volume,
+    mask: Segmentation,
+    prototype_map: Volume | None,
+    per_class: int,
+    title: str,
+    lines: Sequence[str],
+) -> bytes:
+    """A picture as PNG.
 
     Parameters
     ----------
-    path : Path
     scan, mask, prototype_map
         On one grid; the third as `mper.inference.predictor.Prediction` gives it, None for a picture without.
     per_class : int
@@ -78,8 +91,6 @@ def draw_segmentation(
     lines : sequence of str
         Facts below the title.
     """
-    from mper.utils.files import write_atomically
-
     scan, mask = scan.along_patient_axes(), replace(mask, labelmap=mask.labelmap.along_patient_axes())
     prototype_map = None if prototype_map is None else prototype_map.along_patient_axes()
     centre = _centre(mask.labelmap.array)
@@ -99,12 +110,13 @@ def draw_segmentation(
     height = max(size[1] for size in sizes)
     width = 2 * _EDGE + sum(size[0] for size in sizes) + 2 * _GAP
     legend = 92 if prototype_map is not None else 0
-    canvas = Image.new("RGB", (width, _HEAD + len(rows) * (height + _CAPTION + _GAP) + legend + _EDGE - _GAP), _GROUND)
+    head = _HEAD if title or lines else _EDGE
+    canvas = Image.new("RGB", (width, head + len(rows) * (height + _CAPTION + _GAP) + legend + _EDGE - _GAP), _GROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((_EDGE, 34), title, _TEXT, _font(30))
     for n, line in enumerate(lines):
         draw.text((width - _EDGE, 34 + 25 * n), line, _QUIET, _font(17), anchor="ra")
-    top = _HEAD
+    top = head
     for caption, panels in rows:
         left = _EDGE
         for panel, plane in zip(panels, _PLANES, strict=True):
@@ -120,7 +132,7 @@ def draw_segmentation(
         _legend(draw, (_EDGE, top + 8), prototype_map.array, names, per_class)
     stream = io.BytesIO()
     canvas.save(stream, "PNG", optimize=True)
-    write_atomically(path, [stream.getvalue()])
+    return stream.getvalue()
 
 
 def _centre(array: npt.NDArray[np.generic]) -> tuple[int, int, int]:

@@ -1,0 +1,244 @@
+"""``mper measure``: from files to figures, reports and messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from phantoms import RADIUS, atrium, ball, grid
+from pydicom.dataset import Dataset
+from small_series import write_classic
+from system_tools import tool
+
+from mper.cli import main
+from mper.dicom.grid_match import onto_grid
+from mper.dicom.series import read_series
+from mper.dicom.sr_write import read_sr
+from mper.io import write_segmentation, write_volume
+from mper.labels import Segmentation, make_label
+from mper.provenance import Provenance
+from mper.volume import Geometry, Volume
+
+Run = Callable[..., tuple[int, str, str]]
+LA = (make_label(1, "LA"),)
+MADE = {1: Provenance.of_model("la", "1.0.0", "ab" * 32)}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in ("measure", *words)])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("Größe und mehr")
+    mask, scan = atrium(grid(RADIUS + 5, (1.5, 1.5, 1.5)))
+    write_volume(folder / "lge.nrrd", Volume(scan.array.astype(np.int16), scan.geometry))
+    labelmap = scan.with_array(mask.astype(np.uint8))
+    write_segmentation(folder / "mask.seg.nrrd", Segmentation(labelmap, LA, MADE))
+    write_volume(folder / "plain.nii.gz", labelmap)
+    radius = np.linalg.norm(scan.geometry.to_world(np.moveaxis(np.indices(scan.geometry.shape), 0, -1)), axis=-1)
+    write_volume(folder / "p.nii.gz", scan.with_array((1 / (1 + np.exp(radius - RADIUS))).astype(np.float32)))
+    valve = {"kind": "plane", "name": "valve", "point_mm": [0, 0, -15], "normal": [0, 0, -1]}
+    (folder / "clips.json").write_text(json.dumps({"clips": [valve]}), encoding="utf-8")
+    return folder
+
+
+def figures(out: str) -> dict[str, dict[str, Any]]:
+    return {each["key"]: each for each in json.loads(out)["figures"]}
+
+
+def test_a_mask_with_its_scan_has_figures_with_methods_and_a_report(run: Run, files: Path, tmp_path: Path) -> None:
+    words = (files / "mask.seg.nrrd", "--scan", files / "lge.nrrd", "--height-cm", 180, "--weight-kg", 80)
+    code, out, _ = run(*words, "--json", "--report", tmp_path / "report")
+    assert code == 0
+    found = figures(out)
+    assert found["la_volume_index"]["value"] == pytest.approx(found["la_volume"]["value"] / 2, abs=1e-3)
+    assert found["la_iir_1_20_extent"]["value"] == pytest.approx(20, abs=1.5)
+    assert found["la_iir_1_20_extent"]["stages"].keys() == {"DECAAF 2014", "Utah 2010"}
+    assert all(each["method"] for each in found.values())
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"report.html", "figures.csv", "wall.vtp", "wall.ply", "wall.stl"}
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "MPER la 1.0.0 (sha256:abababab), unedited" in page and "Expected quality: Dice" in page
+
+
+def test_the_table_names_values_stages_and_methods(run: Run, files: Path) -> None:
+    code, out, err = run(files / "plain.nii.gz", "--labels", "LA", "--scan", files / "lge.nrrd")
+    assert code == 0
+    assert "DECAAF 2014: stage" in out and "IIR > 1.20, extent" in out and "max along the normal" in out
+    assert "no indices by body surface area: give --height-cm and --weight-kg" in err
+
+
+def test_clips_make_the_atrium_smaller_and_are_named(run: Run, files: Path) -> None:
+    whole, part = (
+        figures(run(files / "mask.seg.nrrd", "--json", *more)[1])["la_volume"]
+        for more in ((), ("--clip", files / "clips.json"))
+    )
+    assert part["value"] < 0.98 * whole["value"]
+    assert "clipped at valve" in part["method"] and "not clipped" in whole["method"]
+
+
+def test_a_probability_gives_the_range_of_each_figure(run: Run, files: Path) -> None:
+    words = (files / "mask.seg.nrrd", "--scan", files / "lge.nrrd", "--probability", files / "p.nii.gz")
+    low, high = figures(run(*words, "--json")[1])["la_volume"]["range"]
+    shift = np.log(7 / 3)  # where the probability is 0.3 and 0.7
+    assert low == pytest.approx(4 / 3 * np.pi * (RADIUS - shift) ** 3 / 1000, rel=0.02)
+    assert high == pytest.approx(4 / 3 * np.pi * (RADIUS + shift) ** 3 / 1000, rel=0.02)
+
+
+def test_phases_have_an_ejection_fraction_and_a_wrong_order_is_one_line(run: Run, tmp_path: Path) -> None:
+    geometry = grid(28, (7.0, 1.5, 1.5))
+    for name, radius in (("ed", 25), ("es", 20)):
+        array = np.where(ball(geometry, radius), 3, 0).astype(np.uint8)
+        write_volume(tmp_path / f"{name}.nii.gz", Volume(array, geometry))
+    masks = (tmp_path / "ed.nii.gz", tmp_path / "es.nii.gz", "--phases", "--labels", "RV,MYO,LV")
+    code, out, _ = run(*masks, "--ed", 1, "--es", 2, "--json")
+    answer = json.loads(out)
+    assert code == 0 and (answer["ed"], answer["es"]) == (1, 2)
+    edv, esv = answer["volumes_ml"]["LV"]
+    assert figures(out)["lv_ef"]["value"] == pytest.approx(100 * (edv - esv) / edv, abs=0.01)
+    code, _, err = run(*masks, "--ed", 2, "--es", 1)
+    assert code == 1 and "phase 2, taken as ED, has a smaller LV" in err.splitlines()[-1]
+
+
+def test_several_masks_are_a_cohort_with_csv_summary_and_failed_cases(run: Run, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "masks" / f"{name}.seg.nrrd").write_bytes((files / "mask.seg.nrrd").read_bytes())
+    (tmp_path / "masks" / "c.seg.nrrd").write_bytes(b"damaged")
+    (tmp_path / "scans" / "a.nrrd").write_bytes((files / "lge.nrrd").read_bytes())
+    code, out, err = run(tmp_path / "masks" / "*.seg.nrrd", "--scan", tmp_path / "scans", "--report", tmp_path / "r")
+    assert code == 1
+    assert "2 of 3 cases measured" in out and "2 masks have no scan of the same name" in err
+    lines = (tmp_path / "r" / "figures.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["case", "a", "b"]
+    assert "la_iir_1_20_extent [%]" in lines[0]
+    assert (tmp_path / "r" / "a" / "report.html").is_file()
+    assert "1 failed" in (tmp_path / "r" / "summary.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("{files}/plain.nii.gz",), "is a plain mask without names"),
+        (("{files}/mask.seg.nrrd", "--clip", "{files}/none.json"), "none.json does not exist"),
+        (("{files}/mask.seg.nrrd", "--clip", "{files}/lge.nrrd"), "is not a JSON file of clips"),
+        (("{files}/mask.seg.nrrd", "--height-cm", "1.8", "--weight-kg", "80"), "a height of 1.8 cm is not a person's"),
+        (("{files}/mask.seg.nrrd", "--wall-mm", "50"), "thickness_mm must be from 0.5 to 10 mm"),
+        (("{files}/mask.seg.nrrd", "--ed", "1"), "--ed and --es go with --phases"),
+        (("{files}/mask.seg.nrrd", "--sr", "{files}/r.dcm"), "--sr refers to a DICOM segmentation, and MASK is none"),
+        (("{files}/mask.seg.nrrd", "--probability", "{files}/lge.nrrd"), "no map of fractions from 0 to 1"),
+        (("{files}/a.dcm",), "does not exist"),
+        (("{files}/mask.seg.nrrd", "--report", "{files}/lge.nrrd"), "is a file; name a folder for the report"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_measured_is_one_line(run: Run, files: Path, words: tuple[str, ...], message: str) -> None:
+    code, out, err = run(*(word.format(files=files) for word in words))
+    assert code != 0 and not out
+    assert message in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_unknown_spacing_is_refused_and_can_be_given(run: Run, tmp_path: Path) -> None:
+    array = ball(grid(12), 10).astype(np.uint8)
+    write_volume(tmp_path / "mask.nrrd", Volume(array, Geometry.unknown(array.shape)))
+    code, _, err = run(tmp_path / "mask.nrrd", "--labels", "LA")
+    assert code == 1 and "the spacing of the mask is unknown, so no figure in mL or mm can be given" in err
+    code, out, _ = run(tmp_path / "mask.nrrd", "--labels", "LA", "--spacing", "1,1,1", "--json")
+    assert code == 0
+    assert figures(out)["la_volume"]["value"] == pytest.approx(np.count_nonzero(array) / 1000, abs=1e-3)
+
+
+def test_a_mask_on_another_grid_than_the_scan_is_refused(run: Run, files: Path, tmp_path: Path) -> None:
+    other = grid(RADIUS + 5, (2.0, 2.0, 2.0))
+    write_volume(
+        tmp_path / "scan.nrrd", Volume(np.arange(np.prod(other.shape), dtype=np.int32).reshape(other.shape), other)
+    )
+    code, _, err = run(files / "mask.seg.nrrd", "--scan", tmp_path / "scan.nrrd")
+    assert code == 1 and "the mask lies on another grid than the scan" in err
+
+
+def tall(_: int, image: Dataset) -> None:
+    image.PatientSize, image.PatientWeight, image.PatientName = "1.80", "80", "Muster^Max"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    mask, scan = atrium(grid(RADIUS + 5, (1.5, 1.5, 1.5)))
+    write_classic(folder / "series", Volume(scan.array.astype(np.int16), scan.geometry), tall)
+    series = read_series(folder / "series")
+    array = onto_grid(scan.with_array(mask.astype(np.uint8)), series.volume.geometry)
+    whole = Segmentation(series.volume.with_array(np.asarray(array, np.uint8)), LA, MADE)
+    from mper.dicom.seg_write import write_seg
+
+    write_seg(folder / "seg.dcm", whole, series)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(study: Path) -> Path:
+    words = ["measure", str(study / "seg.dcm"), "--scan", str(study / "series"), "--sr", str(study / "sr.dcm")]
+    assert main([*words, "--creator", "Doe^Jane", "--report", str(study / "page")]) == 0
+    return study / "sr.dcm"
+
+
+def test_a_report_has_the_figures_of_its_segment(report: Path, study: Path) -> None:
+    found = read_sr(report)
+    voxel_ml = 1.5**3 / 1000
+    array = read_series(study / "series").volume.array
+    assert found["Volume"] == (pytest.approx(np.count_nonzero(array == 100) * voxel_ml), "mL")
+    assert found["LA volume index"][0] == pytest.approx(found["Volume"][0] / 2, abs=1e-3)
+    assert found["IIR > 1.20, extent"][0] == pytest.approx(20, abs=1.5)
+
+
+def test_a_report_refers_to_its_segmentation_and_carries_methods_and_stages(report: Path, study: Path) -> None:
+    import pydicom
+
+    text = pydicom.dcmread(report).to_json()
+    seg = pydicom.dcmread(study / "seg.dcm", stop_before_pixels=True)
+    assert seg.SOPInstanceUID in text and "max along the normal" in text
+    assert "DECAAF 2014 stage by IIR > 1.20, extent" in text and "Doe^Jane" in text
+    assert "MPER for 3D Slicer, measurements" in text  # the private scheme, named
+
+
+def test_a_report_names_no_patient_on_its_page_unless_asked(report: Path, study: Path, tmp_path: Path) -> None:
+    import pydicom
+
+    name = str(pydicom.dcmread(report).PatientName)
+    assert name and name not in (study / "page" / "report.html").read_text(encoding="utf-8")
+    words = ["measure", str(study / "seg.dcm"), "--scan", str(study / "series"), "--report", str(tmp_path), "--patient"]
+    assert main(words) == 0
+    assert name in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_validator_finds_no_error_in_a_report(report: Path) -> None:
+    told = subprocess.run([tool("dciodvfy"), "-new", str(report)], capture_output=True, check=False)
+    text = (told.stdout + told.stderr).decode("latin-1")
+    assert "Comprehensive3DSR" in text and "Error" not in text, text
+
+
+def test_dcmqi_reads_the_figures_back(report: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dcmqi", reason="reading back needs dcmqi: pip install dcmqi")
+    words = [tool("tid1500reader"), "--inputDICOM", str(report), "--outputMetadata", str(tmp_path / "sr.json")]
+    subprocess.run(words, check=True, capture_output=True)
+    groups = json.loads((tmp_path / "sr.json").read_text(encoding="utf-8"))["Measurements"]
+    items = {item["quantity"]["CodeMeaning"]: float(item["value"]) for item in groups[0]["measurementItems"]}
+    assert items == {name: pytest.approx(value) for name, (value, _) in read_sr(report).items()}
+
+
+def test_a_file_that_is_no_report_is_not_replaced(run: Run, study: Path) -> None:
+    code, _, err = run(study / "seg.dcm", "--scan", study / "series", "--sr", study / "seg.dcm")
+    assert code == 2 and "exists and is no report, so it is not replaced" in err

@@ -1,0 +1,502 @@
+"""``mper measure``: figures of masks, as a table, JSON, a report, CSV, DICOM structured report and surfaces."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mper.cli import outputs
+from mper.cli.console import print_error, print_json, print_note, print_result, print_table
+from mper.cli.dicom import phase_number, tell_notes
+from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
+from mper.progress import Cancelled
+from mper.utils.errors import FAILED, OK, UsageError, explain
+
+if TYPE_CHECKING:
+    from mper.dicom.series import DicomSeries
+    from mper.labels import Label, Segmentation
+    from mper.measurement.case import CaseSettings, MeasuredCase
+    from mper.measurement.figures import Figure
+    from mper.models.card import StoredBundle
+    from mper.progress import Notify
+    from mper.volume import Volume
+
+_TEXT = """\
+Measure masks. Every figure is given with its method and parameters; methods that differ are listed side by side.
+
+Left atrium (LA): volume, index by body surface area, wall area, sphericity; with --scan, an LGE-MRI, the enhancement
+of its wall: image intensity ratio (0.97, 1.20, 1.32, 1.61), blood pool mean + 2, 3, 3.3, 4 SD, and Otsu, each as area
+and share of the wall. --clip removes what planes and spheres cut off (mitral valve, veins, appendage).
+Ventricles (LV, RV, MYO): with --phases the masks are the phases of one heart, in order: EDV, ESV, SV, EF, mass.
+
+MASK is a .seg.nrrd, a DICOM segmentation (with its series as --scan), or a plain mask (.nrrd, .nii.gz, .mha), whose
+values --labels or --model names. Several masks without --phases are a cohort: a case each, their scans in the folder
+--scan under the same names. --report writes a page (HTML), figures (CSV) and surfaces; no patient data goes into it
+but the names of the files.
+"""
+_EXAMPLES = """\
+  mper measure mask.seg.nrrd --scan lge.nrrd --height-cm 178 --weight-kg 82 --report report
+  mper measure mask.seg.nrrd --scan lge.nrrd --clip clips.json --json
+  mper measure seg.dcm --scan dicom-folder --sr report.dcm
+  mper measure cine-phase*.nii.gz --phases --labels RV,MYO,LV
+  mper measure ed.nii.gz es.nii.gz --phases --ed 1 --es 2 --model acdc --height-cm 165 --weight-kg 70
+  mper measure "masks/*.seg.nrrd" --scan scans --report cohort
+"""
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "measure", "measure masks", _TEXT, _EXAMPLES)
+    command.add_argument("masks", nargs="+", type=Path, metavar="MASK", help="the mask, or several")
+    command.add_argument(
+        "--scan", type=Path, metavar="SCAN", help="the LGE-MRI of the left atrium; of a cohort the folder of the scans"
+    )
+    command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
+    add_phase(command, every=False)
+    what = command.add_argument_group("what the masks are")
+    what.add_argument("--labels", type=names, metavar="RV,MYO,LV", help="what the values 1, 2, ... of plain masks are")
+    what.add_argument("--model", metavar="NAME|PATH", help="the model that drew plain masks, which names their values")
+    what.add_argument("--phases", action="store_true", help="the masks are phases of one heart, in the order of time")
+    what.add_argument("--ed", type=count, metavar="N", help="which phase is end diastole (default: the largest)")
+    what.add_argument("--es", type=count, metavar="N", help="which phase is end systole (default: the smallest)")
+    add_spacing(what)
+    how = command.add_argument_group("how to measure")
+    how.add_argument("--height-cm", type=float, metavar="H", help="of the patient (default: of the DICOM header)")
+    how.add_argument("--weight-kg", type=float, metavar="W", help="of the patient (default: of the DICOM header)")
+    how.add_argument("--clip", type=Path, metavar="FILE", help="planes and spheres to clip at (JSON)")
+    how.add_argument(
+        "--wall-mm", type=float, metavar="MM", default=3.0, help="thickness of the wall outside the cavity (default: 3)"
+    )
+    how.add_argument(
+        "--pool-mm", type=float, metavar="MM", default=2.0, help="erosion of the cavity to the blood pool (default: 2)"
+    )
+    how.add_argument(
+        "--sampling", choices=("max", "mean"), default="max", help="of the wall along its normals (default: max)"
+    )
+    how.add_argument(
+        "--probability",
+        type=Path,
+        metavar="FILE",
+        help="of `mper segment --probabilities`: adds the range of each figure over masks at probability 0.3 and 0.7",
+    )
+    result = command.add_argument_group("results")
+    result.add_argument("--report", type=Path, metavar="FOLDER", help="write a page, CSV and surfaces into this folder")
+    result.add_argument("--sr", type=Path, metavar="FILE", help="write a DICOM structured report (.dcm) of a DICOM-SEG")
+    result.add_argument("--creator", metavar="NAME", default="", help="who answers for the report, as Family^Given")
+    result.add_argument(
+        "--patient", action="store_true", help="the page names the patient (DICOM name, ID, birth date)"
+    )
+    add_json(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        answer = _measure(arguments)
+    if arguments.json:
+        print_json(answer)
+    return FAILED if answer.get("failed") else OK
+
+
+def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    from mper.io.scans import expand_inputs
+
+    masks = expand_inputs(arguments.masks)
+    if arguments.report is not None:
+        if arguments.report.is_file():
+            raise UsageError(f"{arguments.report} is a file; name a folder for the report")
+        arguments.report.mkdir(parents=True, exist_ok=True)
+        outputs.check_writable(arguments.report)
+    if arguments.phases or len(masks) == 1:
+        if (arguments.ed or arguments.es) and not arguments.phases:
+            raise UsageError("--ed and --es go with --phases and the masks of several phases")
+        return _Case(masks, arguments.scan, arguments, arguments.report).result(show=not arguments.json)
+    if arguments.sr or arguments.clip or arguments.probability:
+        raise UsageError(
+            f"--sr, --clip and --probability go with one case, and {len(masks)} masks are given; "
+            "measure each by itself, or add --phases where they are phases of one heart"
+        )
+    return _cohort(masks, arguments)
+
+
+class _Case:
+    """One case from its files to its results."""
+
+    def __init__(self, masks: Sequence[Path], scan: Path | None, arguments: argparse.Namespace, report: Path | None):
+        self._masks, self._scan, self._arguments, self._report = masks, scan, arguments, report
+        self._notes: list[str] = []
+        self.measured: MeasuredCase | None = None
+
+    def result(self, show: bool) -> dict[str, Any]:
+        """Measure and write what is asked for; the answer is for JSON."""
+        begin = time.perf_counter()
+        arguments = self._arguments
+        if arguments.sr is not None:
+            _check_sr(arguments.sr, self._masks)
+        scan, series = self._read_scan()
+        phases = [self._read_mask(path, series) for path in self._masks]
+        if scan is not None:
+            phases = [_on_grid(phase, scan) for phase in phases]
+        from mper.measurement.case import measure_case
+
+        probability = self._probability(phases[0])
+        measured = measure_case(phases, scan, self._settings(series), probability)
+        self.measured = measured
+        self._notes += measured.notes
+        files = self._write_report(measured, phases, scan, series)
+        if arguments.sr is not None:
+            from mper.dicom.sr_write import write_sr
+
+            assert series is not None
+            write_sr(
+                arguments.sr, measured.figures, self._masks[0], phases[0], series, self._notes.append, arguments.creator
+            )
+            files.append(arguments.sr)
+        tell_notes(self._notes)
+        if show:
+            _show(measured.figures)
+            for file in files:
+                print_result(str(file))
+        cycle = measured.cycle
+        answer: dict[str, Any] = {
+            "masks": [str(path) for path in self._masks],
+            "scan": None if self._scan is None else str(self._scan),
+            "figures": [figure.to_dict() for figure in measured.figures],
+            "notes": [*dict.fromkeys(self._notes)],
+            "files": [str(file) for file in files],
+            "seconds": round(time.perf_counter() - begin, 3),
+        }
+        if cycle is not None:
+            answer["volumes_ml"] = {name: [round(ml, 3) for ml in curve] for name, curve in cycle.curves_ml.items()}
+            answer["ed"], answer["es"] = cycle.end_diastole, cycle.end_systole
+        return answer
+
+    def _read_scan(self) -> tuple[Volume | None, DicomSeries | None]:
+        from mper.io import with_spacing
+        from mper.io.opened import open_scan
+
+        if self._scan is None:
+            return None, None
+        arguments = self._arguments
+        opened = open_scan(self._scan, arguments.series, self._notes.append, arguments.image_type)
+        number = phase_number(opened.phases, arguments.phase)
+        if opened.series is not None:
+            series = opened.series.read(number)
+            return series.volume, series
+        return with_spacing(opened.read(number), arguments.spacing, self._notes.append), None
+
+    def _read_mask(self, path: Path, series: DicomSeries | None) -> Segmentation:
+        from mper.io import with_spacing
+
+        mask = read_mask(path, series, self._arguments.labels, self._arguments.model, self._notes.append)
+        labelmap = mask.labelmap
+        if series is None:
+            labelmap = with_spacing(labelmap, self._arguments.spacing)
+        return replace(mask, labelmap=labelmap)
+
+    def _probability(self, mask: Segmentation) -> Volume | None:
+        from mper.io import read_volume
+
+        if self._arguments.probability is None:
+            return None
+        found = read_volume(self._arguments.probability, notify=self._notes.append)
+        if self._arguments.spacing and found.geometry.shape == mask.labelmap.geometry.shape:
+            return mask.labelmap.with_array(found.array)
+        return found
+
+    def _settings(self, series: DicomSeries | None) -> CaseSettings:
+        from mper.measurement.case import CaseSettings
+        from mper.measurement.clipping import read_clips
+        from mper.measurement.wall import WallSettings
+
+        arguments = self._arguments
+        return CaseSettings(
+            clips=read_clips(arguments.clip) if arguments.clip else (),
+            body_m2=_body(arguments, series, self._notes.append),
+            wall=WallSettings(arguments.wall_mm, arguments.pool_mm, arguments.sampling),
+            end_diastole=arguments.ed,
+            end_systole=arguments.es,
+        )
+
+    def _write_report(
+        self, measured: MeasuredCase, phases: Sequence[Segmentation], scan: Volume | None, series: DicomSeries | None
+    ) -> list[Path]:
+        if self._report is None:
+            return []
+        from mper.visualization.report import ReportText, figure_table_csv, report_page
+
+        self._report.mkdir(parents=True, exist_ok=True)
+        pictures = _pictures(measured, phases, scan)
+        text = ReportText(
+            f"Measurements: {outputs.stem(self._masks[0])}",
+            tuple(_origin(phases[0], self._scan, self._arguments, series)),
+            tuple(dict.fromkeys(self._notes)),
+        )
+        written = [
+            (self._report / "report.html", report_page(text, measured.figures, pictures)),
+            (self._report / "figures.csv", figure_table_csv(measured.figures)),
+        ]
+        from mper.utils.files import write_atomically
+
+        for path, content in written:
+            write_atomically(path, [content.encode("utf-8")])
+        return [path for path, _ in written] + _write_surfaces(self._report, measured)
+
+
+def read_mask(
+    path: Path, series: DicomSeries | None, labels: Sequence[str] | None, model: str | None, notify: Notify
+) -> Segmentation:
+    """A mask with the names of its structures, from any file that holds one.
+
+    Raises
+    ------
+    UsageError
+        If nothing names its structures, or a DICOM segmentation comes without its series.
+    """
+    from mper.io import read_labelmap, read_segmentation
+    from mper.io.labelmap import binary_as_label
+    from mper.labels import Segmentation, make_label
+
+    name = path.name.lower()
+    if name.endswith(outputs.SEG_ENDING):
+        if series is None:
+            raise UsageError(f"{path} is a DICOM segmentation; give the folder of its series with --scan")
+        from mper.dicom.seg_read import read_seg
+
+        return read_seg(path, series, notify)
+    if name.endswith(".seg.nrrd"):
+        return read_segmentation(path, notify)
+    labelmap = read_labelmap(path, notify)
+    made: tuple[Label, ...]
+    if labels:
+        made = tuple(make_label(value, each) for value, each in enumerate(labels, 1))
+    elif model is not None:
+        from mper.models.card import read_bundle
+        from mper.resources import find_model
+
+        made = read_bundle(find_model(model)).card.labels
+    else:
+        raise UsageError(
+            f"{path} is a plain mask without names; say what its values are with --labels LA, "
+            "or which model drew it with --model la"
+        )
+    return Segmentation(binary_as_label(labelmap, made, str(path), notify), made)
+
+
+def _on_grid(mask: Segmentation, scan: Volume) -> Segmentation:
+    """The mask on the scan's grid, where it is a part of that (cropped or flipped by another program)."""
+    from mper.dicom.grid_match import onto_grid
+
+    if not (mask.labelmap.geometry.spacing_known and scan.geometry.spacing_known):
+        return mask  # refused where it is measured
+    return replace(mask, labelmap=scan.with_array(onto_grid(mask.labelmap, scan.geometry)))
+
+
+def _body(arguments: argparse.Namespace, series: DicomSeries | None, notify: Notify) -> float | None:
+    """Body surface area from the arguments, else from the DICOM header; None with a note where it is unknown."""
+    from mper.measurement.figures import body_surface_m2
+
+    height, weight = arguments.height_cm, arguments.weight_kg
+    if height is not None and weight is not None:
+        return body_surface_m2(height, weight)
+    stored = _stored_body(series)
+    height = stored[0] if height is None else height
+    weight = stored[1] if weight is None else weight
+    if height is None or weight is None:
+        missing = [option for option, number in (("--height-cm", height), ("--weight-kg", weight)) if number is None]
+        notify(f"no indices by body surface area: give {' and '.join(missing)}")
+        return None
+    try:
+        body = body_surface_m2(height, weight)
+    except ValueError as error:
+        notify(f"no indices by body surface area: in the DICOM header {error}")
+        return None
+    notify(f"height {height:g} cm and weight {weight:g} kg are those of the DICOM header, where they were not given")
+    return body
+
+
+def _stored_body(series: DicomSeries | None) -> tuple[float | None, float | None]:
+    """Height in cm and weight in kg of a DICOM header (PatientSize is in m)."""
+    found: list[float | None] = []
+    for keyword, factor in (("PatientSize", 100.0), ("PatientWeight", 1.0)):
+        try:
+            value = float(str(series.instances[0].get(keyword))) * factor if series is not None else 0.0
+        except ValueError:
+            value = 0.0
+        found.append(round(value, 2) if value > 0 else None)
+    return found[0], found[1]
+
+
+def _check_sr(path: Path, masks: Sequence[Path]) -> None:
+    if path.suffix.lower() != ".dcm":
+        raise UsageError(f"cannot write {path}: the name of a DICOM report must end in .dcm")
+    if len(masks) != 1 or not masks[0].name.lower().endswith(outputs.SEG_ENDING):
+        raise UsageError(
+            "--sr refers to a DICOM segmentation, and MASK is none; write one first with mper export-seg, "
+            "or both at once with mper segment SERIES seg.dcm --sr report.dcm"
+        )
+    check_sr_replaceable(path)
+
+
+def check_sr_replaceable(path: Path) -> None:
+    """Raise UsageError where `path` is a file but no older report."""
+    if not path.is_file():
+        outputs.check_writable(path.parent)
+        return
+    from mper.dicom.sr_write import read_sr
+
+    try:
+        read_sr(path)
+    except ValueError:
+        raise UsageError(f"{path} exists and is no report, so it is not replaced; choose another name") from None
+
+
+def _pictures(measured: MeasuredCase, phases: Sequence[Segmentation], scan: Volume | None) -> dict[str, bytes]:
+    from mper.visualization.figure import segmentation_png
+    from mper.visualization.wall_figure import draw_wall
+
+    pictures = {}
+    if scan is not None and scan.geometry.spacing_known:
+        pictures["Mask on the scan"] = segmentation_png(scan, phases[0], None, 1, "", ())
+    if measured.atrium is not None and measured.atrium.surface is not None:
+        ratio = "iir" in measured.atrium.surface.scalars
+        caption = "Wall, coloured by image intensity ratio" if ratio else "Surface"
+        pictures[caption] = draw_wall(measured.atrium.surface)
+    return pictures
+
+
+def _write_surfaces(folder: Path, measured: MeasuredCase) -> list[Path]:
+    if measured.atrium is None or measured.atrium.surface is None:
+        return []
+    from mper.io.surfaces import SURFACE_ENDINGS, write_surface
+
+    surface = measured.atrium.surface
+    body = surface.kept(surface.scalars["wall"] > 0)
+    files = [folder / f"wall{ending}" for ending in SURFACE_ENDINGS]
+    for file in files:
+        write_surface(file, body)
+    return files
+
+
+def _origin(
+    mask: Segmentation, scan: Path | None, arguments: argparse.Namespace, series: DicomSeries | None
+) -> list[str]:
+    """Who made the mask and with what, its expected quality, and the scan."""
+    from mper import __version__
+    from mper.provenance import MANUAL, SEMIAUTOMATIC
+
+    lines = []
+    if arguments.patient and series is not None:
+        image = series.instances[0]
+        told = (str(image.get(key) or "unknown") for key in ("PatientName", "PatientID", "PatientBirthDate"))
+        lines.append("Patient: " + ", ".join(told))
+    for made in dict.fromkeys(mask.provenance.values()):
+        how = {MANUAL: "drawn manually", SEMIAUTOMATIC: "edited manually"}.get(made.type, "unedited")
+        lines.append(f"Mask: {made.name}, {how}" if made.name else f"Mask: {how}")
+        stored = _bundle_of(made.algorithm, made.version)
+        if stored is not None:
+            lines += _quality(stored)
+    if not mask.provenance:
+        lines.append("Mask: the file does not say how it was made")
+    lines.append(f"Grid: {mask.labelmap.geometry.describe()}" + ("" if scan is None else f"; scan: {scan.name}"))
+    lines.append(f"Measured with MPER {__version__}" + (f", by {arguments.creator}" if arguments.creator else ""))
+    return lines
+
+
+def _bundle_of(algorithm: str, version: str) -> StoredBundle | None:
+    from mper.models.card import read_bundle
+    from mper.resources import bundled_models
+
+    bundles = map(read_bundle, bundled_models()) if algorithm.startswith("MPER ") else ()
+    return next(
+        (each for each in bundles if (f"MPER {each.card.name}", each.card.version) == (algorithm, version)), None
+    )
+
+
+def _quality(stored: StoredBundle) -> list[str]:
+    quality: Mapping[str, Any] = stored.card.about.get("quality") or {}
+    dice = (quality.get("mean") or {}).get("dice")
+    if dice is None:
+        return []
+    return [f"Expected quality: Dice {dice:.3f}, the model's mean over {quality.get('cases', 'its test cases')}"]
+
+
+def _cohort(masks: Sequence[Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    from mper.visualization.report import figures_csv, summary_page
+
+    scans = _scans_of(masks, arguments.scan)
+    cases: list[dict[str, Any]] = []
+    rows: list[tuple[str, Sequence[Figure]]] = []
+    failed: dict[str, str] = {}
+    for path in masks:
+        name = outputs.stem(path)
+        folder = None if arguments.report is None else arguments.report / name
+        try:
+            case = _Case([path], scans.get(path), arguments, folder)
+            cases.append({"case": name, **case.result(show=False)})
+            assert case.measured is not None
+            rows.append((name, case.measured.figures))
+            if not arguments.json:
+                first = case.measured.figures[0]
+                print_result(f"{name}: {first.name} {first.text()}, {len(case.measured.figures)} figures")
+        except Cancelled:
+            raise
+        except Exception as error:  # one bad case must not stop the others; what it was is in the list
+            failed[name] = explain(error)
+            cases.append({"case": name, "masks": [str(path)], "error": failed[name]})
+            print_error(f"{path}: {failed[name]}")
+    files = []
+    if arguments.report is not None and rows:
+        from mper.utils.files import write_atomically
+
+        for file, content in (
+            (arguments.report / "figures.csv", figures_csv(rows)),
+            (arguments.report / "summary.html", summary_page(f"Measurements of {len(rows)} cases", rows, failed)),
+        ):
+            write_atomically(file, [content.encode("utf-8")])
+            files.append(file)
+    if not arguments.json:
+        for file in files:
+            print_result(str(file))
+        print_result(f"{len(rows)} of {len(masks)} cases measured")
+    return {"cases": cases, "failed": len(failed), "files": [str(file) for file in files]}
+
+
+def _scans_of(masks: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """The scan of each mask: of the same name in the folder."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise UsageError(f"{len(masks)} masks are given, so --scan is the folder of their scans; {folder} is no folder")
+    from mper.io import find_scans
+
+    by_name = {outputs.stem(scan): scan for scan in find_scans([folder])}
+    found = {path: by_name[outputs.stem(path)] for path in masks if outputs.stem(path) in by_name}
+    missing = [path.name for path in masks if path not in found]
+    if missing:
+        print_note(f"{len(missing)} masks have no scan of the same name in {folder}, and no wall figures: {missing[0]}")
+    return found
+
+
+def _show(figures: Sequence[Figure]) -> None:
+    ranged = any(figure.range for figure in figures)
+    for group in dict.fromkeys(figure.group for figure in figures):
+        rows = []
+        for figure in (each for each in figures if each.group == group):
+            row = [figure.name, figure.text()]
+            if ranged:
+                row.append("" if figure.range is None else f"{figure.range[0]:.3g} to {figure.range[1]:.3g}")
+            stages = "; ".join(f"{scheme}: stage {stage}" for scheme, stage in (figure.stages or {}).items())
+            rows.append([*row, stages])
+        print_result()
+        print_table([group, "value", *(["range"] if ranged else []), "stage"], rows)
+    print_result()
+    for method in dict.fromkeys(f"{figure.name.removesuffix(', area')}: {figure.method}" for figure in figures):
+        if ", extent: " not in method:  # as that of the area
+            print_result(method)
+    print_result()

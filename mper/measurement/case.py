@@ -1,0 +1,171 @@
+"""All figures of one case: which structures its masks have decides what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mper.labels import Label, Segmentation
+from mper.measurement.atrium import Atrium, measure_atrium
+from mper.measurement.clipping import Clip
+from mper.measurement.figures import Figure, with_ranges
+from mper.measurement.measures import measure
+from mper.measurement.surface import METHOD, is_stack
+from mper.measurement.ventricles import Cycle, find_label, measure_cycle
+from mper.measurement.wall import WallSettings
+from mper.volume import Volume
+
+RANGE_LEVELS = (0.3, 0.7)
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is known of the patient and asked for besides the masks.
+
+    Parameters
+    ----------
+    clips : tuple of Clip
+    body_m2 : float or None
+        Body surface area.
+    wall : WallSettings
+    end_diastole, end_systole : int or None
+        Phases counted from 1.
+    """
+
+    clips: tuple[Clip, ...] = ()
+    body_m2: float | None = None
+    wall: WallSettings = field(default_factory=WallSettings)
+    end_diastole: int | None = None
+    end_systole: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredCase:
+    """The figures of a case.
+
+    Parameters
+    ----------
+    figures : tuple of Figure
+    notes : tuple of str
+    atrium : Atrium or None
+        Where the mask of one phase has a left atrium.
+    cycle : Cycle or None
+        Where the masks have ventricles.
+    """
+
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
+    atrium: Atrium | None = None
+    cycle: Cycle | None = None
+
+
+def measure_case(
+    phases: Sequence[Segmentation],
+    scan: Volume | None = None,
+    settings: CaseSettings | None = None,
+    probability: Volume | None = None,
+) -> MeasuredCase:
+    """Measure the masks of one case.
+
+    Parameters
+    ----------
+    phases : sequence of Segmentation
+        One mask, or one for each phase in the order of time.
+    scan : Volume or None
+        The LGE-MRI of a left atrium, on the grid of the mask.
+    settings : CaseSettings or None
+    probability : Volume or None
+        Of the left atrium, 0 to 1, on the grid of the mask: figures then have a range over the masks at 0.3 and 0.7.
+
+    Raises
+    ------
+    ValueError
+        If something cannot be measured as it is asked for, see `measure_atrium` and `measure_cycle`.
+    """
+    settings = settings or CaseSettings()
+    first = phases[0]
+    unlabelled = sum(int(np.count_nonzero(phase.labelmap.array == 255)) for phase in phases)
+    notes = [f"{unlabelled} unlabelled voxels (255) count as background"] if unlabelled else []
+    names = {name: find_label(first.labels, name) for name in ("LA", "LV", "RV", "MYO")}
+    atrium = None
+    cycle = None
+    figures: list[Figure] = []
+    if names["LA"] is not None and len(phases) == 1:
+        atrium = _atrium(first, names["LA"], scan, settings, probability, notes)
+        figures += atrium.figures
+    elif settings.clips or probability is not None:
+        raise ValueError(
+            "clips and probabilities are those of one mask of a left atrium (LA); this case has "
+            f"{', '.join(label.name for label in first.labels)} in {len(phases)} phases: leave them out"
+        )
+    if names["LV"] is not None or names["RV"] is not None:
+        cycle = measure_cycle(phases, settings.end_diastole, settings.end_systole, settings.body_m2)
+        figures += [each for each in cycle.figures if atrium is None or each.key != "la_volume"]
+        notes += cycle.notes
+    elif len(phases) > 1:
+        measure_cycle(phases)  # says what is missing
+    known = {label.value for label in names.values() if label is not None}
+    others = [label for label in first.labels if label.value not in known]
+    if others and len(phases) == 1:
+        figures += _others(first, others)
+    if not figures:
+        raise ValueError("the mask has no structure that can be measured alone; name its values with --labels")
+    return MeasuredCase(tuple(figures), tuple(dict.fromkeys(notes)), atrium, cycle)
+
+
+def _atrium(
+    mask: Segmentation,
+    label: Label,
+    scan: Volume | None,
+    settings: CaseSettings,
+    probability: Volume | None,
+    notes: list[str],
+) -> Atrium:
+    geometry = mask.labelmap.geometry
+
+    def measured(array: npt.NDArray[np.bool_]) -> Atrium:
+        return measure_atrium(array, geometry, scan, settings.clips, settings.body_m2, settings.wall)
+
+    found = measured(np.asarray(mask.labelmap.array == label.value))
+    notes += found.notes
+    if probability is None:
+        return found
+    if not probability.geometry.is_close(geometry, 0.01):
+        raise ValueError(
+            f"probability and mask lie on different grids: {probability.geometry.describe()} and "
+            f"{geometry.describe()}; give the probability that was written with the mask"
+        )
+    kind, values = probability.array.dtype.kind, probability.array.astype(np.float32, copy=False)
+    if kind != "f" or not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            "the probability is no map of fractions from 0 to 1; write it with mper segment --probabilities"
+        )
+    others = []
+    for level in RANGE_LEVELS:
+        try:
+            others.append(measured(np.asarray(values >= level)).figures)
+        except ValueError as error:
+            notes.append(f"the mask at probability {level:g} has no figures: {error}")
+    return replace(found, figures=with_ranges(found.figures, others))
+
+
+def _others(mask: Segmentation, labels: Sequence[Label]) -> list[Figure]:
+    if mask.labelmap.geometry.voxel_ml is None:
+        raise ValueError("the spacing of the mask is unknown, so no figure in mL or mm can be given; give the spacing")
+    stack = is_stack(mask.labelmap.geometry)
+    figures = []
+    for found in measure(Segmentation(mask.labelmap, mask.labels)):
+        if found.value not in {label.value for label in labels}:
+            continue
+        key = "".join(c if c.isalnum() else "_" for c in found.name.lower())
+        volume = Figure(
+            f"{key}_volume", f"{found.name} volume", found.volume_ml, "mL", "voxels x voxel size", found.name
+        )
+        figures.append(volume)
+        if not stack:
+            how = f"{METHOD.split(', ')[0]}"
+            figures.append(Figure(f"{key}_area", f"{found.name} surface", found.surface_mm2, "mm2", how, found.name))
+    return figures
