@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,38 @@ def test_dcmqi_reads_the_figures_back(report: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_no_report_is_not_replaced(run: Run, study: Path) -> None:
     code, _, err = run(study / "seg.dcm", "--scan", study / "series", "--sr", study / "seg.dcm")
     assert code == 2 and "exists and is no report, so it is not replaced" in err
+
+
+def test_segmenting_dicom_writes_segmentation_and_report_that_are_sent_together(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pydicom
+    from small_models import threshold_bundle
+
+    bundle = threshold_bundle(0.0, about={"modality": "MR, late gadolinium enhancement"})
+    bundle = replace(bundle, card=replace(bundle.card, labels=LA))
+    bundle.save(tmp_path / "model")
+    monkeypatch.setattr("mper.models.bundle.ModelBundle.load", lambda *_: bundle)
+    words = [str(study / "series"), str(tmp_path / "seg.dcm"), "--sr", str(tmp_path / "sr.dcm"), "--json"]
+    assert main(["segment", *words, "--model", str(tmp_path / "model"), "--device", "cpu"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["sr"] == str(tmp_path / "sr.dcm")
+    found = read_sr(tmp_path / "sr.dcm")
+    assert found["Volume"][0] == pytest.approx(figures(json.dumps(answer))["la_volume"]["value"], abs=1e-3)
+    assert "IIR > 1.20, extent" in found
+    seg, report = (pydicom.dcmread(tmp_path / f"{name}.dcm", stop_before_pixels=True) for name in ("seg", "sr"))
+    assert seg.StudyInstanceUID == report.StudyInstanceUID
+    assert seg.SOPInstanceUID in report.to_json()
+
+    from mper.dicom.instances import find_instances
+
+    assert {item.uid for item in find_instances([tmp_path], lambda _: None)} == {
+        str(seg.SOPInstanceUID),
+        str(report.SOPInstanceUID),
+    }
+
+
+def test_a_report_of_what_is_no_dicom_segmentation_is_refused_before_the_work(files: Path, tmp_path: Path) -> None:
+    words = [str(files / "lge.nrrd"), str(tmp_path / "mask.seg.nrrd"), "--sr", str(tmp_path / "sr.dcm")]
+    assert main(["segment", *words]) == 2
+    assert not list(tmp_path.iterdir())

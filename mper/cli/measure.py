@@ -304,7 +304,7 @@ def _body(arguments: argparse.Namespace, series: DicomSeries | None, notify: Not
     height, weight = arguments.height_cm, arguments.weight_kg
     if height is not None and weight is not None:
         return body_surface_m2(height, weight)
-    stored = _stored_body(series)
+    stored = stored_body(series)
     height = stored[0] if height is None else height
     weight = stored[1] if weight is None else weight
     if height is None or weight is None:
@@ -320,7 +320,7 @@ def _body(arguments: argparse.Namespace, series: DicomSeries | None, notify: Not
     return body
 
 
-def _stored_body(series: DicomSeries | None) -> tuple[float | None, float | None]:
+def stored_body(series: DicomSeries | None) -> tuple[float | None, float | None]:
     """Height in cm and weight in kg of a DICOM header (PatientSize is in m)."""
     found: list[float | None] = []
     for keyword, factor in (("PatientSize", 100.0), ("PatientWeight", 1.0)):
@@ -333,18 +333,18 @@ def _stored_body(series: DicomSeries | None) -> tuple[float | None, float | None
 
 
 def _check_sr(path: Path, masks: Sequence[Path]) -> None:
-    if path.suffix.lower() != ".dcm":
-        raise UsageError(f"cannot write {path}: the name of a DICOM report must end in .dcm")
     if len(masks) != 1 or not masks[0].name.lower().endswith(outputs.SEG_ENDING):
         raise UsageError(
             "--sr refers to a DICOM segmentation, and MASK is none; write one first with mper export-seg, "
             "or both at once with mper segment SERIES seg.dcm --sr report.dcm"
         )
-    check_sr_replaceable(path)
+    check_report(path)
 
 
-def check_sr_replaceable(path: Path) -> None:
-    """Raise UsageError where `path` is a file but no older report."""
+def check_report(path: Path) -> None:
+    """Raise UsageError where `path` cannot be the name of a report, or is a file but no older report."""
+    if path.suffix.lower() != ".dcm":
+        raise UsageError(f"cannot write {path}: the name of a DICOM report must end in .dcm")
     if not path.is_file():
         outputs.check_writable(path.parent)
         return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.common import (
+    is_seg,
     load_predictor,
     model_entry,
     open_task,
@@ -25,6 +26,7 @@ from mper.cli.common import (
 from mper.cli.console import Bar, print_error, print_json, print_note, print_result
 from mper.cli.heart_phase import check_ventricle, find_phase
 from mper.cli.inputs import plan
+from mper.cli.measure import check_report
 from mper.cli.options import (
     Commands,
     add_command,
@@ -64,6 +66,7 @@ _EXAMPLES = """\
   mper segment scan.nrrd mask.seg.nrrd
   mper segment dicom-folder mask.seg.nrrd --prototypes why.seg.nrrd
   mper segment dicom-folder seg.dcm
+  mper segment dicom-folder seg.dcm --sr report.dcm
   mper segment study seg.dcm --series 1.2.840.113619.2.5
   mper segment cine-folder mask.nii.gz --model acdc --phase ED
   mper segment "study/*/lge.nii.gz" results
@@ -95,6 +98,13 @@ def add(commands: Commands) -> None:
         help="also write the probability of each structure, 0 to 1; with several structures one file each, "
         "with its name added (a folder for a cohort)",
     )
+    command.add_argument(
+        "--sr",
+        type=Path,
+        metavar="FILE",
+        help="with a DICOM OUTPUT (.dcm), also measure the mask and write a DICOM structured report of it (see "
+        "`mper measure`); `mper push` sends both",
+    )
     add_spacing(command)
     add_tta(command)
     add_json(command)
@@ -104,6 +114,8 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     tasks, cohort = _plan(arguments, notes.append)
+    if arguments.sr is not None:
+        _check_report(arguments, tasks, cohort)
     for note in notes:
         print_note(note)
     from mper.models.card import read_bundle
@@ -128,6 +140,14 @@ def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[Segmentat
         )
     *inputs, output = (Path(path).expanduser() for path in arguments.paths)
     return plan(inputs, output, (arguments.prototypes, arguments.probabilities), arguments.series, notify)
+
+
+def _check_report(arguments: argparse.Namespace, tasks: Sequence[SegmentationTask], cohort: bool) -> None:
+    if cohort or arguments.phase == ALL or not is_seg(tasks[0]):
+        raise UsageError("--sr refers to one DICOM-SEG: give one scan in DICOM and an OUTPUT that ends in .dcm")
+    if arguments.sr.resolve() == tasks[0].mask.resolve():
+        raise UsageError(f"the report and the segmentation would both be written to {arguments.sr}; choose two names")
+    check_report(arguments.sr)
 
 
 def _run_single(
@@ -231,6 +251,11 @@ def _segmented(
         target.make_folders()
         result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
         notes.clear()
+        if arguments.sr is not None and series is not None:
+            from mper.cli.reports import report_on_mask
+
+            beat(Progress("measuring", 1.0))
+            result |= report_on_mask(arguments.sr, target.mask, prediction.segmentation, series, stored, result)
         if scan.phases.count > 1:
             times = scan.phases.times_ms
             result |= {"phase": number, "trigger_time_ms": times[number - 1] if times else None}
