@@ -90,8 +90,20 @@ def _segmentation(calls: Calls, scan: Volume) -> None:
     for settle in (False, True):
         calls.put("/predictions/{prediction}/strokes", {"strokes": [stroke], "settle": settle}, prediction=p)
     calls.put("/predictions/{prediction}/strokes", {"strokes": []}, prediction=p)
+    _measurement(calls, scan, one)
     calls.delete("/predictions/{prediction}", prediction=p)
     calls.delete("/scans/{scan}", scan=one)
+
+
+def _measurement(calls: Calls, scan: Volume, one: str) -> None:
+    mask = calls.engine.upload(scan.with_array((scan.array > 180).astype(np.uint8)))
+    request = {"masks": [mask], "labels": [{"value": 1, "name": "LA"}], "scan": one, "height_cm": 180.0}
+    plane = {"kind": "plane", "name": "valve", "point_mm": scan.geometry.to_world((10, 20, 18)).tolist()}
+    clips = [{**plane, "normal": scan.geometry.directions[:, 0].tolist()}]
+    found = calls.post("/measurements", {**request, "weight_kg": 80.0, "clips": clips, "pool_mm": 1.0})
+    calls.get("/surfaces/{surface}", surface=found["surface"])
+    phases = {"masks": [mask, mask], "labels": [{"value": 1, "name": "LV"}]}
+    calls.post("/measurements", {**phases, "end_diastole": 1, "end_systole": 2})
 
 
 def _dataset(calls: Calls, home: Path, scan: Volume) -> str:

@@ -14,14 +14,22 @@ from starlette.exceptions import HTTPException
 from mper import __version__
 from mper.engine.access import OPEN, AccessMiddleware
 from mper.engine.errors import InvalidRequest, RequestError, status_and_line
-from mper.engine.routes import cases, datasets, info, jobs, runs, segmentation
+from mper.engine.routes import cases, datasets, info, jobs, measurement, runs, segmentation
 from mper.engine.schemas.arrays import ArrayHeader
 from mper.engine.schemas.common import ErrorAnswer
 from mper.engine.schemas.runs import RunEvent
 from mper.engine.services.engine import Engine
 from mper.engine.settings import Settings
 
-_ROUTERS = (info.router, segmentation.router, jobs.router, datasets.router, cases.router, runs.router)
+_ROUTERS = (
+    info.router,
+    segmentation.router,
+    measurement.router,
+    jobs.router,
+    datasets.router,
+    cases.router,
+    runs.router,
+)
 _PARSE_FAILED = 400  # the status that FastAPI gives a body that is not JSON
 _SHOWN_ERRORS = 3
 _ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorAnswer"}

@@ -21,12 +21,12 @@ from mper.engine.settings import Limits
 from mper.volume import Geometry, Index3
 
 _CHUNK = 2**20  # bytes that are sent, or gathered before they are written
-_BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-ARRAY_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _BINARY}}
+BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+ARRAY_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": BINARY}}
 ARRAY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The bytes of the array.",
-        "content": _BINARY,
+        "content": BINARY,
         "headers": {HEADER: {"schema": HEADER_SCHEMA}},
     }
 }

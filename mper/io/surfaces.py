@@ -44,12 +44,16 @@ def write_surface(path: Path, surface: Surface) -> None:
     OSError
         If it cannot be written; nothing is left behind.
     """
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
+    if path.suffix.lower() not in _WRITERS:
         raise ValueError(f"cannot write {path}: its name must end in {', '.join(_WRITERS)}")
     if not len(surface.triangles):
         raise ValueError(f"cannot write {path}: the surface has no triangle")
-    write_atomically(path, writer(surface))
+    write_atomically(path, _WRITERS[path.suffix.lower()](surface))
+
+
+def encode_surface(ending: str, surface: Surface) -> bytes:
+    """The bytes of a file of that ending (.vtp, .ply, .stl)."""
+    return b"".join(_WRITERS[ending](surface))
 
 
 def _ply(surface: Surface) -> Iterator[bytes]:
@@ -94,8 +98,8 @@ def _vtp(surface: Surface) -> Iterator[bytes]:
         _array("Points", surface.points_mm.astype("<f4"), 3),
         "</Points>",
         "<Polys>",
-        _array("connectivity", surface.triangles.astype("<i8")),
-        _array("offsets", np.arange(3, 3 * count + 1, 3, dtype="<i8")),
+        _array("connectivity", surface.triangles.astype("<i4")),
+        _array("offsets", np.arange(3, 3 * count + 1, 3, dtype="<i4")),
         "</Polys>",
         '<PointData Normals="Normals">',
         _array("Normals", surface.normals.astype("<f4"), 3),
@@ -109,7 +113,7 @@ def _vtp(surface: Surface) -> Iterator[bytes]:
 
 
 def _array(name: str, values: npt.NDArray[np.generic], components: int = 1) -> str:
-    kind = {"f": "Float32", "i": "Int64"}[values.dtype.kind]
+    kind = {"f": "Float32", "i": "Int32"}[values.dtype.kind]
     return (
         f'<DataArray type="{kind}" Name="{name}" NumberOfComponents="{components}" format="binary">'
         f"{_encoded(values)}</DataArray>"

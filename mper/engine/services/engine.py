@@ -14,6 +14,7 @@ from mper.engine.services.devices import Devices
 from mper.engine.services.diagnostics import as_text, examine
 from mper.engine.services.jobs import JobStore
 from mper.engine.services.launcher import Launcher
+from mper.engine.services.measurement import SurfaceStore
 from mper.engine.services.models import ModelCatalog
 from mper.engine.services.predictions import PredictionStore
 from mper.engine.services.roots import Roots
@@ -41,6 +42,7 @@ class Engine:
         self.scans = ScanStore(settings.spool, settings.limits)
         self.models = ModelCatalog(self.roots)
         self.predictions = PredictionStore(settings.limits)
+        self.surfaces = SurfaceStore()
         self.launcher = Launcher()
         self.closing = asyncio.Event()
         self._ended = threading.Event()
