@@ -208,9 +208,15 @@ class Engine:
 
     # ---- requests; each returns what can be aborted
 
-    def get(self, path: str, done: Callable[[Any], None], failed: ErrorCallback | None = None) -> Pending:
-        """Ask for JSON."""
-        return self._ask("GET", path, None, lambda fail, name: http_client.JsonCall(done, fail, name), failed)
+    def get(
+        self,
+        path: str,
+        done: Callable[[Any], None],
+        failed: ErrorCallback | None = None,
+        noted: Callable[[list[str]], None] | None = None,
+    ) -> Pending:
+        """Ask for JSON; `noted` takes first what a list leaves out and why, one line each."""
+        return self._ask("GET", path, None, lambda fail, name: http_client.JsonCall(done, fail, name, noted), failed)
 
     def post(
         self, path: str, body: object, done: Callable[[Any], None], failed: ErrorCallback | None = None

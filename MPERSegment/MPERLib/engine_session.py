@@ -43,11 +43,14 @@ class EngineSession:
     engine : Engine
     models : list of dict
         The answer to ``GET /models``, each model once; empty until the engine is ready.
+    modelNotes : list of str
+        Which datasets and models are not among them, and why, one line each.
     """
 
     def __init__(self, failed: ErrorCallback):
         self._failed = failed
         self.models: list[dict[str, Any]] = []
+        self.modelNotes: list[str] = []
         self._listeners: list[Callable[[], None]] = []
         self._requests: list[Pending | Job] = []
         self._guards: weakref.WeakSet[_Guard] = weakref.WeakSet()
@@ -57,7 +60,7 @@ class EngineSession:
     def _use(self, engine: Engine) -> None:
         self._unsubscribe()
         self.engine = engine
-        self.models = []
+        self.models, self.modelNotes = [], []
         self._unsubscribe = engine.onState(lambda _engine: self._onState())
 
     # ---- state
@@ -108,7 +111,7 @@ class EngineSession:
         if self.running:
             self.refreshModels()
         else:
-            self.models = []
+            self.models, self.modelNotes = [], []
         self._notify()
 
     def _notify(self) -> None:
@@ -130,8 +133,8 @@ class EngineSession:
     def refreshModels(self, then: Callable[[], None] = lambda: None) -> None:
         """Read the models again, then call `then`, also if that has failed."""
 
-        def take(models: list[dict[str, Any]]) -> None:
-            self.models = _unique(models)
+        def take(models: list[dict[str, Any]], notes: list[str]) -> None:
+            self.models, self.modelNotes = _unique(models), notes
             self._notify()
             then()
 
@@ -139,7 +142,7 @@ class EngineSession:
             self._failed(message)
             then()
 
-        self.get("/models", take, failed)
+        self.getList("/models", take, failed)
 
     def refreshInfo(self, then: Callable[[], None]) -> None:
         """Read the engine's info again, then call `then`; its diagnostics are complete some time after the start."""
@@ -154,6 +157,12 @@ class EngineSession:
 
     def get(self, path: str, done: Done, failed: ErrorCallback | None = None) -> Pending:
         return self._track(self.engine.get(path, self.guard(done), self._or(failed)))
+
+    def getList(self, path: str, done: Callable[[list, list[str]], object], failed: ErrorCallback) -> Pending:
+        """Ask for a list; `done` takes it, and what it leaves out and why, one line each."""
+        left_out: list[str] = []
+        take = self.guard(lambda found: done(found, left_out))
+        return self._track(self.engine.get(path, take, self._or(failed), left_out.extend))
 
     def post(self, path: str, body: object, done: Done, failed: ErrorCallback | None = None) -> Pending:
         return self._track(self.engine.post(path, body, self.guard(done), self._or(failed)))

@@ -215,16 +215,40 @@ class BytesCall(Call):
 
 
 class JsonCall(BytesCall):
-    """An answer in JSON; an empty one is None."""
+    """An answer in JSON; an empty one is None.
+
+    `noted`, where given, takes first what a list leaves out and why, one line each (header ``MPER-Notes``).
+    """
+
+    def __init__(
+        self,
+        done: Callable[[Any], None],
+        failed: ErrorCallback | None,
+        name: str,
+        noted: Callable[[list[str]], None] | None = None,
+    ):
+        super().__init__(done, failed, name)
+        self._noted = noted
 
     def _finish(self) -> None:
         text = self._rest()
+        if self._noted is not None:
+            self._noted(_notes(bytes(self._reply.rawHeader(b"MPER-Notes").data())))
         try:
             answer = json.loads(text) if text else None
         except ValueError:
             self.fail(_("the engine's answer cannot be read; it may be of another version than this module"))
         else:
             self._end(self._done, answer)
+
+
+def _notes(header: bytes) -> list[str]:
+    """The lines of ``MPER-Notes``; a header that cannot be read is no reason to lose the answer."""
+    try:
+        lines = json.loads(header or b"[]")
+    except ValueError:
+        return []
+    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 class ArrayCall(Call):

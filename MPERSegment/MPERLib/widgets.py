@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import qt
+from slicer.i18n import tr as _
 
+from MPERLib.formatting import sentence
+
+_NOTES_SHOWN = 2
 _SWATCH_PX = 16
 _MAX_HEIGHT_PX = 320
 
@@ -159,6 +163,17 @@ class Table:
     def _select(self, row: int) -> None:
         flags = qt.QItemSelectionModel.Select | qt.QItemSelectionModel.Rows
         self.widget.selectionModel().select(self.widget.model().index(row, 0), flags)
+
+
+def show_notes(label: qt.QLabel, notes: Sequence[str]) -> None:
+    """Show the first notes of a list's answer, all of them as tool tip; hide the label where there are none."""
+    more = len(notes) - _NOTES_SHOWN
+    lines = [sentence(note) for note in notes[:_NOTES_SHOWN]]
+    if more > 0:
+        lines.append(_("{n} more are skipped; hold the mouse here to see all.").format(n=more))
+    label.text = "\n".join(lines)
+    label.toolTip = "\n".join(sentence(note) for note in notes)
+    label.visible = bool(notes)
 
 
 def _swatch(colour: Sequence[int]) -> qt.QIcon:

@@ -12,7 +12,7 @@ from MPERLib import formatting, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
-from MPERLib.widgets import chosen, fill_box
+from MPERLib.widgets import chosen, fill_box, show_notes
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, views
@@ -50,7 +50,7 @@ class SegmentPanel:
         self._phasesAsked = 0
         self._filling = False
         ui = context.ui
-        ui.modelMore.visible = False
+        ui.modelMore.visible = ui.modelNotes.visible = False
         ui.progressBar.visible = False
         ui.progressLabel.visible = False
         ui.modelBox.elideMode = qt.Qt.ElideRight  # in the middle it would make 72 scans of 2
@@ -121,6 +121,7 @@ class SegmentPanel:
         ui, model = self._context.ui, self._model()
         ui.modelWords.text = formatting.model_summary(model) if model else self._session.stateText()
         ui.modelBox.toolTip = ui.modelBox.currentText or _("The model, and with it the structures to segment")
+        show_notes(ui.modelNotes, self._session.modelNotes)
         ui.modelMoreButton.enabled = model is not None
         ui.modelMore.text = formatting.model_card(model) if model else ""
         ui.modelMore.visible = bool(model) and ui.modelMoreButton.checked

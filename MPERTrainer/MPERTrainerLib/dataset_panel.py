@@ -11,7 +11,7 @@ from MPERLib import callbacks, settings
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
-from MPERLib.widgets import chosen, fill_box
+from MPERLib.widgets import chosen, fill_box, show_notes
 from slicer.i18n import tr as _
 
 from mper.labels import make_label
@@ -35,6 +35,7 @@ class DatasetPanel:
         self._context, self._session, self._dataset = context, session, dataset
         self.datasets: list[dict] = []
         ui = context.ui
+        ui.datasetNotes.visible = False
         ui.datasetSelector.connect("currentIndexChanged(int)", slot(self._onChosen))
         ui.newDatasetButton.connect("clicked()", slot(self.askNew))
         ui.openDatasetButton.connect("clicked()", slot(self.askFolder))
@@ -44,8 +45,9 @@ class DatasetPanel:
     def reload(self, choose: str | None = None) -> None:
         """Read the datasets from the engine, and open one: `choose`, else that of the scene, else the last one."""
 
-        def take(found: list) -> None:
+        def take(found: list, notes: list[str]) -> None:
             self.datasets = found
+            show_notes(self._context.ui.datasetNotes, notes)
             known = [entry["id"] for entry in found]
             wanted: str | None = choose or self._dataset.storedId() or settings.setting(LAST_DATASET)
             if wanted not in known:
@@ -55,7 +57,7 @@ class DatasetPanel:
             fill_box(self._context.ui.datasetSelector, entries, wanted)
             self._open(wanted)
 
-        self._session.get("/datasets", take)
+        self._session.getList("/datasets", take, self._context.showMessage)
 
     def _onChosen(self) -> None:
         self._context.clearMessage()

@@ -246,6 +246,31 @@ def test_a_folder_is_opened_once_however_it_is_named(window, shared_engine, tmp_
     assert settings.roots()[-1] == str(tmp_path)
 
 
+def test_a_skipped_folder_is_named_with_the_reason_where_datasets_and_models_are_chosen(
+    window, shared_engine, tmp_path
+):
+    home = tmp_path / "data"
+    dataset_on_disk(home, labelled=1)
+    nnunet = home / "nnU-Net" / "dataset.json"
+    nnunet.parent.mkdir()
+    nnunet.write_text(json.dumps({"channel_names": {"0": "MRI"}, "labels": {"background": 0}}), encoding="utf-8")
+    panel = opened(window)
+    assert not panel.ui.datasetNotes.visible
+    panel.datasetPanel.openFolder(str(home))
+    window.wait_until(lambda: panel.dataset.about, 20, "the dataset")
+    text = panel.ui.datasetNotes.text
+    assert text.startswith("The dataset data/nnU-Net is skipped: ")
+    assert panel.ui.datasetNotes.visible
+    window.wait_until(lambda: panel.session.modelNotes, 20, "the models")
+    window.screenshot("skipped")
+    segment = window.open("MPERSegment")
+    window.wait_until(lambda: segment.ui.modelNotes.visible, ENGINE_S, "the note")
+    assert segment.ui.modelNotes.text == text
+    nnunet.unlink()
+    panel.datasetPanel.reload()
+    window.wait_until(lambda: not panel.ui.datasetNotes.visible, 20, "the note to go")
+
+
 def test_every_revision_can_be_seen_and_restored(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)

@@ -708,6 +708,22 @@ def test_patch_that_the_network_cannot_take_is_refused(
         train(begin(solid, tmp_path / "run", patch=patch))
 
 
+@pytest.mark.parametrize("network", ["vnet", "unet3d"])
+@pytest.mark.parametrize(
+    ("method", "batch", "advice"),
+    [("supervised", 1, "--patch or --batch"), ("mper", 2, "--patch or --batch"), ("bcp", 2, "--patch or --batch")],
+)
+def test_a_patch_of_one_value_per_channel_is_refused_before_the_first_step(
+    solid: Path, tmp_path: Path, method: str, network: str, batch: int, advice: str
+) -> None:
+    run = begin(solid, tmp_path / "run", patch=(16, 16, 16), batch=batch, method=method, network=network)
+    with pytest.raises(ValueError, match=rf"patch 16,16,16 is a single voxel .* choose a larger {advice}"):
+        train(run)
+    if network == "unet3d" and method == "supervised":  # the advice helps
+        larger = begin(solid, tmp_path / "two", patch=(16, 16, 16), batch=2, method=method, network=network, steps=1)
+        assert (train(larger) / "card.json").is_file()
+
+
 def test_configuration_comes_back_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     config = TrainConfig("data", without=("affine", "cutmix"), patch=(16, 32, 32), window=(-5.0, 7.5), flip_axes=(2,))
     start_run(config, tmp_path)

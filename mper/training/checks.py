@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from mper.labels import UNLABELLED
+from mper.methods.recipe import Recipe
 from mper.methods.registry import MethodInfo
+from mper.nets.registry import find_backbone
 from mper.training.data import TrainingData
 
 _SPARSE = 0.05  # share of a scan's voxels
 
 
-def check_training_data(data: TrainingData, method: MethodInfo, batch: int) -> list[str]:
+def check_training_data(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> list[str]:
     """Notices about the training data.
 
     Parameters
@@ -18,13 +22,33 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int) -> l
     method : MethodInfo
     batch : int
         Labelled patches per step.
+    recipe : Recipe
 
     Raises
     ------
     ValueError
-        If a structure is in no labelled case, and the method needs all of them.
+        If a structure is in no labelled case, and the method needs all of them, or if the patches of a step are too
+        small and too few for batch norm.
     """
+    _refuse_single_value(data, method, batch, recipe)
     return [*_few_scans(data, batch), *_absent_structures(data, method), *_sparse_labels(data, method)]
+
+
+def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> None:
+    """Batch norm has no variance where the deepest layer of the network has one value per channel."""
+    patches = batch // 2 if method.pairs else batch  # pasted into each other, two become one
+    partial = any(case.label is not None and bool((case.label == UNLABELLED).any()) for case in data.sampler.labelled)
+    if method.pairs and partial and not recipe.clean_teacher:
+        patches = 1  # a teacher with batch statistics may see the one partly labelled patch of a step
+    divisor = find_backbone(data.plan.network).divisor
+    if patches * math.prod(math.ceil(n / divisor) for n in data.plan.patch) > 1:
+        return
+    size = ",".join(map(str, data.plan.patch))
+    advice = "choose a larger --patch" if patches < batch // 2 else "choose a larger --patch or --batch"
+    raise ValueError(
+        f"patch {size} is a single voxel in the deepest layer of the network, and method {method.name} trains it with "
+        f"1 patch at a time here (--batch {batch}); batch norm needs more than one value: {advice}"
+    )
 
 
 def _few_scans(data: TrainingData, batch: int) -> list[str]:

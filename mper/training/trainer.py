@@ -175,7 +175,7 @@ class _Training:
         dimensions = self.data.plan.dimensions
         default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
         batch = self.config.batch or default
-        for line in check_training_data(self.data, find_method(self.config.method), batch):
+        for line in check_training_data(self.data, find_method(self.config.method), batch, self.recipe):
             self._notify(line)
         torch.manual_seed(self.config.seed)
 
