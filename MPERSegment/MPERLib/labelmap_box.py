@@ -21,11 +21,13 @@ from MPERLib import mrml, segmentation_node
 Node = Any
 Box = tuple[tuple[int, int, int], tuple[int, int, int]]
 
-FOREIGN = 255  # a voxel of a segment that no model made, which is never overwritten
+_FOREIGN = 255  # stands for a segment that no model made, which is never overwritten
 
 
-def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
-    """The label values in a box of the scan's grid, (k, j, i) uint8; `FOREIGN` in segments that no model made.
+def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """A box of the scan's grid: the label values (k, j, i) uint8, and where segments lie that no model made (bool).
+
+    The two may overlap.
 
     Raises
     ------
@@ -34,6 +36,7 @@ def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
     """
     start, stop = box
     found = np.zeros([b - a for a, b in zip(start, stop, strict=True)], np.uint8)
+    foreign = np.zeros(found.shape, bool)
     for image, segments in segmentation_node.layers_of(segmentationNode):
         low = _low(image, segmentationNode, volumeNode)
         voxels = mrml.image_array(image)
@@ -47,8 +50,10 @@ def read_box(segmentationNode: Node, volumeNode: Node, box: Box) -> np.ndarray:
                 table[segment.GetLabelValue()] = _value(segment)
         values = table[part]
         target = found[inside]
-        target[values > 0] = values[values > 0]
-    return found
+        own = (values > 0) & (values != _FOREIGN)
+        target[own] = values[own]
+        foreign[inside] |= values == _FOREIGN
+    return found, foreign
 
 
 def write_box(segmentationNode: Node, volumeNode: Node, start: Sequence[int], values: np.ndarray) -> None:
@@ -66,7 +71,7 @@ def write_box(segmentationNode: Node, volumeNode: Node, start: Sequence[int], va
     box = ((k, j, i), (k + values.shape[0], j + values.shape[1], i + values.shape[2]))
     layers = segmentation_node.layers_of(segmentationNode, empty=True)
     known = {_value(segment) for _image, segments in layers for segment in segments}
-    missing = set(np.unique(values).tolist()) - known - {0, FOREIGN}
+    missing = set(np.unique(values).tolist()) - known - {0, _FOREIGN}
     if missing:
         raise ValueError(
             _("the segment with label value {value} was removed; undo that first").format(value=min(missing))
@@ -81,7 +86,7 @@ def write_box(segmentationNode: Node, volumeNode: Node, start: Sequence[int], va
 
 def _write_layer(image: Node, segments: Sequence[Node], low: np.ndarray, box: Box, values: np.ndarray) -> None:
     ours = {_value(segment): segment.GetLabelValue() for segment in segments}
-    ours.pop(FOREIGN, None)
+    ours.pop(_FOREIGN, None)
     table = np.zeros(256, np.int32)
     for value, label in ours.items():
         table[value] = label
@@ -163,4 +168,4 @@ def _overlap(low: np.ndarray, shape: Sequence[int], box: Box) -> tuple[tuple[sli
 
 def _value(segment: Node) -> int:
     value = segmentation_node.label_value_of(segment)
-    return FOREIGN if value is None else value
+    return _FOREIGN if value is None else value

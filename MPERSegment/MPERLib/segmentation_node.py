@@ -247,6 +247,21 @@ def mask_part(
     return _union(pieces, names)
 
 
+def voxel_counts(segmentationNode: Node, volumeNode: Node) -> dict[str, int]:
+    """Voxels of the scan's grid in each segment, by name; segments may overlap."""
+    shape = mrml.geometry_of(volumeNode).shape
+    move = np.linalg.inv(mrml.ijk_to_ras(volumeNode)) @ mrml.between(segmentationNode, volumeNode)
+    counts = {label.name: 0 for label in labels_of(segmentationNode)}
+    for image, segments in layers_of(segmentationNode):
+        piece, _start = _on_grid(image, move, shape, volumeNode)
+        found = np.bincount(piece.reshape(-1)) if piece.size else np.zeros(0, int)
+        for segment in segments:
+            name = segment.GetName().strip()
+            if name in counts and segment.GetLabelValue() < found.size:
+                counts[name] += int(found[segment.GetLabelValue()])
+    return counts
+
+
 def layers_of(segmentationNode: Node, empty: bool = False) -> list[tuple[Node, list[Node]]]:
     """Label images with the segments that share each; those without voxels only where `empty`."""
     segmentation = segmentationNode.GetSegmentation()

@@ -87,14 +87,12 @@ def note_editing(node: slicer.vtkMRMLSegmentationNode, seconds: float) -> None:
 
 
 def volumes_ml(node: slicer.vtkMRMLSegmentationNode) -> dict[str, float]:
-    """Current volume of each segment, by name."""
+    """Current volume of each segment, by name; segments may overlap."""
     scan = scan_of(node)
     if scan is None:
         return {}
-    part, _start = segmentation_node.mask_part(node, scan)
-    counts = np.bincount(part.reshape(-1), minlength=256)
     voxel_ml = float(np.prod(scan.GetSpacing())) / 1000
-    return {label.name: float(counts[label.value]) * voxel_ml for label in segmentation_node.labels_of(node)}
+    return {name: count * voxel_ml for name, count in segmentation_node.voxel_counts(node, scan).items()}
 
 
 def _current(node: slicer.vtkMRMLSegmentationNode, known: dict[str, Any]) -> str:

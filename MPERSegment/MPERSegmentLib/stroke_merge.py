@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from MPERLib.labelmap_box import FOREIGN
 
 Box = tuple[np.ndarray, np.ndarray]  # first voxel (k, j, i), and the one after the last
 
@@ -52,14 +51,20 @@ def restore(mask: np.ndarray, low: np.ndarray, overwritten: Overwritten, shape: 
 
 
 def paint(
-    mask: np.ndarray, after: np.ndarray, low: np.ndarray, voxels: np.ndarray, value: int, shape: Sequence[int]
+    mask: np.ndarray,
+    after: np.ndarray,
+    low: np.ndarray,
+    voxels: np.ndarray,
+    value: int,
+    shape: Sequence[int],
+    taken: np.ndarray,
 ) -> Overwritten:
     """Set the voxels of a stroke to its value where the engine's mask has it; returns what was painted over.
 
-    Segments that no model made are left alone.
+    Voxels that are `taken` (bool, as `mask`) by segments that no model made are left alone.
     """
     at = tuple((voxels - low).T)
-    over = (after[at] == value) & (mask[at] != value) & (mask[at] != FOREIGN)
+    over = (after[at] == value) & (mask[at] != value) & ~taken[at]
     there = tuple(axis[over] for axis in at)
     overwritten = Overwritten(np.ravel_multi_index(tuple(voxels[over].T), tuple(shape)), mask[there])
     mask[there] = value

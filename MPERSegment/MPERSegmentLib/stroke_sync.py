@@ -79,6 +79,7 @@ class StrokeSync:
         self._busy = False
         self._over = False
         self._overwritten: dict[int, Overwritten] = {}  # by stroke
+        self._overlap = np.zeros(0, np.int64)  # voxels (flat) that strokes have removed below the user's own segments
         self._past: list[tuple[int, ...]] = []  # lists to undo to: a step is a stroke, or the deletion of one
         self._undone: list[tuple[int, ...]] = []  # lists to redo
         self._rest = qt.QTimer()
@@ -395,16 +396,22 @@ class StrokeSync:
         after = before.copy()
         if part is not None and changed is not None:
             after[mrml.window([s.start for s in changed] - low, part.shape)] = part
-        scene = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
-        new = stroke_merge.followed(scene, before, after)
+        scene, foreign = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
+        taken = foreign & (scene == 0)  # the mask does not grow into the user's own segments ...
+        where = np.stack(np.unravel_index(self._overlap, geometry.shape), axis=1) - low
+        where = where[((where >= 0) & (where < high - low)).all(axis=1)]
+        taken[tuple(where.T)] = False  # ... but comes back where it overlapped them before
+        new = np.where(taken, scene, stroke_merge.followed(scene, before, after))
         for one in reversed(removed):
             stroke_merge.restore(new, low, one, geometry.shape)
         for one, voxels in strokes:
-            over = stroke_merge.paint(new, after, low, voxels, one.stroke.value, geometry.shape)
+            over = stroke_merge.paint(new, after, low, voxels, one.stroke.value, geometry.shape, taken)
             if len(over.index):
                 self._overwritten[one.number] = over
         if (new == scene).all():
             return False
+        gone = np.argwhere(foreign & (scene != 0) & (new == 0)) + low
+        self._overlap = np.union1d(self._overlap, np.ravel_multi_index(tuple(gone.T), geometry.shape))
         labelmap_box.write_box(node, scan, low.tolist(), new)
         return True
 

@@ -13,7 +13,7 @@ import pytest
 import qt
 import slicer
 import vtk
-from MPERLib import mrml, segmentation_node
+from MPERLib import formatting, mrml, segmentation_node
 from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -228,7 +228,9 @@ def result_of(prediction):
         "seconds": 2.5,
         "labels": LABELS,
         "roi_mm": [0.0, 9.0, 0.0, 9.0, 0.0, 9.0],
-        "structures": [],
+        "structures": [
+            {"value": 1, "name": "LA", "volume_ml": 1.0, "surface_mm2": 9.0, "confidence": 0.9, "components": 1}
+        ],
         "flags": [],
         "notes": [],
         "prototypes": [],
@@ -506,6 +508,38 @@ def test_a_persons_own_segment_is_not_painted_over(scene, window):
     assert not slicer.util.arrayFromSegmentBinaryLabelmap(scene.node, segmentation.GetNthSegmentID(0), scene.scan)[
         8, 20, 25
     ]
+
+
+@pytest.mark.parametrize("button", ["brushRemoveButton", "brushAddButton"])
+def test_strokes_beside_a_segment_that_overlaps_the_mask_leave_both_and_the_table(scene, window, button):
+    """A person's own segment over the mask (a scar in the atrium): nothing is lost below it, and LA is measured."""
+    own = scene.node.GetSegmentation().AddEmptySegment("scar", "scar")
+    image = slicer.vtkOrientedImageData()
+    image.DeepCopy(scene.node.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap"))
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    voxels[:] = 0
+    voxels[4:9, 16:26, 12:24] = 1
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.SetBinaryLabelmapToSegment(image, scene.node, own, logic.MODE_REPLACE)
+
+    def array(segment_id):
+        return slicer.util.arrayFromSegmentBinaryLabelmap(scene.node, segment_id, scene.scan)
+
+    la = scene.node.GetSegmentation().GetNthSegmentID(0)
+    before, mine = array(la), array(own)
+    assert before[mine > 0].any()
+    window.click(getattr(scene.ui, button))
+    scene.ui.radiusSlider.value = 4
+    scene.draw((8, 20, 25))
+    assert (array(la) != before).any()
+    prediction = next(iter(scene.engine.predictions.values()))
+    assert (array(la) == (prediction["mask"] == 1)).all()  # below the scar, too
+    assert (array(own) == mine).all()
+    volume = formatting.millilitres(array(la).sum() / 1000)
+    window.wait_until(lambda: scene.ui.resultTable.item(0, 1).text() == volume, 5, "the volume")
+    window.click(scene.ui.strokeUndoButton)
+    scene.rest()
+    assert (array(la) == before).all()
 
 
 def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, window):
