@@ -17,6 +17,7 @@ from mper.cli.dicom import phase_number, tell_notes
 from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
 from mper.progress import Cancelled
 from mper.utils.errors import FAILED, OK, UsageError, explain
+from mper.utils.text import short_number
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -490,7 +491,7 @@ def _show(figures: Sequence[Figure]) -> None:
         for figure in (each for each in figures if each.group == group):
             row = [figure.name, figure.text()]
             if ranged:
-                row.append("" if figure.range is None else f"{figure.range[0]:.3g} to {figure.range[1]:.3g}")
+                row.append("" if figure.range is None else " to ".join(map(short_number, figure.range)))
             stages = "; ".join(f"{scheme}: stage {stage}" for scheme, stage in (figure.stages or {}).items())
             rows.append([*row, stages])
         print_result()

@@ -27,3 +27,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def short_number(value: float) -> str:
+    """Three digits, or all before the point: ``0.125``, ``20.4``, ``5210``."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

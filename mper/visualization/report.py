@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mper.measurement.figures import Figure
+from mper.utils.text import short_number
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1c2430;max-width:1080px;margin:24px auto;padding:0 20px}
@@ -164,7 +165,7 @@ def _table(figures: Sequence[Figure], ranged: bool) -> str:
         value = figure.text() if area is None or area is figure else f"{figure.text()} ({area.text()})"
         cells = [f"<td>{_safe(figure.name)}", f"<td class=n>{_safe(value)}"]
         if ranged:
-            ends = "" if figure.range is None else f"{_short(figure.range[0])} to {_short(figure.range[1])}"
+            ends = "" if figure.range is None else f"{short_number(figure.range[0])} to {short_number(figure.range[1])}"
             cells.append(f"<td class=n>{ends}")
         if staged:
             stages = "<br>".join(f"{_safe(name)}: {_safe(stage)}" for name, stage in (figure.stages or {}).items())
@@ -178,12 +179,12 @@ def _summary_row(figure: Figure, cases: Sequence[tuple[str, float]]) -> str:
     values = np.array([value for _, value in cases])
     unit = "" if figure.unit == "1" else f" [{figure.unit}]"
     sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    far = ", ".join(f"{cases[n][0]} ({_short(cases[n][1])})" for n in outliers(values.tolist()))
+    far = ", ".join(f"{cases[n][0]} ({short_number(cases[n][1])})" for n in outliers(values.tolist()))
     return (
         f"<tr><td>{_safe(figure.name)}{_safe(unit)}<td class=n>{len(values)}"
-        f"<td class=n>{_short(float(values.mean()))} &plusmn; {_short(sd)}"
-        f"<td class=n>{_short(float(np.median(values)))}"
-        f"<td class=n>{_short(float(values.min()))} to {_short(float(values.max()))}"
+        f"<td class=n>{short_number(float(values.mean()))} &plusmn; {short_number(sd)}"
+        f"<td class=n>{short_number(float(np.median(values)))}"
+        f"<td class=n>{short_number(float(values.min()))} to {short_number(float(values.max()))}"
         f"<td>{_histogram(values)}<td class=m>{_safe(far)}</tr>"
     )
 
@@ -196,10 +197,6 @@ def _histogram(values: np.ndarray) -> str:
         for n, count in enumerate(counts.tolist())
     )
     return f'<svg width="{10 * _BINS}" height="28" fill="#4a78b5" role="img">{bars}</svg>'
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _cell(text: str) -> str:
