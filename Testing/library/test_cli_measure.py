@@ -197,7 +197,7 @@ def report(study: Path) -> Path:
 
 
 def test_a_report_has_the_figures_of_its_segment(report: Path, study: Path) -> None:
-    found = read_sr(report)
+    found = read_sr(report)["Left atrium"]
     voxel_ml = 1.5**3 / 1000
     array = read_series(study / "series").volume.array
     assert found["Volume"] == (pytest.approx(np.count_nonzero(array == 100) * voxel_ml), "mL")
@@ -237,7 +237,7 @@ def test_dcmqi_reads_the_figures_back(report: Path, tmp_path: Path) -> None:
     subprocess.run(words, check=True, capture_output=True)
     groups = json.loads((tmp_path / "sr.json").read_text(encoding="utf-8"))["Measurements"]
     items = {item["quantity"]["CodeMeaning"]: float(item["value"]) for item in groups[0]["measurementItems"]}
-    assert items == {name: pytest.approx(value) for name, (value, _) in read_sr(report).items()}
+    assert items == {name: pytest.approx(value) for name, (value, _) in read_sr(report)["Left atrium"].items()}
 
 
 def test_a_file_that_is_no_report_is_not_replaced(run: Run, study: Path) -> None:
@@ -259,7 +259,7 @@ def test_segmenting_dicom_writes_segmentation_and_report_that_are_sent_together(
     assert main(["segment", *words, "--model", str(tmp_path / "model"), "--device", "cpu"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["sr"] == str(tmp_path / "sr.dcm")
-    found = read_sr(tmp_path / "sr.dcm")
+    found = read_sr(tmp_path / "sr.dcm")["Left atrium"]
     assert found["Volume"][0] == pytest.approx(figures(json.dumps(answer))["la_volume"]["value"], abs=1e-3)
     assert "IIR > 1.20, extent" in found
     seg, report = (pydicom.dcmread(tmp_path / f"{name}.dcm", stop_before_pixels=True) for name in ("seg", "sr"))
@@ -278,3 +278,24 @@ def test_a_report_of_what_is_no_dicom_segmentation_is_refused_before_the_work(fi
     words = [str(files / "lge.nrrd"), str(tmp_path / "mask.seg.nrrd"), "--sr", str(tmp_path / "sr.dcm")]
     assert main(["segment", *words]) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: Path) -> None:
+    from mper.dicom.seg_write import write_seg
+    from mper.dicom.sr_write import write_sr
+    from mper.measurement.case import measure_case
+
+    series = read_series(study / "series")
+    array = np.zeros(series.volume.array.shape, np.uint8)
+    for value, count in ((1, 40), (2, 30), (3, 60)):
+        array[value * 5, 5:25].reshape(-1)[:count] = value
+    labels = tuple(make_label(value, name) for value, name in enumerate(("RV", "MYO", "LV"), 1))
+    mask = Segmentation(series.volume.with_array(array), labels, dict.fromkeys((1, 2, 3), MADE[1]))
+    write_seg(tmp_path / "seg.dcm", mask, series)
+    write_sr(tmp_path / "sr.dcm", measure_case([mask]).figures, tmp_path / "seg.dcm", mask, series, observer="Ärztin^Ö")
+    assert read_sr(tmp_path / "sr.dcm") == {
+        name: {"Volume": (pytest.approx(count * 1.5**3 / 1000), "mL")}
+        for name, count in (("Left ventricle", 60), ("Right ventricle", 40), ("Myocardium", 30))
+    }
+    told = subprocess.run([tool("dciodvfy"), "-new", str(tmp_path / "sr.dcm")], capture_output=True, check=False)
+    assert b"Error" not in told.stdout + told.stderr

@@ -106,8 +106,8 @@ def write_sr(
     write_atomically(path, [stream.getvalue()])
 
 
-def read_sr(path: Path) -> dict[str, tuple[float, str]]:
-    """The measurements of a report: value and unit by the meaning of each name; for tests and checks.
+def read_sr(path: Path) -> dict[str, dict[str, tuple[float, str]]]:
+    """The measurements of a report, by structure: value and unit by the meaning of each name.
 
     Raises
     ------
@@ -123,9 +123,11 @@ def read_sr(path: Path) -> dict[str, tuple[float, str]]:
             raise ValueError(f"{path} is no structured report ({first_line(error)})") from error
         groups = report.content.get_volumetric_roi_measurement_groups()  # type: ignore[attr-defined]
         return {
-            measurement.name.meaning: (float(measurement.value), measurement.unit.value)
+            group.finding_type.meaning: {
+                measurement.name.meaning: (float(measurement.value), measurement.unit.value)
+                for measurement in group.get_measurements()
+            }
             for group in groups
-            for measurement in group.get_measurements()
         }
 
 
