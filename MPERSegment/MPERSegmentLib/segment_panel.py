@@ -15,7 +15,9 @@ from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import chosen, fill_box, show_notes
 from slicer.i18n import tr as _
 
+from mper.phases import ED, ES
 from MPERSegmentLib import result_node, views
+from MPERSegmentLib.heart_phase import PhaseMask, phase_title, refuse_other_model
 from MPERSegmentLib.model_preloader import ModelPreloader
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
 from MPERSegmentLib.uploaded_scans import UploadedScans
@@ -48,6 +50,8 @@ class SegmentPanel:
         self._job: SegmentationJob | None = None
         self._phases: list[int] = []  # of a time series, that are still to be segmented; the first is under way
         self._phasesAsked = 0
+        self._heartPhase = ""  # ED or ES, while it is looked for among all phases
+        self._bestPhase: PhaseMask | None = None
         self._filling = False
         ui = context.ui
         ui.modelMore.visible = ui.modelNotes.visible = False
@@ -102,6 +106,7 @@ class SegmentPanel:
         if phase is not None:
             one = _("Shown: {phase}").format(phase=phase.text)
             entries = [(SHOWN, one), (ALL, _("All {n} phases, a mask of each").format(n=phase.count))]
+            entries += [(name, phase_title(name)) for name in (ED, ES)]
             fill_box(ui.phaseBox, entries, chosen(ui.phaseBox) or SHOWN)
             ui.phaseBox.toolTip = one
 
@@ -214,13 +219,21 @@ class SegmentPanel:
             return
         self._context.clearMessage()
         phase = phases.shown(scan)
-        self._phases = []
+        self._phases, self._heartPhase = [], ""
         if phase is not None:
-            self._phases = list(range(1, phase.count + 1)) if chosen(ui.phaseBox) == ALL else [phase.number]
+            choice = chosen(ui.phaseBox)
+            if choice in (ED, ES):
+                try:
+                    refuse_other_model(choice, model.get("labels") or ())
+                except ValueError as error:
+                    self._context.showMessage(str(error))
+                    return
+                self._heartPhase, self._bestPhase = choice, None
+            self._phases = [phase.number] if choice == SHOWN else list(range(1, phase.count + 1))
         self._phasesAsked = len(self._phases)
         number = self._phases[0] if self._phases else None
         request = SegmentationRequest(scan, model, parameters.Device, ui.roiSelector.currentNode(), phase=number)
-        self._begin(request, chosen(ui.targetBox) == UPDATE and self._phasesAsked < 2)
+        self._begin(request, chosen(ui.targetBox) == UPDATE and (self._phasesAsked < 2 or bool(self._heartPhase)))
 
     def _begin(self, request: SegmentationRequest, update: bool) -> None:
         ui = self._context.ui
@@ -259,7 +272,7 @@ class SegmentPanel:
 
     def _cancelledText(self) -> str:
         done = self._phasesAsked - len(self._phases)
-        if not done:
+        if not done or self._heartPhase:
             return _("Cancelled. Nothing was changed.")
         return _("Cancelled. The masks of {n} phases stay.").format(n=done)
 
@@ -267,18 +280,41 @@ class SegmentPanel:
         self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
     ) -> None:
         self._phases = self._phases[1:]
-        more = bool(self._phases)
+        more, heartPhase, count = bool(self._phases), self._heartPhase, self._phasesAsked
+        if heartPhase and request.phase is not None:
+            found = PhaseMask.from_answer(request.phase, mask, header, result)
+            self._bestPhase = found if found.wins(heartPhase, self._bestPhase) else self._bestPhase
+        best = self._bestPhase
         if not more:
             self._end()
         self._context.clearMessage()  # notices are among the result's notes now
-        self._finished(request, update, mask, header, result)
+        if not heartPhase:
+            self._finished(request, update, mask, header, result)
+        elif not more:
+            self._finishHeartPhase(request, update, heartPhase, best, count)
         if more and self._job is not None:  # else the scene was closed meanwhile
-            later(lambda: self._next(request), "next phase", self._onFailed)
+            later(lambda: self._next(request, update), "next phase", self._onFailed)
 
-    def _next(self, request: SegmentationRequest) -> None:
+    def _finishHeartPhase(
+        self, request: SegmentationRequest, update: bool, choice: str, best: PhaseMask | None, count: int
+    ) -> None:
+        """Show the mask of ED or ES alone, and say which phase it is."""
+        if best is None:
+            text = _("The model finds no left ventricle in any of the {n} phases. Choose a phase.")
+            self._context.showMessage(text.format(n=count))
+            return
+        self._finished(replace(request, phase=best.number), update, best.mask, best.header, best.result)
+        ui = self._context.ui
+        ui.progressLabel.text = _("{phase} is phase {n} of {count}. Show it to see its mask.").format(
+            phase=choice, n=best.number, count=count
+        )
+        ui.progressLabel.visible = True
+
+    def _next(self, request: SegmentationRequest, update: bool) -> None:
         """Segment the next phase, unless it was cancelled."""
         if self._phases and self._job is not None:
-            self._begin(replace(request, phase=self._phases[0]), False)
+            update = update and bool(self._heartPhase)
+            self._begin(replace(request, phase=self._phases[0]), update)
 
     def _onFailed(self, message: str) -> None:
         message = self._ofPhase(message)
@@ -299,8 +335,8 @@ class SegmentPanel:
             self._end()
 
     def _end(self, message: str = "") -> None:
-        self._job = None
-        self._phases, self._phasesAsked = [], 0
+        self._job = self._bestPhase = None
+        self._phases, self._phasesAsked, self._heartPhase = [], 0, ""
         ui = self._context.ui
         ui.progressBar.visible = False
         ui.progressLabel.text = message

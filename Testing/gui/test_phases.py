@@ -36,7 +36,7 @@ class Engine:
     """In place of an engine: takes scans and answers with a mask of as many voxels as the phase's number."""
 
     def __init__(self, panel):
-        self.sent, self.number, session = [], 0, panel.session
+        self.sent, self.number, self.labels, session = [], 0, RESULT["labels"], panel.session
         session.postArray, session.job, session.getArray = self.post, self.job, self.mask
         session.delete = lambda *_arguments, **_named: None
         self.later = session.later
@@ -48,7 +48,7 @@ class Engine:
 
     def job(self, _path, body, done, *_callbacks):
         self.number += 1
-        result = {**RESULT, "prediction": f"p{self.number} {body['scan']}"}
+        result = {**RESULT, "labels": self.labels, "prediction": f"p{self.number} {body['scan']}"}
         self.later(lambda: done(result), "job")
         return self
 
@@ -87,6 +87,8 @@ def test_the_phase_that_is_shown_is_segmented_and_its_mask_belongs_to_it(window,
     assert [ui.phaseBox.itemText(n) for n in range(ui.phaseBox.count)] == [
         "Shown: phase 2 of 3 (50 ms)",
         "All 3 phases, a mask of each",
+        "End diastole (ED): largest left ventricle",
+        "End systole (ES): smallest left ventricle",
     ]
     window.click(ui.segmentButton)
     show_phase(browser, 3)  # the user continues while the phase of the click is segmented
@@ -137,6 +139,26 @@ def test_cancelling_all_phases_keeps_those_that_are_done(window, shared_engine):
     window.events()
     assert not panel.segmentPanel.running
     assert panel.ui.progressLabel.text == f"Cancelled. The masks of {len(results())} phases stay."
+
+
+@pytest.mark.parametrize(("choice", "number"), [(2, 3), (3, 1)])
+def test_end_diastole_and_end_systole_are_found_by_the_left_ventricle(window, shared_engine, choice, number):
+    _browser, _proxy, panel = started(window)
+    engine, ui = Engine(panel), panel.ui
+    ui.phaseBox.currentIndex = choice
+    model = panel.session.model("la")
+    name = ("ED", "ES")[choice - 2]
+    window.click(ui.segmentButton)  # of the left atrium
+    assert ui.messageLabel.text.startswith("This model does not segment the left ventricle (LV)")
+    assert engine.sent == []
+    labels = [{**RESULT["labels"][0], "name": "LV", "type": None}]
+    model["labels"] = labels
+    engine.labels = labels
+    window.click(ui.segmentButton)
+    window.wait_until(lambda: not panel.segmentPanel.running, MASK_S, "all phases")
+    assert engine.sent == [1, 2, 3]
+    assert list(results()) == [f"cine LV phase {number}"]
+    assert ui.progressLabel.text == f"{name} is phase {number} of 3. Show it to see its mask."
 
 
 def test_no_stroke_is_drawn_on_a_mask_of_another_phase(window, shared_engine):
