@@ -9,8 +9,8 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from mper.labels import make_label
-from mper.phases import ED, ES
 
+ED, ES = "ED", "ES"  # as in ``mper segment --phase``
 _VENTRICLE = make_label(1, "LV")
 _NAMES = ("lv", "left ventricle")
 
