@@ -14,6 +14,7 @@ from MPERTrainerLib.open_dataset import OpenDataset
 
 _UNSAVED = "MPER.Unsaved"  # attribute of a segmentation: the case whose label it is, with unsaved changes
 _DRAWN_BY = "MPER.DrawnBy"
+_BASED_ON = "MPER.BasedOn"  # attribute of such a label: the revision that was changed
 _GROUP = "MPER.Trainer"  # attribute of a segmentation that is shown for comparison: its group
 
 
@@ -97,12 +98,13 @@ class CaseNodes:
             if node.GetAttribute(_GROUP) == group:
                 slicer.mrmlScene.RemoveNode(node)
 
-    def keepUnsaved(self, segmentation, case: str, model: dict | None) -> None:
+    def keepUnsaved(self, segmentation, dataset: str, case: str, model: dict | None, parent: int | None) -> None:
         """Keep a label with unsaved changes hidden in the scene until its case is opened again.
 
-        `model` is the result of the model that drafted it, None if none did.
+        `model` is the result of the model that drafted it, `parent` the revision that was changed; None without one.
         """
-        segmentation.SetAttribute(_UNSAVED, self._mark(case))
+        segmentation.SetAttribute(_UNSAVED, _mark(dataset, case))
+        segmentation.SetAttribute(_BASED_ON, None if parent is None else str(parent))
         drawn = model and {key: model[key] for key in ("model", "model_version")}
         segmentation.SetAttribute(_DRAWN_BY, json.dumps(drawn))
         segmentation.SetName(_("{case} label (not saved)").format(case=case))
@@ -110,14 +112,32 @@ class CaseNodes:
             segmentation.GetDisplayNode().SetVisibility(False)
 
     def unsaved(self, case: str) -> tuple | None:
-        """The label of a case with unsaved changes, and the model that drafted it; None if there is none."""
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if node.GetAttribute(_UNSAVED) == self._mark(case):
-                model = json.loads(node.GetAttribute(_DRAWN_BY))
-                node.SetAttribute(_UNSAVED, None)
-                node.SetName(_("{case} label").format(case=case))
-                return node, model
+        """The label of a case with unsaved changes, the model that drafted it, and the number of the changed revision.
+
+        None if there are no unsaved changes.
+        """
+        for node in self._unsavedNodes(case):
+            model, parent = json.loads(node.GetAttribute(_DRAWN_BY)), node.GetAttribute(_BASED_ON)
+            node.SetAttribute(_UNSAVED, None)
+            node.SetName(_("{case} label").format(case=case))
+            return node, model, None if parent is None else int(parent)
         return None
+
+    def unsavedCases(self) -> set[str]:
+        """The cases of the open dataset that are closed, with unsaved changes in the scene."""
+        marks = [node.GetAttribute(_UNSAVED) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+        pairs = [mark.partition("\n") for mark in marks if mark]
+        return {case for dataset, _newline, case in pairs if dataset == self._dataset.id}
+
+    def discardUnsaved(self, case: str) -> None:
+        """Remove what `keepUnsaved` has kept of a case."""
+        for node in self._unsavedNodes(case):
+            slicer.mrmlScene.RemoveNode(node)
+
+    def _unsavedNodes(self, case: str) -> list:
+        mark = _mark(self._dataset.id or "", case)
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return [node for node in nodes if node.GetAttribute(_UNSAVED) == mark]
 
     def hideOthers(self, shown=None) -> None:
         """Hide all segmentations but one."""
@@ -130,5 +150,6 @@ class CaseNodes:
         """The scene was closed: do not show cases that were requested before."""
         self._wanted += 1
 
-    def _mark(self, case: str) -> str:
-        return f"{self._dataset.id}\n{case}"
+
+def _mark(dataset: str, case: str) -> str:
+    return f"{dataset}\n{case}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -18,8 +17,10 @@ from MPERTrainerLib.case_import import CaseImport
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.dataset_panel import askFolder
 from MPERTrainerLib.dicom_series_panel import DicomSeriesPanel
+from MPERTrainerLib.label_panel import LabelPanel
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
+from MPERTrainerLib.questions import agreed
 
 _ICON = 44  # pixels
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
@@ -34,8 +35,8 @@ class CasesPanel:
     session : EngineSession
     dataset : OpenDataset
     caseNodes : CaseNodes
-    openCase : callable
-        Opens a case for editing, by its id.
+    labelPanel : LabelPanel
+        Opens cases for editing.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class CasesPanel:
         session: EngineSession,
         dataset: OpenDataset,
         caseNodes: CaseNodes,
-        openCase: Callable[[str], None],
+        labelPanel: LabelPanel,
     ):
         self._context, self._session, self._dataset = context, session, dataset
-        self._caseNodes, self._open = caseNodes, openCase
+        self._caseNodes, self._labelPanel = caseNodes, labelPanel
         self._icons: dict[str, Any] = {}  # by dataset and case
         self._requested: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, number of revisions
@@ -66,7 +67,7 @@ class CasesPanel:
         ui.casesTable.iconSize = qt.QSize(_ICON, _ICON)
         ui.casesTable.verticalHeader().defaultSectionSize = _ICON + 4
         ui.casesTable.connect("itemSelectionChanged()", slot(self._onSelected))
-        ui.casesTable.connect("cellDoubleClicked(int,int)", slot(lambda row, _column: self._open(self.table.keys[row])))
+        ui.casesTable.connect("cellDoubleClicked(int,int)", slot(self._openRow))
         ui.openCaseButton.connect("clicked()", slot(self._openSelected))
         ui.lockButton.connect("clicked()", slot(self.lock))
         ui.revisionsTable.connect("itemSelectionChanged()", slot(self._enable))
@@ -75,6 +76,7 @@ class CasesPanel:
         ui.restoreButton.connect("clicked()", slot(self.restore))
         self._makeMenu()
         dataset.onChange(self._show)
+        labelPanel.onUnsaved(self._show)
 
     # ---- adding
 
@@ -145,11 +147,13 @@ class CasesPanel:
         for widget in (ui.casesTable, ui.addButton, ui.openCaseButton, ui.lockButton):
             widget.enabled = known
         ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans\N{HORIZONTAL ELLIPSIS}")
-        rows = []
+        rows, unsaved = [], self._labelPanel.unsavedCases()
         for case in dataset.cases:
             revisions = str(case["revisions"] or formatting.UNKNOWN)
             if case.get("partial"):
                 revisions = _("{n}, partial").format(n=revisions)
+            if case["id"] in unsaved:
+                revisions = _("{n}, not saved").format(n=revisions)
             rows.append(
                 [
                     "",
@@ -216,10 +220,13 @@ class CasesPanel:
         self._showRevisions()
         self._enable()
 
+    def _openRow(self, row: int, _column: int) -> None:
+        self._labelPanel.open(self.table.keys[row])
+
     def _openSelected(self) -> None:
         case = self.table.selected()
         if case:
-            self._open(case)
+            self._labelPanel.open(case)
 
     def _enable(self) -> None:
         ui = self._context.ui
@@ -308,8 +315,12 @@ class CasesPanel:
             text = _("Revision {old} of {case} was restored as revision {new}.")
             self._context.showMessage(text.format(old=number, case=case, new=revision["number"]))
             self._dataset.refresh()
-            self._open(case)
+            self._labelPanel.openSaved(case)
 
+        if case in self._labelPanel.unsavedCases():
+            question = _("{case} has changes that are not saved. Discard them, and restore revision {n}?")
+            if not agreed(question.format(case=case, n=number), _("Restore a revision")):
+                return
         body = {
             "number": int(number),
             "author": self._context.ui.authorEdit.text.strip() or settings.setting(settings.AUTHOR_KEY),
@@ -326,12 +337,7 @@ class CasesPanel:
             "Lock as hold-out set: {cases}?\n\nThis cannot be undone or changed. These cases are never used for "
             "training, and evaluate every version from now on. Labelled cases that remain for training: {rest}."
         ).format(cases=", ".join(cases), rest=labelled - len(cases))
-        # In testing mode Slicer's own question answers itself with True, which it then takes for "not OK".
-        with callbacks.dialog():
-            agreed = slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(
-                text, windowTitle=_("Lock the hold-out set")
-            )
-        if agreed:
+        if agreed(text, _("Lock the hold-out set")):
             self.lockCases(cases)
 
     def lockCases(self, cases: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mper.labels import BACKGROUND, UNLABELLED
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.job_button import JobButton
 from MPERTrainerLib.open_dataset import OpenDataset, structureKey
+from MPERTrainerLib.questions import agreed
 
 _EDITOR_TAG = "MPERTrainer"
 
@@ -41,6 +42,10 @@ class LabelPanel:
     def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset, caseNodes: CaseNodes):
         self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
         self.case: str | None = None
+        self._of: str | None = None  # the dataset of the case; another one may be open by now
+        self._labels: list[dict] = []  # its structures
+        self._unsaved = False  # as the table of cases shows it
+        self._listeners: list[Callable[[], None]] = []
         self.segmentation: Any = None
         self.volume: Any = None
         self._parent: dict | None = None  # the revision that was opened
@@ -57,8 +62,9 @@ class LabelPanel:
         ui.authorEdit.connect("editingFinished()", slot(self._storeAuthor))
         ui.saveLabelButton.connect("clicked()", slot(self.save))
         ui.draftButton.connect("clicked()", slot(self.draft))
+        ui.discardButton.connect("clicked()", slot(self.askDiscard))
         ui.closeCaseButton.connect("clicked()", slot(self.closeCase))
-        dataset.onChange(self._show)
+        dataset.onChange(self._onDataset)
         dataset.onLost(self._onLost)
         self._show()
 
@@ -69,6 +75,55 @@ class LabelPanel:
             self.case = None
         self._show()
 
+    def _onDataset(self) -> None:
+        """Close the case when another dataset is open: a label is saved in the dataset of its case alone."""
+        case = self.case
+        if case is None or self._of == self._dataset.id:
+            self._show()
+            return
+        if self.closeCase():
+            text = _("{case} of the other dataset is closed. Its unsaved changes stay: open the case there again.")
+            self._context.showMessage(text.format(case=case))
+
+    # ---- unsaved changes
+
+    def onUnsaved(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a case gets, or loses, unsaved changes."""
+        self._listeners.append(listener)
+
+    def unsavedCases(self) -> set[str]:
+        """The cases of the open dataset with changes that are not saved."""
+        cases = self._caseNodes.unsavedCases()
+        if self._unsaved and self.case is not None and self._of == self._dataset.id:
+            cases.add(self.case)
+        return cases
+
+    def _setUnsaved(self, unsaved: bool) -> None:
+        changed, self._unsaved = unsaved != self._unsaved, unsaved
+        if changed:
+            self._show()
+            self._notify()
+
+    def _notify(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def askDiscard(self) -> None:
+        """Show the latest revision instead of unsaved changes, once the user has confirmed it."""
+        case = self.case
+        if case is None:
+            return
+        question = _("Discard your unsaved changes of {case}? They cannot be brought back.").format(case=case)
+        if agreed(question, _("Discard my changes")):
+            self.openSaved(case)
+
+    def openSaved(self, case: str) -> None:
+        """Discard unsaved changes of a case, and open its latest revision."""
+        if self.case == case and self._of == self._dataset.id:
+            self._leave(keep=False)
+        self._caseNodes.discardUnsaved(case)
+        self.open(case)
+
     # ---- opening
 
     def open(self, case: str) -> None:
@@ -78,27 +133,37 @@ class LabelPanel:
         self._caseNodes.clearGroup("compare")
         self._caseNodes.clearGroup("revision")
         self.case = case
+        of = self._of = self._dataset.id
+        self._labels = list(self._dataset.labels)
         self._show()
         self._context.ui.casesSection.collapsed = False
+        known: list[dict] = []
+
+        def current() -> bool:
+            return self.case == case and self._of == of == self._dataset.id
 
         def withRevisions(revisions: list) -> None:
-            if self.case == case:
+            if current():
+                known.extend(revisions)
                 self._parent = revisions[-1] if revisions else None
                 self._caseNodes.openImage(case, withImage, failed)
 
         def withImage(volume: Any) -> None:
-            if self.case != case:
+            if not current():
                 return
             self.volume = volume
             unsaved = self._caseNodes.unsaved(case)
             if unsaved is not None:
-                self._begin(*unsaved)
+                segmentation, draft, parent = unsaved
+                self._parent = next((each for each in known if each["number"] == parent), None)
+                self._begin(segmentation, draft)
+                self._setUnsaved(True)
                 self._context.showMessage(_("Your unsaved changes of {case} are shown.").format(case=case))
             elif self._parent is None:
                 self._beginWith(np.zeros((0, 0, 0), np.uint8), {})
             else:
                 path = self._dataset.route("cases", case, "labels", self._parent["number"], cropped="true")
-                self._session.getArray(path, lambda *answer: self.case == case and self._beginWith(*answer), failed)
+                self._session.getArray(path, lambda *answer: current() and self._beginWith(*answer), failed)
 
         def failed(message: str) -> None:
             self.case = None
@@ -112,7 +177,7 @@ class LabelPanel:
         if mrml.alive(self.volume):
             name = _("{case} label").format(case=self.case)
             node = self._caseNodes.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
-            self._begin(node, None, segmentation_node.mask_part(node, self.volume, self._dataset.labels))
+            self._begin(node, None, segmentation_node.mask_part(node, self.volume, self._labels))
 
     def _begin(self, segmentation: Any, draft: dict | None, opened: Part | None = None) -> None:
         """Edit a segmentation that a model has drafted, or none; `opened` is its mask if that is saved."""
@@ -124,27 +189,33 @@ class LabelPanel:
         self._show()
         self._session.later(self._activateEditor, "label in the editor")
 
-    def closeCase(self) -> None:
-        """Remove the case from the views; unsaved changes stay in the scene."""
+    def closeCase(self) -> bool:
+        """Remove the case from the views; whether unsaved changes stay in the scene."""
         volume = self.volume
         kept = self._leave()
         if mrml.alive(volume) and not kept:
             slicer.mrmlScene.RemoveNode(volume)
         self._show()
+        return kept
 
-    def _leave(self) -> bool:
-        """Stop editing; whether unsaved changes stay in the scene until the case is opened again."""
+    def _leave(self, keep: bool = True) -> bool:
+        """Stop editing; whether unsaved changes stay in the scene until the case is opened again.
+
+        Without `keep` they are discarded.
+        """
         if self._job.running:
             self._job.cancel()
         self.editor.deactivate()
         self._stopObserving()
         self.editor.release()
-        kept = self._changed()
+        kept = keep and self._changed()
         if kept:
-            self._caseNodes.keepUnsaved(self.segmentation, self.case or "", self._draft)
+            parent = self._parent["number"] if self._parent else None
+            self._caseNodes.keepUnsaved(self.segmentation, self._of or "", self.case or "", self._draft, parent)
         elif mrml.alive(self.segmentation):
             slicer.mrmlScene.RemoveNode(self.segmentation)
         self._forget()
+        self._notify()
         return kept
 
     def _changed(self) -> bool:
@@ -158,10 +229,11 @@ class LabelPanel:
         return self._draft is not None or not _equal(mask, self._opened)
 
     def _mask(self) -> Part:
-        return segmentation_node.mask_part(self.segmentation, self.volume, self._dataset.labels)
+        return segmentation_node.mask_part(self.segmentation, self.volume, self._labels)
 
     def _forget(self) -> None:
         self.case = self.segmentation = self.volume = self._parent = self._opened = self._draft = None
+        self._of, self._labels, self._unsaved = None, [], False
 
     # ---- author and editing time
 
@@ -182,6 +254,7 @@ class LabelPanel:
         self._timer.changed()
         if mrml.alive(self.segmentation):
             segmentation_node.mark_edited(self.segmentation)
+            self._setUnsaved(True)
 
     def _storeAuthor(self) -> None:
         settings.setSetting(settings.AUTHOR_KEY, self._context.ui.authorEdit.text.strip())
@@ -213,10 +286,10 @@ class LabelPanel:
             self._job.start("/jobs/segment", body, segmented)
 
         self._context.clearMessage()
-        self._session.post(self._dataset.route("cases", case, "scan"), {}, withScan)
+        self._session.post(self._dataset.route("cases", case, "scan", of=self._of), {}, withScan)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
-        labels = self._dataset.labels
+        labels = self._labels
         own = {structureKey(label): label["value"] for label in labels}
         table = np.zeros(256, np.uint8)
         for label in result["labels"]:
@@ -233,6 +306,7 @@ class LabelPanel:
         self._draft = result
         self._opened = self._mask()
         self._observe()
+        self._setUnsaved(True)
         self._show()
 
     # ---- saving
@@ -258,7 +332,7 @@ class LabelPanel:
         self._session.later(lambda: self._send(mask, changed), "label is sent")
 
     def _send(self, mask: Part, changed: bool) -> None:
-        case, parent, draft = self.case, self._parent, self._draft
+        case, of, parent, draft = self.case, self._of, self._parent, self._draft
         part, start = mask
         if self._context.ui.slicesCheckBox.checked:
             shape = mrml.geometry_of(self.volume).shape
@@ -271,6 +345,7 @@ class LabelPanel:
             "cases",
             case,
             "labels",
+            of=of,
             author=self._context.ui.authorEdit.text.strip() or _("unknown"),
             how=origin,
             edited=str((changed and origin != "hand") or inherited).lower(),
@@ -282,9 +357,10 @@ class LabelPanel:
 
         def saved(revision: dict) -> None:
             self._saving = False
-            if self.case == case:
+            if self.case == case and self._of == of:
                 self._parent, self._opened, self._draft = revision, mask, None
                 self._timer.restart()
+                self._setUnsaved(self._changed())
             text = _("Saved as revision {number} of {case}.")
             self._context.showMessage(text.format(number=revision["number"], case=case))
             self._dataset.refresh()
@@ -364,7 +440,11 @@ class LabelPanel:
             text = _("<b>{case}</b>, revision {number}: {how}, {author}.")
             parent, how = self._parent, formatting.label_origin(self._parent)
             ui.editorLabel.text = text.format(case=self.case, number=parent["number"], how=how, author=parent["author"])
+        if self._unsaved:
+            ui.editorLabel.text += " " + _("Your changes are <b>not saved</b>.")
+        ui.discardButton.visible = self._unsaved
         ready = self.segmentation is not None and not self._saving
+        ui.discardButton.enabled = ready
         ui.saveLabelButton.enabled = ready
         ui.draftButton.enabled = ready or self._job.running
 

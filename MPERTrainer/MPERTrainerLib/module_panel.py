@@ -47,7 +47,7 @@ class ModulePanel(VTKObservationMixin):
         caseNodes = self.caseNodes = CaseNodes(session, dataset)
         self.datasetPanel = DatasetPanel(context, session, dataset)
         self.labelPanel = LabelPanel(context, session, dataset, caseNodes)
-        self.casesPanel = CasesPanel(context, session, dataset, caseNodes, self.labelPanel.open)
+        self.casesPanel = CasesPanel(context, session, dataset, caseNodes, self.labelPanel)
         self.runsPanel = RunsPanel(context, session, dataset, self._onRunFinished)
         self.trainingPanel = TrainingPanel(context, session, dataset, self.runsPanel.watch)
         self.comparisonPanel = ComparisonPanel(context, session, dataset, caseNodes)

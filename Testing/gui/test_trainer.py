@@ -61,9 +61,10 @@ def opened(window, folder: Path | None = None):
 
 
 def draw(panel, mask: np.ndarray) -> None:
-    """What a person does with the brush: change the segment's voxels."""
+    """What a person does with the brush: change the segment's voxels, with the editor's event."""
     node = panel.labelPanel.segmentation
     segmentation_node.replace_mask(node, mask, (0, 0, 0), panel.dataset.labels, panel.labelPanel.volume)
+    node.GetSegmentation().InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
 
 
 def segmentations() -> list[str]:
@@ -326,6 +327,71 @@ def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, shared
     window.wait_until(lambda: "Saved" in ui.messageLabel.text, 20)
     window.click(ui.closeCaseButton)
     assert segmentations() == []
+
+
+def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shared_engine, tmp_path):
+    """Two datasets have a case of the same id; the label of one is changed, and then the other dataset is opened."""
+    one, other = dataset_on_disk(tmp_path / "one", labelled=1), dataset_on_disk(tmp_path / "other", labelled=1)
+    panel = opened(window, tmp_path / "one")
+    ui, first = panel.ui, panel.dataset.id
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    assert ui.casesTable.item(0, 2).text() == "1"
+    draw(panel, blob(5)[1])
+    drawn = panel.labelPanel.segmentation
+    assert ui.casesTable.item(0, 2).text() == "1, not saved"
+    assert "not saved" in ui.editorLabel.text
+    panel.datasetPanel.openFolder(str(tmp_path / "other" / "Atria"))
+    window.wait_until(lambda: panel.dataset.id not in (None, first), 20, "the other dataset")
+    window.wait_until(lambda: panel.labelPanel.case is None, 20, "the case to be closed")
+    assert not ui.editorBox.visible
+    assert "unsaved changes stay" in ui.messageLabel.text
+    assert ui.casesTable.item(0, 2).text() == "1"
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case of the other dataset")
+    assert panel.labelPanel.segmentation is not drawn
+    choose(ui.datasetSelector, first)
+    window.wait_until(lambda: panel.dataset.id == first, 20, "the first dataset")
+    window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "1, not saved", 20, "the mark")
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is drawn, 20, "what was drawn")
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "2", 20, "the revision")
+    assert not ui.discardButton.visible
+    assert [len(list((each / "cases/case-001/labels").glob("*.nrrd"))) for each in (one, other)] == [2, 1]
+
+
+def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(window, shared_engine, tmp_path):
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    ui, labels = panel.ui, panel.labelPanel
+
+    def shown() -> np.ndarray:
+        return segmentation_node.mask_of(labels.segmentation, labels.volume, panel.dataset.labels)
+
+    saved, damage = blob(0)[1], np.zeros(SHAPE, np.uint8)
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
+    assert not ui.discardButton.visible
+    draw(panel, damage)
+    damaged = labels.segmentation
+    window.click(ui.discardButton)
+    window.wait_until(lambda: labels.segmentation is not None and labels.segmentation is not damaged, 20, "the label")
+    assert (shown() == saved).all()
+    assert ui.casesTable.item(0, 2).text() == "1"
+
+    draw(panel, damage)
+    window.click(ui.saveLabelButton)
+    window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "2", 20, "the revision")
+    draw(panel, blob(5)[1])
+    panel.casesPanel.table.select("case-001")
+    window.wait_until(lambda: ui.revisionsTable.rowCount == 2, 20, "the revisions")
+    panel.casesPanel.revisions.select("1")
+    window.click(ui.restoreButton)
+    window.wait_until(lambda: "revision 3" in ui.editorLabel.text and labels.segmentation is not None, 20, "revision 3")
+    assert (shown() == saved).all()  # what the heading names is what the views show
+    assert "not saved" not in ui.editorLabel.text
+    assert len(segmentations()) == 1
 
 
 class Database:
