@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from MPERLib import segmentation_node
+from MPERLib import phases, segmentation_node
 from MPERLib.callbacks import later
 from MPERLib.python_process import PythonProcess, module
 from slicer.i18n import tr as _
@@ -125,17 +125,19 @@ class DicomExport:
         _remove(folder)
 
 
-def source_files(scan: slicer.vtkMRMLVolumeNode | None) -> list[Path]:
-    """The DICOM files that a scan was loaded from.
+def source_files(scan: slicer.vtkMRMLVolumeNode | None, phase: int | None = None) -> list[Path]:
+    """The DICOM files that a scan, or one phase of a time series, was loaded from.
 
-    Slicer's DICOM module stores the instances in the volume node, and its database knows their files.
+    Slicer's DICOM module stores the instances in the volume node, and its database knows their files. Each phase has
+    its own; the volume node that shows them has those of the phase that is shown.
 
     Raises
     ------
     ValueError
         If there are none; says why.
     """
-    uids = (scan.GetAttribute("DICOM.instanceUIDs") or "").split() if scan else []
+    nodes = [] if scan is None else [phases.voxels_of(scan, phase), scan]
+    uids = next((found for node in nodes if (found := (node.GetAttribute("DICOM.instanceUIDs") or "").split())), [])
     if not uids:
         raise ValueError(_("the scan was not loaded from DICOM, so there is no series to refer to"))
     database = getattr(slicer, "dicomDatabase", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import qt
 import slicer
-from MPERLib import callbacks, mrml, segmentation_node, settings
+from MPERLib import callbacks, mrml, phases, segmentation_node, settings
 from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -90,7 +90,7 @@ class ExportPanel:
     def toDicom(self, path: Path) -> None:
         """A DICOM segmentation that refers to the scan's own instances."""
         try:
-            files = source_files(result_node.scan_of(self._node))
+            files = source_files(result_node.scan_of(self._node), phases.of(self._node))
         except ValueError as error:
             self._sayNoDicom(str(error))
             return
@@ -174,7 +174,7 @@ class ExportPanel:
     def _askDicom(self) -> None:
         """Ask for a file name only if the scan's DICOM files are there."""
         try:
-            source_files(result_node.scan_of(self._node))
+            source_files(result_node.scan_of(self._node), phases.of(self._node))
         except ValueError as error:
             self._sayNoDicom(str(error))
         else:

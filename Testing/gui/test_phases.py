@@ -161,6 +161,28 @@ def test_end_diastole_and_end_systole_are_found_by_the_left_ventricle(window, sh
     assert ui.progressLabel.text == f"{name} is phase {number} of 3. Show it to see its mask."
 
 
+def test_the_dicom_export_of_a_phase_refers_to_the_instances_of_that_phase(window, monkeypatch, tmp_path):
+    from MPERSegmentLib.dicom_export import source_files
+
+    browser, proxy = cine()
+    sequence = browser.GetSequenceNode(proxy)
+    for n in (1, 2, 3):
+        sequence.GetNthDataNode(n - 1).SetAttribute("DICOM.instanceUIDs", f"1.{n}.1 1.{n}.2")
+        for k in (1, 2):
+            (tmp_path / f"1.{n}.{k}").write_bytes(b"")
+
+    class Database:
+        isOpen = True
+
+        def fileForInstance(self, uid):
+            return str(tmp_path / uid)
+
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
+    show_phase(browser, 1)
+    for n in (2, 3, 1):
+        assert [file.name for file in source_files(proxy, n)] == [f"1.{n}.1", f"1.{n}.2"]
+
+
 def test_no_stroke_is_drawn_on_a_mask_of_another_phase(window, shared_engine):
     browser, proxy, panel = started(window)
     from MPERSegmentLib import result_node
