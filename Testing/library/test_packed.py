@@ -194,6 +194,32 @@ def test_damaged_voxels_are_noticed(dataset: Dataset, tmp_path: Path) -> None:
         PackedDataset.open(tmp_path / "packed").case(case_id).image()
 
 
+def test_a_flipped_byte_anywhere_in_a_shard_is_one_line_or_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    path = shards_of(dataset, tmp_path)[0]
+    data = path.read_bytes()
+
+    def content() -> list[object]:
+        packed = PackedDataset.open(tmp_path / "packed")
+        found: list[object] = [packed.name, packed.labels, packed.splits, packed.holdout]
+        for case in (packed.case(case_id) for case_id in packed.cases):
+            label = case.label()
+            found += [case.id, case.image().array.tobytes(), case.geometry.affine.tobytes()]
+            found.append(None if label is None else label.array.tobytes())
+        return found
+
+    before, refused = content(), 0
+    for at in np.random.default_rng(0).integers(0, len(data), 40):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert content() == before
+        except (ValueError, FileNotFoundError) as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused
+
+
 def test_shards_of_two_packs_are_not_mixed(dataset: Dataset, tmp_path: Path) -> None:
     paths = shards_of(dataset, tmp_path)
     other = pack(dataset, tmp_path / "other", 1)
