@@ -18,7 +18,7 @@ from mper.dicom.series import list_series
 from mper.io import read_volume, write_volume
 from mper.labels import Segmentation, make_label
 from mper.utils.errors import UsageError
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
 PUBLIC = Path(pydicom.data.__file__).parent / "test_files"  # small series that come with pydicom
 
@@ -84,6 +84,40 @@ def test_a_mask_of_other_structures_is_left_out_and_told(challenge: Path, tmp_pa
     told = _ask(tmp_path / "out", [{"path": str(challenge)}], labels=("Scar",))
     assert told[1]["mask"] is None
     assert "LA" in told[1]["notices"][0]
+
+
+def test_a_mask_of_another_grid_is_resampled_to_where_it_lies_in_the_scan(
+    challenge: Path, tmp_path: Path, blob_volume: tuple[Volume, Segmentation]
+) -> None:
+    """Every voxel eightfold, in half the spacing, is the same mask."""
+    mask = blob_volume[1].labelmap
+    fine = mask.array.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    affine = mask.geometry.affine.copy()
+    affine[:3, :3] /= 2
+    affine[:3, 3] -= affine[:3, :3].sum(axis=1) / 2
+    write_volume(challenge / "CASE1" / "laendo.nrrd", Volume(255 * fine, Geometry(affine, fine.shape)))
+    (answer,) = (entry for entry in _ask(tmp_path / "out", [{"path": str(challenge)}]) if "image" in entry)
+    np.testing.assert_array_equal(_array(answer["mask"]), mask.array)
+    assert "resampled" in answer["notices"][-1] and "100%" in answer["notices"][-1]
+
+
+@pytest.mark.parametrize(("shift_mm", "drawn", "notice"), [(500, 255, "outside of the scan"), (0, 0, "is empty")])
+def test_a_mask_that_lies_elsewhere_or_is_empty_is_no_label(
+    challenge: Path,
+    tmp_path: Path,
+    blob_volume: tuple[Volume, Segmentation],
+    shift_mm: float,
+    drawn: int,
+    notice: str,
+) -> None:
+    mask = blob_volume[1].labelmap
+    affine = mask.geometry.affine.copy()
+    affine[0, 3] += shift_mm
+    moved = Volume((drawn * mask.array).astype(np.uint8), Geometry(affine, mask.array.shape))
+    write_volume(challenge / "CASE1" / "laendo.nrrd", moved)
+    (answer,) = (entry for entry in _ask(tmp_path / "out", [{"path": str(challenge)}]) if "image" in entry)
+    assert answer["mask"] is None
+    assert notice in answer["notices"][-1] and "without a label" in answer["notices"][-1]
 
 
 @pytest.mark.parametrize(("labels", "notice"), [(("LA",), "255 is taken as LA"), (("LA", "RA"), "without a label")])

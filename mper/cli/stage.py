@@ -178,9 +178,26 @@ def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Pat
     if mask is not None:
         mask, more = _in_values_of(mask, source, labels)
         notices += more
+    if mask is not None:
+        mask = _on_grid_of(image, mask, source, notices)
     written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
     origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
     return {"id": case.id, "image": written[0], "mask": written[1], "source": origin, "notices": notices}
+
+
+def _on_grid_of(image: Volume, mask: Volume, source: Source, notices: list[str]) -> Volume | None:
+    """The mask on the grid of its scan; None where it lies elsewhere, or shows nothing, with a notice."""
+    from mper.datasets.masks import on_grid
+    from mper.labels import BACKGROUND, UNLABELLED
+
+    if not np.isin(mask.array, (BACKGROUND, UNLABELLED), invert=True).any():
+        notices.append("its mask is empty; added without a label. Open the case to draw the label")
+        return None
+    try:
+        return on_grid(mask, image.geometry, "its mask", notices.append, UNLABELLED if source.partial else BACKGROUND)
+    except ValueError as error:
+        notices.append(f"{error}; added without a label")
+        return None
 
 
 def _in_values_of(mask: Volume, source: Source, wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:

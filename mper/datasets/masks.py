@@ -1,4 +1,4 @@
-"""Which masks can be labels of a case: whole numbers of known labels, on the grid of its scan."""
+"""Which masks can be labels of a case: whole numbers of known labels, on the grid of its scan, or brought there."""
 
 from __future__ import annotations
 
@@ -6,11 +6,52 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mper.labels import Label, Segmentation
+from mper.labels import BACKGROUND, UNLABELLED, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.volume import Geometry, Volume
 
 _GRID_TOLERANCE = 0.02  # of the smallest voxel spacing
+
+
+def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_notice, outside: int = 0) -> Volume:
+    """A mask on the grid of its scan, by nearest neighbour where it lies on another grid.
+
+    Parameters
+    ----------
+    mask : Volume of uint8
+    grid : Geometry
+        Of the scan.
+    where : str
+        The mask, for messages.
+    notify : callable
+        Receives a line when the mask was resampled, with the share of its volume that the scan shows.
+    outside : int
+        The value of voxels of the scan that the mask's grid does not reach.
+
+    Raises
+    ------
+    ValueError
+        If nothing of what is drawn lies in the scan, or one of the two has no known spacing.
+    """
+    own = mask.geometry
+    if own.shape == grid.shape and own.distance_mm(grid) <= _GRID_TOLERANCE * min(grid.step_lengths):
+        return Volume(mask.array, grid)
+    if not (own.spacing_known and grid.spacing_known):
+        raise ValueError(f"{where} is on another grid ({own.describe()}) than the scan ({grid.describe()})")
+    values = np.full(grid.shape, outside, np.uint8)
+    plane = np.moveaxis(np.indices((1, *grid.shape[1:])), 0, -1)
+    for k in range(grid.shape[0]):
+        index = np.rint(own.to_index(grid.to_world(plane + np.array((k, 0, 0)))))[0].astype(np.int64)
+        inside = ((index >= 0) & (index < own.shape)).all(axis=-1)
+        values[k][inside] = mask.array[tuple(index[inside].T)]
+    drawn = (values != BACKGROUND) & (values != UNLABELLED)
+    whole = (mask.array != BACKGROUND) & (mask.array != UNLABELLED)
+    if whole.any() and not drawn.any():
+        raise ValueError(f"{where} lies outside of the scan: nothing of what it shows is in the scan's field of view")
+    volume, scale = np.count_nonzero(whole) * np.prod(own.step_lengths), np.prod(grid.step_lengths)
+    share = min(1.0, np.count_nonzero(drawn) * scale / volume) if volume else 1.0
+    notify(f"{where} was resampled from {own.describe()} to the scan's grid; {share:.0%} of its volume is in the scan")
+    return Volume(values, grid)
 
 
 def check_mask(
