@@ -13,6 +13,7 @@ import pydicom.data
 import pytest
 from small_series import stack, write_classic
 
+from mper.cli import main
 from mper.cli.stage import stage
 from mper.dicom.series import list_series
 from mper.io import read_volume, write_volume
@@ -187,6 +188,26 @@ def test_phases_of_a_time_series_are_asked_for_and_each_is_a_case(tmp_path: Path
         assert [entry["event"] for entry in told] == ["found", "phases", "failed", "finished"], reply
         assert word in told[2]["message"] or reply == "next"
     assert [entry["event"] for entry in ask(first, "next")] == ["found", "failed", "finished"]
+
+
+def test_a_time_series_with_masks_is_refused_with_the_line_of_mper_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import SimpleITK as sitk
+
+    home = tmp_path / "set"
+    for name, kind in (("imagesTr", np.int16), ("labelsTr", np.uint8)):
+        (home / name).mkdir(parents=True)
+        phases = [sitk.GetImageFromArray(np.full((4, 6, 8), n, kind)) for n in (0, 1)]
+        sitk.WriteImage(sitk.JoinSeries(phases), str(home / name / "p1.nii.gz"))
+    pair = {"image": "./imagesTr/p1.nii.gz", "label": "./labelsTr/p1.nii.gz"}
+    about = {"labels": {"0": "background", "1": "LA"}, "numTraining": 1, "training": [pair], "test": []}
+    (home / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    (failed,) = [entry for entry in _ask(tmp_path / "out", [{"path": str(home)}]) if entry["event"] == "failed"]
+    assert failed["message"].endswith("2 volumes of 8x6x4 voxels; write the one that is wanted to a file of its own")
+    assert main(["import", str(home), str(tmp_path / "data")]) != 0
+    assert failed["message"] in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_phases_of_a_dicom_cine_are_listed_with_their_trigger_times(tmp_path: Path) -> None:
