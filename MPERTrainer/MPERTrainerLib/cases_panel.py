@@ -344,7 +344,10 @@ class CasesPanel:
         """Lock cases as hold-out set without confirmation."""
 
         def locked(answer: dict) -> None:
-            lines = [_("Hold-out set locked: {cases}.").format(cases=", ".join(cases)), *answer.get("notices", [])]
+            lines = [
+                _("Hold-out set locked: {cases}.").format(cases=", ".join(answer["cases"])),
+                *answer.get("notices", []),
+            ]
             self._context.showMessage("\n".join(lines))
             self._dataset.refresh()
 

@@ -313,6 +313,15 @@ def test_a_label_that_does_not_fit_is_refused_and_leaves_nothing(engine: Served,
 # ---------------------------------------------------------------------- hold-out and splits
 
 
+def test_a_copy_of_a_held_out_scan_is_locked_with_it(engine: Served, data: str) -> None:
+    for seed, case_id in ((1, "one"), (2, "two"), (1, "copy")):
+        engine.post(f"{data}/cases", {"scan": engine.upload(volume(seed)), "id": case_id, "split": "train"})
+    locked = engine.post(f"{data}/holdout", {"cases": ["one"]}).json()
+    assert locked["cases"] == ["one", "copy"]
+    assert "copy: the same scan" in locked["notices"][0]
+    assert engine.get(data).json()["splits"] == {"train": ["two"], "holdout": ["one", "copy"]}
+
+
 def test_the_hold_out_is_locked_for_good(engine: Served, data: str) -> None:
     for n in range(3):
         add(engine, data, volume(n))

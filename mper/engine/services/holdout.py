@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.schemas.datasets import HoldoutAnswer
 from mper.engine.services.dataset_models import trained_on
@@ -14,11 +15,19 @@ PARTS = "labelled only in part; figures there count the labelled voxels alone, s
 
 
 def lock(dataset: Dataset, case_ids: Sequence[str], notes: Notes) -> HoldoutAnswer:
-    """Lock cases for good, with a notice on each kind of label that makes figures on them doubtful."""
+    """Lock cases for good, with a notice on each kind of label that makes figures on them doubtful.
+
+    Other cases with the voxels of one of them are locked too: trained on, they would make it no test.
+    """
     cases = [dataset.case(case_id) for case_id in case_ids]
+    copies = [] if dataset.holdout else _copies(dataset, cases)
+    cases += copies
     ids = [case.id for case in cases]
     drawn = [case for case in cases if case.is_drawn]
     notices = []
+    if copies:
+        names = ", ".join(case.id for case in copies)
+        notices.append(f"{names}: the same scan as a case of the hold-out, so locked too")
     if unlabelled := [case.id for case in cases if case not in drawn]:
         notices.append(f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before")
     if drafts := [case.id for case in cases if case.is_draft]:
@@ -28,3 +37,19 @@ def lock(dataset: Dataset, case_ids: Sequence[str], notes: Notes) -> HoldoutAnsw
     if seen := trained_on(dataset, ids, notes):
         notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
     return HoldoutAnswer(holdout=dataset.lock_holdout(ids), cases=ids, notices=[*notices, *notes.lines])
+
+
+def _copies(dataset: Dataset, cases: Sequence[Case]) -> list[Case]:
+    """The other cases of the dataset with the same voxels as one of `cases`."""
+    ids = {case.id for case in cases}
+    voxels = {case.voxels_sha256 for case in cases} - {None}
+    others = [dataset.case(case_id) for case_id in dataset.cases if case_id not in ids]
+    return [case for case in others if _voxels(case) in voxels]
+
+
+def _voxels(case: Case) -> str | None:
+    """The checksum of a scan; None where the case is damaged, and cannot be trained on."""
+    try:
+        return case.voxels_sha256
+    except (OSError, ValueError, AttributeError):
+        return None
