@@ -326,10 +326,23 @@ class LabelPanel:
         if not changed and self._draft is None and not narrowed:
             self._context.showMessage(_("There are no changes since the last revision."))
             return
+        if not self._heldOutAgreed():
+            return
         self._storeAuthor()
         self._saving = True
         self._show()
         self._session.later(lambda: self._send(mask, changed), "label is sent")
+
+    def _heldOutAgreed(self) -> bool:
+        """Whether the case is none of the hold-out set, or the user agrees to change the label of one that is."""
+        entry = self._dataset.case(self.case or "") or {}
+        if not self._dataset.holdout or entry.get("split") != self._dataset.holdout or not entry.get("labelled"):
+            return True
+        question = _(
+            "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
+            "after can no longer be compared. Save it?"
+        )
+        return agreed(question.format(case=self.case), _("Change a label of the hold-out set"))
 
     def _send(self, mask: Part, changed: bool) -> None:
         case, of, parent, draft = self.case, self._of, self._parent, self._draft
