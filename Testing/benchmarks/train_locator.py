@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _fields import Crop, place_in_field
 from scipy import ndimage
 
 from mper.dataloading.augmentation import intensities
+from mper.dataloading.composed_field import Crop, place_in_field
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
 from mper.evaluation import metrics

@@ -13,6 +13,8 @@ from torch import nn
 from mper.labels import make_label
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
+from mper.models.localization import Localization
+from mper.nets.localization_net import LocalizationNet
 from mper.nets.network import NetConfig, Network
 from mper.nets.registry import BACKBONES
 
@@ -81,6 +83,20 @@ class _Threshold(nn.Module):
         x = image.float()
         embedding = torch.cat([torch.cos(x / 2), torch.sin(x / 2)], dim=1)
         return torch.cat([self.level - x, x - self.level], dim=1) * 3, embedding, embedding
+
+
+def threshold_localization(level: float = 2.0) -> Localization:
+    """A localisation that shows what is brighter than `level` standard deviations above the mean of the scan."""
+    network = LocalizationNet(1)
+    state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    for block in ("encoder.0", "decoder.2"):
+        for layer in (0, 3):
+            kernel = state[f"{block}.layers.{layer}.weight"]
+            kernel[0, -1, 1, 1, 1] = 1  # the last input: of the decoder, what skipped the lower resolutions
+            state[f"{block}.layers.{layer + 1}.weight"] += 1
+    state["classifier.weight"][1] = 20
+    state["classifier.bias"][1] = -20 * level
+    return Localization(state, filters=1)
 
 
 def _card(config: NetConfig, **card: Any) -> Card:

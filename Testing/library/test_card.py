@@ -61,9 +61,9 @@ def test_place_without_a_model_is_told(tmp_path: Path) -> None:
         read_bundle(tmp_path / "scan.nrrd")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_other_format_is_told(tmp_path: Path, version: object) -> None:
-    with pytest.raises(ValueError, match=f"format {version!r}, this mper reads format 1"):
+    with pytest.raises(ValueError, match=f"format {version!r}, this mper reads formats 1 to 2"):
         read_bundle(stored(tmp_path, {"format": version}))
 
 

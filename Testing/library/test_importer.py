@@ -423,3 +423,26 @@ def test_real_acdc_with_the_lists_of_the_literature(acdc_data: Path, tmp_path: P
     assert [i for i in listed if i in dataset] == list(dataset.splits["train"])
     assert dataset.case("patient002_frame01").label().array.max() == 3  # type: ignore[union-attr]
     assert any("train_slices.list names no case" in notice for notice in heard)
+
+
+def test_a_spacing_json_beside_acdc_h5_gives_their_voxel_size(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((3, 8, 7)).astype(np.float32)
+    label = np.zeros(image.shape, dtype=np.uint8)
+    for patient in ("patient002", "patient003"):
+        write_h5(tmp_path / "s" / "volumes" / f"{patient}_frame01.h5", {"image": image, "label": label})
+    known = tmp_path / "s" / "spacing.json"
+    known.write_text('{"patient002": {"spacing_kji_mm": [10.0, 1.5, 1.25], "ED": 1}}', encoding="utf-8")
+    dataset = load(tmp_path / "s", tmp_path / "d")
+    case = dataset.case("patient002_frame01")
+    assert case.image().geometry.spacing_mm == (10.0, 1.5, 1.25)
+    assert case.label().geometry.spacing_mm == (10.0, 1.5, 1.25)  # type: ignore[union-attr]
+    assert dataset.case("patient003_frame01").image().geometry.spacing_mm is None
+
+
+@pytest.mark.parametrize("text", ["[", '{"patient002": 3}', '{"patient002": {"spacing_kji_mm": [10, 0, 1]}}', "[1]"])
+def test_a_spacing_json_that_tells_no_voxel_size_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    image = np.ones((3, 8, 7), dtype=np.float32)
+    write_h5(tmp_path / "patient002_frame01.h5", {"image": image, "label": np.zeros(image.shape, np.uint8)})
+    (tmp_path / "spacing.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"spacing.json does not tell voxel sizes as .*; mend it, or move it away"):
+        import_source(tmp_path, tmp_path / "d")

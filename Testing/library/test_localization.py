@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _fields import Crop, place_in_field
 from small_models import random_bundle, threshold_bundle
 
-from mper.inference.localization import Localizer, field_of_view_mm
+from mper.dataloading.composed_field import Crop, place_in_field
+from mper.dataloading.wide_field import field_of_view_mm
+from mper.inference.localization import Localizer
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_volume
 from mper.models.bundle import ModelBundle

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_data import blob_cases
 
+from mper.dataloading import patch_sampler
 from mper.dataloading.augmentation import intensities, published_turn, random_affine, random_flip
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.labels import UNLABELLED
@@ -206,3 +209,46 @@ def test_intensities_repeat_with_the_same_random_numbers() -> None:
         torch.manual_seed(1)
         results.append(intensities(image, np.random.default_rng(1)))
     assert torch.equal(*results)
+
+
+def test_groups_are_drawn_equally_often_whatever_their_size() -> None:
+    many = [replace(case, group=0) for case in blob_cases(9, (16, 16, 16))]
+    few = [replace(case, group=1) for case in blob_cases(1, (16, 16, 16), seed=20)]
+    sampler = PatchSampler([*many, *few], [], (16, 16, 16))
+    rng = np.random.default_rng(0)
+    drawn = [case.group for _ in range(200) for case in patch_sampler._choose(sampler.labelled, 3, rng)]
+    assert 0.45 < np.mean(drawn) < 0.55
+    pairs = [{case.group for case in patch_sampler._choose(sampler.labelled, 2, rng)} for _ in range(20)]
+    assert all(pair == {0, 1} for pair in pairs)
+    seen = {case.id for _ in range(200) for case in patch_sampler._choose(sampler.labelled, 2, rng)}
+    assert len(seen) == 10
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 16), (1, 16, 16)])
+def test_another_field_of_view_only_shifts_and_scales_intensities(patch: tuple[int, int, int]) -> None:
+    case = blob_cases(1, (24, 40, 40))[0]
+    plain = PatchSampler([case], [], patch, other_fields=False)
+    other = PatchSampler([case], [], patch, other_fields=True)
+    changed = 0
+    for seed in range(8):
+        a, b = (sampler.batch(1, 0, np.random.default_rng(seed)) for sampler in (plain, other))
+        assert torch.equal(a.label, b.label)
+        known = a.label[0] != UNLABELLED
+        x, y = a.image[0, 0][known], b.image[0, 0][known]
+        slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+        torch.testing.assert_close(y, y.mean() + slope * (x - x.mean()), rtol=1e-4, atol=1e-4)
+        assert slope > 0
+        changed += not torch.allclose(x, y, atol=1e-3)
+    assert changed >= 7
+
+
+def test_augmentation_across_scanners_also_changes_the_order_of_grey_levels() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(40, 1, 32, 32)
+    image[..., 16:] = 3
+    image = image + 0.1 * torch.randn_like(image)
+    changed = intensities(image, np.random.default_rng(0), cross_scanner=True)
+    assert changed.isfinite().all()
+    halves = changed.flatten(1, -2).mean(1)
+    darker = int((halves[:, -2] < halves[:, 1]).sum())
+    assert 1 <= darker < 20  # of 40: now and then, not always

@@ -77,6 +77,12 @@ def add(commands: Commands) -> None:
     what.add_argument("--prototypes", type=count, metavar="K", help="prototypes, or queries, a class (default: 3)")
     what.add_argument("--split", metavar="NAME", help="the cases to train on (default: train)")
     what.add_argument(
+        "--also",
+        action="append",
+        metavar="NAME",
+        help="learn from this split too, drawn as often as the other whatever its size (repeatable): another scanner",
+    )
+    what.add_argument(
         "--labeled", type=count, metavar="N", help="use the first N labels of the split, the rest counts as unlabelled"
     )
     what.add_argument(
@@ -94,6 +100,18 @@ def add(commands: Commands) -> None:
         help="CT: intensities in HU (default: around the labelled structures)",
     )
     scans.add_argument("--mirror", type=axes, metavar="AXES", help="also learn from scans mirrored along k, j or i: ji")
+    scans.add_argument(
+        "--cross-scanner",
+        action="store_true",
+        default=None,
+        help="also learn from other contrasts, thick slices and fields of view, for scans of other scanners",
+    )
+    scans.add_argument(
+        "--localization",
+        choices=("auto", "always", "never"),
+        help="learn to find the structure in a wide field of view: where a labelled scan has one (auto, default), also "
+        "from cropped scans (always), or never",
+    )
     scans.add_argument(
         "--backbone",
         "--network",
@@ -238,6 +256,7 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     options = (
         *("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out"),
         *("pieces", "window", "mirror", "backbone", "patch", "batch", "compile", "co_train", "prototypes"),
+        *("also", "cross_scanner", "localization"),
     )
     others = {"a dataset": arguments.dataset, "--from": arguments.start_from}
     others |= {f"--{name.replace('_', '-')}": getattr(arguments, name) for name in options}
@@ -277,7 +296,8 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     split = arguments.split or (
         "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
     )
-    check_training_split(dataset, split)
+    for name in (split, *(arguments.also or ())):
+        check_training_split(dataset, name)
     start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
     from mper.training.trainer import TrainConfig
     from mper.utils.devices import pick_device
@@ -290,6 +310,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         recipe=arguments.recipe or "plus",
         without=tuple(name.replace("-", "_") for name in arguments.without or ()),
         split=split,
+        also=tuple(arguments.also or ()),
         labeled=arguments.labeled,
         start_from=start_from,
         steps=arguments.steps,
@@ -302,6 +323,8 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         patch=arguments.patch,
         window=arguments.window,
         flip_axes=arguments.mirror or (),
+        cross_scanner=bool(arguments.cross_scanner),
+        localization=arguments.localization or "auto",
         keep_largest=arguments.pieces != "many",
         compile=bool(arguments.compile),
         prototypes=arguments.prototypes,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 _ROTATION_DEGREES = (20.0, 10.0, 10.0)  # largest, about the axes k, j, i
 _SCALE = 1.25  # largest, in either direction
 _STRETCH = 0.06  # standard deviation of the logarithm of each axis's own scale
+_KNOTS = 7  # of a random contrast curve
 
 
 def random_affine(rng: np.random.Generator, dimensions: int) -> np.ndarray:
@@ -66,16 +67,17 @@ def random_flip(rng: np.random.Generator, axes: Sequence[int]) -> np.ndarray:
     return np.diag([-1.0 if axis in axes and rng.random() < 0.5 else 1.0 for axis in range(3)])
 
 
-def intensities(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def intensities(image: torch.Tensor, rng: np.random.Generator, cross_scanner: bool = False) -> torch.Tensor:
     """Strong intensity augmentation of normalised images (B, 1, *S), each sample on its own.
 
     Smooth bias field, tone curve, contrast, brightness, blur, lower resolution and noise, each with its
-    own probability: what differs between scanners, coils, contrast timing and protocols.
+    own probability: what differs between scanners, coils, contrast timing and protocols. With `cross_scanner` also
+    other contrasts between tissues, and a lower resolution along one axis only: what differs between sequences.
     """
-    return torch.stack([_augment_one(sample, rng) for sample in image])
+    return torch.stack([_augment_one(sample, rng, cross_scanner) for sample in image])
 
 
-def _augment_one(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _augment_one(image: torch.Tensor, rng: np.random.Generator, cross_scanner: bool) -> torch.Tensor:
     """(1, *S) -> (1, *S)."""
     spatial = image.shape[1:]
     low, high = image.amin(), image.amax()
@@ -84,6 +86,8 @@ def _augment_one(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         x = x * torch.exp(_smooth_field(spatial, x.device) * rng.uniform(0.1, 0.4))
     if rng.random() < 0.6:
         x = _tone_curve(x.clamp(1e-4, 1 - 1e-4), rng)
+    if cross_scanner and rng.random() < 0.25:
+        x = _other_contrast(x.clamp(0, 1), rng)
     x = x * (high - low) + low
     if rng.random() < 0.8:
         mean = x.mean()
@@ -94,6 +98,8 @@ def _augment_one(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         factor = rng.uniform(1.2, 2.2)
         coarse = F.interpolate(x[None], size=[max(1, round(n / factor)) for n in spatial], mode=_linear(spatial))
         x = F.interpolate(coarse, size=list(spatial), mode=_linear(spatial))[0]
+    if cross_scanner and rng.random() < 0.25:
+        x = _thick_slices(x, rng)
     if rng.random() < 0.5:
         x = x + _grain(spatial, x.device, rng) * float(np.exp(rng.uniform(np.log(0.03), np.log(0.8))))
     return x
@@ -117,6 +123,28 @@ def _tone_curve(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     dark, bright = np.exp(rng.uniform(-0.8, 0.8, 2)).tolist()
     share = float(rng.random())
     return share * x**dark + (1 - share) * (1 - (1 - x) ** bright)
+
+
+def _other_contrast(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Grey levels 0..1 mapped by a random curve that need not rise, so that tissues change their order."""
+    knots = torch.as_tensor(rng.random(_KNOTS), dtype=x.dtype, device=x.device)
+    if rng.random() < 0.5:
+        knots = knots.sort().values
+    at = x * (_KNOTS - 1)
+    below = at.floor().clamp(0, _KNOTS - 2)
+    first = below.long()
+    return knots[first] + (at - below) * (knots[first + 1] - knots[first])
+
+
+def _thick_slices(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A lower resolution along one axis of (1, *S)."""
+    spatial = list(x.shape[1:])
+    axis = int(rng.integers(len(spatial)))
+    coarse = list(spatial)
+    coarse[axis] = max(2, round(spatial[axis] / rng.uniform(1.5, 5)))
+    return F.interpolate(
+        F.interpolate(x[None], size=coarse, mode=_linear(spatial)), size=spatial, mode=_linear(spatial)
+    )[0]
 
 
 def _smooth_field(spatial: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from mper.dataloading.augmentation import published_turn, random_affine, random_flip
 from mper.dataloading.preprocessing import WorkingGrid
 from mper.labels import BACKGROUND, UNLABELLED
+from mper.volume import Index3
 
 _ON_A_STRUCTURE = 1 / 3  # of the labelled patches of `plus` contain a voxel of a structure, however small it is
+_FIELD_SAMPLES = 32  # along an axis, for the mean of a field of view
 _ANCHORS = 5000  # voxels per scan that patches can be placed at
 
 
@@ -31,7 +33,11 @@ class TrainingCase:
     voxel_ml : float or None
         Volume of a voxel; None where the scan's spacing is unknown.
     grid : WorkingGrid or None
-        How the working grid lies in the scan; None where the two are the same.
+        How the working grid lies in the scan, or the part of it; None where the two are the same.
+    start : (int, int, int)
+        The first voxel of the part of the scan that is trained on.
+    group : int
+        Groups of cases (scanners, sequences) are drawn from equally often, however many cases each has.
     """
 
     id: str
@@ -39,6 +45,8 @@ class TrainingCase:
     label: torch.Tensor | None
     voxel_ml: float | None = None
     grid: WorkingGrid | None = None
+    start: Index3 = (0, 0, 0)
+    group: int = 0
 
 
 class Batch(NamedTuple):
@@ -79,6 +87,8 @@ class PatchSampler:
         the published quarter turns and flips, anywhere.
     flip_axes : sequence of int
         Array axes that are flipped at random with `affine`.
+    other_fields : bool
+        Patches are normalised as if their scan had another field of view, and may end in air where the scan ends.
     """
 
     def __init__(
@@ -89,12 +99,13 @@ class PatchSampler:
         *,
         affine: bool = True,
         flip_axes: Sequence[int] = (),
+        other_fields: bool = False,
     ):
         if not labelled:
             raise ValueError("training needs at least one labelled case; label a scan first, or check the split")
         self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
         self.patch = tuple(int(n) for n in patch)
-        self.affine, self.flip_axes = affine, tuple(flip_axes)
+        self.affine, self.flip_axes, self.other_fields = affine, tuple(flip_axes), other_fields
         self.dimensions = 2 if self.patch[0] == 1 else 3
         self._anchors = {case.id: _Anchors.of(case.label) for case in self.labelled if case.label is not None}
         device = self.labelled[0].image.device
@@ -142,7 +153,27 @@ class PatchSampler:
             matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
         else:
             matrix = published_turn(rng, self.dimensions)
-        return self._sample(case, centre, with_label, matrix)
+        image, label = self._sample(case, centre, with_label, matrix)
+        return self._in_another_field(case, image, label, rng) if self.other_fields else image, label
+
+    def _in_another_field(
+        self, case: TrainingCase, image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """A patch, normalised over a smaller field of the scan, or a larger one that is filled with air."""
+        air = case.image.amin()
+        if rng.random() < 0.5 and case.label is not None:
+            image = torch.where((label == UNLABELLED).reshape(image.shape), air, image)
+        window = []
+        for axis, n in enumerate(case.image.shape):
+            size = n if axis == 0 and self.dimensions == 2 else max(1, round(n * rng.uniform(0.6, 1)))
+            first = int(rng.integers(n - size + 1))
+            window.append(slice(first, first + size, max(1, size // _FIELD_SAMPLES)))
+        part = case.image[tuple(window)]
+        mean, variance = part.mean(), part.var(correction=0)
+        share = max(0.0, rng.uniform(-0.5, 0.6))  # of air in the larger field
+        all_mean = (1 - share) * mean + share * air
+        all_variance = (1 - share) * (variance + mean**2) + share * air**2 - all_mean**2
+        return (image - all_mean) / all_variance.clamp(min=1e-6).sqrt()
 
     def _sample(
         self, case: TrainingCase, centre: np.ndarray, with_label: bool, matrix: np.ndarray
@@ -215,7 +246,18 @@ def _some_of(mask: np.ndarray) -> np.ndarray:
 
 
 def _choose(cases: Sequence[TrainingCase], count: int, rng: np.random.Generator) -> list[TrainingCase]:
-    """`count` cases, all different while there are enough."""
+    """`count` cases, all different while there are enough; of each group equally many, on average."""
+    groups = sorted({case.group for case in cases})
+    if len(groups) > 1:
+        turns = rng.permutation(len(groups))
+        drawn = [groups[int(turns[n % len(groups)])] for n in range(count)]
+        members = {g: [case for case in cases if case.group == g] for g in set(drawn)}
+        chosen = {g: iter(_choose_evenly(members[g], drawn.count(g), rng)) for g in sorted(members)}
+        return [next(chosen[g]) for g in drawn]
+    return _choose_evenly(cases, count, rng)
+
+
+def _choose_evenly(cases: Sequence[TrainingCase], count: int, rng: np.random.Generator) -> list[TrainingCase]:
     order: list[int] = []
     while len(order) < count:
         order += rng.permutation(len(cases)).tolist()

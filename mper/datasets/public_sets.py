@@ -5,7 +5,8 @@ set             files                                      masks
 ==============  =========================================  =====================================================
 LA challenge    <case>/lgemri.nrrd, laendo.nrrd            0 and 255; the atrium becomes label 1
 UA-MT h5        <case>/mri_norm2.h5                        0 and 1
-ACDC h5         volumes/*.h5, or *.h5 (SSL4MIS)            1 RV, 2 MYO, 3 LV; or its scribbles
+ACDC h5         volumes/*.h5, or *.h5 (SSL4MIS)            1 RV, 2 MYO, 3 LV; or its scribbles; with a
+                spacing.json beside them, in mm
 ACDC            patient<n>_frame<n>.nii.gz, .._gt.nii.gz   1 RV, 2 MYO, 3 LV
 MM-WHS          <case>_image.nii.gz, <case>_label.nii.gz   205 MYO, 420 LA, 500 LV, 550 RA, 600 RV, 820 AO, 850 PA
 LAScarQS        <case>/enhanced.nii.gz, atriumSegImgMO..   the atrium; the scars, which overlap it, are left out
@@ -16,6 +17,7 @@ The first three are also found one folder deeper (``2018LA_Seg_Training Set/<cas
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -37,6 +39,7 @@ from mper.datasets.source import (
 from mper.labels import UNLABELLED, Label, make_label
 from mper.progress import Notify
 from mper.utils.text import shorten
+from mper.volume import Geometry, Spacing, Volume
 
 LA = (make_label(1, "LA"),)
 ACDC = tuple(make_label(value, name) for value, name in enumerate(("RV", "MYO", "LV"), start=1))
@@ -93,7 +96,7 @@ def _uamt(folder: Path, source: Path) -> Iterable[SourceCase]:
 
 def _acdc_h5(folder: Path, source: Path) -> Iterable[SourceCase]:
     for image in sorted(folder.glob("*.h5")):
-        yield file_case(image.stem, image, source, partial(_read_h5, image))
+        yield file_case(image.stem, image, source, partial(_read_acdc_h5, image))
 
 
 _NAMES: dict[Callable[[Path, Path], Iterable[SourceCase]], str] = {
@@ -128,6 +131,41 @@ def _read_h5(path: Path, notify: Notify) -> Pair:
     if "image" not in volumes:
         raise ValueError(f"{path} holds {', '.join(volumes)} and no dataset 'image'")
     return volumes["image"], volumes.get("label")
+
+
+def _read_acdc_h5(path: Path, notify: Notify) -> Pair:
+    """The files tell no spacing; a ``spacing.json`` in their folder or the one above may, see `_known_spacing`."""
+    volume, mask = _read_h5(path, notify)
+    spacing = _known_spacing(path)
+    if spacing is None:
+        return volume, mask
+    known = Volume(volume.array, Geometry.from_axes((0, 0, 0), spacing, np.eye(3)[:, ::-1], volume.geometry.shape))
+    return known, None if mask is None else known.with_array(mask.array)
+
+
+def _known_spacing(path: Path) -> Spacing | None:
+    """The voxel size of an ACDC h5 file.
+
+    From ``spacing.json``: ``{"patient001": {"spacing_kji_mm": [10.0, 1.37, 1.37], ...}, ...}``. How the stack lies in
+    the patient stays unknown: slices are taken to go upwards.
+    """
+    file = next((place / "spacing.json" for place in path.parents[:2] if (place / "spacing.json").is_file()), None)
+    if file is None:
+        return None
+    try:
+        every = json.loads(file.read_text(encoding="utf-8-sig"))
+        entry = every.get(path.stem.split("_")[0])
+        if entry is None:
+            return None
+        k, j, i = (float(step) for step in entry["spacing_kji_mm"])
+        if not (min(k, j, i) > 0 and max(k, j, i) < float("inf")):
+            raise ValueError(f"a voxel of {k:g} x {j:g} x {i:g} mm")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{file} does not tell voxel sizes as {{"patient001": {{"spacing_kji_mm": [10.0, 1.37, 1.37]}}}} '
+            f"({type(error).__name__}: {error}); mend it, or move it away to import the files without a spacing"
+        ) from error
+    return k, j, i
 
 
 def _read_scribbles(path: Path, notify: Notify) -> Pair:

@@ -1,33 +1,35 @@
 """Locating the structure in a wide field of view.
 
-The public left-atrium files, and so the training scans of a model, are cropped around the atrium; a clinical field of
-view is several times as wide. A small network processes the whole scan at low resolution; the box around what it
-segments, with the margin of the training scans, is the region that the model segments. The localizer of a model is
-named in its card (``about["locator"]``), the margin in the card of the localizer (``about["margin_mm"]``, (k, j, i)).
+The scans that a model was trained on are cropped around their structure; a clinical field of view is several times as
+wide. A small network processes the whole scan at low resolution; the boxes around what it segments, with a margin, are
+the candidates for the region that the model segments. The network comes with the model (`mper.models.localization`).
+Older models name a bundle of its own in their card (``about["locator"]``), whose card has the margin
+(``about["margin_mm"]``, (k, j, i)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.inference.sliding_window import Runner
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
+from mper.inference.sliding_window import Runner, pad_edges
 from mper.models.bundle import ModelBundle
+from mper.models.localization import Localization
+from mper.nets.localization_net import DIVISOR
 from mper.roi import Region, bounding_box
-from mper.volume import Geometry, Volume, as_index
+from mper.volume import Index3, Volume, as_index
 
-FIELD_LIMIT_MM = 180.0  # in the axial plane; the public crops are up to 155 mm wide
 DEFAULT_MARGIN_MM = (20.0, 20.0, 20.0)
+_CANDIDATES = 3
+_LEVELS = (0.5, 0.2)  # of probability; the lower one where nothing reaches the other
+_LEAST_ML = 3.0  # of a candidate beside the most likely one
 
-
-def field_of_view_mm(geometry: Geometry) -> float | None:
-    """Extent of the scan along the patient's x or y, the larger of both; None where the spacing is unknown."""
-    if not geometry.spacing_known:
-        return None
-    extent = np.abs(geometry.directions * np.asarray(geometry.extent_mm))  # [patient axis, array axis]
-    return float(extent.max(axis=1)[:2].max())
+ProbabilityOf = Callable[[torch.Tensor], npt.NDArray[np.float32]]
 
 
 class Localizer:
@@ -35,20 +37,35 @@ class Localizer:
 
     Parameters
     ----------
-    bundle : ModelBundle
-        Of a 3-D network; all its labels together are the structure.
+    source : Localization or ModelBundle
+        The model's own, or the bundle of a 3-D network of which all labels together are the structure.
     device : torch.device
     dtype : torch.dtype
         Of autocast.
     """
 
-    def __init__(self, bundle: ModelBundle, device: torch.device, dtype: torch.dtype):
-        self.preprocessing = bundle.preprocessing
-        self.margin_mm = tuple(float(m) for m in bundle.card.about.get("margin_mm", DEFAULT_MARGIN_MM))
-        self.run = Runner(bundle.build(), device, dtype)
+    def __init__(self, source: Localization | ModelBundle, device: torch.device, dtype: torch.dtype):
+        if isinstance(source, Localization):
+            self.preprocessing = Preprocessing(source.spacing_mm)
+            self.margin_mm: tuple[float, ...] = source.margin_mm
+            self._probability = _of_network(source, device)
+        else:
+            self.preprocessing = source.preprocessing
+            self.margin_mm = tuple(float(m) for m in source.card.about.get("margin_mm", DEFAULT_MARGIN_MM))
+            self._probability = _of_bundle(source, device, dtype)
 
     def locate(self, scan: Volume) -> Region | None:
-        """The region of the scan around the structure; None where it was not found.
+        """The most likely region of the scan around the structure; None where it was not found.
+
+        Raises
+        ------
+        ValueError
+            If the scan is constant.
+        """
+        return next(iter(self.candidates(scan)), None)
+
+    def candidates(self, scan: Volume) -> list[Region]:
+        """The regions of the scan that the structure may lie in, the most likely first; empty where none was found.
 
         Raises
         ------
@@ -56,15 +73,17 @@ class Localizer:
             If the scan is constant.
         """
         grid = WorkingGrid.plan(scan.geometry, self.preprocessing, 3)
-        image = normalise(grid.forward(scan.array), self.preprocessing)
-        probability = 1 - self.run(image).logits.softmax(0)[0].cpu().numpy()
-        parts, count = ndimage.label(probability > 0.5, structure=np.ones((3, 3, 3)))
-        if not count:
-            return None
-        likely = int(ndimage.sum_labels(probability, parts, np.arange(1, count + 1)).argmax()) + 1
-        window = bounding_box(parts == likely)
-        assert window is not None
-        return self._region(grid, window)
+        probability = self._probability(normalise(grid.forward(scan.array), self.preprocessing))
+        voxel_ml = float(np.prod(grid.step_lengths)) / 1000
+        for level in _LEVELS:
+            parts, count = ndimage.label(probability > level, structure=np.ones((3, 3, 3)))
+            if not count:
+                continue
+            sums = ndimage.sum_labels(probability, parts, np.arange(1, count + 1))
+            order = np.argsort(-sums, kind="stable")[:_CANDIDATES]
+            windows = [bounding_box(parts == n + 1) for n in order if n == order[0] or sums[n] * voxel_ml >= _LEAST_ML]
+            return [self._region(grid, window) for window in windows if window is not None]
+        return []
 
     def _region(self, grid: WorkingGrid, window: tuple[slice, ...]) -> Region:
         """A window of the working grid, with the margin, as a region of the scan."""
@@ -78,3 +97,26 @@ class Localizer:
                 first, last = grid.source_shape[axis] - last, grid.source_shape[axis] - first
             start[axis], stop[axis] = first, last
         return Region(as_index(start), as_index(stop))
+
+
+def _of_bundle(bundle: ModelBundle, device: torch.device, dtype: torch.dtype) -> ProbabilityOf:
+    run = Runner(bundle.build(), device, dtype)
+
+    def probability(image: torch.Tensor) -> npt.NDArray[np.float32]:
+        return np.asarray(1 - run(image).logits.softmax(0)[0].cpu().numpy())
+
+    return probability
+
+
+def _of_network(localization: Localization, device: torch.device) -> ProbabilityOf:
+    network = localization.build().to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def probability(image: torch.Tensor) -> npt.NDArray[np.float32]:
+        k, j, i = (-(-n // DIVISOR) * DIVISOR for n in image.shape)
+        size: Index3 = (max(k, 2 * DIVISOR), max(j, 2 * DIVISOR), max(i, 2 * DIVISOR))  # instance norm needs voxels
+        padded, inside = pad_edges(image.to(device), size)
+        batch = padded[None, None].contiguous(memory_format=torch.channels_last_3d)
+        return np.asarray(network(batch).float().softmax(1)[0, 1][inside].cpu().numpy())
+
+    return probability

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.dataloading.wide_field import field_of_view_mm, is_wide
 from mper.inference import memory
 from mper.inference.confidence import case_confidence
-from mper.inference.localization import FIELD_LIMIT_MM, Localizer, field_of_view_mm
+from mper.inference.localization import Localizer
 from mper.inference.memory import WHOLE, Strategy, Workload
 from mper.inference.plausibility import NoteCollector, check_border, check_intensities, check_volumes
 from mper.inference.postprocessing import Decision, check_room, decide, nearest_prototypes, prototype_cosines
@@ -25,6 +26,7 @@ from mper.inference.prediction import Embeddings, Prediction
 from mper.inference.sliding_window import Runner, Scores, mirrored, tiled
 from mper.labels import Segmentation
 from mper.models.bundle import ModelBundle
+from mper.models.localization import Localization
 from mper.progress import Progress, Report, ignore_progress
 from mper.provenance import Provenance
 from mper.roi import Region, region_of_box
@@ -50,8 +52,8 @@ class Predictor:
     bundle : ModelBundle
     device : {"auto", "cpu", "cuda", "mps"}
     finder : ModelBundle or None
-        Model that locates the structure in fields of view over 180 mm; None takes the bundled one that the card names
-        (``about["locator"]``), if it does.
+        Model that locates the structure in fields of view over 180 mm; None takes the model's own localisation, or the
+        bundled one that its card names (``about["locator"]``).
     dtype : torch.dtype or None
         Number format of the network's convolutions; None takes the fastest of the device.
     free : callable
@@ -79,8 +81,8 @@ class Predictor:
         self._network = bundle.build()
         self._runners: dict[torch.device, Runner] = {}
         self._voxels_per_s: dict[torch.device, float] = {}
-        self._localizer_bundle, self._localizer_missing = (
-            _bundled_localizer(bundle) if localizer is None else (localizer, "")
+        self._localizer_source, self._localizer_missing = (
+            _own_localizer(bundle) if localizer is None else (localizer, "")
         )
         self._localizer: Localizer | None = None
 
@@ -162,8 +164,8 @@ class Predictor:
     def warm_up(self) -> None:
         """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
         self._measure(self.device)
-        if self._localizer_bundle is not None and self._localizer is None:
-            self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
+        if self._localizer_source is not None and self._localizer is None:
+            self._localizer = Localizer(self._localizer_source, self.device, self._dtype_on(self.device))
 
     def _check(self, scan: Volume, want: Collection[str]) -> None:
         from mper.io import check_scan  # needs numpy only
@@ -182,14 +184,14 @@ class Predictor:
             notes.extend(region.notes)
             return region
         field = field_of_view_mm(scan.geometry)
-        if field is None or field <= FIELD_LIMIT_MM or self._config.dimensions == 2:
+        if field is None or not is_wide(scan.geometry) or self._config.dimensions == 2:
             return Region.whole(scan.geometry)
         wide = f"the field of view is {field:.0f} mm wide"
-        if self._localizer_bundle is None:
+        if self._localizer_source is None:
             notes(f"{wide} and {self._localizer_missing}; the whole scan is segmented. Set an ROI for a better mask")
             return Region.whole(scan.geometry)
         if self._localizer is None:
-            self._localizer = Localizer(self._localizer_bundle, self.device, self._dtype_on(self.device))
+            self._localizer = Localizer(self._localizer_source, self.device, self._dtype_on(self.device))
         found = self._localizer.locate(scan)
         if found is None:
             notes(f"{wide} and the structure was not located in it; the whole scan is segmented. Set an ROI")
@@ -340,8 +342,10 @@ class _Result:
     logits: torch.Tensor | None = None
 
 
-def _bundled_localizer(bundle: ModelBundle) -> tuple[ModelBundle | None, str]:
-    """The bundled localizer that a card names, or why there is none."""
+def _own_localizer(bundle: ModelBundle) -> tuple[Localization | ModelBundle | None, str]:
+    """The localisation of a model, or the bundled one that its card names, or why there is none."""
+    if bundle.localization is not None:
+        return bundle.localization, ""
     name = bundle.card.about.get("locator")
     if not name:
         return None, "this model has no localizer"

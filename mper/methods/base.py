@@ -132,7 +132,9 @@ class Method(nn.Module):
     def augment(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Clean images (B, 1, *S) with the intensity augmentation that the student sees."""
         with full_precision(image.device):
-            augmented = intensities(image.float(), rng) if self.recipe.strong_augmentation else image
+            augmented = (
+                intensities(image.float(), rng, self.recipe.cross_scanner) if self.recipe.strong_augmentation else image
+            )
         return augmented.contiguous(memory_format=self.student.memory_format())
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ class DKUXNet(Method):
             cut = cutmix_mask(unlabelled.shape[2:], batch.rng, unlabelled.device)
         with full_precision(batch.image.device):
             shown = torch.cat([batch.image[:n], paste(unlabelled, unlabelled.flip(0), cut)])
-            strong_view = intensities(shown.float(), batch.rng)
+            strong_view = intensities(shown.float(), batch.rng, self.recipe.cross_scanner)
         weak, strong = (
             network(view.contiguous(memory_format=network.memory_format()))
             for network, view in ((self.student, batch.image), (self.partner, strong_view))

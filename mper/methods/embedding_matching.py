@@ -250,6 +250,7 @@ def _references(bank: Bank, cases: tuple[TrainingCase, ...]) -> References:
         own = number == n
         grid = case.grid
         place = position[own]
-        index[own] = place.round().long() if grid is None else torch.from_numpy(grid.to_source(place.numpy()))
+        inside = place.round().long() if grid is None else torch.from_numpy(grid.to_source(place.numpy()))
+        index[own] = inside + torch.tensor(case.start)
     vectors = F.normalize(bank.vectors[classes, places].float(), dim=1).cpu()
     return References(vectors, classes.cpu(), number.long(), index, tuple(case.id for case in cases))

@@ -53,6 +53,9 @@ class Recipe:
         The prototype contrast pulls a voxel to the nearest prototype of its label and ignores what is
         unlabelled; as published its target is the voxel's own nearest prototype, and voxels nearest to
         background prototype 0 are dropped.
+    cross_scanner : bool
+        Augmentation for scans of other scanners and sequences than the labelled ones (`mper.dataloading`): other
+        contrasts, thick slices, other fields of view. No part of either recipe unless it is asked for.
     omitted_terms : tuple of str
         Terms of the method's loss that are left out for an ablation, of `mper.methods.registry.MethodInfo.loss_terms`.
     """
@@ -70,6 +73,7 @@ class Recipe:
     all_prototypes: bool = True
     early_prototypes: bool = True
     label_prototypes: bool = True
+    cross_scanner: bool = False
     omitted_terms: tuple[str, ...] = ()
 
     @classmethod
@@ -111,7 +115,7 @@ class Recipe:
         raise ValueError(f"unknown recipe {name!r}; known are {' and '.join(RECIPES)}")
 
 
-_CHANGES = tuple(f.name for f in fields(Recipe) if f.type == "bool")
+_CHANGES = tuple(f.name for f in fields(Recipe) if f.default is True)
 RECIPES = {"plus": "Improved (default)", "paper": "As published"}
 """Titles of the recipes, the default first."""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from mper.dataloading.preprocessing import Preprocessing
-from mper.models.card import CARD, STORAGES, WEIGHTS, Card, read_bundle
+from mper.models.card import CARD, LOCALIZATION, STORAGES, WEIGHTS, Card, read_bundle
+from mper.models.localization import Localization
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
 from mper.utils.files import rename_folder, temporary_sibling
@@ -40,6 +41,8 @@ class ModelBundle:
     references : References or None
         Labelled voxels that explain the model, of methods that compare with them. They are stored beside the
         weights; the names of their cases are in the card, ``about["references"]["cases"]``.
+    localization : Localization or None
+        How the model locates its structures in a wide field of view.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class ModelBundle:
     state: Mapping[str, torch.Tensor]
     sha256: str = ""
     references: References | None = None
+    localization: Localization | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -118,7 +122,13 @@ class ModelBundle:
                     f"{path}: the weights of the model are not finite ({wrong[0]!r} holds NaN or infinity); "
                     "train it again, or get the model again"
                 )
-            return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None)
+            localization = None
+            if stored.card.localization is not None:
+                found = _unpack(load(stored.localization()))
+                if not all(value.isfinite().all() for value in found.values()):
+                    raise ValueError(f"{path}: the weights of the localisation are not finite; get the model again")
+                localization = Localization.of(found, stored.card.localization)
+            return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None, localization)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
 
@@ -146,7 +156,13 @@ class ModelBundle:
         unfinished.mkdir()
         try:
             (unfinished / WEIGHTS).write_bytes(data)
-            (unfinished / CARD).write_text(self.card.to_json(weights), encoding="utf-8")
+            card = replace(self.card, localization=None)
+            if self.localization is not None:
+                located = save(_pack(self.localization.state, "float16"))
+                (unfinished / LOCALIZATION).write_bytes(located)
+                described = {"file": LOCALIZATION, "sha256": hashlib.sha256(located).hexdigest()}
+                card = replace(card, localization={**described, **self.localization.described()})
+            (unfinished / CARD).write_text(card.to_json(weights), encoding="utf-8")
             if not rename_folder(unfinished, path):
                 raise FileExistsError(f"{path} was made by another program meanwhile; choose another place")
         finally:

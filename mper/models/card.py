@@ -2,8 +2,11 @@
 
 A bundle is a folder, or one zip of its files:
 
-    card.json             this
-    weights.safetensors   named in the card with its SHA-256
+    card.json                   this
+    weights.safetensors         named in the card with its SHA-256
+    localization.safetensors    the same, of models that locate their structures in a wide field of view
+
+A bundle of the first two files is of format 1, as ever; the third makes it one of format 2.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from mper.labels import Label, check_labels, label_from_dict
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
-FORMAT = 1
+LOCALIZATION = "localization.safetensors"
+FORMATS = (1, 2)
 STORAGES = ("float32", "float16", "int8")
 _LARGEST_WINDOW = 4096  # voxels of one side
 _LARGEST = {CARD: 1 << 24}  # bytes of a file; of all others:
@@ -54,6 +58,8 @@ class Card:
         Provenance for people: modality, intended_use, limits, data, licence, citation, training
         (method, recipe, seed, budget, steps, hardware, date, command), quality (cases, mean, per case), references
         (names of the cases whose labelled voxels the bundle keeps, see `mper.models.references`).
+    localization : mapping or None
+        The file of the localisation, its SHA-256, and what `mper.models.localization.Localization.described` says.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Card:
     mirror_axes: tuple[int, ...] = ()
     always_mirrored: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    localization: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
@@ -76,7 +83,8 @@ class Card:
         for name in ("largest_component", "always_mirrored"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"the card's {name} must be true or false, got {getattr(self, name)!r:.40}")
-        for name in ("network", "preprocessing", "about"):
+        optional = () if self.localization is None else ("localization",)
+        for name in ("network", "preprocessing", "about", *optional):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"the card's {name} must be an object, got {getattr(self, name)!r:.40}")
         if len(self.window) != 3 or not all(isinstance(n, int) and 1 <= n <= _LARGEST_WINDOW for n in self.window):
@@ -91,10 +99,11 @@ class Card:
 
     def to_json(self, weights: Mapping[str, str]) -> str:
         """The text of card.json; `weights` tells file, sha256 and storage."""
-        return (
-            json.dumps({"format": FORMAT, **asdict(self), "weights": dict(weights)}, indent=1, ensure_ascii=False)
-            + "\n"
-        )
+        content = asdict(self)
+        if self.localization is None:
+            del content["localization"]
+        stored = {"format": FORMATS[self.localization is not None], **content, "weights": dict(weights)}
+        return json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -115,12 +124,26 @@ class StoredBundle:
         ValueError
             If it is missing or is not the file that the card describes.
         """
-        data = _member(self.path, self.weights_file)
+        return self._checked(self.weights_file, self.sha256)
+
+    def localization(self) -> bytes:
+        """The file of the localisation that the card describes, checked against it.
+
+        Raises
+        ------
+        ValueError
+            If it is missing or is not the file that the card describes.
+        """
+        described = self.card.localization or {}
+        return self._checked(str(described.get("file", LOCALIZATION)), str(described.get("sha256", "")))
+
+    def _checked(self, name: str, sha256: str) -> bytes:
+        data = _member(self.path, name)
         found = hashlib.sha256(data).hexdigest()
-        if found != self.sha256:
+        if found != sha256:
             raise ValueError(
-                f"{self.path}: {self.weights_file} is not the file that the model's card describes "
-                f"(sha256 {found[:12]}..., expected {self.sha256[:12]}...); get the model again"
+                f"{self.path}: {name} is not the file that the model's card describes "
+                f"(sha256 {found[:12]}..., expected {sha256[:12]}...); get the model again"
             )
         return data
 
@@ -142,9 +165,9 @@ def read_bundle(path: Path) -> StoredBundle:
         found = stored.pop("format", None)
     except (AttributeError, TypeError, ValueError) as error:  # JSON and UTF-8 errors are ValueErrors
         raise _damaged(path, error) from error
-    if found != FORMAT:
+    if found not in FORMATS:
         raise ValueError(
-            f"{path} is a model of format {found!r}, this mper reads format {FORMAT}; "
+            f"{path} is a model of format {found!r}, this mper reads formats {FORMATS[0]} to {FORMATS[-1]}; "
             "update mper, or train the model again"
         )
     try:
@@ -156,8 +179,13 @@ def read_bundle(path: Path) -> StoredBundle:
         bundle = StoredBundle(path, card, str(weights["file"]), str(weights["sha256"]), str(weights["storage"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _damaged(path, error) from error
-    if bundle.storage not in STORAGES or Path(bundle.weights_file).name != bundle.weights_file:
-        raise ValueError(f"{path}: the model's {CARD} is damaged (weights entry); get the model again")
+    files = [bundle.weights_file]
+    if card.localization is not None:
+        if not {"file", "sha256"} <= set(card.localization):
+            raise _damaged(path, ValueError("the localization entry is incomplete"))
+        files.append(str(card.localization["file"]))
+    if bundle.storage not in STORAGES or any(Path(name).name != name for name in files):
+        raise ValueError(f"{path}: the model's {CARD} is damaged (names of its files); get the model again")
     return bundle
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from mper.methods.registry import METHODS, check_backbone, check_batch, default_
 from mper.nets.registry import find_backbones
 from mper.training.planning import check_patch
 from mper.training.runs import RunFolder
+
+LOCALIZATION = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,13 @@ class TrainConfig:
         See `mper.methods.registry` and `mper.methods.recipe.Recipe`.
     split : str
         Its cases are trained on, in their order.
+    also : tuple of str
+        More splits to learn from, of other scanners or sequences; each split is drawn from equally often, however many
+        cases it has.
     cases : int or None
-        Only the first so many cases of the split are used.
+        Only the first so many cases of each split are used.
     labeled : int or None
-        Only the first so many labelled cases keep their labels; the rest counts as unlabelled.
+        Only the first so many labelled cases of `split` keep their labels; the rest counts as unlabelled.
     start_from : str or None
         Path of a bundle to fine-tune.
     steps, budget_s : int or float or None
@@ -49,6 +54,12 @@ class TrainConfig:
         Whether two networks teach each other (`mper.methods.co_training`).
     flip_axes : tuple of int
         Array axes that `plus` mirrors at random.
+    cross_scanner : bool
+        Whether `plus` also augments what differs between scanners and sequences, see
+        `mper.methods.recipe.Recipe.cross_scanner`.
+    localization : {"auto", "always", "never"}
+        Whether the model learns to locate its structures in a wide field of view: by itself where a labelled scan has
+        one, also from crops that are placed into composed fields, or not at all.
     keep_largest : bool
         Whether each structure is one piece: pseudo-labels and predictions keep the largest component.
     compile : bool
@@ -60,6 +71,7 @@ class TrainConfig:
     recipe: str = "plus"
     without: tuple[str, ...] = ()
     split: str = "train"
+    also: tuple[str, ...] = ()
     cases: int | None = None
     labeled: int | None = None
     start_from: str | None = None
@@ -75,6 +87,8 @@ class TrainConfig:
     prototypes: int | None = None
     co_train: bool = False
     flip_axes: tuple[int, ...] = ()
+    cross_scanner: bool = False
+    localization: str = "auto"
     keep_largest: bool = True
     compile: bool = False
 
@@ -96,7 +110,29 @@ class TrainConfig:
         if self.co_train and not method.co_training:
             able = ", ".join(entry.name for entry in METHODS.values() if entry.co_training)
             raise ValueError(f"method {self.method} has no co-training; choose one of {able}, or leave it out")
-        Recipe.named(self.recipe, self.without, self.method)
+        if self.cross_scanner and self.recipe != "plus":
+            raise ValueError(f"recipe {self.recipe} has no augmentation across scanners; use --recipe plus")
+        if self.localization not in LOCALIZATION:
+            raise ValueError(f"localization is one of {', '.join(LOCALIZATION)}, got {self.localization!r}")
+        if repeated := {name for name in self.splits if self.splits.count(name) > 1}:
+            raise ValueError(f"split {sorted(repeated)[0]!r} is named twice; each split is drawn from equally often")
+        self.make_recipe()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits that are learned from."""
+        return (self.split, *self.also)
+
+    def make_recipe(self) -> Recipe:
+        """The recipe with all choices of this run.
+
+        Raises
+        ------
+        ValueError
+            See `mper.methods.recipe.Recipe.named`.
+        """
+        chosen = Recipe.named(self.recipe, self.without, self.method)
+        return replace(chosen, cross_scanner=self.cross_scanner)
 
     @classmethod
     def read(cls, run: Path) -> TrainConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +12,18 @@ import torch
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.labels import UNLABELLED, Label, same_structures
-from mper.methods.recipe import Recipe
+from mper.dataloading.wide_field import is_wide, region_around
+from mper.inference.localization import Localizer
+from mper.labels import BACKGROUND, UNLABELLED, Label, same_structures
 from mper.methods.registry import check_backbone, find_method
 from mper.models.bundle import ModelBundle
+from mper.models.localization import Localization
 from mper.nets.registry import find_backbone, find_backbones
 from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
+from mper.training.localization import CoarseScan, coarse_scan
 from mper.training.planning import Plan, check_patch, plan, scan_dimensions
-from mper.volume import Volume
+from mper.volume import Index3, Volume
 
 if TYPE_CHECKING:
     from mper.datasets.case import Case
@@ -42,12 +45,15 @@ class TrainingData:
         Draws patches from the cases.
     start : ModelBundle or None
         The model to fine-tune; None for training from scratch.
+    localization : Localization or None
+        How the model will locate its structures in a wide field of view.
     """
 
     labels: tuple[Label, ...]
     plan: Plan
     sampler: PatchSampler
     start: ModelBundle | None
+    localization: Localization | None = None
 
     @property
     def refines(self) -> bool:
@@ -55,8 +61,25 @@ class TrainingData:
         return self.start is not None and same_structures(self.labels, self.start.card.labels)
 
 
-def load_training_data(config: TrainConfig, device: torch.device, report: Report = ignore_progress) -> TrainingData:
-    """Read the split, plan, and put every case on the device on the working grid.
+Localize = Callable[[Sequence[CoarseScan], Localization | None], Localization]
+"""Learns a localisation from scans, starting from another one where there is one."""
+
+
+def load_training_data(
+    config: TrainConfig, device: torch.device, report: Report = ignore_progress, localize: Localize | None = None
+) -> TrainingData:
+    """Read the splits, plan, and put every case on the device on the working grid.
+
+    Of a scan with a wide field of view only the region around its structures is taken: that of its labels, or the one
+    that the localisation finds.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    device : torch.device
+    report : Report
+    localize : callable or None
+        None: no localisation is learned.
 
     Raises
     ------
@@ -67,37 +90,59 @@ def load_training_data(config: TrainConfig, device: torch.device, report: Report
     from mper.datasets.packed import open_dataset
 
     dataset = open_dataset(Path(config.dataset))
-    if config.split == dataset.holdout:
-        raise ValueError(f"split {config.split!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
+    for name in config.splits:
+        if name == dataset.holdout:
+            raise ValueError(f"split {name!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
-    ids, images, masks = _read_cases(config, dataset, report)
-    chosen = _choose_plan(config, images, masks, start)
+    scans = [
+        scan for group, name in enumerate(config.splits) for scan in _read_split(config, dataset, name, group, report)
+    ]
+    chosen = _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
+    localization = None
+    if chosen.dimensions == 3:
+        localization = _localization(config, scans, dataset.labels, start, localize)
+        scans = [_around_structures(scan, localization) for scan in scans]
     loaded = []
-    for n, (case_id, image, mask) in enumerate(zip(ids, images, masks, strict=True)):
-        report(Progress(f"preparing {case_id}", n / len(ids)))
-        grid = WorkingGrid.plan(image.geometry, chosen.preprocessing, chosen.dimensions)
+    for n, scan in enumerate(scans):
+        report(Progress(f"preparing {scan.id}", n / len(scans)))
+        grid = WorkingGrid.plan(scan.image.geometry, chosen.preprocessing, chosen.dimensions)
         try:
-            working = normalise(grid.forward(image.array), chosen.preprocessing)
+            working = normalise(grid.forward(scan.image.array), chosen.preprocessing)
         except ValueError as error:
-            raise ValueError(f"case {case_id}: {error}") from error
-        label = None if mask is None else grid.forward_labels(mask, len(dataset.labels) + 1).to(device)
-        voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if image.geometry.spacing_known else None
-        loaded.append(TrainingCase(case_id, working.to(device), label, voxel_ml, grid))
+            raise ValueError(f"case {scan.id}: {error}") from error
+        label = None if scan.mask is None else grid.forward_labels(scan.mask, len(dataset.labels) + 1).to(device)
+        voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if scan.image.geometry.spacing_known else None
+        loaded.append(TrainingCase(scan.id, working.to(device), label, voxel_ml, grid, scan.start, scan.group))
     labelled = [case for case in loaded if case.label is not None]
     unlabelled = [case for case in loaded if case.label is None]
-    affine = Recipe.named(config.recipe, config.without, config.method).affine
-    sampler = PatchSampler(labelled, unlabelled, chosen.patch, affine=affine, flip_axes=config.flip_axes)
-    return TrainingData(dataset.labels, chosen, sampler, start)
+    sampler = PatchSampler(
+        labelled,
+        unlabelled,
+        chosen.patch,
+        affine=config.make_recipe().affine,
+        flip_axes=config.flip_axes,
+        other_fields=config.cross_scanner,
+    )
+    return TrainingData(dataset.labels, chosen, sampler, start, localization)
 
 
-def _read_cases(
-    config: TrainConfig, dataset: Dataset | PackedDataset, report: Report
-) -> tuple[list[str], list[Volume], list[np.ndarray | None]]:
-    """Ids, images and masks of class numbers (None: unlabelled) of the split, in its order."""
-    cases: Sequence[Case | PackedCase] = dataset.split(config.split)[: config.cases]
-    ids: list[str] = []
-    images: list[Volume] = []
-    masks: list[np.ndarray | None] = []
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A scan to train on: its mask holds class numbers (None: unlabelled), `start` is its first voxel in the case."""
+
+    id: str
+    image: Volume
+    mask: np.ndarray | None
+    group: int
+    start: Index3 = (0, 0, 0)
+
+
+def _read_split(
+    config: TrainConfig, dataset: Dataset | PackedDataset, split: str, group: int, report: Report
+) -> list[_Scan]:
+    """The scans of a split, in its order."""
+    cases: Sequence[Case | PackedCase] = dataset.split(split)[: config.cases]
+    scans: list[_Scan] = []
     with_label = 0
     uses_unlabelled = find_method(config.method).uses_unlabelled
     for n, case in enumerate(cases):
@@ -108,19 +153,50 @@ def _read_cases(
         if label is None and not uses_unlabelled:
             continue
         with_label += label is not None
-        ids.append(case.id)
-        images.append(case.image())
-        masks.append(None if label is None else _to_classes(np.asarray(label.array), dataset.labels))
+        mask = None if label is None else _to_classes(np.asarray(label.array), dataset.labels)
+        scans.append(_Scan(case.id, case.image(), mask, group))
     if not with_label:
-        raise ValueError(
-            f"none of the {len(cases)} cases of split {config.split!r} has a label; training needs at least one"
-        )
+        raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; training needs at least one")
     if config.labeled is not None and with_label < config.labeled:
         raise ValueError(
-            f"split {config.split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
+            f"split {split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
             "label more, or ask for fewer"
         )
-    return ids, images, masks
+    return scans
+
+
+def _localization(
+    config: TrainConfig,
+    scans: Sequence[_Scan],
+    labels: tuple[Label, ...],
+    start: ModelBundle | None,
+    localize: Localize | None,
+) -> Localization | None:
+    """The localisation that is learned from the scans; that of the model to start from where they teach nothing."""
+    known = start.localization if start is not None and same_structures(labels, start.card.labels) else None
+    wide = [scan for scan in scans if scan.mask is not None and is_wide(scan.image.geometry)]
+    if localize is None or config.localization == "never" or not (wide or config.localization == "always"):
+        return known
+    coarse = [
+        coarse_scan(scan.image, scan.mask, is_wide(scan.image.geometry)) for scan in scans if scan.mask is not None
+    ]
+    found = [scan for scan in coarse if scan is not None]
+    return localize(found, known) if found else known
+
+
+def _around_structures(scan: _Scan, localization: Localization | None) -> _Scan:
+    """A scan of a wide field of view, cropped around its structures: what the model will see of it."""
+    if not is_wide(scan.image.geometry):
+        return scan
+    region = None
+    if scan.mask is not None:
+        region = region_around((scan.mask != BACKGROUND) & (scan.mask != UNLABELLED), scan.image.geometry)
+    elif localization is not None:
+        region = Localizer(localization, torch.device("cpu"), torch.float32).locate(scan.image)
+    if region is None:
+        return scan
+    mask = None if scan.mask is None else scan.mask[region.window]
+    return replace(scan, image=scan.image.crop(region.start, region.stop), mask=mask, start=region.start)
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:

@@ -14,7 +14,6 @@ from mper import __version__
 from mper.dataloading.patch_sampler import PatchSampler
 from mper.labels import UNLABELLED, Label
 from mper.methods.base import Method
-from mper.methods.recipe import Recipe
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
 from mper.training.config import TrainConfig
@@ -64,10 +63,12 @@ def make_bundle(
         "mper": __version__,
     }
     about = {"training": training, **_with_known(dict(about), data.start, data.labels)}
+    if data.localization is not None:
+        about.pop("locator", None)
     if method.references is not None:
         about["references"] = {"cases": list(method.references.cases)}
     names = ", ".join(label.name for label in data.labels)
-    affine = Recipe.named(config.recipe, config.without, config.method).affine
+    affine = config.make_recipe().affine
     card = Card(
         name=config.name or "model",
         version="1",
@@ -80,7 +81,7 @@ def make_bundle(
         mirror_axes=tuple(config.flip_axes if affine else _TURNED_AXES),
         about=about,
     )
-    return ModelBundle(card, state, references=method.references)
+    return ModelBundle(card, state, references=method.references, localization=data.localization)
 
 
 def expected_ranges(data: TrainingData) -> dict[str, object]:

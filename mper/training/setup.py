@@ -33,7 +33,7 @@ def make_network(config: TrainConfig, data: TrainingData) -> Network:
         If another number of prototypes is asked for than the model to start from has.
     """
     start, classes = data.start, len(data.labels) + 1
-    clean = Recipe.named(config.recipe, config.without, config.method).clean_embedding
+    clean = config.make_recipe().clean_embedding
     dropout = (0.5, 0.0 if clean else 0.5)
     prototypes = config.prototypes
     if start is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,24 @@ import torch
 from mper.datasets.packed import open_dataset
 from mper.methods.base import Losses, Method
 from mper.methods.co_training import CoTraining
-from mper.methods.recipe import PUBLISHED, Recipe
+from mper.methods.recipe import PUBLISHED
 from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
+from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
+from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
 from mper.training.data import load_training_data
+from mper.training.localization import (
+    LOCALIZATION_RECORD,
+    CoarseScan,
+    stored_localization,
+    train_localization,
+)
+from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
 from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
@@ -50,6 +59,7 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
+_LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
 _DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
 _CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
@@ -69,7 +79,7 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
         raise FileExistsError(
             f"{run} holds a run already; continue it with `mper train --resume`, or choose another folder"
         )
-    for name in ("status.json", "events.jsonl"):
+    for name in ("status.json", "events.jsonl", LOCALIZATION_FILE, LOCALIZATION_RECORD):
         (run / name).unlink(missing_ok=True)
     write_json(run / "config.json", asdict(config))
     folder.steer("run")
@@ -133,9 +143,10 @@ class _Training:
     ):
         self.notify = notify
         self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
-        self.recipe = Recipe.named(config.recipe, config.without, config.method)
+        self.recipe = config.make_recipe()
         self.step = 0
         self.elapsed_s = 0.0
+        self.localization_s = 0.0  # a part of the budget
         self.losses: Losses | None = None  # of the last step
         # Clock and commands go between hosts, so that no process waits for a device to receive them.
         self.host_group = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
@@ -143,7 +154,7 @@ class _Training:
     def run(self) -> Path:
         """Train to the end; gives the folder of the finished bundle."""
         self._report_progress("reading the scans", 0.0, {})
-        self.data = load_training_data(self.config, self.fabric.device, self._report_loading)
+        self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize)
         self.curve = self._make_curve() if self.log else None
         if self.log:
             trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
@@ -170,6 +181,29 @@ class _Training:
             self._measure(self.config.budget_s or math.inf)  # the model that is to be improved
         self._loop(wrapped, optimiser)
         return self._finish()
+
+    def _localize(self, scans: Sequence[CoarseScan], start: Localization | None) -> Localization:
+        """Learn the localisation within its share of the budget, or read what was learned before the run stopped."""
+        budget_s = self.config.budget_s or math.inf
+        steps = LOCALIZATION_STEPS if start is None else LOCALIZATION_STEPS // 3
+
+        def learn() -> Localization:
+            return train_localization(
+                scans,
+                self.config.seed,
+                self._report_loading,
+                steps=min(steps, self.config.steps or steps),
+                seconds=min(_LOCALIZATION_S, _LOCALIZATION_SHARE * budget_s),
+                device=self.fabric.device,
+                start=start,
+            )
+
+        if self.log:
+            stored_localization(self.folder.path, learn)
+        self.fabric.barrier()
+        found, seconds = stored_localization(self.folder.path, learn)
+        self.localization_s = min(seconds, _LOCALIZATION_SHARE * budget_s)
+        return found
 
     def _make_method(self) -> Method:
         dimensions = self.data.plan.dimensions
@@ -235,7 +269,7 @@ class _Training:
         if self.total is not None:
             return self.step / self.total
         assert self.config.budget_s is not None
-        return self.elapsed_s / self.config.budget_s
+        return self.elapsed_s / (self.config.budget_s - self.localization_s)
 
     def _synchronise(self, t: float, command: str) -> tuple[float, str]:
         """The clock and the command of the first rank, for all ranks."""
@@ -357,10 +391,9 @@ class _Training:
             raise
 
     def _report_loading(self, progress: Progress) -> None:
-        if (
-            self.fabric.world_size == 1 and self.folder.command() == "cancel"
-        ):  # several processes follow it together, later
-            self._follow("cancel")
+        command = self.folder.command()
+        if self.fabric.world_size == 1 and command != "run":  # several processes follow it together, later
+            self._follow(command)
         self._report_progress(progress.message, progress.fraction, {})
 
     # ------------------------------------------------------------------ saving

@@ -1,13 +1,13 @@
-"""Made-up wide fields of view around real, tightly cropped scans.
+"""Wide fields of view that are composed around tightly cropped scans.
 
-The public left-atrium files are cut out around the atrium, a clinical scan is not, and no real wide
-field with a reference mask was available. Here a crop is put at a random place of a wider field
-made of air, a body outline, smooth tissue, organ-like ellipsoids and pieces of other crops whose
-structure was painted over. All pieces, the real one included, fade into their surroundings along
-irregular borders, so that a seam tells nothing.
+The public left-atrium files are cut out around the atrium, a clinical scan is not. Here such a crop is put into a real
+wide field, where its structure lies there (`place_in_scan`), or at a random place of a field made of air, a body
+outline, smooth tissue, organ-like ellipsoids and pieces of other crops whose structure was painted over
+(`place_in_field`). All pieces, the crop included, fade into their surroundings along irregular borders, so that a seam
+tells nothing.
 
-Used to train the finder (`mper.inference.localization`) and to test it. Everything is in mm, so the same recipe
-serves the finder's coarse grid and a scan's own.
+The localisation of a model learns from them (`mper.training.localization`). Everything is in mm, so the same recipe
+serves a coarse grid and a scan's own.
 """
 
 from __future__ import annotations
@@ -92,6 +92,36 @@ def place_in_field(
     mask[_window(start, size)] = crop.mask
     k, j, i = start.tolist()
     return Field(image.astype(np.float32), mask, (k, j, i))
+
+
+def place_in_scan(crop: Crop, field: Field, spacing_mm: Spacing, rng: np.random.Generator) -> Field:
+    """Put a crop into a real wide field, its structure about where the field's own lies.
+
+    Parameters
+    ----------
+    crop : Crop
+    field : Field
+        Of the same spacing; it is extended where the crop reaches beyond it.
+    spacing_mm : (float, float, float)
+        Along (k, j, i).
+    rng : numpy Generator
+    """
+    step = np.asarray(spacing_mm)
+    size, shape = np.array(crop.image.shape), np.array(field.image.shape)
+    offset = np.argwhere(field.mask).mean(axis=0) - np.argwhere(crop.mask).mean(axis=0)
+    start = np.round(offset + rng.normal(0, 6, 3) / step).astype(int)
+    before, after = np.maximum(-start, 0), np.maximum(start + size - shape, 0)
+    low, high = np.percentile(field.image, (1, 99)).tolist()
+    grey = np.percentile(crop.image, (1, 99))
+    scale = (grey[1] - grey[0]) / max(high - low, 1e-6) * rng.uniform(0.7, 1.3)
+    around = ((field.image - low) * scale + grey[0]).astype(np.float32)
+    image = np.pad(around, np.stack([before, after], axis=1), mode="edge")
+    start = start + before
+    _paste(image, crop.image, start, np.maximum(_fade(size, step, rng), _soft(crop.mask, 6 / step, 4 / step)))
+    mask = np.zeros(image.shape, dtype=bool)
+    mask[_window(start, size)] = crop.mask
+    k, j, i = start.tolist()
+    return Field(image, mask, (k, j, i))
 
 
 def _tissue(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from _fields import Crop, place_in_field
+
+from mper.dataloading.composed_field import Crop, Field, place_in_field, place_in_scan
 
 SPACING = (5.0, 4.0, 4.0)
 
@@ -80,3 +81,19 @@ def test_there_is_air_around_the_body() -> None:
         image = place_in_field(_crop(0), [], SPACING, np.random.default_rng(seed)).image
         corners = [image[:, j, i].mean() for j in (0, -1) for i in (0, -1)]
         assert np.median(corners) < np.percentile(image, 40)
+
+
+def test_a_crop_is_put_where_the_structure_of_the_scan_lies() -> None:
+    rng = np.random.default_rng(0)
+    own = np.zeros((20, 60, 70), dtype=bool)
+    own[8:12, 20:28, 40:50] = True
+    scan = Field(rng.normal(50, 5, own.shape).astype(np.float32), own, (0, 0, 0))
+    crop = _crop(0)
+    for seed in range(4):
+        field = place_in_scan(crop, scan, SPACING, np.random.default_rng(seed))
+        assert field.mask.sum() == crop.mask.sum()
+        moved = np.array(field.image.shape) - own.shape  # it is extended where the crop reaches beyond it
+        middle = np.argwhere(field.mask).mean(0) - np.argwhere(own).mean(0)
+        assert (np.abs(middle * SPACING) <= 30 + moved * SPACING).all()
+        inside, around = field.image[field.mask], crop.image[crop.mask]
+        np.testing.assert_allclose(inside, around, rtol=1e-5)
