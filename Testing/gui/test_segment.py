@@ -613,11 +613,11 @@ def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(window):
     session, ui = panel.session, panel.ui
 
     def answer(path, done, failed=None):
-        done(listed)
+        done(listed, [])
 
     def shown():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "get", answer)
+            patch.setattr(session, "getList", answer)
             session.refreshModels()
         return [ui.modelBox.itemText(n) for n in range(ui.modelBox.count)]
 

@@ -84,7 +84,7 @@ class Engine:
 
     # ---- requests
 
-    def get(self, path, done, failed=None):
+    def get(self, path, done, failed=None, left_out=None):
         if path == "/models":
             return self._answer(lambda: [{"id": "la", "name": "la", "title": "LA", "labels": LABELS}], done, failed)
         if "/probe" in path:

@@ -369,7 +369,7 @@ def test_the_two_views_differ_in_intensities_alone(monkeypatch: pytest.MonkeyPat
     method = DKUXNet(small(3), PAPER, 2).train()
     for network in (method.student, method.partner):
         network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    monkeypatch.setattr("mper.methods.dk_uxnet.intensities", lambda image, rng: image + 1)
+    monkeypatch.setattr("mper.methods.dk_uxnet.intensities", lambda image, rng, cross_scanner: image + 1)
     batch = patches().batch(2, 2, np.random.default_rng(0))
     method(batch, 0.5)
     assert torch.equal(seen[0], batch.image) and torch.equal(seen[1], batch.image + 1)
@@ -379,7 +379,7 @@ def test_mixed_patches_are_compared_with_what_the_weak_view_says_of_their_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = DKUXNet(small(3), PLUS, 2).eval()
-    monkeypatch.setattr("mper.methods.dk_uxnet.intensities", lambda image, rng: image)
+    monkeypatch.setattr("mper.methods.dk_uxnet.intensities", lambda image, rng, cross_scanner: image)
     cut = torch.ones(16, 16, 16)
     cut[:, :, :7] = 0
     monkeypatch.setattr("mper.methods.dk_uxnet.cutmix_mask", lambda *_: cut)
