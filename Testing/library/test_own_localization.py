@@ -36,7 +36,7 @@ SPACING = (8.0, 4.0, 4.0)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def wide_scan(seed: int, dtype: type = np.float32) -> tuple[Volume, np.ndarray]:
+def wide_scan(seed: int) -> tuple[Volume, np.ndarray]:
     """A bright ball of 48 mm in 200 mm of noise, in which a small bright spot lies, too; and its mask."""
     rng = np.random.default_rng(seed)
     shape = (16, 50, 50)
@@ -45,7 +45,7 @@ def wide_scan(seed: int, dtype: type = np.float32) -> tuple[Volume, np.ndarray]:
     mask = (((index - centre) * SPACING) ** 2).sum(-1) < 24**2
     image = rng.normal(0, 1, shape) + 6 * mask
     image[2:4, 3:6, 3:6] += 6
-    return Volume(image.astype(dtype), Geometry.from_axes((0, 0, 0), SPACING, LPS, shape)), mask.astype(np.uint8)
+    return Volume(image.astype(np.float32), Geometry.from_axes((0, 0, 0), SPACING, LPS, shape)), mask.astype(np.uint8)
 
 
 @pytest.fixture(scope="module")

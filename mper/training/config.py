@@ -33,7 +33,7 @@ class TrainConfig:
     cases : int or None
         Only the first so many cases of each split are used.
     labeled : int or None
-        Only the first so many labelled cases of `split` keep their labels; the rest counts as unlabelled.
+        Only the first so many labelled cases of each split keep their labels; the rest counts as unlabelled.
     start_from : str or None
         Path of a bundle to fine-tune.
     steps, budget_s : int or float or None
