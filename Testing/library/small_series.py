@@ -126,3 +126,26 @@ def write_enhanced(path: Path, volume: Volume, change: Change = nothing) -> str:
     set_pixels(image, np.asarray(volume.array)[order])
     image.save_as(path, enforce_file_format=True)
     return str(image.SeriesInstanceUID)
+
+
+def write_cine(folder: Path, phases: Sequence[Volume], enhanced: bool = False) -> None:
+    """A cine of the beating heart, 90 ms from phase to phase: one image a file, or all in one file."""
+    if enhanced:
+        slices = len(phases[0].array)
+        frames = Volume(np.concatenate([one.array for one in phases]), _repeated(phases[0].geometry, len(phases)))
+
+        def place(number: int, frame: Dataset) -> None:
+            n, k = divmod(number, slices)
+            frame.PlanePositionSequence = item(ImagePositionPatient=texts(phases[0].geometry.to_world((k, 0, 0))))
+            frame.CardiacSynchronizationSequence = item(NominalCardiacTriggerDelayTime=90.0 * n)
+
+        write_enhanced(folder / "cine.dcm", frames, place)
+        return
+    series = None
+    for n, volume in enumerate(phases):
+        series = write_classic(folder, volume, lambda _, i, n=n: setattr(i, "TriggerTime", 90 * n), series, f"p{n}-")
+
+
+def _repeated(geometry: Geometry, times: int) -> Geometry:
+    """A grid of so many slices more; `write_enhanced` wants one place a frame."""
+    return Geometry(geometry.affine, (geometry.shape[0] * times, *geometry.shape[1:]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
-from small_series import stack, write_classic
+from small_series import stack, write_cine
 
 from mper.cli import main
 from mper.cli.stage import stage
@@ -211,15 +211,9 @@ def test_a_time_series_with_masks_is_refused_with_the_line_of_mper_import(
 
 
 def test_phases_of_a_dicom_cine_are_listed_with_their_trigger_times(tmp_path: Path) -> None:
-    series = None
-    for n in range(3):
-        volume = stack((5, 16, 16))
-        volume = volume.with_array(volume.array + np.int16(100 * n))
-
-        def timed(_k: int, image: Any, n: int = n) -> None:
-            image.TriggerTime = 90 * n
-
-        series = write_classic(tmp_path / "cine", volume, timed, series, prefix=f"p{n}-")
+    volume = stack((5, 16, 16))
+    write_cine(tmp_path / "cine", [volume.with_array(volume.array + np.int16(100 * n)) for n in range(3)])
+    series = list_series(tmp_path / "cine")[0].uid
     request = {"sources": [{"path": str(tmp_path / "cine"), "series": series}], "phases": True}
     answers = io.StringIO()
     (tmp_path / "out").mkdir()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 from small_models import threshold_bundle
-from small_series import bright_ball, mark_localiser, write_classic, write_report
+from small_series import bright_ball, mark_localiser, write_cine, write_classic, write_report
 
 from mper.cli import main
 from mper.datasets.layouts import find_source
@@ -241,15 +241,7 @@ def test_masks_of_other_programs_become_the_right_voxels_or_are_refused(
 
 @pytest.fixture
 def cine(tmp_path: Path) -> Path:
-    series = None
-    for n, radius in enumerate(RADII):
-        series = write_classic(
-            tmp_path / "cine",
-            bright_ball(radius),
-            lambda _, image, n=n: setattr(image, "TriggerTime", 90 * n),
-            series,
-            prefix=f"p{n}-",
-        )
+    write_cine(tmp_path / "cine", [bright_ball(radius) for radius in RADII])
     return tmp_path / "cine"
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, generate_uid
 from small_models import threshold_bundle
-from small_series import stack, write_classic, write_enhanced
+from small_series import bright_ball, stack, write_cine, write_classic, write_enhanced
 from system_tools import tool
 
 from mper.cli import FAILED, OK, USAGE, main
@@ -137,6 +137,10 @@ def write_kind(kind: str, folder: Path) -> Path:
             image.save_as(folder / f"{k}.dcm")
         return folder
 
+    if "cine" in kind:
+        write_cine(folder, [volume.with_array(volume.array + np.int16(100 * n)) for n in range(3)], "enhanced" in kind)
+        return folder
+
     def change(k: int, image: Dataset) -> None:
         patient(k, image)
         if kind == "rounded by the scanner":
@@ -163,11 +167,12 @@ def write_kind(kind: str, folder: Path) -> Path:
 
 KINDS = ("classic", "reversed", "enhanced", "enhanced, one file a slice", "rounded by the scanner", "compressed")
 KINDS += ("with private and without optional attributes", "with a localiser")
+KINDS += ("a phase of a cine", "a phase of an enhanced cine")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_series_gets_a_segmentation_that_validator_and_other_programs_read(tmp_path: Path, kind: str) -> None:
-    series = read_series(write_kind(kind, tmp_path / "series"))
+    series = read_series(write_kind(kind, tmp_path / "series"), phase=2 if "cine" in kind else None)
     mask = mask_of(series)
     path = tmp_path / "Größe seg.dcm"
     assert write_seg(path, mask, series).passed
@@ -665,14 +670,20 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path / "scan"
 
 
+def model_of(label: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that takes what is bright for that structure."""
+    bundle = threshold_bundle()
+    bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, label),)))
+    saved = bundle.save(folder / "model")
+    bundle = replace(bundle, sha256=ModelBundle.load(saved).sha256)
+    monkeypatch.setattr(ModelBundle, "load", staticmethod(lambda _: bundle))
+    return saved
+
+
 def test_segment_writes_a_checked_segmentation_of_a_dicom_folder(
     tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = threshold_bundle()
-    bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, "LA"),)))
-    saved = bundle.save(tmp_path / "model")
-    bundle = replace(bundle, sha256=ModelBundle.load(saved).sha256)
-    monkeypatch.setattr(ModelBundle, "load", staticmethod(lambda _: bundle))
+    saved = model_of("LA", tmp_path, monkeypatch)
     words = ["segment", str(scan), str(tmp_path / "seg.dcm"), "--model", str(saved), "--device", "cpu", "--json"]
     assert main(words) == OK
     answer = json.loads(capsys.readouterr().out)
@@ -832,3 +843,32 @@ def test_a_real_mask_of_a_real_scan_goes_out_and_comes_back(tmp_path: Path, la_d
     np.testing.assert_array_equal(read_by_highdicom(tmp_path / "seg.dcm", series), array)
     np.testing.assert_array_equal(read_by_dcmqi(tmp_path / "seg.dcm", series, tmp_path / "dcmqi"), array)
     validate(tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_the_mask_of_end_systole_overlays_the_heart_in_the_images_of_that_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enhanced: bool
+) -> None:
+    """The ball of each phase lies elsewhere, so that a mask of another phase would not overlay it."""
+    phases, centres = [], []
+    for n, radius in enumerate((1.0, 0.8, 0.6, 0.7)):
+        ball = bright_ball(radius)
+        phases.append(ball.with_array(np.roll(ball.array, n, axis=2)))
+        bright = np.argwhere(phases[-1].array > 200)
+        centres.append(ball.geometry.to_world(bright.mean(axis=0)))
+    (tmp_path / "cine").mkdir()
+    write_cine(tmp_path / "cine", phases, enhanced)
+    path, model = tmp_path / "seg.dcm", model_of("LV", tmp_path, monkeypatch)
+    words = ["segment", tmp_path / "cine", path, "--phase", "ES", "--model", model, "--device", "cpu"]
+    assert main(list(map(str, words))) == OK
+    validate(path)
+    seg = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    inside = np.argwhere(np.asarray(seg.array) > 0)
+    assert len(inside) > 100
+    centre = np.asarray(seg.affine) @ [*inside.mean(axis=0), 1]
+    distances = [float(np.linalg.norm(centre[:3] - other)) for other in centres]
+    assert distances[2] < 0.3 < 0.6 < min(distances[:2] + distances[3:])  # mm
+    wanted = read_series(tmp_path / "cine", phase=3)
+    (listed,) = pydicom.dcmread(path).ReferencedSeriesSequence
+    named = {str(one.ReferencedSOPInstanceUID) for one in listed.ReferencedInstanceSequence}
+    assert named == {str(image.SOPInstanceUID) for image in wanted.instances}

@@ -132,6 +132,28 @@ def test_a_truncated_series_is_refused(tmp_path: Path) -> None:
             open_scan(path).read(1)
 
 
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "nii"])
+def test_info_cfg_of_acdc_says_which_phases_are_ed_and_es(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    monkeypatch.setattr(errors, "log_folder", lambda: tmp_path / "logs")
+    folder = tmp_path / "patient101"
+    folder.mkdir()
+    scan = folder / f"patient101_4d.{ending}"
+    size = (8, 20, 18)
+    sitk.WriteImage(series(size)[2], str(scan))
+    (folder / "Info.cfg").write_text("ED: 1\nES: 3\nGroup: DCM\nHeight: 184.0\nNbFrame: 3\n", encoding="utf-8")
+    model = ["--model", str(random_bundle().save(tmp_path / "model")), "--device", "cpu"]  # it has no left ventricle
+    masks = [tmp_path / f"{name}.nrrd" for name in ("ED", "ES", "1", "3")]
+    for mask in masks:
+        assert main(["segment", str(scan), str(mask), "--phase", mask.stem, *model]) == OK
+    assert "left ventricle" not in capsys.readouterr().err
+    ed, es, first, third = (read_labelmap(mask).array for mask in masks)
+    np.testing.assert_array_equal(ed, first)
+    np.testing.assert_array_equal(es, third)
+    assert (ed != es).any()
+
+
 def test_a_file_of_the_scans_name_says_which_phases_are_ed_and_es(tmp_path: Path) -> None:
     sitk.WriteImage(series()[2], str(tmp_path / "cine.nii.gz"))
     (tmp_path / "cine.json").write_text('{"ED": 1, "ES": 2}', encoding="utf-8")
