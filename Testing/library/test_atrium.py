@@ -56,6 +56,11 @@ def test_a_ball_is_a_sphere_and_a_blood_pool_has_its_mean(phantom: Atrium) -> No
     assert value(phantom, "la_pool_sd") == 0
 
 
+def test_the_surface_has_the_distance_from_the_centroid(phantom: Atrium) -> None:
+    assert phantom.surface is not None
+    assert np.allclose(phantom.surface.scalars["distance"], RADIUS, atol=0.7)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_extent_at_a_threshold_is_the_share_of_the_wall_that_is_bright(share: float) -> None:
     mask, scan = atrium(grid(RADIUS + 6, (0.8, 0.8, 0.8), TURN), share)

@@ -86,6 +86,17 @@ def test_figures_do_not_depend_on_the_axes_of_the_grid(beat: Sequence[Segmentati
     assert [figure.value for figure in other.figures] == pytest.approx([figure.value for figure in one.figures])
 
 
+def test_some_phases_of_a_series_keep_their_numbers(beat: Sequence[Segmentation]) -> None:
+    found = measure_cycle([beat[3], beat[1]], numbers=(17, 3))
+    assert (found.end_diastole, found.end_systole) == (3, 17)
+    assert value(found, "lv_ef") == value(measure_cycle(beat), "lv_ef")
+    assert value(measure_cycle(beat[:2], 8, 5, numbers=(5, 8)), "lv_edv") == found.curves_ml["LV"][1]
+    with pytest.raises(ValueError, match="no phase 1 to be ED; 2 phases are given, numbers 5, 8"):
+        measure_cycle(beat[:2], 1, 8, numbers=(5, 8))
+    with pytest.raises(ValueError, match="give each phase its own number"):
+        measure_cycle(beat[:2], numbers=(5, 5))
+
+
 def test_one_phase_has_volumes_and_no_fraction() -> None:
     found = measure_cycle([heart(ED)])
     assert [figure.key for figure in found.figures] == ["lv_volume", "rv_volume", "myo_volume"]

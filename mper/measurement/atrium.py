@@ -36,8 +36,9 @@ class Atrium:
     ----------
     figures : tuple of Figure
     surface : Surface or None
-        Of the whole mask, with the scalar ``wall`` (1 where a point belongs to the wall, 0 where it was clipped) and,
-        with a scan, ``intensity`` and ``iir``; None for a stack of thick slices.
+        Of the whole mask, with the scalars ``wall`` (1 where a point belongs to the wall, 0 where it was clipped) and
+        ``distance`` (mm from the centroid of the kept part) and, with a scan, ``intensity`` and ``iir``; None for a
+        stack of thick slices.
     wall : Wall or None
     kept : (k, j, i) bool array
         The mask that was measured: its largest component, clipped.
@@ -121,8 +122,10 @@ def measure_atrium(
         return Atrium(tuple(figures), None, None, kept, tuple(notes))
     surface = extract_surface(whole, grid)
     on_wall = wall_points(surface, whole, clipped.kept, grid)
-    surface = surface.with_scalars(wall=on_wall.astype(np.float64))
-    figures += _shape(surface, on_wall, clipped.kept, grid)
+    centre = grid.to_world(np.argwhere(clipped.kept).mean(axis=0))
+    distance = np.linalg.norm(surface.points_mm - centre, axis=1)
+    surface = surface.with_scalars(wall=on_wall.astype(np.float64), distance=distance)
+    figures += _shape(surface, on_wall, centre)
     wall = None
     if image is not None:
         try:
@@ -175,12 +178,11 @@ def _volume(kept: Mask, voxel_ml: float, clips: Sequence[str]) -> Figure:
     return Figure("la_volume", "LA volume", np.count_nonzero(kept) * voxel_ml, "mL", how, GROUP)
 
 
-def _shape(surface: Surface, on_wall: npt.NDArray[np.bool_], kept: Mask, grid: Geometry) -> list[Figure]:
+def _shape(surface: Surface, on_wall: npt.NDArray[np.bool_], centre: npt.NDArray[np.float64]) -> list[Figure]:
     areas = surface.point_areas_mm2()
     without = "" if on_wall.all() else ", openings of the clips left out"
     figures = [Figure("la_wall_area", "LA wall area", float(areas[on_wall].sum()), "mm2", METHOD + without, GROUP)]
     if on_wall.any():
-        centre = grid.to_world(np.argwhere(kept).mean(axis=0))
         found = sphericity(surface.points_mm[on_wall], areas[on_wall], centre)
         how = f"100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013){without}"
         figures.append(Figure("la_sphericity", "LA sphericity", found, "%", how, GROUP))

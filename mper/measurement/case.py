@@ -32,7 +32,9 @@ class CaseSettings:
         Body surface area.
     wall : WallSettings
     end_diastole, end_systole : int or None
-        Phases counted from 1.
+        Phases by their numbers.
+    phase_numbers : tuple of int
+        What each phase is called; empty counts them from 1.
     """
 
     clips: tuple[Clip, ...] = ()
@@ -40,6 +42,7 @@ class CaseSettings:
     wall: WallSettings = field(default_factory=WallSettings)
     end_diastole: int | None = None
     end_systole: int | None = None
+    phase_numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,9 @@ def measure_case(
             f"{', '.join(label.name for label in first.labels)} in {len(phases)} phases: leave them out"
         )
     if names["LV"] is not None or names["RV"] is not None:
-        cycle = measure_cycle(phases, settings.end_diastole, settings.end_systole, settings.body_m2)
+        cycle = measure_cycle(
+            phases, settings.end_diastole, settings.end_systole, settings.body_m2, settings.phase_numbers
+        )
         figures += [each for each in cycle.figures if atrium is None or each.key != "la_volume"]
         notes += cycle.notes
     elif len(phases) > 1:

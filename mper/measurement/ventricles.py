@@ -52,6 +52,7 @@ def measure_cycle(
     end_diastole: int | None = None,
     end_systole: int | None = None,
     body_m2: float | None = None,
+    numbers: Sequence[int] = (),
 ) -> Cycle:
     """Measure the ventricles over phases.
 
@@ -60,9 +61,11 @@ def measure_cycle(
     phases : sequence of Segmentation
         In the order of time, on one grid; one phase gives volumes alone.
     end_diastole, end_systole : int or None
-        Phases counted from 1; None: where the left ventricle (else the right) is largest and smallest.
+        Phases by their numbers; None: where the left ventricle (else the right) is largest and smallest.
     body_m2 : float or None
         Body surface area.
+    numbers : sequence of int
+        What each phase is called, where only some phases of a series are given; empty counts them from 1.
 
     Raises
     ------
@@ -70,7 +73,10 @@ def measure_cycle(
         If the spacing is unknown, phases lie on different grids or have different structures, there is no ventricle,
         or the phase given as ED is smaller than that given as ES.
     """
-    curves = _curves(phases)
+    numbers = tuple(numbers) or tuple(range(1, len(phases) + 1))
+    if len(numbers) != len(phases) or len(set(numbers)) != len(numbers):
+        raise ValueError(f"{len(phases)} phases are given with the numbers {numbers}; give each phase its own number")
+    curves = _curves(phases, numbers)
     reference = next((name for name in ("LV", "RV") if name in curves), None)
     if reference is None:
         raise ValueError(f"the masks have no ventricle (LV, RV) but {_named(phases[0])}; name the values with --labels")
@@ -83,12 +89,13 @@ def measure_cycle(
         figures = [_one_phase(name, values[0]) for name, values in curves.items()]
         return Cycle(tuple(figures), curves, None, None, ("one phase is given: EF needs a mask of ED and one of ES",))
     notes: list[str] = []
-    ed, es = _phases(volumes, end_diastole, end_systole, reference, notes)
+    by_number = {name: dict(zip(numbers, values, strict=True)) for name, values in curves.items()}
+    ed, es = _phases(by_number[reference], end_diastole, end_systole, reference, notes)
     figures = []
     for name in (name for name in ("LV", "RV") if name in curves):
-        figures += _function(name, curves[name], ed, es, body_m2, notes)
+        figures += _function(name, by_number[name], ed, es, body_m2, notes)
     if _TISSUE in curves:
-        figures += _mass(curves[_TISSUE][ed - 1], ed, body_m2)
+        figures += _mass(by_number[_TISSUE][ed], ed, body_m2)
     if "LA" in curves and max(curves["LA"]) > 0:
         largest, smallest = max(curves["LA"]), min(curves["LA"])
         share = 100 * (largest - smallest) / largest
@@ -97,12 +104,12 @@ def measure_cycle(
     return Cycle(tuple(figures), curves, ed, es, tuple(notes))
 
 
-def _curves(phases: Sequence[Segmentation]) -> dict[str, tuple[float, ...]]:
+def _curves(phases: Sequence[Segmentation], numbers: Sequence[int]) -> dict[str, tuple[float, ...]]:
     if not phases:
         raise ValueError("no mask is given")
     first = phases[0].labelmap.geometry
     curves: dict[str, list[float]] = {}
-    for number, phase in enumerate(phases, 1):
+    for number, phase in zip(numbers, phases, strict=True):
         geometry = phase.labelmap.geometry
         voxel_ml = geometry.voxel_ml
         if voxel_ml is None:
@@ -112,7 +119,7 @@ def _curves(phases: Sequence[Segmentation]) -> dict[str, tuple[float, ...]]:
             )
         if not geometry.is_close(first, 0.01):
             raise ValueError(
-                f"the masks of phases 1 and {number} lie on different grids: {first.describe()} and "
+                f"the masks of phases {numbers[0]} and {number} lie on different grids: {first.describe()} and "
                 f"{geometry.describe()}; give masks of one time series"
             )
         counts = np.bincount(phase.labelmap.array.reshape(-1), minlength=256)
@@ -130,24 +137,26 @@ def _curves(phases: Sequence[Segmentation]) -> dict[str, tuple[float, ...]]:
 
 
 def _phases(
-    volumes: Sequence[float], end_diastole: int | None, end_systole: int | None, name: str, notes: list[str]
+    volumes: Mapping[int, float], end_diastole: int | None, end_systole: int | None, name: str, notes: list[str]
 ) -> tuple[int, int]:
     count = len(volumes)
     for what, number in (("ED", end_diastole), ("ES", end_systole)):
-        if number is not None and not 1 <= number <= count:
-            raise ValueError(f"there is no phase {number} to be {what}; {count} phases are given, counted from 1")
-    present = {number: ml for number, ml in enumerate(volumes, 1) if ml > 0}
+        if number is not None and number not in volumes:
+            from_one = tuple(volumes) == tuple(range(1, count + 1))
+            given = "counted from 1" if from_one else f"numbers {', '.join(map(str, volumes))}"
+            raise ValueError(f"there is no phase {number} to be {what}; {count} phases are given, {given}")
+    present = {number: ml for number, ml in volumes.items() if ml > 0}
     if len(present) < count:
-        missing = ", ".join(str(number) for number in range(1, count + 1) if number not in present)
+        missing = ", ".join(str(number) for number in volumes if number not in present)
         notes.append(f"no voxel is {name} in phase {missing}, which is taken neither as ED nor as ES; check the mask")
     ed = end_diastole or max(present, key=present.__getitem__)
     es = end_systole or min(present, key=present.__getitem__)
     if ed == es:
         raise ValueError(f"phase {ed} is both ED and ES; give masks of two phases in which the {name} differs in size")
-    if volumes[ed - 1] < volumes[es - 1]:
+    if volumes[ed] < volumes[es]:
         raise ValueError(
-            f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed - 1]:.1f} mL) than phase {es}, taken as ES "
-            f"({volumes[es - 1]:.1f} mL); swap them"
+            f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed]:.1f} mL) than phase {es}, taken as ES "
+            f"({volumes[es]:.1f} mL); swap them"
         )
     if end_diastole is None or end_systole is None:
         notes.append(f"ED is phase {ed} and ES is phase {es}: there the {name} is largest and smallest")
@@ -155,10 +164,10 @@ def _phases(
 
 
 def _function(
-    name: str, volumes: Sequence[float], ed: int, es: int, body_m2: float | None, notes: list[str]
+    name: str, volumes: Mapping[int, float], ed: int, es: int, body_m2: float | None, notes: list[str]
 ) -> list[Figure]:
     group, key = _NAMES[name], name.lower()
-    edv, esv = volumes[ed - 1], volumes[es - 1]
+    edv, esv = volumes[ed], volumes[es]
     how = "voxels x voxel size over all slices, phase {}"
     figures = [
         Figure(f"{key}_edv", f"{name} EDV", edv, "mL", how.format(f"{ed} (ED)"), group),

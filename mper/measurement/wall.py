@@ -250,11 +250,15 @@ def shell(surface: Surface, wall: npt.NDArray[np.bool_], cavity: Mask, geometry:
         return found
     part = cavity[window]
     rough = ndimage.distance_transform_edt(~part, geometry.step_lengths)
+    step = float(np.linalg.norm(geometry.step_lengths))
+    inside = np.zeros_like(part)
     near = (rough > 0) & (rough <= thickness_mm + max(geometry.step_lengths))
+    if wall.all():  # the nearest point matters only where the distance to the mask leaves open what that to it is
+        inside = near & (rough <= thickness_mm - step)
+        near &= ~inside
     start = np.array([each.start for each in window])
     places = geometry.to_world(np.argwhere(near) + start)
     distance, nearest = cKDTree(surface.points_mm).query(places)
-    inside = np.zeros_like(part)
     inside[near] = (distance <= thickness_mm) & wall[nearest]
     found[window] = inside
     return found

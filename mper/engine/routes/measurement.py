@@ -26,5 +26,8 @@ def measure(engine: EngineDep, client: ClientDep, body: MeasureRequest) -> Measu
 
 @router.get("/surfaces/{surface}", responses=_FILE, response_class=Response)
 def surface(engine: EngineDep, client: ClientDep, surface: str) -> Response:
-    """The surface of a left atrium as a file; scalars: `wall` (0 where clipped) and, of a scan, `intensity`, `iir`."""
+    """The surface of a left atrium as a file; scalars: `wall` (0 where clipped), `distance` from the centroid in mm.
+
+    With a scan also `intensity` and `iir`.
+    """
     return Response(engine.surfaces.get(client, surface), media_type="application/octet-stream")

@@ -57,8 +57,12 @@ class MeasureRequest(RequestModel):
     wall_mm: float = 3.0
     pool_mm: float = 2.0
     sampling: Literal["max", "mean"] = "max"
-    end_diastole: Annotated[int | None, Field(ge=1, description="A phase, from 1.")] = None
-    end_systole: Annotated[int | None, Field(ge=1, description="A phase, from 1.")] = None
+    end_diastole: Annotated[int | None, Field(ge=1, description="A phase, by its number.")] = None
+    end_systole: Annotated[int | None, Field(ge=1, description="A phase, by its number.")] = None
+    phase_numbers: Annotated[
+        list[int],
+        Field(max_length=200, description="Of the masks, where they are some phases of a series; else from 1."),
+    ] = Field(default_factory=list)
     ranges: Annotated[
         bool,
         Field(description="Of a prediction of one structure: also the masks at probability 0.3 and 0.7; slower."),

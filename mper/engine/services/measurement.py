@@ -117,6 +117,7 @@ def _settings(request: MeasureRequest) -> CaseSettings:
         wall=WallSettings(request.wall_mm, request.pool_mm, request.sampling),
         end_diastole=request.end_diastole,
         end_systole=request.end_systole,
+        phase_numbers=tuple(request.phase_numbers),
     )
 
 
