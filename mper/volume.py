@@ -12,8 +12,9 @@ Conventions of the whole project:
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsInt
 
@@ -28,6 +29,15 @@ def as_index(values: Iterable[SupportsInt]) -> Index3:
     """Three whole numbers of any type as (k, j, i)."""
     k, j, i = (int(value) for value in values)
     return k, j, i
+
+
+def checksum_steps(array: np.ndarray) -> Generator[None, None, str]:
+    """The checksum of a scan's voxels (k, j, i), a plane a step: shape and values, whatever type they are stored in."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    for plane in array:  # one at a time: a large scan is mapped, not held
+        digest.update(np.ascontiguousarray(plane, dtype="<f8").tobytes())
+        yield
+    return digest.hexdigest()
 
 
 _FARTHEST_MM = 1e12  # a number beyond is damage

@@ -71,6 +71,7 @@ class LabelUpload:
         self._over = False
         self._part = np.zeros((0, 0, 0), np.uint8)
         self._start = (0, 0, 0)
+        self._checksum = ""  # of the scan
         self._strokes: list[dict[str, Any]] = []
         self._state: dict[str, Any] = {}
         self._call: Any = session.get(
@@ -105,6 +106,26 @@ class LabelUpload:
             self._strokes = _strokes(request.node, labels)
         except ValueError as error:
             self._fail(str(error))
+            return
+        self._next(self._check, "scan is compared")
+
+    def _check(self) -> None:
+        """Save nothing with another image than that which the mask was made from."""
+        request, checksums = self._request, self._scans.checksums
+        if not request.alive:
+            self._fail(_("the segmentation or its scan is not in the scene any more"))
+            return
+        try:
+            image = phases.voxels_of(request.scan, phases.of(request.node))
+            if not checksums.known(image):
+                checksums.compute(image, lambda: self._next(self._check, "scan is compared"))
+                return
+            other = result_node.other_image(request.node, checksums)
+            self._checksum = checksums.of(image)
+        except ValueError as error:
+            other = str(error)
+        if other:
+            self._fail(other)
             return
         self._state = _state(request, self._part, self._start)
         before = _saved_state(request.node)
@@ -157,6 +178,7 @@ class LabelUpload:
             model=result.get("model"),
             version=result.get("model_version"),
             seconds=round(result_node.edited_seconds(request.node), 1),
+            scan_sha256=self._checksum,
         )
         stop = [first + n for first, n in zip(self._start, self._part.shape, strict=True)]
         grid = mrml.geometry_of(request.scan).crop(self._start, stop)  # the engine refuses the grid of another scan

@@ -272,6 +272,8 @@ class ModulePanel(VTKObservationMixin):
             result_node.record(node, result)
             stroke_node.forget(node)
             phases.note(node, request.phase)
+        if result.get("scan_sha256"):
+            self.scans.checksums.note(phases.voxels_of(request.scan, request.phase), result["scan_sha256"])
         self.editTracker.observe(node)
         self._parameters.Target = NEW  # the user chooses each time to replace a result
         if phases.mismatch(node, request.scan) and self._showsPhaseOf(request.scan):

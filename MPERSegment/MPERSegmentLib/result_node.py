@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import mrml, segmentation_node
+from MPERLib import mrml, phases, segmentation_node
+from MPERLib.scan_checksum import ScanChecksums
+from slicer.i18n import tr as _
 
 from mper.provenance import SEMIAUTOMATIC, TYPE_TAG
 
@@ -69,6 +71,20 @@ def note_by_hand(node: slicer.vtkMRMLSegmentationNode) -> None:
 def scan_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
     """The scan that a segmentation was made from, None if it is not in the scene."""
     return node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
+def other_image(node: slicer.vtkMRMLSegmentationNode, checksums: ScanChecksums) -> str:
+    """A line for the user where the scan (of a time series: its phase) is not the image that a result was made from."""
+    made_from, scan = (of(node) or {}).get("scan_sha256"), scan_of(node)
+    if made_from is None or scan is None:
+        return ""
+    try:
+        if checksums.of(phases.voxels_of(scan, phases.of(node))) == made_from:
+            return ""
+    except ValueError as error:
+        return str(error)
+    text = _("the voxels of {scan} are not those of the image that this mask was made from; segment it again")
+    return text.format(scan=scan.GetName())
 
 
 def all_of(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLSegmentationNode]:

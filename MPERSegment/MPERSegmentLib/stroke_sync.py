@@ -255,6 +255,11 @@ class StrokeSync:
     def _renewed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         self._job = None
         self._busy = False
+        if old.get("scan_sha256") not in (None, new.get("scan_sha256")):
+            self._refuse(
+                _("the voxels of the scan are not those of the image that this mask was made from; segment it again")
+            )
+            return
         with self._callbacks.paused():
             result_node.renew(self._node, {**new, "title": old.get("title")})
         text = _("The scan was segmented again, as the engine did not have its result any more.")

@@ -237,7 +237,16 @@ class StrokesPanel:
                 )
                 self._brush = Brush(callbacks, self._radius())
                 self._sync().prepare()
+                self._prepareChecksum()
         self._colour()
+
+    def _prepareChecksum(self) -> None:
+        """Compute the checksum of the scan before the first stroke asks for it."""
+        scan = result_node.scan_of(self._node)
+        try:
+            self._scans.checksums.compute(phases.voxels_of(scan, phases.of(self._node)))
+        except (AttributeError, ValueError):  # no scan, or none with voxels: the stroke is refused with the reason
+            return
 
     def _colour(self) -> None:
         if self._brush is None or self._node is None:
@@ -274,7 +283,7 @@ class StrokesPanel:
         elif not view.shows(scan):
             text = _("This view does not show {scan}, the scan of this segmentation.")
             self._say(text.format(scan=scan.GetName()))
-        elif other := phases.mismatch(self._node, scan):
+        elif other := phases.mismatch(self._node, scan) or result_node.other_image(self._node, self._scans.checksums):
             self._say(other)
         else:
             return True

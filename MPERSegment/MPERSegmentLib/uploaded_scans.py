@@ -9,13 +9,13 @@ import slicer
 from MPERLib import mrml, phases
 from MPERLib.engine import Pending, route
 from MPERLib.engine_session import EngineSession
+from MPERLib.scan_checksum import ScanChecksums, Stamp
+from MPERLib.scan_checksum import stamp as stamp_of
 from slicer.i18n import tr as _
 
 UPLOADS = 3  # of one scan that changes meanwhile
 
 _OF = " phase "  # between the node's id and the number of the phase
-
-Stamp = tuple[Any, ...]
 
 
 def changing() -> str:
@@ -43,10 +43,15 @@ class UploadedScans:
     Parameters
     ----------
     session : EngineSession
+
+    Attributes
+    ----------
+    checksums : ScanChecksums
     """
 
     def __init__(self, session: EngineSession):
         self._session = session
+        self.checksums = ScanChecksums()
         self._sent: dict[str, tuple[Stamp, str]] = {}  # key: voxels and grid when it was sent, the engine's id
         self._engine: tuple[Any, bool] = (session.engine, session.running)
         session.onChange(self._onEngine)
@@ -54,7 +59,7 @@ class UploadedScans:
     def known(self, volumeNode: slicer.vtkMRMLVolumeNode, phase: int | None = None) -> str | None:
         """The engine's id of a scan as it is now; None if it was never sent, or has changed since."""
         stamp, scan = self._sent.get(_key(volumeNode.GetID(), phase), (None, None))
-        return scan if stamp == _stamp(phases.voxels_of(volumeNode, phase)) else None
+        return scan if stamp == stamp_of(phases.voxels_of(volumeNode, phase)) else None
 
     def send(
         self,
@@ -87,12 +92,12 @@ class UploadedScans:
     ) -> None:
         mrml.refuse_nonlinear(volumeNode)
         voxels = phases.voxels_of(volumeNode, phase)
-        geometry, stamp, key = mrml.geometry_of(voxels), _stamp(voxels), _key(volumeNode.GetID(), phase)
+        geometry, stamp, key = mrml.geometry_of(voxels), stamp_of(voxels), _key(volumeNode.GetID(), phase)
 
         def sent(answer: dict[str, Any]) -> None:
             scan = answer["scan"]
             try:
-                same = mrml.alive(volumeNode) and stamp == _stamp(phases.voxels_of(volumeNode, phase))
+                same = mrml.alive(volumeNode) and stamp == stamp_of(phases.voxels_of(volumeNode, phase))
                 if not same:  # what the engine got is partly of before, partly of after
                     self._drop(scan)
                     if not mrml.alive(volumeNode):
@@ -139,11 +144,3 @@ class UploadedScans:
 
 def _key(nodeId: str, phase: int | None) -> str:
     return nodeId if phase is None else f"{nodeId}{_OF}{phase}"
-
-
-def _stamp(volumeNode: slicer.vtkMRMLVolumeNode) -> Stamp:
-    """Differs whenever voxels or grid do."""
-    geometry = mrml.geometry_of(volumeNode)
-    image = volumeNode.GetImageData()
-    scalars = image.GetPointData().GetScalars()
-    return image.GetMTime(), scalars.GetMTime(), geometry.shape, geometry.affine.tobytes()

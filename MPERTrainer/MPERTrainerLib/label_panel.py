@@ -14,6 +14,7 @@ from MPERLib.edit_timer import EditTimer
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
 from MPERLib.panel_context import PanelContext
+from MPERLib.scan_checksum import ScanChecksums
 from MPERLib.segment_editor import SegmentEditor
 from slicer.i18n import tr as _
 
@@ -52,6 +53,7 @@ class LabelPanel:
         self._opened: Part | None = None  # the mask as it was opened, None for one that is not saved
         self._draft: dict | None = None  # the result of the model that drafted the label
         self._observed: tuple | None = None
+        self._checksums = ScanChecksums()
         self._timer = EditTimer()
         self._saving = False
         self._entered = False
@@ -185,6 +187,7 @@ class LabelPanel:
         parent = self._parent or {}
         self._context.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
         self._caseNodes.hideOthers(segmentation)
+        self._checksums.compute(self.volume)
         self._observe()
         self._show()
         self._session.later(self._activateEditor, "label in the editor")
@@ -331,7 +334,16 @@ class LabelPanel:
         self._storeAuthor()
         self._saving = True
         self._show()
-        self._session.later(lambda: self._send(mask, changed), "label is sent")
+        volume = self.volume
+
+        def send() -> None:
+            if self.volume is volume and mrml.alive(volume):
+                self._send(mask, changed)
+            else:
+                self._saving = False
+                self._show()
+
+        self._checksums.compute(volume, lambda: self._session.later(send, "label is sent"))
 
     def _heldOutAgreed(self) -> bool:
         """Whether the case is none of the hold-out set, or the user agrees to change the label of one that is."""
@@ -366,6 +378,7 @@ class LabelPanel:
             version=(model or {}).get("version"),
             seconds=round(self._timer.seconds, 1),
             parent=parent["number"] if parent else None,
+            scan_sha256=self._checksums.of(self.volume),  # the engine refuses a label that was drawn on another image
         )
 
         def saved(revision: dict) -> None:

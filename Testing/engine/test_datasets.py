@@ -16,6 +16,7 @@ from PIL import Image
 from small_models import random_bundle
 
 from mper.datasets.dataset import Dataset
+from mper.datasets.scan_record import voxels_sha256
 from mper.engine.services.training_plan import duration_in_words
 from mper.evaluation import active_learning
 from mper.evaluation.metrics import dice
@@ -308,6 +309,17 @@ def test_a_label_that_does_not_fit_is_refused_and_leaves_nothing(engine: Served,
     assert send(engine, data, "one", mask, "how=hand").status == 422
     assert engine.get(f"{data}/cases/one/labels").json() == []
     assert not list(engine.engine.scans.folder.glob("upload-*"))[len(engine.engine.scans._scans) :]
+
+
+def test_a_label_that_was_drawn_on_another_image_of_the_same_grid_is_refused(engine: Served, data: str) -> None:
+    scan, other = volume(1), volume(2)
+    add(engine, data, scan, id="one")
+    query = "author=me&how=hand&scan_sha256="
+    refused = send(engine, data, "one", mask_of(scan), query + voxels_sha256(other))
+    assert refused.status == 409
+    assert "drawn on another image than the scan of one" in refused.error()
+    assert engine.get(f"{data}/cases/one/labels").json() == []
+    assert send(engine, data, "one", mask_of(scan), query + voxels_sha256(scan).upper()).json()["number"] == 1
 
 
 # ---------------------------------------------------------------------- hold-out and splits

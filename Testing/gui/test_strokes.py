@@ -17,7 +17,9 @@ from MPERLib import formatting, mrml, segmentation_node
 from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
+from mper.datasets.scan_record import voxels_sha256
 from mper.strokes import Stroke
+from mper.volume import Geometry, Volume
 
 SHAPE = (16, 40, 48)
 AFFINE = np.array([[0, 0, 1.0, -20], [0, 1.0, 0, -30], [1.0, 0, 0, 5], [0, 0, 0, 1]])
@@ -26,6 +28,8 @@ LABELS = [
     {"value": 2, "name": "LV", "category": None, "type": None, "colour": [80, 108, 203]},
 ]
 GROWS_MM = 2.0
+VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+CHECKSUM = voxels_sha256(Volume(VOXELS, Geometry(AFFINE, SHAPE)))
 
 
 class Asked:
@@ -211,8 +215,6 @@ class Refused(Exception):
 
 
 def grid():
-    from mper.volume import Geometry
-
     return Geometry(AFFINE, SHAPE)
 
 
@@ -222,7 +224,7 @@ def result_of(prediction):
         "model": "la",
         "model_version": "1.0.0",
         "model_sha256": "d097f80d",
-        "scan_sha256": "5ca1ab1e",
+        "scan_sha256": CHECKSUM,
         "title": "Left atrium",
         "device": "CPU",
         "seconds": 2.5,
@@ -257,8 +259,7 @@ class Scene:
         from MPERSegmentLib import result_node
 
         self.window, self.engine = window, engine
-        voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
-        self.scan = mrml.show_scan(voxels, AFFINE, "scan", slicer.mrmlScene)
+        self.scan = mrml.show_scan(VOXELS, AFFINE, "scan", slicer.mrmlScene)
         self.node = segmentation_node.show_mask(engine.mask, (0, 0, 0), LABELS, self.scan, "scan LA", result_of("p0"))
         result_node.record(self.node, result_of("p0"))
         self.panel = window.open("MPERSegment")
@@ -698,8 +699,8 @@ def test_strokes_are_saved_with_the_label(scene, window):
     assert beside == "/datasets/d/cases/case-001/labels/1/strokes"
     (kept,) = scene.engine.bodies[-1]["strokes"]
     assert kept["value"] == 7  # the dataset's value of LA
-    assert scene.engine.bodies[-1]["scan_sha256"] == "5ca1ab1e"
-    assert all(body["scan_sha256"] == "5ca1ab1e" for body in scene.engine.bodies)
+    assert scene.engine.bodies[-1]["scan_sha256"] == CHECKSUM
+    assert all(body["scan_sha256"] == CHECKSUM for body in scene.engine.bodies)
 
 
 def test_saving_waits_until_the_mask_includes_the_last_stroke(scene, window):
@@ -730,6 +731,33 @@ def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
         lambda: "<b>Not saved.</b> The last stroke is still being processed" in ui.keepWords.text, 20, "the words"
     )
     assert ui.keepButton.enabled and not scene.engine.arrays
+
+
+def test_a_mask_takes_no_stroke_and_is_not_saved_with_another_image_than_its_own(scene, window):
+    """The node keeps its name and its grid; only its voxels are those of another image, as after a filter."""
+    ui = scene.ui
+    scene.panel.saveLabelPanel.refresh()
+    ui.authorEdit.text = "A. Reader"
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    window.click(ui.brushAddButton)
+    scene.draw((8, 20, 28))  # its own image
+    assert len(scene.rows()) == 1
+    mrml.fill_volume(scene.scan, VOXELS[:, :, ::-1], AFFINE)
+    why = "The voxels of scan are not those of the image that this mask was made from; segment it again."
+    scene.drag((8, 20, 5), (8, 20, 8))
+    assert ui.strokesWords.text == why
+    assert len(scene.rows()) == 1 and not scene.panel.strokesPanel._sync().pending
+    window.click(ui.keepButton)
+    window.wait_until(lambda: "Not saved" in ui.keepWords.text, 20, "the refusal")
+    assert ui.keepWords.text == f"<b>Not saved.</b> {why}"
+    assert not scene.engine.arrays and not scene.engine.posted
+
+    mrml.fill_volume(scene.scan, VOXELS, AFFINE)  # the image again
+    scene.draw((8, 20, 5), (8, 20, 8))
+    assert len(scene.rows()) == 2 and not ui.strokesWords.text
+    window.click(ui.keepButton)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Saved"), 20, "the revision")
+    assert f"scan_sha256={CHECKSUM}" in next(path for path in scene.engine.posted if "labels" in path)
 
 
 def test_the_scene_closes_in_the_middle_of_a_stroke(scene, window):

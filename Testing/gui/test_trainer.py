@@ -361,6 +361,22 @@ def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shar
     assert [len(list((each / "cases/case-001/labels").glob("*.nrrd"))) for each in (one, other)] == [2, 1]
 
 
+def test_a_label_is_not_saved_when_the_scan_in_the_scene_is_another_image_now(window, shared_engine, tmp_path):
+    path = dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    panel.ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    mrml.fill_volume(panel.labelPanel.volume, blob(5)[0], AFFINE)
+    draw(panel, blob(5)[1])
+    window.click(panel.ui.saveLabelButton)
+    window.wait_until(lambda: "Not saved" in panel.ui.messageLabel.text, 20, "the refusal")
+    assert "drawn on another image than the scan of case-001" in panel.ui.messageLabel.text
+    assert len(list((path / "cases/case-001/labels").glob("*.nrrd"))) == 1
+    mrml.fill_volume(panel.labelPanel.volume, blob(0)[0], AFFINE)  # nothing that was drawn is lost
+    window.click(panel.ui.saveLabelButton)
+    window.wait_until(lambda: panel.ui.casesTable.item(0, 2).text() == "2", 20, "the revision")
+
+
 def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from mper.volume import Geometry, Volume
+from mper.volume import Geometry, Volume, checksum_steps
 
 
 def voxels_sha256(image: Volume) -> str:
     """A checksum of a scan's shape and values, whatever type they are stored in and wherever the scan lies."""
-    digest = hashlib.sha256(repr(image.array.shape).encode())
-    for plane in image.array:  # one at a time: a large scan is mapped, not held
-        digest.update(np.ascontiguousarray(plane, dtype="<f8").tobytes())
-    return digest.hexdigest()
+    steps = checksum_steps(image.array)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return str(end.value)
 
 
 def geometry_to_dict(geometry: Geometry) -> dict[str, Any]:

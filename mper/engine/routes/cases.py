@@ -101,6 +101,9 @@ async def add_label(
     outside: Annotated[
         Literal["background", "unlabelled"], Query(description="Of an array that is a part of the grid.")
     ] = "background",
+    scan_sha256: Annotated[
+        str | None, Query(max_length=64, description="Of the scan that the label was drawn on; 409 if it is another.")
+    ] = None,
     header: ArrayHeaderText = None,
 ) -> Revision:
     """Add a revision: whole numbers on the case's grid, or a part of it with `start`."""
@@ -108,6 +111,8 @@ async def add_label(
     upload = await receive_array(request, header, engine.scans.folder, engine.settings.limits)
 
     def add() -> Revision:
+        if scan_sha256 is not None:
+            cases.check_scan(case, scan_sha256)
         return cases.add_label(
             case,
             upload,

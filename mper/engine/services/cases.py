@@ -10,6 +10,7 @@ import numpy as np
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.datasets.revisions import Revision
+from mper.datasets.scan_record import voxels_sha256
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
 from mper.engine.schemas.common import ModelName
 from mper.engine.schemas.datasets import AddedCase, CaseAnswer, CaseRequest, DamagedCase, PredictedBy, RevisionAnswer
@@ -133,6 +134,16 @@ def add_label(
         parent=parent,
     )
     return revision_answer(made)
+
+
+def check_scan(case: Case, scan_sha256: str) -> None:
+    """Raise `Conflict` if a label was drawn on another scan than that of its case."""
+    own = case.voxels_sha256 or voxels_sha256(case.image())
+    if scan_sha256.lower() != own:
+        raise Conflict(
+            f"the mask was drawn on another image than the scan of {case.id}: their voxels differ; save it under "
+            "another name, as a case of its own, or draw it on the scan that MPER Trainer opens"
+        )
 
 
 def _on_grid(upload: Upload, case: Case, outside: int) -> Volume:
