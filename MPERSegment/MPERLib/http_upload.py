@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from MPERLib import callbacks
 from MPERLib.http_client import SLAB_BYTES, VOXEL_TYPES, Client, ErrorCallback, JsonCall
 
 _PREFIX = "mper-upload-"
+_FOLDERS = ("mper-stage-", "mper-dicom-")  # of scans that are being added, and of masks that are being exported
+_HOUR_S = 3600.0
 
 
 class UploadCall(JsonCall):
@@ -122,8 +125,13 @@ class UploadCall(JsonCall):
 
 
 def removeLeftovers() -> None:
-    """Delete temporary files of Slicers that died while they sent a scan: no upload takes an hour."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*.raw"):
+    """Delete temporary files of Slicers that died: no upload takes an hour, no scan a day to be read or exported."""
+    home, now = Path(tempfile.gettempdir()), time.time()
+    for path in home.glob(f"{_PREFIX}*.raw"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > 3600:
+            if now - path.stat().st_mtime > _HOUR_S:
                 path.unlink()
+    for path in (path for prefix in _FOLDERS for path in home.glob(f"{prefix}*")):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink() and now - path.stat().st_mtime > 24 * _HOUR_S:
+                shutil.rmtree(path, ignore_errors=True)

@@ -555,6 +555,17 @@ def test_the_log_has_a_limit(window: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert log.with_suffix(".1.log").stat().st_size == 2 << 20
 
 
+@pytest.mark.parametrize("name", ["mper-stage-a", "mper-dicom-b"])
+def test_folders_of_dead_sessions_are_removed_after_a_day(window: Any, local: Engine, name: str) -> None:
+    folder = Path(os.environ["TMPDIR"]) / name
+    for age_h in (23, 25):
+        folder.mkdir(exist_ok=True)
+        (folder / "0.image").write_bytes(b"voxels")
+        os.utime(folder, (time.time() - 3600 * age_h,) * 2)
+        http_upload.removeLeftovers()
+        assert folder.exists() == (age_h == 23)
+
+
 def test_uploads_of_dead_sessions_are_removed(window: Any, local: Engine, tmp_path: Path) -> None:
     folder = Path(os.environ["TMPDIR"])
     old, new = folder / "mper-upload-1-a.raw", folder / "mper-upload-1-b.raw"

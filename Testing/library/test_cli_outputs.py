@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_faults import make_dead
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from mper.cli.outputs import cohort_tasks, is_older_mask, mirrored_names, probab
 from mper.io import write_segmentation, write_volume
 from mper.labels import Segmentation
 from mper.utils.errors import UsageError
+from mper.utils.files import temporary_sibling
 from mper.volume import Geometry, Volume
 
 
@@ -109,3 +112,16 @@ def test_an_older_mask_is_known_from_a_scan(
     assert is_older_mask(tmp_path / "mask.seg.nrrd")
     (tmp_path / "notes.nrrd").write_text("no volume", encoding="utf-8")
     assert not is_older_mask(tmp_path / "notes.nrrd")
+
+
+def test_what_a_killed_program_left_half_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    mask, theirs = tmp_path / "mask.nrrd", tmp_path / ".download.part"
+    left, running = temporary_sibling(mask), temporary_sibling(mask)
+    left.write_bytes(b"half")
+    make_dead(tmp_path)
+    running.write_bytes(b"half")
+    theirs.mkdir()
+    os.utime(theirs, (0, 0))
+    task = single_task(tmp_path / "scan.nrrd", mask, None, None)
+    task.make_folders()
+    assert sorted(tmp_path.iterdir()) == sorted([running, theirs])

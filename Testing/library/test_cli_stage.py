@@ -70,7 +70,15 @@ def test_a_file_comes_back_voxel_for_voxel_with_its_grid(scan: Path, tmp_path: P
 def test_nothing_is_read_before_it_is_asked_for(scan: Path, tmp_path: Path) -> None:
     told = _ask(tmp_path / "out", [{"path": str(scan)}], more=0)
     assert [entry["event"] for entry in told] == ["found"]
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_array_stays_when_the_program_that_asked_is_killed(scan: Path, tmp_path: Path) -> None:
+    told = _ask(tmp_path / "out", [{"path": str(scan)}] * 2, more=1)
+    assert [entry["event"] for entry in told] == ["found", "case"]
+    assert not (tmp_path / "out").exists()
+    told = _ask(tmp_path / "out", [{"path": str(scan)}] * 2, more=2)
+    assert told[-1]["event"] == "finished" and len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_masks_take_the_values_of_the_dataset_by_name(

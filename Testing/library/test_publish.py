@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_data import blob_dataset
@@ -14,10 +15,10 @@ from mper.datasets.packed import pack
 from mper.training.publish import publish_run, published_version
 
 
-def run_of(dataset: Path, run: Path, name: str | None) -> Path:
+def run_of(dataset: Path, run: Path, name: str | None, **card: Any) -> Path:
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"dataset": str(dataset), "name": name}), encoding="utf-8")
-    random_bundle().save(run / "model")
+    random_bundle(**card).save(run / "model")
     return run
 
 
@@ -32,7 +33,9 @@ def test_run_with_a_name_is_published_once(dataset: Dataset, tmp_path: Path) -> 
     made = publish_run(run)
     assert made == dataset.model("mine", 1) and published_version(run) == 1
     assert publish_run(run) == made and dataset.model_versions("mine") == [1]
-    other = run_of(dataset.path, tmp_path / "other", "mine")
+    (run / "published.json").unlink()  # as after a program that was killed before it wrote this
+    assert publish_run(run) == made and dataset.model_versions("mine") == [1] and published_version(run) == 1
+    other = run_of(dataset.path, tmp_path / "other", "mine", window=(32, 32, 32))
     assert publish_run(other) == dataset.model("mine", 2) and published_version(other) == 2
     assert dataset.current_version("mine") == 1
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mper.utils.cleanup import remove_unfinished
 from mper.utils.errors import UsageError
 
 VOLUME_ENDINGS = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -47,10 +48,11 @@ class SegmentationTask:
         return [self.mask, *([self.prototypes] if self.prototypes else []), *probabilities]
 
     def make_folders(self) -> None:
-        """Make the folders that the results go into."""
-        for path in (self.mask, self.prototypes, self.probabilities):
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+        """Make the folders that the results go into, and remove what killed programs left there half-written."""
+        folders = {path.parent for path in (self.mask, self.prototypes, self.probabilities) if path is not None}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folders)
 
 
 def single_task(scan: Path, output: Path, prototypes: Path | None, probabilities: Path | None) -> SegmentationTask:

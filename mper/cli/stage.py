@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ that any program can send to an engine. The command is driven by a program: the 
 and every further line requests the next scan. Answers are one JSON object a line: "found" (the number of scans), "case"
 (id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. After
 "phases" (id, phases: a text for each) the next line is {"phases": [numbers from 1]}; each of these phases is a case.
-The command ends when its standard input is closed.
+The command ends when its standard input is closed; if that is before the last scan, it removes the folder.
 """
 _EXAMPLES = """\
   mper stage FOLDER < requests
@@ -80,7 +81,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
     answer("found", cases=len(cases))
     for number, (case, source) in enumerate(cases):
         if not requests.readline():
-            return OK  # no further scan is requested
+            return _given_up(out)
         try:
             answer("case", **_staged(case, source, labels, out / str(number)))
         except (OSError, ValueError) as error:
@@ -88,8 +89,14 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
             if series is None:
                 answer("failed", id=case.id, message=explain(error))
             elif not _stage_phases(series, case, source, out / str(number), requests, answer):
-                return OK
+                return _given_up(out)
     answer("finished")
+    return OK
+
+
+def _given_up(out: Path) -> int:
+    """Nobody requests the rest, perhaps as the program that asked was killed: no array stays."""
+    shutil.rmtree(out, ignore_errors=True)
     return OK
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mper.datasets.case import Case
-from mper.datasets.dataset import Dataset
+from mper.datasets.dataset import Dataset, folders_of_work
 from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
 from mper.datasets.masks import check_mask
@@ -24,6 +24,7 @@ from mper.datasets.splits import splits_of, without_holdout
 from mper.labels import BACKGROUND, Label, check_labels, make_label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.cleanup import remove_unfinished
+from mper.utils.errors import is_disk_full
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def import_source(
     target = Dataset.open(dataset) if (dataset / DATASET).exists() else None
     if target is not None:
         splits = without_holdout(target, splits, notify)
-        remove_unfinished([dataset / "cases"])
+    remove_unfinished(folders_of_work(dataset), unowned=target is not None)
     work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
     start = time.monotonic()
@@ -166,6 +167,8 @@ class _Import:
             if case is not None:
                 _check_same(case, image)
         except (OSError, ValueError) as error:
+            if is_disk_full(error):
+                raise
             self.failed[found.id] = str(error)
             self._notify(f"{found.id} was not imported: {error}")
             return

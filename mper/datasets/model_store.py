@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from mper.models.card import CARD
+from mper.utils.cleanup import remove_unfinished
 from mper.utils.files import (
     check_name,
     copy_folder,
@@ -50,6 +51,7 @@ class ModelStore:
             raise FileNotFoundError(f"no model folder at {bundle}")
         folder = self._model_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished([folder])
         unfinished = temporary_sibling(folder / "version")
         try:
             copy_folder(bundle, unfinished)

@@ -32,6 +32,7 @@ from mper.datasets.index import DATASET, Index
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.labels import Label
 from mper.progress import Progress, Report, ignore_progress
+from mper.utils.cleanup import remove_unfinished
 from mper.utils.files import rename_folder, temporary_sibling
 from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
@@ -84,6 +85,7 @@ def pack(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; choose a new folder for the shards")
     out.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished([out.parent])
     unfinished = temporary_sibling(out)
     unfinished.mkdir()
     try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
 from mper.datasets.packed import open_dataset
+from mper.models.card import CARD
 from mper.progress import Notify, ignore_notice
 from mper.training.runs import RunFolder
+from mper.utils.cleanup import remove_unfinished
 from mper.utils.files import read_json, write_json
 
 _PUBLISHED = "published.json"
@@ -39,6 +42,27 @@ def publish_run(run: Path, notify: Notify = ignore_notice) -> Path | None:
     version = published_version(run)
     if version is not None:
         return dataset.model(config["name"], version)
-    made = dataset.publish_model(config["name"], folder.model)
+    made = _published_before(dataset, config["name"], folder.model)
+    made = made or dataset.publish_model(config["name"], folder.model)
+    remove_unfinished([made.parent, run])
     write_json(run / _PUBLISHED, {"name": config["name"], "version": int(made.name)})
     return made
+
+
+def _published_before(dataset: Dataset, name: str, bundle: Path) -> Path | None:
+    """The version that is this very model: of a program that was killed before it wrote down what it had published."""
+    versions = dataset.model_versions(name) if name in dataset.models else []
+    folders = (dataset.model(name, version) for version in reversed(versions))
+    return next((folder for folder in folders if _is_same(folder, bundle)), None)
+
+
+def _is_same(version: Path, bundle: Path) -> bool:
+    """Whether all files are equal, but for name and version in the card."""
+    files = sorted(path.name for path in bundle.iterdir())
+    others = [name for name in files if name != CARD]
+    try:
+        cards = [{**read_json(folder / CARD), "name": "", "version": ""} for folder in (version, bundle)]
+        same = cards[0] == cards[1] and files == sorted(path.name for path in version.iterdir())
+    except (OSError, ValueError):  # that version is damaged
+        return False
+    return same and filecmp.cmpfiles(version, bundle, others, shallow=False)[0] == others

@@ -57,7 +57,7 @@ class Engine:
         while not self._ended.is_set():
             for _, folder in self.roots.datasets():
                 if folder not in cleaned:
-                    remove_unfinished(folders_of_work(folder))
+                    remove_unfinished(folders_of_work(folder), unowned=True)
                     cleaned.add(folder)
             self.scans.expire()
             self.predictions.expire()
