@@ -15,6 +15,7 @@ from MPERLib import mrml
 from MPERLib.segmentation_node import BINARY_LABELMAP, CLOSED_SURFACE
 
 Node = Any
+HIDDEN_3D = "MPER.Hid3D"  # attribute of a segmentation's display: another surface is shown in place of its own
 
 _ITERATIONS = 5  # of smoothing; a ball of 7 mm then loses 5 % of its volume, a left atrium of 260 mL 0.2 %
 
@@ -45,7 +46,8 @@ def surface_steps(segmentationNode: Node) -> Iterator[None]:
     display = segmentationNode.GetDisplayNode()
     if display is not None:
         display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
-        display.SetVisibility3D(True)
+        if not display.GetAttribute(HIDDEN_3D):
+            display.SetVisibility3D(True)
 
 
 def make_surface(segmentationNode: Node, later: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:

@@ -78,10 +78,19 @@ class Table:
         The column that takes the width that the others, as wide as their texts, leave.
     fitted : bool
         Make the table as high as its rows, and align all columns but the first to the right.
+    tallest : int
+        The most pixels that a fitted table is high; beyond, it scrolls.
     """
 
-    def __init__(self, widget: Any, headings: Sequence[tuple[str, str]] = (), stretched: int = 0, fitted: bool = False):
-        self.widget, self._fitted = widget, fitted
+    def __init__(
+        self,
+        widget: Any,
+        headings: Sequence[tuple[str, str]] = (),
+        stretched: int = 0,
+        fitted: bool = False,
+        tallest: int = _MAX_HEIGHT_PX,
+    ):
+        self.widget, self._fitted, self._tallest = widget, fitted, tallest
         self.keys: list[str] = []
         if headings:
             widget.columnCount = len(headings)
@@ -139,7 +148,7 @@ class Table:
         widget.resizeRowsToContents()
         height = widget.horizontalHeader().sizeHint.height() + 2 * widget.frameWidth + 2
         height += sum(widget.rowHeight(row) for row in range(widget.rowCount))
-        widget.setFixedHeight(min(height, _MAX_HEIGHT_PX))
+        widget.setFixedHeight(min(height, self._tallest))
 
     # ---- selection, by key
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from MPERLib.callbacks import later
 from MPERLib.python_process import PythonProcess, module
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import result_node
+from MPERSegmentLib import clip_nodes, result_node
+from MPERSegmentLib.measure_inputs import ReportInputs
 
 _TURN_S = 0.03
 _NAME_LENGTH = 64  # of a part of a DICOM person name
@@ -26,11 +27,16 @@ _NAME_LENGTH = 64  # of a part of a DICOM person name
 
 @dataclass(frozen=True)
 class Written:
-    """A written file, what the comparison with the mask has found (one line each), and its full report."""
+    """A written file, what the comparison with the mask has found (one line each), and its full report.
+
+    Where measurements were asked for, also the file of the structured report; `notes` say what it lacks and why.
+    """
 
     file: Path
     summary: str
     report: str
+    report_file: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class DicomExport:
@@ -48,6 +54,8 @@ class DicomExport:
         Structures whose provenance is unknown are marked MANUAL.
     done, failed : callable
         Take a `Written`, or one line for the user.
+    measured : ReportInputs or None
+        What is measured for a structured report beside the file.
     """
 
     def __init__(
@@ -59,8 +67,10 @@ class DicomExport:
         manual: bool,
         done: Callable[[Written], None],
         failed: Callable[[str], None],
+        measured: ReportInputs | None = None,
     ):
         self._done, self._failed = done, failed
+        self._measured, self._creator = measured, ""
         self._process: PythonProcess | None = None
         self._lines: list[str] = []
         self._folder: Path | None = Path(tempfile.mkdtemp(prefix="mper-dicom-"))
@@ -74,7 +84,8 @@ class DicomExport:
         if manual:
             words.append("--manual")
         if creator and len(creator) <= _NAME_LENGTH and not set(creator) & set("\\=^"):
-            words.append(f"--creator={creator}")
+            self._creator = f"--creator={creator}"
+            words.append(self._creator)
         self._gather([(file, source / f"{n:06d}.dcm") for n, file in enumerate(files)], words)
 
     def stop(self) -> None:
@@ -112,8 +123,43 @@ class DicomExport:
         except (ValueError, KeyError, IndexError, TypeError, OSError):
             self._fail(_("the program that writes DICOM gave no report; it may be of another version than this module"))
             return
+        if self._measured is None:
+            self._end()
+            self._done(written)
+            return
+        try:
+            self._measure(written, self._measured)
+        except OSError as error:
+            self._withoutReport(written, str(error))
+
+    def _measure(self, written: Written, measured: ReportInputs) -> None:
+        """Write the structured report that refers to the file."""
+        assert self._folder is not None
+        path = report_path(written.file)
+        words = ["measure", str(written.file), f"--scan={self._folder / 'source'}", f"--sr={path}", "--json"]
+        words += [*measured.words(), *filter(None, [self._creator])]
+        if measured.clips:
+            clip_nodes.write_file(self._folder / "clips.json", measured.clips)
+            words.append(f"--clip={self._folder / 'clips.json'}")
+        self._lines = []
+
+        def ended(reason: str | None) -> None:
+            if reason is not None:
+                self._withoutReport(written, reason.removeprefix("mper: ").removeprefix("error: "))
+                return
+            try:
+                notes = tuple(json.loads("\n".join(self._lines[self._lines.index("{") :]))["notes"])
+            except (ValueError, KeyError, TypeError):
+                notes = ()
+            self._end()
+            self._done(replace(written, report_file=path, notes=notes))
+
+        self._process = PythonProcess(module("mper", *words), self._lines.append, ended)
+
+    def _withoutReport(self, written: Written, reason: str) -> None:
         self._end()
-        self._done(written)
+        note = _("the structured report was not written: {reason}").format(reason=reason)
+        self._done(replace(written, notes=(note,)))
 
     def _fail(self, message: str) -> None:
         self._end()
@@ -123,6 +169,11 @@ class DicomExport:
         folder, self._folder = self._folder, None
         self._process = None
         _remove(folder)
+
+
+def report_path(file: Path) -> Path:
+    """The name of the structured report of a DICOM segmentation: ``seg.dcm`` has ``seg-report.dcm``."""
+    return file.with_name(f"{file.stem}-report.dcm")
 
 
 def source_files(scan: slicer.vtkMRMLVolumeNode | None, phase: int | None = None) -> list[Path]:

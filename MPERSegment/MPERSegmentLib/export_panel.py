@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import qt
@@ -15,6 +16,8 @@ from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node
 from MPERSegmentLib.dicom_export import DicomExport, Written, source_files, without_provenance
+from MPERSegmentLib.measure_inputs import ReportInputs
+from MPERSegmentLib.push_panel import PushPanel
 
 _FOLDER_KEY = "MPER/ExportFolder"
 
@@ -25,12 +28,15 @@ class ExportPanel:
     Parameters
     ----------
     context : PanelContext
+    measured : callable
+        Returns what is measured and how, for the structured report; None where nothing can be.
     """
 
-    def __init__(self, context: PanelContext):
-        self._context = context
+    def __init__(self, context: PanelContext, measured: Callable[[], ReportInputs | None]):
+        self._context, self._measured = context, measured
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._dicom: DicomExport | None = None
+        self.push = PushPanel(context, self._say)
         ui = context.ui
         ui.exportCheckText.setFont(qt.QFontDatabase.systemFont(qt.QFontDatabase.FixedFont))
         ui.exportCheckButton.connect("toggled(bool)", slot(self._onShowCheck))
@@ -39,7 +45,8 @@ class ExportPanel:
             ui.exportSegNrrdButton: lambda: self._ask(".seg.nrrd", _("Slicer segmentation"), self.toSegNrrd),
             ui.exportNiftiButton: lambda: self._ask(".nii.gz", _("NIfTI label map"), self.toNifti),
             ui.exportStlButton: self._askFolder,
-            ui.exportDicomButton: self._askDicom,
+            ui.exportDicomButton: lambda: self._askDicom(self.toDicom),
+            ui.exportReportButton: lambda: self._askDicom(self.toDicomReport),
         }
         for button, action in self._buttons.items():
             button.connect("clicked()", slot(action, f"export {button.name}"))
@@ -47,6 +54,8 @@ class ExportPanel:
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Export another segmentation, or none."""
+        if node is not self._node:
+            self.push.offer(())
         self._node = node
         for button in self._buttons:
             button.enabled = node is not None
@@ -54,6 +63,7 @@ class ExportPanel:
 
     def stop(self) -> None:
         """Cancel the export that is under way."""
+        self.push.stop()
         if self._dicom is not None:
             self._dicom.stop()
             self._dicom = None
@@ -87,8 +97,16 @@ class ExportPanel:
         )
         self._sayWritten(folder, good)
 
-    def toDicom(self, path: Path) -> None:
-        """A DICOM segmentation that refers to the scan's own instances."""
+    def toDicomReport(self, path: Path) -> None:
+        """A DICOM segmentation, and beside it a structured report of its measurements."""
+        inputs = self._measured()
+        if inputs is None:
+            self._sayNoDicom(_("there is nothing to measure"))
+            return
+        self.toDicom(path, replace(inputs, masks=[self._node]))
+
+    def toDicom(self, path: Path, measured: ReportInputs | None = None) -> None:
+        """A DICOM segmentation that refers to the scan's own instances; with `measured` also a report of it."""
         try:
             files = source_files(result_node.scan_of(self._node), phases.of(self._node))
         except ValueError as error:
@@ -100,11 +118,11 @@ class ExportPanel:
             return
         self.stop()
         self._say(_("Writing the DICOM segmentation \N{HORIZONTAL ELLIPSIS}"))
-        self._context.ui.exportDicomButton.enabled = False
+        self._enableDicom(False)
         creator = self._context.ui.authorEdit.text.strip()
         try:
             self._dicom = DicomExport(
-                self._node, files, path, creator, bool(unknown), self._onDicom, self._onDicomFailed
+                self._node, files, path, creator, bool(unknown), self._onDicom, self._onDicomFailed, measured
             )
         except OSError as error:
             self._onDicomFailed(str(error))
@@ -117,7 +135,11 @@ class ExportPanel:
         return _confirm(question, _("Export as DICOM segmentation"))
 
     def _onDicom(self, written: Written) -> None:
-        self._endDicom("\n".join([_("Written: {file}").format(file=written.file), written.summary]))
+        lines = [_("Written: {file}").format(file=written.file), written.summary]
+        if written.report_file is not None:
+            lines.insert(1, _("Written: {file}").format(file=written.report_file))
+        self.push.offer([file for file in (written.file, written.report_file) if file is not None])
+        self._endDicom("\n".join([*lines, *map(sentence, written.notes)]))
         self._context.ui.exportCheckText.plainText = written.report
         self._context.ui.exportCheckFrame.visible = True
 
@@ -127,8 +149,12 @@ class ExportPanel:
 
     def _endDicom(self, message: str) -> None:
         self._dicom = None
-        self._context.ui.exportDicomButton.enabled = self._node is not None
+        self._enableDicom(self._node is not None)
         self._say(message)
+
+    def _enableDicom(self, enabled: bool) -> None:
+        ui = self._context.ui
+        ui.exportDicomButton.enabled = ui.exportReportButton.enabled = enabled
 
     # ---- report of the comparison
 
@@ -171,14 +197,14 @@ class ExportPanel:
         self._remember(folder)
         self.toStl(folder)
 
-    def _askDicom(self) -> None:
+    def _askDicom(self, write: Callable[[Path], None]) -> None:
         """Ask for a file name only if the scan's DICOM files are there."""
         try:
             source_files(result_node.scan_of(self._node), phases.of(self._node))
         except ValueError as error:
             self._sayNoDicom(str(error))
         else:
-            self._ask(".dcm", _("DICOM segmentation"), self.toDicom)
+            self._ask(".dcm", _("DICOM segmentation"), write)
 
     def _lastFolder(self) -> Path:
         folder = Path(settings.setting(_FOLDER_KEY) or Path.home())

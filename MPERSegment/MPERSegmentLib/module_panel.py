@@ -21,6 +21,7 @@ from MPERSegmentLib.engine_panel import EnginePanel, useLastEngine
 from MPERSegmentLib.explanation_panel import ExplanationPanel
 from MPERSegmentLib.export_panel import ExportPanel
 from MPERSegmentLib.install_panel import InstallPanel
+from MPERSegmentLib.measure_panel import MeasurePanel
 from MPERSegmentLib.parameters import SegmentParameters, parametersOf
 from MPERSegmentLib.phase_tracker import PhaseTracker
 from MPERSegmentLib.result_panel import ResultPanel
@@ -76,7 +77,8 @@ class ModulePanel(VTKObservationMixin):
             self._onStrokesApplied,
         )
         self.saveLabelPanel = SaveLabelPanel(context, session, scans, self.strokesPanel.settled)
-        self.exportPanel = ExportPanel(context)
+        self.measurePanel = MeasurePanel(context, session, scans, self.strokesPanel.settled)
+        self.exportPanel = ExportPanel(context, self.measurePanel.reportInputs)
         self.enginePanel = EnginePanel(context, session)
         self.installPanel = InstallPanel(context, session.start)
         session.onChange(self._onEngineChanged)
@@ -151,6 +153,7 @@ class ModulePanel(VTKObservationMixin):
         """Release all nodes of the scene, and cancel what is under way for it."""
         self.segmentPanel.cancel()
         self.saveLabelPanel.cancel()
+        self.measurePanel.close()
         self.exportPanel.stop()
         self.strokesPanel.close()
         self.explanationPanel.close()
@@ -184,6 +187,7 @@ class ModulePanel(VTKObservationMixin):
         self.editTracker.forget(node.GetID())
         self.phaseTracker.forget(node.GetID())
         self.strokesPanel.nodeRemoved(node.GetID())
+        self.measurePanel.nodeRemoved(node)
         self.segmentPanel.nodeRemoved(node)
         self.scans.forget(node.GetID())
         if node is self._parameters.Result:
@@ -207,6 +211,7 @@ class ModulePanel(VTKObservationMixin):
         self.enginePanel.show()
         self._explain(self._result())
         self.strokesPanel.engineChanged()
+        self.measurePanel.engineChanged()
         if not self.ui.refineSection.collapsed:
             self.saveLabelPanel.refresh()
 
@@ -278,6 +283,7 @@ class ModulePanel(VTKObservationMixin):
         self._parameters.Target = NEW  # the user chooses each time to replace a result
         if phases.mismatch(node, request.scan) and self._showsPhaseOf(request.scan):
             views.show_results()  # hides it until its phase is shown
+            self.measurePanel.show(self._result())  # the figures of all phases have one phase more
             return
         self._show(node)
         views.show_scan(request.scan)
@@ -319,6 +325,7 @@ class ModulePanel(VTKObservationMixin):
                 self.segmentEditorPanel,
                 self.strokesPanel,
                 self.saveLabelPanel,
+                self.measurePanel,
                 self.exportPanel,
             ):
                 panel.show(node)
@@ -336,6 +343,7 @@ class ModulePanel(VTKObservationMixin):
 
     def _onEdited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """A result has changed: it is measured again after the last edit."""
+        self.measurePanel.changed(node)
         if node is self._result():
             self.segmentEditorPanel.showState()
             self.strokesPanel.show(node)

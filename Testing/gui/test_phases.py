@@ -177,6 +177,9 @@ def test_the_dicom_export_of_a_phase_refers_to_the_instances_of_that_phase(windo
         def fileForInstance(self, uid):
             return str(tmp_path / uid)
 
+        def instanceValue(self, _uid, _tag):
+            return ""
+
     monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
     show_phase(browser, 1)
     for n in (2, 3, 1):

@@ -505,6 +505,9 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
         def fileForInstance(self, uid):
             return files[uid]
 
+        def instanceValue(self, _uid, _tag):
+            return ""
+
         def __getattr__(self, name):
             return getattr(self.slicers, name)
 

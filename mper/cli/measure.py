@@ -74,6 +74,9 @@ def add(commands: Commands) -> None:
         "--wall-mm", type=float, metavar="MM", default=3.0, help="thickness of the wall outside the cavity (default: 3)"
     )
     how.add_argument(
+        "--no-wall", action="store_true", help="the scan is no LGE-MRI: do not measure the enhancement of the wall"
+    )
+    how.add_argument(
         "--pool-mm", type=float, metavar="MM", default=2.0, help="erosion of the cavity to the blood pool (default: 2)"
     )
     how.add_argument(
@@ -146,7 +149,8 @@ class _Case:
         from mper.measurement.case import measure_case
 
         probability = self._probability(phases[0])
-        measured = measure_case(phases, scan, self._settings(series), probability)
+        enhanced = None if arguments.no_wall else scan
+        measured = measure_case(phases, enhanced, self._settings(series), probability)
         self.measured = measured
         self._notes += measured.notes
         files = self._write_report(measured, phases, scan, series)
