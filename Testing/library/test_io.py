@@ -352,9 +352,9 @@ def test_names_and_codes_that_the_file_cannot_hold_are_refused(folder: Path, obl
 def test_values_that_no_mask_has_are_refused(folder: Path, oblique_geometry: Geometry, value: float) -> None:
     array = np.zeros(oblique_geometry.shape)
     array[0, 0, 0] = value
-    io.write_volume(folder / "a.nii", Volume(array, oblique_geometry))
+    io.write_volume(folder / "a.nrrd", Volume(array, oblique_geometry))
     with pytest.raises(ValueError, match="is not a mask"):
-        io.read_labelmap(folder / "a.nii")
+        io.read_labelmap(folder / "a.nrrd")
 
 
 def test_whole_numbers_of_any_type_are_a_mask(folder: Path, oblique_geometry: Geometry) -> None:

@@ -171,6 +171,40 @@ def test_the_header_size_of_a_metaimage_is_skipped(tmp_path: Path, size: int) ->
     np.testing.assert_array_equal(read(tmp_path / "scan.mhd")[0], BYTES)
 
 
+def test_the_header_size_of_a_metaimage_with_its_voxels_counts_from_the_beginning_of_the_file(tmp_path: Path) -> None:
+    header = metaimage_text("HeaderSize = 000", data=b"")
+    for size, before in ((len(header), b""), (len(header) + 7, b"comment")):
+        content = header.replace(b"000", b"%03d" % size) + before + BYTES.tobytes()
+        (tmp_path / "scan.mha").write_bytes(content)
+        np.testing.assert_array_equal(read(tmp_path / "scan.mha")[0], BYTES)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "scan.mha"))), BYTES)
+    (tmp_path / "scan.mha").write_bytes(header.replace(b"000", b"010") + BYTES.tobytes())
+    assert "its HeaderSize is 10, but its header has" in refusal(tmp_path / "scan.mha")
+
+
+@pytest.mark.parametrize("values", [VALUES.astype(np.float32), VALUES.astype(np.float64)])
+def test_nan_and_infinity_in_nifti_are_0_as_in_itk_with_a_note(tmp_path: Path, values: np.ndarray) -> None:
+    values[0, 0, :3] = np.nan, np.inf, -np.inf
+    (tmp_path / "scan.nii").write_bytes(nifti_bytes(values, RAS, scl_slope=2, scl_inter=5))
+    array, notes = read(tmp_path / "scan.nii")
+    np.testing.assert_allclose(array, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "scan.nii"))), rtol=1e-6)
+    assert array[0, 0, :3].tolist() == [5, 5, 5]
+    assert notes == [f"3 of {values.size} voxels are NaN or infinite; they are taken as 0, as ITK and 3D Slicer do"]
+
+
+def test_voxels_whose_byte_order_is_not_stated_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(nrrd_text("type: short", data=bytes(48)))
+    assert "does not state the byte order of voxels of 2 bytes" in refusal(tmp_path / "scan.nrrd")
+
+
+def test_a_data_file_may_be_named_with_the_whole_path_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(BYTES.tobytes())
+    (tmp_path / "scan.nhdr").write_bytes(nrrd_text(f"data file: {tmp_path / 'x.raw'}", data=b""))
+    (tmp_path / "scan.mhd").write_bytes(metaimage_text(f"ElementDataFile = {tmp_path / 'x.raw'}", data=b""))
+    for name in ("scan.nhdr", "scan.mhd"):
+        np.testing.assert_array_equal(read(tmp_path / name)[0], BYTES)
+
+
 def test_voxels_may_lie_below_the_header_or_be_links(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "x.raw").write_bytes(BYTES.tobytes())
@@ -201,7 +235,8 @@ def test_a_header_does_not_lead_out_of_its_folder(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("files", ["LIST", "slice%02d.raw 0 19 1"])
 def test_voxels_in_several_files_are_refused_with_what_to_do(tmp_path: Path, files: str) -> None:
     (tmp_path / "scan.mhd").write_bytes(metaimage_text(f"ElementDataFile = {files}", data=b""))
-    (tmp_path / "scan.nhdr").write_bytes(nrrd_text(f"data file: {files}", data=b""))
+    listed = b"slice1.raw\nslice2.raw\n" if files == "LIST" else b""
+    (tmp_path / "scan.nhdr").write_bytes(nrrd_text(f"data file: {files}", data=b"").rstrip(b"\n") + b"\n" + listed)
     for name in ("scan.mhd", "scan.nhdr"):
         assert "in several files" in refusal(tmp_path / name)
 

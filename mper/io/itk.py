@@ -60,6 +60,8 @@ def itk_geometry(header: bytes, file_format: tuple[str, str], shape: Index3) -> 
             reader.ReadImageInformation()
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if "orthonormal" in str(error):
+            raise ValueError("its axes are not at right angles; resample it to an orthogonal grid first") from error
         raise ValueError(f"ITK does not accept its header ({lines[-1].replace(name, 'header')})") from error
     finally:
         Path(name).unlink()

@@ -118,6 +118,8 @@ def read_phases(path: Path, notify: Notify = ignore_notice) -> tuple[npt.NDArray
         dtype = np.dtype(code).newbyteorder(">" if big else "<")
         name = fields["ElementDataFile"]
         if name.upper() == "LOCAL":
+            if skip > 0:  # counted from the beginning of the file
+                skip = _after_header(path, skip, stream.tell())
             array, surplus, data = *_read_voxels(stream, path, packing, dtype, shape, skip), path
     if name.upper() != "LOCAL":
         if name.split()[0].upper() == "LIST" or "%" in name:
@@ -201,6 +203,16 @@ def _geometry(fields: Mapping[str, str], sizes: list[int]) -> Geometry:
             lines.append(f"{name} = {_numbers_text(numbers)}")
     lines += ["ElementType = MET_UCHAR", "ElementDataFile = LOCAL"]
     return itk.itk_geometry(("\n".join(lines) + "\n").encode("ascii"), itk.METAIMAGE, (k, j, i))
+
+
+def _after_header(path: Path, size: int, header: int) -> int:
+    """How many bytes lie between the header and the voxels of the same file, which begin at byte `size`."""
+    if size < header:
+        raise ValueError(
+            f"cannot read {path}: its HeaderSize is {size}, but its header has {header} bytes; remove the line "
+            "HeaderSize where the voxels follow the header"
+        )
+    return size - header
 
 
 def _read_voxels(

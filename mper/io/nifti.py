@@ -59,7 +59,7 @@ def read_phases(path: Path, notify: Notify = ignore_notice) -> tuple[npt.NDArray
         notify(note)
     if surplus + stream.trailing:
         notify(f"{surplus + stream.trailing} bytes after the voxels of {stream.path.name} were ignored")
-    return _rescale(array, header, notify), geometry
+    return _rescale(_finite(array, notify), header, notify), geometry
 
 
 def phases_of(path: Path) -> Phases:
@@ -130,6 +130,18 @@ def _set_geometry(header: npt.NDArray[np.void], geometry: Geometry) -> None:
     header["quatern"] = _quaternion(rotation)[1:]
     header["qoffset"] = ras[:3, 3]
     header["srow"] = ras[:3]
+
+
+def _finite(array: npt.NDArray[np.generic], notify: Notify) -> npt.NDArray[np.generic]:
+    """Stored numbers that are NaN or infinite as 0, which ITK makes of them in NIfTI files alone."""
+    if array.dtype.kind != "f":
+        return array
+    finite = np.isfinite(array)
+    count = array.size - int(np.count_nonzero(finite))
+    if not count:
+        return array
+    notify(f"{count} of {array.size} voxels are NaN or infinite; they are taken as 0, as ITK and 3D Slicer do")
+    return np.where(finite, array, array.dtype.type(0))
 
 
 def _rescale(array: npt.NDArray[np.generic], header: NiftiHeader, notify: Notify) -> npt.NDArray[np.generic]:

@@ -162,7 +162,7 @@ class NiftiHeader:
         """In one line: what the header says of the grid that is not `geometry`, and what that means; "" if nothing."""
         if not self.spacing_known:
             return ""
-        if not self._has("qform") and not self._has("sform"):
+        if not self._has("qform") and self._sform() is None:
             return (
                 "the header states voxel sizes but no position and no orientation. ITK (3D Slicer, ITK-SNAP) puts the "
                 "first voxel at 0, 0, 0 and the axes along L, P and S, and so does the mask; other programs may centre "

@@ -112,6 +112,11 @@ class NrrdHeader:
                 raise ValueError(f"sizes {fields['sizes']!r} do not fit dimension {fields['dimension']!r}")
             dtype = np.dtype(code).newbyteorder(">" if fields.get("endian", "little").lower() == "big" else "<")
             check_size(sizes, dtype)
+            if "endian" not in fields and dtype.itemsize > 1 and fields.get("encoding", "").lower() not in _TEXT:
+                raise ValueError(
+                    f"its header does not state the byte order of voxels of {dtype.itemsize} bytes; add the line "
+                    "'endian: little' or 'endian: big' to it"
+                )
             component_axis = _component_axis(fields, sizes)
             geometry = _geometry(fields, sizes, component_axis)
         except KeyError as error:
@@ -291,6 +296,8 @@ def _parse(stream: BinaryIO, path: Path) -> tuple[dict[str, str], dict[str, str]
         if name in fields:
             raise ValueError(f"cannot read {path}: its header states {name!r} twice")
         fields[name] = value.strip()
+        if name == "data file" and value.split()[:1] == ["LIST"]:  # to the end of the header, a file name a line
+            break
     return fields, metadata
 
 

@@ -212,7 +212,10 @@ def data_file(header: Path, name: str) -> Path:
         If there is no such file.
     """
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
-    inside = not windows.anchor and not posix.is_absolute() and ".." not in (*windows.parts, *posix.parts)
+    own = Path(name).parent == header.absolute().parent  # written with the whole path, and not moved since
+    name = Path(name).name if own else name
+    relative = own or not (windows.anchor or posix.is_absolute())
+    inside = relative and ".." not in (*windows.parts, *posix.parts)
     path = header.parent / name
     if not name or not inside or not path.is_file():
         raise FileNotFoundError(
