@@ -53,6 +53,11 @@ def segment(model: Path) -> Run:
     return run
 
 
+def scans_below(folder: Path) -> set[str]:
+    """Scans and masks, without the tables of a cohort."""
+    return {name for name in files_below(folder) if name.endswith(".nrrd")}
+
+
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -223,7 +228,7 @@ def test_a_bad_scan_is_reported_and_the_rest_goes_on(
     assert segment(cohort / "*" / "lge.nrrd", tmp_path / "new" / "masks", "--json") == FAILED
     said = capsys.readouterr()
     told = json.loads(said.out)
-    assert files_below(tmp_path / "new" / "masks") == {"a/lge.seg.nrrd", "c/lge.seg.nrrd"}
+    assert scans_below(tmp_path / "new" / "masks") == {"a/lge.seg.nrrd", "c/lge.seg.nrrd"}
     assert told["failed"] == 1 and [("error" in case) for case in told["cases"]] == [False, True, False]
     assert told["cases"][1]["input"] == str(cohort / "b" / "lge.nrrd") and "truncated" in told["cases"][1]["error"]
     assert said.err.splitlines()[-1].startswith("mper: error: 1 of 3 scans failed: ")
@@ -234,9 +239,9 @@ def test_several_inputs_and_a_folder_are_cohorts_too(
     cohort: Path, tmp_path: Path, segment: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert segment(cohort / "a" / "lge.nrrd", cohort / "c" / "lge.nrrd", tmp_path / "two") == OK
-    assert files_below(tmp_path / "two") == {"a/lge.seg.nrrd", "c/lge.seg.nrrd"}
+    assert scans_below(tmp_path / "two") == {"a/lge.seg.nrrd", "c/lge.seg.nrrd"}
     assert segment(cohort / "a", tmp_path / "folder", "--prototypes", tmp_path / "why") == OK
-    assert files_below(tmp_path / "folder") == {"lge.seg.nrrd"} and files_below(tmp_path / "why") == {"lge.nrrd"}
+    assert scans_below(tmp_path / "folder") == {"lge.seg.nrrd"} and scans_below(tmp_path / "why") == {"lge.nrrd"}
     assert "1 of 1 scans segmented" in capsys.readouterr().out
 
 
@@ -244,7 +249,7 @@ def test_a_cohort_can_be_run_again_into_a_folder_below_itself(cohort: Path, segm
     folder = cohort / "a"
     for _ in range(2):
         assert segment(folder, folder / "masks") == OK
-        assert files_below(folder) == {"lge.nrrd", "masks/lge.seg.nrrd"}
+        assert scans_below(folder) == {"lge.nrrd", "masks/lge.seg.nrrd"}
 
 
 def test_ctrl_c_in_a_cohort_keeps_what_is_done(
@@ -260,7 +265,7 @@ def test_ctrl_c_in_a_cohort_keeps_what_is_done(
 
     monkeypatch.setattr(Predictor, "predict", predict)
     assert segment(cohort / "[ac]" / "lge.nrrd", tmp_path / "masks") == CANCELLED
-    assert files_below(tmp_path / "masks") == {"a/lge.seg.nrrd"}
+    assert scans_below(tmp_path / "masks") == {"a/lge.seg.nrrd"}
     assert "cancelled" in capsys.readouterr().err
 
 

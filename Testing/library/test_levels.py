@@ -50,6 +50,7 @@ ORDER = {
     "training.publish": 1,
     "training": 2,
     "visualization": 2,
+    "cohort": 2,
     "benchmark": 2,
     "engine.settings": 3,
     "engine.errors": 3,

@@ -161,6 +161,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> tuple[int, int]:
+    """``2/8``: the second of eight shares."""
+    one, _, of = text.partition("/")
+    if not one.isdecimal() or not of.isdecimal() or not 1 <= int(one) <= int(of):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write it as 2/8")
+    return int(one), int(of)
+
+
 def number(text: str) -> int:
     """A whole number of at least 0."""
     if not text.isdecimal():

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
+from mper.cli.cohort import Picture, run_cohort, run_share, summary
 from mper.cli.common import (
     is_seg,
     load_predictor,
@@ -20,10 +21,9 @@ from mper.cli.common import (
     read_phase,
     roi_entry,
     rounded_volumes,
-    volume_texts,
     write_mask,
 )
-from mper.cli.console import Bar, print_error, print_json, print_note, print_result
+from mper.cli.console import Bar, print_json, print_note
 from mper.cli.heart_phase import check_ventricle, find_phase
 from mper.cli.inputs import plan
 from mper.cli.measure import check_report
@@ -37,12 +37,13 @@ from mper.cli.options import (
     add_region,
     add_spacing,
     add_tta,
+    count,
+    share,
 )
 from mper.cli.outputs import SegmentationTask
 from mper.phases import ALL
-from mper.progress import Cancelled, Notify, Progress, Report, part_of
-from mper.utils.errors import FAILED, OK, UsageError, explain
-from mper.utils.text import duration
+from mper.progress import Notify, Progress, Report, part_of
+from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -59,7 +60,9 @@ OUTPUT is then a file, and its ending decides the format: .seg.nrrd (3D Slicer, 
 `mper export-seg --help`). In a study localisers, reports and damaged files of other series are left out with a note;
 of several scans --series chooses one, of a time series --phase.
 Several scans, a pattern with * or a folder of scans are a cohort: OUTPUT is then a folder, which gets one .seg.nrrd a
-scan under the scan's name. A scan that cannot be segmented is reported at the end and the rest goes on.
+scan under the scan's name, cohort.csv, a page summary.html, and manifest.json: scans with checksums, model, options,
+software, times and results. A scan that cannot be segmented is reported at the end and the rest goes on. The same
+command goes on where it stopped; it refuses a folder with the results of another model, of other options or scans.
 The mask is always on the grid of the scan. A mask at OUTPUT is replaced; a scan never is.
 """
 _EXAMPLES = """\
@@ -70,6 +73,7 @@ _EXAMPLES = """\
   mper segment study seg.dcm --series 1.2.840.113619.2.5
   mper segment cine-folder mask.nii.gz --model acdc --phase ED
   mper segment "study/*/lge.nii.gz" results
+  mper segment scans results --workers 4
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
 """
 
@@ -78,7 +82,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "segment", "segment scans", _TEXT, _EXAMPLES)
     command.usage = "mper segment INPUT... OUTPUT [options]"
     command.add_argument(
-        "paths", nargs="+", metavar="INPUT... OUTPUT", help="the scan or scans, then where the result goes"
+        "paths", nargs="*", metavar="INPUT... OUTPUT", help="the scan or scans, then where the result goes"
     )
     add_model(command, default="la")
     add_device(command)
@@ -108,10 +112,23 @@ def add(commands: Commands) -> None:
     add_spacing(command)
     add_tta(command)
     add_json(command)
+    several = command.add_argument_group("cohorts")
+    several.add_argument(
+        "--workers", type=count, metavar="N", help="segment N scans at a time, each with its share of the cores"
+    )
+    several.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="segment all scans again, where OUTPUT holds the results of another run",
+    )
+    several.add_argument("--plan", type=Path, help=argparse.SUPPRESS)  # for the processes that --workers starts
+    several.add_argument("--share", type=share, help=argparse.SUPPRESS)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.plan is not None:
+        return run_share(arguments, segment_task)
     notes: list[str] = []
     tasks, cohort = _plan(arguments, notes.append)
     if arguments.sr is not None:
@@ -122,17 +139,23 @@ def run(arguments: argparse.Namespace) -> int:
     from mper.resources import find_model
 
     stored = read_bundle(find_model(arguments.model))  # before torch is loaded, which takes seconds
+
+    def work() -> dict[str, Any]:
+        return run_cohort(tasks, stored, arguments, segment_task) if cohort else _run_single(tasks, stored, arguments)
+
     if arguments.json:
         with contextlib.redirect_stdout(sys.stderr):
-            answer = (_run_cohort if cohort else _run_single)(tasks, stored, arguments)
+            answer = work()
         print_json({**answer, "notes": notes} if cohort else answer)
     else:
-        answer = (_run_cohort if cohort else _run_single)(tasks, stored, arguments)
+        answer = work()
     return FAILED if answer.get("failed") else OK
 
 
 def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[SegmentationTask], bool]:
     """The tasks, and whether they are a cohort."""
+    if not arguments.paths:
+        raise UsageError("there is no scan; give the scan and then the output, as in: mper segment scan.nrrd mask.nrrd")
     if len(arguments.paths) < 2:
         raise UsageError(
             "there is no output; give the scan and then the output, "
@@ -164,68 +187,30 @@ def _run_single(
             return predictor[0]
 
         bar(Progress("reading", 0.0))
-        for result in _segmented(tasks[0], stored, arguments, load, bar):
+        for result in segment_task(tasks[0], stored, arguments, load, bar):
             results.append(result)
             for note in result["notes"]:
                 print_note(note)
             if not arguments.json:
-                bar.print_result(f"{result['mask']}: {_summary(result)}")
+                bar.print_result(f"{result['mask']}: {summary(result)}")
     seconds = round(time.perf_counter() - begin, 3)
     if arguments.phase == ALL and "phase" in results[0]:
         return {**model_entry(stored, predictor[0]), "input": str(tasks[0].scan), "phases": results, "seconds": seconds}
     return {**model_entry(stored, predictor[0]), **results[0], "seconds": seconds}
 
 
-def _run_cohort(
-    tasks: Sequence[SegmentationTask], stored: StoredBundle, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    begin = time.perf_counter()
-    predictor = load_predictor(stored, arguments.device)
-    cases: list[dict[str, Any]] = []
-    with Bar(shown=not arguments.json) as bar:
-        for position, task in enumerate(tasks):
-            report = part_of(bar, position / len(tasks), 1 / len(tasks), f"scan {position + 1} of {len(tasks)}")
-            report(Progress("reading", 0.0))
-            try:
-                for result in _segmented(task, stored, arguments, lambda: predictor, report):
-                    cases.append(result)
-                    for note in result["notes"]:
-                        print_note(f"{task.scan}: {note}")
-                    if not arguments.json:
-                        bar.print_result(f"{result['mask']}: {_summary(result)}")
-            except Cancelled:
-                raise
-            except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
-                cases.append({"input": str(task.scan), "error": explain(error)})
-                print_error(f"{task.scan}: {cases[-1]['error']}")
-    failed = [case["input"] for case in cases if "error" in case]
-    seconds = time.perf_counter() - begin
-    if not arguments.json:
-        print_result(f"{len(tasks) - len(failed)} of {len(tasks)} scans segmented in {duration(seconds)}")
-        _print_flagged(cases)
-    if failed:
-        print_error(f"{len(failed)} of {len(tasks)} scans failed: {', '.join(failed)}")
-    return {**model_entry(stored, predictor), "cases": cases, "failed": len(failed), "seconds": round(seconds, 3)}
-
-
-def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
-    """The masks of a cohort that a person should check, and why."""
-    flagged = [case for case in cases if case.get("flags")]
-    if not flagged:
-        return
-    print_result(f"{len(flagged)} of {len(cases)} masks to check:")
-    for case in flagged:
-        print_result(f"  {case['mask']}: {'; '.join(flag['words'] for flag in case['flags'])}")
-
-
-def _segmented(
+def segment_task(
     task: SegmentationTask,
     stored: StoredBundle,
     arguments: argparse.Namespace,
     load: Callable[[], Predictor],
     report: Report,
+    keep: Picture | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Segment one scan and write its mask, of a time series one mask for each phase that is asked for."""
+    """Segment one scan and write its mask, of a time series one mask for each phase that is asked for.
+
+    Yields a description of each for JSON; `keep` is called with each mask that is written.
+    """
     started = time.perf_counter()
     notes: list[str] = []
     scan = open_task(task, arguments.series, arguments.image_type, notes.append, arguments.spacing)
@@ -251,6 +236,8 @@ def _segmented(
         target.make_folders()
         result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
         notes.clear()
+        if keep is not None:
+            keep(target, volume, prediction.segmentation)
         if arguments.sr is not None and series is not None:
             from mper.cli.reports import report_on_mask
 
@@ -307,12 +294,3 @@ def _write(
         "notes": [*notes, *prediction.notes],
         **checked,
     }
-
-
-def _summary(found: dict[str, Any]) -> str:
-    """``LA 85.3 mL, confidence 0.93, 1.2 s``."""
-    checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
-    empty = ["EMPTY MASK"] if found["empty"] else []
-    return ", ".join(
-        [*empty, *volume_texts(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])]
-    )

@@ -78,7 +78,7 @@ def report_page(text: ReportText, figures: Sequence[Figure], pictures: Mapping[s
         )
     if text.notes:
         body.append(f"<h2>Notes</h2><ul>{''.join(f'<li>{_safe(note)}</li>' for note in text.notes)}</ul>")
-    return _page(text.title, body)
+    return page(text.title, body)
 
 
 def figures_csv(rows: Sequence[tuple[str, Sequence[Figure]]]) -> str:
@@ -96,7 +96,7 @@ def figures_csv(rows: Sequence[tuple[str, Sequence[Figure]]]) -> str:
     for name, figures in rows:
         values = {figure.key: figure.value for figure in figures}
         cells = (values.get(key) for key in columns)
-        writer.writerow([_cell(name), *("" if value is None else f"{value:.6g}" for value in cells)])
+        writer.writerow([csv_cell(name), *("" if value is None else f"{value:.6g}" for value in cells)])
     return stream.getvalue()
 
 
@@ -109,7 +109,9 @@ def figure_table_csv(figures: Sequence[Figure]) -> str:
         low, high = (f"{end:.6g}" for end in figure.range) if figure.range else ("", "")
         value = "" if figure.value is None else f"{figure.value:.6g}"
         stages = "; ".join(f"{scheme}: stage {stage}" for scheme, stage in (figure.stages or {}).items())
-        writer.writerow([figure.key, _cell(figure.name), value, figure.unit, low, high, stages, _cell(figure.method)])
+        writer.writerow(
+            [figure.key, csv_cell(figure.name), value, figure.unit, low, high, stages, csv_cell(figure.method)]
+        )
     return stream.getvalue()
 
 
@@ -138,7 +140,7 @@ def summary_page(title: str, rows: Sequence[tuple[str, Sequence[Figure]]], faile
         body.append("<h2>Cases that failed</h2><ul>")
         body += [f"<li>{_safe(name)}: {_safe(reason)}</li>" for name, reason in failed.items()]
         body.append("</ul>")
-    return _page(title, body)
+    return page(title, body)
 
 
 def outliers(values: Sequence[float]) -> list[int]:
@@ -199,7 +201,7 @@ def _histogram(values: np.ndarray) -> str:
     return f'<svg width="{10 * _BINS}" height="28" fill="#4a78b5" role="img">{bars}</svg>'
 
 
-def _cell(text: str) -> str:
+def csv_cell(text: str) -> str:
     """Text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
@@ -208,8 +210,11 @@ def _safe(text: str) -> str:
     return html.escape(text)
 
 
-def _page(title: str, body: Sequence[str]) -> str:
+def page(title: str, body: Sequence[str], foot: str = _FOOT, style: str = "") -> str:
+    """A page of HTML in one file, with the styles of all reports."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + f"\n<footer>{_FOOT}</footer>\n</body></html>\n"
+        f"<style>{_STYLE}{style}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + f"\n<footer>{foot}</footer>\n</body></html>\n"
     )
