@@ -88,6 +88,7 @@ class Model:
         scan: Volume,
         *,
         roi: Sequence[float] | None = None,
+        at: Sequence[float] | None = None,
         tta: bool = False,
         want: Collection[str] = ("label_probability", "prototypes", "embeddings"),
         report: Report = ignore_progress,
@@ -100,6 +101,8 @@ class Model:
         roi : six numbers or None
             x0, x1, y0, y1, z0, z1 in LPS mm: the region to segment. None: the whole scan, or the region around the
             heart that the model finds in a wide field of view.
+        at : three numbers or None
+            Instead of an ROI a point x, y, z in the structure, in LPS mm; the box around it is segmented.
         tta : bool
             Average over mirrored copies of the scan (test-time augmentation).
         want : collection of {"label_probability", "prototypes", "embeddings", "probabilities"}
@@ -110,8 +113,8 @@ class Model:
         Returns
         -------
         mper.inference.prediction.Prediction
-            The mask (``.segmentation``), the case's confidence, the notes, and the maps that were asked for, all on
-            the grid of the scan.
+            The mask (``.segmentation``), the Dice to expect of it (``.quality``), the case's confidence, the notes, and
+            the maps that were asked for, all on the grid of the scan.
 
         Raises
         ------
@@ -133,7 +136,7 @@ class Model:
         >>> sorted(set(prediction.prototype_map.array[prediction.segmentation.labelmap.array == 1].tolist()))
         [4, 5, 6]
         """
-        return self.predictor.predict(scan, roi=roi, tta=tta, want=want, report=report)
+        return self.predictor.predict(scan, roi=roi, at=at, tta=tta, want=want, report=report)
 
 
 def _log_note(line: str) -> None:

@@ -32,7 +32,7 @@ def measure(predictor: Predictor, localizer: Localizer | None, image: Volume, tr
     row: dict[str, object] = {}
     if localizer is not None and is_wide(image.geometry):
         begin = time.perf_counter()
-        regions = localizer.candidates(image)
+        regions = localizer.candidates(localizer.search(image))
         row["seconds"] = round(time.perf_counter() - begin, 2)
         row["candidates"] = len(regions)
         row["held"] = [round(float(truth[region.window].sum() / truth.sum()), 4) for region in regions]

@@ -114,9 +114,13 @@ def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> 
     assert found.roi_mm is None and not any("field of view" in note for note in found.notes)
 
 
-def test_a_field_in_which_nothing_is_found_is_taken_whole_and_told(wide_scan: tuple[Volume, np.ndarray]) -> None:
+def test_a_field_in_which_nothing_is_found_gives_an_empty_mask_and_is_told(
+    wide_scan: tuple[Volume, np.ndarray],
+) -> None:
     found = Predictor(threshold_bundle(), "cpu", localizer=_localizer(level=1e3)).predict(wide_scan[0])
-    assert found.roi_mm is None and "was not located in it; the whole scan is segmented" in found.notes[0]
+    assert found.roi_mm is None and not found.segmentation.labelmap.array.any()
+    assert "nothing in it looks like the structure; set an ROI" in found.notes[0]
+    assert [flag.code for flag in found.flags] == ["empty"]
 
 
 def test_a_model_without_finder_takes_a_wide_field_whole_and_tells(wide_scan: tuple[Volume, np.ndarray]) -> None:

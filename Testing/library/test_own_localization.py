@@ -94,23 +94,25 @@ def test_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_region_is_around_the_largest_of_what_is_found(learned: Localization) -> None:
     scan, mask = wide_scan(7)
-    first, second = Localizer(learned, CPU, torch.float32).candidates(scan)
+    localizer = Localizer(learned, CPU, torch.float32)
+    first, second = localizer.candidates(localizer.search(scan))
     assert mask[first.window].sum() == mask.sum()
     assert second.start[0] == 0 and second.stop[1] < 20  # the small bright spot
     extent = np.subtract(first.stop, first.start) * SPACING
     assert (extent <= 48 + 2 * 25 + 24).all()
     dark = scan.with_array(np.random.default_rng(0).normal(size=scan.array.shape).astype(np.float32) * 0.01)
-    assert Localizer(threshold_localization(9.0), CPU, torch.float32).candidates(dark) == []
+    blind = Localizer(threshold_localization(9.0), CPU, torch.float32)
+    assert blind.candidates(blind.search(dark)) == []
 
 
 def test_the_region_lies_at_the_same_place_in_all_axis_orders(learned: Localization) -> None:
     scan, _ = wide_scan(7)
     localizer = Localizer(learned, CPU, torch.float32)
-    expected = localizer.candidates(scan)[0].box_mm(scan.geometry)
+    expected = localizer.candidates(localizer.search(scan))[0].box_mm(scan.geometry)
     for axes, flips in (((2, 0, 1), ()), ((1, 2, 0), (0, 2)), ((0, 2, 1), (1,))):
         array = np.flip(scan.array.transpose(axes), flips)
         other = Volume(np.ascontiguousarray(array), scan.geometry.reordered(axes, flips))
-        found = localizer.candidates(other)[0].box_mm(other.geometry)
+        found = localizer.candidates(localizer.search(other))[0].box_mm(other.geometry)
         np.testing.assert_allclose(found, expected, atol=8.0)  # a voxel
 
 

@@ -98,8 +98,10 @@ class _Parser(argparse.ArgumentParser):
         return [*plain, *options]
 
     def error(self, message: str) -> NoReturn:
-        if "--roi" in message and "expected one argument" in message:
-            message += "; write it with an equals sign: --roi=-40,60,-30,70,-20,50"
+        if "expected one argument" in message:
+            for option, example in (("--roi", "-40,60,-30,70,-20,50"), ("--at", "-12.5,40,85")):
+                if f"{option}:" in message:
+                    message += f"; write it with an equals sign: {option}={example}"
         self.exit(USAGE, f"mper: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")
 
 

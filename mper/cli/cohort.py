@@ -21,6 +21,7 @@ from mper.cli import outputs
 from mper.cli.common import load_predictor, volume_texts
 from mper.cli.console import Bar, print_error, print_note, print_result
 from mper.cli.outputs import SegmentationTask
+from mper.models.calibration import GOOD
 from mper.progress import Cancelled, Progress, Report, part_of
 from mper.utils.errors import OK, UsageError, explain
 from mper.utils.files import read_json, write_json
@@ -153,12 +154,16 @@ class _Show:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """``LA 85.3 mL, confidence 0.93, 1.2 s``."""
+    """``LA 85.3 mL, expected Dice 0.92 (0.88 to 0.95), 1.2 s``."""
+    quality = found["quality"]
+    judged = f"confidence {found['confidence']:.2f}"
+    if quality is not None:
+        warning = "" if quality["level"] == GOOD else f"{quality['level'].upper()}, "
+        low, high = quality["range"]
+        judged = f"{warning}expected Dice {quality['expected_dice']:.2f} ({low:.2f} to {high:.2f})"
     checked = ["export check passed"] if "check" in found else []  # a file that fails it is not kept
     empty = ["EMPTY MASK"] if found["empty"] else []
-    return ", ".join(
-        [*empty, *volume_texts(found), f"confidence {found['confidence']:.2f}", *checked, duration(found["seconds"])]
-    )
+    return ", ".join([*empty, *volume_texts(found), judged, *checked, duration(found["seconds"])])
 
 
 @contextlib.contextmanager

@@ -143,6 +143,19 @@ def model_entry(stored: StoredBundle, predictor: Predictor) -> dict[str, Any]:
     return {"model": model, "device": str(predictor.device)}
 
 
+def quality_entry(prediction: Prediction) -> dict[str, Any] | None:
+    """The expected quality of a mask, for JSON."""
+    quality = prediction.quality
+    if quality is None:
+        return None
+    return {
+        "expected_dice": round(quality.expected_dice, 3),
+        "range": [round(quality.low, 3), round(quality.high, 3)],
+        "level": quality.level,
+        "reasons": list(quality.reasons),
+    }
+
+
 def roi_entry(prediction: Prediction) -> list[float] | None:
     """The region that was segmented, for JSON."""
     return None if prediction.roi_mm is None else [round(x, 3) for x in prediction.roi_mm]

@@ -44,7 +44,9 @@ def find_phase(
     voxels, volumes_ml = {}, {}
     for number in range(1, count + 1):
         beat = part_of(report, _SHARE * (number - 1) / count, _SHARE / count, f"looking for {arguments.phase}")
-        found = predictor.predict(scan.read(number), roi=arguments.roi, tta=arguments.tta, report=beat).segmentation
+        found = predictor.predict(
+            scan.read(number), roi=arguments.roi, at=arguments.at, tta=arguments.tta, report=beat
+        ).segmentation
         voxels[number] = int(np.count_nonzero(found.labelmap.array == ventricle.value))
         volumes_ml[number] = found.volumes_ml()[ventricle.name]
     present = {number: size for number, size in voxels.items() if size}

@@ -55,6 +55,13 @@ def add_region(command: argparse.ArgumentParser) -> None:
         help="segment only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
         "write it with an equals sign: --roi=-40,60,-30,70,-20,50",
     )
+    command.add_argument(
+        "--at",
+        type=point,
+        metavar="x,y,z",
+        help="instead of a box a point in the structure, such as the middle of the atrium, in mm (LPS); a box around "
+        "it is segmented; write it with an equals sign: --at=-12.5,40,85",
+    )
     command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
 
 
@@ -112,6 +119,19 @@ def spacing(text: str) -> tuple[float, float, float] | Literal["keep"]:
     if not all(0 < each < math.inf for each in (k, j, i)):
         raise argparse.ArgumentTypeError(f"{text!r} is no spacing; each number must be above zero, in mm")
     return k, j, i
+
+
+def point(text: str) -> tuple[float, float, float]:
+    """``x,y,z`` in LPS mm."""
+    try:
+        x, y, z = (float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not three numbers; expected x,y,z in mm (LPS), as in --at=-12.5,40,85"
+        ) from None
+    if not all(math.isfinite(each) for each in (x, y, z)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no point; its three numbers must be finite, in mm (LPS)")
+    return x, y, z
 
 
 def roi(text: str) -> tuple[float, float, float, float, float, float]:

@@ -131,7 +131,9 @@ def _refine(
         bar(Progress("loading the model", 0.0))
         predictor = load_predictor(stored, arguments.device)
         report = part_of(bar, 0.0, _PREDICTED, "segmenting")
-        prediction = predictor.predict(scan, roi=arguments.roi, tta=arguments.tta, want={"embeddings"}, report=report)
+        prediction = predictor.predict(
+            scan, roi=arguments.roi, at=arguments.at, tta=arguments.tta, want={"embeddings"}, report=report
+        )
         from mper.refinement.refiner import Refiner
 
         refiner = Refiner(prediction)

@@ -18,6 +18,7 @@ from mper.cli.common import (
     load_predictor,
     model_entry,
     open_task,
+    quality_entry,
     read_phase,
     roi_entry,
     rounded_volumes,
@@ -75,6 +76,7 @@ _EXAMPLES = """\
   mper segment "study/*/lge.nii.gz" results
   mper segment scans results --workers 4
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
+  mper segment scan.nrrd mask.nii.gz --at=-12.5,40,85
 """
 
 
@@ -232,7 +234,9 @@ def segment_task(
     for position, (number, target) in enumerate(targets.items()):
         volume, series = read if number == first else read_phase(scan, number, task, arguments.spacing)
         beat = part_of(report, position / len(targets), 1 / len(targets), f"phase {number}") if every else report
-        prediction = predictor.predict(volume, roi=arguments.roi, tta=arguments.tta, want=_wanted(task), report=beat)
+        prediction = predictor.predict(
+            volume, roi=arguments.roi, at=arguments.at, tta=arguments.tta, want=_wanted(task), report=beat
+        )
         target.make_folders()
         result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
         notes.clear()
@@ -288,6 +292,7 @@ def _write(
         "probabilities": probabilities,
         "volumes_ml": rounded_volumes(mask.volumes_ml()),
         "confidence": round(float(prediction.confidence), 4),
+        "quality": quality_entry(prediction),
         "roi_mm": roi_entry(prediction),
         "empty": not mask.labelmap.array.any(),
         "flags": [asdict(flag) for flag in prediction.flags],

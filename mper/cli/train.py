@@ -80,7 +80,7 @@ def add(commands: Commands) -> None:
         "--also",
         action="append",
         metavar="NAME",
-        help="learn from this split too, drawn as often as the other whatever its size (repeatable): another scanner",
+        help="learn from this split too (repeatable): another scanner, which may have few cases",
     )
     what.add_argument(
         "--labeled", type=count, metavar="N", help="use the first N labels of the split, the rest counts as unlabelled"

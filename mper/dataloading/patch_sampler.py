@@ -37,7 +37,7 @@ class TrainingCase:
     start : (int, int, int)
         The first voxel of the part of the scan that is trained on.
     group : int
-        Groups of cases (scanners, sequences) are drawn from equally often, however many cases each has.
+        Cases of one scanner or sequence; a group is drawn from in proportion to the square root of its number of cases.
     """
 
     id: str
@@ -246,13 +246,17 @@ def _some_of(mask: np.ndarray) -> np.ndarray:
 
 
 def _choose(cases: Sequence[TrainingCase], count: int, rng: np.random.Generator) -> list[TrainingCase]:
-    """`count` cases, all different while there are enough; of each group equally many, on average."""
+    """`count` cases, all different while there are enough.
+
+    A group is drawn with a probability that grows with the square root of its number of cases: a small one is seen more
+    often than its share, and does not weigh as much as a large one.
+    """
     groups = sorted({case.group for case in cases})
     if len(groups) > 1:
-        turns = rng.permutation(len(groups))
-        drawn = [groups[int(turns[n % len(groups)])] for n in range(count)]
-        members = {g: [case for case in cases if case.group == g] for g in set(drawn)}
-        chosen = {g: iter(_choose_evenly(members[g], drawn.count(g), rng)) for g in sorted(members)}
+        members = {g: [case for case in cases if case.group == g] for g in groups}
+        weights = np.sqrt([len(members[g]) for g in groups])
+        drawn = rng.choice(groups, count, p=weights / weights.sum()).tolist()
+        chosen = {g: iter(_choose_evenly(members[g], drawn.count(g), rng)) for g in groups}
         return [next(chosen[g]) for g in drawn]
     return _choose_evenly(cases, count, rng)
 

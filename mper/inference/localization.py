@@ -10,6 +10,7 @@ Older models name a bundle of its own in their card (``about["locator"]``), whos
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,21 @@ DEFAULT_MARGIN_MM = (20.0, 20.0, 20.0)
 _CANDIDATES = 3
 _LEVELS = (0.5, 0.2)  # of probability; the lower one where nothing reaches the other
 _LEAST_ML = 3.0  # of a candidate beside the most likely one
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What the network sees in a whole scan.
+
+    grid : WorkingGrid
+        Of the scan at low resolution.
+    probability : (k, j, i) float32 array
+        On it, of the structure.
+    """
+
+    grid: WorkingGrid
+    probability: npt.NDArray[np.float32]
+
 
 ProbabilityOf = Callable[[torch.Tensor], npt.NDArray[np.float32]]
 
@@ -62,10 +78,10 @@ class Localizer:
         ValueError
             If the scan is constant.
         """
-        return next(iter(self.candidates(scan)), None)
+        return next(iter(self.candidates(self.search(scan))), None)
 
-    def candidates(self, scan: Volume) -> list[Region]:
-        """The regions of the scan that the structure may lie in, the most likely first; empty where none was found.
+    def search(self, scan: Volume) -> Search:
+        """Run the network on the whole scan.
 
         Raises
         ------
@@ -73,7 +89,11 @@ class Localizer:
             If the scan is constant.
         """
         grid = WorkingGrid.plan(scan.geometry, self.preprocessing, 3)
-        probability = self._probability(normalise(grid.forward(scan.array), self.preprocessing))
+        return Search(grid, self._probability(normalise(grid.forward(scan.array), self.preprocessing)))
+
+    def candidates(self, search: Search) -> list[Region]:
+        """The regions of the scan that the structure may lie in, the most likely first; empty where none was found."""
+        grid, probability = search.grid, search.probability
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000
         for level in _LEVELS:
             parts, count = ndimage.label(probability > level, structure=np.ones((3, 3, 3)))

@@ -15,7 +15,8 @@ from mper.progress import Progress, Report
 from mper.roi import Region
 from mper.volume import Geometry, Volume
 
-BORDER, INTENSITIES, VOLUME, EMPTY, NOISE = "border", "intensities", "volume", "empty", "noise"
+QUALITY, BORDER, INTENSITIES = "quality", "border", "intensities"
+VOLUME, EMPTY, NOISE = "volume", "empty", "noise"
 _MANY = 10  # scans, of which the ranges tell something of scans to come
 _VOLUME_ROOM = 1.5  # times smaller or larger than any training label
 _NOISE = 0.3  # correlation of neighbouring voxels; 0.92 or more in cardiac MR, 0 in noise

@@ -38,12 +38,15 @@ class Decision:
         Of each foreground class that was found, see `mper.inference.confidence`.
     expected : tuple of float
         The sum of each class's probability, background's first.
+    dropped : int
+        Voxels of small parts that became background.
     """
 
     classes: npt.NDArray[np.uint8]
     probability: npt.NDArray[np.float32]
     confidence: Mapping[int, float]
     expected: tuple[float, ...]
+    dropped: int = 0
 
 
 def decide(
@@ -84,6 +87,7 @@ def decide(
     assert best is not None and background is not None and classes is not None
     mask = np.ascontiguousarray(classes.cpu().numpy())
     probability = np.ascontiguousarray(best.cpu().numpy())
+    dropped = np.zeros(0, dtype=bool)
     if keep_largest:
         dropped = drop_small_parts(mask, grid, len(probabilities))
         probability[dropped] = background.cpu().numpy()[dropped]
@@ -92,7 +96,7 @@ def decide(
         own = mask == c
         if count := int(np.count_nonzero(own)):
             confidence[c] = soft_dice(float(probability[own].sum(dtype=np.float64)), expected[c], count)
-    return Decision(mask, probability, confidence, tuple(expected))
+    return Decision(mask, probability, confidence, tuple(expected), int(np.count_nonzero(dropped)))
 
 
 def drop_small_parts(mask: npt.NDArray[np.uint8], grid: WorkingGrid, classes: int) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import torch
 
 from mper.dataloading.preprocessing import WorkingGrid
 from mper.labels import Segmentation
+from mper.models.calibration import Quality
 from mper.roi import Box
 from mper.volume import Index3, Volume
 
@@ -46,7 +47,7 @@ class QualityFlag:
 
     Parameters
     ----------
-    code : {"border", "intensities", "volume", "empty", "noise"}
+    code : {"quality", "border", "intensities", "volume", "empty", "noise"}
     words : str
         For people.
     """
@@ -74,6 +75,11 @@ class Prediction:
         Every decision that was made automatically, a sentence each, and the words of the flags.
     flags : tuple of QualityFlag
         Reasons to check the mask.
+    quality : Quality or None
+        The Dice to expect, and what speaks against the mask; None for an empty mask, and for a model that is not
+        calibrated.
+    evidence : mapping of str to float
+        What the quality was made from (`mper.inference.evidence`).
     roi_mm : six numbers or None
         Extent x0, x1, y0, y1, z0, z1 of the segmented region in LPS mm; None for the whole scan.
     device, method, seconds : str, str, float
@@ -95,6 +101,8 @@ class Prediction:
     expected_voxels: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     flags: tuple[QualityFlag, ...] = ()
+    quality: Quality | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict)
     roi_mm: Box | None = None
     device: str = ""
     method: str = ""

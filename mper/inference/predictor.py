@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
-from mper.dataloading.wide_field import field_of_view_mm, is_wide
-from mper.inference import memory
+from mper.dataloading.wide_field import is_wide
+from mper.inference import evidence, memory
 from mper.inference.confidence import case_confidence
-from mper.inference.localization import Localizer
+from mper.inference.localization import Search
 from mper.inference.memory import WHOLE, Strategy, Workload
-from mper.inference.plausibility import NoteCollector, check_border, check_intensities, check_volumes
+from mper.inference.plausibility import (
+    QUALITY,
+    NoteCollector,
+    check_border,
+    check_intensities,
+    check_volumes,
+    neighbour_correlation,
+)
 from mper.inference.postprocessing import Decision, check_room, decide, nearest_prototypes, prototype_cosines
-from mper.inference.prediction import Embeddings, Prediction
+from mper.inference.prediction import Embeddings, Prediction, QualityFlag
+from mper.inference.regions import RegionFinder
 from mper.inference.sliding_window import Runner, Scores, mirrored, tiled
 from mper.labels import Segmentation
 from mper.models.bundle import ModelBundle
-from mper.models.localization import Localization
+from mper.models.calibration import GOOD, Calibration, Quality
 from mper.progress import Progress, Report, ignore_progress
 from mper.provenance import Provenance
-from mper.roi import Region, region_of_box
+from mper.roi import Region
 from mper.utils.devices import (
     autocast_dtype,
     describe_device,
@@ -51,7 +59,7 @@ class Predictor:
     ----------
     bundle : ModelBundle
     device : {"auto", "cpu", "cuda", "mps"}
-    finder : ModelBundle or None
+    localizer : ModelBundle or None
         Model that locates the structure in fields of view over 180 mm; None takes the model's own localisation, or the
         bundled one that its card names (``about["locator"]``).
     dtype : torch.dtype or None
@@ -81,21 +89,22 @@ class Predictor:
         self._network = bundle.build()
         self._runners: dict[torch.device, Runner] = {}
         self._voxels_per_s: dict[torch.device, float] = {}
-        self._localizer_source, self._localizer_missing = (
-            _own_localizer(bundle) if localizer is None else (localizer, "")
-        )
-        self._localizer: Localizer | None = None
+        self._finder = RegionFinder(bundle, localizer, self.device, self._dtype_on(self.device))
 
     def predict(
         self,
         scan: Volume,
         *,
         roi: Sequence[float] | None = None,
+        at: Sequence[float] | None = None,
         tta: bool = False,
         want: Collection[str] = (),
         report: Report = ignore_progress,
     ) -> Prediction:
         """Segment a scan.
+
+        In a wide field of view the localisation proposes regions; where the mask of the most likely one is not good,
+        the others are tried, and the mask with the highest expected Dice is taken.
 
         Parameters
         ----------
@@ -103,6 +112,9 @@ class Predictor:
         roi : six numbers or None
             x0, x1, y0, y1, z0, z1 in LPS mm: only voxels whose centres lie inside are segmented. None: the whole
             scan, or the region that the localizer finds in a wide field of view.
+        at : three numbers or None
+            Instead of an ROI a point x, y, z in the structure, in LPS mm: a box around it is segmented that is large
+            enough for the structures of the training scans.
         tta : bool
             Average over mirrored versions, along the axes in which the model was trained with mirrored scans.
         want : collection of {"label_probability", "probabilities", "prototypes", "embeddings"}
@@ -121,11 +133,48 @@ class Predictor:
         self._check(scan, want)
         notes = NoteCollector(report)
         report(Progress("checking the scan", 0.0))
-        region = self._region(scan, roi, notes)
+        given = roi is not None or at is not None
+        search = self._search(scan, given)
+        regions = self._finder.propose(scan, roi, at, search, notes)
+        best: _Result | None = None
+        for region in regions:
+            found = self._segment(scan, region, search, tta, want, notes, report)
+            if best is None or found.expected_dice > best.expected_dice:
+                best = found
+            if found.quality is None or found.quality.level == GOOD:
+                break
+        if best is None:
+            prediction = self._nothing(scan)
+            notes.flag(check_volumes(np.zeros(1, np.uint8), self.bundle.card.labels, scan.geometry, self.bundle.card))
+        else:
+            if not given and search is not None and is_wide(scan.geometry):
+                self._finder.tell(scan, best.region, notes)
+            self._flag(scan, best, notes)
+            if "prototypes" in want and best.nearest is None:
+                notes("the model has no prototypes; there is no prototype map")
+            prediction = self._prediction(scan, best, want)
+        report(Progress("done", 1.0))
+        return replace(
+            prediction,
+            notes=tuple(notes.lines),
+            flags=tuple(notes.flags),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _segment(
+        self,
+        scan: Volume,
+        region: Region,
+        search: Search | None,
+        tta: bool,
+        want: Collection[str],
+        notes: NoteCollector,
+        report: Report,
+    ) -> _Result:
+        """Segment one region of a scan, with the first strategy that the machine can afford."""
         crop = scan.crop(region.start, region.stop)
         grid = self._grid(crop, notes)
         image = normalise(grid.forward(crop.array), self._preprocessing)
-        notes.flag(check_intensities(crop, image, self.bundle.card))
         workload = self._workload(grid, tta, want)
         if tta and workload.passes == 1:
             notes("the model was trained without mirrored scans; no mirrored copies are averaged")
@@ -143,29 +192,66 @@ class Predictor:
             why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
             notes(f"{why} with {failed}; went on with {instead}")
-        axes = (
-            grid.axes[1:] if self._config.dimensions == 2 else grid.axes
-        )  # a stack of slices may well end in the structure
-        notes.flag(check_border(found.decision.classes, region, scan.geometry, axes))
-        notes.flag(check_volumes(found.decision.classes, self.bundle.card.labels, scan.geometry, self.bundle.card))
-        if "prototypes" in want and found.nearest is None:
-            notes("the model has no prototypes; there is no prototype map")
-        prediction = self._prediction(scan, region, found, want)
-        report(Progress("done", 1.0))
-        return replace(
-            prediction,
-            notes=tuple(notes.lines),
-            flags=tuple(notes.flags),
-            device=describe_device(strategy.device),
-            method=strategy.method,
-            seconds=time.perf_counter() - started,
+        found.flags = check_intensities(crop, image, self.bundle.card)
+        found.device, found.method = describe_device(strategy.device), strategy.method
+        calibration = self.bundle.calibration
+        if calibration is None or not found.decision.classes.any():
+            found.evidence = {}  # of an empty mask nothing can be said
+        else:
+            found.evidence |= self._evidence(scan, crop, image, found, search, calibration)
+            found.quality = calibration.quality(found.evidence)
+        return found
+
+    def _evidence(
+        self,
+        scan: Volume,
+        crop: Volume,
+        image: torch.Tensor,
+        found: _Result,
+        search: Search | None,
+        calibration: Calibration,
+    ) -> dict[str, float]:
+        """What says how good a mask is, besides the output of the network."""
+        classes, count, dimensions = found.decision.classes, len(self.bundle.card.labels), self._config.dimensions
+        return {
+            **evidence.of_confidence(found.decision.confidence, count),
+            **evidence.of_mask(classes, found.grid, dimensions, count, calibration),
+            **evidence.of_region(classes, found.decision.dropped, self._closed_axes(found.grid)),
+            **evidence.of_image(image, neighbour_correlation(crop.array), self.bundle.card),
+            **({} if search is None else evidence.of_localization(search, classes, found.region, scan)),
+        }
+
+    def _flag(self, scan: Volume, found: _Result, notes: NoteCollector) -> None:
+        """Flag what a person should check, the expected quality first."""
+        if found.quality is not None and found.quality.level != GOOD:
+            notes.flag([QualityFlag(QUALITY, found.quality.words)])
+        classes, card = found.decision.classes, self.bundle.card
+        notes.flag(found.flags)
+        notes.flag(check_border(classes, found.region, scan.geometry, self._closed_axes(found.grid)))
+        notes.flag(check_volumes(classes, card.labels, scan.geometry, card))
+
+    def _closed_axes(self, grid: WorkingGrid) -> tuple[int, ...]:
+        """Array axes along which a mask should end within its region; a stack of slices may end in the structure."""
+        return grid.axes[1:] if self._config.dimensions == 2 else grid.axes
+
+    def _search(self, scan: Volume, given: bool) -> Search | None:
+        """What the localisation sees, where a region is wanted or the mask is compared with it."""
+        calibration = self.bundle.calibration
+        compared = calibration is not None and (not calibration.terms or "localization_agreement" in calibration.terms)
+        return self._finder.search(scan) if compared or (is_wide(scan.geometry) and not given) else None
+
+    def _nothing(self, scan: Volume) -> Prediction:
+        """The prediction for a scan in which the localisation found nothing: an empty mask."""
+        empty = np.zeros(scan.geometry.shape, np.uint8)
+        labels = self.bundle.card.labels
+        return Prediction(
+            Segmentation(scan.with_array(empty), labels), confidence=0.0, device=describe_device(self.device)
         )
 
     def warm_up(self) -> None:
         """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
         self._measure(self.device)
-        if self._localizer_source is not None and self._localizer is None:
-            self._localizer = Localizer(self._localizer_source, self.device, self._dtype_on(self.device))
+        self._finder.warm_up()
 
     def _check(self, scan: Volume, want: Collection[str]) -> None:
         from mper.io import check_scan  # needs numpy only
@@ -176,29 +262,6 @@ class Predictor:
         if "prototypes" in want:
             check_room(self._config.classes, self._config.prototypes)
         check_scan(scan)
-
-    def _region(self, scan: Volume, roi: Sequence[float] | None, notes: NoteCollector) -> Region:
-        """The ROI, else the region that the localizer finds in a wide field of view, else the whole scan."""
-        if roi is not None:
-            region = region_of_box(scan.geometry, roi)
-            notes.extend(region.notes)
-            return region
-        field = field_of_view_mm(scan.geometry)
-        if field is None or not is_wide(scan.geometry) or self._config.dimensions == 2:
-            return Region.whole(scan.geometry)
-        wide = f"the field of view is {field:.0f} mm wide"
-        if self._localizer_source is None:
-            notes(f"{wide} and {self._localizer_missing}; the whole scan is segmented. Set an ROI for a better mask")
-            return Region.whole(scan.geometry)
-        if self._localizer is None:
-            self._localizer = Localizer(self._localizer_source, self.device, self._dtype_on(self.device))
-        found = self._localizer.locate(scan)
-        if found is None:
-            notes(f"{wide} and the structure was not located in it; the whole scan is segmented. Set an ROI")
-            return Region.whole(scan.geometry)
-        box = ",".join(str(round(v)) for v in found.box_mm(scan.geometry))
-        notes(f"{wide}: the region {box} (LPS mm) was located automatically; check it, or set an ROI")
-        return found
 
     def _grid(self, crop: Volume, notes: NoteCollector) -> WorkingGrid:
         grid = WorkingGrid.plan(crop.geometry, self._preprocessing, self._config.dimensions)
@@ -219,7 +282,7 @@ class Predictor:
             tile=(k if config.dimensions == 3 else 1, j, i),
             source_voxels=int(np.prod(grid.source_shape)),
             mirrored=card.mirror_axes if tta or card.always_mirrored else (),
-            embed=bool({"prototypes", "embeddings"} & set(want)),
+            embed=bool({"prototypes", "embeddings"} & set(want)) or self.bundle.calibration is not None,
             maps=("label_probability" in want)
             + config.classes * ("probabilities" in want)
             + 2 * ("prototypes" in want),
@@ -288,7 +351,11 @@ class Predictor:
             scores = Scores(*(None if s is None else s.cpu() for s in scores))  # type: ignore[arg-type]
         probabilities = scores.logits.softmax(0)
         decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
-        found = _Result(grid, decision)
+        found = _Result(region, grid, decision)
+        if self.bundle.calibration is not None:
+            found.evidence = evidence.of_network(
+                probabilities, scores.embedding, self._network.prototypes.vectors.to(probabilities.device)
+            )
         if "probabilities" in want:
             there = [grid.back(p[None])[0].half().cpu().numpy() for p in probabilities]
             found.probabilities = np.stack(there) if region.inside is None else np.stack(there) * region.inside
@@ -301,8 +368,9 @@ class Predictor:
                 found.image, found.logits = image.half().cpu(), scores.logits.half().cpu()
         return found
 
-    def _prediction(self, scan: Volume, region: Region, found: _Result, want: Collection[str]) -> Prediction:
-        """Results of the region, put where it lies in the scan."""
+    def _prediction(self, scan: Volume, found: _Result, want: Collection[str]) -> Prediction:
+        """Results of a region, put where it lies in the scan."""
+        region = found.region
 
         def whole(crop: npt.NDArray[np.generic] | None) -> Volume | None:
             return None if crop is None else scan.with_array(region.spread(crop, scan.geometry))
@@ -317,6 +385,10 @@ class Predictor:
             confidence=case_confidence(found.decision.confidence),
             structure_confidence={int(values[c]): each for c, each in found.decision.confidence.items()},
             expected_voxels={int(values[c]): found.decision.expected[c] for c in range(1, len(values))},
+            quality=found.quality,
+            evidence=found.evidence,
+            device=found.device,
+            method=found.method,
             roi_mm=None if region.covers(scan.geometry) else region.box_mm(scan.geometry),
             label_probability=whole(probability),
             probabilities=None if found.probabilities is None else region.spread(found.probabilities, scan.geometry),
@@ -330,10 +402,16 @@ class Predictor:
 
 @dataclass(eq=False)
 class _Result:
-    """Results on the grid of the crop."""
+    """Results on the grid of a region."""
 
+    region: Region
     grid: WorkingGrid
     decision: Decision
+    evidence: dict[str, float] = field(default_factory=dict)
+    quality: Quality | None = None
+    flags: Sequence[QualityFlag] = ()
+    device: str = ""
+    method: str = ""
     probabilities: npt.NDArray[np.float16] | None = None
     nearest: npt.NDArray[np.uint8] | None = None
     similarity: npt.NDArray[np.float16] | None = None
@@ -341,17 +419,7 @@ class _Result:
     image: torch.Tensor | None = None
     logits: torch.Tensor | None = None
 
-
-def _own_localizer(bundle: ModelBundle) -> tuple[Localization | ModelBundle | None, str]:
-    """The localisation of a model, or the bundled one that its card names, or why there is none."""
-    if bundle.localization is not None:
-        return bundle.localization, ""
-    name = bundle.card.about.get("locator")
-    if not name:
-        return None, "this model has no localizer"
-    from mper.resources import models_dir
-
-    try:
-        return ModelBundle.load(models_dir() / str(name)), ""
-    except FileNotFoundError:
-        return None, f"its localizer {name!r} is not installed"
+    @property
+    def expected_dice(self) -> float:
+        """0 where it is not known."""
+        return 0.0 if self.quality is None else self.quality.expected_dice

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from mper.dataloading.preprocessing import Preprocessing
-from mper.models.card import CARD, LOCALIZATION, STORAGES, WEIGHTS, Card, read_bundle
+from mper.models.calibration import Calibration
+from mper.models.card import CALIBRATION, CARD, LOCALIZATION, STORAGES, WEIGHTS, Card, read_bundle
 from mper.models.localization import Localization
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
@@ -43,6 +44,8 @@ class ModelBundle:
         weights; the names of their cases are in the card, ``about["references"]["cases"]``.
     localization : Localization or None
         How the model locates its structures in a wide field of view.
+    calibration : Calibration or None
+        How the expected Dice of a mask is made.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class ModelBundle:
     sha256: str = ""
     references: References | None = None
     localization: Localization | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -124,11 +128,15 @@ class ModelBundle:
                 )
             localization = None
             if stored.card.localization is not None:
-                found = _unpack(load(stored.localization()))
+                found = _unpack(load(stored.addition("localization")))
                 if not all(value.isfinite().all() for value in found.values()):
                     raise ValueError(f"{path}: the weights of the localisation are not finite; get the model again")
                 localization = Localization.of(found, stored.card.localization)
-            return cls(stored.card, state, stored.sha256, References.of(tensors, cases) if kept else None, localization)
+            calibration = None
+            if stored.card.calibration is not None:
+                calibration = Calibration.from_json(stored.addition("calibration").decode("utf-8"))
+            references = References.of(tensors, cases) if kept else None
+            return cls(stored.card, state, stored.sha256, references, localization, calibration)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
 
@@ -156,12 +164,16 @@ class ModelBundle:
         unfinished.mkdir()
         try:
             (unfinished / WEIGHTS).write_bytes(data)
-            card = replace(self.card, localization=None)
+            card = replace(self.card, localization=None, calibration=None)
             if self.localization is not None:
                 located = save(_pack(self.localization.state, "float16"))
                 (unfinished / LOCALIZATION).write_bytes(located)
                 described = {"file": LOCALIZATION, "sha256": hashlib.sha256(located).hexdigest()}
                 card = replace(card, localization={**described, **self.localization.described()})
+            if self.calibration is not None:
+                text = self.calibration.to_json().encode("utf-8")
+                (unfinished / CALIBRATION).write_bytes(text)
+                card = replace(card, calibration={"file": CALIBRATION, "sha256": hashlib.sha256(text).hexdigest()})
             (unfinished / CARD).write_text(card.to_json(weights), encoding="utf-8")
             if not rename_folder(unfinished, path):
                 raise FileExistsError(f"{path} was made by another program meanwhile; choose another place")

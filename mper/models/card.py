@@ -5,8 +5,9 @@ A bundle is a folder, or one zip of its files:
     card.json                   this
     weights.safetensors         named in the card with its SHA-256
     localization.safetensors    the same, of models that locate their structures in a wide field of view
+    calibration.json            the same, of models that know the Dice to expect of a mask
 
-A bundle of the first two files is of format 1, as ever; the third makes it one of format 2.
+A bundle of the first two files is of format 1, as ever; the others make it one of format 2.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mper.labels import Label, check_labels, label_from_dict
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 LOCALIZATION = "localization.safetensors"
+CALIBRATION = "calibration.json"
+ADDITIONS = ("localization", "calibration")  # files beyond the first two, by their entry in the card
 FORMATS = (1, 2)
 STORAGES = ("float32", "float16", "int8")
 _LARGEST_WINDOW = 4096  # voxels of one side
@@ -60,6 +63,8 @@ class Card:
         (names of the cases whose labelled voxels the bundle keeps, see `mper.models.references`).
     localization : mapping or None
         The file of the localisation, its SHA-256, and what `mper.models.localization.Localization.described` says.
+    calibration : mapping or None
+        The file of the calibration and its SHA-256.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Card:
     always_mirrored: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     localization: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", check_labels(self.labels))
@@ -83,7 +89,7 @@ class Card:
         for name in ("largest_component", "always_mirrored"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"the card's {name} must be true or false, got {getattr(self, name)!r:.40}")
-        optional = () if self.localization is None else ("localization",)
+        optional = [name for name in ADDITIONS if getattr(self, name) is not None]
         for name in ("network", "preprocessing", "about", *optional):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"the card's {name} must be an object, got {getattr(self, name)!r:.40}")
@@ -100,9 +106,10 @@ class Card:
     def to_json(self, weights: Mapping[str, str]) -> str:
         """The text of card.json; `weights` tells file, sha256 and storage."""
         content = asdict(self)
-        if self.localization is None:
-            del content["localization"]
-        stored = {"format": FORMATS[self.localization is not None], **content, "weights": dict(weights)}
+        missing = [name for name in ADDITIONS if content[name] is None]
+        for name in missing:
+            del content[name]
+        stored = {"format": FORMATS[len(missing) < len(ADDITIONS)], **content, "weights": dict(weights)}
         return json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -126,16 +133,16 @@ class StoredBundle:
         """
         return self._checked(self.weights_file, self.sha256)
 
-    def localization(self) -> bytes:
-        """The file of the localisation that the card describes, checked against it.
+    def addition(self, name: str) -> bytes:
+        """The file of an addition (`ADDITIONS`) that the card describes, checked against it.
 
         Raises
         ------
         ValueError
             If it is missing or is not the file that the card describes.
         """
-        described = self.card.localization or {}
-        return self._checked(str(described.get("file", LOCALIZATION)), str(described.get("sha256", "")))
+        described = getattr(self.card, name) or {}
+        return self._checked(str(described.get("file", "")), str(described.get("sha256", "")))
 
     def _checked(self, name: str, sha256: str) -> bytes:
         data = _member(self.path, name)
@@ -180,10 +187,12 @@ def read_bundle(path: Path) -> StoredBundle:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _damaged(path, error) from error
     files = [bundle.weights_file]
-    if card.localization is not None:
-        if not {"file", "sha256"} <= set(card.localization):
-            raise _damaged(path, ValueError("the localization entry is incomplete"))
-        files.append(str(card.localization["file"]))
+    for name in ADDITIONS:
+        entry = getattr(card, name)
+        if entry is not None:
+            if not {"file", "sha256"} <= set(entry):
+                raise _damaged(path, ValueError(f"the {name} entry is incomplete"))
+            files.append(str(entry["file"]))
     if bundle.storage not in STORAGES or any(Path(name).name != name for name in files):
         raise ValueError(f"{path}: the model's {CARD} is damaged (names of its files); get the model again")
     return bundle

@@ -28,8 +28,8 @@ class TrainConfig:
     split : str
         Its cases are trained on, in their order.
     also : tuple of str
-        More splits to learn from, of other scanners or sequences; each split is drawn from equally often, however many
-        cases it has.
+        More splits to learn from, of other scanners or sequences; each split is drawn from in proportion to the square
+        root of its number of cases.
     cases : int or None
         Only the first so many cases of each split are used.
     labeled : int or None
@@ -115,7 +115,7 @@ class TrainConfig:
         if self.localization not in LOCALIZATION:
             raise ValueError(f"localization is one of {', '.join(LOCALIZATION)}, got {self.localization!r}")
         if repeated := {name for name in self.splits if self.splits.count(name) > 1}:
-            raise ValueError(f"split {sorted(repeated)[0]!r} is named twice; each split is drawn from equally often")
+            raise ValueError(f"split {sorted(repeated)[0]!r} is named twice; name each once")
         self.make_recipe()
 
     @property

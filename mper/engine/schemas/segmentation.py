@@ -25,6 +25,10 @@ class SegmentRequest(RequestModel):
         Annotated[list[float], Field(min_length=6, max_length=6)] | None,
         Field(description="[x0, x1, y0, y1, z0, z1] in LPS; null for the region that the model finds."),
     ] = None
+    at_mm: Annotated[
+        Annotated[list[float], Field(min_length=3, max_length=3)] | None,
+        Field(description="A point in the structure, [x, y, z] in LPS, instead of a region."),
+    ] = None
     tta: Annotated[bool, Field(description="Average over mirrored copies.")] = False
 
 
@@ -80,8 +84,18 @@ class UncertainRegionModel(AnswerModel):
 class Flag(AnswerModel):
     """A reason to check the mask."""
 
-    code: Annotated[str, Field(examples=["border", "components", "intensities", "volume", "empty", "noise"])]
+    code: Annotated[str, Field(examples=["quality", "border", "components", "intensities", "volume", "empty", "noise"])]
     words: str
+
+
+class QualityModel(AnswerModel):
+    """The Dice to expect of the mask, see `mper.models.calibration`."""
+
+    expected_dice: float
+    low: float
+    high: float
+    level: Annotated[str, Field(examples=["good", "check", "likely wrong"])]
+    reasons: list[str]
 
 
 class SegmentResult(AnswerModel):
@@ -99,6 +113,9 @@ class SegmentResult(AnswerModel):
         Box | None, Field(description="Start and stop of the mask's non-zero part in the scan; null if it is empty.")
     ]
     confidence: float | None
+    quality: Annotated[
+        QualityModel | None, Field(description="null for an empty mask, or a model that is not calibrated.")
+    ]
     notes: list[str]
     flags: list[Flag]
     roi_mm: list[float] | None

@@ -20,6 +20,7 @@ from mper.engine.schemas.segmentation import (
     OutsideRegion,
     ProbedVoxel,
     PrototypeRow,
+    QualityModel,
     Scatter,
     ScatterPrototype,
     SegmentRequest,
@@ -92,7 +93,7 @@ def segment(
         share = None if progress.fraction is None else _PREDICTED * progress.fraction
         job(replace(progress, fraction=share))
 
-    whole = predictor.predict(scan, roi=request.roi_mm, tta=request.tta, want=_WANTED, report=report)
+    whole = predictor.predict(scan, roi=request.roi_mm, at=request.at_mm, tta=request.tta, want=_WANTED, report=report)
     release_memory(predictor.device)
     job(Progress("measuring", _PREDICTED))
     prediction, start = cropped(whole)
@@ -131,6 +132,7 @@ def segment(
         start=start,
         extent=moved(stored.corrections.model_extent, start),
         confidence=prediction.confidence,
+        quality=None if prediction.quality is None else QualityModel.model_validate(prediction.quality),
         notes=list(prediction.notes),
         flags=_flags(prediction.flags, structures),
         roi_mm=None if prediction.roi_mm is None else list(prediction.roi_mm),

@@ -1,0 +1,144 @@
+"""Where in a scan a model looks: in the region that it is given, or in those that its localisation proposes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from mper.dataloading.wide_field import field_of_view_mm, is_wide
+from mper.inference.localization import Localizer, Search
+from mper.inference.plausibility import NoteCollector
+from mper.models.bundle import ModelBundle
+from mper.models.localization import Localization
+from mper.roi import Box, Region, region_of_box
+from mper.volume import Volume
+
+_HALF_WIDTH_MM = 75.0  # of the box around a point, for a model that does not know the size of its structures
+_DEVIATIONS = 3.0  # of a structure's voxels from its middle: veins reach so far
+_ROOM_MM = 20.0
+
+
+class RegionFinder:
+    """Proposes the regions of a scan that a model segments.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+    source : ModelBundle or None
+        Localises instead of the model's own localisation, or of the bundled model that its card names.
+    device : torch.device
+    dtype : torch.dtype
+        Of autocast.
+    """
+
+    def __init__(self, bundle: ModelBundle, source: ModelBundle | None, device: torch.device, dtype: torch.dtype):
+        self._bundle, self._device, self._dtype = bundle, device, dtype
+        self._source, self._missing = _localizer_of(bundle) if source is None else (source, "")
+        self._localizer: Localizer | None = None
+
+    def warm_up(self) -> None:
+        """Build the network that localises."""
+        if self._source is not None and self._localizer is None:
+            self._localizer = Localizer(self._source, self._device, self._dtype)
+
+    def search(self, scan: Volume) -> Search | None:
+        """What the localisation sees in a scan; None where the model has none, or the scan does not tell its size."""
+        if self._source is None or self._bundle.network.dimensions == 2 or not scan.geometry.spacing_known:
+            return None
+        self.warm_up()
+        assert self._localizer is not None
+        return self._localizer.search(scan)
+
+    def propose(
+        self,
+        scan: Volume,
+        roi: Sequence[float] | None,
+        at: Sequence[float] | None,
+        search: Search | None,
+        notes: NoteCollector,
+    ) -> list[Region]:
+        """The regions to try, the most likely first; none where the structure was not found in a wide field of view.
+
+        Parameters
+        ----------
+        scan : Volume
+        roi : six numbers or None
+            The region in LPS mm, given by a person.
+        at : three numbers or None
+            A point in the structure in LPS mm, given by a person.
+        search : Search or None
+        notes : NoteCollector
+
+        Raises
+        ------
+        ValueError
+            If the ROI or the box around the point holds no voxel of the scan, or both are given.
+        """
+        if roi is not None and at is not None:
+            raise ValueError("an ROI and a point in the structure were given; give one of them")
+        box = self.box_around(at) if at is not None else roi
+        if box is not None:
+            region = region_of_box(scan.geometry, box)
+            notes.extend(region.notes)
+            return [region]
+        if self._bundle.network.dimensions == 2 or not is_wide(scan.geometry):
+            return [Region.whole(scan.geometry)]
+        wide = f"the field of view is {field_of_view_mm(scan.geometry):.0f} mm wide"
+        if search is None or self._localizer is None:
+            notes(f"{wide} and {self._missing}; the whole scan is segmented. Set an ROI for a better mask")
+            return [Region.whole(scan.geometry)]
+        found = self._localizer.candidates(search)
+        if not found:
+            notes(f"{wide} and nothing in it looks like the structure; set an ROI if the scan does show it")
+        return found
+
+    def tell(self, scan: Volume, region: Region, notes: NoteCollector) -> None:
+        """Note which of the proposed regions was taken."""
+        box = ",".join(str(round(v)) for v in region.box_mm(scan.geometry))
+        field = field_of_view_mm(scan.geometry)
+        notes(
+            f"the field of view is {field:.0f} mm wide: the region {box} (LPS mm) was located automatically; check it, "
+            "or set an ROI"
+        )
+
+    def box_around(self, point: Sequence[float]) -> Box:
+        """A box in LPS mm around a point in the structure that holds all of it.
+
+        Raises
+        ------
+        ValueError
+            If the point is not three finite numbers.
+        """
+        if len(point) != 3 or not all(math.isfinite(value) for value in point):
+            raise ValueError(f"a point is x,y,z in LPS mm, got {','.join(f'{value:g}' for value in point)}")
+        x, y, z = point
+        dx, dy, dz = (self._half_width(axis) for axis in "ijk")
+        return x - dx, x + dx, y - dy, y + dy, z - dz, z + dz
+
+    def _half_width(self, axis: str) -> float:
+        """In mm, from the spread of the training labels along an axis of the patient."""
+        calibration = self._bundle.calibration
+        usual = {} if calibration is None else calibration.usual
+        spread = [
+            math.exp(mean + deviation)
+            for name, (mean, deviation) in usual.items()
+            if name.endswith(f".deviation_{axis}")
+        ]
+        return _DEVIATIONS * max(spread) + _ROOM_MM if spread else _HALF_WIDTH_MM
+
+
+def _localizer_of(bundle: ModelBundle) -> tuple[Localization | ModelBundle | None, str]:
+    """The localisation of a model, or the bundled one that its card names, or why there is none."""
+    if bundle.localization is not None:
+        return bundle.localization, ""
+    name = bundle.card.about.get("locator")
+    if not name:
+        return None, "this model has no localizer"
+    from mper.resources import models_dir
+
+    try:
+        return ModelBundle.load(models_dir() / str(name)), ""
+    except FileNotFoundError:
+        return None, f"its localizer {name!r} is not installed"
