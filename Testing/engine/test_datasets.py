@@ -334,6 +334,35 @@ def test_a_copy_of_a_held_out_scan_is_locked_with_it(engine: Served, data: str) 
     assert engine.get(data).json()["splits"] == {"train": ["two"], "holdout": ["one", "copy"]}
 
 
+def test_cases_are_excluded_renamed_and_removed_and_more_are_held_out(engine: Served, data: str) -> None:
+    for seed, case_id in enumerate(("one", "two", "three", "four")):
+        add(engine, data, volume(seed), id=case_id)
+    engine.post(f"{data}/holdout", {"cases": ["one"]})
+
+    def cases() -> dict[str, Any]:
+        return {case["id"]: case for case in engine.get(f"{data}/cases").json()}
+
+    def put(route: str, **body: Any) -> Answer:
+        return engine.call("PUT", f"{data}/cases/{route}", {**body, "author": "me"})
+
+    assert put("two/name", name="Second").json()["display_name"] == "Second"
+    assert put("three/name", name="second").status == 422
+    assert put("two/excluded", excluded=True).json()["split"] is None
+    assert cases()["two"]["excluded"] and not cases()["three"]["excluded"]
+    assert put("two/excluded", excluded=False).json()["split"] == "train"
+    assert put("one/excluded", excluded=True).status == 422  # the hold-out never changes
+    gone = engine.call("DELETE", f"{data}/cases/three?author=me").json()
+    assert gone["id"] == "three" and gone["folder"].startswith("recycled/three-")
+    assert set(cases()) == {"one", "two", "four"}
+    assert engine.call("DELETE", f"{data}/cases/three?author=me").status == 404
+    more = engine.post(f"{data}/holdout", {"cases": ["four"], "second": True}).json()
+    assert (more["holdout"], more["cases"]) == ("holdout-2", ["four"])
+    assert engine.get(data).json()["locked"] == ["holdout", "holdout-2"]
+    labels = engine.post(f"{data}/labels", {"label": "RA", "author": "me"}).json()["labels"]
+    assert [(label["value"], label["name"]) for label in labels] == [(1, "LA"), (2, "Scar"), (3, "RA")]
+    assert labels[2]["type"]["meaning"] == "Right atrium"
+
+
 def test_the_hold_out_is_locked_for_good(engine: Served, data: str) -> None:
     for n in range(3):
         add(engine, data, volume(n))
@@ -401,6 +430,19 @@ def test_a_structure_that_no_label_shows_is_told(engine: Served, data: str) -> N
     assert [line.partition(":")[0] for line in told()] == ["Scar"]
     send(engine, data, "case-002", mask_of(volume(1), 2))
     assert told() == []
+
+
+def test_a_structure_that_some_cases_lack_is_named_with_them(engine: Served, data: str) -> None:
+    both = mask_of(volume())
+    both.array[0, 0, 0] = 2
+    for n, mask in enumerate((both, mask_of(volume()), mask_of(volume()))):
+        add(engine, data, volume(n))
+        send(engine, data, f"case-00{n + 1}", mask)
+    lacking = "Scar is not drawn in case-002, case-003: the model learns that it is absent there; draw it, too."
+    assert lacking in [line.rstrip(".") + "." for line in engine.post(f"{data}/plan", {}).json()["warnings"]]
+    for n in (2, 3):
+        send(engine, data, f"case-00{n}", both)
+    assert not any("is not drawn in" in line for line in engine.post(f"{data}/plan", {}).json()["warnings"])
 
 
 def test_a_model_of_other_structures_ranks_nothing(engine: Served, root: Path) -> None:

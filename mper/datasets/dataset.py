@@ -3,12 +3,14 @@
 ::
 
     dataset.json                 name, labels with codes, ordered splits, the locked hold-out
+    events.jsonl                 cases that were removed, excluded, renamed or held out later; lines are only added
     cases/<id>/image.nrrd        with case.json: where it came from (no patient data) and its grid
     cases/<id>/prediction.json   the last prediction: its confidence, and figures to rank cases by
     cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how; and
                                  <n>.strokes.json, the strokes that it was made with, where there are any
     models/<name>/<version>/     bundles; a version never changes; current and previous name two
     runs/<id>/                   one folder a training run
+    recycled/<id>-<time>/        cases that were removed
 
 Several programs may write at the same time. Everything with a name of its own (case, revision, version, run) is
 created exclusively, whole or not at all; only dataset.json changes, under a lock and by renaming. Names that begin with
@@ -23,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mper.datasets.case import Case
+from mper.datasets.events import CaseHistory, append_event, read_history
 from mper.datasets.index import DATASET, Index, check_label_names, read_index
 from mper.datasets.model_store import ModelStore
 from mper.datasets.revisions import Revision
@@ -105,6 +108,21 @@ class Dataset(ModelStore):
         return self._index.holdout
 
     @property
+    def locked_splits(self) -> tuple[str, ...]:
+        """The splits that are never trained on: the hold-out, and the second one."""
+        return self._index.locked_splits
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The cases that are never trained on, of both hold-outs."""
+        return self._index.held_out
+
+    @property
+    def history(self) -> CaseHistory:
+        """Display names, excluded and removed cases."""
+        return read_history(self.path)
+
+    @property
     def index(self) -> Index:
         return self._index
 
@@ -160,13 +178,15 @@ class Dataset(ModelStore):
         Raises
         ------
         FileExistsError
-            If there is a case of that id.
+            If there is a case of that id, or was one that was removed.
         ValueError
             If the id cannot be a folder's name.
         """
         from mper.io import write_volume
 
         target = self._case_folder(case_id)
+        if target.name in self.history.removed:  # models that were trained on it name it
+            raise FileExistsError(f"a case {case_id!r} was removed from dataset {self.name!r}; choose another id")
         target.parent.mkdir(exist_ok=True)
         unfinished = temporary_sibling(target)
         unfinished.mkdir()
@@ -187,6 +207,18 @@ class Dataset(ModelStore):
         wanted = voxels_sha256(image)
         return [case_id for case_id in self.cases if self.case(case_id).voxels_sha256 == wanted]
 
+    def copies_of(self, ids: Sequence[str]) -> list[str]:
+        """The other cases whose scans have the same voxels as one of `ids`; a damaged case is none."""
+        checksums = {case_id: self._checksum(case_id) for case_id in self.cases}
+        wanted = {checksums.get(case_id) for case_id in ids} - {None}
+        return [case_id for case_id, checksum in checksums.items() if checksum in wanted and case_id not in set(ids)]
+
+    def _checksum(self, case_id: str) -> str | None:
+        try:
+            return self.case(case_id).voxels_sha256
+        except (OSError, ValueError, AttributeError):
+            return None
+
     def add_to_split(self, name: str, ids: Sequence[str]) -> None:
         """Put cases into a split, in their order, after its other cases (those already in it move).
 
@@ -203,16 +235,30 @@ class Dataset(ModelStore):
     def lock_holdout(self, cases: str | Sequence[str]) -> str:
         """Lock a split (its name), or cases (their ids: they become the split `holdout`), for good.
 
-        The cases leave every other split; from now on they are never trained on. Returns the split's name.
+        The cases leave every other split; from now on they are never trained on. Other cases of the same scans are
+        locked with them: trained on, they would make them no test. Returns the split's name.
 
         Raises
         ------
         ValueError
             If another hold-out is locked already, or split or case do not exist.
         """
-        if not isinstance(cases, str):
-            cases = [self.case(case_id).id for case_id in cases]
-        self._change(lambda index: index.with_holdout(cases))
+        if isinstance(cases, str):
+            asked: str | list[str] = cases
+            ids = list(self._index.splits.get(cases, ()))
+        else:
+            asked = ids = [self.case(case_id).id for case_id in cases]
+        copies = self.copies_of(ids)
+
+        def lock(index: Index) -> Index:
+            if index.holdout is not None:
+                held = set(index.splits[index.holdout])
+                return index if ids and set(ids) <= held <= {*ids, *copies} else index.with_holdout(asked)
+            if isinstance(asked, str):
+                return (index.extended(asked, copies) if copies else index).with_holdout(asked)
+            return index.with_holdout([*asked, *copies])
+
+        self._change(lock)
         assert self.holdout is not None
         return self.holdout
 
@@ -225,6 +271,30 @@ class Dataset(ModelStore):
             If there is a run of that id.
         """
         return new_run_folder(self.path, run_id)
+
+    def change(
+        self,
+        change: Callable[[Index], Index],
+        event: str,
+        by: str,
+        move: Callable[[], None] = lambda: None,
+        **values: object,
+    ) -> None:
+        """Change dataset.json as it is now, and add an event; for `mper.datasets.maintenance`.
+
+        `move` is called between; if it raises, nothing has changed.
+        """
+        with locked(self.path / _LOCK):
+            before = read_index(self.path)
+            index = change(before)
+            write_json(self.path / DATASET, index.to_dict())  # first: no split names a case that has been moved
+            try:
+                move()
+            except OSError:
+                write_json(self.path / DATASET, before.to_dict())
+                raise
+            append_event(self.path, event, by, **values)
+        self._index = index
 
     def _change(self, change: Callable[[Index], Index]) -> None:
         """Change dataset.json as it is now, with the changes of other programs since it was opened."""

@@ -20,7 +20,7 @@ from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
 from mper.datasets.masks import check_mask
 from mper.datasets.source import Source, SourceCase
-from mper.datasets.splits import splits_of, without_holdout
+from mper.datasets.splits import splits_of, without_holdout, without_left_out
 from mper.labels import BACKGROUND, Label, check_labels, make_label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.cleanup import remove_unfinished
@@ -109,7 +109,7 @@ def import_source(
     splits = splits_of(found, source, split, notify)
     target = Dataset.open(dataset) if (dataset / DATASET).exists() else None
     if target is not None:
-        splits = without_holdout(target, splits, notify)
+        splits = without_left_out(target, without_holdout(target, splits, notify), notify)
     remove_unfinished(folders_of_work(dataset), unowned=target is not None)
     work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
     wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mper.datasets.events import read_history
 from mper.labels import Label, check_labels, label_from_dict
 from mper.utils.files import nfc, read_json
 
@@ -15,6 +16,7 @@ DATASET = "dataset.json"
 _FORMAT = "mper-dataset"
 _VERSION = 1
 _HOLDOUT = "holdout"
+SECOND_HOLDOUT = "holdout-2"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,32 @@ class Index:
         Case ids by split, in order: the first N are the labelled ones of ``--labeled N``.
     holdout : str or None
         The split that is locked: never changed, never trained on.
+    second : tuple of str
+        The cases of the second hold-out, by `mper.datasets.events`: cases are added to it, and none leaves it.
     """
 
     name: str
     labels: tuple[Label, ...]
     splits: Mapping[str, tuple[str, ...]]
     holdout: str | None = None
+    second: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A case of the second hold-out is in no other split, whatever an older program has done."""
+        if self.second and self.splits.get(SECOND_HOLDOUT) != self.second:
+            held = set(self.second)
+            others = {name: tuple(i for i in ids if i not in held) for name, ids in self.splits.items()}
+            object.__setattr__(self, "splits", {**others, SECOND_HOLDOUT: self.second})
+
+    @property
+    def locked_splits(self) -> tuple[str, ...]:
+        """The splits that are never trained on."""
+        return (*([self.holdout] if self.holdout else []), *([SECOND_HOLDOUT] if self.second else []))
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The cases that are never trained on."""
+        return tuple(case_id for name in self.locked_splits for case_id in self.splits.get(name, ()))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -47,7 +69,7 @@ class Index:
         }
 
     @classmethod
-    def from_dict(cls, entry: Mapping[str, Any], where: Path) -> Index:
+    def from_dict(cls, entry: Mapping[str, Any], where: Path, second: Sequence[str] = ()) -> Index:
         if entry.get("format") != _FORMAT:
             raise ValueError(f"{where} does not describe an MPER dataset; `mper import` makes one from other layouts")
         if entry.get("version") != _VERSION:
@@ -57,7 +79,7 @@ class Index:
         try:
             labels = check_labels([label_from_dict(label) for label in entry["labels"]])
             splits = {name: tuple(ids) for name, ids in entry["splits"].items()}
-            return cls(entry["name"], labels, splits, entry["holdout"])
+            return cls(entry["name"], labels, splits, entry["holdout"], tuple(second))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup"
@@ -73,16 +95,37 @@ class Index:
         moving = set(ids)
         after = (*(i for i in before if i not in moving), *ids)
         if self.holdout is not None and after != before:
-            if name == self.holdout:
+            if name in self.locked_splits:
                 raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
-            locked = set(self.splits[self.holdout])
-            held = [i for i in ids if i in locked]
-            if held:
-                raise ValueError(
-                    f"{', '.join(held)} cannot go into split {name!r}: "
-                    f"they belong to the locked hold-out {self.holdout!r}"
-                )
+            for locked in self.locked_splits:
+                held = [i for i in ids if i in self.splits[locked]]
+                if held:
+                    raise ValueError(
+                        f"{', '.join(held)} cannot go into split {name!r}: "
+                        f"they belong to the locked hold-out {locked!r}"
+                    )
         return replace(self, splits={**self.splits, name: after})
+
+    def without(self, ids: Sequence[str]) -> Index:
+        """With `ids` in no split; who calls it has made sure that none of them is held out."""
+        gone = set(ids)
+        return replace(
+            self, splits={name: tuple(i for i in held if i not in gone) for name, held in self.splits.items()}
+        )
+
+    def with_label(self, label: Label) -> Index:
+        """With one more structure."""
+        return replace(self, labels=check_label_names(check_labels([*self.labels, label])))
+
+    def with_second_holdout(self, ids: Sequence[str]) -> Index:
+        """With cases moved to the second hold-out."""
+        if self.holdout is None:
+            raise ValueError("no hold-out is locked yet; lock the first one before a second")
+        if not self.second and self.splits.get(SECOND_HOLDOUT):
+            raise ValueError(f"there is a split {SECOND_HOLDOUT!r} already; the second hold-out needs that name")
+        if held := [case_id for case_id in ids if case_id in self.splits[self.holdout]]:
+            raise ValueError(f"{', '.join(held)} belongs to the locked hold-out {self.holdout!r} already")
+        return replace(self, second=tuple(dict.fromkeys([*self.second, *ids])))
 
     def with_holdout(self, cases: str | Sequence[str]) -> Index:
         """With a split locked (a name), or with cases moved to a new split `holdout` that is locked."""
@@ -135,7 +178,7 @@ def read_index(path: Path) -> Index:
     if not (path / DATASET).is_file():
         what = "is not a dataset (it holds no dataset.json)" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; `mper import SOURCE {path}` makes one")
-    return Index.from_dict(read_json(path / DATASET), path / DATASET)
+    return Index.from_dict(read_json(path / DATASET), path / DATASET, read_history(path).second_holdout)
 
 
 def is_dataset(path: Path) -> bool:

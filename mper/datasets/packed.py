@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
-from mper.datasets.index import DATASET, Index
+from mper.datasets.index import DATASET, SECOND_HOLDOUT, Index
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.labels import Label
 from mper.progress import Progress, Report, ignore_progress
@@ -79,7 +79,8 @@ def pack(
     if splits is not None:
         ids = tuple(dict.fromkeys(case_id for name in splits for case_id in index.ids(name)))
         kept = {name: index.ids(name) for name in splits}
-        index = replace(index, splits=kept, holdout=index.holdout if index.holdout in kept else None)
+        second = index.second if SECOND_HOLDOUT in kept else ()
+        index = replace(index, splits=kept, holdout=index.holdout if index.holdout in kept else None, second=second)
     if not ids:
         raise ValueError(f"dataset {dataset.name!r} has no case to pack; `mper import` brings some in")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -103,7 +104,8 @@ def _write_shards(cases: Sequence[Case], index: Index, folder: Path, limit: int,
     """Fill one shard after the other in the order of `cases`; returns how many there are."""
     import h5py
 
-    entry = json.dumps({**index.to_dict(), "pack": uuid.uuid4().hex}, ensure_ascii=False).encode("utf-8")
+    about = {**index.to_dict(), "second_holdout": list(index.second), "pack": uuid.uuid4().hex}
+    entry = json.dumps(about, ensure_ascii=False).encode("utf-8")
     empty = len(entry) + _OVERHEAD
     parts: list[Path] = []
     used = limit  # no shard is open yet
@@ -243,7 +245,7 @@ class PackedDataset:
                     f"{path / name} belongs to another packed dataset than {names[0]}; copy the shards again"
                 )
             entry = index
-        return cls(path, Index.from_dict(entry, path / names[0]), shards)
+        return cls(path, Index.from_dict(entry, path / names[0], entry.get("second_holdout", ())), shards)
 
     @property
     def name(self) -> str:
@@ -262,6 +264,11 @@ class PackedDataset:
     def holdout(self) -> str | None:
         """Name of the locked split, None where nothing is locked."""
         return self.index.holdout
+
+    @property
+    def locked_splits(self) -> tuple[str, ...]:
+        """The splits that are never trained on."""
+        return self.index.locked_splits
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -313,7 +320,7 @@ def check_training_split(dataset: Dataset | PackedDataset, split: str) -> None:
         If there is no such split, it is the locked hold-out, it is empty, or no case of it has a label.
     """
     cases = dataset.split(split)
-    if split == dataset.holdout:
+    if split in dataset.locked_splits:
         raise ValueError(
             f"split {split!r} is the locked hold-out of this dataset and never trained on; choose another split"
         )

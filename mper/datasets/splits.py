@@ -82,6 +82,15 @@ def _read_list(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def without_left_out(target: Dataset, splits: Splits, notify: Notify) -> Splits:
+    """`splits` without the cases that were excluded or removed in the dataset."""
+    history = target.history
+    left_out = {*history.excluded, *history.removed}
+    if named := sorted({case_id for ids in splits.values() for case_id in ids if case_id in left_out}):
+        notify(f"{shorten(named)} were excluded or removed in the dataset and are not imported again")
+    return {name: [case_id for case_id in ids if case_id not in left_out] for name, ids in splits.items()}
+
+
 def without_holdout(target: Dataset, splits: Splits, notify: Notify) -> Splits:
     """`splits` without the cases of the locked hold-out.
 
@@ -92,8 +101,8 @@ def without_holdout(target: Dataset, splits: Splits, notify: Notify) -> Splits:
     """
     if target.holdout is None:
         return splits
-    held = set(target.splits[target.holdout])
-    free = {name: [i for i in ids if i not in held or name == target.holdout] for name, ids in splits.items()}
+    held = set(target.held_out)
+    free = {name: [i for i in ids if i not in held or name in target.locked_splits] for name, ids in splits.items()}
     for name, ids in free.items():
         target.index.extended(name, ids)
         kept = [case_id for case_id in splits[name] if case_id not in ids]

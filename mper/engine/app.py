@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from mper import __version__
 from mper.engine.access import OPEN, AccessMiddleware
 from mper.engine.errors import InvalidRequest, RequestError, status_and_line
-from mper.engine.routes import cases, datasets, info, jobs, measurement, runs, segmentation
+from mper.engine.routes import cases, datasets, info, jobs, maintenance, measurement, runs, segmentation
 from mper.engine.schemas.arrays import ArrayHeader
 from mper.engine.schemas.common import ErrorAnswer
 from mper.engine.schemas.runs import RunEvent
@@ -24,6 +24,7 @@ from mper.engine.settings import Settings
 _ROUTERS = (
     info.router,
     segmentation.router,
+    maintenance.router,
     measurement.router,
     jobs.router,
     datasets.router,

@@ -91,7 +91,7 @@ def load_training_data(
 
     dataset = open_dataset(Path(config.dataset))
     for name in config.splits:
-        if name == dataset.holdout:
+        if name in dataset.locked_splits:
             raise ValueError(f"split {name!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
     scans = [

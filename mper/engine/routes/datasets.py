@@ -65,8 +65,9 @@ def add_to_split(engine: EngineDep, d: str, body: SplitRequest) -> dict[str, lis
 
 @router.post("/datasets/{d}/holdout")
 def lock_holdout(engine: EngineDep, d: str, body: HoldoutRequest) -> HoldoutAnswer:
-    """Lock cases as the hold-out, for good."""
-    return holdout.lock(open_dataset(engine, d), body.cases, Notes(engine.explain))
+    """Lock cases as the hold-out, for good, or add them to the second hold-out; other cases of the same scans too."""
+    lock = holdout.lock_more if body.second else holdout.lock
+    return lock(open_dataset(engine, d), body.cases, Notes(engine.explain), body.author)
 
 
 @router.post("/datasets/{d}/rank")

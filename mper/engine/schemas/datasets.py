@@ -108,6 +108,7 @@ class DatasetAnswer(AnswerModel):
     labels: list[LabelModel]
     splits: dict[str, list[str]]
     holdout: Annotated[str | None, Field(description="The split that is locked.")]
+    locked: Annotated[list[str], Field(description="All splits that are never trained on: with the second hold-out.")]
     models: list[DatasetModel]
     runs: list[Run]
 
@@ -116,6 +117,10 @@ class HoldoutRequest(RequestModel):
     """The cases to lock for good."""
 
     cases: CaseIds
+    second: Annotated[bool, Field(description="Add them to the second hold-out, after the first one was locked.")] = (
+        False
+    )
+    author: Name = "unknown"
 
 
 class HoldoutAnswer(AnswerModel):
@@ -170,6 +175,9 @@ class CaseAnswer(AnswerModel):
     partial: Annotated[bool, Field(description="Whether the label holds 255 (unlabelled).")]
     strokes: Annotated[bool, Field(description="Whether its strokes are kept.")]
     source: dict[str, str]
+    display_name: Annotated[str | None, Field(description="Null where it is the id.")]
+    excluded: Annotated[bool, Field(description="Whether it is neither trained on nor measured on.")]
+    voxels_sha256: Annotated[str | None, Field(description="Checksum of the scan's voxels.")]
 
 
 class AddedCase(CaseAnswer):
@@ -202,6 +210,34 @@ class RevisionAnswer(AnswerModel):
     parent: int | None
     partial: Annotated[bool, Field(description="Whether it holds 255 (unlabelled).")]
     strokes: Annotated[bool, Field(description="Whether its strokes are kept.")]
+
+
+class RenameRequest(RequestModel):
+    """A display name for a case, "" for none."""
+
+    name: Annotated[str, Field(max_length=500)]
+    author: Name
+
+
+class ExcludeRequest(RequestModel):
+    """Whether a case is excluded."""
+
+    excluded: bool
+    author: Name
+
+
+class RemovedCase(AnswerModel):
+    """A case that was removed, and where in its dataset's folder it lies now."""
+
+    id: str
+    folder: str
+
+
+class StructureRequest(RequestModel):
+    """A structure to add to a dataset."""
+
+    label: Name | LabelRequest
+    author: Name
 
 
 class RestoreRequest(RequestModel):

@@ -9,6 +9,7 @@ import numpy as np
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
+from mper.datasets.events import CaseHistory
 from mper.datasets.revisions import Revision
 from mper.datasets.scan_record import voxels_sha256
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
@@ -26,17 +27,25 @@ from mper.volume import Volume
 def list_cases(engine: Engine, dataset: Dataset) -> list[CaseAnswer | DamagedCase]:
     """All cases; a damaged one says so and hides no other."""
     split_of = {case_id: name for name, ids in dataset.splits.items() for case_id in ids}
+    history = dataset.history
     answers: list[CaseAnswer | DamagedCase] = []
     for case_id in dataset.cases:
         split = split_of.get(case_id)
         try:
-            answers.append(case_answer(dataset.case(case_id), split))
+            answers.append(case_answer(dataset.case(case_id), split, history))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             answers.append(DamagedCase(id=case_id, split=split, error=engine.explain(error)))
     return answers
 
 
-def case_answer(case: Case, split: str | None) -> CaseAnswer:
+def describe_case(dataset: Dataset, case_id: str) -> CaseAnswer:
+    """A case as `list_cases` has it."""
+    case = dataset.case(case_id)
+    split = next((name for name, ids in dataset.splits.items() if case.id in ids), None)
+    return case_answer(case, split, dataset.history)
+
+
+def case_answer(case: Case, split: str | None, history: CaseHistory) -> CaseAnswer:
     """A case, with what its newest revision says."""
     revisions = case.revisions()
     newest = revisions[-1] if revisions else None
@@ -57,6 +66,9 @@ def case_answer(case: Case, split: str | None) -> CaseAnswer:
         partial=newest.partial if newest else False,
         strokes=newest.strokes if newest else False,
         source=case.source,
+        display_name=history.names.get(case.id),
+        excluded=case.id in history.excluded,
+        voxels_sha256=case.voxels_sha256,
     )
 
 
@@ -79,13 +91,12 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
         If there is no such scan, the hold-out is concerned, the id is taken, or cannot be a folder's name.
     """
     split = None if request.split is None else nfc(request.split)
-    if split is not None and split == dataset.holdout:
+    if split is not None and split in dataset.locked_splits:
         raise Conflict(f"split {split!r} is the locked hold-out of this dataset; choose another")
     with engine.scans.using(client, request.scan) as scan:
         image = scan.volume()
         same = dataset.same_scan(image)
-        held = set(dataset.splits[dataset.holdout]) if dataset.holdout else set()
-        if locked := [case_id for case_id in same if case_id in held]:
+        if locked := [case_id for case_id in same if case_id in dataset.held_out]:
             raise Conflict(f"this scan is case {locked[0]} of the locked hold-out already; it is never trained on")
         if request.id is None:
             case = _add_numbered(dataset, image, request)
@@ -94,7 +105,7 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
     if split is not None:
         dataset.add_to_split(split, [case.id])
     notices = [f"this scan is in the dataset already, as {', '.join(same)}"] if same else []
-    return AddedCase(**dict(case_answer(case, split)), duplicates=same, notices=notices)
+    return AddedCase(**dict(case_answer(case, split, dataset.history)), duplicates=same, notices=notices)
 
 
 def _add_numbered(dataset: Dataset, image: Volume, request: CaseRequest) -> Case:

@@ -35,7 +35,7 @@ def compare_models(engine: Engine, dataset: Dataset, request: CompareRequest, de
     from mper.evaluation.comparison import compare
 
     assert dataset.holdout is not None
-    cases = dataset.split(dataset.holdout)
+    cases = [dataset.case(case_id) for case_id in dataset.held_out]
     places = {case.id: n for n, case in enumerate(cases)}
 
     def keep(case_id: str, when: str, mask: Volume) -> None:

@@ -15,7 +15,7 @@ from mper.engine.services.lookup import open_dataset
 from mper.engine.services.notes import Notes
 from mper.engine.services.runs import runs_of
 from mper.engine.settings import Client
-from mper.labels import Code, Label, make_label
+from mper.labels import UNLABELLED, Code, Label, make_label
 
 
 def add_root(engine: Engine, client: Client, folder: str) -> str:
@@ -77,6 +77,7 @@ def describe(engine: Engine, dataset_id: str, notes: Notes) -> DatasetAnswer:
         labels=[LabelModel.model_validate(label) for label in dataset.labels],
         splits=splits_of(dataset),
         holdout=dataset.holdout,
+        locked=list(dataset.locked_splits),
         models=models_of(dataset, dataset_id, notes),
         runs=runs_of(engine, dataset, dataset_id),
     )
@@ -85,6 +86,12 @@ def describe(engine: Engine, dataset_id: str, notes: Notes) -> DatasetAnswer:
 def splits_of(dataset: Dataset) -> dict[str, list[str]]:
     """Case ids by split, in order."""
     return {name: list(ids) for name, ids in dataset.splits.items()}
+
+
+def make_structure(dataset: Dataset, request: str | LabelRequest) -> Label:
+    """A structure with a value that the dataset does not use."""
+    number = next(n for n in range(1, UNLABELLED) if n not in {label.value for label in dataset.labels})
+    return _label(number, request)
 
 
 def _label(number: int, request: str | LabelRequest) -> Label:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
+from mper.datasets.index import SECOND_HOLDOUT
+from mper.datasets.maintenance import hold_out_more
 from mper.engine.schemas.datasets import HoldoutAnswer
 from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.notes import Notes
@@ -14,20 +15,29 @@ DRAFTS = "labelled by a model alone; figures there flatter that model, so look a
 PARTS = "labelled only in part; figures there count the labelled voxels alone, so label the rest first"
 
 
-def lock(dataset: Dataset, case_ids: Sequence[str], notes: Notes) -> HoldoutAnswer:
+def lock(dataset: Dataset, case_ids: Sequence[str], notes: Notes, _author: str = "") -> HoldoutAnswer:
     """Lock cases for good, with a notice on each kind of label that makes figures on them doubtful.
 
-    Other cases with the voxels of one of them are locked too: trained on, they would make it no test.
+    Other cases with the voxels of one of them are locked too.
     """
-    cases = [dataset.case(case_id) for case_id in case_ids]
-    copies = [] if dataset.holdout else _copies(dataset, cases)
-    cases += copies
-    ids = [case.id for case in cases]
+    asked = [dataset.case(case_id).id for case_id in case_ids]
+    name = dataset.lock_holdout(asked)
+    return _answer(dataset, name, dataset.splits[name], asked, notes)
+
+
+def lock_more(dataset: Dataset, case_ids: Sequence[str], notes: Notes, author: str) -> HoldoutAnswer:
+    """Add cases to the second hold-out; as `lock`."""
+    asked = [dataset.case(case_id).id for case_id in case_ids]
+    added = hold_out_more(dataset, asked, author)
+    return _answer(dataset, SECOND_HOLDOUT, added, asked, notes)
+
+
+def _answer(dataset: Dataset, name: str, ids: Sequence[str], asked: Sequence[str], notes: Notes) -> HoldoutAnswer:
+    cases = [dataset.case(case_id) for case_id in ids]
     drawn = [case for case in cases if case.is_drawn]
     notices = []
-    if copies:
-        names = ", ".join(case.id for case in copies)
-        notices.append(f"{names}: the same scan as a case of the hold-out, so locked too")
+    if copies := [case_id for case_id in ids if case_id not in asked]:
+        notices.append(f"{', '.join(copies)}: the same scan as a case of the hold-out, so locked too")
     if unlabelled := [case.id for case in cases if case not in drawn]:
         notices.append(f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before")
     if drafts := [case.id for case in cases if case.is_draft]:
@@ -36,20 +46,4 @@ def lock(dataset: Dataset, case_ids: Sequence[str], notes: Notes) -> HoldoutAnsw
         notices.append(f"{', '.join(parts)}: {PARTS}")
     if seen := trained_on(dataset, ids, notes):
         notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
-    return HoldoutAnswer(holdout=dataset.lock_holdout(ids), cases=ids, notices=[*notices, *notes.lines])
-
-
-def _copies(dataset: Dataset, cases: Sequence[Case]) -> list[Case]:
-    """The other cases of the dataset with the same voxels as one of `cases`."""
-    ids = {case.id for case in cases}
-    voxels = {case.voxels_sha256 for case in cases} - {None}
-    others = [dataset.case(case_id) for case_id in dataset.cases if case_id not in ids]
-    return [case for case in others if _voxels(case) in voxels]
-
-
-def _voxels(case: Case) -> str | None:
-    """The checksum of a scan; None where the case is damaged, and cannot be trained on."""
-    try:
-        return case.voxels_sha256
-    except (OSError, ValueError, AttributeError):
-        return None
+    return HoldoutAnswer(holdout=name, cases=list(ids), notices=[*notices, *notes.lines])

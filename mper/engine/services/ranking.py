@@ -38,7 +38,7 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
     """Order the cases that have no label and are not held out, the most instructive first."""
     from mper.evaluation.active_learning import rank
 
-    held = set(dataset.splits[dataset.holdout]) if dataset.holdout else set()
+    held = {*dataset.held_out, *dataset.history.excluded}
     candidates: list[Case] = []
     references: list[Case] = []
     for case_id in dataset.cases:

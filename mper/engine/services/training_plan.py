@@ -106,7 +106,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         split=cases.split,
         labelled=len(cases.labelled),
         unlabelled=cases.unlabelled,
-        holdout=len(dataset.splits[dataset.holdout]) if dataset.holdout else 0,
+        holdout=len(dataset.held_out),
         partly=sum(case.is_partial for case in cases.labelled),
         method=method.name,
         recipe=body.recipe,
@@ -156,9 +156,9 @@ def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConf
 
 def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
     """The cases of the split that was asked for, of the only one that can be trained on, or of ``train``."""
-    others = [name for name in dataset.splits if name != dataset.holdout]
+    others = [name for name in dataset.splits if name not in dataset.locked_splits]
     split = body.split or (others[0] if len(others) == 1 else "train")
-    if split == dataset.holdout:
+    if split in dataset.locked_splits:
         raise InvalidRequest(f"split {split!r} is the locked hold-out and never trained on; choose another")
     cases = dataset.split(split) if split in dataset.splits else ()
     drawn = [case for case in cases if case.is_drawn]

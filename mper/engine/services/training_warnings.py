@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from mper.training.runs import RunFolder
 _FEW_LABELLED = 2  # below which a model overfits to one case
 _FEW_HELD_OUT = 3
 _MOST_READ = 50  # labels that are read to see whether each structure occurs
+_MOST_COMPARED = 12  # labels of several structures that are read to see whether each has all of them
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
 
 
@@ -86,7 +89,31 @@ def _about_labels(dataset: Dataset, cases: TrainingCases) -> list[str]:
         found.append("only one case is labelled: the model will overfit to it; label another")
     if cases.labelled and (absent := _absent_structures(dataset.labels, cases.labelled)):
         found.append(f"{', '.join(absent)}: drawn in no labelled case, so it cannot be learned; draw it first")
+    elif len(dataset.labels) > 1 and len(cases.labelled) <= _MOST_COMPARED:
+        found += [
+            f"{name} is not drawn in {', '.join(ids)}: the model learns that it is absent there; draw it, too"
+            for name, ids in _cases_without(dataset.labels, cases.labelled).items()
+        ]
     return found
+
+
+def _cases_without(labels: Sequence[Label], cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The completely labelled cases without a structure, by its name; only of structures that are missing in some."""
+    found: dict[str, list[str]] = {}
+    for case in cases:
+        newest = case.revisions()[-1]
+        values = None if newest.partial else _values(case.path, newest.number, newest.when, case.labels)
+        for label in labels:
+            if values is not None and label.value not in values:
+                found.setdefault(label.name, []).append(case.id)
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _values(path: Path, revision: int, _when: str, labels: tuple[Label, ...]) -> frozenset[int]:
+    """The values that a revision holds; one that was made at a time never changes."""
+    mask = Case(path, labels).label(revision)
+    return frozenset() if mask is None else frozenset(np.unique(mask.array).tolist())
 
 
 def _absent_structures(labels: Sequence[Label], cases: Sequence[Case]) -> list[str]:
@@ -104,7 +131,7 @@ def _absent_structures(labels: Sequence[Label], cases: Sequence[Case]) -> list[s
 def _about_holdout(dataset: Dataset) -> list[str]:
     if dataset.holdout is None:
         return ["no hold-out is locked, so the quality of the model cannot be measured: lock a few labelled cases"]
-    held_out = dataset.split(dataset.holdout)
+    held_out = [dataset.case(case_id) for case_id in dataset.held_out]
     found = []
     if drafts := [case.id for case in held_out if case.is_draft]:
         found.append(f"of the hold-out, {', '.join(drafts)}: {DRAFTS}")

@@ -1,0 +1,91 @@
+"""events.jsonl of a dataset: what was done to its cases beside labelling, one event a line; lines are only added.
+
+An older program ignores the file, and still opens the dataset. What it must respect is in dataset.json, too: a case
+that is excluded or removed is in no split, and one of the second hold-out is in a split of that name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+EVENTS = "events.jsonl"
+EXCLUDED, INCLUDED, RENAMED, REMOVED = "case excluded", "case included", "case renamed", "case removed"
+HELD_OUT, STRUCTURE_ADDED = "cases held out", "structure added"
+
+
+@dataclass(frozen=True)
+class CaseHistory:
+    """The state that the events leave.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        Display names by case id, of the cases that have one.
+    excluded : mapping of str to str or None
+        Excluded cases, with the split that each was in.
+    removed : frozenset of str
+        Cases that are in the recycle folder; their ids are not used again.
+    second_holdout : tuple of str
+        Cases that were held out after the first hold-out was locked.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str | None] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
+    second_holdout: tuple[str, ...] = ()
+
+
+def read_history(dataset: Path) -> CaseHistory:
+    """What the events of a dataset's folder leave; a torn line, and events of newer programs, are left out."""
+    names: dict[str, str] = {}
+    excluded: dict[str, str | None] = {}
+    removed: set[str] = set()
+    second: dict[str, None] = {}
+    for entry in read_events(dataset):
+        what, case = entry.get("event"), str(entry.get("case", ""))
+        if what == RENAMED:
+            names[case] = str(entry.get("name") or "")
+        elif what == EXCLUDED:
+            excluded[case] = entry.get("split")
+        elif what == INCLUDED:
+            excluded.pop(case, None)
+        elif what == REMOVED:
+            removed.add(case)
+        elif what == HELD_OUT:
+            second.update(dict.fromkeys(map(str, entry.get("cases") or ())))
+    names = {case: name for case, name in names.items() if name}
+    return CaseHistory(names, excluded, frozenset(removed), tuple(second))
+
+
+def read_events(dataset: Path) -> list[dict[str, Any]]:
+    """The events of a dataset's folder, oldest first."""
+    path = dataset / EVENTS
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def append_event(dataset: Path, event: str, by: str, **values: Any) -> None:
+    """Add an event; who calls it holds the lock of the dataset."""
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    line = json.dumps({"event": event, "when": when, "by": by, **values}, ensure_ascii=False)
+    with (dataset / EVENTS).open("a+b") as file:
+        file.seek(0, 2)
+        torn = False
+        if file.tell():
+            file.seek(-1, 2)
+            torn = file.read(1) != b"\n"  # of a program that was killed
+        file.write(("\n" * torn + line + "\n").encode("utf-8"))

@@ -1,0 +1,133 @@
+"""Changes of a dataset beside its labels: cases are removed, excluded, renamed or held out, structures are added.
+
+Each is an event of `mper.datasets.events`. No file of a case is deleted: a removed case lies in the folder
+``recycled``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from mper.datasets.dataset import Dataset
+from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REMOVED, RENAMED, STRUCTURE_ADDED
+from mper.labels import Label
+from mper.utils.files import rename_folder
+
+RECYCLED = "recycled"
+_NAME_LENGTH = 128
+
+
+def remove_case(dataset: Dataset, case_id: str, by: str) -> Path:
+    """Move a case to the recycle folder of its dataset, and take it out of its split; returns where it lies now.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case, or it belongs to the hold-out.
+    OSError
+        If its folder cannot be moved, as another program has a file of it open; nothing has changed then.
+    """
+    case = dataset.case(case_id)
+    _refuse_held_out(dataset, case.id, "removed")
+    folder = dataset.path / RECYCLED
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{case.id}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    def move() -> None:
+        if not rename_folder(case.path, target):
+            raise FileExistsError(f"{target} is there already; try again")
+
+    dataset.change(lambda index: index.without([case.id]), REMOVED, by, move=move, case=case.id)
+    return target
+
+
+def exclude_case(dataset: Dataset, case_id: str, by: str) -> None:
+    """Take a case out of its split, so that nothing is trained on it or measured on it; its files stay.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case, or it belongs to the hold-out.
+    """
+    case = dataset.case(case_id)
+    if case.id in dataset.history.excluded:
+        return
+    _refuse_held_out(dataset, case.id, "excluded")
+    split = next((name for name, ids in dataset.splits.items() if case.id in ids), None)
+    dataset.change(lambda index: index.without([case.id]), EXCLUDED, by, case=case.id, split=split)
+
+
+def include_case(dataset: Dataset, case_id: str, by: str) -> None:
+    """Put an excluded case back into the split that it was in.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case.
+    """
+    case = dataset.case(case_id)
+    if case.id not in dataset.history.excluded:
+        return
+    split = dataset.history.excluded[case.id]
+    dataset.change(
+        lambda index: index if split is None else index.extended(split, [case.id]), INCLUDED, by, case=case.id
+    )
+
+
+def rename_case(dataset: Dataset, case_id: str, name: str, by: str) -> None:
+    """Give a case a display name; an empty one takes it away. Its id, with which its files are named, never changes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case, the name is too long, or another case has it.
+    """
+    case, name = dataset.case(case_id), " ".join(name.split())
+    if len(name) > _NAME_LENGTH:
+        raise ValueError(f"the name is too long ({len(name)} characters); use {_NAME_LENGTH} at most")
+    shown = {other: dataset.history.names.get(other, other).casefold() for other in dataset.cases if other != case.id}
+    if taken := [other for other, its in shown.items() if name and its == name.casefold()]:
+        raise ValueError(f"case {taken[0]} has the name {name!r}; choose another")
+    dataset.change(lambda index: index, RENAMED, by, case=case.id, name=name)
+
+
+def hold_out_more(dataset: Dataset, case_ids: Sequence[str], by: str) -> list[str]:
+    """Add cases, and the other cases of the same scans, to the second hold-out; none ever leaves it.
+
+    Returns
+    -------
+    list of str
+        The cases that were added.
+
+    Raises
+    ------
+    ValueError
+        If no first hold-out is locked, or there is no such case.
+    """
+    asked = [dataset.case(case_id).id for case_id in case_ids]
+    held = set(dataset.held_out)
+    added = [case_id for case_id in [*dict.fromkeys(asked), *dataset.copies_of(asked)] if case_id not in held]
+    if not added:
+        raise ValueError("a hold-out needs at least one case that is not held out yet")
+    if excluded := [case_id for case_id in added if case_id in dataset.history.excluded]:
+        raise ValueError(f"{', '.join(excluded)} is excluded; include it first")
+    dataset.change(lambda index: index.with_second_holdout(added), HELD_OUT, by, cases=added)
+    return added
+
+
+def add_structure(dataset: Dataset, label: Label, by: str) -> None:
+    """Add a structure to a dataset; labels that were made before show none of it.
+
+    Raises
+    ------
+    ValueError
+        If its value or its name is taken.
+    """
+    dataset.change(lambda index: index.with_label(label), STRUCTURE_ADDED, by, value=label.value, name=label.name)
+
+
+def _refuse_held_out(dataset: Dataset, case_id: str, done: str) -> None:
+    if case_id in dataset.held_out:
+        raise ValueError(f"{case_id} belongs to the locked hold-out, which never changes; it cannot be {done}")
