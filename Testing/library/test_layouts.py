@@ -11,6 +11,7 @@ from small_sources import GRID, Notices, equal, load, mask, nnunet_source, scan,
 
 from mper.datasets.dataset import Dataset
 from mper.datasets.importer import import_source
+from mper.datasets.layouts import find_source
 from mper.io import write_segmentation
 from mper.labels import Segmentation, make_label
 from mper.volume import Geometry, Volume
@@ -37,6 +38,10 @@ def pair(folder: Path, image: str, label: str, seed: int, value: int = 1) -> Non
         ("Case_P00{}/Images/Case_P00{}.nii.gz", "Case_P00{}/Contours/Case_P00{}.nii.gz", "Case_P00{}"),
         ("p{}/image.nii.gz", "p{}/label.nii.gz", "p{}"),
         ("p{}/lge.nii.gz", "p{}/segmentation.nii.gz", "p{}-lge"),
+        ("p{}/lge.nii.gz", "p{}/la.nii.gz", "p{}-lge"),
+        ("case{}.nii.gz", "case{}_LA.nii.gz", "case{}"),
+        ("case{}.nii.gz", "case{}_left atrium.nii.gz", "case{}"),
+        ("volumes/case{}.nii.gz", "annotations/case{}.nii.gz", "case{}"),
         ("p{}/A{}_sa.nii.gz", "p{}/A{}_sa_gt.nii.gz", "A{}_sa"),
         ("sub-0{}/anat/sub-0{}_T1w.nii.gz", "derivatives/manual/sub-0{}/anat/sub-0{}_T1w_dseg.nii.gz", "sub-0{}_T1w"),
         ("sub-0{}/anat/sub-0{}_bold.nii.gz", "derivatives/x/sub-0{}/anat/sub-0{}_desc-man_mask.nii.gz", "sub-0{}_bold"),
@@ -72,6 +77,18 @@ def test_segments_bring_their_names(tmp_path: Path) -> None:
     assert [label.name for label in dataset.labels] == ["LV", "RV"]
     for case_id in ("1", "2"):
         equal(dataset.case(case_id).label(), mask(2))
+
+
+def test_a_plain_mask_under_the_ending_of_slicer_is_a_mask(tmp_path: Path) -> None:
+    pair(tmp_path / "source", "p1.nii.gz", "plain.nrrd", 1)
+    (tmp_path / "source" / "plain.nrrd").rename(tmp_path / "source" / "p1.seg.nrrd")
+    equal(load(tmp_path / "source", tmp_path / "data", labels=LA).case("p1").label(), mask(1))
+
+
+def test_scans_named_by_a_structure_are_no_masks(tmp_path: Path) -> None:
+    for name in ("LA.nrrd", "LV.nrrd", "p1_LA.nrrd", "p2_LA.nrrd"):
+        write(tmp_path / name, scan(len(name)))
+    assert len(find_source(tmp_path).cases) == 4 and not find_source(tmp_path).masks
 
 
 def test_masks_of_one_structure_each_become_one_label(tmp_path: Path) -> None:
@@ -195,6 +212,27 @@ def test_nnunet_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     path = source / "dataset.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert [label.name for label in load(source, tmp_path / "d").labels] == ["liver", "spleen"]
+
+
+def test_nnunet_json_may_list_the_files(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    for case_id in ("a", "b"):
+        write(source / "in any folder" / f"{case_id}.nrrd", scan(ord(case_id)))
+        write(source / "m" / f"{case_id}.nrrd", mask(1))
+    files = {n: {"images": [f"in any folder/{n}.nrrd"], "label": f"m/{n}.nrrd"} for n in ("b", "a")}
+    entry = {"labels": {"background": 0, "LA": 1}, "channel_names": {"0": "MRI"}, "dataset": files}
+    (source / "dataset.json").write_text(json.dumps(entry), encoding="utf-8")
+    dataset = load(source, tmp_path / "data")
+    assert dataset.splits == {"train": ("b", "a")} and dataset.labels == (make_label(1, "LA"),)
+    equal(dataset.case("a").image(), scan(ord("a")))
+    equal(dataset.case("b").label(), mask(1))
+    (source / "m" / "b.nrrd").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.nrrd, which does not exist"):
+        find_source(source)
+    files["b"]["images"] *= 2
+    (source / "dataset.json").write_text(json.dumps(entry), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"'b' of .* has 2 channels"):
+        find_source(source)
 
 
 def test_nnunet_without_json_takes_names_from_the_command(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The raw layout of nnU-Net, versions 1 and 2, which the Medical Segmentation Decathlon shares.
 
 ``imagesTr``, ``labelsTr`` and optionally ``imagesTs`` (``labelsTs``) beside ``dataset.json``, which names the labels.
-One channel: ``<case>_0000.*``, or ``<case>.*`` where no file has a channel (the Decathlon).
+One channel: ``<case>_0000.*``, or ``<case>.*`` where no file has a channel (the Decathlon). Version 2 may list the
+files instead, in any folder: ``"dataset": {<case>: {"images": [...], "label": ...}}``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 def is_nnunet(folder: Path) -> bool:
     """Whether `folder` has nnU-Net's raw layout."""
-    return (folder / "imagesTr").is_dir()
+    if (folder / "imagesTr").is_dir():
+        return True
+    try:
+        return bool(_listed(_read_json(folder / "dataset.json")))
+    except (OSError, ValueError):
+        return False
 
 
 def nnunet_source(folder: Path) -> Source:
@@ -57,6 +63,12 @@ def nnunet_source(folder: Path) -> Source:
     cases: list[SourceCase] = []
     splits: dict[str, tuple[str, ...]] = {}
     masks_found = False
+    if listed := _listed(entry):
+        for case_id, (image, mask) in _listed_files(listed, folder).items():
+            masks_found |= mask is not None
+            cases.append(_case_of(case_id, image, mask, ignored))
+        splits["train"] = tuple(case.id for case in cases)
+        return Source("nnU-Net raw", by_id(cases), labels, masks_found, ignored is not None, splits)
     for split, part in (("train", "Tr"), ("test", "Ts")):
         images = _images(folder / f"images{part}", entry.get("file_ending"))
         masks = {stem(path): path for path in _files(folder / f"labels{part}", entry.get("file_ending"))}
@@ -78,6 +90,39 @@ def nnunet_source(folder: Path) -> Source:
     if not cases:
         raise FileNotFoundError(f"{folder / 'imagesTr'} holds no scans that mper reads")
     return Source("nnU-Net raw", by_id(cases), labels, masks_found, ignored is not None, splits, tuple(notices))
+
+
+def _listed(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The cases that dataset.json lists with their files; empty where it does not."""
+    cases = entry.get("dataset")
+    known = isinstance(cases, dict) and all(isinstance(case, dict) and "images" in case for case in cases.values())
+    return cases if known and cases else {}
+
+
+def _listed_files(cases: Mapping[str, Any], folder: Path) -> dict[str, tuple[Path, Path | None]]:
+    """Image and mask of each case; paths are absolute, or relative to dataset.json."""
+    where = folder / "dataset.json"
+    found = {}
+    for case_id, case in cases.items():
+        images, label = case["images"], case.get("label")
+        if not isinstance(images, list) or not all(isinstance(name, str) for name in [*images, label or ""]):
+            raise ValueError(f'{where}: case {case_id!r} has no list of files named "images"')
+        if len(images) != 1:
+            raise ValueError(
+                f"case {case_id!r} of {folder} has {len(images)} channels, mper takes one; keep one of them"
+            )
+        image, mask = folder / images[0], folder / label if label else None
+        for path in (image, mask):
+            if path is not None and not path.is_file():
+                raise FileNotFoundError(
+                    f"{folder / 'dataset.json'} lists {path}, which does not exist; correct it there"
+                )
+        found[case_id] = image, mask
+    return found
+
+
+def _case_of(case_id: str, image: Path, mask: Path | None, ignored: int | None) -> SourceCase:
+    return SourceCase(case_id, str(image), (image,), image.name, partial(_read, image, mask, ignored))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

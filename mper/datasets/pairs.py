@@ -3,7 +3,8 @@
 A file is a mask if a word of its name says so (``case1_seg.nii.gz``, ``scan-label.nrrd``, ``scan.seg.nrrd``), or the
 name of its folder does (``labels/case1.nii.gz``, ``masks``, ``derivatives/<pipeline>/sub-01/...`` of BIDS). What is
 left of folder and name without those words identifies its scan. Several masks of one scan are one
-structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``).
+structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``). A known structure alone will do
+where its scan is there (``case1.nii.gz`` and ``case1_LA.nii.gz``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
     ValueError
         If two scans would be one case, or there are masks alone.
     """
-    known = [_file(path, source) for path in files]
+    known = _with_structures([_file(path, source) for path in files])
     masks = [file for file in known if file.is_mask]
     scans = [file for file in known if not file.is_mask and not file.derived]
     if not masks:
@@ -138,6 +139,27 @@ def _file(path: Path, source: Path) -> _File:
     return _File(path, tuple(place), words, kept, is_mask, derived, entities.get("label"))
 
 
+def _with_structures(files: Sequence[_File]) -> list[_File]:
+    """Mark as masks those whose name is that of another file of their folder and a known structure."""
+    others: dict[Path, list[_File]] = defaultdict(list)
+    for file in files:
+        if not file.is_mask:
+            others[file.path.parent].append(file)
+
+    def is_structure(file: _File) -> bool:
+        scans = [other.words for other in others[file.path.parent] if other is not file]
+        ends = (count for count in (1, 2) if file.words[:-count] in scans)
+        if len(scans) == 1 and len(file.words) == 1 and not _is_known(scans[0]):  # la.nii.gz and lge.nii.gz
+            return _is_known(file.words)
+        return any(_is_known(file.words[-count:]) for count in ends)
+
+    return [replace(file, is_mask=file.is_mask or (not file.derived and is_structure(file))) for file in files]
+
+
+def _is_known(words: Words) -> bool:
+    return make_label(1, " ".join(words) or "-").type is not None
+
+
 def _is_role(words: Words, role: re.Pattern[str]) -> bool:
     """Whether a folder's name says nothing but what lies in it: ``labels``, ``train_masks``, ``labelsTr``."""
     others = [word for word in words if not role.fullmatch(word)]
@@ -158,7 +180,7 @@ def _pairs(scans: Sequence[_File], masks: Sequence[_File]) -> tuple[dict[Path, l
     belonging: dict[Path, list[_File]] = defaultdict(list)
     left = []
     for mask in masks:
-        owner = _scan_of(mask, by_place.get(mask.place, []))
+        owner = _scan_of(mask, by_place.get(mask.place, [])) or _scan_below(mask, scans)
         if owner is None:
             left.append(mask)
         else:
@@ -182,10 +204,16 @@ def _scan_of(mask: _File, scans: Sequence[_File]) -> _File | None:
     return scans[0] if len(scans) == 1 else None
 
 
+def _scan_below(mask: _File, scans: Sequence[_File]) -> _File | None:
+    """The only scan of the same name in a folder at the side of the masks', whatever that is called."""
+    same = [scan for scan in scans if scan.place[:-1] == mask.place != scan.place and scan.words == mask.words]
+    return same[0] if len(same) == 1 else None
+
+
 def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tuple[tuple[Label, ...], bool]:
     """The labels named by files, segments or a BIDS table, and whether each mask is one structure."""
     masks = [mask for each in belonging.values() for mask in each]
-    if all(mask.path.name.lower().endswith(".seg.nrrd") for mask in masks):
+    if all(_has_segments(mask.path) for mask in masks):
         names = dict.fromkeys(name for mask in masks for name in _segment_names(mask.path))
         return tuple(make_label(value, name) for value, name in enumerate(names, start=1)), False
     several = any(len(each) > 1 for each in belonging.values())
@@ -209,6 +237,11 @@ def _structure_name(mask: _File, scan: Path) -> str:
         elif not _MASK.fullmatch(word.casefold()):
             rest.append(word)
     return " ".join(rest) or "structure"
+
+
+def _has_segments(path: Path) -> bool:
+    """Whether it is a ``.seg.nrrd`` with named segments; other programs write plain masks under such names."""
+    return path.name.lower().endswith(".seg.nrrd") and bool(_segment_names(path))
 
 
 def _segment_names(path: Path) -> list[str]:
@@ -271,7 +304,7 @@ def _read(image: Path, masks: Iterable[_File], labels: tuple[Label, ...], severa
     merged = None
     number = {label.name: label.value for label in labels}
     for mask in masks:
-        if mask.path.name.lower().endswith(".seg.nrrd"):
+        if _has_segments(mask.path):
             segmentation = read_segmentation(mask.path, notify)
             table, missing = value_table(segmentation.labels, labels)
             if missing:
