@@ -333,3 +333,24 @@ def test_a_packed_dataset_trains_and_keeps_no_models(
     assert asked[0].dataset == str((tmp_path / "packed").resolve())
     assert "keeps no models" in capsys.readouterr().err
     assert main(["pack", str(dataset), str(tmp_path / "packed")]) == FAILED
+
+
+def test_tensorboard_gets_the_events_of_a_run_while_it_is_trained(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    seen: list[list[float]] = []
+
+    def train(run: Path, report: Any, notify: Any) -> Path:
+        for step in (1, 2):
+            with (run / "events.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"time": 1.0, "event": "step", "step": step, "loss": 0.5 * step}) + "\n")
+            report(Progress("training", 0.5))
+            found = accumulator.EventAccumulator(str(run / "tensorboard"))
+            found.Reload()
+            seen.append([each.value for each in found.Scalars("loss/total")])
+        return random_bundle().save(run / "model")
+
+    monkeypatch.setattr(trainer, "train", train)
+    assert main(["train", str(dataset), "--steps", "2", "--tensorboard", "--out", str(tmp_path / "run")]) == OK
+    assert seen == [[0.5], [0.5, 1.0]]

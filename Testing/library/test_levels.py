@@ -48,6 +48,8 @@ ORDER = {
     "training.runs": 1,
     "training.curves": 1,
     "training.publish": 1,
+    "training.run_table": 1,
+    "training.tensorboard": 1,
     "training": 2,
     "visualization": 2,
     "cohort": 2,

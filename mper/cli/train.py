@@ -11,7 +11,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -51,7 +51,9 @@ def add(commands: Commands) -> None:
     methods = _listed("methods", {entry.name: entry.description for entry in METHODS.values()})
     text = "\n\n".join([_TEXT, methods, _listed("backbones", backbone_titles())])
     command = add_command(commands, "train", "train a model", text, _EXAMPLES)
-    command.usage = "mper train DATASET [options]\n       mper train --resume RUN [--background] [--events]"
+    command.usage = (
+        "mper train DATASET [options]\n       mper train --resume RUN [--background] [--events] [--tensorboard]"
+    )
     command.add_argument(
         "dataset", nargs="?", type=Path, metavar="DATASET", help="a dataset folder, or a packed one (see `mper pack`)"
     )
@@ -134,6 +136,11 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--events", action="store_true", help="print one JSON object a line and nothing else on stdout"
     )
+    command.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help='also write the curves for TensorBoard, into RUN/tensorboard (pip install "mper[tensorboard]")',
+    )
     command.set_defaults(run=run)
 
 
@@ -204,12 +211,21 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     output.event("started", run=str(folder), pid=os.getpid())
     output.text(f"run folder: {folder}")
     begin = time.monotonic()
-    with _stop_through(RunFolder(folder)), Bar(shown=output.first and not arguments.events) as bar:
-        report = (
+    with (
+        _curves(folder, arguments.tensorboard and output.first) as update_curves,
+        _stop_through(RunFolder(folder)),
+        Bar(shown=output.first and not arguments.events) as bar,
+    ):
+        show = (
             (output.progress if arguments.events else _for_screen(bar, config.device))
             if output.first
             else ignore_progress
         )
+
+        def report(progress: Progress) -> None:
+            update_curves()
+            show(progress)
+
         try:
             model = train(folder, report, print_note)
         except (Cancelled, KeyboardInterrupt):
@@ -229,6 +245,18 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     output.text(f"model: {published or model}")
     output.text(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK
+
+
+@contextlib.contextmanager
+def _curves(run: Path, wanted: bool) -> Iterator[Callable[[], None]]:
+    """What writes the newest events of a run for TensorBoard."""
+    if not wanted:
+        yield lambda: None
+        return
+    from mper.training.tensorboard import TensorBoardFeed
+
+    with TensorBoardFeed(run) as feed:
+        yield feed.update
 
 
 def _close_process_group() -> None:
@@ -277,6 +305,10 @@ def _started(arguments: argparse.Namespace, output: _Output) -> Path:
             raise UsageError("several processes need torchrun: torchrun --nproc-per-node 2 -m mper train ...")
         return Path(store.get(_STORE_KEY).decode("utf-8"))
     config = _config(arguments)
+    if arguments.tensorboard:
+        from mper.training.tensorboard import check_installed
+
+        check_installed()
     from mper.datasets.dataset import new_run_folder
     from mper.training.trainer import start_run
 
