@@ -80,6 +80,13 @@ def show(clipNode: Node, visible: bool) -> None:
         display.SetVisibility(visible)
 
 
+def show_handles(clipNode: Node, visible: bool) -> None:
+    """Show or hide the handles that move and turn a clip."""
+    display = clipNode.GetDisplayNode()
+    if display is not None and bool(display.GetHandlesInteractive()) != visible:
+        display.SetHandlesInteractive(visible)
+
+
 # ---- as JSON
 
 
@@ -169,8 +176,10 @@ def _make(segmentationNode: Node, scan: Node, clip: Clip) -> Node:
     display.SetSelectedColor(*_COLOUR)
     display.SetColor(*_COLOUR)
     display.SetPropertiesLabelVisibility(True)
-    display.SetHandlesInteractive(True)
+    display.SetTranslationHandleVisibility(True)
+    display.SetScaleHandleVisibility(False)
     if clip["kind"] == PLANE:
+        display.SetRotationHandleVisibility(True)
         node.SetSizeMode(node.SizeModeAbsolute)
         display.SetFillOpacity(_OPACITY)
         display.SetNormalVisibility(True)

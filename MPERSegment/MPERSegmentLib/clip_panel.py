@@ -141,6 +141,8 @@ class ClipPanel:
 
     def _onSelected(self) -> None:
         ui, node = self._context.ui, self._selected()
+        for each in self.nodes():
+            clip_nodes.show_handles(each, each is node)
         radius = clip_nodes.radius_of(node) if node is not None else None
         ui.removeClipButton.enabled = node is not None
         ui.flipClipButton.enabled = node is not None and clip_nodes.kind_of(node) == clip_nodes.PLANE

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 Figure = Mapping[str, Any]  # of the engine: key, name, group, value, unit, method, stages, range
 STALE = "#8a8f98"
+SCHEMES = ("DECAAF 2014", "Utah 2010")  # that the engine calls stages by
 _HEAD = "#4a78b5"
 
 
@@ -19,25 +20,37 @@ def value_text(figure: Figure) -> str:
     value, unit = figure["value"], figure["unit"]
     if value is None:
         return formatting.UNKNOWN
-    return f"{_number(value, unit)}{'' if unit == '1' else ' ' + unit}"
+    shown = unit.replace("m2", "m\N{SUPERSCRIPT TWO}")
+    return f"{_number(value, unit)}{'' if unit == '1' else ' ' + shown}"
 
 
 def rows(figures: Sequence[Figure], stale: bool) -> list[list[Cell]]:
-    """A row a figure (name, value, range, stages) below a row for each group; the tooltip is the method."""
+    """A row a figure (name, value, range, stage by each of `SCHEMES`) below a row for each group.
+
+    The tooltip is the method. An area stands in the row of its extent, in the tooltip where there are ranges.
+    """
+    ranged = any(figure["range"] for figure in figures)
     areas = {figure["key"].removesuffix("_area"): figure for figure in figures if figure["key"].endswith("_area")}
     extents = {figure["key"].removesuffix("_extent") for figure in figures if figure["key"].endswith("_extent")}
     made = []
     for group in dict.fromkeys(figure["group"] for figure in figures):
-        made.append([Cell(group, colour=STALE if stale else _HEAD), Cell(""), Cell(""), Cell("")])
+        made.append([Cell(group, colour=STALE if stale else _HEAD), *(3 * [Cell("")]), Cell("")])
         for figure in figures:
             if figure["group"] != group or figure["key"].removesuffix("_area") in extents:
-                continue  # an area stands in the row of its extent
+                continue
             area = areas.get(figure["key"].removesuffix("_extent"))
-            value = value_text(figure)
-            if area is not None and area is not figure:
+            value, tip = value_text(figure), figure["method"]
+            if area is not None and area is not figure and ranged:
+                tip = f"{value_text(area)}; {tip}"
+            elif area is not None and area is not figure:
                 value += f" ({value_text(area)})"
-            texts = (figure["name"].removesuffix(", extent"), value, _range(figure), _stages(figure))
-            tip = figure["method"]
+            stages = {stage["scheme"]: stage["stage"].partition(" ")[0] for stage in figure["stages"]}
+            texts = (
+                figure["name"].removesuffix(", extent"),
+                value,
+                _range(figure),
+                *(stages.get(scheme, "") for scheme in SCHEMES),
+            )
             made.append([Cell(text, tip=tip, colour=STALE if stale else "") for text in texts])
     return made
 
@@ -64,8 +77,3 @@ def _range(figure: Figure) -> str:
         return ""
     low, high = (_number(end, figure["unit"]) for end in figure["range"])
     return _("{low} to {high}").format(low=low, high=high)
-
-
-def _stages(figure: Figure) -> str:
-    """``DECAAF 2014: 3, Utah 2010: 2``."""
-    return ", ".join(f"{stage['scheme']}: {stage['stage'].partition(' ')[0]}" for stage in figure["stages"])

@@ -30,6 +30,7 @@ from MPERSegmentLib.volume_plot import VolumePlot
 _REST_MS = 120  # without another change, after which the engine measures
 _TABLE_PX = 560
 _OFF = ""  # no surface
+_SCHEMES = figure_table.SCHEMES
 _WARNING = "QLabel { background-color: rgba(226, 156, 48, 70); border-radius: 4px; padding: 4px; }"
 
 
@@ -68,7 +69,10 @@ class MeasurePanel:
                 (_("Figure"), _("Hold the mouse over a figure to see its method and parameters")),
                 (_("Value"), _("Of an extent also its area")),
                 (_("Range"), _("Over the mask and the masks at probability 0.3 and 0.7")),
-                (_("Stage"), _("What classification schemes call an extent, from 1 to 4")),
+                *(
+                    (scheme.split()[0], _("Stage, from 1 to 4, by {scheme}").format(scheme=scheme))
+                    for scheme in _SCHEMES
+                ),
             ],
             fitted=True,
             tallest=_TABLE_PX,
@@ -295,7 +299,8 @@ class MeasurePanel:
         self._table.fill(figure_table.rows(figures, self._stale))
         self._table.widget.visible = bool(figures)
         self._table.widget.setColumnHidden(2, not any(figure["range"] for figure in figures))
-        self._table.widget.setColumnHidden(3, not any(figure["stages"] for figure in figures))
+        for column in range(3, 3 + len(_SCHEMES)):
+            self._table.widget.setColumnHidden(column, not any(figure["stages"] for figure in figures))
         ui.copyFiguresButton.enabled = bool(figures) and not self._stale
         self._report.show(self._node is not None)
 

@@ -40,6 +40,11 @@ def title_of(scalar: str) -> str:
     }[scalar]
 
 
+def short_title_of(scalar: str) -> str:
+    """A scalar with its unit, for the colour bar."""
+    return {"iir": _("IIR"), "intensity": _("Intensity"), "distance": _("Distance (mm)")}[scalar]
+
+
 def node_of(segmentationNode: Node | None) -> Node | None:
     """The surface of a segmentation, None where there is none."""
     return segmentationNode.GetNodeReference(_ROLE) if segmentationNode is not None else None
@@ -86,7 +91,7 @@ def colour(node: Node, scalar: str) -> None:
         display.SetScalarRange(*_range(vtk_to_numpy(data.GetArray(scalar)), scalar))
     legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
     if legend is not None:
-        legend.SetTitleText(title_of(scalar))
+        legend.SetTitleText(short_title_of(scalar))
         legend.SetLabelFormat("%.2f" if scalar == "iir" else "%.0f")
         legend.SetVisibility(True)
 

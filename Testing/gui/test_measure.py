@@ -92,7 +92,7 @@ def test_figures_are_those_of_the_library_by_all_methods_and_can_be_copied(windo
     assert values(panel) == pytest.approx(library(mask, volume))
     table = shown(panel)
     for name in ("IIR > 0.97", "IIR > 1.20", "> mean + 3.3 SD", "Otsu"):
-        assert "%" in table[name] and "mm2" in table[name]
+        assert "%" in table[name] and "mm\N{SUPERSCRIPT TWO}" in table[name]
     assert "Gaussian" in ui.figuresTable.item(2, 0).toolTip()
     assert ui.figuresTable.isColumnHidden(2)  # no ranges
     ui.heightBox.value, ui.weightBox.value = 180, 80
@@ -263,14 +263,14 @@ def test_the_wall_is_a_model_coloured_by_a_scalar_with_a_bar_and_open_where_it_w
     assert ratios[up].min() > 1.4 and ratios[~up].min() < 1.0
     assert shown_parent(model) == shown_parent(scan)
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(model)
-    assert legend.GetTitleText() == "Image intensity ratio"
+    assert legend.GetTitleText() == "IIR"
     assert not node.GetDisplayNode().GetVisibility3D()
     triangles = model.GetPolyData().GetNumberOfPolys()
     window.click(ui.addValveButton)
     measured(window, panel)
     assert model.GetPolyData().GetNumberOfPolys() < 0.8 * triangles
     ui.surfaceBox.currentIndex = ui.surfaceBox.findData("distance")
-    assert legend.GetTitleText() == "Distance from the centroid (mm)"
+    assert legend.GetTitleText() == "Distance (mm)"
     assert display.GetActiveScalarName() == "distance"
     ui.surfaceBox.currentIndex = 0
     window.events()

@@ -68,16 +68,17 @@ class ClipPlane:
     def removes(self, mask: Mask, geometry: Geometry) -> Mask:
         """Which voxels of a mask the clip removes."""
         unit = np.array(self.normal) / math.hypot(*self.normal)
-        offset = _world(geometry) - np.array(self.point_mm)
+        voxels = np.argwhere(mask)
+        offset = geometry.to_world(voxels) - np.array(self.point_mm)
         height = offset @ unit
-        beyond = mask & (height > 0)
+        beyond = _marked(mask.shape, voxels[height > 0])
         if self.radius_mm is None or not beyond.any():
             return beyond
         step = np.abs(unit @ geometry.directions) @ np.array(geometry.step_lengths)  # one voxel along the normal
-        inside = np.linalg.norm(offset - height[..., None] * unit, axis=-1) <= self.radius_mm
+        inside = np.linalg.norm(offset - height[:, None] * unit, axis=1) <= self.radius_mm
         parts, _ = ndimage.label(beyond, structure=_CORNERS)
-        touching = np.unique(parts[beyond & inside & (height <= step)])
-        return np.asarray(np.isin(parts, touching) & beyond)
+        touching = parts[tuple(voxels[(height > 0) & (height <= step) & inside].T)]
+        return np.asarray(np.isin(parts, np.unique(touching)) & beyond)
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ class ClipSphere:
 
     def removes(self, mask: Mask, geometry: Geometry) -> Mask:
         """Which voxels of a mask the clip removes."""
-        distance = np.linalg.norm(_world(geometry) - np.array(self.center_mm), axis=-1)
-        return np.asarray(mask & (distance <= self.radius_mm))
+        voxels = np.argwhere(mask)
+        distance = np.linalg.norm(geometry.to_world(voxels) - np.array(self.center_mm), axis=1)
+        return _marked(mask.shape, voxels[distance <= self.radius_mm])
 
 
 Clip: TypeAlias = ClipPlane | ClipSphere
@@ -266,9 +268,8 @@ def _check_radius(name: str, radius_mm: float) -> None:
         raise ValueError(f"the radius of the clip {name!r} must be above zero, in mm, got {radius_mm:g}")
 
 
-def _world(geometry: Geometry) -> npt.NDArray[np.float64]:
-    """(k, j, i, 3) LPS positions of all voxels."""
-    k, j, i = np.ix_(*(np.arange(n) for n in geometry.shape))
-    axes = geometry.affine[:3, :3].T
-    parts = (each[..., None] * axis for each, axis in zip((k, j, i), axes, strict=True))
-    return np.asarray(sum(parts, start=geometry.affine[:3, 3]))
+def _marked(shape: tuple[int, ...], voxels: npt.NDArray[np.int64]) -> Mask:
+    """True at these voxels (n, 3)."""
+    made = np.zeros(shape, bool)
+    made[tuple(voxels.T)] = True
+    return made

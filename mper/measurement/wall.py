@@ -250,15 +250,17 @@ def shell(surface: Surface, wall: npt.NDArray[np.bool_], cavity: Mask, geometry:
         return found
     part = cavity[window]
     rough = ndimage.distance_transform_edt(~part, geometry.step_lengths)
-    step = float(np.linalg.norm(geometry.step_lengths))
+    near = np.argwhere((rough > 0) & (rough <= thickness_mm + max(geometry.step_lengths)))
+    places = geometry.to_world(near + np.array([each.start for each in window]))
+    # The nearest point decides only at the outer border of the shell, and near the openings.
+    asked = rough[tuple(near.T)] > thickness_mm - float(np.linalg.norm(geometry.step_lengths))
+    if not wall.all():
+        low, high = (end(surface.points_mm[~wall], axis=0) for end in (np.min, np.max))
+        asked |= ((places >= low - thickness_mm) & (places <= high + thickness_mm)).all(axis=1)
+    _, nearest = cKDTree(surface.points_mm).query(places[asked], distance_upper_bound=np.nextafter(thickness_mm, 99))
+    kept = np.ones(len(near), bool)
+    kept[asked] = np.append(wall, False)[nearest]  # no point is so near: the index after the last
     inside = np.zeros_like(part)
-    near = (rough > 0) & (rough <= thickness_mm + max(geometry.step_lengths))
-    if wall.all():  # the nearest point matters only where the distance to the mask leaves open what that to it is
-        inside = near & (rough <= thickness_mm - step)
-        near &= ~inside
-    start = np.array([each.start for each in window])
-    places = geometry.to_world(np.argwhere(near) + start)
-    distance, nearest = cKDTree(surface.points_mm).query(places)
-    inside[near] = (distance <= thickness_mm) & wall[nearest]
+    inside[tuple(near[kept].T)] = True
     found[window] = inside
     return found
