@@ -172,7 +172,7 @@ def split_name(name: str | None, holdout: str | None) -> str:
     """The data set split of a case: training, hold-out, ..."""
     if name and name == holdout:
         return _("hold-out")
-    return {None: UNKNOWN, "train": _("training")}.get(name, name)
+    return {None: UNKNOWN, "train": _("training"), "holdout-2": _("second hold-out")}.get(name, name)
 
 
 def label_origin(revision: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class LabelUpload:
         Takes a text for the user, and whether something was saved.
     failed : callable
         Takes one line for the user.
+    cases : mapping of str to dict
+        The cases of the dataset by the checksum of their scan.
+    same : callable
+        Takes the case that the scan of a new case is already: whether the mask becomes another label of it.
     """
 
     def __init__(
@@ -65,9 +69,12 @@ class LabelUpload:
         settled: Callable[[Any], bool],
         done: Callable[[str, bool], None],
         failed: Callable[[str], None],
+        cases: Mapping[str, dict[str, Any]],
+        same: Callable[[dict[str, Any]], bool],
     ):
         self._session, self._scans, self._request = session, scans, request
         self._settled, self._done, self._failed = settled, done, failed
+        self._cases, self._same = cases, same
         self._over = False
         self._part = np.zeros((0, 0, 0), np.uint8)
         self._start = (0, 0, 0)
@@ -127,6 +134,12 @@ class LabelUpload:
         if other:
             self._fail(other)
             return
+        there = self._cases.get(self._checksum) if request.revision is None else None
+        if there is not None:
+            if not self._same(there):
+                self._fail(_("the scan is in the dataset already, as {case}").format(case=there["id"]))
+                return
+            request = self._request = replace(request, case=there["id"], revision=int(there.get("revisions") or 0))
         self._state = _state(request, self._part, self._start)
         before = _saved_state(request.node)
         number = before.pop("number", None)

@@ -16,6 +16,7 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
+from MPERLib.questions import agreed
 from MPERLib.widgets import chosen, fill_box, silent
 from slicer.i18n import tr as _
 
@@ -41,7 +42,8 @@ class SaveLabelPanel:
     ):
         self._context, self._session, self._scans, self._settled = context, session, scans, settled
         self._node: slicer.vtkMRMLSegmentationNode | None = None
-        self._cases: dict[str, int] | None = None  # number of revisions by case; None while they are being read
+        self._cases: dict[str, dict[str, Any]] | None = None  # by id; None while they are being read
+        self._locked: list[str] = []  # splits of the dataset that are held out
         self._message = ""
         self._upload: LabelUpload | None = None
         self._calls: list[Any] = []
@@ -92,11 +94,16 @@ class SaveLabelPanel:
             self._context.parameters.Dataset = dataset
         self._cases = None
         if dataset:
-            self._ask(route("datasets", dataset, "cases"), self._takeCases)
+
+            def take(about: dict[str, Any]) -> None:
+                self._locked = about.get("locked") or [about.get("holdout") or ""]  # older engines know one
+                self._ask(route("datasets", dataset, "cases"), self._takeCases)
+
+            self._ask(route("datasets", dataset), take)
         self._showButton()
 
     def _takeCases(self, cases: list[dict[str, Any]]) -> None:
-        self._cases = {case["id"]: int(case.get("revisions") or 0) for case in cases}
+        self._cases = {case["id"]: case for case in cases}
         self._suggestCase()
 
     def _suggestCase(self) -> None:
@@ -174,9 +181,39 @@ class SaveLabelPanel:
         if settings.setting(settings.AUTHOR_KEY) != author:
             settings.setSetting(settings.AUTHOR_KEY, author)
         self._say(_("Saving \N{HORIZONTAL ELLIPSIS}"))
-        request = LabelRequest(node, scan, dataset, case, author, (self._cases or {}).get(case))
-        self._upload = LabelUpload(self._session, self._scans, request, self._settled, self._onSaved, self._onNotSaved)
+        cases = self._cases or {}
+        known = cases.get(case)
+        request = LabelRequest(node, scan, dataset, case, author, int(known.get("revisions") or 0) if known else None)
+        if known is not None and not self._agreed(known):
+            self._say("")
+            return
+        copies = {each["voxels_sha256"]: each for each in cases.values() if each.get("voxels_sha256")}
+        self._upload = LabelUpload(
+            self._session,
+            self._scans,
+            request,
+            self._settled,
+            self._onSaved,
+            self._onNotSaved,
+            copies,
+            self._isSameCase,
+        )
         self._showButton()
+
+    def _agreed(self, case: dict[str, Any]) -> bool:
+        """Whether a label of the hold-out set may change."""
+        if case.get("split") not in self._locked or not case.get("labelled"):
+            return True
+        question = _(
+            "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
+            "after can no longer be compared. Save it?"
+        )
+        return agreed(question.format(case=case["id"]), _("Change a label of the hold-out set"))
+
+    def _isSameCase(self, case: dict[str, Any]) -> bool:
+        """Whether the mask becomes another label of the case that the scan is already."""
+        question = _("This scan is in the dataset already, as {case}. Another label for {case}?")
+        return agreed(question.format(case=case["id"]), _("Save as label")) and self._agreed(case)
 
     def _onSaved(self, text: str, saved: bool) -> None:
         self._upload = None

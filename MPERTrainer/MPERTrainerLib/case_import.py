@@ -18,6 +18,8 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess
+from MPERLib.questions import agreed
+from MPERLib.scan_checksum import ScanChecksums
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_nodes import CaseNodes
@@ -66,6 +68,8 @@ class CaseImport:
         self._allRead = self._sending = False
         self._problems: list[str] = []
         self._added: list[str] = []
+        self._scans: dict[str, str] = {}  # cases by the checksum of their scan
+        self._checksums = ScanChecksums()
         self._into: str | None = None  # the dataset that was open when adding began
         bar.visible = False
         dataset.onLost(lambda: self.busy and self._clear())
@@ -81,7 +85,7 @@ class CaseImport:
         if not self._begin(len(nodes)):
             return
         self._volumes = deque((node, None) for node in nodes)
-        self._nextVolume()
+        self._withCases(self._nextVolume)
 
     def _nextVolume(self) -> None:
         if not self._volumes:
@@ -119,7 +123,17 @@ class CaseImport:
         if number is not None:
             source["phase"] = str(number)
             name = f"{name}-phase-{number}"
-        self._send(mrml.array_of(voxels), header, None if self._session.engine.isRemote else name, source, None, added)
+        array, shown = mrml.array_of(voxels), None if self._session.engine.isRemote else name
+
+        def send() -> None:
+            if not self.busy:
+                return
+            if not mrml.alive(node):
+                added(None)
+                return
+            self._offer(self._checksums.of(voxels), array, header, shown, source, None, added)
+
+        self._checksums.compute(voxels, send)
 
     def _onVolumePhases(self, node: Any, numbers: list[int]) -> None:
         self._volumes.extendleft((node, number) for number in reversed(numbers))
@@ -141,6 +155,9 @@ class CaseImport:
             "labels": self._dataset.labels,
             "phases": True,
         }
+        self._withCases(lambda: self._stage(request))
+
+    def _stage(self, request: dict) -> None:
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="mper-stage-"))
             self._process = PythonProcess(["-m", "mper", "stage", str(self._folder)], self._onLine, self._onEnded)
@@ -208,7 +225,8 @@ class CaseImport:
             self._requestNext()
 
         self._sending = True
-        self._send(_mapped(image), header, name, answer["source"], _mapped(mask) if mask else None, added)
+        mapped = _mapped(mask) if mask else None
+        self._offer(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped, added)
 
     def _onEnded(self, reason: str | None) -> None:
         if self._process is not None and not self._allRead:  # it ended before all was read
@@ -216,6 +234,54 @@ class CaseImport:
             self._abandon(_("The scans cannot be read: {reason}").format(reason=reason or _("the program has stopped")))
 
     # ---- one scan
+
+    def _offer(
+        self,
+        checksum: str,
+        array: np.ndarray,
+        header: dict,
+        name: str | None,
+        source: dict,
+        mask: np.ndarray | None,
+        added: Callable[[str | None], None],
+    ) -> None:
+        """Add a scan, or its mask as another label of the case that the scan is already."""
+        case = self._scans.get(checksum)
+        shown = name or _("the scan")
+        if case is None:
+
+            def withCase(new: str | None) -> None:
+                if new:
+                    self._scans[checksum] = new
+                added(new)
+
+            self._send(array, header, name, source, mask, withCase)
+            return
+        if mask is None:
+            text = _("{scan} is in the dataset already, as {case}; open {case} to draw another label")
+            self._problems.append(text.format(scan=shown, case=case))
+            added(case)
+            return
+        question = _("{scan} is the same scan as {case}. Another label for {case}?").format(scan=shown, case=case)
+        if self._dataset.isHeldOut(case):
+            question += "\n\n" + _(
+                "{case} is in the hold-out set: a new label changes the figures of every version."
+            ).format(case=case)
+        if not agreed(question, _("Add scans")):
+            self._problems.append(_("{scan} is {case} already; it was not added").format(scan=shown, case=case))
+            added(None)
+            return
+
+        def labelled(_answer: Any) -> None:
+            self._problems.append(_("{case} has another label, of {scan}").format(scan=shown, case=case))
+            added(case)
+
+        def failed(message: str) -> None:
+            self._problems.append(f"{shown}: {message}")
+            added(None)
+
+        path = self._dataset.route("cases", case, "labels", of=self._into, author="import", how="imported")
+        self._session.postArray(path, mask, {"start": [0, 0, 0]}, labelled, failed)
 
     def _send(
         self,
@@ -284,6 +350,16 @@ class CaseImport:
         self._show()
         self._changed()
         return True
+
+    def _withCases(self, begin: Callable[[], None]) -> None:
+        """Read which scans the dataset has, also those that were added just before *Cancel*, then begin."""
+
+        def take(cases: list[dict]) -> None:
+            if self.busy:
+                self._scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
+                begin()
+
+        self._session.get(self._dataset.route("cases", of=self._into), take, self._abandon)
 
     def _step(self) -> None:
         self._done += 1

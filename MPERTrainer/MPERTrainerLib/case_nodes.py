@@ -75,6 +75,12 @@ class CaseNodes:
             view.RotateToVolumePlane(volumeNode)
         slicer.util.setSliceViewerLayers(background=volumeNode, foreground=None, label=None, fit=True)
 
+    def takeOutOfViews(self, volumeNode) -> None:
+        """Show a scan in no slice view any more."""
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if view.GetBackgroundVolumeID() == volumeNode.GetID():
+                view.SetBackgroundVolumeID(None)
+
     def addLabel(self, part, start, volumeNode, name: str):
         """Add a label, or its part that begins at voxel `start`, as a segmentation to edit."""
         return segmentation_node.show_mask(part, start, self._dataset.labels, volumeNode, name)

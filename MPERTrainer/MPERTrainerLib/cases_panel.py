@@ -10,17 +10,18 @@ from MPERLib import callbacks, formatting, mrml, settings
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
+from MPERLib.questions import agreed
 from MPERLib.widgets import Table
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_import import CaseImport
+from MPERTrainerLib.case_menu import CaseMenu
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.dataset_panel import askFolder
 from MPERTrainerLib.dicom_series_panel import DicomSeriesPanel
-from MPERTrainerLib.label_panel import LabelPanel
+from MPERTrainerLib.label_panel import LabelPanel, heldOutAgreed
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
-from MPERTrainerLib.questions import agreed
 
 _ICON = 44  # pixels
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
@@ -75,6 +76,7 @@ class CasesPanel:
         ui.showRevisionButton.connect("clicked()", slot(self.showRevision))
         ui.restoreButton.connect("clicked()", slot(self.restore))
         self._makeMenu()
+        self.caseMenu = CaseMenu(context, session, dataset, self.table.allSelected, labelPanel.forgetCase)
         dataset.onChange(self._show)
         labelPanel.onUnsaved(self._show)
 
@@ -157,11 +159,13 @@ class CasesPanel:
             rows.append(
                 [
                     "",
-                    case["id"],
+                    dataset.nameOf(case["id"]),
                     revisions,
                     case.get("author") or "",
                     formatting.percent(case.get("confidence")),
-                    formatting.split_name(case.get("split"), dataset.holdout),
+                    _("excluded")
+                    if case.get("excluded")
+                    else formatting.split_name(case.get("split"), dataset.holdout),
                 ]
             )
         self.table.fill(rows, [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases])
@@ -176,7 +180,8 @@ class CasesPanel:
         if about is None:
             return ""
         if about["holdout"]:
-            held = len((about.get("splits") or {}).get(about["holdout"], []))
+            splits = about.get("splits") or {}
+            held = sum(len(splits.get(name, [])) for name in self._dataset.lockedSplits)
             text = _("Hold-out set locked ({n} cases): they evaluate every version and are never used for training.")
             return text.format(n=held)
         if not any(case["labelled"] for case in self._dataset.cases):
@@ -232,12 +237,22 @@ class CasesPanel:
         ui = self._context.ui
         chosen = self.table.allSelected()
         ui.openCaseButton.enabled = len(chosen) == 1
-        ui.lockButton.visible = not self._dataset.holdout
-        labelled = {case["id"] for case in self._dataset.cases if case["labelled"]}
+        second = bool(self._dataset.holdout)
+        ui.lockButton.text = _("Hold out more…") if second else _("Lock hold-out set…")
+        labelled = {
+            case["id"]
+            for case in self._dataset.cases
+            if case["labelled"] and not case.get("excluded") and not self._dataset.isHeldOut(case["id"])
+        }
         fits = bool(chosen) and set(chosen) <= labelled
         ui.lockButton.enabled = fits
         if not fits:
             ui.lockButton.toolTip = _("Select labelled cases for the hold-out set (Ctrl adds a case to the selection)")
+        elif second:
+            ui.lockButton.toolTip = _(
+                "Add the selected cases to a second hold-out set: they are never used for training. This cannot be "
+                "undone."
+            )
         else:
             ui.lockButton.toolTip = _(
                 "Lock the selected cases as hold-out set: they are never used for training. This cannot be undone."
@@ -246,6 +261,7 @@ class CasesPanel:
         ui.showRevisionButton.enabled = revision is not None
         latest = self.revisions.keys[0] if self.revisions.keys else None
         ui.restoreButton.enabled = revision is not None and revision != latest
+        self.caseMenu.show()
 
     # ---- revisions
 
@@ -321,6 +337,8 @@ class CasesPanel:
             question = _("{case} has changes that are not saved. Discard them, and restore revision {n}?")
             if not agreed(question.format(case=case, n=number), _("Restore a revision")):
                 return
+        if self._dataset.isHeldOut(case) and not heldOutAgreed(case):
+            return
         body = {
             "number": int(number),
             "author": self._context.ui.authorEdit.text.strip() or settings.setting(settings.AUTHOR_KEY),
@@ -332,13 +350,23 @@ class CasesPanel:
     def lock(self) -> None:
         """Lock the selected cases as hold-out set, once the user has confirmed it."""
         cases = self.table.allSelected()
-        labelled = sum(case["labelled"] for case in self._dataset.cases)
+        copies = self._copiesOf(cases)
+        rest = [case for case in self._dataset.cases if case["labelled"] and not self._dataset.isHeldOut(case["id"])]
+        labelled = sum(case["id"] not in copies for case in rest)
         text = _(
             "Lock as hold-out set: {cases}?\n\nThis cannot be undone or changed. These cases are never used for "
             "training, and evaluate every version from now on. Labelled cases that remain for training: {rest}."
         ).format(cases=", ".join(cases), rest=labelled - len(cases))
+        if copies:
+            text += "\n\n" + _("The same scans, so locked with them: {copies}.").format(copies=", ".join(copies))
         if agreed(text, _("Lock the hold-out set")):
             self.lockCases(cases)
+
+    def _copiesOf(self, cases: list[str]) -> list[str]:
+        """The other cases with the same scan as one of `cases`."""
+        scans = {(self._dataset.case(case) or {}).get("voxels_sha256") for case in cases} - {None}
+        entries = [each for each in self._dataset.cases if each["id"] not in cases]
+        return [each["id"] for each in entries if each.get("voxels_sha256") in scans]
 
     def lockCases(self, cases: list[str]) -> None:
         """Lock cases as hold-out set without confirmation."""
@@ -351,11 +379,15 @@ class CasesPanel:
             self._context.showMessage("\n".join(lines))
             self._dataset.refresh()
 
-        self._session.post(self._dataset.route("holdout"), {"cases": cases}, locked)
+        body: dict[str, Any] = {"cases": cases}
+        if self._dataset.holdout:
+            body |= {"second": True, "author": settings.setting(settings.AUTHOR_KEY) or _("unknown")}
+        self._session.post(self._dataset.route("holdout"), body, locked)
 
     def close(self) -> None:
         self.caseImport.close()
         self._menu.close()
+        self.caseMenu.close()
 
 
 def _tip(case: dict) -> str:
@@ -368,6 +400,8 @@ def _tip(case: dict) -> str:
         lines.append(_("Label of {when}, {how}").format(when=when, how=how))
     if case.get("partial"):
         lines.append(_("Only a part of the scan is labelled. The rest is ignored in training."))
+    if case.get("excluded"):
+        lines.append(_("Excluded: not used for training, and nothing is measured on it."))
     if case.get("strokes"):
         lines.append(_("The strokes of the label are saved with it."))
     return "\n".join(lines)

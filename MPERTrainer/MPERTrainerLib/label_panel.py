@@ -14,6 +14,7 @@ from MPERLib.edit_timer import EditTimer
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
 from MPERLib.panel_context import PanelContext
+from MPERLib.questions import agreed
 from MPERLib.scan_checksum import ScanChecksums
 from MPERLib.segment_editor import SegmentEditor
 from slicer.i18n import tr as _
@@ -22,7 +23,6 @@ from mper.labels import BACKGROUND, UNLABELLED
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.job_button import JobButton
 from MPERTrainerLib.open_dataset import OpenDataset, structureKey
-from MPERTrainerLib.questions import agreed
 
 _EDITOR_TAG = "MPERTrainer"
 
@@ -192,12 +192,25 @@ class LabelPanel:
         self._show()
         self._session.later(self._activateEditor, "label in the editor")
 
+    def forgetCase(self, case: str) -> None:
+        """A case is being removed from the dataset: close it, and discard its unsaved changes."""
+        if self.case == case and self._of == self._dataset.id:
+            volume = self.volume
+            self._leave(keep=False)
+            if mrml.alive(volume):
+                slicer.mrmlScene.RemoveNode(volume)
+            self._show()
+        self._caseNodes.discardUnsaved(case)
+
     def closeCase(self) -> bool:
         """Remove the case from the views; whether unsaved changes stay in the scene."""
         volume = self.volume
         kept = self._leave()
-        if mrml.alive(volume) and not kept:
-            slicer.mrmlScene.RemoveNode(volume)
+        if mrml.alive(volume):
+            if kept:
+                self._caseNodes.takeOutOfViews(volume)
+            else:
+                slicer.mrmlScene.RemoveNode(volume)
         self._show()
         return kept
 
@@ -348,13 +361,7 @@ class LabelPanel:
     def _heldOutAgreed(self) -> bool:
         """Whether the case is none of the hold-out set, or the user agrees to change the label of one that is."""
         entry = self._dataset.case(self.case or "") or {}
-        if not self._dataset.holdout or entry.get("split") != self._dataset.holdout or not entry.get("labelled"):
-            return True
-        question = _(
-            "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
-            "after can no longer be compared. Save it?"
-        )
-        return agreed(question.format(case=self.case), _("Change a label of the hold-out set"))
+        return not self._dataset.isHeldOut(self.case or "") or not entry.get("labelled") or heldOutAgreed(entry["id"])
 
     def _send(self, mask: Part, changed: bool) -> None:
         case, of, parent, draft = self.case, self._of, self._parent, self._draft
@@ -468,11 +475,19 @@ class LabelPanel:
             ui.editorLabel.text = text.format(case=self.case, number=parent["number"], how=how, author=parent["author"])
         if self._unsaved:
             ui.editorLabel.text += " " + _("Your changes are <b>not saved</b>.")
-        ui.discardButton.visible = self._unsaved
         ready = self.segmentation is not None and not self._saving
-        ui.discardButton.enabled = ready
+        ui.discardButton.enabled = ready and self._unsaved
         ui.saveLabelButton.enabled = ready
         ui.draftButton.enabled = ready or self._job.running
+
+
+def heldOutAgreed(case: str) -> bool:
+    """Whether the user agrees to change the label of a case of the hold-out."""
+    question = _(
+        "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
+        "after can no longer be compared. Save it?"
+    )
+    return agreed(question.format(case=case), _("Change a label of the hold-out set"))
 
 
 def labelledSlices(mask: Part, before: Part | None, shape: Sequence[int]) -> Part:

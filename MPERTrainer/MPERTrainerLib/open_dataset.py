@@ -52,6 +52,20 @@ class OpenDataset:
         """The name of the locked hold-out split, None if none is locked."""
         return self.about["holdout"] if self.about else None
 
+    @property
+    def lockedSplits(self) -> list[str]:
+        """The splits of the hold-outs: the first, and the second one."""
+        locked = (self.about or {}).get("locked")
+        return locked if locked is not None else [self.holdout] if self.holdout else []
+
+    def isHeldOut(self, case: str) -> bool:
+        """Whether a case is in one of the hold-outs."""
+        return ((self.case(case) or {}).get("split") or None) in self.lockedSplits
+
+    def nameOf(self, case: str) -> str:
+        """The display name of a case: its id, or the name that the user gave it."""
+        return (self.case(case) or {}).get("display_name") or case
+
     def route(self, *parts: object, of: str | None = None, **query: object) -> str:
         """``/datasets/ID/part/part?name=value``, of the open dataset or of another one."""
         return route("datasets", of or self.id or "", *parts, **query)

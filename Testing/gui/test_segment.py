@@ -600,6 +600,51 @@ def test_a_result_is_kept_as_revision_after_revision(window, shared_engine, tmp_
     assert settings.setting("MPER/Author") == "A. Reader"
 
 
+def test_a_scan_of_the_dataset_gets_another_label_and_one_of_the_hold_out_only_after_a_question(
+    window, shared_engine, tmp_path, monkeypatch
+):
+    from mper.datasets.dataset import Dataset
+    from mper.labels import make_label
+    from mper.volume import Volume
+
+    scan, node = small_result()
+    dataset = Dataset.create(tmp_path / "atria", "atria", [make_label(1, "LA")])
+    case = dataset.add_case("pat-7", Volume(mrml.array_of(scan), mrml.geometry_of(scan)), {})
+    panel = opened(window)
+    ui, questions, answers = panel.ui, [], []
+    ask = lambda question, _title: questions.append(question) or answers.pop(0)  # noqa: E731
+    monkeypatch.setattr("MPERSegmentLib.save_label_panel.agreed", ask)
+    ui.resultSelector.setCurrentNode(node)
+    ui.refineSection.collapsed = False
+    ui.authorEdit.text = "A. Reader"
+    panel.saveLabelPanel.openFolder(dataset.path)
+
+    def save(*replies, case="case-001"):
+        answers[:] = replies
+        window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+        ui.caseBox.setEditText(case)
+        window.click(ui.keepButton)
+        window.wait_until(lambda: ui.keepButton.enabled and not ui.keepWords.text.startswith("Saving"), 20, "the end")
+
+    save(False)
+    assert questions == ["This scan is in the dataset already, as pat-7. Another label for pat-7?"]
+    assert ui.keepWords.text == "<b>Not saved.</b> The scan is in the dataset already, as pat-7."
+    assert not case.is_labelled
+    save(True)
+    assert len(case.revisions()) == 1 and dataset.cases == ("pat-7",)
+
+    dataset.lock_holdout(["pat-7"])
+    panel.saveLabelPanel.refresh()
+    window.wait_until(lambda: panel.saveLabelPanel._locked == ["holdout"], 20, "the hold-out")
+    draw(node, np.tri(16, 4).reshape(4, 4, 4).astype(np.uint8))
+    save(False, case="pat-7")
+    assert "pat-7 is in the hold-out set" in questions[-1]
+    assert len(case.revisions()) == 1
+    save(True, case="pat-7")
+    window.wait_until(lambda: ui.keepWords.text == "Saved as revision 2 of pat-7.", 20, "the revision")
+    assert len(case.revisions()) == 2
+
+
 # ---- engine and installation
 
 

@@ -71,6 +71,10 @@ def segmentations() -> list[str]:
     return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
 
 
+def rows(table, column: int) -> list[str]:
+    return [table.item(row, column).text() for row in range(table.rowCount)]
+
+
 def label(window, panel, n: int) -> None:
     """Open the n-th case by a double click, draw it and save it."""
     case = panel.casesPanel.table.keys[n]
@@ -140,7 +144,7 @@ def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path
     panel.casesPanel.table._select(3)
     assert panel.casesPanel.table.allSelected() == ["scan 2", "scan 3"]
     window.click(ui.lockButton)
-    window.wait_until(lambda: not ui.lockButton.visible, 20, "the hold-out")
+    window.wait_until(lambda: ui.lockButton.text.startswith("Hold out more"), 20, "the hold-out")
     assert panel.dataset.case("scan 3")["split"] == panel.dataset.holdout
 
     # a small training
@@ -346,6 +350,8 @@ def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shar
     window.wait_until(lambda: panel.labelPanel.case is None, 20, "the case to be closed")
     assert not ui.editorBox.visible
     assert "unsaved changes stay" in ui.messageLabel.text
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    assert views and not any(view.GetBackgroundVolumeID() for view in views)  # not the scan of the other dataset
     assert ui.casesTable.item(0, 2).text() == "1"
     ui.casesTable.cellDoubleClicked(0, 1)
     window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case of the other dataset")
@@ -357,7 +363,7 @@ def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shar
     window.wait_until(lambda: panel.labelPanel.segmentation is drawn, 20, "what was drawn")
     window.click(ui.saveLabelButton)
     window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "2", 20, "the revision")
-    assert not ui.discardButton.visible
+    assert ui.discardButton.visible and not ui.discardButton.enabled
     assert [len(list((each / "cases/case-001/labels").glob("*.nrrd"))) for each in (one, other)] == [2, 1]
 
 
@@ -388,7 +394,7 @@ def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(w
     saved, damage = blob(0)[1], np.zeros(SHAPE, np.uint8)
     ui.casesTable.cellDoubleClicked(0, 1)
     window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
-    assert not ui.discardButton.visible
+    assert ui.discardButton.visible and not ui.discardButton.enabled
     draw(panel, damage)
     damaged = labels.segmentation
     window.click(ui.discardButton)
@@ -427,6 +433,115 @@ def test_a_label_of_the_hold_out_is_changed_only_after_a_question(window, shared
     window.click(panel.ui.saveLabelButton)
     window.wait_until(lambda: panel.ui.casesTable.item(1, 2).text() == "2", 20, "the revision")
     assert len(questions) == 2
+
+
+def test_a_label_of_the_hold_out_is_restored_only_after_a_question(window, shared_engine, tmp_path, monkeypatch):
+    path = dataset_on_disk(tmp_path, labelled=2, holdout=1)
+    from mper.datasets.dataset import Dataset
+
+    held = Dataset.open(path).case("case-002")
+    held.add_label(held.label(1), author="reader", how="hand")
+    panel = opened(window, tmp_path)
+    questions, answers = [], iter([False, True])
+    ask = lambda question, _title: questions.append(question) or next(answers)  # noqa: E731
+    monkeypatch.setattr("MPERTrainerLib.label_panel.agreed", ask)
+    panel.casesPanel.table.select("case-002")
+    window.wait_until(lambda: panel.ui.revisionsTable.rowCount == 2, 20, "the revisions")
+    panel.casesPanel.revisions.select("1")
+    window.click(panel.ui.restoreButton)
+    assert "case-002 is in the hold-out set" in questions[0]
+    window.click(panel.ui.restoreButton)
+    window.wait_until(lambda: panel.ui.casesTable.item(1, 2).text() == "3", 20, "the revision")
+    assert len(questions) == 2 and len(held.revisions()) == 3
+
+
+def test_a_second_hold_out_takes_cases_and_their_copies_after_a_question(window, shared_engine, tmp_path, monkeypatch):
+    path = dataset_on_disk(tmp_path, labelled=4, holdout=1)
+    from mper.datasets.dataset import Dataset
+
+    dataset = Dataset.open(path)
+    dataset.add_case("copy", dataset.case("case-001").image(), {})
+    panel = opened(window, tmp_path)
+    ui, questions = panel.ui, []
+    monkeypatch.setattr("MPERTrainerLib.cases_panel.agreed", lambda text, _title: questions.append(text) or True)
+    assert ui.lockButton.text.startswith("Hold out more")
+    panel.casesPanel.table.select("case-004")  # is held out already
+    assert not ui.lockButton.enabled
+    panel.casesPanel.table.select("case-001")
+    window.click(ui.lockButton)
+    window.wait_until(lambda: "second hold-out" in rows(ui.casesTable, 5), 20, "the lock")
+    assert "The same scans, so locked with them: copy." in questions[0]
+    assert "remain for training: 2." in questions[0]
+    assert rows(ui.casesTable, 5) == ["second hold-out", "training", "training", "hold-out", "second hold-out"]
+    assert "(3 cases)" in ui.holdoutLabel.text
+    assert Dataset.open(path).splits["holdout-2"] == ("case-001", "copy")
+
+
+def test_a_case_is_renamed_excluded_included_and_removed_from_the_menu(window, shared_engine, tmp_path, monkeypatch):
+    path = dataset_on_disk(tmp_path, labelled=3, holdout=1)
+    panel = opened(window, tmp_path)
+    ui, menu, table = panel.ui, panel.casesPanel.caseMenu, panel.casesPanel.table
+    monkeypatch.setattr("MPERTrainerLib.case_menu.textOf", lambda _question, _title, value="": value and "Mrs Grün")
+    assert not ui.caseMenuButton.enabled
+    table.select("case-003")
+    assert [menu.actions[name].enabled for name in ("rename", "exclude", "include", "remove")] == [True, *[False] * 3]
+    table.select("case-001")
+    menu.actions["rename"].trigger()
+    window.wait_until(lambda: rows(ui.casesTable, 1)[0] == "Mrs Grün", 20, "the name")
+    assert table.keys[0] == "case-001"
+    menu.actions["exclude"].trigger()
+    window.wait_until(lambda: rows(ui.casesTable, 5)[0] == "excluded", 20, "the exclusion")
+    assert not menu.actions["exclude"].enabled
+    menu.actions["include"].trigger()
+    window.wait_until(lambda: rows(ui.casesTable, 5)[0] == "training", 20, "the case in training")
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    draw(panel, blob(5)[1])
+    menu.actions["remove"].trigger()  # it is open, with unsaved changes
+    window.wait_until(lambda: table.keys == ["case-002", "case-003"], 20, "the removal")
+    assert panel.labelPanel.case is None and not segmentations()
+    assert [entry.name[:9] for entry in (path / "recycled").iterdir()] == ["case-001-"]
+
+
+def test_a_structure_is_added_to_a_dataset(window, shared_engine, tmp_path, monkeypatch):
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    monkeypatch.setattr("MPERTrainerLib.case_menu.textOf", lambda *_texts: "RA")
+    window.click(panel.ui.addStructureButton)
+    window.wait_until(lambda: "RA (Right atrium)" in panel.ui.structuresLabel.text, 20, "the structure")
+    panel.ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    segmentation = panel.labelPanel.segmentation.GetSegmentation()
+    assert [segmentation.GetNthSegment(n).GetName() for n in range(2)] == ["LA", "RA"]
+
+
+def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
+    window, shared_engine, tmp_path, monkeypatch
+):
+    from mper.io import write_volume
+    from mper.volume import Geometry, Volume
+
+    path = dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    ui, adding, grid = panel.ui, panel.casesPanel.caseImport, Geometry(AFFINE, SHAPE)
+    adding.addVolumes([volume(0)])  # under another name
+    window.wait_until(lambda: not adding.busy, 60, "the scan")
+    assert "in the dataset already, as case-001" in ui.messageLabel.text
+    assert ui.casesTable.rowCount == 1
+
+    (tmp_path / "new").mkdir()
+    write_volume(tmp_path / "new" / "pat.nrrd", Volume(blob(0)[0], grid))
+    write_volume(tmp_path / "new" / "pat_mask.nrrd", Volume(blob(5)[1], grid))
+    questions, answers = [], iter([False, True])
+    ask = lambda question, _title: questions.append(question) or next(answers)  # noqa: E731
+    monkeypatch.setattr("MPERTrainerLib.case_import.agreed", ask)
+    for revisions in ("1", "2"):
+        adding.addSources([(str(tmp_path / "new"), None)])
+        window.wait_until(lambda: not adding.busy, 60, "the scan")
+        window.wait_until(lambda n=revisions: ui.casesTable.item(0, 2).text() == n, 20, "the label")
+    assert questions == 2 * ["pat is the same scan as case-001. Another label for case-001?"]
+    assert ui.casesTable.rowCount == 1
+    assert [folder.name for folder in (path / "cases").iterdir()] == ["case-001"]
 
 
 class Database:

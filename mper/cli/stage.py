@@ -176,6 +176,7 @@ def _source(path: Path, series: str | None) -> Source:
 
 def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
     """Write a case's arrays, and describe them."""
+    from mper.datasets.scan_record import voxels_sha256
     from mper.io import check_extent, check_scan
 
     notices: list[str] = []
@@ -189,7 +190,14 @@ def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Pat
         mask = _on_grid_of(image, mask, source, notices)
     written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
     origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
-    return {"id": case.id, "image": written[0], "mask": written[1], "source": origin, "notices": notices}
+    return {
+        "id": case.id,
+        "image": written[0],
+        "mask": written[1],
+        "source": origin,
+        "notices": notices,
+        "voxels_sha256": voxels_sha256(image),
+    }
 
 
 def _on_grid_of(image: Volume, mask: Volume, source: Source, notices: list[str]) -> Volume | None:

@@ -1,0 +1,28 @@
+"""Questions that the user must agree to before something is lost, or cannot be undone, and for a line of text."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+
+from MPERLib import callbacks
+
+
+def agreed(question: str, title: str) -> bool:
+    """Whether the user agrees; in testing mode always.
+
+    In testing mode Slicer's own question answers itself with True, which it then takes for "not OK".
+    """
+    with callbacks.dialog():
+        return bool(slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(question, windowTitle=title))
+
+
+def textOf(question: str, title: str, value: str = "") -> str | None:
+    """The line that the user types; None if the user cancels."""
+    with callbacks.dialog():
+        dialog = qt.QInputDialog(slicer.util.mainWindow())
+        dialog.windowTitle, dialog.labelText, dialog.textValue = title, question, value
+        accepted = dialog.exec_()
+        text = str(dialog.textValue)
+        dialog.deleteLater()
+    return text.strip() if accepted else None
