@@ -18,6 +18,7 @@ from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset, folders_of_work
 from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
+from mper.datasets.maintenance import hold_out_more
 from mper.datasets.masks import check_mask
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
@@ -112,7 +113,9 @@ def import_source(
         splits = without_left_out(target, without_holdout(target, splits, notify), notify)
     remove_unfinished(folders_of_work(dataset), unowned=target is not None)
     work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
-    wanted = list(dict.fromkeys(case_id for ids in splits.values() for case_id in ids))
+    listed = [*splits.values(), *([list(found.cases)] if found.whole and split is None else [])]
+    left_out = {*target.history.excluded, *target.history.removed} if target is not None else set()
+    wanted = list(dict.fromkeys(case_id for ids in listed for case_id in ids if case_id not in left_out))
     start = time.monotonic()
     for n, case_id in enumerate(wanted):
         eta_s = (time.monotonic() - start) / n * (len(wanted) - n) if n else None
@@ -125,11 +128,25 @@ def import_source(
     for name, ids in good.items():
         if ids:
             work.target.add_to_split(name, ids)
+    if found.holdout is not None and split is None:
+        _lock(work.target, found, target is None, notify)
     kept = len(wanted) - work.added - len(work.failed)
     counts = {name: len(ids) for name, ids in good.items()}
     summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed)
     report(Progress(summary.describe(), 1.0, 0.0))
     return summary
+
+
+def _lock(dataset: Dataset, source: Source, new: bool, notify: Notify) -> None:
+    """Lock the hold-out of an exported dataset in the one that was made of it."""
+    assert source.holdout is not None
+    if not new:
+        if dataset.holdout is None:
+            notify(f"the hold-out {source.holdout!r} of the source is a split here, and is not locked")
+        return
+    dataset.lock_holdout(source.holdout)
+    if more := [case_id for case_id in source.second_holdout if case_id not in dataset.held_out]:
+        hold_out_more(dataset, more, source.layout)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 ====================  =====================================================  ====================================
 layout                files                                                  masks
 ====================  =====================================================  ====================================
+exports of datasets   mper.json, see `mper.datasets.export`          as exported
 nnU-Net raw           imagesTr, labelsTr, imagesTs, dataset.json             as dataset.json says; `ignore` is 255
 public sets           see `mper.datasets.public_sets`                        as published
 scans with masks      see `mper.datasets.pairs`                              as their names, or --labels, say
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from mper.datasets.exported import exported_source, is_export
 from mper.datasets.index import is_dataset
 from mper.datasets.nnunet import is_nnunet, nnunet_source
 from mper.datasets.pairs import paired_source
@@ -46,6 +48,8 @@ def _find(path: Path) -> Source:
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return _scans(path, [path])
+    if is_export(path):
+        return exported_source(path)
     if is_nnunet(path):
         return nnunet_source(path)
     if is_dataset(path):

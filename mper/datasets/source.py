@@ -67,6 +67,12 @@ class Source:
         Splits that the layout itself defines, by name.
     notices : tuple of str
         What was left out and why, a line each.
+    whole : bool
+        Whether cases of no split are imported, too.
+    holdout : str or None
+        The split that is locked when a dataset is made of this source.
+    second_holdout : tuple of str
+        Cases that are then held out beside it.
     """
 
     layout: str
@@ -76,6 +82,9 @@ class Source:
     partial: bool = False
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    whole: bool = False
+    holdout: str | None = None
+    second_holdout: tuple[str, ...] = ()
 
 
 def file_case(case_id: str, image: Path, source: Path, read: Read) -> SourceCase:

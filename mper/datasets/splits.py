@@ -44,6 +44,8 @@ def splits_of(source: Source, path: Path, split: str | None, notify: Notify) -> 
         if split not in lists:
             return {split: list(source.cases)}
         lists = {split: lists[split]}
+    elif not lists and source.whole:
+        return {}
     elif not lists:
         return {"train": list(source.cases)}
     splits = {}
@@ -54,7 +56,7 @@ def splits_of(source: Source, path: Path, split: str | None, notify: Notify) -> 
         names = ", ".join(f"{name}.list" for name in lists)
         raise ValueError(f"{names} in {path} name none of its {len(source.cases)} cases ({shorten(source.cases)})")
     unlisted = source.cases.keys() - {case_id for ids in splits.values() for case_id in ids}
-    if unlisted and split is None:
+    if unlisted and split is None and not source.whole:
         notify(f"{len(unlisted)} cases of {path} are in no list and are left out: {shorten(sorted(unlisted))}")
     return splits
 
