@@ -123,7 +123,7 @@ def test_bids_names_subjects_by_letters_and_digits_and_the_hold_out(tmp_path: Pa
     assert main(["export-dataset", str(made.path), str(out), "--layout", "bids"]) == OK
     table = (out / "participants.tsv").read_text(encoding="utf-8").splitlines()
     assert table[1:] == ["sub-p1\tp-1\tn/a\tno", "sub-p1x2\tp1\tholdout\tyes"]
-    (out / "mper.json").unlink()  # what is left is BIDS
+    (out / "mper-export.json").unlink()  # what is left is BIDS
     assert main(["import", str(out), str(tmp_path / "back"), "--split", "all"]) == OK
     back = Dataset.open(tmp_path / "back")
     assert [label.name for label in back.labels] == ["LA"] and len(back.cases) == 2
@@ -163,7 +163,7 @@ def test_what_cannot_be_exported_or_imported_is_one_line(
         error = capsys.readouterr().err
         assert expected in error and error.count("mper: error") == 1
     assert main(["export-dataset", str(dataset.path), str(tmp_path / "out"), "--layout", "msd"]) == OK
-    record = tmp_path / "out" / "mper.json"
+    record = tmp_path / "out" / "mper-export.json"
     entry = json.loads(record.read_text(encoding="utf-8"))
     capsys.readouterr()
     for spoilt, expected in (

@@ -1,4 +1,4 @@
-"""A dataset in the layouts of other programs, and ``mper.json`` in it, by which `mper import` gets all of it back.
+"""A dataset in the layouts of other programs, and ``mper-export.json`` in it, by which `mper import` gets all of it back.
 
 ==========  ==================================================  ===========================================
 layout      scans                                               labels
@@ -34,7 +34,7 @@ from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progre
 from mper.utils.files import rename_folder, temporary_sibling, write_json, write_text
 from mper.utils.text import shorten
 
-RECORD = "mper.json"
+RECORD = "mper-export.json"
 FORMAT, VERSION = "mper-export", 1
 LAYOUTS = {"nnunet": "nnU-Net raw", "bids": "BIDS", "msd": "Medical Segmentation Decathlon"}
 _ENDING = ".nii.gz"

@@ -3,7 +3,7 @@
 ====================  =====================================================  ====================================
 layout                files                                                  masks
 ====================  =====================================================  ====================================
-exports of datasets   mper.json, see `mper.datasets.export`          as exported
+exports of datasets   mper-export.json, see `mper.datasets.export`          as exported
 nnU-Net raw           imagesTr, labelsTr, imagesTs, dataset.json             as dataset.json says; `ignore` is 255
 public sets           see `mper.datasets.public_sets`                        as published
 scans with masks      see `mper.datasets.pairs`                              as their names, or --labels, say
