@@ -21,8 +21,8 @@ All scans are NIfTI. The newest label of each case is written. Cases of the hold
 among those to train on: they are in imagesTs; participants.tsv of BIDS names them. Excluded cases are left out. In a
 label of a part, unlabelled voxels are the class that nnU-Net ignores.
 
-`mper import OUT DATASET` gets everything back, with mper-export.json: scans, grids, labels with names, colours and codes,
-splits in their order and the locked hold-out; a label that another program changed becomes a new revision.
+`mper import OUT DATASET` gets everything back, with mper-export.json: scans, grids, labels with names, colours and
+codes, splits in their order and the locked hold-out; a label that another program changed becomes a new revision.
 """
 _EXAMPLES = """\
   mper export-dataset dataset Dataset101_Atrium --layout nnunet

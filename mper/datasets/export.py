@@ -1,4 +1,4 @@
-"""A dataset in the layouts of other programs, and ``mper-export.json`` in it, by which `mper import` gets all of it back.
+"""A dataset in the layouts of other programs, with ``mper-export.json``, by which `mper import` gets all of it back.
 
 ==========  ==================================================  ===========================================
 layout      scans                                               labels
