@@ -11,12 +11,12 @@ import slicer
 from MPERLib import formatting, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
+from MPERLib.heart_phase import ED, ES, PhaseMask, phase_title, refuse_other_model
 from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import chosen, fill_box, show_notes
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, views
-from MPERSegmentLib.heart_phase import ED, ES, PhaseMask, phase_title, refuse_other_model
 from MPERSegmentLib.model_preloader import ModelPreloader
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
 from MPERSegmentLib.uploaded_scans import UploadedScans

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from MPERLib import mrml, phases
+from MPERLib import mrml, phases, settings
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
+from MPERLib.heart_phase_search import HeartPhaseSearch, Take, ventricle_model
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess
 from MPERLib.questions import agreed
@@ -70,6 +71,8 @@ class CaseImport:
         self._added: list[str] = []
         self._scans: dict[str, str] = {}  # cases by the checksum of their scan
         self._checksums = ScanChecksums()
+        self._search: HeartPhaseSearch | None = None
+        self._look: Take | None = None  # takes the phase that the process was asked for
         self._into: str | None = None  # the dataset that was open when adding began
         bar.visible = False
         dataset.onLost(lambda: self.busy and self._clear())
@@ -99,18 +102,19 @@ class CaseImport:
         now = phases.shown(node)
         if number is None and now is not None:
             texts = [phases.phase(node, n + 1).text for n in range(now.count)]
-            self._phasesPanel.show(node.GetName(), texts, lambda numbers: self._onVolumePhases(node, numbers))
+            find = self._finder(now.count, lambda n, take: _hand(node, n, take))
+            chosen = lambda numbers: self._onVolumePhases(node, numbers)  # noqa: E731
+            self._phasesPanel.show(node.GetName(), texts, chosen, find=find)
             return
         try:
             mrml.refuse_nonlinear(node)
             voxels = phases.voxels_of(node, number)
-            geometry = mrml.geometry_of(voxels)
+            header = _header(mrml.geometry_of(voxels))
         except ValueError as error:
             self._problems.append(str(error))
             self._step()
             self._nextVolume()
             return
-        header = {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
 
         def added(case: str | None) -> None:
             if case and mrml.alive(node) and number is None:  # a node that shows many phases is none of the cases
@@ -136,6 +140,7 @@ class CaseImport:
         self._checksums.compute(voxels, send)
 
     def _onVolumePhases(self, node: Any, numbers: list[int]) -> None:
+        self._endSearch()
         self._volumes.extendleft((node, number) for number in reversed(numbers))
         if numbers:
             self._total += len(numbers) - 1
@@ -154,6 +159,7 @@ class CaseImport:
             "sources": [{"path": path, "series": series} for path, series in sources],
             "labels": self._dataset.labels,
             "phases": True,
+            "types": True,
         }
         self._withCases(lambda: self._stage(request))
 
@@ -183,12 +189,20 @@ class CaseImport:
         elif event == "notice":
             self._problems.append(answer["message"])
         elif event == "failed":
+            self._endSearch()
+            self._phasesPanel.hide()
             self._problems.append(f"{answer['id']}: {answer['message']}")
             if self._total and self._requested > self._done:
                 self._step()
                 self._requestNext()
         elif event == "phases":
-            self._phasesPanel.show(answer["id"], answer["phases"], self._onPhases)
+            find = self._finder(len(answer["phases"]), self._askLook)
+            self._phasesPanel.show(answer["id"], answer["phases"], self._onPhases, answer["marked"], find)
+        elif event == "phase" and self._look is not None:
+            image, take = answer["image"], self._look
+            take(_mapped(image), {"affine": image["affine"], "spacing_known": image["spacing_known"]})
+        elif event == "types":
+            self._phasesPanel.showTypes(answer["id"], answer["types"], self._onTypes)
         elif event == "case":
             self._problems += [f"{answer['id']}: {text}" for text in answer["notices"]]
             self._sendStaged(answer)
@@ -198,9 +212,45 @@ class CaseImport:
                 self._finish()
 
     def _onPhases(self, numbers: list[int]) -> None:
+        self._endSearch()
+        self._answer("phases", numbers)
+
+    def _onTypes(self, numbers: list[int]) -> None:
+        self._answer("types", numbers)
+
+    def _answer(self, what: str, numbers: list[int]) -> None:
         if self._process is not None:
             self._total += max(len(numbers) - 1, 0)
-            self._process.write(json.dumps({"phases": numbers}) + "\n")
+            self._process.write(json.dumps({what: numbers}) + "\n")
+
+    # ---- the search for ED and ES among the phases of a scan
+
+    def _finder(self, count: int, voxels: Callable[[int, Take], None]) -> Callable[[], None] | None:
+        """What starts the search; None where no model segments the left ventricle."""
+        session, panel = self._session, self._phasesPanel
+        model = ventricle_model(session.models, session.model(settings.modelInUse()))
+        if model is None:
+            return None
+
+        def done(ed: int, es: int) -> None:
+            text = _("ED is phase {ed} and ES is phase {es} of {count}, by the left ventricle that {model} finds.")
+            panel.select((ed, es), text.format(ed=ed, es=es, count=count, model=session.modelTitle(model)))
+
+        def find() -> None:
+            self._search = HeartPhaseSearch(session, model, count, voxels, panel.searching, done, panel.fail)
+
+        return find
+
+    def _askLook(self, number: int, take: Take) -> None:
+        """Ask the process for the voxels of a phase."""
+        self._look = take
+        if self._process is not None:
+            self._process.write(json.dumps({"look": number}) + "\n")
+
+    def _endSearch(self) -> None:
+        search, self._search, self._look = self._search, None, None
+        if search is not None:
+            search.cancel()
 
     def _requestNext(self) -> None:
         self._requested = self._done + 1
@@ -399,6 +449,7 @@ class CaseImport:
             self._dataset.refresh()
 
     def _clear(self) -> None:
+        self._endSearch()
         self._phasesPanel.hide()
         self._total = 0
         self._volumes.clear()
@@ -419,6 +470,17 @@ class CaseImport:
     def close(self) -> None:
         self._changed = lambda: None
         self._clear()
+
+
+def _header(geometry: Any) -> dict[str, Any]:
+    """What goes with voxels to the engine."""
+    return {"affine": geometry.affine.tolist(), "spacing_known": geometry.spacing_known}
+
+
+def _hand(node: Any, number: int, take: Take) -> None:
+    """Give the voxels of a phase of a loaded volume; ValueError if there are none."""
+    voxels = phases.voxels_of(node, number)
+    take(mrml.array_of(voxels), _header(mrml.geometry_of(voxels)))
 
 
 def _mapped(entry: dict) -> np.ndarray:

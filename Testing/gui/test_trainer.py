@@ -644,6 +644,72 @@ def test_chosen_phases_of_a_time_series_become_cases(window, shared_engine, tmp_
     assert not ui.phasesBox.visible
 
 
+@pytest.mark.parametrize("loaded", [False, True], ids=["file", "loaded volume"])
+def test_ed_and_es_of_a_time_series_are_found_by_the_left_ventricle(window, shared_engine, tmp_path, loaded):
+    import SimpleITK as sitk
+    from test_phases import Engine, cine
+
+    dataset_on_disk(tmp_path / "root", labelled=1)
+    panel = opened(window, tmp_path / "root")
+    ui, session = panel.ui, panel.session
+    adding = panel.casesPanel.caseImport
+    session.models[0]["labels"] = [{**session.models[0]["labels"][0], "name": "LV", "type": None}]
+    real = {name: getattr(session, name) for name in ("postArray", "job", "getArray", "delete")}
+    engine = Engine(panel)
+    engine.labels = session.models[0]["labels"]
+    if loaded:
+        order = [1, 2, 3]  # voxels of the left ventricle, by phase
+        browser, proxy = cine()
+        browser.SetSelectedItemNumber(0)
+        adding.addVolumes([proxy])
+    else:
+        order = [2, 3, 1]
+        frames = [np.where(np.indices((12, 14, 16))[0] < 6, 0, n).astype(np.int16) for n in order]
+        sitk.WriteImage(sitk.JoinSeries(list(map(sitk.GetImageFromArray, frames))), str(tmp_path / "cine.nii.gz"))
+        adding.addSources([(str(tmp_path / "cine.nii.gz"), None)])
+    window.wait_until(lambda: ui.phasesBox.visible, 60, "the phases")
+    window.click(ui.findPhasesButton)
+    window.wait_until(lambda: "ED is phase" in ui.phasesLabel.text, 60, "ED and ES")
+    ed, es = order.index(3) + 1, order.index(1) + 1
+    assert ui.phasesLabel.text.startswith(f"ED is phase {ed} and ES is phase {es} of 3, by the left ventricle")
+    assert engine.sent == order
+    assert [ui.phasesTree.topLevelItem(n).isSelected() for n in range(3)] == [n in (1, 3) for n in order]
+    for name, function in real.items():
+        setattr(session, name, function)
+    window.click(ui.addPhasesButton)
+    window.wait_until(lambda: len(panel.dataset.cases) == 3, 60, "the cases")
+    assert {case["id"] for case in panel.dataset.cases} >= {f"cine-phase-{ed}", f"cine-phase-{es}"}
+
+
+def test_image_types_of_a_series_are_listed_and_the_chosen_ones_become_cases(window, shared_engine, tmp_path):
+    from small_series import stack, write_classic
+
+    dataset_on_disk(tmp_path / "root", labelled=1)
+    panel = opened(window, tmp_path / "root")
+    ui, volume, series = panel.ui, stack((5, 16, 16)), None
+    for n, name in enumerate(("M", "P", "R")):
+
+        def of_type(_k, image, name=name):
+            image.ImageType = ["ORIGINAL", "PRIMARY", name]
+
+        voxels = volume.with_array(volume.array + np.int16(n))  # else they would be one scan
+        series = write_classic(tmp_path / "dicom", voxels, of_type, series, prefix=name)
+    panel.casesPanel.caseImport.addSources([(str(tmp_path / "dicom"), series)])
+    window.wait_until(lambda: ui.phasesBox.visible, 60, "the image types")
+    assert "holds images of 3 types" in ui.phasesLabel.text
+    assert not ui.findPhasesButton.visible
+    texts = [ui.phasesTree.topLevelItem(n).text(0) for n in range(3)]
+    assert sorted(texts) == ["M (5 images)", "P (5 images)", "R (5 images)"]
+    for name in "MR":
+        ui.phasesTree.topLevelItem(texts.index(f"{name} (5 images)")).setSelected(True)
+    window.screenshot("image types")
+    window.click(ui.addPhasesButton)
+    window.wait_until(lambda: len(panel.dataset.cases) == 3, 60, "the cases")
+    assert not ui.phasesBox.visible
+    types = {case["source"].get("image_type") for case in panel.dataset.cases}
+    assert types >= {"M", "R"} and "P" not in types
+
+
 def test_chosen_phases_of_a_loaded_time_series_become_cases(window, shared_engine, tmp_path):
     from test_phases import cine
 

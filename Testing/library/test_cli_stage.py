@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
-from small_series import stack, write_cine
+from small_series import stack, write_cine, write_classic
 
 from mper.cli import main
 from mper.cli.stage import stage
@@ -196,6 +196,58 @@ def test_phases_of_a_time_series_are_asked_for_and_each_is_a_case(tmp_path: Path
         assert [entry["event"] for entry in told] == ["found", "phases", "failed", "finished"], reply
         assert word in told[2]["message"] or reply == "next"
     assert [entry["event"] for entry in ask(first, "next")] == ["found", "failed", "finished"]
+
+
+def test_phases_can_be_looked_at_before_some_are_chosen(tmp_path: Path) -> None:
+    volume = stack((5, 16, 16))
+    write_cine(tmp_path / "cine", [volume.with_array(volume.array + np.int16(100 * n)) for n in range(3)])
+    (tmp_path / "cine" / "Info.cfg").write_text("ED: 1\nES: 2\n", encoding="utf-8")
+    request = {"sources": [{"path": str(tmp_path / "cine")}], "phases": True}
+    lines = [json.dumps(request), "next", '{"look": 3}', '{"look": 1}', '{"look": 3}', '{"phases": [2]}']
+    answers = io.StringIO()
+    (tmp_path / "out").mkdir()
+    stage(io.StringIO("\n".join(lines) + "\n"), answers, tmp_path / "out")
+    told = [entry for line in answers.getvalue().splitlines() if (entry := json.loads(line))["event"] != "notice"]
+    assert [entry["event"] for entry in told] == ["found", "phases", "phase", "phase", "phase", "case", "finished"]
+    assert told[1]["marked"] == [1, 2]
+    assert [entry["number"] for entry in told[2:5]] == [3, 1, 3]
+    np.testing.assert_array_equal(_array(told[3]["image"]), volume.array)
+    np.testing.assert_array_equal(_array(told[4]["image"]), volume.array + 200)
+    np.testing.assert_array_equal(_array(told[5]["image"]), volume.array + 100)
+
+
+def test_image_types_are_asked_for_and_each_is_a_case_or_a_time_series(tmp_path: Path) -> None:
+    volume, series = stack((5, 16, 16)), None
+    for n, (name, time) in enumerate((("M", 0), ("M", 50), ("P", 0), ("NORM", 0))):
+
+        def of_type(_k: int, image: Any, name: str = name, time: int = time) -> None:
+            image.ImageType, image.TriggerTime = ["ORIGINAL", "PRIMARY", name], time
+
+        series = write_classic(
+            tmp_path / "mixed", volume.with_array(volume.array + np.int16(100 * n)), of_type, series, prefix=f"p{n}-"
+        )
+
+    def ask(more: dict[str, Any], *lines: str) -> list[dict[str, Any]]:
+        request = {"sources": [{"path": str(tmp_path / "mixed")}], **more}
+        answers, out = io.StringIO(), tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        stage(io.StringIO("\n".join([json.dumps(request), "next", *lines]) + "\n"), answers, out)
+        return [entry for line in answers.getvalue().splitlines() if (entry := json.loads(line))["event"] != "notice"]
+
+    both = {"phases": True, "types": True}
+    told = ask(both, '{"types": [1, 2, 3]}', '{"phases": [2]}', "next", "next")
+    assert [entry["event"] for entry in told] == ["found", "types", "phases", "case", "case", "case", "finished"]
+    assert sorted(told[1]["types"]) == ["M (10 images)", "NORM (5 images)", "P (5 images)"]
+    order = [text.split()[0] for text in told[1]["types"]]
+    found = {entry["source"]["image_type"]: entry for entry in told if entry["event"] == "case"}
+    assert order == list(found) and found["M"]["source"]["phase"] == "2"
+    for name, added, ending in (("M", 100, "-M-phase-2"), ("P", 200, "-P"), ("NORM", 300, "-NORM")):
+        np.testing.assert_array_equal(_array(found[name]["image"]), volume.array + added)
+        assert found[name]["id"] == told[1]["id"] + ending
+    _, _, failed, _ = ask(both, '{"types": [4]}')
+    assert "no image type 4: there are 3" in failed["message"]
+    _, failed, _ = ask({"phases": True})
+    assert "3 image types" in failed["message"]
 
 
 def test_a_time_series_with_masks_is_refused_with_the_line_of_mper_import(

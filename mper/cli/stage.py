@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -30,11 +31,14 @@ Read scans (files, folders, DICOM series, and the masks of known layouts) and wr
 that any program can send to an engine. The command is driven by a program: the first line on standard input is JSON,
 
   {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset],
-   "phases": true to choose phases of time series; else they are refused}
+   "phases": true to choose phases of time series, "types": true to choose image types; else both are refused}
 
 and every further line requests the next scan. Answers are one JSON object a line: "found" (the number of scans), "case"
 (id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. After
-"phases" (id, phases: a text for each) the next line is {"phases": [numbers from 1]}; each of these phases is a case.
+"phases" (id, phases: a text for each, marked: the numbers of ED and ES where they are known) the next line is
+{"phases": [numbers from 1]}; each of these phases is a case. Before that {"look": number} is answered by "phase"
+(number, image), which is none. After "types" (id, types: a text for each) the next line is {"types": [numbers from 1]};
+each of these is a case.
 The command ends when its standard input is closed; if that is before the last scan, it removes the folder.
 """
 _EXAMPLES = """\
@@ -79,17 +83,12 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
             answer("notice", message=notice)
         cases += [(case, source) for case in source.cases.values()]
     answer("found", cases=len(cases))
+    stager = _Stager(requests, answer, labels, bool(asked.get("phases")), bool(asked.get("types")))
     for number, (case, source) in enumerate(cases):
         if not requests.readline():
             return _given_up(out)
-        try:
-            answer("case", **_staged(case, source, labels, out / str(number)))
-        except (OSError, ValueError) as error:
-            series = _time_series(case, source) if asked.get("phases") else None
-            if series is None:
-                answer("failed", id=case.id, message=explain(error))
-            elif not _stage_phases(series, case, source, out / str(number), requests, answer):
-                return _given_up(out)
+        if not stager.stage(case, source, out / str(number)):
+            return _given_up(out)
     answer("finished")
     return OK
 
@@ -100,7 +99,131 @@ def _given_up(out: Path) -> int:
     return OK
 
 
-def _time_series(case: SourceCase, source: Source) -> OpenedScan | None:
+@dataclass(frozen=True)
+class _Stager:
+    """Stages cases; asks which image types and phases are wanted where there are several, as far as that is wanted."""
+
+    requests: TextIO
+    answer: Callable[..., None]
+    labels: Sequence[Label]
+    choose_phases: bool
+    choose_types: bool
+
+    def stage(self, case: SourceCase, source: Source, stem: Path, image_type: str | None = None) -> bool:
+        """Stage a case, of the only image type or of that one; False if nobody wants the rest."""
+        try:
+            staged = _staged(case, source, self.labels, stem)
+            if image_type is not None:
+                staged["source"]["image_type"] = image_type
+            self.answer("case", **staged)
+            return True
+        except (OSError, ValueError) as error:
+            message = explain(error)
+        types = _image_types(case, source) if self.choose_types and image_type is None else {}
+        if types:
+            return self._stage_types(types, case, source, stem)
+        series = _time_series(case, source, image_type) if self.choose_phases else None
+        if series is not None:
+            return self._stage_phases(series, case, source, stem, image_type)
+        self.answer("failed", id=case.id, message=message)
+        return True
+
+    def _stage_types(self, types: Mapping[str, int], case: SourceCase, source: Source, stem: Path) -> bool:
+        self.answer("types", id=case.id, types=[f"{name} ({count} images)" for name, count in types.items()])
+        wanted = self._chosen("types", case.id, len(types), lambda _request: None)
+        if wanted is None:
+            return False
+        for place, number in enumerate(wanted):
+            if place and not self.requests.readline():
+                return False
+            name = list(types)[number - 1]
+            one = replace(case, id=f"{case.id}-{_in_file_name(name)}", read=partial(_read_type, case.files, name))
+            if not self.stage(one, source, stem.with_name(f"{stem.name}-type-{number}"), name):
+                return False
+        return True
+
+    def _stage_phases(
+        self, series: OpenedScan, case: SourceCase, source: Source, stem: Path, image_type: str | None
+    ) -> bool:
+        count = series.phases.count
+        marked = [number for name in (ED, ES) if (number := series.phases.marked(name)) is not None]
+        texts = [_phase_text(series.phases, n + 1) for n in range(count)]
+        self.answer("phases", id=case.id, phases=texts, marked=marked)
+
+        def look(request: Mapping[str, Any]) -> None:
+            number = int(request["look"])
+            series.phases.chosen(str(number))
+            image = _write(stem.with_name(f"{stem.name}-look-{number}.image"), series.read(number), again=True)
+            self.answer("phase", number=number, image=image)
+
+        wanted = self._chosen("phases", case.id, count, look)
+        if wanted is None:
+            return False
+        for place, number in enumerate(wanted):
+            if place and not self.requests.readline():
+                return False
+            name = f"{case.id}-phase-{number:0{len(str(count))}d}"
+            phase = replace(case, id=name, read=partial(_read_phase, series, number))
+            try:
+                staged = _staged(phase, source, (), stem.with_name(f"{stem.name}-{number}"))
+            except (OSError, ValueError) as error:
+                self.answer("failed", id=name, message=explain(error))
+            else:
+                staged["source"] |= {"phase": str(number)} | ({"image_type": image_type} if image_type else {})
+                self.answer("case", **staged)
+        return True
+
+    def _chosen(
+        self, what: str, case_id: str, count: int, look: Callable[[Mapping[str, Any]], None]
+    ) -> list[int] | None:
+        """The numbers that are wanted, none after a wrong answer; None if nobody wants the rest."""
+        one = what.removesuffix("s").replace("type", "image type")
+        while line := self.requests.readline():
+            try:
+                request = json.loads(line)
+                if "look" in request:
+                    look(request)
+                    continue
+                wanted = [int(number) for number in request[what]]
+                if missing := [number for number in wanted if not 1 <= number <= count]:
+                    raise ValueError(f"there is no {one} {missing[0]}: there are {count}, counted from 1")
+            except (KeyError, TypeError, ValueError, OSError) as error:
+                known = isinstance(error, ValueError | OSError) and not isinstance(error, json.JSONDecodeError)
+                self.answer("failed", id=case_id, message=explain(error) if known else f"no {one} was chosen")
+                return []
+            if not wanted:
+                self.answer("failed", id=case_id, message=f"no {one} was chosen; nothing was added")
+            return wanted
+        return None
+
+
+def _image_types(case: SourceCase, source: Source) -> dict[str, int]:
+    """The image types of a case, if it is a DICOM series of several."""
+    from mper.io import opened
+
+    if source.masks or opened.is_volume_file(case.files[0]):
+        return {}
+    from mper.dicom.series import image_types
+
+    try:
+        return image_types(case.files)
+    except (OSError, ValueError):
+        return {}  # why it cannot be read has been found already
+
+
+def _read_type(files: Sequence[Path], name: str, notify: Notify) -> tuple[Volume, None]:
+    from mper.dicom.series import open_files
+
+    series = open_files(files, notify, name)
+    (phase,) = series.phases.chosen(None)
+    return series.read(phase).volume, None
+
+
+def _in_file_name(name: str) -> str:
+    return re.sub(r"[^\w.=]+", "-", name).strip("-.") or "type"
+
+
+def _time_series(case: SourceCase, source: Source, image_type: str | None = None) -> OpenedScan | None:
     """The scan of a case without a mask, if it is a time series."""
     from mper.io import opened
 
@@ -113,42 +236,10 @@ def _time_series(case: SourceCase, source: Source) -> OpenedScan | None:
         else:
             from mper.dicom.series import open_files
 
-            scan = opened.of_series(open_files(case.files, ignore_notice), path, ignore_notice)
+            scan = opened.of_series(open_files(case.files, ignore_notice, image_type), path, ignore_notice)
     except (OSError, ValueError):
         return None  # why it cannot be read has been found already
     return scan if scan.phases.count > 1 else None
-
-
-def _stage_phases(
-    series: OpenedScan, case: SourceCase, source: Source, stem: Path, requests: TextIO, answer: Callable[..., None]
-) -> bool:
-    """Ask which phases are wanted, and stage these; False if nobody wants the rest."""
-    answer("phases", id=case.id, phases=[_phase_text(series.phases, n + 1) for n in range(series.phases.count)])
-    line = requests.readline()
-    if not line:
-        return False
-    try:
-        wanted = [int(number) for number in json.loads(line)["phases"]]
-        for number in wanted:
-            series.phases.chosen(str(number))
-    except (KeyError, TypeError, ValueError) as error:
-        answer("failed", id=case.id, message=explain(error) if isinstance(error, ValueError) else "no phase was chosen")
-        return True
-    if not wanted:
-        answer("failed", id=case.id, message="no phase of this time series was chosen; nothing was added")
-    for place, number in enumerate(wanted):
-        if place and not requests.readline():
-            return False
-        name = f"{case.id}-phase-{number:0{len(str(series.phases.count))}d}"
-        phase = replace(case, id=name, read=partial(_read_phase, series, number))
-        try:
-            staged = _staged(phase, source, (), stem.with_name(f"{stem.name}-{number}"))
-        except (OSError, ValueError) as error:
-            answer("failed", id=name, message=explain(error))
-        else:
-            staged["source"]["phase"] = str(number)
-            answer("case", **staged)
-    return True
 
 
 def _read_phase(series: OpenedScan, number: int, _notify: Notify) -> tuple[Volume, None]:
@@ -238,11 +329,11 @@ def _in_values_of(mask: Volume, source: Source, wanted: Sequence[Label]) -> tupl
     return mask.with_array(table[mask.array]), notices
 
 
-def _write(path: Path, volume: Volume) -> dict[str, Any]:
-    """Write voxels as an engine takes them; returns the header of the array."""
+def _write(path: Path, volume: Volume, again: bool = False) -> dict[str, Any]:
+    """Write voxels as an engine takes them, once or `again`; returns the header of the array."""
     array = volume.array
     little = array.dtype.newbyteorder("<")
-    with path.open("xb") as file:
+    with path.open("wb" if again else "xb") as file:
         for slab in _slabs(array):
             file.write(np.ascontiguousarray(slab, dtype=little).data)
     return {

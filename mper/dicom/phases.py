@@ -65,7 +65,7 @@ def select_type(frames: Sequence[Frame], normal: npt.NDArray[np.float64], wanted
     ValueError
         If there are several types and none is named, or the name stands for none or several of them.
     """
-    types = _types(frames, normal)
+    types = types_of(frames, normal)
     if wanted is None:
         if len(types) > 1:
             raise ValueError(f"it holds {_listed(types)}; choose one with --image-type NAME, as in {_example(types)}")
@@ -112,7 +112,7 @@ def split_phases(
     return Phases(len(phases), times, _marked(phases, _END_DIASTOLE), _marked(phases, _END_SYSTOLE), attribute), phases
 
 
-def _types(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> list[ImageType]:
+def types_of(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> list[ImageType]:
     """The types of which there are several at one position; all images as one type where that is nowhere so."""
     groups = at_one_position(frames, normal)
     several = [group for group in groups if len(group) > 1]

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from mper.dicom.discovery import SeriesInfo, discover, select_series
 from mper.dicom.frames import Frame, frames_of
 from mper.dicom.headers import Header, no_warnings, read_header
-from mper.dicom.phases import select_type, split_phases
+from mper.dicom.phases import select_type, split_phases, types_of
 from mper.dicom.pixels import real_values
 from mper.dicom.stack import check_alike, stack_geometry, without_localisers
 from mper.phases import Phases
@@ -30,7 +30,16 @@ from mper.progress import Notify, ignore_notice
 from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
-__all__ = ["DicomSeries", "OpenSeries", "SeriesInfo", "list_series", "open_files", "open_series", "read_series"]
+__all__ = [
+    "DicomSeries",
+    "OpenSeries",
+    "SeriesInfo",
+    "image_types",
+    "list_series",
+    "open_files",
+    "open_series",
+    "read_series",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +187,20 @@ def open_files(files: Sequence[Path], notify: Notify = ignore_notice, image_type
         return _opened(path, headers, notify, image_type)
 
 
+def image_types(files: Sequence[Path]) -> dict[str, int]:
+    """The image types of one series, as `open_files` takes them, and how many images each has; empty where it has one.
+
+    Raises
+    ------
+    ValueError
+        As `open_files`.
+    """
+    with no_warnings(), _named(files[0].parent):
+        frames, normal = _sorted_frames([header for file in files if (header := read_header(file))], ignore_notice)
+        types = types_of(frames, normal)
+    return {one.name: len(one.frames) for one in types} if len(types) > 1 else {}
+
+
 def read_series(
     folder_or_file: Path, series_uid: str | None = None, notify: Notify = ignore_notice, phase: int | None = None
 ) -> DicomSeries:
@@ -191,13 +214,18 @@ def read_series(
 
 
 def _opened(path: Path, headers: Sequence[Header], notify: Notify, image_type: str | None) -> OpenSeries:
-    frames = without_localisers([frame for header in headers for frame in frames_of(header)], notify)
-    check_alike(frames)
-    normal = np.cross(*frames[0].orientation)
-    frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    frames, normal = _sorted_frames(headers, notify)
     phases, stacks = split_phases(select_type(frames, normal, image_type), normal, notify)
     geometries = tuple(stack_geometry(stack, normal) for stack in stacks)
     return OpenSeries(path, phases, tuple(tuple(stack) for stack in stacks), geometries, notify)
+
+
+def _sorted_frames(headers: Sequence[Header], notify: Notify) -> tuple[list[Frame], npt.NDArray[np.float64]]:
+    """The images of a series along the normal of their plane, and the normal."""
+    frames = without_localisers([frame for header in headers for frame in frames_of(header)], notify)
+    check_alike(frames)
+    normal = np.cross(*frames[0].orientation)
+    return sorted(frames, key=lambda frame: float(frame.position @ normal)), normal
 
 
 @contextmanager
