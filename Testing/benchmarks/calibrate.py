@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mper.dataloading.preprocessing import WorkingGrid
 from mper.datasets.packed import open_dataset
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import GOOD, WRONG, Quality
@@ -45,8 +46,7 @@ def cases_of(words: str) -> Iterator[tuple[str, Volume, np.ndarray]]:
 
 def report(progress: Progress) -> None:
     """Print what is segmented."""
-    if progress.fraction is not None and progress.message.endswith(")"):
-        print(f"{progress.fraction:.0%} {progress.message}", flush=True)
+    print(progress.message, flush=True)
 
 
 def print_kinds(samples: list[Sample], judged: list[Quality]) -> None:
@@ -97,8 +97,13 @@ def main() -> None:
     options = parser.parse_args()
 
     bundle = ModelBundle.load(options.model)
-    labels = ((image.geometry, truth) for words in options.usual for _, image, truth in cases_of(words))
-    usual = usual_shapes(labels, bundle.preprocessing, bundle.network.dimensions, len(bundle.card.labels))
+    dimensions = bundle.network.dimensions
+    labels = (
+        (WorkingGrid.plan(image.geometry, bundle.preprocessing, dimensions), truth)
+        for words in options.usual
+        for _, image, truth in cases_of(words)
+    )
+    usual = usual_shapes(labels, dimensions, len(bundle.card.labels))
     kept = [json.loads(line) for line in options.samples.read_text().splitlines()] if options.samples.exists() else []
     for words, foreign in [(w, False) for w in options.fold] + [(w, True) for w in options.foreign]:
         if any(entry["source"] == words for entry in kept):

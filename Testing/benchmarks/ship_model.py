@@ -1,9 +1,10 @@
 """Turn a finished run into a bundled model: int8 weights, the card's words, and the quality measured as shipped.
 
     python Testing/benchmarks/ship_model.py RUN NAME DATASET --split dev [--version 1.0.0]
+        [--localization MODEL] [--calibration MODEL] [--notes FILE]
 
-Writes Resources/Models/NAME, which must not be there yet. The quality in the card is that of the
-stored, quantised weights on the cases of the split, one figure a case.
+RUN is the folder of a run, or a model. Writes Resources/Models/NAME, which must not be there yet. The quality in the
+card is that of the stored, quantised weights on the cases of the split, one figure a case.
 """
 
 from __future__ import annotations
@@ -16,36 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from mper.datasets.packed import open_dataset
 from mper.evaluation.evaluate import evaluate
 from mper.inference.predictor import Predictor
-from mper.methods.recipe import Recipe
-from mper.methods.registry import make_method
 from mper.models.bundle import ModelBundle
-from mper.training.config import TrainConfig
-from mper.training.data import load_training_data
 
 MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 
 WORDS = Path(__file__).with_name("model_words.json")
-
-
-def with_new_prototypes(trained: ModelBundle, run: Path) -> ModelBundle:
-    """The same network with smoothed embeddings and k-means prototypes of them, from the run's own labelled cases.
-
-    For runs that were trained before `mper.nets.network.NetConfig.smooth`.
-    """
-    config = TrainConfig.read(run)
-    sampler = load_training_data(config, torch.device("cpu")).sampler
-    card = replace(trained.card, network={**trained.card.network, "smooth": True})
-    network = replace(trained, card=card).build()
-    method = make_method("supervised", network, Recipe(), 2)
-    method.fit_prototypes(network, sampler, np.random.default_rng(config.seed))
-    about = {**card.about, "prototypes": "k-means of the trained network's smoothed embeddings of its labelled cases"}
-    return ModelBundle(replace(card, about=about), network.state_dict())
 
 
 def main() -> None:
@@ -60,16 +39,23 @@ def main() -> None:
     parser.add_argument(
         "--always-mirrored", action="store_true", help="average over mirrored copies at every prediction"
     )
-    parser.add_argument("--new-prototypes", action="store_true", help="fit them anew, on smoothed embeddings")
+    parser.add_argument("--localization", type=Path, metavar="MODEL", help="take the localisation of this model")
+    parser.add_argument("--calibration", type=Path, metavar="MODEL", help="take the calibration of this model")
+    parser.add_argument("--notes", type=Path, help="JSON: what else to put into the card")
     options = parser.parse_args()
 
-    trained = ModelBundle.load(options.run / "model")
+    model = options.run / "model"
+    trained = ModelBundle.load(model if model.exists() else options.run)
     trained = replace(trained, card=replace(trained.card, always_mirrored=options.always_mirrored))
-    if options.new_prototypes:
-        trained = with_new_prototypes(trained, options.run)
+    if options.localization is not None:
+        trained = replace(trained, localization=ModelBundle.load(options.localization).localization)
+    if options.calibration is not None:
+        trained = replace(trained, calibration=ModelBundle.load(options.calibration).calibration)
     words = every[options.name]
     card = replace(trained.card, name=options.name, version=options.version, title=words.pop("title"))
-    card = replace(card, about={**words, **{k: v for k, v in trained.card.about.items() if k != "quality"}})
+    known = {name: value for name, value in trained.card.about.items() if name not in ("quality", "locator", *words)}
+    notes = {} if options.notes is None else json.loads(options.notes.read_text(encoding="utf-8"))
+    card = replace(card, about={**words, **known, **notes})
     with tempfile.TemporaryDirectory() as scratch:
         stored = replace(trained, card=card).save(Path(scratch) / options.name, options.storage)
         dataset = open_dataset(options.dataset)
@@ -83,9 +69,8 @@ def main() -> None:
             "per_case": {case["id"]: round(case["dice"], 4) for case in measured["cases"]},
         }
         shutil.rmtree(stored)
-        ModelBundle(replace(card, about={**card.about, "quality": quality}), trained.state).save(
-            MODELS / options.name, options.storage
-        )
+        final = replace(trained, card=replace(card, about={**card.about, "quality": quality}))
+        final.save(MODELS / options.name, options.storage)
     for name, dice in quality["per_case"].items():
         print(f"{name}  {dice:.4f}")
     shipped, trained_as = measured["mean"]["dice"], before["mean"]["dice"]

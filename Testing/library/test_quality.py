@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,12 @@ import pytest
 from small_models import threshold_bundle, threshold_localization
 
 from mper.dataloading.degraded import degraded
-from mper.dataloading.preprocessing import Preprocessing
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
 from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import CHECK, GOOD, REASONS, WRONG, Calibration, Quality, Term
-from mper.training.calibration import Sample, collect, cross_validate, figures, fit, usual_shapes
+from mper.progress import ignore_progress
+from mper.training.calibration import Sample, calibrate, collect, cross_validate, figures, fit, usual_shapes
 from mper.volume import Geometry, Volume
 
 SPACING = (3.0, 2.0, 2.0)
@@ -43,8 +44,8 @@ def scan_of(body: np.ndarray, seed: int = 0) -> Volume:
 
 def usual() -> dict[str, tuple[float, float]]:
     bodies = [blob(middle=(12, 18 + n, 26 + n)) for n in range(4)]
-    labels = [(grid_of(body), body.astype(np.uint8)) for body in bodies]
-    return usual_shapes(labels, Preprocessing((3.0, 2.0, 2.0)), 3, 1)
+    labels = [(WorkingGrid.plan(grid_of(body), Preprocessing(SPACING), 3), body.astype(np.uint8)) for body in bodies]
+    return usual_shapes(labels, 3, 1)
 
 
 def calibrated(**about: object) -> ModelBundle:
@@ -212,6 +213,36 @@ def test_what_is_collected_and_fitted_tells_good_masks_from_bad_ones() -> None:
     good, bad = judged["as it is"], judged["random clouds"]
     assert good is not None and bad is not None
     assert good.level == GOOD and bad.level == WRONG and good.expected_dice - bad.expected_dice > 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of a hold-out."""
+
+    id: str
+    body: np.ndarray
+    unknown: bool = False
+
+    def image(self) -> Volume:
+        return scan_of(self.body, int(self.id))
+
+    def label(self) -> Volume:
+        label = self.body.astype(np.uint8)
+        label[0, 0, 0] = 255 * self.unknown
+        return Volume(label, grid_of(self.body))
+
+
+def test_a_model_is_calibrated_on_a_hold_out_of_three_cases_within_its_time() -> None:
+    bundle = threshold_bundle(preprocessing={"spacing_mm": SPACING})
+    cases = [Case(str(n), blob(middle=(12, 18 + n, 26 + n))) for n in range(3)]
+    told: list[str] = []
+    made = calibrate(bundle, usual(), cases, "cpu", 30.0, lambda progress: told.append(progress.message))
+    assert made is not None and made.about["scans"] == 3 and told[0] == "measuring the quality of masks (0, as it is)"
+    assert calibrate(bundle, usual(), cases[:2], "cpu", 30.0, ignore_progress) is None
+    assert (
+        calibrate(bundle, usual(), [*cases[:2], replace(cases[2], unknown=True)], "cpu", 30.0, ignore_progress) is None
+    )
+    assert calibrate(bundle, usual(), cases, "cpu", 0.0, ignore_progress) is None
 
 
 def test_cross_validation_never_uses_the_scan_itself() -> None:

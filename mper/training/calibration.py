@@ -8,7 +8,9 @@ penalty. Figures about it are cross-validated: the masks of one scan are always 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +18,18 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from mper.dataloading.degraded import Classes, degraded
-from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.dataloading.patch_sampler import TrainingCase
+from mper.dataloading.preprocessing import WorkingGrid
+from mper.evaluation.evaluate import LabelledScan
 from mper.evaluation.metrics import dice
 from mper.inference.evidence import shape_of
+from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
+from mper.labels import UNLABELLED
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import CHECK, GOOD, HIGHEST, LOWEST, WRONG, Calibration, Quality, Term, level_of
-from mper.progress import Progress, Report, ignore_progress, part_of
-from mper.volume import Geometry, Volume
+from mper.progress import Progress, Report, ignore_progress
+from mper.volume import Volume
 
 _GOOD_DICE = 0.8  # of samples that say what is usual
 _PENALTY = 0.002
@@ -31,6 +37,7 @@ _LEAST_DEVIATION = {"size": 0.15, "shape": 0.1, "slices": 0.2}  # of the trainin
 _LEAST_SCALE = 0.02  # of evidence
 _LEAST_SAMPLES = 8  # of a level, to take its range from; else that of all
 _RANGE = (10, 90)  # percentiles
+_LEAST_CASES, _MOST_CASES, _LEAST_MASKS = 3, 6, 10
 
 
 @dataclass(frozen=True)
@@ -55,30 +62,35 @@ class Sample:
 
 
 def usual_shapes(
-    labels: Iterable[tuple[Geometry, Classes]], preprocessing: Preprocessing, dimensions: int, count: int
+    labels: Iterable[tuple[WorkingGrid, Classes]], dimensions: int, count: int
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of each number that describes size and shape, over training labels.
 
     Parameters
     ----------
-    labels : iterable of (Geometry, uint8 array)
-        Class numbers; labelled throughout.
-    preprocessing : Preprocessing
+    labels : iterable of (WorkingGrid, uint8 array)
+        Class numbers on the grid's source; labelled throughout.
     dimensions : int
         Of the network.
     count : int
         Number of structures.
     """
     numbers: dict[str, list[float]] = {}
-    for geometry, classes in labels:
-        grid = WorkingGrid.plan(geometry, preprocessing, dimensions)
+    for grid, classes in labels:
         for name, value in shape_of(classes, grid, dimensions, count).items():
-            if np.isfinite(value):
-                numbers.setdefault(name, []).append(value)
+            numbers.setdefault(name, []).append(value)
     return {
         name: (float(np.mean(each)), max(float(np.std(each)), _LEAST_DEVIATION[name.split(".")[0]]))
         for name, each in numbers.items()
     }
+
+
+def labels_of(cases: Iterable[TrainingCase]) -> Iterator[tuple[WorkingGrid, Classes]]:
+    """The labels of training cases that are labelled throughout, for `usual_shapes`."""
+    for case in cases:
+        if case.label is not None and case.grid is not None and not (case.label == UNLABELLED).any():
+            size = case.grid.size
+            yield WorkingGrid(size, (0, 1, 2), (), size, case.grid.step_lengths), case.label.cpu().numpy()
 
 
 def collect(
@@ -88,9 +100,10 @@ def collect(
     *,
     device: str = "auto",
     seed: int = 0,
+    seconds: float = math.inf,
     report: Report = ignore_progress,
 ) -> list[Sample]:
-    """Segment cases, as they are and made worse, and measure evidence and Dice of each mask.
+    """Segment cases, as they are and made worse, and measure evidence and Dice of each mask that is not empty.
 
     Parameters
     ----------
@@ -100,23 +113,77 @@ def collect(
         From `usual_shapes`.
     cases : sequence of (str, Volume, uint8 array or None)
         Name, scan and class numbers; None for a scan that does not show the structures, which is taken as it is.
+    device : {"auto", "cpu", "cuda", "mps"}
+    seed : int
+    seconds : float
+        When to stop; the cases take turns, so that each has been looked at.
+    report : Report
+        May raise, which ends it.
     """
+    begin = time.monotonic()
     predictor = Predictor(replace(bundle, calibration=Calibration(usual)), device)
-    found = []
-    for n, (name, image, truth) in enumerate(cases):
-        beat = part_of(report, n / len(cases), 1 / len(cases), f"measuring the quality of masks, case {n + 1}")
-        empty = np.zeros(image.geometry.shape, np.uint8)
-        rng = np.random.default_rng([seed, n])
-        versions = [("no structure", image, empty)] if truth is None else degraded(image, truth, rng)
-        for kind, version, reference in versions:
-            beat(Progress(kind, 0.0))
+    queues = [
+        (name, _versions(image, truth, np.random.default_rng([seed, n])))
+        for n, (name, image, truth) in enumerate(cases)
+    ]
+    found: list[Sample] = []
+    while queues:
+        for name, versions in list(queues):
+            version = next(versions, None)
+            if version is None:
+                queues.remove((name, versions))
+                continue
+            kind, image, truth = version
+            report(Progress(f"measuring the quality of masks ({name}, {kind})"))
             try:
-                prediction = predictor.predict(version)
+                prediction = predictor.predict(image)
             except ValueError:  # no image: a part of air
                 continue
             if prediction.evidence:
-                found.append(Sample(name, kind, dict(prediction.evidence), _mean_dice(prediction, reference)))
+                found.append(Sample(name, kind, dict(prediction.evidence), _mean_dice(prediction, truth)))
+            if time.monotonic() - begin > seconds:
+                return found
     return found
+
+
+def calibrate(
+    bundle: ModelBundle,
+    usual: Mapping[str, tuple[float, float]],
+    cases: Sequence[LabelledScan],
+    device: str,
+    seconds: float,
+    report: Report,
+) -> Calibration | None:
+    """The calibration of a model from cases that did not train it; None where these, or the time, are too few.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+    usual : mapping
+        From `usual_shapes`.
+    cases : sequence of LabelledScan
+        Those that are labelled throughout are used, at most six.
+    device : {"auto", "cpu", "cuda", "mps"}
+    seconds : float
+        When to stop.
+    report : Report
+        May raise, which ends it.
+    """
+    labelled: list[tuple[str, Volume, Classes | None]] = []
+    for case in cases:
+        label = case.label()
+        if label is None or (label.array == UNLABELLED).any() or len(labelled) == _MOST_CASES:
+            continue
+        classes = np.zeros(label.array.shape, np.uint8)
+        for c, structure in enumerate(bundle.card.labels, 1):
+            classes[label.array == structure.value] = c
+        labelled.append((case.id, case.image(), classes))
+    if len(labelled) < _LEAST_CASES:
+        return None
+    samples = collect(bundle, usual, labelled, device=device, seconds=seconds, report=report)
+    if len(samples) < _LEAST_MASKS:
+        return None
+    return fit(samples, usual)
 
 
 def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> Calibration:
@@ -133,8 +200,8 @@ def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> 
     ValueError
         If there are fewer than ten samples.
     """
-    if len(samples) < 10:
-        raise ValueError(f"a calibration needs at least 10 masks of known Dice, got {len(samples)}")
+    if len(samples) < _LEAST_MASKS:
+        raise ValueError(f"a calibration needs at least {_LEAST_MASKS} masks of known Dice, got {len(samples)}")
     calibration = _fitted(samples, usual)
     judged = cross_validate(samples)
     true = np.array([sample.dice for sample in samples])
@@ -207,9 +274,15 @@ def _fitted(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]])
     return Calibration(dict(usual), terms, round(float(found[-1]), 5))
 
 
-def _mean_dice(prediction: object, truth: Classes) -> float:
+def _versions(image: Volume, truth: Classes | None, rng: np.random.Generator) -> Iterator[tuple[str, Volume, Classes]]:
+    if truth is None:
+        return iter([("no structure", image, np.zeros(image.geometry.shape, np.uint8))])
+    return degraded(image, truth, rng)
+
+
+def _mean_dice(prediction: Prediction, truth: Classes) -> float:
     """Mean over the structures that are in the mask or in the truth."""
-    segmentation = prediction.segmentation  # type: ignore[attr-defined]
+    segmentation = prediction.segmentation
     mask = np.asarray(segmentation.labelmap.array)
     each = []
     for c, label in enumerate(segmentation.labels, 1):

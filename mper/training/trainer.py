@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,11 @@ from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
 from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
+from mper.models.calibration import Calibration
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
+from mper.training.calibration import calibrate, labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data
 from mper.training.config import TrainConfig
@@ -59,6 +61,7 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
+_CALIBRATION_SHARE = 0.1  # of the run's time, after it
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
 _DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
@@ -330,6 +333,20 @@ class _Training:
             self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
         return dice
 
+    def _calibrate(self, bundle: ModelBundle) -> Calibration | None:
+        """The calibration from the hold-out, in a tenth of the run's time; without one the model has none."""
+        if self.curve is None:
+            return None
+        usual = usual_shapes(labels_of(self.data.sampler.labelled), self.data.plan.dimensions, len(self.data.labels))
+        try:
+            seconds = _CALIBRATION_SHARE * self.elapsed_s
+            return calibrate(bundle, usual, self.curve.cases, self.curve.device, seconds, self._report_measuring)
+        except _CommandReceived:
+            return None
+        except (ValueError, OSError, RuntimeError) as error:
+            self._notify(f"the model was not calibrated on the hold-out: {first_line(error)}")
+            return None
+
     def _report_measuring(self, progress: Progress) -> None:
         if self.folder.command() != "run":
             raise _CommandReceived
@@ -426,7 +443,8 @@ class _Training:
             write_curves(self.folder.path, self.notify)
             dice = self._measure() if self.curve else None
             quality = quality_of(dice, len(self.curve.cases) if self.curve else 0)
-            self._bundle(**expected_ranges(self.data), quality=quality).save(self.folder.model)
+            bundle = self._bundle(**expected_ranges(self.data), quality=quality)
+            replace(bundle, calibration=self._calibrate(bundle)).save(self.folder.model)
             publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
         self.fabric.barrier()
