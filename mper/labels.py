@@ -82,7 +82,7 @@ def label_from_dict(entry: Mapping[str, Any]) -> Label:
 
 
 def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """A lookup table from the values of `source` to those of `target`, matched by name in any case.
+    """A lookup table from the values of `source` to those of `target`, by `matching_labels`.
 
     Returns
     -------
@@ -91,12 +91,39 @@ def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.N
     missing : list of str
         The names of `source` that `target` does not have.
     """
-    values = {label.name.casefold(): label.value for label in target}
+    match = matching_labels(source, target)
     table = np.zeros(256, np.uint8)
     table[UNLABELLED] = UNLABELLED
     for label in source:
-        table[label.value] = values.get(label.name.casefold(), BACKGROUND)
-    return table, [label.name for label in source if label.name.casefold() not in values]
+        table[label.value] = match.get(label.value, BACKGROUND)
+    return table, [label.name for label in source if label.value not in match]
+
+
+def matching_labels(source: Sequence[Label], target: Sequence[Label]) -> dict[int, int]:
+    """The values of `target` by those of `source` that mean the same structure.
+
+    Matched by name in any case, else by codes, else by what the name says: ``left atrium`` and ``LA (Left atrium)`` are
+    the structure LA. A label that could be several of `target` has no match.
+    """
+    match: dict[int, int] = {}
+    for label in source:
+        for same in (
+            [other for other in target if other.name.casefold() == label.name.casefold()],
+            [other for other in target if label.type and structure_of(other) == structure_of(label)],
+            [other for other in target if _called(other) & _called(label)],
+        ):
+            if len(same) == 1:
+                match[label.value] = same[0].value
+            if same:
+                break
+    return match
+
+
+def _called(label: Label) -> set[str]:
+    """What a structure may be called: its name, in and before brackets, and the meaning of its code."""
+    parts = [part.strip() for part in (label.name, *label.name.replace(")", "").split("("))]
+    known = [make_label(1, part).type for part in parts if part] + [label.type]
+    return {part.casefold() for part in parts if part} | {code.meaning.casefold() for code in known if code}
 
 
 MASTER_TERMINOLOGY = "Segmentation category and type - DICOM master list"

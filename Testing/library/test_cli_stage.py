@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from small_series import stack, write_cine, write_classic
 from mper.cli import main
 from mper.cli.stage import stage
 from mper.dicom.series import list_series
-from mper.io import read_volume, write_volume
+from mper.io import read_volume, write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
 from mper.utils.errors import UsageError
 from mper.volume import Geometry, Volume
@@ -142,6 +142,64 @@ def test_a_mask_of_0_and_255_is_the_only_structure_of_the_dataset(
         np.testing.assert_array_equal(_array(answer["mask"]), blob_volume[1].labelmap.array)
     else:
         assert answer["mask"] is None
+
+
+def test_a_mask_that_lies_next_to_a_chosen_scan_is_its_mask_and_never_a_scan(
+    tmp_path: Path, blob_volume: tuple[Volume, Segmentation]
+) -> None:
+    scan, mask = tmp_path / "pat 1.nrrd", tmp_path / "pat 1_seg.nrrd"
+    write_volume(scan, blob_volume[0])
+    write_volume(mask, blob_volume[1].labelmap)
+    for chosen in ([scan, mask], [mask, scan], [scan]):
+        out = tmp_path / f"out {len(list(tmp_path.iterdir()))}"
+        told = _ask(out, [{"path": str(path)} for path in chosen])
+        assert [entry["event"] for entry in told] == ["found", "case", "finished"]
+        assert told[1]["id"] == "pat 1"
+        np.testing.assert_array_equal(_array(told[1]["mask"]), blob_volume[1].labelmap.array)
+    told = _ask(tmp_path / "alone", [{"path": str(mask)}])
+    assert told[0]["event"] == "failed" and "choose the scan that it belongs to" in told[0]["message"]
+    mask.rename(scan.with_name("nameless.nrrd"))
+    told = _ask(tmp_path / "nameless", [{"path": str(scan.with_name("nameless.nrrd"))}])
+    assert told[1]["event"] == "failed" and "looks like a mask" in told[1]["message"]
+
+
+def test_a_segment_is_known_by_its_code_and_a_structure_by_its_long_name(
+    tmp_path: Path, blob_volume: tuple[Volume, Segmentation]
+) -> None:
+    labelmap, scan = blob_volume[1].labelmap, tmp_path / "pat.nrrd"
+    write_volume(scan, blob_volume[0])
+    segment = replace(make_label(1, "LA"), name="Segment_1")
+    write_segmentation(scan.with_name("pat.seg.nrrd"), Segmentation(labelmap, (segment,)))
+    told = _ask(tmp_path / "out", [{"path": str(scan)}], labels=("RA", "Left atrium"))
+    np.testing.assert_array_equal(_array(told[1]["mask"]), 2 * labelmap.array)
+
+
+def test_a_preview_describes_scans_and_masks_and_only_what_is_chosen_is_staged(
+    tmp_path: Path, blob_volume: tuple[Volume, Segmentation]
+) -> None:
+    """A mask of 0 and 7 is mapped by a person; another scan is not wanted."""
+    image, mask = blob_volume[0], blob_volume[1].labelmap
+    write_volume(tmp_path / "pat 1.nrrd", image)
+    write_volume(tmp_path / "pat 1_seg.nrrd", Volume((7 * mask.array).astype(np.uint8), mask.geometry))
+    write_volume(tmp_path / "other.nrrd", image.with_array(image.array + 1))
+    told = asdict(make_label(1, "LA"))
+    request = {"sources": [{"path": str(tmp_path)}], "labels": [told], "preview": True}
+    chosen = {"add": [{"number": 1, "structures": {"7": 1}}]}
+    out, answers = tmp_path / "out", io.StringIO()
+    out.mkdir()
+    lines = [json.dumps(request), "next", "next", json.dumps(chosen), "next"]
+    assert stage(io.StringIO("\n".join(lines) + "\n"), answers, out) == 0
+    heard = [entry for entry in map(json.loads, answers.getvalue().splitlines()) if entry["event"] != "notice"]
+    events = ["found", "preview", "preview", "previewed", "case", "finished"]
+    assert [entry["event"] for entry in heard] == events
+    other, one = heard[1:3]
+    assert (other["id"], other["mask"]) == ("other", None)
+    count = int(np.count_nonzero(mask.array))
+    value = {"value": 7, "voxels": count, "name": "", "meaning": "", "structure": None}
+    assert one["mask"] == {"values": [value], "empty": False, "usable": True}
+    assert one["shape"] == list(image.array.shape) and len(one["spacing_mm"]) == 3
+    assert heard[4]["id"] == "pat 1" and heard[4]["voxels_sha256"] == one["voxels_sha256"]
+    np.testing.assert_array_equal(_array(heard[4]["mask"]), mask.array)
 
 
 def test_one_series_of_a_folder_can_be_asked_for(tmp_path: Path) -> None:

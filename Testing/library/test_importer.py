@@ -310,20 +310,46 @@ def test_a_bad_case_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
     source = la_source(tmp_path / "s", "abcde")
     truncated = source / "a" / "lgemri.nrrd"
     truncated.write_bytes(truncated.read_bytes()[:-20])
-    other = Geometry.from_axes((5, -3, 9), (2, 0.7, 0.9), np.eye(3)[:, ::-1], (4, 6, 5))
+    other = Geometry.from_axes((500, -3, 9), (2, 0.7, 0.9), np.eye(3)[:, ::-1], (4, 6, 5))
     write(source / "b" / "laendo.nrrd", mask(255, grid=other))
     write(source / "c" / "lgemri.nrrd", mask(0))
     write(source / "e" / "lgemri.nrrd", Volume(np.full(GRID.shape, np.nan, np.float32), GRID))
     heard = Notices()
     summary = import_source(source, tmp_path / "d", notify=heard)
     assert list(summary.failed) == ["a", "b", "c", "e"]
-    for case_id, words in (("a", "truncated"), ("b", "grid differs"), ("c", "empty"), ("e", "NaN")):
+    for case_id, words in (("a", "truncated"), ("b", "outside of the scan"), ("c", "empty"), ("e", "NaN")):
         assert words in summary.failed[case_id]
         assert any(notice.startswith(f"{case_id} was not imported: ") for notice in heard)
     dataset = Dataset.open(tmp_path / "d")
     assert dataset.cases == ("d",)  # no case without its label, either
     assert dataset.splits == {"train": ("d",)}
     assert "4 not imported" in summary.describe()
+
+
+def test_a_mask_of_another_grid_is_resampled_to_the_scan_and_an_empty_one_is_noted(tmp_path: Path) -> None:
+    """Every voxel eightfold, in half the spacing, is the same mask."""
+    source = la_source(tmp_path / "s", "ab")
+    affine = GRID.affine.copy()
+    affine[:3, :3] /= 2
+    affine[:3, 3] -= affine[:3, :3].sum(axis=1) / 2
+    fine = mask(255).array.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    write(source / "a" / "laendo.nrrd", Volume(fine, Geometry(affine, fine.shape)))
+    write(source / "b" / "laendo.nrrd", mask(0))
+    heard = Notices()
+    summary = import_source(source, tmp_path / "d", notify=heard)
+    assert summary.labels_added == 2 and not summary.failed
+    dataset = Dataset.open(tmp_path / "d")
+    equal(dataset.case("a").label(), mask(1))
+    equal(dataset.case("b").label(), mask(0))
+    assert any(notice.startswith("a: ") and "resampled" in notice and "100%" in notice for notice in heard)
+    assert any(notice.startswith("b: ") and "is empty" in notice for notice in heard)
+
+
+@pytest.mark.parametrize("name", ["LA", "left atrium", "Left Atrium (LA)"])
+def test_masks_take_the_value_that_the_structure_has_in_the_dataset(tmp_path: Path, name: str) -> None:
+    heart = Dataset.create(tmp_path / "d", "heart", [make_label(1, "RV"), make_label(3, "LA")])
+    case = load(la_source(tmp_path / "s", "a"), heart.path, labels=[name]).case("a")
+    equal(case.label(), mask(3))
 
 
 def test_the_locked_holdout_is_left_alone(tmp_path: Path) -> None:
@@ -344,8 +370,8 @@ def test_the_locked_holdout_is_left_alone(tmp_path: Path) -> None:
 def test_labels_must_fit_the_dataset(tmp_path: Path) -> None:
     source = la_source(tmp_path / "s", "a")
     heart = Dataset.create(tmp_path / "d", "heart", [make_label(1, "RV"), make_label(3, "LA")])
-    with pytest.raises(ValueError, match=r"labels \(1 LA\) are not those of the dataset \(1 RV, 3 LA\)"):
-        load(source, heart.path)
+    with pytest.raises(ValueError, match=r"labels \(1 Aorta\) are not those of the dataset \(1 RV, 3 LA\)"):
+        load(source, heart.path, labels=["Aorta"])
     assert load(source, heart.path, labels=["rv"]).case("a").is_labelled
     assert load(source, tmp_path / "e", labels=["Vorhof"]).labels[0].name == "Vorhof"
 

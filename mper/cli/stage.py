@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from mper.cli.options import Commands, add_command
+from mper.cli.stage_masks import ChosenMask, label_of, preview, read_case
 from mper.phases import ED, ES, Phases
 from mper.progress import Notify, ignore_notice
 from mper.utils.errors import OK, UsageError, explain
+from mper.utils.text import shorten
 
 if TYPE_CHECKING:
     from mper.datasets.source import Source, SourceCase
@@ -31,14 +33,20 @@ Read scans (files, folders, DICOM series, and the masks of known layouts) and wr
 that any program can send to an engine. The command is driven by a program: the first line on standard input is JSON,
 
   {"sources": [{"path": FILE or FOLDER, "series": SeriesInstanceUID or null}], "labels": [labels of the dataset],
-   "phases": true to choose phases of time series, "types": true to choose image types; else both are refused}
+   "phases": true to choose phases of time series, "types": true to choose image types; else both are refused,
+   "preview": true to choose what is staged; else everything is}
 
 and every further line requests the next scan. Answers are one JSON object a line: "found" (the number of scans), "case"
-(id, image, mask or null, source), "notice" and "failed" (id, message), and "finished". They hold no patient data. After
-"phases" (id, phases: a text for each, marked: the numbers of ED and ES where they are known) the next line is
-{"phases": [numbers from 1]}; each of these phases is a case. Before that {"look": number} is answered by "phase"
-(number, image), which is none. After "types" (id, types: a text for each) the next line is {"types": [numbers from 1]};
-each of these is a case.
+(id, image, mask or null, source, voxels_sha256), "notice" and "failed" (id, message), and "finished". They hold no
+patient data. After "phases" (id, phases: a text for each, marked: the numbers of ED and ES where they are known) the
+next line is {"phases": [numbers from 1]}; each of these phases is a case. Before that {"look": number} is answered by
+"phase" (number, image), which is none. After "types" (id, types: a text for each) the next line is {"types":
+[numbers from 1]}; each of these is a case.
+
+With a preview each requested scan is first described: "preview" (number, id, shape, spacing_mm, voxels_sha256, mask or
+null, notices), with the values of the mask. After "previewed" the next line is {"add": [{"number": N, "mask": true or
+false, "structures": {mask value: label value}}]}; then each further line requests one of these scans.
+
 The command ends when its standard input is closed; if that is before the last scan, it removes the folder.
 """
 _EXAMPLES = """\
@@ -73,22 +81,23 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
         print(json.dumps({"event": event, **values}), file=answers, flush=True)
 
     cases = []
-    for path, series in paths:
-        try:
-            source = _source(path, series)
-        except (OSError, ValueError) as error:
-            answer("failed", id=path.name, message=explain(error))
-            continue
+    for source in _sources(paths, answer):
         for notice in source.notices:
             answer("notice", message=notice)
         cases += [(case, source) for case in source.cases.values()]
     answer("found", cases=len(cases))
     stager = _Stager(requests, answer, labels, bool(asked.get("phases")), bool(asked.get("types")))
-    for number, (case, source) in enumerate(cases):
+    chosen: dict[int, ChosenMask] | None = {number: ChosenMask() for number in range(len(cases))}
+    if asked.get("preview"):
+        chosen = stager.preview(cases)
+    for number, choice in (chosen or {}).items():
         if not requests.readline():
             return _given_up(out)
-        if not stager.stage(case, source, out / str(number)):
+        case, source = cases[number]
+        if not stager.stage(case, source, out / str(number), choice):
             return _given_up(out)
+    if chosen is None:
+        return _given_up(out)
     answer("finished")
     return OK
 
@@ -109,10 +118,34 @@ class _Stager:
     choose_phases: bool
     choose_types: bool
 
-    def stage(self, case: SourceCase, source: Source, stem: Path, image_type: str | None = None) -> bool:
+    def preview(self, cases: Sequence[tuple[SourceCase, Source]]) -> dict[int, ChosenMask] | None:
+        """Describe cases, and return those that a person chose, by number; None if nobody wants the rest."""
+        for number, (case, source) in enumerate(cases):
+            if not self.requests.readline():
+                return None
+            try:
+                self.answer("preview", number=number, **preview(case, source, self.labels))
+            except (OSError, ValueError) as error:
+                if self._has_parts(case, source):
+                    self.answer("preview", number=number, id=case.id, series=True, mask=None, notices=[])
+                else:
+                    self.answer("failed", id=case.id, message=explain(error))
+        self.answer("previewed")
+        line = self.requests.readline()
+        return {entry["number"]: ChosenMask.from_json(entry) for entry in json.loads(line)["add"]} if line else None
+
+    def _has_parts(self, case: SourceCase, source: Source) -> bool:
+        """Whether a person will be asked which image types or phases of a case are wanted."""
+        if self.choose_types and _image_types(case, source):
+            return True
+        return self.choose_phases and _time_series(case, source) is not None
+
+    def stage(
+        self, case: SourceCase, source: Source, stem: Path, choice: ChosenMask, image_type: str | None = None
+    ) -> bool:
         """Stage a case, of the only image type or of that one; False if nobody wants the rest."""
         try:
-            staged = _staged(case, source, self.labels, stem)
+            staged = _staged(case, source, self.labels, stem, choice)
             if image_type is not None:
                 staged["source"]["image_type"] = image_type
             self.answer("case", **staged)
@@ -138,7 +171,7 @@ class _Stager:
                 return False
             name = list(types)[number - 1]
             one = replace(case, id=f"{case.id}-{_in_file_name(name)}", read=partial(_read_type, case.files, name))
-            if not self.stage(one, source, stem.with_name(f"{stem.name}-type-{number}"), name):
+            if not self.stage(one, source, stem.with_name(f"{stem.name}-type-{number}"), ChosenMask(), name):
                 return False
         return True
 
@@ -165,7 +198,7 @@ class _Stager:
             name = f"{case.id}-phase-{number:0{len(str(count))}d}"
             phase = replace(case, id=name, read=partial(_read_phase, series, number))
             try:
-                staged = _staged(phase, source, (), stem.with_name(f"{stem.name}-{number}"))
+                staged = _staged(phase, source, (), stem.with_name(f"{stem.name}-{number}"), ChosenMask())
             except (OSError, ValueError) as error:
                 self.answer("failed", id=name, message=explain(error))
             else:
@@ -252,6 +285,50 @@ def _phase_text(phases: Phases, number: int) -> str:
     return f"Phase {number}{time}{''.join(', ' + mark for mark in marks)}"
 
 
+def _sources(paths: Sequence[tuple[Path, str | None]], answer: Callable[..., None]) -> list[Source]:
+    """What the paths hold; files of one folder are looked at together, as a mask may lie next to its scan."""
+    found = []
+    together: dict[Path, list[Path]] = {}
+    for path, series in paths:
+        if series is None and path.is_file():
+            together.setdefault(path.parent, []).append(path)
+    for path, series in paths:
+        try:
+            if series is None and path.is_file():
+                files = together.pop(path.parent, None)
+                found += [] if files is None else _files(path.parent, files)
+            else:
+                found.append(_source(path, series))
+        except (OSError, ValueError) as error:
+            answer("failed", id=path.name, message=explain(error))
+    return found
+
+
+def _files(folder: Path, files: Sequence[Path]) -> list[Source]:
+    """The scans among files of a folder, with the masks that lie next to them.
+
+    Raises
+    ------
+    ValueError
+        If a file is a mask whose scan is not among them.
+    """
+    from mper.datasets.layouts import find_source
+    from mper.datasets.pairs import paired_source
+    from mper.datasets.source import by_id, volume_files
+
+    paired = paired_source(folder, list(dict.fromkeys([*files, *volume_files(folder)])))
+    if paired is None:
+        return [find_source(file) for file in files]
+    chosen = {file.resolve() for file in files}
+    scans = [case for case in paired.cases.values() if case.files[0].resolve() in chosen]
+    others = chosen - {case.files[0].resolve() for case in paired.cases.values()}
+    dicom = [file for file in files if file.resolve() in others and file not in volume_files(folder)]
+    if not scans and not dicom:
+        raise ValueError(f"{shorten(file.name for file in files)} is a mask; choose the scan that it belongs to")
+    alone = [find_source(file) for file in dicom]
+    return [*([replace(paired, cases=by_id(scans), splits={}, notices=())] if scans else []), *alone]
+
+
 def _source(path: Path, series: str | None) -> Source:
     """What a path holds; of a folder of DICOM one series, where it is named."""
     from mper.datasets.layouts import dicom_cases, find_source
@@ -265,21 +342,16 @@ def _source(path: Path, series: str | None) -> Source:
     return Source("scans", found, masks=False)
 
 
-def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Path) -> dict[str, Any]:
+def _staged(
+    case: SourceCase, source: Source, labels: Sequence[Label], stem: Path, choice: ChosenMask
+) -> dict[str, Any]:
     """Write a case's arrays, and describe them."""
     from mper.datasets.scan_record import voxels_sha256
-    from mper.io import check_extent, check_scan
 
     notices: list[str] = []
-    image, mask = case.read(notices.append)
-    check_scan(image)
-    check_extent(image.geometry)
-    if mask is not None:
-        mask, more = _in_values_of(mask, source, labels)
-        notices += more
-    if mask is not None:
-        mask = _on_grid_of(image, mask, source, notices)
-    written = [_write(stem.with_suffix(".image"), image), mask and _write(stem.with_suffix(".mask"), mask)]
+    image, mask = read_case(case, notices)
+    label = label_of(mask, image, source, labels, choice, notices) if mask is not None and choice.mask else None
+    written = [_write(stem.with_suffix(".image"), image), label and _write(stem.with_suffix(".mask"), label)]
     origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
     return {
         "id": case.id,
@@ -289,44 +361,6 @@ def _staged(case: SourceCase, source: Source, labels: Sequence[Label], stem: Pat
         "notices": notices,
         "voxels_sha256": voxels_sha256(image),
     }
-
-
-def _on_grid_of(image: Volume, mask: Volume, source: Source, notices: list[str]) -> Volume | None:
-    """The mask on the grid of its scan; None where it lies elsewhere, or shows nothing, with a notice."""
-    from mper.datasets.masks import on_grid
-    from mper.labels import BACKGROUND, UNLABELLED
-
-    if not np.isin(mask.array, (BACKGROUND, UNLABELLED), invert=True).any():
-        notices.append("its mask is empty; added without a label. Open the case to draw the label")
-        return None
-    try:
-        return on_grid(mask, image.geometry, "its mask", notices.append, UNLABELLED if source.partial else BACKGROUND)
-    except ValueError as error:
-        notices.append(f"{error}; added without a label")
-        return None
-
-
-def _in_values_of(mask: Volume, source: Source, wanted: Sequence[Label]) -> tuple[Volume | None, list[str]]:
-    """The mask with the dataset's values, by the structures' names; None where none of them is the dataset's."""
-    from mper.io.labelmap import binary_as_label
-    from mper.labels import BACKGROUND, UNLABELLED, value_table
-
-    found = source.labels or wanted
-    notices: list[str] = []
-    if not source.partial:
-        try:
-            mask = binary_as_label(mask, found, "its mask", notices.append)
-        except ValueError as error:
-            return None, [f"{error}; added without a label"]
-    known = {BACKGROUND, UNLABELLED, *(label.value for label in found)}
-    if unknown := sorted(set(np.unique(mask.array).tolist()) - known):
-        return None, [f"its mask holds the values {unknown}, which no label names; added without a label"]
-    table, missing = value_table(found, wanted)
-    if len(missing) == len(found):
-        return None, [f"its mask shows {', '.join(missing)}, which the dataset does not have; added without a label"]
-    if missing:
-        notices.append(f"{', '.join(missing)} of its mask is no structure of the dataset: background here")
-    return mask.with_array(table[mask.array]), notices
 
 
 def _write(path: Path, volume: Volume, again: bool = False) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from mper.datasets.dataset import Dataset, folders_of_work
 from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
 from mper.datasets.maintenance import hold_out_more
-from mper.datasets.masks import check_mask
+from mper.datasets.masks import check_mask, check_not_a_mask, label_for_scan
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
-from mper.labels import BACKGROUND, Label, check_labels, make_label
+from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, make_label, matching_labels, value_table
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.cleanup import remove_unfinished
 from mper.utils.errors import is_disk_full
@@ -30,8 +30,6 @@ from mper.volume import Volume
 
 if TYPE_CHECKING:
     from mper.io import SpacingChoice
-
-_FEW_VALUES = 8  # of a scan, at or below which it is taken for a mask
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,7 @@ class _LabelPlan:
 
     labels: tuple[Label, ...]
     dropped: tuple[int, ...] = ()
+    own: tuple[Label, ...] = ()  # the source's, where they have other values than the dataset's
 
 
 class _Import:
@@ -212,14 +211,18 @@ class _Import:
         image = with_spacing(image, self._spacing_mm)
         mask = None if mask is None else with_spacing(mask, self._spacing_mm)
         if mask is None:
-            _check_not_a_mask(image, found)
+            check_not_a_mask(image, found.place)
             return image, None
-        plan = self._plan
+        plan, where = self._plan, f"the mask of {found.place}"
         if plan.dropped:
             mask = mask.with_array(np.where(np.isin(mask.array, plan.dropped), BACKGROUND, mask.array))
         if not self._source.partial:
-            mask = binary_as_label(mask, plan.labels, f"the mask of {found.place}", notify)
-        return image, check_mask(mask, image.geometry, plan.labels, f"the mask of {found.place}", notify)
+            mask = binary_as_label(mask, plan.own or plan.labels, where, notify)
+        if plan.own:
+            table, _missing = value_table(plan.own, plan.labels)
+            mask = mask.with_array(table[check_mask(mask, mask.geometry, plan.own, where).array])
+        outside = UNLABELLED if self._source.partial else BACKGROUND
+        return image, label_for_scan(mask, image.geometry, plan.labels, where, notify, outside)
 
 
 def _label_plan(source: Source, names: Sequence[str] | None, target: Dataset | None, notify: Notify) -> _LabelPlan:
@@ -237,6 +240,8 @@ def _label_plan(source: Source, names: Sequence[str] | None, target: Dataset | N
     if target is not None:
         known = {(label.value, label.name.casefold()) for label in target.labels}
         if not {(label.value, label.name.casefold()) for label in labels} <= known:
+            if labels and len(matching_labels(labels, target.labels)) == len(labels):
+                return _LabelPlan(target.labels, dropped, labels)
             raise ValueError(
                 f"the source's labels ({_list(labels)}) are not those of the dataset ({_list(target.labels)}); "
                 "import into another dataset, or say with --labels what the values mean"
@@ -260,21 +265,6 @@ def _chosen(labels: Sequence[Label], names: Sequence[str]) -> tuple[Label, ...]:
 
 def _list(labels: Sequence[Label]) -> str:
     return ", ".join(f"{label.value} {label.name}" for label in labels)
-
-
-def _check_not_a_mask(image: Volume, found: SourceCase) -> None:
-    """Refuse a volume of a few whole numbers: a mask whose name does not say so."""
-    array = image.array.reshape(-1)
-    sample = np.unique(array[:: max(1, array.size // 100_000)])
-    if len(sample) > _FEW_VALUES:
-        return
-    values = np.unique(array)
-    if len(values) <= _FEW_VALUES and values[0] == 0 and (values == np.rint(values)).all():
-        held = ", ".join(f"{value:g}" for value in values)
-        raise ValueError(
-            f"{found.place} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
-            "or put them into a folder labels next to the folder images of the scans"
-        )
 
 
 def _check_same(case: Case, image: Volume) -> None:

@@ -11,6 +11,7 @@ from mper.progress import Notify, ignore_notice
 from mper.volume import Geometry, Volume
 
 _GRID_TOLERANCE = 0.02  # of the smallest voxel spacing
+_FEW_VALUES = 8  # of a scan, at or below which it is taken for a mask
 
 
 def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_notice, outside: int = 0) -> Volume:
@@ -34,7 +35,7 @@ def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_no
         If nothing of what is drawn lies in the scan, or one of the two has no known spacing.
     """
     own = mask.geometry
-    if own.shape == grid.shape and own.distance_mm(grid) <= _GRID_TOLERANCE * min(grid.step_lengths):
+    if _is_same(own, grid):
         return Volume(mask.array, grid)
     if not (own.spacing_known and grid.spacing_known):
         raise ValueError(f"{where} is on another grid ({own.describe()}) than the scan ({grid.describe()})")
@@ -52,6 +53,55 @@ def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_no
     share = min(1.0, np.count_nonzero(drawn) * scale / volume) if volume else 1.0
     notify(f"{where} was resampled from {own.describe()} to the scan's grid; {share:.0%} of its volume is in the scan")
     return Volume(values, grid)
+
+
+def _is_same(own: Geometry, grid: Geometry) -> bool:
+    """Whether two grids are the same; other programs round positions."""
+    return own.shape == grid.shape and own.distance_mm(grid) <= _GRID_TOLERANCE * min(grid.step_lengths)
+
+
+def label_for_scan(
+    mask: Volume, grid: Geometry, labels: Sequence[Label], where: str, notify: Notify = ignore_notice, outside: int = 0
+) -> Volume:
+    """A mask as label of the scan with `grid`, by the one rule for all imports.
+
+    A mask of another grid is resampled where it overlaps the scan (`on_grid`), and refused where it does not; an empty
+    one is noted. Parameters and errors as in `on_grid` and `check_mask`.
+    """
+    known = mask.geometry.spacing_known and grid.spacing_known
+    if not known or _is_same(mask.geometry, grid):
+        label = check_mask(mask, grid, labels, where, notify)
+    else:
+        label = on_grid(check_mask(mask, mask.geometry, labels, where), grid, where, notify, outside)
+    if is_empty(label):
+        notify(f"{where} is empty: the label says that the scan shows none of the structures")
+    return label
+
+
+def is_empty(mask: Volume) -> bool:
+    """Whether a mask shows no structure."""
+    return not np.isin(mask.array, (BACKGROUND, UNLABELLED), invert=True).any()
+
+
+def check_not_a_mask(image: Volume, where: str) -> None:
+    """Refuse a scan of a few whole numbers: a mask whose name does not say so.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    array = image.array.reshape(-1)
+    sample = np.unique(array[:: max(1, array.size // 100_000)])
+    if len(sample) > _FEW_VALUES:
+        return
+    values = np.unique(array)
+    if len(values) <= _FEW_VALUES and values[0] == 0 and (values == np.rint(values)).all():
+        held = ", ".join(f"{value:g}" for value in values)
+        raise ValueError(
+            f"{where} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
+            "or put them into a folder labels next to the folder images of the scans"
+        )
 
 
 def check_mask(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, stem
-from mper.labels import BACKGROUND, Label, make_label, value_table
+from mper.labels import BACKGROUND, Label, make_label, terminology_codes, value_table
 from mper.progress import Notify
 from mper.utils.text import shorten
 
@@ -38,6 +38,7 @@ _SPLIT = {
 }
 _ENTITY = re.compile(r"_(?P<key>desc|label|space|res|den|method)-(?P<value>[^_]+)")  # of a BIDS name
 _DERIVATIVES = "derivatives"
+_TISSUE = "85756007"  # Slicer's code for segments that nobody has named
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,11 @@ def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tupl
     """The labels named by files, segments or a BIDS table, and whether each mask is one structure."""
     masks = [mask for each in belonging.values() for mask in each]
     if all(_has_segments(mask.path) for mask in masks):
-        names = dict.fromkeys(name for mask in masks for name in _segment_names(mask.path))
-        return tuple(make_label(value, name) for value, name in enumerate(names, start=1)), False
+        named: dict[str, str] = {}
+        for mask in masks:
+            for name, entry in _segments(mask.path).items():
+                named[name] = named.get(name) or entry
+        return tuple(_label(value, *each) for value, each in enumerate(named.items(), start=1)), False
     several = any(len(each) > 1 for each in belonging.values())
     found = {mask.path: _structure_name(mask, scan) for scan, each in belonging.items() for mask in each}
     known = all(name and make_label(1, name).type is not None for name in found.values())
@@ -241,19 +245,33 @@ def _structure_name(mask: _File, scan: Path) -> str:
 
 def _has_segments(path: Path) -> bool:
     """Whether it is a ``.seg.nrrd`` with named segments; other programs write plain masks under such names."""
-    return path.name.lower().endswith(".seg.nrrd") and bool(_segment_names(path))
+    return path.name.lower().endswith(".seg.nrrd") and bool(_segments(path))
 
 
-def _segment_names(path: Path) -> list[str]:
-    """The names of the segments in a ``.seg.nrrd``, from its header alone."""
-    lines = []
+def _segments(path: Path) -> dict[str, str]:
+    """The names of the segments in a ``.seg.nrrd`` with their terminology entries, from its header alone."""
+    fields = {}
     with path.open("rb") as stream:
         for line in stream:
             if not line.strip():
                 break
-            lines.append(line.decode("utf-8", errors="replace").strip())
-    found = (re.fullmatch(r"Segment(\d+)_Name:=(.+)", line) for line in lines)
-    return [match[2] for match in sorted(filter(None, found), key=lambda match: int(match[1]))]
+            key, _separator, text = line.decode("utf-8", errors="replace").strip().partition(":=")
+            fields[key] = text
+    numbers = sorted(int(match[1]) for key in fields if (match := re.fullmatch(r"Segment(\d+)_Name", key)))
+    found = {}
+    for number in numbers:
+        tags = dict(tag.split(":", 1) for tag in fields.get(f"Segment{number}_Tags", "").split("|") if ":" in tag)
+        found[fields[f"Segment{number}_Name"]] = tags.get("TerminologyEntry", "")
+    return found
+
+
+def _label(value: int, name: str, entry: str) -> Label:
+    """The label of a segment; one whose name says nothing has the codes of its terminology entry."""
+    label = make_label(value, name)
+    category, type_, *_others = terminology_codes(entry)
+    if label.type is not None or category is None or type_ is None or type_.value == _TISSUE:
+        return label
+    return replace(label, category=category, type=type_)
 
 
 def _bids_table(source: Path) -> tuple[Label, ...]:

@@ -1,0 +1,120 @@
+"""What is staged of a case: its mask as a label of the dataset, and the preview of both; see `mper.cli.stage`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mper.utils.errors import explain
+
+if TYPE_CHECKING:
+    from mper.datasets.mask_mapping import MaskValue
+    from mper.datasets.source import Source, SourceCase
+    from mper.labels import Label
+    from mper.volume import Volume
+
+
+@dataclass(frozen=True)
+class ChosenMask:
+    """What a person chose for a scan: whether its mask is wanted, and what its values mean; None: as they seem to."""
+
+    mask: bool = True
+    structures: Mapping[int, int] | None = None
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> ChosenMask:
+        structures = entry.get("structures")
+        values = None if structures is None else {int(value): int(to) for value, to in structures.items()}
+        return cls(bool(entry.get("mask", True)), values)
+
+
+def read_case(case: SourceCase, notices: list[str]) -> tuple[Volume, Volume | None]:
+    """Image and mask of a case, checked."""
+    from mper.datasets.masks import check_not_a_mask
+    from mper.io import check_extent, check_scan
+
+    image, mask = case.read(notices.append)
+    check_scan(image)
+    check_extent(image.geometry)
+    if mask is None:
+        check_not_a_mask(image, case.id)
+    return image, mask
+
+
+def preview(case: SourceCase, source: Source, labels: Sequence[Label]) -> dict[str, Any]:
+    """What would be staged of a case."""
+    from mper.datasets.mask_mapping import mask_values, with_structures
+    from mper.datasets.masks import label_for_scan
+    from mper.datasets.scan_record import voxels_sha256
+
+    notices: list[str] = []
+    image, mask = read_case(case, notices)
+    described: dict[str, Any] | None = None
+    if mask is not None:
+        values = mask_values(mask, source, labels)
+        described = {"values": [asdict(value) for value in values], "empty": not values, "usable": True}
+        try:
+            one = with_structures(mask, dict.fromkeys((value.value for value in values), labels[0].value))
+            label_for_scan(one, image.geometry, labels, "its mask", notices.append, outside_of(source))
+        except ValueError as error:
+            described["usable"] = False
+            notices.append(f"{explain(error)}; it would be added without a label")
+    spacing = image.geometry.spacing_mm
+    return {
+        "id": case.id,
+        "shape": list(image.geometry.shape),
+        "spacing_mm": None if spacing is None else list(spacing),
+        "voxels_sha256": voxels_sha256(image),
+        "mask": described,
+        "notices": notices,
+    }
+
+
+def label_of(
+    mask: Volume, image: Volume, source: Source, labels: Sequence[Label], choice: ChosenMask, notices: list[str]
+) -> Volume | None:
+    """The label of a scan from its mask; None where it cannot be one, with a notice."""
+    from mper.datasets.mask_mapping import mask_values, with_structures
+    from mper.datasets.masks import label_for_scan
+    from mper.labels import UNLABELLED
+
+    structures = choice.structures
+    if structures is None:
+        values = mask_values(mask, source, labels)
+        structures, why = _seeming(values)
+        if not values:
+            why = "its mask is empty. Open the case to draw the label"
+        if why:
+            notices.append(f"{why}; added without a label")
+            return None
+        if UNLABELLED in structures:
+            name = next(label.name for label in labels if label.value == structures[UNLABELLED])
+            notices.append(f"the mask holds 0 and 255: 255 is taken as {name}, not as unlabelled")
+        if left_out := [value.name for value in values if not value.structure]:
+            notices.append(f"{', '.join(left_out)} of its mask is no structure of the dataset: background here")
+    try:
+        mapped = with_structures(mask, structures)
+        return label_for_scan(mapped, image.geometry, labels, "its mask", notices.append, outside_of(source))
+    except ValueError as error:
+        notices.append(f"{explain(error)}; added without a label")
+        return None
+
+
+def _seeming(values: Sequence[MaskValue]) -> tuple[dict[int, int], str]:
+    """What the values of a mask mean without a person, or why that cannot be said."""
+    if unknown := [value.value for value in values if value.structure is None]:
+        if unknown == [255]:
+            return {}, "its mask holds only 0 and 255, and 255 means unlabelled here"
+        return {}, f"its mask holds the values {unknown}, which no label names"
+    if values and not any(value.structure for value in values):
+        names = ", ".join(value.name for value in values)
+        return {}, f"its mask shows {names}, which the dataset does not have"
+    return {value.value: value.structure for value in values if value.structure}, ""
+
+
+def outside_of(source: Source) -> int:
+    """The label of what a mask's grid does not reach."""
+    from mper.labels import BACKGROUND, UNLABELLED
+
+    return UNLABELLED if source.partial else BACKGROUND
