@@ -178,8 +178,8 @@ def _make(segmentationNode: Node, scan: Node, clip: Clip) -> Node:
     display.SetPropertiesLabelVisibility(True)
     display.SetTranslationHandleVisibility(True)
     display.SetScaleHandleVisibility(False)
+    display.SetRotationHandleVisibility(clip["kind"] == PLANE)
     if clip["kind"] == PLANE:
-        display.SetRotationHandleVisibility(True)
         node.SetSizeMode(node.SizeModeAbsolute)
         display.SetFillOpacity(_OPACITY)
         display.SetNormalVisibility(True)

@@ -328,16 +328,20 @@ class MeasurePanel:
         if answer["surface"] is None:
             wall_model.remove(self._node)
             return
-        node = self._node
 
         def take(file: bytes) -> None:
-            self._surface = None
-            if node is self._node and mrml.alive(node) and not self._stale:
-                wall_model.show(node, result_node.scan_of(node), file, chosen(self._context.ui.surfaceBox) or scalar)
+            mesh = wall_model.read(file)
+            self._session.later(lambda: self._showSurface(answer, mesh), "surface is shown")
 
         if self._surface is not None:
             self._surface.abort()
         self._surface = self._session.getBytes(route("surfaces", answer["surface"]), take, self._fail)
+
+    def _showSurface(self, answer: dict[str, Any], mesh: Any) -> None:
+        self._surface = None
+        scalar = chosen(self._context.ui.surfaceBox)
+        if scalar and mrml.alive(self._node) and answer is self._answer and not self._stale:
+            wall_model.show(self._node, result_node.scan_of(self._node), mesh, scalar)
 
     # ---- copy, curve
 

@@ -56,7 +56,7 @@ def scalar_of(node: Node | None) -> str:
     return (display.GetActiveScalarName() or "") if display is not None else ""
 
 
-def show(segmentationNode: Node, scan: Node, file: bytes, scalar: str) -> Node:
+def show(segmentationNode: Node, scan: Node, mesh: Node, scalar: str) -> Node:
     """Show a surface, coloured by a scalar of it (by `distance` where it has no other).
 
     Parameters
@@ -64,11 +64,10 @@ def show(segmentationNode: Node, scan: Node, file: bytes, scalar: str) -> Node:
     segmentationNode : vtkMRMLSegmentationNode
     scan : vtkMRMLScalarVolumeNode
         In whose frame the surface lies.
-    file : bytes
-        A .vtp file of the engine: points in LPS, scalars with ``wall``.
+    mesh : vtkPolyData
+        See `read`.
     scalar : str
     """
-    mesh = _mesh(file)
     node = node_of(segmentationNode) or _make(segmentationNode, scan)
     node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
     node.SetAndObserveMesh(mesh)
@@ -131,8 +130,11 @@ def _make(segmentationNode: Node, scan: Node) -> Node:
     return node
 
 
-def _mesh(file: bytes) -> Node:
-    """The wall of a surface in RAS: without what clips have removed."""
+def read(file: bytes) -> Node:
+    """The wall of a surface in RAS, without what clips have removed.
+
+    `file` is a .vtp file of the engine: points in LPS, scalars with ``wall``.
+    """
     reader = vtk.vtkXMLPolyDataReader()
     reader.ReadFromInputStringOn()
     reader.SetInputString(bytes(file).decode("ascii"))

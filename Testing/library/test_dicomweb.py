@@ -41,6 +41,7 @@ from mper.dicom.dicomweb import Access, Archive
 from mper.dicom.seg_read import read_seg
 from mper.dicom.seg_write import write_seg
 from mper.dicom.series import read_series
+from mper.dicom.sr_write import read_sr
 from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
@@ -221,6 +222,35 @@ def test_the_documented_commands_fetch_segment_and_send_back(
     mask = read_seg(tmp_path / "seg.dcm", series)
     assert mask.labels[0].name == "LA" and mask.labelmap.array.any()
     assert str(pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID) in orthanc.held()
+
+
+def test_a_segmentation_and_its_report_go_together_and_come_back_with_their_figures(
+    tmp_path: Path, orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = generate_uid()
+
+    def of_study(_: int, image: pydicom.Dataset) -> None:
+        image.StudyInstanceUID, image.PatientID, image.PatientSize, image.PatientWeight = study, "P-1", "1.8", "80"
+
+    write_classic(tmp_path / "scan", bright_ball(), of_study)
+    bundle = threshold_bundle()
+    bundle = replace(bundle, card=replace(bundle.card, labels=(make_label(1, "LA"),)), sha256="ab" * 32)
+    monkeypatch.setattr(ModelBundle, "load", staticmethod(lambda _: bundle))
+    seg, report = tmp_path / "seg.dcm", tmp_path / "report.dcm"
+    assert main(["segment", str(tmp_path / "scan"), str(seg), "--model", "la", "--sr", str(report), "--json"]) == OK
+    figures = {each["name"]: each["value"] for each in json.loads(capsys.readouterr().out)["figures"]}
+    monkeypatch.setenv("MPER_DICOMWEB_LOGIN", ":".join(LOGIN))
+    assert main(["push", str(seg), str(report), "--dicomweb", orthanc.url]) == OK
+    assert main(["pull", str(tmp_path / "back"), "--study", study, "--dicomweb", orthanc.url]) == OK
+    back = files_below(tmp_path / "back")
+    assert sorted(back.values(), key=len) == sorted((seg.read_bytes(), report.read_bytes()), key=len)
+    (path,) = (file for file in (tmp_path / "back").rglob("*.dcm") if pydicom.dcmread(file).Modality == "SR")
+    (stored,) = read_sr(path).values()
+    assert stored["Volume"] == (pytest.approx(figures["LA volume"], rel=1e-4), "mL")
+    assert stored["LA volume index"] == (pytest.approx(figures["LA volume"] / 2, rel=1e-4), "mL/m2")
+    referenced = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    uids = [one.ReferencedSOPInstanceUID for series in referenced for one in series.ReferencedSOPSequence]
+    assert str(pydicom.dcmread(seg).SOPInstanceUID) in uids
 
 
 def test_a_wrong_password_and_a_wrong_address_are_told(
