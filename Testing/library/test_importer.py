@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from small_series import stack, write_cine, write_classic
 from small_sources import GRID, Notices, equal, la_source, lists, load, mask, nnunet_source, scan, write, write_h5
 
 from mper.datasets.dataset import Dataset
@@ -237,6 +239,69 @@ def test_lists_that_name_no_case_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a list of cases"):
         load(source, tmp_path / "d")
     assert not (tmp_path / "d").exists()
+
+
+# ---- time series and image types
+
+
+def test_phases_of_time_series_become_cases(tmp_path: Path) -> None:
+    volume = stack((5, 8, 9))
+    phases = [volume.with_array(volume.array + np.int16(100 * n)) for n in range(3)]
+    source = tmp_path / "scans"
+    write_cine(source / "dicom", phases)
+    (source / "dicom" / "Info.cfg").write_text("ED: 1\nES: 3\n", encoding="utf-8")
+    (name,) = find_source(source).cases
+    for choice, numbers in (("2", [2]), ("all", [1, 2, 3]), ("ES", [3])):
+        target = tmp_path / choice
+        import_source(source, target, labels=["LV"], phase=choice)
+        dataset = Dataset.open(target)
+        assert dataset.splits == {"train": tuple(f"{name}-phase-{n}" for n in numbers)}
+        for n in numbers:
+            case = dataset.case(f"{name}-phase-{n}")
+            np.testing.assert_array_equal(case.image().array, phases[n - 1].array)
+            assert case.source["phase"] == str(n)
+    for choice, told in ((None, "3 phases .*; choose with --phase 1 to 3"), ("4", "no phase 4")):
+        with pytest.raises(ValueError, match=told):
+            import_source(source, tmp_path / "none", labels=["LV"], phase=choice)
+    (source / "dicom" / "Info.cfg").unlink()
+    with pytest.raises(ValueError, match=r"does not say which phase is ES: .* --phase 1 to 3, or all"):
+        import_source(source, tmp_path / "none", labels=["LV"], phase="ES")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="without masks"):
+        import_source(la_source(tmp_path / "la", "a"), tmp_path / "none", phase="ED")
+
+
+def test_files_of_one_volume_need_no_choice_and_4d_files_are_listed(tmp_path: Path) -> None:
+    series = sitk.JoinSeries([sitk.GetImageFromArray(scan(n, np.int16).array) for n in (1, 2)])
+    sitk.WriteImage(series, str(tmp_path / "cine.nii.gz"))
+    with pytest.raises(ValueError, match=r"2 phases.*; choose with --phase 1 to 2"):
+        import_source(tmp_path / "cine.nii.gz", tmp_path / "d", labels=["LV"])
+    write(tmp_path / "still.nrrd", scan(3))
+    import_source(tmp_path, tmp_path / "d", labels=["LV"], phase="all")
+    dataset = Dataset.open(tmp_path / "d")
+    assert dataset.cases == ("cine-phase-1", "cine-phase-2", "still")
+    np.testing.assert_array_equal(dataset.case("cine-phase-2").image().array, scan(2, np.int16).array)
+    assert "phase" not in dataset.case("still").source
+
+
+def test_one_of_several_image_types_is_imported(tmp_path: Path) -> None:
+    series = None
+    for n, name in enumerate("MP"):
+        volume = stack((5, 8, 9))
+        volume = volume.with_array(volume.array + np.int16(100 * n))
+        series = write_classic(
+            tmp_path / "dicom",
+            volume,
+            lambda _, i, name=name: setattr(i, "ImageType", ["ORIGINAL", name]),
+            series,
+            name,
+        )
+    with pytest.raises(ValueError, match=r"2 image types: M .*choose one with --image-type"):
+        import_source(tmp_path / "dicom", tmp_path / "d", labels=["LV"])
+    import_source(tmp_path / "dicom", tmp_path / "d", labels=["LV"], image_type="P")
+    (case,) = Dataset.open(tmp_path / "d").split("train")
+    np.testing.assert_array_equal(case.image().array, stack((5, 8, 9)).array + 100)
+    assert case.source["image_type"] == "P"
 
 
 # ---- again

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.cli.console import Bar, print_error, print_note, print_result
-from mper.cli.options import Commands, add_command, add_spacing, count, names
+from mper.cli.options import Commands, add_command, add_phase, add_spacing, count, names
 from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="ACDC: import the manual scribbles as partial labels in place of the masks",
     )
+    add_phase(command, every=True, one="case a phase")
     add_spacing(command)
     command.set_defaults(run=run_import)
 
@@ -114,6 +115,8 @@ def run_import(arguments: argparse.Namespace) -> int:
             print_note,
             scribbles=arguments.scribbles,
             spacing_mm=arguments.spacing,
+            phase=arguments.phase,
+            image_type=arguments.image_type,
         )
     print_result(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:

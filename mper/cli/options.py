@@ -65,14 +65,16 @@ def add_region(command: argparse.ArgumentParser) -> None:
     command.add_argument("--series", metavar="UID", help="which DICOM series, where the folder holds several")
 
 
-def add_phase(command: argparse.ArgumentParser, every: bool) -> None:
-    """The choice among the images of one scan; `every`: whether all phases may be asked for at once."""
+def add_phase(
+    command: argparse.ArgumentParser, every: bool, one: str = "mask a phase (mask-phase01.nii.gz ...)"
+) -> None:
+    """The choice among the images of one scan; `every`: whether all phases may be asked for at once, each as `one`."""
     command.add_argument(
         "--phase",
         type=phase if every else one_phase,
         metavar="N|ED|ES|all" if every else "N|ED|ES",
         help="which phase of a time series (a cine): its number from 1, end diastole or end systole"
-        + (", or all: one mask a phase (mask-phase01.nii.gz ...)" if every else "")
+        + (f", or all: one {one}" if every else "")
         + "; without it the command says which phases there are",
     )
     command.add_argument(

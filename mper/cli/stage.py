@@ -18,7 +18,7 @@ import numpy as np
 from mper.cli.options import Commands, add_command
 from mper.cli.stage_masks import ChosenMask, label_of, preview, read_case
 from mper.phases import ED, ES, Phases
-from mper.progress import Notify, ignore_notice
+from mper.progress import Notify
 from mper.utils.errors import OK, UsageError, explain
 from mper.utils.text import shorten
 
@@ -258,18 +258,12 @@ def _in_file_name(name: str) -> str:
 
 def _time_series(case: SourceCase, source: Source, image_type: str | None = None) -> OpenedScan | None:
     """The scan of a case without a mask, if it is a time series."""
-    from mper.io import opened
+    from mper.datasets.time_series import open_case
 
     if source.masks:
         return None
-    path = case.files[0]
     try:
-        if opened.is_volume_file(path):
-            scan = opened.open_scan(path)
-        else:
-            from mper.dicom.series import open_files
-
-            scan = opened.of_series(open_files(case.files, ignore_notice, image_type), path, ignore_notice)
+        scan = open_case(case, image_type=image_type)
     except (OSError, ValueError):
         return None  # why it cannot be read has been found already
     return scan if scan.phases.count > 1 else None

@@ -22,6 +22,7 @@ from mper.datasets.maintenance import hold_out_more
 from mper.datasets.masks import check_mask, check_not_a_mask, label_for_scan
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
+from mper.datasets.time_series import with_phases
 from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, make_label, matching_labels, value_table
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.cleanup import remove_unfinished
@@ -72,6 +73,8 @@ def import_source(
     notify: Notify = ignore_notice,
     scribbles: bool = False,
     spacing_mm: SpacingChoice = None,
+    phase: str | None = None,
+    image_type: str | None = None,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is created where it is missing.
 
@@ -94,6 +97,9 @@ def import_source(
         Take the scribbles of ACDC h5 as labels of a part, in place of its masks.
     spacing_mm : (float, float, float), "keep" or None
         Along (k, j, i), in place of what the files state; see `mper.io.with_spacing`.
+    phase, image_type : str or None
+        Of scans without masks, which phases of a time series (a number from 1, "ED", "ES" or "all") become cases, and
+        which images of a DICOM series of several types; None: both are refused, with what there is.
 
     Raises
     ------
@@ -102,7 +108,7 @@ def import_source(
     OSError
         If the dataset cannot be written. What was imported until then is whole, and a second import goes on.
     """
-    found = find_source(source, scribbles)
+    found = with_phases(find_source(source, scribbles), phase, image_type, notify)
     for notice in found.notices:
         notify(notice)
     splits = splits_of(found, source, split, notify)
@@ -194,7 +200,7 @@ class _Import:
         if self.target is None:
             self.target = Dataset.create(self._path, self._path.resolve().name, self._plan.labels)
         if case is None:
-            origin = {"format": self._source.layout, "sha256": found.sha256()}
+            origin = {"format": self._source.layout, "sha256": found.sha256(), **found.origin}
             case = self.target.add_case(found.id, image, origin | ({"file": found.named} if found.named else {}))
             self.added += 1
         if mask is not None and _is_new(case, mask):

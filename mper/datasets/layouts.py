@@ -123,9 +123,11 @@ def dicom_cases(folder: Path, series_uid: str | None = None, notify: Notify = ig
 
 
 def _read_scan(path: Path, notify: Notify) -> Pair:
-    from mper.io import read_volume
+    from mper.io.opened import open_scan
 
-    return read_volume(path, notify=notify), None
+    scan = open_scan(path, notify=notify)
+    (phase,) = scan.phases.chosen(None)
+    return scan.read(phase), None
 
 
 def _read_series(files: Sequence[Path], notify: Notify) -> Pair:

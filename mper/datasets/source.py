@@ -33,6 +33,8 @@ class SourceCase:
     read : callable
         Takes where notes go, and gives image and mask (None without one); the mask's values are those of the source's
         labels.
+    origin : mapping of str to str
+        What else is stored about where it came from: the phase, the image type.
     """
 
     id: str
@@ -40,6 +42,7 @@ class SourceCase:
     files: tuple[Path, ...]
     named: str | None
     read: Read
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:
         """Of the image's file; of the sorted digests of its files where there are several."""
