@@ -245,6 +245,19 @@ def test_several_inputs_and_a_folder_are_cohorts_too(
     assert "1 of 1 scans segmented" in capsys.readouterr().out
 
 
+def test_masks_of_scans_in_a_folder_are_left_out_and_named(
+    cohort: Path, tmp_path: Path, segment: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = (cohort / "a" / "lge.nrrd").read_bytes()
+    for name in ("p1.nrrd", "p1_seg.nrrd", "p1_LA.nrrd", "p2.nrrd", "mask 7.nrrd"):
+        (cohort / name).write_bytes(scan)
+    assert segment(cohort, tmp_path / "masks") == OK
+    assert scans_below(tmp_path / "masks") == {"p1.seg.nrrd", "p2.seg.nrrd", "mask 7.seg.nrrd"}
+    assert "left out the masks of other scans: p1_LA.nrrd, p1_seg.nrrd" in capsys.readouterr().err
+    assert segment(cohort / "p1_LA.nrrd", cohort / "p2.nrrd", tmp_path / "named") == OK  # who names it means it
+    assert scans_below(tmp_path / "named") == {"p1_LA.seg.nrrd", "p2.seg.nrrd"}
+
+
 def test_a_cohort_can_be_run_again_into_a_folder_below_itself(cohort: Path, segment: Run) -> None:
     folder = cohort / "a"
     for _ in range(2):

@@ -108,6 +108,7 @@ def only_scan(path: Path, output: Path) -> Path:
 
 def _cohort(matches: Sequence[Path], output: Path, notify: Notify) -> dict[Path, tuple[Path, ...]]:
     """The scans of several inputs, and of those that were found as DICOM series below a folder their files."""
+    from mper.datasets.pairs import masks_of_scans
     from mper.io.scans import find_scans, holds_dicom
 
     scans: dict[Path, tuple[Path, ...]] = {}
@@ -116,8 +117,11 @@ def _cohort(matches: Sequence[Path], output: Path, notify: Notify) -> dict[Path,
         if match.is_file() or holds_dicom(match):
             scans |= dict.fromkeys(found, ())
             continue
-        below: dict[Path, tuple[Path, ...]] = {path: () for path in found if path.is_file()}
-        if len(below) < len(found):
+        files = [path for path in found if path.is_file()]
+        if masks := masks_of_scans(match, files):
+            notify(f"left out the masks of other scans: {shorten([path.name for path in masks], 5)}")
+        below: dict[Path, tuple[Path, ...]] = {path: () for path in files if path not in masks}
+        if len(files) < len(found):
             try:
                 below |= _series_below(match, notify)
             except ValueError as error:  # all of its DICOM is damaged

@@ -109,6 +109,14 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
     return Source("scans with masks", by_id(cases), labels, splits=_splits(scans, ids, source), notices=tuple(notices))
 
 
+def masks_of_scans(source: Path, files: Sequence[Path]) -> list[Path]:
+    """Those of `files` below `source` that are masks of others of them, by their names."""
+    known = _with_structures([_file(path, source) for path in files])
+    scans = [file for file in known if not file.is_mask]
+    belonging, _ = _pairs(scans, [file for file in known if file.is_mask])
+    return [mask.path for masks in belonging.values() for mask in masks]
+
+
 def _file(path: Path, source: Path) -> _File:
     """The role of a file, from its name and those of its folders."""
     place: list[Words] = []
@@ -351,4 +359,4 @@ def _read(image: Path, masks: Iterable[_File], labels: tuple[Label, ...], severa
     return volume, merged
 
 
-__all__ = ["paired_source"]
+__all__ = ["masks_of_scans", "paired_source"]
