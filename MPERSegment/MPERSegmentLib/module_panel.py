@@ -15,7 +15,7 @@ from MPERLib.panel_context import PanelContext
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from MPERSegmentLib import result_node, stroke_node, views
+from MPERSegmentLib import mask_quality, result_node, stroke_node, views
 from MPERSegmentLib.edit_tracker import EditTracker
 from MPERSegmentLib.engine_panel import EnginePanel, useLastEngine
 from MPERSegmentLib.explanation_panel import ExplanationPanel
@@ -59,7 +59,9 @@ class ModulePanel(VTKObservationMixin):
         session = self.session = EngineSession(context.showMessage)
         scans = self.scans = UploadedScans(session)
         self.editTracker = EditTracker(self._onEdited)
-        self.segmentPanel = SegmentPanel(context, session, scans, self._onSegmented)
+        self.segmentPanel = SegmentPanel(
+            context, session, scans, self._onSegmented, lambda: self.strokesPanel.endBrush()
+        )
         self.resultPanel = ResultPanel(context, self._onResultChosen)
         self.explanationPanel = ExplanationPanel(
             context, session, lambda number: self.strokesPanel.strokeText(number), self._onCorrect
@@ -120,6 +122,7 @@ class ModulePanel(VTKObservationMixin):
     def exit(self) -> None:
         """The user goes to another module; work that is under way continues."""
         self.strokesPanel.endBrush()
+        self.segmentPanel.region.cancel()
         self.explanationPanel.leave()
         self.segmentEditorPanel.leave()
 
@@ -277,6 +280,12 @@ class ModulePanel(VTKObservationMixin):
             result_node.record(node, result)
             stroke_node.forget(node)
             phases.note(node, request.phase)
+        mask_quality.show_in_views(node)
+        region = self.segmentPanel.region
+        if request.roi is None and request.roi_mm is None:
+            region.showFound(request.scan, node, result.get("roi_mm"))
+        else:
+            region.keep(request.roi, node)
         if result.get("scan_sha256"):
             self.scans.checksums.note(phases.voxels_of(request.scan, request.phase), result["scan_sha256"])
         self.editTracker.observe(node)
@@ -287,7 +296,13 @@ class ModulePanel(VTKObservationMixin):
             return
         self._show(node)
         views.show_scan(request.scan)
+        later(lambda: self._lookAt(node, result), "slices to the mask")
         later(lambda: self._makeSurface(node, views.is_alone(node)), "surface begins")
+
+    def _lookAt(self, node: slicer.vtkMRMLSegmentationNode, result: dict) -> None:
+        scan = result_node.scan_of(node) if mrml.alive(node) else None
+        if scan is not None:
+            views.look_at_mask(result.get("extent"), scan)
 
     def _showsPhaseOf(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
         """Whether the result that is shown is of the phase of this scan that is shown."""
@@ -344,6 +359,7 @@ class ModulePanel(VTKObservationMixin):
     def _onEdited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """A result has changed: it is measured again after the last edit."""
         self.measurePanel.changed(node)
+        mask_quality.show_in_views(node)
         if node is self._result():
             self.segmentEditorPanel.showState()
             self.strokesPanel.show(node)

@@ -13,7 +13,7 @@ from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Cell, Table
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import result_node
+from MPERSegmentLib import found_region, mask_quality, result_node
 
 _UNLIKE_TRAINING = ("volume", "intensities", "noise")  # flags of a scan unlike those the model was trained on
 
@@ -59,12 +59,29 @@ class ResultPanel:
         rows, text = _content(node, result)
         self._table.fill(rows)
         self._table.widget.visible = bool(rows)
-        flags = [flag["words"] for flag in result.get("flags", [])] if result else []
+        self._showQuality(node)
+        flags = _flags(node, result)
         if node is not None and (other := phases.mismatch(node, result_node.scan_of(node))):
             flags.insert(0, other)
         ui.flagsLabel.text = "\n".join(sentence(flag) for flag in flags)
         ui.flagsLabel.visible = bool(flags)
         ui.resultWords.text = text
+
+    def _showQuality(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        label = self._context.ui.qualityLabel
+        scan = result_node.scan_of(node) if node is not None else None
+        label.text = mask_quality.line(node, found_region.of(scan) is not None)
+        label.visible = bool(label.text)
+        label.styleSheet = mask_quality.style(mask_quality.level_of(node))
+
+
+def _flags(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any] | None) -> list[str]:
+    """The reasons to check the mask, without those that the line about its quality says."""
+    flags = (result or {}).get("flags", [])
+    if node is not None and mask_quality.line(node, False):
+        said = mask_quality.FLAGS if mask_quality.level_of(node) == mask_quality.EMPTY else mask_quality.FLAGS[:1]
+        flags = [flag for flag in flags if flag.get("code") not in said]
+    return [flag["words"] for flag in flags]
 
 
 def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any] | None) -> tuple[list[list[Any]], str]:
@@ -82,7 +99,12 @@ def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any]
             for name, ml in now.items()
         ]
         return rows, _("Not segmented with MPER: only volumes are measured.")
-    return [_row(figures, result, now) for figures in result["structures"]], _notes(node, result)
+    if mask_quality.is_empty(node, result):
+        return [], _notes(node, result)
+    rows = [_row(figures, result, now) for figures in result["structures"]]
+    if mask_quality.level_of(node) == mask_quality.WRONG:
+        rows = [[_likelyWrong(cells[0]), *cells[1:]] for cells in rows]
+    return rows, _notes(node, result)
 
 
 def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] | None) -> list[Any]:
@@ -98,6 +120,11 @@ def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] 
         _confidence(figures["confidence"], result),
         str(figures["components"]),
     ]
+
+
+def _likelyWrong(cell: Cell) -> Cell:
+    text = _("{name} (likely wrong)").format(name=cell.text)
+    return cell._replace(text=text, tip=_("See the line above the table."), colour=mask_quality.RED)
 
 
 def _confidence(share: float | None, result: dict[str, Any]) -> str | Cell:
@@ -122,7 +149,7 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
         lines.insert(0, phase)
     if result_node.is_edited(node):
         lines.append(_("Edited manually. Surface, confidence and parts applied to the original mask."))
-    elif result.get("confidence") is not None:
+    elif result.get("confidence") is not None and not mask_quality.level_of(node):
         lines.append(_("Confidence is the agreement of mask and probabilities; it is not calibrated."))
     flagged = {flag["words"] for flag in result.get("flags", [])}  # these are shown above already
     notes = [sentence(note) for note in result.get("notes", []) if note not in flagged]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import qt
@@ -18,6 +19,7 @@ from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, views
 from MPERSegmentLib.model_preloader import ModelPreloader
+from MPERSegmentLib.region_panel import RegionPanel
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
@@ -35,6 +37,8 @@ class SegmentPanel:
     scans : UploadedScans
     finished : callable
         Takes the request, whether the shown result is to be replaced, the mask, its header and the job's result.
+    placing : callable
+        Called before a box or a point is placed by clicks in the views.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class SegmentPanel:
         session: EngineSession,
         scans: UploadedScans,
         finished: Callable[[SegmentationRequest, bool, np.ndarray, dict, dict], None],
+        placing: Callable[[], None],
     ):
         self._context, self._session, self._scans, self._finished = context, session, scans, finished
         self._preloader = ModelPreloader(session)
@@ -63,8 +68,8 @@ class SegmentPanel:
         ui.deviceBox.connect("currentIndexChanged(int)", slot(self._onDevice))
         ui.targetBox.connect("currentIndexChanged(int)", slot(self._onTarget))
         ui.modelMoreButton.connect("toggled(bool)", slot(self._onMore))
-        ui.drawRoiButton.connect("clicked()", slot(self._onDrawRoi))
         ui.segmentButton.connect("clicked()", slot(self._onButton))
+        self.region = RegionPanel(context, self._segmentIn, placing)
         self.show()
 
     # ---- what is shown
@@ -146,12 +151,11 @@ class SegmentPanel:
             ui.inputSelector,
             ui.modelBox,
             ui.deviceBox,
-            ui.roiSelector,
-            ui.drawRoiButton,
             ui.targetBox,
             ui.phaseBox,
         ):
             widget.enabled = not self.running
+        self.region.show(ready, self.running)
 
     def _model(self) -> dict | None:
         return self._session.model(chosen(self._context.ui.modelBox))
@@ -193,16 +197,6 @@ class SegmentPanel:
     def _onMore(self, checked: bool) -> None:
         self._context.ui.modelMore.visible = checked
 
-    def _onDrawRoi(self) -> None:
-        """Place a new box: the next two clicks in a slice are its corners."""
-        scene = slicer.mrmlScene
-        roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName(_("Region")))
-        roi.CreateDefaultDisplayNodes()
-        self._context.ui.roiSelector.setCurrentNode(roi)
-        slicer.modules.markups.logic().SetActiveList(roi)
-        # Not the logic's StartPlaceMode: that one begins a point, whatever list is active.
-        slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
-
     def _onButton(self) -> None:
         if self._job is not None:
             self._job.cancel()
@@ -212,6 +206,20 @@ class SegmentPanel:
     # ---- the segmentation
 
     def _start(self) -> None:
+        """Segment in the region that the user has chosen; the model finds one where there is none."""
+        ui = self._context.ui
+        self._startIn(chosen(ui.phaseBox), chosen(ui.targetBox) == UPDATE, ui.roiSelector.currentNode(), None)
+
+    def _segmentIn(self, roi: slicer.vtkMRMLMarkupsROINode | None, at_mm: list[float] | None) -> None:
+        """Segment in a box or around a point, in place of the shown result if that has the same structures."""
+        model, parameters = self._model(), self._context.parameters
+        if self._job is None and model is not None and parameters is not None:
+            shown = result_node.of(parameters.result()) or {}
+            self._startIn(SHOWN, _names(model) == _names(shown), roi, at_mm)
+
+    def _startIn(
+        self, choice: str, update: bool, roi: slicer.vtkMRMLMarkupsROINode | None, at_mm: list[float] | None
+    ) -> None:
         ui, parameters, model = self._context.ui, self._context.parameters, self._model()
         scan = ui.inputSelector.currentNode()
         if parameters is None or model is None or scan is None:
@@ -220,7 +228,6 @@ class SegmentPanel:
         phase = phases.shown(scan)
         self._phases, self._heartPhase = [], ""
         if phase is not None:
-            choice = chosen(ui.phaseBox)
             if choice in (ED, ES):
                 try:
                     refuse_other_model(choice, model.get("labels") or ())
@@ -231,8 +238,8 @@ class SegmentPanel:
             self._phases = [phase.number] if choice == SHOWN else list(range(1, phase.count + 1))
         self._phasesAsked = len(self._phases)
         number = self._phases[0] if self._phases else None
-        request = SegmentationRequest(scan, model, parameters.Device, ui.roiSelector.currentNode(), phase=number)
-        self._begin(request, chosen(ui.targetBox) == UPDATE and (self._phasesAsked < 2 or bool(self._heartPhase)))
+        request = SegmentationRequest(scan, model, parameters.Device, roi, phase=number, at_mm=at_mm)
+        self._begin(request, update and (self._phasesAsked < 2 or bool(self._heartPhase)))
 
     def _begin(self, request: SegmentationRequest, update: bool) -> None:
         ui = self._context.ui
@@ -323,12 +330,14 @@ class SegmentPanel:
 
     def nodeRemoved(self, node: slicer.vtkMRMLNode) -> None:
         """Cancel the segmentation of a scan that is being removed from the scene."""
+        self.region.nodeRemoved(node)
         if self._job is not None and node is self._job.scan:
             self._job.abort()
             self._end(_("Cancelled: {scan} was removed from the scene.").format(scan=node.GetName()))
 
     def cancel(self) -> None:
         """Cancel the segmentation, as the scene or the module is being closed."""
+        self.region.cancel()
         if self._job is not None:
             self._job.abort()
             self._end()
@@ -341,6 +350,11 @@ class SegmentPanel:
         ui.progressLabel.text = message
         ui.progressLabel.visible = bool(message)
         self._showButton()
+
+
+def _names(labelled: Mapping[str, Any]) -> set[str]:
+    """The structures of a model or of a result."""
+    return {str(label["name"]).casefold() for label in labelled.get("labels") or ()}
 
 
 def _scanInView() -> slicer.vtkMRMLScalarVolumeNode | None:

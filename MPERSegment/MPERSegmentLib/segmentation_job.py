@@ -28,6 +28,7 @@ class SegmentationRequest:
     scan, phase : a volume, and which phase of it where it is a time series.
     model : an entry of ``GET /models``.
     roi, roi_mm : the region, as a node or as a box in the scan's own frame.
+    at_mm : instead of a region, a point in the structure (x, y, z in LPS, in the scan's own frame).
     """
 
     scan: slicer.vtkMRMLScalarVolumeNode
@@ -36,6 +37,7 @@ class SegmentationRequest:
     roi: slicer.vtkMRMLMarkupsROINode | None = None
     roi_mm: list[float] | None = None
     phase: int | None = None
+    at_mm: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class SegmentationJob:
             "device": self._request.device,
             "roi_mm": self._roi,
         }
+        if self._request.at_mm is not None:  # an engine of an older version knows no point
+            body["at_mm"] = self._request.at_mm
 
         def failed(message: str) -> None:
             if known and self._call.id is None and not self._over:  # the engine keeps a bounded number of scans

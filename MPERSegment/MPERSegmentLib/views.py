@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
-from MPERLib import phases
+from MPERLib import mrml, phases
 from MPERLib.callbacks import later
 
-from MPERSegmentLib import result_node
+from MPERSegmentLib import found_region, result_node
 
 _HIDDEN = "MPER.Hidden"  # of a result's display: hidden here, not by the user
 
@@ -25,6 +27,7 @@ def show_results() -> None:
     if slicer.mrmlScene is None:
         return
     shown = _shown_scans()
+    found_region.show_those_of(shown)
     for node in result_node.all_of(slicer.mrmlScene):
         scan, display = result_node.scan_of(node), node.GetDisplayNode()
         if scan is None or display is None:
@@ -70,6 +73,28 @@ def centre(node: slicer.vtkMRMLSegmentationNode) -> None:
         cameraNode.SetPosition(middle - away * direction)
         cameraNode.SetParallelScale(radius)
         cameraNode.ResetClippingRange()
+
+
+def look_at_mask(extent: Sequence[Sequence[int]] | None, scan: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Centre the slices on a mask, unless each of them cuts it already.
+
+    Parameters
+    ----------
+    extent : ((int, int, int), (int, int, int)) or None
+        First voxel (k, j, i) of the mask's box and the one after its last; None for an empty mask.
+    scan : vtkMRMLScalarVolumeNode
+    """
+    if extent is None:
+        return
+    first, last = np.array(extent[0]), np.array(extent[1]) - 1
+    corners = [np.where(corner, last, first) for corner in np.ndindex(2, 2, 2)]
+    points = np.array([mrml.world_of(corner, scan) for corner in corners])
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+        away = (points - plane[:3, 3]) @ plane[:3, 2]
+        if away.min() > 0 or away.max() < 0:
+            mrml.jump_to((first + last) / 2, scan)
+            return
 
 
 def _shown_scans() -> set[str]:
