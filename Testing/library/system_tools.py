@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 _PACKAGES = {"dciodvfy": "dicom3tools", "Orthanc": "orthanc orthanc-dicomweb"}
+_PACKAGES |= dict.fromkeys(("munged", "slurmctld", "slurmd", "sbatch"), "slurm-wlm munge")
 
 
 def find_tool(program: str) -> str | None:

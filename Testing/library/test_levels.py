@@ -53,6 +53,7 @@ ORDER = {
     "training": 2,
     "visualization": 2,
     "cohort": 2,
+    "cluster": 2,
     "benchmark": 2,
     "engine.settings": 3,
     "engine.errors": 3,

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,6 +49,7 @@ def run_benchmark(
     report: Report = ignore_progress,
     notify: Notify = ignore_notice,
     after_run: Notify = ignore_notice,
+    only: Sequence[int] | None = None,
 ) -> list[str]:
     """Train and evaluate all runs of a benchmark that are not done yet.
 
@@ -63,6 +64,8 @@ def run_benchmark(
     report, notify : Report, Notify
     after_run : Notify
         Called with the title of each finished run.
+    only : sequence of int or None
+        Only these runs, by their positions among all; None: all.
 
     Returns
     -------
@@ -75,6 +78,7 @@ def run_benchmark(
         After `seconds`; the current run keeps its checkpoint.
     """
     runs = benchmark.runs()
+    runs = runs if only is None else [runs[number] for number in only]
     configs = {run: train_config(benchmark, cohort, run, device) for run in runs}
     end = None if seconds is None else time.monotonic() + seconds
     failed = []

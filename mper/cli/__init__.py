@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from mper import __version__
 from mper.cli import (
     benchmark,
+    cluster,
     datasets,
     demo,
     dicom,
@@ -52,6 +53,7 @@ _GROUPS = (
     evaluate,
     benchmark,
     runs,
+    cluster,
     serve,
     stage,
     doctor,

@@ -6,16 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mper.cli.console import Bar, print_message, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device, count, names, seconds, size
+from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
+from mper.cli.console import Bar, print_error, print_message, print_note, print_result
+from mper.cli.options import Commands, add_command, add_device, count, names, number, seconds, size
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import METHODS, benchmark_methods
 from mper.nets.registry import backbone_names
-from mper.progress import Cancelled
+from mper.progress import Cancelled, Progress
 from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
-    from mper.benchmark.plan import Benchmark
+    from mper.benchmark.plan import Benchmark, Cohort
+    from mper.cluster.settings import ClusterSettings
 
 _TEXT = """\
 Train and evaluate every method with every number of labels and every seed, and write tables and figures into a
@@ -34,6 +36,7 @@ _EXAMPLES = """\
   mper benchmark acdc --data packed --labeled 7,3 --seeds 3 --device cuda --for 9m --out results
   mper benchmark la --data dataset --labeled 8 --methods mper,mper:no-cutmix,mper:k=1 --steps 3000 --out results
   mper benchmark la --data dataset --labeled 8 --ablation --budget 10m --out ablation
+  mper benchmark la --data dataset --seeds 3 --cluster slurm --partition gpu --gpus 1 --time 4h --out results
   mper benchmark la --smoke --out smoke
 """
 _TASKS = ("la", "acdc")
@@ -75,11 +78,17 @@ def add(commands: Commands) -> None:
     length.add_argument("--steps", type=count, metavar="N", help="or so many steps (default: as in the papers)")
     add_device(how)
     command.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="stop after this long; go on later")
+    command.add_argument("--only", type=_numbers, help=argparse.SUPPRESS)  # the runs of a job
+    add_cluster(command)
     command.set_defaults(run=run)
 
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(count(word) for word in text.split(",")))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(number(word) for word in text.split(","))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,11 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
     from mper.utils.plots import MissingMatplotlib
 
     benchmark = _configured(arguments)
+    settings = cluster_settings(arguments)
+    if settings is not None and arguments.limit is not None:
+        raise UsageError("--for limits the time of this computer, --time that of a job; give one of them")
     out: Path = arguments.out
     cohort = select_cases(
         benchmark, make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
     )
     benchmark.prepare_folder(out, cohort)
+    if arguments.only is not None:
+        return _work_on(benchmark, cohort, arguments)
     total = len(benchmark.runs())
 
     def after_run(title: str) -> None:
@@ -112,20 +126,25 @@ def run(arguments: argparse.Namespace) -> int:
     stopped = False
     try:
         with Bar() as bar:
-            failed = run_benchmark(
-                benchmark,
-                cohort,
-                out,
-                arguments.device,
-                arguments.limit,
-                bar,
-                print_note,
-                after_run,
-            )
+            if settings is not None:
+                failed, waits = _in_jobs(benchmark, settings, arguments, bar)
+                if waits:
+                    return OK
+            else:
+                failed = run_benchmark(
+                    benchmark,
+                    cohort,
+                    out,
+                    arguments.device,
+                    arguments.limit,
+                    bar,
+                    print_note,
+                    after_run,
+                )
     except TimeLimitReached:
         stopped = True
-    except (Cancelled, KeyboardInterrupt):
-        raise Cancelled(so_far()) from None
+    except (Cancelled, KeyboardInterrupt) as stop:
+        raise Cancelled(str(stop) if settings is not None and str(stop) else so_far()) from None
     results = read_results(benchmark, out)
     if failed and not results:
         raise ValueError(f"none of {total} runs could be done; the first: {failed[0]}")
@@ -140,6 +159,73 @@ def run(arguments: argparse.Namespace) -> int:
     if stopped:
         print_result(so_far())
     return FAILED if failed else OK
+
+
+def _work_on(benchmark: Benchmark, cohort: Cohort, arguments: argparse.Namespace) -> int:
+    """The runs of a job; the tables are written by the command that has submitted it."""
+    from mper.benchmark.run import run_benchmark
+
+    with Bar() as bar:
+        failed = run_benchmark(
+            benchmark, cohort, arguments.out, arguments.device, report=bar, notify=print_note, only=arguments.only
+        )
+    for line in failed:
+        print_error(line)
+    return FAILED if failed else OK
+
+
+def _in_jobs(
+    benchmark: Benchmark, settings: ClusterSettings, arguments: argparse.Namespace, bar: Bar
+) -> tuple[list[str], bool]:
+    """Do the runs that are left in jobs; gives a line for each that failed, and whether the jobs are left alone."""
+    from mper.benchmark.run import is_done
+    from mper.cluster.settings import LOCAL
+
+    home = arguments.out.resolve()
+    runs = benchmark.runs()
+    left = [n for n, run in enumerate(runs) if not is_done(run, home)]
+    if not left:
+        return [], False
+    count = min(settings.jobs, len(left)) if settings.kind == LOCAL else len(left)  # SLURM lets the others wait
+    shares = [left[n::count] for n in range(count)]
+    words = _words(benchmark, arguments, home)
+    jobs = submit(
+        home,
+        settings,
+        [("; ".join(runs[n].title for n in share), [*words, "--only", ",".join(map(str, share))]) for share in shares],
+    )
+    if arguments.detach:
+        return [], True
+
+    def update() -> None:
+        done = sum(is_done(run, home) for run in runs)
+        bar(Progress(f"{done} of {len(runs)} runs are done", done / len(runs)))
+
+    wait_for(jobs, update)
+    return [
+        f"{runs[n].title}: {jobs.reason(number)}"
+        for number, share in enumerate(shares)
+        for n in share
+        if not is_done(runs[n], home)
+    ], False
+
+
+def _words(benchmark: Benchmark, arguments: argparse.Namespace, home: Path) -> list[str]:
+    """The command of a job, without its runs."""
+    words = [*MPER, "benchmark", benchmark.task, "--out", str(home)]
+    words += ["--smoke"] if arguments.smoke else ["--data", str(arguments.data.resolve())]
+    words += ["--labeled", ",".join(map(str, benchmark.labeled)), "--methods", ",".join(benchmark.variants)]
+    words += ["--seeds", str(benchmark.seeds), "--recipe", benchmark.recipe, "--device", arguments.device]
+    words += ["--co-train"] if benchmark.co_train else []
+    given = {
+        "--backbone": benchmark.backbone,
+        "--batch": benchmark.batch,
+        "--patch": ",".join(map(str, benchmark.patch)) if benchmark.patch else None,
+        "--budget": None if benchmark.budget_s is None else f"{benchmark.budget_s}s",
+        "--steps": benchmark.steps,
+        "--split": benchmark.split,
+    }
+    return [*words, *(str(word) for name, value in given.items() if value is not None for word in (name, value))]
 
 
 def _configured(arguments: argparse.Namespace) -> Benchmark:

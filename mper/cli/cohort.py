@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mper.cli import outputs
+from mper.cli.cluster import MPER, cluster_settings, still_running, submit
 from mper.cli.common import load_predictor, volume_texts
 from mper.cli.console import Bar, print_error, print_note, print_result
 from mper.cli.outputs import SegmentationTask
@@ -30,6 +31,7 @@ from mper.utils.processes import available_cores
 from mper.utils.text import duration
 
 if TYPE_CHECKING:
+    from mper.cluster.settings import ClusterSettings
     from mper.cohort.manifest import CohortFolder, CohortLog, CohortScan, Entry
     from mper.inference.predictor import Predictor
     from mper.labels import Segmentation
@@ -41,15 +43,16 @@ Segment = Callable[..., Iterator[dict[str, Any]]]  # `mper.cli.segment.segment_t
 
 _NOT_OPTIONS = (  # arguments that change no mask, or are recorded in another place
     *("paths", "run", "json", "device", "model", "overwrite", "workers", "plan", "share"),
-    *("cluster", "cluster_config", "partition", "account", "time", "gpus", "memory", "cpus", "jobs"),
+    *("cluster", "cluster_config", "partition", "account", "time", "gpus", "memory", "cpus", "jobs", "detach"),
 )
 _LOCK = ".mper.lock"
 _PLAN = "plan.json"
-_POLL_S = 0.3
 
 
 class Shares(Protocol):
-    """Processes that work on the shares of a plan."""
+    """Processes that work on the shares of a plan; every `poll_s` seconds they are asked how they stand."""
+
+    poll_s: float
 
     def running(self) -> bool:
         """Whether one of them may still segment a scan."""
@@ -82,7 +85,11 @@ def run_cohort(
     out = Path(arguments.paths[-1]).expanduser()
     scans = [_cohort_scan(task, out) for task in tasks]
     model = {"name": stored.card.name, "version": stored.card.version, "sha256": stored.sha256}
+    settings = cluster_settings(arguments)
+    if settings is not None and arguments.workers:
+        raise UsageError("--workers and --cluster exclude each other; --jobs says how many jobs there are")
     with _alone(out):
+        _check_no_jobs(out)
         folder = CohortFolder.begin(out, CohortRun(model, _options(arguments)), scans, arguments.overwrite)
         left = _left(folder, tasks, scans, stored)
         if len(left) < len(tasks):
@@ -92,13 +99,17 @@ def run_cohort(
             try:
                 if not left:
                     pass
-                elif (shares := _shares(left, stored, arguments, out)) is not None:
+                elif (shares := _shares(left, stored, arguments, settings, out)) is not None:
+                    if arguments.detach:
+                        return {"submitted": len(left), "folder": str(out)}
                     _follow(folder, left, shares, show, len(tasks))
                 else:
                     log = CohortLog(out)
                     _in_this_process(left, stored, arguments, segment, log, show, len(tasks))
                     folder.update()
             except (Cancelled, KeyboardInterrupt):
+                if settings is not None:
+                    raise Cancelled(still_running(out)) from None
                 folder.update()
                 entries = _finished(folder, scans)
                 done = sum("error" not in entry for entry in entries[: len(scans)])
@@ -328,9 +339,16 @@ def _shares(
     left: Sequence[tuple[SegmentationTask, CohortScan]],
     stored: StoredBundle,
     arguments: argparse.Namespace,
+    settings: ClusterSettings | None,
     out: Path,
 ) -> Shares | None:
     """The processes that work on the scans that are left; None where it is this one."""
+    if settings is not None:
+        plan = _write_plan(left, stored, arguments, out)
+        number = min(settings.jobs, len(left))
+        shares = [f"{n + 1}/{number}" for n in range(number)]
+        words = [*MPER, "segment", "--plan", str(plan), "--share"]
+        return submit(out, settings, [(f"share {share}", [*words, share]) for share in shares])
     wanted = min(arguments.workers or 1, len(left))
     if wanted < 2:
         return None
@@ -393,7 +411,7 @@ def _follow(
             done = total - before - len(waiting)
             show.bar(Progress(f"{before + done} of {total} scans", done / len(left)))
             if running:
-                time.sleep(_POLL_S)
+                time.sleep(shares.poll_s)
     finally:
         shares.stop()
     log = CohortLog(folder.path)
@@ -401,6 +419,35 @@ def _follow(
         if scan.key in waiting:
             show.entry(log.failed(scan, shares.reason(waiting[scan.key])))
     folder.update()
+
+
+def _check_no_jobs(out: Path) -> None:
+    """Refuse a folder on which jobs are still at work."""
+    from mper.cluster.jobs import JobSet
+
+    jobs = JobSet.read(out)
+    if jobs is not None and jobs.running():
+        raise UsageError(f"jobs are still at work on {out}: {still_running(out)}")
+
+
+def gather(out: Path) -> None:
+    """Gather what jobs have segmented, which have all ended, into the manifest and the tables of a cohort."""
+    from mper.cohort.manifest import WORK, CohortFolder, CohortScan
+
+    plan_file = out / WORK / _PLAN
+    folder = CohortFolder.read(out) if plan_file.is_file() else None
+    if folder is None:
+        return
+    with _alone(out):
+        tasks = [_task(entry) for entry in read_json(plan_file)["tasks"]]
+        asked = {scan.key: scan for task in tasks if (scan := _cohort_scan(task, out.absolute()))}
+        before = [CohortScan(key, Path(entry["input"])) for key, entry in folder.entries.items() if key not in asked]
+        scans = [*before, *asked.values()]
+        entries = _finished(folder, scans)
+    done = sum("error" not in entry for entry in entries)
+    print_result(f"{done} of {len(scans)} scans segmented; tables: {out / 'cohort.csv'}, summary.html, manifest.json")
+    if done < len(scans):
+        print_result("the same `mper segment` goes on with the rest")
 
 
 class LocalShares:
@@ -416,6 +463,7 @@ class LocalShares:
     """
 
     def __init__(self, plan: Path, count: int, out: Path) -> None:
+        self.poll_s = 0.3
         self._logs = [plan.with_name(f"worker-{number + 1}.txt") for number in range(count)]
         threads = str(max(1, available_cores() // count))
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUTF8": "1"}

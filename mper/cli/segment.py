@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
+from mper.cli.cluster import add_cluster, cluster_settings
 from mper.cli.cohort import Picture, run_cohort, run_share, summary
 from mper.cli.common import (
     is_seg,
@@ -75,6 +76,7 @@ _EXAMPLES = """\
   mper segment cine-folder mask.nii.gz --model acdc --phase ED
   mper segment "study/*/lge.nii.gz" results
   mper segment scans results --workers 4
+  mper segment scans results --cluster slurm --partition gpu --gpus 1 --time 2h
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
   mper segment scan.nrrd mask.nii.gz --at=-12.5,40,85
 """
@@ -125,6 +127,7 @@ def add(commands: Commands) -> None:
     )
     several.add_argument("--plan", type=Path, help=argparse.SUPPRESS)  # for the processes that --workers starts
     several.add_argument("--share", type=share, help=argparse.SUPPRESS)
+    add_cluster(command)
     command.set_defaults(run=run)
 
 
@@ -135,6 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
     tasks, cohort = _plan(arguments, notes.append)
     if arguments.sr is not None:
         _check_report(arguments, tasks, cohort)
+    if not cohort and cluster_settings(arguments) is not None:
+        raise UsageError("--cluster divides a cohort into jobs, and this is one scan; leave it out")
     for note in notes:
         print_note(note)
     from mper.models.card import read_bundle

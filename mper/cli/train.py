@@ -11,12 +11,14 @@ import signal
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
 from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.methods.recipe import RECIPES
@@ -28,6 +30,7 @@ from mper.utils.processes import lower_priority, reserve_one_core
 from mper.utils.text import duration
 
 if TYPE_CHECKING:
+    from mper.cluster.settings import ClusterSettings
     from mper.training.runs import RunFolder
     from mper.training.trainer import TrainConfig
 
@@ -43,6 +46,7 @@ _EXAMPLES = """\
   mper train dataset --recipe plus --without cutmix --steps 3000 --seed 1
   mper train --resume dataset/runs/20260131-101500
   torchrun --nproc-per-node 2 -m mper train dataset --labeled 8
+  mper train dataset --labeled 8 --cluster slurm --partition gpu --gpus 1 --time 8h
 """
 _STORE_KEY = "mper/run"
 
@@ -141,6 +145,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help='also write the curves for TensorBoard, into RUN/tensorboard (pip install "mper[tensorboard]")',
     )
+    add_cluster(command)
     command.set_defaults(run=run)
 
 
@@ -199,13 +204,19 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     if arguments.background:
         lower_priority()
         reserve_one_core()
+    settings = cluster_settings(arguments)
+    if settings is not None and arguments.events:
+        raise UsageError("--events belongs to a run on this computer; leave it out, or --cluster")
     folder = _resumed(arguments) if arguments.resume else _started(arguments, output)
+    if settings is not None:
+        return _train_in_job(folder.resolve(), settings, arguments)
     import lightning_fabric
 
     from mper.training.runs import RunFolder
     from mper.training.trainer import TrainConfig, train
 
     logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)  # it tells of precision and processes
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # SLURM is asked by --cluster
     config = TrainConfig.read(folder)
     finished = (RunFolder(folder).model / "card.json").exists()
     output.event("started", run=str(folder), pid=os.getpid())
@@ -244,6 +255,38 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     output.text(f"trained in {duration(time.monotonic() - begin)}; curves: {curves}")
     output.text(f"model: {published or model}")
     output.text(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
+    return OK
+
+
+def _train_in_job(folder: Path, settings: ClusterSettings, arguments: argparse.Namespace) -> int:
+    """Submit a run as a job, and wait for it."""
+    from mper.training.publish import published_version
+    from mper.training.runs import RunFolder
+
+    run = RunFolder(folder)
+    config = run.config()
+    words = [*MPER, "train", "--resume", str(folder), *(["--tensorboard"] if arguments.tensorboard else [])]
+    if settings.gpus > 1:
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(settings.gpus), *words]
+    print_result(f"run folder: {folder}")
+    jobs = submit(folder, settings, [("training", words)])
+    if arguments.detach:
+        return OK
+    with Bar() as bar:
+
+        def update() -> None:
+            status = run.status()
+            done = status.get("fraction")
+            bar(Progress(f"{run.state()}: {status.get('message', '')}", float(done) if done is not None else None))
+
+        wait_for(jobs, update)
+    if run.state() != "finished":
+        again = f"go on with: mper train --resume {_quoted(folder)} --cluster {settings.kind}"
+        raise ValueError(f"the run is {run.state()}: {jobs.reason(0)}; {again}")
+    version = published_version(folder)
+    model = run.model if version is None else Path(config["dataset"]) / "models" / config["name"] / str(version)
+    print_result(f"model: {model}")
+    print_result(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(model)}")
     return OK
 
 
@@ -335,7 +378,8 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     from mper.utils.devices import pick_device
 
     device = arguments.device or "auto"
-    pick_device(device)
+    if arguments.cluster is None:  # that of a job is there
+        pick_device(device)
     return TrainConfig(
         dataset=str(arguments.dataset.resolve()),
         method=arguments.method or default_method(unlabelled=True),
