@@ -56,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     def train(run: Path, report: Any, notify: Any) -> Path:
         configs.append(TrainConfig.read(run))
         report(Progress("training", 0.5, 60.0, {"loss": 0.25, "step": 12345.0, "rate": 0.01}))
-        return random_bundle().save(run / "model")
+        return random_bundle(about={"run": run.name}).save(run / "model")  # no run gives the bundle of another
 
     monkeypatch.setattr(trainer, "train", train)
     return configs

@@ -11,7 +11,6 @@ import signal
 import sys
 import textwrap
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,7 +215,6 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     from mper.training.trainer import TrainConfig, train
 
     logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)  # it tells of precision and processes
-    warnings.filterwarnings("ignore", "The `srun` command is available")  # SLURM is asked by --cluster
     config = TrainConfig.read(folder)
     finished = (RunFolder(folder).model / "card.json").exists()
     output.event("started", run=str(folder), pid=os.getpid())

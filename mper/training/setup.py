@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -71,6 +72,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     from lightning_fabric import Fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets everyone with the number format
+    warnings.filterwarnings("ignore", "The `srun` command is available")  # a run is a job of SLURM by --cluster
     device = pick_device(config.device)
     formats: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {
         torch.bfloat16: "bf16-mixed",
