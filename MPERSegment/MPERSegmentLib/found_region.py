@@ -18,8 +18,8 @@ _SCAN, _RESULT = "MPER.RegionOf", "MPER.RegionOfResult"  # references of a box
 _HIDDEN = "MPER.Hidden"  # of a box's display: hidden here, not by the user
 _ASIDE = "drawn"  # hidden as long as the user has chosen a box of their own
 _COLOUR = (0.35, 0.85, 0.95)
-_THIN = 0.15  # relative to the control points, as Slicer measures lines
-_POINTS = 1.2  # percent of the view
+_THIN = 0.08  # relative to the control points, as Slicer measures lines
+_POINTS = 1.0  # percent of the view
 
 Node = Any
 

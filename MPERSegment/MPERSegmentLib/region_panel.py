@@ -63,14 +63,21 @@ class RegionPanel:
             self.cancel()
         ui = self._context.ui
         found = found_region.of(self._scan())
-        none = _("Whole scan") if found is None else _("Found automatically")
-        if ui.roiSelector.noneDisplay != none:
-            ui.roiSelector.noneDisplay = none
+        self._showNone(_("Whole scan") if found is None else _("Found automatically"))
         free = ready and not running
         ui.segmentAgainButton.enabled = free and self.box is not None and not isinstance(self._placement, BoxPlacement)
         ui.hereButton.enabled = free
         ui.roiSelector.enabled = ui.drawRoiButton.enabled = not running
         ui.regionWords.text = self._words(found)
+
+    def _showNone(self, text: str) -> None:
+        """What the choice of no box is called."""
+        selector = self._context.ui.roiSelector
+        if selector.noneDisplay != text:
+            chosen = selector.currentNode()
+            with silent(selector):  # which goes to its first node with another text
+                selector.noneDisplay = text
+                selector.setCurrentNode(chosen)
 
     def showFound(self, scan: Any, result: Any, box_mm: list[float] | None) -> None:
         """Show the region that a model has found in a scan; None removes that of the scan's result before."""
@@ -116,13 +123,13 @@ class RegionPanel:
         if drawn is not None:
             return _("Only the inside of {region} is segmented.").format(region=drawn.GetName())
         if found is not None:
-            return _("Region: found automatically. If it is wrong, drag its box.")
-        return _("In a wide scan the model looks for the structure first.")
+            return _("Drag the box if the region is wrong.")
+        return _("In a wide scan the model finds the region.")
 
     def _instruction(self) -> str:
         if isinstance(self._placement, BoxPlacement):
-            return _("Click two opposite corners in a slice. Esc cancels.")
-        return _("Click the middle of the structure in a slice. Esc cancels.")
+            return _("Click two opposite corners. Esc cancels.")
+        return _("Click its middle in a slice. Esc cancels.")
 
     def _scan(self) -> Any | None:
         return self._context.ui.inputSelector.currentNode()

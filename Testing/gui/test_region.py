@@ -286,7 +286,7 @@ def test_the_region_that_was_found_is_a_box_and_not_the_region_of_the_next_segme
     assert (display.GetFillVisibility(), display.GetOutlineVisibility(), display.GetVisibility()) == (False, True, 1)
     assert ui.roiSelector.currentNode() is None
     assert ui.roiSelector.noneDisplay == "Found automatically"
-    assert ui.regionWords.text == "Region: found automatically. If it is wrong, drag its box."
+    assert ui.regionWords.text == "Drag the box if the region is wrong."
     assert "Drag the region's box" in ui.qualityLabel.text
     first = scene.node
     scene.segment(ui.segmentButton)
@@ -324,7 +324,7 @@ def test_a_click_on_the_structure_segments_around_it_at_once(scene):
     mrml.jump_to((9, 20, 24), scene.scan)
     scene.window.click(ui.hereButton)
     assert ui.hereButton.checked
-    assert ui.regionWords.text == "Click the middle of the structure in a slice. Esc cancels."
+    assert ui.regionWords.text == "Click its middle in a slice. Esc cancels."
     scene.escape()
     assert not ui.hereButton.checked
     scene.click((9, 18, 20))

@@ -108,6 +108,12 @@ class qMRMLNodeComboBox(SceneWidget):
     def _none_changed(self) -> None:
         self._fill(take_first=self._box.currentIndex() == 0)  # "None" was shown, and is gone
 
+    def _none_display_changed(self) -> None:
+        """The item "None" is made anew: a combo box that showed it goes to the first node (updateNoneItem)."""
+        self._fill()
+        if self._scene is not None and self._current is None and self._nodes:
+            self._choose(self._nodes[0])
+
     nodeTypes = stored("QStringList", "nodeTypes", [], _refresh)
     showHidden = stored(bool, "showHidden", False, _refresh)
     showChildNodeTypes = stored(bool, "showChildNodeTypes", True, _refresh)
@@ -120,7 +126,7 @@ class qMRMLNodeComboBox(SceneWidget):
     renameEnabled = stored(bool, "renameEnabled", False, _refresh)
     interactionNodeSingletonTag = stored(str, "interactionNodeSingletonTag", "")
     selectNodeUponCreation = stored(bool, "selectNodeUponCreation", True)
-    noneDisplay = stored(str, "noneDisplay", "None", _refresh)
+    noneDisplay = stored(str, "noneDisplay", "None", _none_display_changed)
     sizeAdjustPolicy = stored(int, "sizeAdjustPolicy", 1)
 
     def _get_id(self) -> str:
