@@ -48,7 +48,10 @@ def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_no
     drawn = (values != BACKGROUND) & (values != UNLABELLED)
     whole = (mask.array != BACKGROUND) & (mask.array != UNLABELLED)
     if whole.any() and not drawn.any():
-        raise ValueError(f"{where} lies outside of the scan: nothing of what it shows is in the scan's field of view")
+        apart = f"; the grids lie up to {own.distance_mm(grid):.3g} mm apart" if own.shape == grid.shape else ""
+        raise ValueError(
+            f"{where} lies outside of the scan: nothing of what it shows is in the scan's field of view{apart}"
+        )
     volume, scale = np.count_nonzero(whole) * np.prod(own.step_lengths), np.prod(grid.step_lengths)
     share = min(1.0, np.count_nonzero(drawn) * scale / volume) if volume else 1.0
     notify(f"{where} was resampled from {own.describe()} to the scan's grid; {share:.0%} of its volume is in the scan")
@@ -60,19 +63,32 @@ def _is_same(own: Geometry, grid: Geometry) -> bool:
     return own.shape == grid.shape and own.distance_mm(grid) <= _GRID_TOLERANCE * min(grid.step_lengths)
 
 
+def _shares_voxels(own: Geometry, grid: Geometry) -> bool:
+    """Whether the voxels of two grids of known spacing are the same places, in another order or farther on."""
+    ends = np.array([(0, 0, 0), *np.eye(3, dtype=int)]) * (np.array(grid.shape) - 1)
+    index = own.to_index(grid.to_world(ends))
+    steps = (index[1:] - index[0]) / np.maximum(np.array(grid.shape) - 1, 1)[:, None]
+    return bool(np.abs(index - np.rint(index)).max() <= _GRID_TOLERANCE and np.allclose(np.abs(steps).sum(axis=1), 1))
+
+
 def label_for_scan(
     mask: Volume, grid: Geometry, labels: Sequence[Label], where: str, notify: Notify = ignore_notice, outside: int = 0
 ) -> Volume:
     """A mask as label of the scan with `grid`, by the one rule for all imports.
 
-    A mask of another grid is resampled where it overlaps the scan (`on_grid`), and refused where it does not; an empty
-    one is noted. Parameters and errors as in `on_grid` and `check_mask`.
+    A mask of another grid is resampled where it overlaps the scan (`on_grid`), and refused where it does not. It is
+    refused, too, if it has as many voxels as the scan along each axis: it was drawn on the scan then, and one of the
+    two headers is wrong, which nobody can tell. An empty mask is noted. Parameters and errors as in `on_grid` and
+    `check_mask`.
     """
     known = mask.geometry.spacing_known and grid.spacing_known
     if not known or _is_same(mask.geometry, grid):
         label = check_mask(mask, grid, labels, where, notify)
     else:
-        label = on_grid(check_mask(mask, mask.geometry, labels, where), grid, where, notify, outside)
+        checked = check_mask(mask, mask.geometry, labels, where)
+        label = on_grid(checked, grid, where, notify, outside)
+        if mask.geometry.shape == grid.shape and not _shares_voxels(mask.geometry, grid):
+            check_mask(checked, grid, labels, where)  # raises, with the distance
     if is_empty(label):
         notify(f"{where} is empty: the label says that the scan shows none of the structures")
     return label
