@@ -81,6 +81,12 @@ def mismatch(segmentationNode: Node | None, volumeNode: Node | None) -> str:
     )
 
 
+def holder(volumeNode: Node) -> Node:
+    """The node whose attributes belong to a scan: of a time series its browser, as each phase replaces the volume's."""
+    browser, _sequence = _browsed(volumeNode)
+    return volumeNode if browser is None else browser
+
+
 def _browsed(volumeNode: Node | None) -> tuple[Node, Node]:
     """Sequence browser and sequence of a volume, (None, None) where it has no other phases."""
     module = getattr(slicer.modules, "sequences", None)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import slicer
-from MPERLib import mrml, segmentation_node
+from MPERLib import mrml, phases, segmentation_node
 from MPERLib.engine_session import EngineSession
 
 from mper.labels import make_label, structure_of
@@ -61,7 +61,7 @@ def load(node: Any, session: EngineSession) -> MeasureInputs:
     model = session.model((result_node.of(node) or {}).get("model", "")) or {}
     card = model.get("card") or {}
     modality = str(card.get("about", card).get("modality") or "").lower()
-    stored = mrml.json_attribute(scan, _ATTRIBUTE)
+    stored = mrml.json_attribute(phases.holder(scan), _ATTRIBUTE)
     known: dict[str, Any] = {"enhancement": not modality or _LGE in modality, **_of_header(scan)}
     for name, value in stored.items():
         if name in MeasureInputs.__dataclass_fields__ and isinstance(value, (bool, int, float)):
@@ -73,7 +73,7 @@ def store(node: Any, inputs: MeasureInputs) -> None:
     """Store inputs with the scan of a segmentation."""
     scan = result_node.scan_of(node)
     if scan is not None:
-        scan.SetAttribute(_ATTRIBUTE, json.dumps(asdict(inputs)))
+        phases.holder(scan).SetAttribute(_ATTRIBUTE, json.dumps(asdict(inputs)))
 
 
 def has_atrium(node: Any) -> bool:

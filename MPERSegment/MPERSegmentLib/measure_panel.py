@@ -93,9 +93,21 @@ class MeasurePanel:
 
     # ---- what is shown
 
+    @property
+    def stale(self) -> bool:
+        """Whether the figures are not those of the scene."""
+        return self._stale or self._answer is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether figures or their surface are on their way."""
+        return self._job is not None or self._surface is not None or bool(self._timer.isActive())
+
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
-        """Measure another segmentation, or none; the same one stays as it is unless it has changed."""
-        if node is self._node and mrml.alive(node):
+        """Measure another segmentation, or none; what is measured already stays as it is unless it has changed."""
+        phase = len(self._measured) > 1 and node in self._measured  # another phase, whose mask is measured, too
+        if (node is self._node or phase) and mrml.alive(node):
+            self._node = node
             self.clips.show(node)
             if masks_of(node) != self._measured or any(self._masks.known(mask) is None for mask in self._measured):
                 self._onChanged()
@@ -118,7 +130,7 @@ class MeasurePanel:
 
     def engineChanged(self) -> None:
         """The engine was started or stopped, or its models have changed."""
-        if self._session.running and (self._stale or self._answer is None):
+        if self._session.running and self.stale:
             self._showInputs()
             self._onChanged()
 
@@ -210,7 +222,7 @@ class MeasurePanel:
     # ---- measuring
 
     def _onCollapsed(self, collapsed: bool) -> None:
-        if not collapsed and (self._stale or self._answer is None):
+        if not collapsed and self.stale:
             self._onChanged()
 
     def _onChanged(self) -> None:

@@ -1,4 +1,5 @@
-"""From the click to the mask and the surface in a real Slicer, and how long our callbacks held its window.
+"""From the click to the mask and the surface in a real Slicer, from an edit to the new figures and the coloured wall,
+and how long our callbacks held its window.
 
     Slicer --no-splash --additional-module-paths MPERSegment MPERTrainer --python-script Testing/benchmarks/in_slicer.py
 
@@ -47,6 +48,22 @@ def run(panel, scan) -> tuple[float, float]:
     return mask, time.perf_counter() - began
 
 
+def edit(panel, scan, slices: int) -> tuple[float, float]:
+    """Seconds from an edit (slices are removed) to the new figures, and to the coloured surface of them."""
+    node, measure = panel.resultPanel.node, panel.measurePanel
+    segment = node.GetSegmentation().GetNthSegmentID(0)
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, scan)
+    drawn = np.flatnonzero(array.any(axis=(1, 2)))
+    array[drawn[:slices]] = 0
+    began = time.perf_counter()
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, segment, scan)
+    wait(lambda: measure.stale)
+    wait(lambda: not measure.stale)
+    figures = time.perf_counter() - began
+    wait(lambda: not measure.busy)
+    return figures, time.perf_counter() - began
+
+
 def main() -> None:
     """Measure, and print a table and the trace."""
     slicer.util.selectModule("MPERSegment")
@@ -69,6 +86,18 @@ def main() -> None:
             mask, surface = run(panel, volume)
             print(f"| {name} | {mask:.2f} s | {surface:.2f} s |", flush=True)
         print(callbacks.report(), flush=True)
+        if volume is scan:
+            panel.ui.measureSection.collapsed = False
+            wait(lambda: not panel.measurePanel.stale)
+            panel.ui.surfaceBox.setCurrentIndex(1)
+            wait(lambda: not panel.measurePanel.busy)
+            callbacks.clear()
+            print("| edit | to the figures | to the coloured wall |\n| --- | --- | --- |", flush=True)
+            for number in range(1, 6):
+                figures, wall = edit(panel, scan, 1)
+                print(f"| {number} | {figures:.2f} s | {wall:.2f} s |", flush=True)
+            print(callbacks.report(), flush=True)
+            panel.ui.measureSection.collapsed = True
 
 
 try:

@@ -57,12 +57,7 @@ def opened(window, node, clear=True):
 
 def measured(window, panel):
     """Wait until the figures are those of the scene."""
-    measure = panel.measurePanel
-    window.wait_until(
-        lambda: measure._job is None and not measure._timer.isActive() and measure._surface is None,
-        FIGURES_S,
-        "the figures",
-    )
+    window.wait_until(lambda: not panel.measurePanel.busy, FIGURES_S, "the figures")
 
 
 def shown(panel):
@@ -225,8 +220,7 @@ def test_bad_input_is_one_line_beside_the_figures_that_stay_grey(window, shared_
     window.wait_until(lambda: "removes no voxel" in ui.measureWords.text, FIGURES_S, "the line")
     assert "'sphere'" in ui.measureWords.text
     slicer.mrmlScene.RemoveNode(point)
-    window.wait_until(lambda: panel.measurePanel._timer.isActive(), 5, "the removed clip")
-    measured(window, panel)
+    window.wait_until(lambda: not panel.measurePanel.stale, FIGURES_S, "figures without the clip")
     assert not grey(panel)
     for text, line in (
         ("{", "expected"),
@@ -318,10 +312,17 @@ def test_phases_have_a_fraction_a_curve_and_a_choice_of_ed_and_es(window, shared
     ui.edBox.currentIndex = ui.edBox.findData("3")
     measured(window, panel)
     assert "Phase 3, taken as ED, has a smaller LV" in ui.measureWords.text and "swap them" in ui.measureWords.text
-    slicer.mrmlScene.RemoveNode(masks[2])
-    panel.measurePanel.show(masks[0])
+    ui.edBox.currentIndex = ui.esBox.currentIndex = 0
+    ui.heightBox.value, ui.weightBox.value = 180, 80
     measured(window, panel)
-    assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)  # ED is chosen among those that are left
+    before = values(panel)
+    panel.ui.resultSelector.setCurrentNode(masks[2])
+    assert not grey(panel) and values(panel) == before  # of the same phases
+    assert before["lv_edv_index"] == pytest.approx(before["lv_edv"] / 2)
+    slicer.mrmlScene.RemoveNode(masks[2])
+    measured(window, panel)
+    assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)  # of the phases that are left
+    assert ui.heightBox.value == 180
 
 
 def test_a_report_is_written_by_the_command_line_with_the_figures_of_the_panel(window, shared_engine, tmp_path):

@@ -258,7 +258,14 @@ def test_fields_and_buttons_that_the_pages_name_are_in_the_modules() -> None:
     shown = [text for each in texts for text in re.findall(r"<string>([^<]*)</string>|_\(\"([^\"]*)\"\)", each)]
     known = {part.rstrip(":…").casefold() for pair in shown for part in pair} | MADE
     missing = []
-    for name in ("README.md", "docs/installation.md", "docs/segment.md", "docs/trainer.md", "docs/engine.md"):
+    for name in (
+        "README.md",
+        "docs/installation.md",
+        "docs/segment.md",
+        "docs/measure.md",
+        "docs/trainer.md",
+        "docs/engine.md",
+    ):
         page = re.sub(r"\*\*[^*]+\*\*", "", (ROOT / name).read_text(encoding="utf-8"))
         for term in re.findall(r"(?<![\w*])\*([^*\n]+(?:\n +)?[^*\n]*)\*", page):
             whole = " ".join(term.split())
