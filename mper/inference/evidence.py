@@ -191,13 +191,12 @@ def of_region(classes: Classes, dropped: int, axes: Sequence[int]) -> dict[str, 
     return {"free_border": -touched, "one_piece": voxels / (voxels + dropped) if voxels else 0.0}
 
 
-def of_image(image: torch.Tensor, correlation: float, card: Card) -> dict[str, float]:
-    """The evidence in the intensities: `image` is normalised, `correlation` that of neighbouring voxels."""
-    usual = card.about.get("intensity", {})
+def of_image(percentiles: npt.NDArray[np.floating], correlation: float, card: Card) -> dict[str, float]:
+    """The evidence in the intensities: percentiles of the normalised image, and the correlation of neighbours."""
     found = {"smoothness": min(_SMOOTH_ENOUGH, correlation)}
+    usual = card.about.get("intensity", {})
     if usual:
-        values = np.percentile(image.cpu().numpy(), [float(percent) for percent in usual])
-        outside = [max(low - v, v - high, 0.0) for v, (low, high) in zip(values, usual.values(), strict=True)]
+        outside = [max(low - v, v - high, 0.0) for v, (low, high) in zip(percentiles, usual.values(), strict=True)]
         found["intensities"] = -float(max(outside))
     return found
 

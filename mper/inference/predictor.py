@@ -27,6 +27,7 @@ from mper.inference.plausibility import (
     check_intensities,
     check_volumes,
     neighbour_correlation,
+    usual_percentiles,
 )
 from mper.inference.postprocessing import Decision, check_room, decide, nearest_prototypes, prototype_cosines
 from mper.inference.prediction import Embeddings, Prediction, QualityFlag
@@ -192,32 +193,28 @@ class Predictor:
             why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
             notes(f"{why} with {failed}; went on with {instead}")
-        found.flags = check_intensities(crop, image, self.bundle.card)
+        card = self.bundle.card
+        correlation, percentiles = neighbour_correlation(crop.array), usual_percentiles(image, card)
+        found.flags = check_intensities(crop, correlation, percentiles, card)
         found.device, found.method = describe_device(strategy.device), strategy.method
         calibration = self.bundle.calibration
         if calibration is None or not found.decision.classes.any():
             found.evidence = {}  # of an empty mask nothing can be said
         else:
-            found.evidence |= self._evidence(scan, crop, image, found, search, calibration)
+            found.evidence |= evidence.of_image(percentiles, correlation, card)
+            found.evidence |= self._evidence(scan, found, search, calibration)
             found.quality = calibration.quality(found.evidence)
         return found
 
     def _evidence(
-        self,
-        scan: Volume,
-        crop: Volume,
-        image: torch.Tensor,
-        found: _Result,
-        search: Search | None,
-        calibration: Calibration,
+        self, scan: Volume, found: _Result, search: Search | None, calibration: Calibration
     ) -> dict[str, float]:
-        """What says how good a mask is, besides the output of the network."""
+        """What the mask says of how good it is."""
         classes, count, dimensions = found.decision.classes, len(self.bundle.card.labels), self._config.dimensions
         return {
             **evidence.of_confidence(found.decision.confidence, count),
             **evidence.of_mask(classes, found.grid, dimensions, count, calibration),
             **evidence.of_region(classes, found.decision.dropped, self._closed_axes(found.grid)),
-            **evidence.of_image(image, neighbour_correlation(crop.array), self.bundle.card),
             **({} if search is None else evidence.of_localization(search, classes, found.region, scan)),
         }
 
