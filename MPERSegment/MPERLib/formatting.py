@@ -122,7 +122,7 @@ def model_name(model: Mapping[str, Any]) -> str:
 def model_summary(model: Mapping[str, Any]) -> str:
     """A model's card in two lines: modality and quality; the rest is in `model_card`."""
     card = _about(model)
-    quality = card.get("quality") or {}
+    quality = _quality(card)
     dice = (quality.get("mean") or {}).get("dice")
     lines = [str(card["modality"])] if card.get("modality") else []
     if dice is not None:
@@ -136,7 +136,7 @@ def model_summary(model: Mapping[str, Any]) -> str:
 def model_card(model: Mapping[str, Any]) -> str:
     """A model's card as rich text: intended use, quality, limits, terms."""
     card = _about(model)
-    quality = card.get("quality") or {}
+    quality = _quality(card)
     by_label = ", ".join(
         f"{name} {figures['dice']:.2f}"
         for name, figures in (quality.get("labels") or {}).items()
@@ -162,6 +162,12 @@ def _about(model: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a model's card that is shown to the user."""
     card = model.get("card") or {}
     found = card.get("about", card)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _quality(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured of a model; empty for one that was trained without a hold-out, whose card has a text there."""
+    found = card.get("quality")
     return found if isinstance(found, Mapping) else {}
 
 

@@ -103,7 +103,7 @@ def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any]
         return [], _notes(node, result)
     rows = [_row(figures, result, now) for figures in result["structures"]]
     if mask_quality.level_of(node) == mask_quality.WRONG:
-        rows = [[_likelyWrong(cells[0]), *cells[1:]] for cells in rows]
+        rows = [_likelyWrong(cells) for cells in rows]
     return rows, _notes(node, result)
 
 
@@ -122,9 +122,13 @@ def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] 
     ]
 
 
-def _likelyWrong(cell: Cell) -> Cell:
-    text = _("{name} (likely wrong)").format(name=cell.text)
-    return cell._replace(text=text, tip=_("See the line above the table."), colour=mask_quality.RED)
+def _likelyWrong(cells: list[Any]) -> list[Any]:
+    """A row whose confidence, which may be high, does not reassure."""
+    name, volume, surface, confidence, parts = cells
+    share = confidence.text if isinstance(confidence, Cell) else confidence
+    tip = _("See the line above the table. The confidence, which is not calibrated, is {share}.").format(share=share)
+    wrong = Cell(_("likely wrong"), tip=tip, colour=mask_quality.RED)
+    return [name._replace(tip=tip, colour=mask_quality.RED), volume, surface, wrong, parts]
 
 
 def _confidence(share: float | None, result: dict[str, Any]) -> str | Cell:

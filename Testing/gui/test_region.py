@@ -99,7 +99,8 @@ def test_a_mask_that_is_likely_wrong_is_red_until_a_person_edits_it(window):
     )
     assert text.endswith('Click "It is here" and then its middle in a slice, or draw an ROI.')
     assert "bold" in ui.qualityLabel.styleSheet
-    assert cell(ui.resultTable, 0, 0) == "LA (likely wrong)"
+    assert [cell(ui.resultTable, 0, column) for column in (0, 1, 3)] == ["LA", "0.5 mL", "likely wrong"]
+    assert "is 90 %" in ui.resultTable.item(0, 3).toolTip()
     colour, fill, surface = drawn(node)
     assert colour == pytest.approx((1, 0.1, 0.1))
     assert (fill, surface) == (pytest.approx(0.1), 0.5)
@@ -107,7 +108,8 @@ def test_a_mask_that_is_likely_wrong_is_red_until_a_person_edits_it(window):
     mask[:2] = 1
     draw(node, mask)
     assert drawn(node) == (None, 1, 1)
-    window.wait_until(lambda: cell(ui.resultTable, 0, 0) == "LA", 5, "the edited mask")
+    window.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the edited mask")
+    assert cell(ui.resultTable, 0, 3) == "\N{EN DASH}"
     assert ui.qualityLabel.text.startswith(
         "Edited manually. Expected agreement of the original mask with an expert: 23 %"
     )

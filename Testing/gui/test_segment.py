@@ -678,6 +678,15 @@ def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(window):
     assert shown() == ["Left atrium (in use)", *names]
 
 
+def test_a_model_that_was_trained_without_a_hold_out_says_that_it_was_not_measured() -> None:
+    from MPERLib import formatting
+
+    model = {"name": "la-a", "version": "1", "card": {"about": {"quality": "not measured", "limits": "none known"}}}
+    assert formatting.model_summary(model) == "The quality of this model was not measured."
+    assert "Quality" not in formatting.model_card(model)
+    assert "none known" in formatting.model_card(model)
+
+
 def test_a_dialog_is_no_work(monkeypatch):
     clock = iter([0.0, 1.0, 6.0, 8.0])  # the block begins, the dialog opens, it closes, the block ends
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
