@@ -11,6 +11,7 @@ from MPERLib.callbacks import slot
 from MPERLib.edit_timer import EditTimer
 
 from MPERSegmentLib import result_node
+from MPERSegmentLib.undo_steps import UndoSteps
 
 
 class EditTracker:
@@ -28,6 +29,7 @@ class EditTracker:
         self._timers: dict[str, EditTimer] = {}
         self._states: dict[str, tuple] = {}
         self._paused = False
+        self.steps = UndoSteps()
 
     def observe(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Observe a result; editing time counts from now."""
@@ -79,8 +81,10 @@ class EditTracker:
     def _onEdit(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         if self._paused or not mrml.alive(node) or not result_node.is_result(node):
             return
-        result_node.note_by_hand(node)
-        segmentation_node.mark_edited(node)
+        with self.paused():
+            result_node.note_by_hand(node)
+            segmentation_node.mark_edited(node)
+            self.steps.note(node)
         self.edited(node)
 
     def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:

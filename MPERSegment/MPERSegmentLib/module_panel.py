@@ -379,7 +379,10 @@ class ModulePanel(VTKObservationMixin):
                 segmentation_node.unmark_edited(node)
         if different:
             self.editTracker.edited(node)
-            later(lambda: self._makeSurface(node, False), "surface after a stroke")
+            steps = self.editTracker.steps
+            step = steps.current(node)
+            surface_of = lambda: steps.current(node) == step and self._makeSurface(node, False)  # noqa: E731
+            later(lambda: mrml.alive(node) and surface_of(), "surface after a stroke")
         elif node is self._result():
             self.segmentEditorPanel.showState()
             self._explain(node)

@@ -70,6 +70,16 @@ class SegmentEditorPanel:
         self._observe()
         self.editor.saveForUndo()
 
+    def undo(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Undo the last step of a result, if the Segment Editor has its state."""
+        self.editor.edit(node, result_node.scan_of(node))
+        self.editor.make().undo()
+
+    def redo(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Redo the step of a result that was undone last."""
+        self.editor.edit(node, result_node.scan_of(node))
+        self.editor.make().redo()
+
     def setBrushActive(self, active: bool) -> None:
         """Leave mouse and keyboard to the brush for strokes, or take them back."""
         self._brushActive = active

@@ -19,6 +19,7 @@ from mper.strokes import Stroke
 
 _ATTRIBUTE = "MPER.Strokes"
 _TAG = "MPER.Strokes"
+_FITTED = "MPER.StrokesFitted"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ def set_applied(node: slicer.vtkMRMLSegmentationNode, numbers: Sequence[int]) ->
     segmentation = node.GetSegmentation()
     for n in range(segmentation.GetNumberOfSegments()):
         segmentation.GetNthSegment(n).SetTag(_TAG, ",".join(map(str, numbers)))
+
+
+def is_fitted(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the last stroke was fitted to image edges when this mask was made."""
+    segmentation = node.GetSegmentation()
+    tags = [segmentation_node.tag_of(segmentation.GetNthSegment(n), _FITTED) for n in _numbers(segmentation)]
+    return "no" not in tags
+
+
+def set_fitted(node: slicer.vtkMRMLSegmentationNode, fitted: bool) -> None:
+    """Store whether the last stroke was fitted to image edges."""
+    segmentation = node.GetSegmentation()
+    for n in _numbers(segmentation):
+        segmentation.GetNthSegment(n).SetTag(_FITTED, "yes" if fitted else "no")
+
+
+def _numbers(segmentation: slicer.vtkSegmentation) -> range:
+    return range(segmentation.GetNumberOfSegments())
 
 
 def listed(node: slicer.vtkMRMLSegmentationNode) -> list[StoredStroke]:

@@ -34,6 +34,9 @@ class StrokeSyncCallbacks:
     """What is called; each takes the segmentation node first, but `paused`.
 
     before : the mask is about to follow a changed list.
+    noted : the mask has followed it: a step of the history.
+    undo, redo : restore the state before, or after, in the history; return whether there was one.
+    canUndo, canRedo : whether the history has a state before, or after.
     after : the list, or the engine's answer to it, has changed; takes whether voxels in the scene have.
     message : takes a line for the user.
     places : takes the uncertain locations now, as in the engine's result.
@@ -41,6 +44,11 @@ class StrokeSyncCallbacks:
     """
 
     before: Callable[[Any], None]
+    noted: Callable[[Any], None]
+    undo: Callable[[Any], bool]
+    redo: Callable[[Any], bool]
+    canUndo: Callable[[Any], bool]
+    canRedo: Callable[[Any], bool]
     after: Callable[[Any, bool], None]
     message: Callable[[Any, str], None]
     places: Callable[[Any, list[dict[str, Any]]], None]
@@ -80,8 +88,10 @@ class StrokeSync:
         self._over = False
         self._overwritten: dict[int, Overwritten] = {}  # by stroke
         self._overlap = np.zeros(0, np.int64)  # voxels (flat) that strokes have removed below the user's own segments
-        self._past: list[tuple[int, ...]] = []  # lists to undo to: a step is a stroke, or the deletion of one
-        self._undone: list[tuple[int, ...]] = []  # lists to redo
+        self._byHand = np.zeros(0, np.int64)  # voxels (flat) of manual edits, from a stroke until it is fitted
+        self._past: list[tuple[int, ...]] = []  # lists that the mask has not followed yet, to undo to
+        self._undone: list[tuple[int, ...]] = []  # lists to redo that the history does not have
+        self._unsaved = False  # the next change of the mask goes back, and is no step of the history
         self._rest = qt.QTimer()
         self._rest.setSingleShot(True)
         self._rest.interval = _REST_MS
@@ -114,11 +124,11 @@ class StrokeSync:
 
     @property
     def canUndo(self) -> bool:
-        return bool(self._wanted) or any(numbers != self._wanted for numbers in self._past)
+        return bool(self._wanted) or self.pending or self._callbacks.canUndo(self._node)
 
     @property
     def canRedo(self) -> bool:
-        return bool(self._undone)
+        return bool(self._undone) or self._callbacks.canRedo(self._node)
 
     def prepare(self) -> None:
         """Prepare the engine for the first stroke."""
@@ -133,17 +143,26 @@ class StrokeSync:
         self._step(tuple(n for n in self._wanted if n != number))
 
     def undo(self) -> None:
-        """Undo the last step; of a loaded scene only the strokes are known, not the deletions."""
-        while self._past and self._past[-1] == self._wanted:  # a step that the engine has refused
-            self._past.pop()
-        if self._past or self._wanted:
+        """Undo the last step in the order of time: a stroke, its deletion, or an edit in the Segment Editor.
+
+        What the Segment Editor has no state of any more, as in a loaded scene, are strokes: the last one goes.
+        """
+        if self.pending and self._past:
             self._undone.append(self._wanted)
-            self._want(self._past.pop() if self._past else self._wanted[:-1])
+            self._want(self._past.pop())
+        elif not self.pending and self._callbacks.undo(self._node):
+            self.update()
+        elif self._wanted:
+            self._undone.append(self._wanted)
+            self._unsaved = True
+            self._want(self._wanted[:-1])
 
     def redo(self) -> None:
         if self._undone:
             self._past.append(self._wanted)
             self._want(self._undone.pop())
+        elif self._callbacks.redo(self._node):
+            self.update()
 
     def update(self) -> None:
         """Update the list after the Segment Editor may have undone, or redone, strokes."""
@@ -156,6 +175,8 @@ class StrokeSync:
             self._wanted = self._shown = found
             self._past, self._undone = [], []
             self._next()
+        elif self._held is not None and self._held.settled and not self._busy and not stroke_node.is_fitted(self._node):
+            self._put(self._shown, settle=False)  # a state of before the last stroke was fitted: it is fitted again
 
     def engineChanged(self) -> None:
         """Begin again with the engine: it was started or stopped."""
@@ -166,7 +187,7 @@ class StrokeSync:
 
     def _step(self, numbers: tuple[int, ...]) -> None:
         self._past.append(self._wanted)
-        self._undone = []
+        self._undone, self._unsaved = [], False
         self._want(numbers)
 
     def _want(self, numbers: tuple[int, ...]) -> None:
@@ -354,6 +375,10 @@ class StrokeSync:
         with self._callbacks.paused():
             stroke_node.set_answers(node, numbers, answer["strokes"])
             different = follow and self._write(numbers, part, changed)
+            if follow:
+                stroke_node.set_fitted(node, bool(answer["settled"]))
+            if answer["settled"]:
+                self._byHand = np.zeros(0, np.int64)
         if changed is not None:
             held.mask[changed] = part
         held.numbers, held.settled = numbers, bool(answer["settled"])
@@ -363,8 +388,10 @@ class StrokeSync:
     def _write(self, numbers: tuple[int, ...], part: np.ndarray | None, changed: mrml.Window | None) -> bool:
         """Update the mask in the scene from the strokes that it includes to `numbers`; whether voxels changed."""
         node = self._node
-        if numbers != self._shown:
+        step = numbers != self._shown and not self._unsaved
+        if step:
             self._callbacks.before(node)
+        self._unsaved = False
         common = _common(self._shown, numbers)
         removed = [self._overwritten.pop(number) for number in self._shown[common:] if number in self._overwritten]
         different = False
@@ -373,7 +400,13 @@ class StrokeSync:
         except ValueError as error:
             self._callbacks.message(node, str(error))
         self._shown = numbers
+        if numbers in self._past:
+            self._past = self._past[self._past.index(numbers) :]
+        if numbers == self._wanted:
+            self._past = []
         stroke_node.set_applied(node, numbers)
+        if step:
+            self._callbacks.noted(node)
         return different
 
     def _merge(
@@ -403,22 +436,38 @@ class StrokeSync:
             after[mrml.window([s.start for s in changed] - low, part.shape)] = part
         scene, foreign = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
         taken = foreign & (scene == 0)  # the mask does not grow into the user's own segments ...
-        where = np.stack(np.unravel_index(self._overlap, geometry.shape), axis=1) - low
-        where = where[((where >= 0) & (where < high - low)).all(axis=1)]
-        taken[tuple(where.T)] = False  # ... but comes back where it overlapped them before
+        taken[tuple(self._inBox(self._overlap, low, high, geometry.shape).T)] = (
+            False  # ... but comes back where it overlapped them before
+        )
         new = np.where(taken, scene, stroke_merge.followed(scene, before, after))
         for one in reversed(removed):
             stroke_merge.restore(new, low, one, geometry.shape)
+        fresh = np.zeros(scene.shape, bool)
         for one, voxels in strokes:
+            if one.number not in self._shown:
+                fresh[tuple((voxels - low).T)] = True
             over = stroke_merge.paint(new, after, low, voxels, one.stroke.value, geometry.shape, taken)
             if len(over.index):
                 self._overwritten[one.number] = over
+        hand = scene != before  # what was edited by hand since the strokes stays
+        hand[tuple(self._inBox(self._byHand, low, high, geometry.shape).T)] = True
+        hand &= ~fresh
+        new = np.where(hand, scene, new)
+        self._byHand = np.union1d(
+            self._byHand, np.ravel_multi_index(tuple((np.argwhere(hand) + low).T), geometry.shape)
+        )
         if (new == scene).all():
             return False
         gone = np.argwhere(foreign & (scene != 0) & (new == 0)) + low
         self._overlap = np.union1d(self._overlap, np.ravel_multi_index(tuple(gone.T), geometry.shape))
         labelmap_box.write_box(node, scan, low.tolist(), new)
         return True
+
+    @staticmethod
+    def _inBox(flat: np.ndarray, low: np.ndarray, high: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Those of flat indices in a scan of `shape` that lie in a box, (n, 3) from its first voxel."""
+        index = np.stack(np.unravel_index(flat, tuple(shape)), axis=1) - low
+        return index[((index >= 0) & (index < high - low)).all(axis=1)]
 
     def _done(self) -> None:
         self._busy = False

@@ -61,8 +61,18 @@ class StrokesPanel:
     ):
         self._context, self._session, self._scans = context, session, scans
         self._editor, self._explanation, self._changed = editor, explanation, changed
+        self._steps = tracker.steps
         self._callbacks = StrokeSyncCallbacks(
-            editor.saveForUndo, self._onChanged, self._onMessage, explanation.setPlaces, tracker.paused
+            before=editor.saveForUndo,
+            noted=self._steps.note,
+            undo=lambda node: self._steps.canUndo(node) and self._restored(node, editor.undo),
+            redo=lambda node: self._steps.canRedo(node) and self._restored(node, editor.redo),
+            canUndo=self._steps.canUndo,
+            canRedo=self._steps.canRedo,
+            after=self._onChanged,
+            message=self._onMessage,
+            places=explanation.setPlaces,
+            paused=tracker.paused,
         )
         self._node: Any = None
         self._engine: tuple[Any, bool] = (session.engine, session.ready)
@@ -184,9 +194,12 @@ class StrokesPanel:
         ]
 
     def _showButtons(self) -> None:
-        ui, sync = self._context.ui, self._syncs.get(self._node.GetID()) if self._node is not None else None
-        ui.strokeUndoButton.enabled = bool(self._wanted()) if sync is None else sync.canUndo
-        ui.strokeRedoButton.enabled = sync is not None and sync.canRedo
+        ui, node = self._context.ui, self._node
+        sync = self._syncs.get(node.GetID()) if node is not None else None
+        ui.strokeUndoButton.enabled = node is not None and (
+            bool(self._wanted()) or self._steps.canUndo(node) if sync is None else sync.canUndo
+        )
+        ui.strokeRedoButton.enabled = node is not None and (self._steps.canRedo(node) if sync is None else sync.canRedo)
         ui.strokeDeleteButton.enabled = 0 <= ui.strokesTable.currentRow() < len(self._wanted())
         ui.strokePlaceButton.enabled = self._node is not None
 
@@ -319,6 +332,16 @@ class StrokesPanel:
         if self._node is not None:
             self._sync().redo()
             self._fill()
+
+    def _restored(self, node: Any, restore: Callable[[Any], None]) -> bool:
+        """Restore another state of a result; whether the Segment Editor had it."""
+        before = self._steps.current(node)
+        for _try in range(2):  # a new surface, say, makes Slicer take the state that is shown for the one before
+            restore(node)
+            if self._steps.current(node) != before:
+                return True
+        self._steps.forget(node)
+        return False
 
     def _onDelete(self) -> None:
         row, wanted = self._context.ui.strokesTable.currentRow(), self._wanted()

@@ -316,11 +316,15 @@ def scene(window, engine):
 
 
 def by_hand(node, window, value):
-    """What an effect of the Segment Editor does to the first segment."""
+    """What an effect of the Segment Editor does to the first segment in a window of the scan's voxels."""
     segmentation = node.GetSegmentation()
     image = slicer.vtkOrientedImageData()
     image.DeepCopy(segmentation.GetNthSegment(0).GetRepresentation("Binary labelmap"))
-    vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])[window] = value
+    whole = np.zeros(SHAPE, bool)
+    whole[window] = True
+    i, _i, j, _j, k, _k = image.GetExtent()  # the labelmap is a part of the scan's grid
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    voxels[whole[tuple(slice(n, n + size) for n, size in zip((k, j, i), voxels.shape, strict=True))]] = value
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.SetBinaryLabelmapToSegment(image, node, segmentation.GetNthSegmentID(0), logic.MODE_REPLACE)
 
@@ -490,6 +494,57 @@ def test_edits_by_hand_survive_strokes_and_their_undoing(scene, window):
         scene.rest()
     assert (scene.mask() == edited).all()
     assert kind(scene.node) == "SEMIAUTOMATIC"
+
+
+def test_what_was_erased_by_hand_stays_erased_when_an_early_stroke_is_deleted(scene, window):
+    window.click(scene.ui.brushAddButton)
+    scene.ui.radiusSlider.value = 6
+    scene.draw((8, 20, 28))
+    scene.draw((8, 20, 32))
+    by_hand(scene.node, np.s_[8:9, 19:22, 30:36], 0)  # in the second stroke, partly in the first one
+    erased = scene.mask() == 0
+    scene.ui.strokesTable.setCurrentCell(0, 0)
+    window.click(scene.ui.strokeDeleteButton)
+    scene.rest()
+    assert len(scene.rows()) == 1
+    assert not scene.mask()[8, 19:22, 30:36].any()
+    assert not scene.mask()[erased].any()
+    assert scene.mask()[7, 20, 32] == 1  # the second stroke, where nothing was erased
+
+
+def test_strokes_and_edits_by_hand_are_undone_and_redone_in_the_order_of_time(scene, window):
+    ui, editor = scene.ui, scene.panel.segmentEditorPanel.editor
+
+    def erase(window_of_voxels):
+        editor.saveForUndo()  # as each effect does before it changes voxels
+        by_hand(scene.node, window_of_voxels, 0)
+
+    window.click(ui.brushAddButton)
+    masks = [scene.mask()]
+    for step in (
+        lambda: scene.draw((8, 20, 28)),
+        lambda: erase(np.s_[4:6]),
+        lambda: scene.draw((8, 20, 34)),
+        lambda: erase(np.s_[7:10, 18:22, 26:30]),
+    ):
+        step()
+        window.events()
+        masks.append(scene.mask())
+    assert len({mask.tobytes() for mask in masks}) == 5
+    for undo, expected in zip(
+        (lambda: window.click(ui.strokeUndoButton), editor.widget.undo) * 2, masks[3::-1], strict=True
+    ):
+        undo()  # whichever button is pressed
+        scene.rest()
+        assert (scene.mask() == expected).all()
+    assert not ui.strokeUndoButton.enabled and scene.rows() == []
+    for expected in masks[1:]:
+        window.click(ui.strokeRedoButton)
+        scene.rest()
+        assert (scene.mask() == expected).all()
+    assert not ui.strokeRedoButton.enabled
+    assert len(scene.rows()) == 2
+    assert len(scene.engine.predictions["p0"]["strokes"]) == 2
 
 
 def test_a_persons_own_segment_is_not_painted_over(scene, window):
