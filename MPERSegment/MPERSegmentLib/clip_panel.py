@@ -34,12 +34,10 @@ class ClipPanel:
     context : PanelContext
     changed : callable
         Called when a clip was added, moved or removed.
-    message : callable
-        Takes a line for the user; empty when all is well.
     """
 
-    def __init__(self, context: PanelContext, changed: Callable[[], None], message: Callable[[str], None]):
-        self._context, self._changed, self._message = context, changed, message
+    def __init__(self, context: PanelContext, changed: Callable[[], None]):
+        self._context, self._changed = context, changed
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._spheres = ClipSpheres()
         self._observed: dict[str, tuple[Any, list[int]]] = {}
@@ -89,6 +87,7 @@ class ClipPanel:
             self._past, self._undone = [], []
             for clip in self.nodes():
                 clip_nodes.show(clip, True)
+            self._message("")
         self._observe()
         self._now = self.clips()
         self._fill()
@@ -101,9 +100,12 @@ class ClipPanel:
         self._node, self._now, self._past, self._undone = None, [], [], []
 
     def clips(self) -> list[dict[str, Any]]:
-        """The clips as JSON has them."""
+        """The clips as JSON has them; none under a non-linear transform, where nothing can be measured."""
         scan = self._scan()
-        return clip_nodes.to_dicts(self._node, scan) if scan is not None else []
+        try:
+            return clip_nodes.to_dicts(self._node, scan) if scan is not None else []
+        except ValueError:
+            return []
 
     def nodeRemoved(self, node: Any) -> None:
         """A node is being removed from the scene; it may be a clip."""
@@ -199,6 +201,7 @@ class ClipPanel:
         self._fill()
 
     def _apply(self, clips: list[dict[str, Any]]) -> None:
+        self._message("")
         self._applying = True
         try:
             clip_nodes.from_dicts(self._node, self._scan(), clips)
@@ -289,6 +292,10 @@ class ClipPanel:
         return point if ((meet >= low) & (meet <= high)).all() else middle
 
     # ---- files
+
+    def _message(self, text: str) -> None:
+        self._context.ui.clipsWords.text = text
+        self._context.ui.clipsWords.visible = bool(text)
 
     def _onLoad(self) -> None:
         with callbacks.dialog():

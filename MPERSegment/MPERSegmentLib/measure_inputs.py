@@ -13,13 +13,13 @@ import slicer
 from MPERLib import mrml, phases, segmentation_node
 from MPERLib.engine_session import EngineSession
 
-from mper.labels import make_label, structure_of
+from mper.labels import Label, make_label, structure_of
 from MPERSegmentLib import result_node
 
 _ATTRIBUTE = "MPER.Measure"
 _LGE = "late gadolinium"  # in the modality of a model's card
 _TAGS = (("height_cm", "0010,1020", 100.0), ("weight_kg", "0010,1030", 1.0))  # PatientSize is in m
-_ATRIUM = make_label(1, "LA")
+_KNOWN = {name: make_label(1, name) for name in ("LA", "LV", "RV", "MYO")}
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,21 @@ def store(node: Any, inputs: MeasureInputs) -> None:
 
 def has_atrium(node: Any) -> bool:
     """Whether a segmentation has a left atrium, by code or name."""
-    names = ("la", "left atrium")
-    labels = segmentation_node.labels_of(node)
-    return any(structure_of(label) == structure_of(_ATRIUM) or label.name.casefold() in names for label in labels)
+    return "LA" in structures(node).values()
+
+
+def structures(node: Any) -> dict[int, str]:
+    """By label value what each segment is: LA, LV, RV or MYO by its code or name (one segment each), else its name."""
+    found: dict[int, str] = {}
+    for label in segmentation_node.labels_of(node):
+        known = next((name for name, other in _KNOWN.items() if _same(label, other)), label.name)
+        found[label.value] = label.name if known in found.values() else known
+    return found
+
+
+def _same(label: Label, other: Label) -> bool:
+    names = (other.name.casefold(), other.type.meaning.casefold() if other.type else "")
+    return structure_of(label) == structure_of(other) or label.name.casefold() in names
 
 
 def _of_header(scan: Any) -> dict[str, float]:

@@ -31,6 +31,7 @@ _REST_MS = 120  # without another change, after which the engine measures
 _TABLE_PX = 560
 _OFF = ""  # no surface
 _SCHEMES = figure_table.SCHEMES
+_EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
 _WARNING = "QLabel { background-color: rgba(226, 156, 48, 70); border-radius: 4px; padding: 4px; }"
 
 
@@ -55,6 +56,7 @@ class MeasurePanel:
         self._measured: list[Any] = []  # the masks of the figures
         self._answer: dict[str, Any] | None = None
         self._stale = False
+        self._observed: dict[str, tuple[Any, list[int]]] = {}
         self._job: MeasurementJob | None = None
         self._surface: Any = None
         self._plot = VolumePlot()
@@ -77,7 +79,7 @@ class MeasurePanel:
             fitted=True,
             tallest=_TABLE_PX,
         )
-        self.clips = ClipPanel(context, self._onChanged, self._say)
+        self.clips = ClipPanel(context, self._onChanged)
         self._report = ReportPanel(context, self.reportInputs)
         for widget in (ui.heightBox, ui.weightBox, ui.wallBox):
             widget.connect("valueChanged(double)", slot(self._onInput))
@@ -108,6 +110,7 @@ class MeasurePanel:
         phase = len(self._measured) > 1 and node in self._measured  # another phase, whose mask is measured, too
         if (node is self._node or phase) and mrml.alive(node):
             self._node = node
+            self._observe()
             self.clips.show(node)
             if masks_of(node) != self._measured or any(self._masks.known(mask) is None for mask in self._measured):
                 self._onChanged()
@@ -116,17 +119,13 @@ class MeasurePanel:
         if mrml.alive(self._node):
             wall_model.set_visible(self._node, False)
         self._node, self._answer, self._measured = node, None, []
+        self._observe()
         self._say("")
         self.clips.show(node)
         wall_model.set_visible(node, True)
         self._showInputs()
         self._showFigures()
         self._onChanged()
-
-    def changed(self, node: slicer.vtkMRMLSegmentationNode) -> None:
-        """A result was edited."""
-        if node is self._node or node in self._measured:
-            self._onChanged()
 
     def engineChanged(self) -> None:
         """The engine was started or stopped, or its models have changed."""
@@ -137,6 +136,8 @@ class MeasurePanel:
     def nodeRemoved(self, node: Any) -> None:
         """A node is being removed from the scene; clips and surface go with their segmentation."""
         self._masks.forget(node.GetID())
+        if node.GetID() in self._observed:
+            self._forget([node.GetID()])
         if node is self._node:
             self._stop()
             own = [*self.clips.nodes(), *filter(None, [wall_model.node_of(node)])]
@@ -146,10 +147,33 @@ class MeasurePanel:
     def close(self) -> None:
         """Release all nodes of the scene, and cancel what is under way."""
         self._stop()
+        self._forget(list(self._observed))
         self._report.stop()
         self.clips.close()
         self._plot.remove()
         self._node, self._answer, self._measured = None, None, []
+
+    def _observe(self) -> None:
+        """Observe the masks that are measured: whoever edits one, the figures are out of date."""
+        wanted = {mask.GetID(): mask for mask in (masks_of(self._node) if mrml.alive(self._node) else ())}
+        self._forget([key for key in self._observed if key not in wanted])
+        for key, mask in wanted.items():
+            if key not in self._observed:
+                segmentation = mask.GetSegmentation()
+                react = slot(lambda *_arguments, mask=mask: self._onMask(mask), "measured mask changed")
+                tags = [segmentation.AddObserver(getattr(segmentation, event), react) for event in _EVENTS]
+                self._observed[key] = (segmentation, tags)
+
+    def _forget(self, keys: list[str]) -> None:
+        for key in keys:
+            segmentation, tags = self._observed.pop(key)
+            for tag in tags:
+                segmentation.RemoveObserver(tag)
+
+    def _onMask(self, mask: Any) -> None:
+        """A surface that was made sends these events, too."""
+        if mrml.alive(mask) and self._masks.known(mask) is None:
+            self._onChanged()
 
     def _stop(self) -> None:
         self._timer.stop()
@@ -257,6 +281,7 @@ class MeasurePanel:
             self._fail(str(error))
             return
         measured = list(request.masks)
+        self._observe()
         self._job = MeasurementJob(
             self._session,
             self._scans,

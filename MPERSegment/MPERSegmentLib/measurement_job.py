@@ -13,6 +13,7 @@ from MPERLib.engine_session import EngineSession
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node
+from MPERSegmentLib.measure_inputs import structures
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
 _GONE = 404  # the engine has dropped a scan or a mask
@@ -152,10 +153,10 @@ class MeasurementJob:
 
     def _ask(self, scan: str | None) -> None:
         request = self._request
-        labels = segmentation_node.labels_of(request.masks[0])
+        names = structures(request.masks[0])
         body = {
             "masks": [self._masks.known(node) for node in request.masks],
-            "labels": [{"value": label.value, "name": label.name} for label in labels],
+            "labels": [{"value": value, "name": name} for value, name in names.items()],
             "scan": scan,
             **request.body,
         }
@@ -188,24 +189,25 @@ class MeasurementJob:
 def masks_of(node: slicer.vtkMRMLSegmentationNode) -> list[slicer.vtkMRMLSegmentationNode]:
     """The masks that are measured with a result: of ventricles the newest of each phase, else this one alone."""
     scan, number = result_node.scan_of(node), phases.of(node)
-    names = _names(node)
-    if number is None or not names & {"lv", "rv", "left ventricle", "right ventricle"}:
+    names = set(structures(node).values())
+    if number is None or not names & {"LV", "RV"}:
         return [node]
     found = {}
     for other in result_node.all_of(node.GetScene()):
-        if result_node.scan_of(other) is scan and phases.of(other) is not None and _names(other) == names:
+        if (
+            result_node.scan_of(other) is scan
+            and phases.of(other) is not None
+            and set(structures(other).values()) == names
+        ):
             found[phases.of(other)] = other
     found[number] = node
     return [found[n] for n in sorted(found)]
 
 
-def _names(node: Any) -> set[str]:
-    return {label.name.casefold() for label in segmentation_node.labels_of(node)}
-
-
 def _stamp(node: Any) -> tuple[Any, ...]:
     """Differs whenever the mask, its names or its place do."""
-    found: list[Any] = [mrml.between(node, None).tobytes()]
+    parent = node.GetParentTransformNode()
+    found: list[Any] = [parent and (parent.GetID(), parent.GetTransformToWorldMTime())]
     for image, segments in segmentation_node.layers_of(node):
         scalars = image.GetPointData().GetScalars()
         found.append((image.GetMTime(), scalars.GetMTime()))

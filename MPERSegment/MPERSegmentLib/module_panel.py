@@ -358,7 +358,6 @@ class ModulePanel(VTKObservationMixin):
 
     def _onEdited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """A result has changed: it is measured again after the last edit."""
-        self.measurePanel.changed(node)
         mask_quality.show_in_views(node)
         if node is self._result():
             self.segmentEditorPanel.showState()

@@ -120,6 +120,29 @@ def test_after_an_edit_figures_are_grey_until_they_are_those_of_the_edited_mask(
     assert sent == [(20, 20, 10)]  # the mask's own box, and not the scan again
 
 
+def test_a_segmentation_that_is_no_result_is_measured_and_followed_too(window, shared_engine):
+    scan, _node, mask, _volume = atrium()
+    drawn = segmentation_node.show_mask(mask.labelmap.array, (0, 0, 0), (make_label(1, "LA"),), scan, "drawn")
+    panel = opened(window, drawn)
+    half = mask.labelmap.array.copy()
+    half[: SIZE // 2] = 0
+    draw(drawn, half)
+    assert grey(panel)
+    measured(window, panel)
+    assert values(panel)["la_volume"] == pytest.approx(np.count_nonzero(half) * STEP**3 / 1000)
+    segment = drawn.GetSegmentation().GetNthSegment(0)
+    segment.SetName("Vorhof")  # its code says what it is
+    measured(window, panel)
+    assert values(panel)["la_volume"] > 0
+    segment.SetTerminology("")
+    segment.SetName("aorta")
+    measured(window, panel)
+    assert values(panel)["aorta_volume"] > 0
+    panel.ui.rangesBox.checked = True  # of an atrium alone
+    measured(window, panel)
+    assert not grey(panel)
+
+
 def test_clips_are_moved_by_hand_undone_and_are_the_files_of_the_command_line(window, shared_engine, tmp_path):
     scan, node, mask, volume = atrium()
     panel = opened(window, node)
@@ -230,14 +253,15 @@ def test_bad_input_is_one_line_beside_the_figures_that_stay_grey(window, shared_
     ):
         (tmp_path / "c.json").write_text(text, encoding="utf-8")
         panel.measurePanel.clips.load(tmp_path / "c.json")
-        assert ui.measureWords.text.startswith("C.json is no file of clips") and line in ui.measureWords.text
+        assert ui.clipsWords.text.startswith("C.json is no file of clips") and line in ui.clipsWords.text
     ui.rangesBox.checked = True
     draw(node, np.zeros((SIZE, SIZE, SIZE), np.uint8))
     window.wait_until(lambda: "untick it" in ui.measureWords.text, FIGURES_S, "the line")
     ui.rangesBox.checked = False
     window.wait_until(lambda: "the mask is empty" in ui.measureWords.text.lower(), FIGURES_S, "the line")
     slicer.mrmlScene.RemoveNode(scan)
-    panel.measurePanel.changed(node)
+    panel.measurePanel.show(None)
+    panel.measurePanel.show(node)
     window.wait_until(lambda: "is not in the scene" in ui.measureWords.text, FIGURES_S, "the line")
 
 
