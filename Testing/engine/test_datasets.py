@@ -238,6 +238,15 @@ def test_one_damaged_case_does_not_hide_the_others(engine: Served, data: str, ro
     assert "damaged" in bad["error"] and str(root) not in bad["error"] and good["shape"] == [12, 20, 24]
 
 
+def test_a_large_dataset_is_listed_page_by_page(engine: Served, data: str) -> None:
+    for n in range(3):
+        add(engine, data, volume(n), id=f"case{n}")
+    whole = engine.get(f"{data}/cases").json()
+    pages = [engine.get(f"{data}/cases?first={first}&count=2").json() for first in (0, 2, 4)]
+    assert [len(page) for page in pages] == [2, 1, 0] and [*pages[0], *pages[1]] == whole
+    assert engine.get(f"{data}/cases?count=0").status == 422
+
+
 # ---------------------------------------------------------------------- labels
 
 

@@ -97,3 +97,29 @@ def test_look_at_a_scan_without_a_find_has_no_cosines() -> None:
     array = np.random.default_rng(1).normal(size=(16, 32, 32)).astype(np.float32)
     found = summarise_case(predictor, Volume(array, Geometry.from_axes((0, 0, 0), (1.5, 1, 1), np.eye(3), array.shape)))
     assert (found.voxels, found.similarity, found.shares) == (0, (), ())
+
+
+def test_each_place_goes_to_the_case_that_scores_most_beside_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against distances computed one by one; behind the first places no choice changes the order of the others."""
+    rng = np.random.default_rng(3)
+
+    def some(n: int) -> CaseSummary:
+        shares = tuple(rng.dirichlet([0.6] * 3).tolist()) if n % 5 else ()
+        return seen(float(rng.uniform(0.5, 1)), float(rng.uniform(0.6, 0.95)), shares)
+
+    candidates = {f"case{n:02}": some(n) for n in range(30)}
+    labelled = [some(1), some(2)]
+    found = rank(candidates, labelled)
+    known = [each.shares for each in labelled]
+    scores = {each.id: each.score for each in found}
+    for place, each in enumerate(found):
+        mine = candidates[each.id].shares
+        distances = [0.5 * float(np.abs(np.subtract(mine, other)).sum()) for other in known if other and mine]
+        assert each.unlike == pytest.approx(min(distances) if mine else 0.0, abs=1e-4), place
+        known.append(mine)
+    assert found[0].score == max(scores.values())
+    monkeypatch.setattr("mper.evaluation.active_learning._DIVERSE", 4)
+    few = rank(candidates, labelled)
+    assert [each.id for each in few[:4]] == [each.id for each in found[:4]]
+    rest = [each.score for each in few[4:]]
+    assert rest == sorted(rest, reverse=True) and {each.id for each in few} == set(candidates)

@@ -79,6 +79,19 @@ def test_a_result_never_replaces_a_scan(tmp_path: Path) -> None:
         cohort_tasks([scan, tmp_path / "drawn.seg.nrrd"], tmp_path, None, None)
 
 
+def test_the_plan_of_a_cohort_asks_for_each_file_once_and_not_once_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [tmp_path / f"scan{n}.nrrd" for n in range(40)]
+    for scan in scans:
+        scan.write_bytes(b"a scan")
+    asked: list[Path] = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **named: asked.append(path) or stat(path, **named))
+    assert len(cohort_tasks(scans, tmp_path / "masks", None, None)) == 40
+    assert len(asked) <= 8 * len(scans)
+
+
 def test_two_results_never_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two results"):
         single_task(Path("scan.nrrd"), tmp_path / "a.nrrd", tmp_path / "a.nrrd", None)

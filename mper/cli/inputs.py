@@ -6,6 +6,7 @@ A name that ends as that of a file (``seg.dcm``, ``mask.nii.gz``) is a file and 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,11 +142,13 @@ def _series_below(folder: Path, notify: Notify) -> dict[Path, tuple[Path, ...]]:
 
     series = list_series(folder, notify)
     scans = [one for one in series if not one.no_scan] or series
-    for one in series:
-        if one not in scans:
-            notify(f"left out what is no scan: {one.describe()}")
+    if len(scans) < len(series):
+        for one in series:
+            if one.no_scan:
+                notify(f"left out what is no scan: {one.describe()}")
     places = [Path(os.path.commonpath([path.parent for path in one.paths])) for one in scans]
+    times = Counter(places)
     return {
-        place if places.count(place) == 1 else place / (one.uid or f"series-{number}"): one.paths
+        place if times[place] == 1 else place / (one.uid or f"series-{number}"): one.paths
         for number, (place, one) in enumerate(zip(places, scans, strict=True), 1)
     }

@@ -220,14 +220,24 @@ def check_ending(path: Path, endings: Sequence[str]) -> None:
 
 def _check_distinct(tasks: Sequence[SegmentationTask]) -> None:
     scans = {task.scan.resolve() for task in tasks}
+    files = {_file_of(scan) for scan in scans} - {None}
     taken: set[Path] = set()
     for task in tasks:
         for path in (task.mask, task.prototypes, task.probabilities):
             if path is None:
                 continue
             place = path.resolve()
-            if place in scans or any(path.exists() and path.samefile(scan) for scan in scans if scan.exists()):
+            if place in scans or _file_of(path) in files:
                 raise UsageError(f"the result {path} would replace a scan; choose another output")
             if place in taken:
                 raise UsageError(f"two results would be written to {path}; choose different files")
             taken.add(place)
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Which file of which disk a path is, whatever it is called; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -44,6 +44,7 @@ from mper.volume import Geometry, Volume
 __all__ = ["Case", "Dataset", "Revision", "new_run_folder"]
 
 _LOCK = ".dataset.lock"
+_CHECKSUMS: dict[tuple[str, int, int, int], str | None] = {}  # of case.json, which never changes, as of its file
 
 
 class Dataset(ModelStore):
@@ -205,17 +206,24 @@ class Dataset(ModelStore):
     def same_scan(self, image: Volume) -> list[str]:
         """The cases whose scan has the same voxels as `image`."""
         wanted = voxels_sha256(image)
-        return [case_id for case_id in self.cases if self.case(case_id).voxels_sha256 == wanted]
+        return [case_id for case_id in self.cases if self._checksum(case_id) == wanted]
 
     def copies_of(self, ids: Sequence[str]) -> list[str]:
         """The other cases whose scans have the same voxels as one of `ids`; a damaged case is none."""
         checksums = {case_id: self._checksum(case_id) for case_id in self.cases}
         wanted = {checksums.get(case_id) for case_id in ids} - {None}
-        return [case_id for case_id, checksum in checksums.items() if checksum in wanted and case_id not in set(ids)]
+        asked = set(ids)
+        return [case_id for case_id, checksum in checksums.items() if checksum in wanted and case_id not in asked]
 
     def _checksum(self, case_id: str) -> str | None:
+        """The checksum of a case's voxels, of which every new case is compared with all: read once a process."""
+        folder = self._case_folder(case_id)
         try:
-            return self.case(case_id).voxels_sha256
+            found = (folder / "case.json").stat()
+            key = (str(folder), found.st_ino, found.st_mtime_ns, found.st_size)
+            if key not in _CHECKSUMS:
+                _CHECKSUMS[key] = Case(folder, self.labels).voxels_sha256
+            return _CHECKSUMS[key]
         except (OSError, ValueError, AttributeError):
             return None
 

@@ -98,7 +98,8 @@ class Index:
             if name in self.locked_splits:
                 raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
             for locked in self.locked_splits:
-                held = [i for i in ids if i in self.splits[locked]]
+                there = set(self.splits[locked])
+                held = [i for i in ids if i in there]
                 if held:
                     raise ValueError(
                         f"{', '.join(held)} cannot go into split {name!r}: "
@@ -123,7 +124,8 @@ class Index:
             raise ValueError("no hold-out is locked yet; lock the first one before a second")
         if not self.second and self.splits.get(SECOND_HOLDOUT):
             raise ValueError(f"there is a split {SECOND_HOLDOUT!r} already; the second hold-out needs that name")
-        if held := [case_id for case_id in ids if case_id in self.splits[self.holdout]]:
+        first = set(self.splits[self.holdout])
+        if held := [case_id for case_id in ids if case_id in first]:
             raise ValueError(f"{', '.join(held)} belongs to the locked hold-out {self.holdout!r} already")
         return replace(self, second=tuple(dict.fromkeys([*self.second, *ids])))
 

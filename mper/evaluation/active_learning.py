@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mper.labels import BACKGROUND
 from mper.progress import Report, ignore_progress
@@ -34,6 +35,7 @@ _FIXED_FAR, _FIXED_USUAL = 0.8, 0.02  # where no labelled case says what is usua
 _MUCH_FAR, _MUCH_UNLIKE = 0.10, 0.30  # beyond the usual, from which on more says no more
 _WEIGHTS = (0.5, 0.3, 0.2)  # unsure, far, unlike
 _LOWER = 0.02  # than the median confidence, to be worth a word
+_DIVERSE = 1000  # first places, in which each case is to differ from those before it; more than are ever labelled
 _MAPPED = ("prototypes",)
 
 
@@ -114,46 +116,73 @@ def rank(candidates: Mapping[str, CaseSummary], labelled: Sequence[CaseSummary])
 
     Parameters
     ----------
-    candidates : mapping of str to Look
+    candidates : mapping of str to CaseSummary
         The unlabelled cases.
-    labelled : sequence of Look
+    labelled : sequence of CaseSummary
         Of labelled cases, from the same model: the usual values. May be empty.
     """
     if not candidates:
         return []
     limit, usual = _usual_limit(labelled)
-    far = {case_id: each.farther_than(limit) for case_id, each in candidates.items()}
-    unsure = _places({case_id: 1 - each.confidence for case_id, each in candidates.items()})
-    middle = float(np.median([each.confidence for each in candidates.values()]))
-    known = [each.shares for each in labelled if each.shares]
-    left = dict(candidates)
-    ranked: list[RankedCase] = []
-    while left:  # a chosen case counts as labelled: the next one should differ from it
-        unlike = {case_id: _unlike(each.shares, known) for case_id, each in left.items()}
-        scores = {
-            case_id: float(
-                np.dot(
-                    _WEIGHTS,
-                    (
-                        unsure[case_id],
-                        _share((far[case_id] - usual) / _MUCH_FAR),
-                        _share(unlike[case_id] / _MUCH_UNLIKE),
-                    ),
-                )
-            )
-            for case_id in left
-        }
-        best = max(sorted(left), key=lambda case_id, scores=scores: scores[case_id])  # type: ignore[misc]
-        chosen = left.pop(best)
-        if chosen.shares:
-            known.append(chosen.shares)
-        words = _words(chosen, far[best], unlike[best], middle, usual)
-        ranked.append(
-            RankedCase(
-                best, round(scores[best], 3), chosen.confidence, round(far[best], 4), round(unlike[best], 4), words
-            )
+    ids = sorted(candidates)
+    each = [candidates[case_id] for case_id in ids]
+    far = np.array([one.farther_than(limit) for one in each])
+    confidence = np.array([one.confidence for one in each])
+    middle = float(np.median(confidence))
+    alone = _WEIGHTS[0] * _places(1 - confidence) + _WEIGHTS[1] * np.clip((far - usual) / _MUCH_FAR, 0, 1)
+    known = _Known([one.shares for one in each])
+    for one in labelled:
+        known.add(one.shares)
+
+    def scores() -> npt.NDArray[np.float64]:
+        return alone + _WEIGHTS[2] * np.clip(known.distances() / _MUCH_UNLIKE, 0, 1)
+
+    left = np.ones(len(ids), bool)
+    order: list[tuple[int, float, float]] = []
+    for _ in range(min(len(ids), _DIVERSE)):  # a chosen case counts as labelled: the next one should differ from it
+        current = scores()
+        best = int(np.where(left, current, -np.inf).argmax())
+        left[best] = False
+        order.append((best, float(current[best]), float(known.distances()[best])))
+        known.add(each[best].shares)
+    current = scores()
+    rest = sorted(np.flatnonzero(left).tolist(), key=lambda n: -current[n])
+    order += [(n, float(current[n]), float(known.distances()[n])) for n in rest]
+    return [
+        RankedCase(
+            ids[n],
+            round(score, 3),
+            each[n].confidence,
+            round(float(far[n]), 4),
+            round(unlike, 4),
+            _words(each[n], float(far[n]), unlike, middle, usual),
         )
-    return ranked
+        for n, score, unlike in order
+    ]
+
+
+class _Known:
+    """The distance of each candidate to the most similar of the known cases, 0 to 1; 0 where none can be compared."""
+
+    def __init__(self, shares: Sequence[Sequence[float]]) -> None:
+        groups: dict[int, list[int]] = {}
+        for n, each in enumerate(shares):
+            groups.setdefault(len(each), []).append(n)
+        self._nearest = np.full(len(shares), np.inf)
+        self._groups = {
+            length: (np.array(members), np.array([shares[n] for n in members]))
+            for length, members in groups.items()
+            if length
+        }
+
+    def add(self, shares: Sequence[float]) -> None:
+        if len(shares) in self._groups:
+            members, matrix = self._groups[len(shares)]
+            distance = 0.5 * np.abs(matrix - np.asarray(shares)).sum(axis=1)
+            self._nearest[members] = np.minimum(self._nearest[members], distance)
+
+    def distances(self) -> npt.NDArray[np.float64]:
+        return np.where(np.isinf(self._nearest), 0.0, self._nearest)
 
 
 def _usual_limit(labelled: Sequence[CaseSummary]) -> tuple[float, float]:
@@ -166,25 +195,13 @@ def _usual_limit(labelled: Sequence[CaseSummary]) -> tuple[float, float]:
     return float(grid[int(np.searchsorted(below, _USUAL_FAR, side="right")) - 1]), _USUAL_FAR
 
 
-def _share(value: float) -> float:
-    return min(1.0, max(0.0, value))
+def _places(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each number's place among all, 0 the lowest and 1 the highest; equal ones share theirs."""
+    from scipy.stats import rankdata
 
-
-def _places(values: Mapping[str, float]) -> dict[str, float]:
-    """Each value's place among all, 0 the lowest and 1 the highest; equal ones share theirs."""
-    numbers = np.array(list(values.values()))
     if np.ptp(numbers) == 0:
-        return dict.fromkeys(values, 0.5)
-    return {
-        name: float(((numbers < value).sum() + 0.5 * ((numbers == value).sum() - 1)) / (len(numbers) - 1))
-        for name, value in values.items()
-    }
-
-
-def _unlike(shares: Sequence[float], known: Sequence[Sequence[float]]) -> float:
-    """Distance to the most similar of the known ones, 0 to 1."""
-    distances = [0.5 * float(np.abs(np.subtract(shares, each)).sum()) for each in known if len(each) == len(shares)]
-    return min(distances) if distances and shares else 0.0
+        return np.full(len(numbers), 0.5)
+    return np.asarray((rankdata(numbers) - 1) / (len(numbers) - 1))
 
 
 def _words(chosen: CaseSummary, far: float, unlike: float, middle: float, usual: float) -> str:

@@ -30,9 +30,14 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/datasets/{d}/cases")
-def list_cases(engine: EngineDep, d: str) -> list[CaseAnswer | DamagedCase]:
-    """All cases of a dataset."""
-    return cases.list_cases(engine, open_dataset(engine, d))
+def list_cases(
+    engine: EngineDep,
+    d: str,
+    first: Annotated[int, Query(ge=0, description="How many cases to leave out before.")] = 0,
+    count: Annotated[int | None, Query(ge=1, description="How many cases to answer at most; all by default.")] = None,
+) -> list[CaseAnswer | DamagedCase]:
+    """The cases of a dataset, by their ids in order: all of them, or a page of a large dataset."""
+    return cases.list_cases(engine, open_dataset(engine, d), first, count)
 
 
 @router.post("/datasets/{d}/cases")

@@ -24,12 +24,14 @@ from mper.utils.files import nfc
 from mper.volume import Volume
 
 
-def list_cases(engine: Engine, dataset: Dataset) -> list[CaseAnswer | DamagedCase]:
-    """All cases; a damaged one says so and hides no other."""
+def list_cases(
+    engine: Engine, dataset: Dataset, first: int = 0, count: int | None = None
+) -> list[CaseAnswer | DamagedCase]:
+    """`count` cases (all by default) from the number `first` on; a damaged one says so and hides no other."""
     split_of = {case_id: name for name, ids in dataset.splits.items() for case_id in ids}
     history = dataset.history
     answers: list[CaseAnswer | DamagedCase] = []
-    for case_id in dataset.cases:
+    for case_id in dataset.cases[first : None if count is None else first + count]:
         split = split_of.get(case_id)
         try:
             answers.append(case_answer(dataset.case(case_id), split, history))
