@@ -24,6 +24,8 @@ from MPERLib.scan_checksum import ScanChecksums
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_nodes import CaseNodes
+from MPERTrainerLib.import_preview import ImportPreview, needed
+from MPERTrainerLib.loaded_masks import loaded_mask
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
 
@@ -66,7 +68,9 @@ class CaseImport:
         self._process: PythonProcess | None = None
         self._folder: Path | None = None
         self._total = self._done = self._requested = 0
-        self._allRead = self._sending = False
+        self._allRead = self._sending = self._previewing = False
+        self._previews: list[dict] = []
+        self._preview = ImportPreview(context.ui)
         self._problems: list[str] = []
         self._added: list[str] = []
         self._scans: dict[str, str] = {}  # cases by the checksum of their scan
@@ -135,7 +139,10 @@ class CaseImport:
             if not mrml.alive(node):
                 added(None)
                 return
-            self._offer(self._checksums.of(voxels), array, header, shown, source, None, added)
+            mask, note = loaded_mask(node, self._dataset.labels) if number is None else (None, "")
+            if note:
+                self._problems.append(note)
+            self._offer(self._checksums.of(voxels), array, header, shown, source, mask, added)
 
         self._checksums.compute(voxels, send)
 
@@ -160,6 +167,7 @@ class CaseImport:
             "labels": self._dataset.labels,
             "phases": True,
             "types": True,
+            "preview": True,
         }
         self._withCases(lambda: self._stage(request))
 
@@ -184,8 +192,16 @@ class CaseImport:
         event = answer["event"]
         if event == "found":
             self._total = max(answer["cases"], 1)
+            self._previewing, self._previews = True, []
             self._show()
+            if answer["cases"]:
+                self._requestNext()
+        elif event == "preview":
+            self._previews.append(answer)
+            self._step()
             self._requestNext()
+        elif event == "previewed":
+            self._onPreviewed()
         elif event == "notice":
             self._problems.append(answer["message"])
         elif event == "failed":
@@ -210,6 +226,25 @@ class CaseImport:
             self._allRead = True
             if not self._sending:
                 self._finish()
+
+    def _onPreviewed(self) -> None:
+        """All scans were looked at: ask what is added, if there is something to decide."""
+        rows, known = self._previews, self._scans
+        self._previewing = False
+        if needed(rows, known):
+            self._bar.visible = False
+            self._preview.show(rows, self._dataset.labels, known, self._addChosen, self.cancel)
+        else:
+            self._addChosen([{"number": row["number"]} for row in rows])
+
+    def _addChosen(self, scans: list[dict]) -> None:
+        if self._process is None:
+            return
+        self._total, self._done, self._requested = max(len(scans), 1), 0, 0
+        self._show()
+        self._process.write(json.dumps({"add": scans}) + "\n")
+        if scans:
+            self._requestNext()
 
     def _onPhases(self, numbers: list[int]) -> None:
         self._endSearch()
@@ -253,6 +288,8 @@ class CaseImport:
             search.cancel()
 
     def _requestNext(self) -> None:
+        if self._previewing and self._done >= self._total:
+            return
         self._requested = self._done + 1
         if self._allRead:
             self._finish()
@@ -420,9 +457,8 @@ class CaseImport:
         if self.busy:
             self._bar.maximum = 1000
             self._bar.value = round(1000 * min(1.0, (self._done + 0.9 * share) / self._total))
-            self._bar.format = _("Adding scan {n} of {total}").format(
-                n=min(self._done + 1, self._total), total=self._total
-            )
+            text = _("Reading scan {n} of {total}") if self._previewing else _("Adding scan {n} of {total}")
+            self._bar.format = text.format(n=min(self._done + 1, self._total), total=self._total)
 
     def _finish(self) -> None:
         count, problems = len(self._added), self._problems
@@ -449,6 +485,8 @@ class CaseImport:
             self._dataset.refresh()
 
     def _clear(self) -> None:
+        self._preview.hide()
+        self._previewing = False
         self._endSearch()
         self._phasesPanel.hide()
         self._total = 0

@@ -537,11 +537,37 @@ def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
     monkeypatch.setattr("MPERTrainerLib.case_import.agreed", ask)
     for revisions in ("1", "2"):
         adding.addSources([(str(tmp_path / "new"), None)])
+        window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+        assert ui.previewTree.topLevelItem(0).text(3) == "is case-001 already"
+        assert not ui.addPreviewButton.enabled  # it is not ticked
+        ui.previewTree.topLevelItem(0).setCheckState(0, qt.Qt.Checked)
+        window.click(ui.addPreviewButton)
         window.wait_until(lambda: not adding.busy, 60, "the scan")
         window.wait_until(lambda n=revisions: ui.casesTable.item(0, 2).text() == n, 20, "the label")
     assert questions == 2 * ["pat is the same scan as case-001. Another label for case-001?"]
     assert ui.casesTable.rowCount == 1
     assert [folder.name for folder in (path / "cases").iterdir()] == ["case-001"]
+
+
+def test_a_segmentation_that_was_loaded_with_its_volume_is_its_label(window, shared_engine, tmp_path):
+    """Its segments are matched by name: "left atrium" is LA of the dataset; the result of a model is no label."""
+    path = dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    one, other = volume(10), volume(11)
+    named = [{**panel.dataset.labels[0], "value": 1, "name": "left atrium"}]
+    segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, one, "pat segmentation")
+    result = segmentation_node.show_mask(blob(11)[1], (0, 0, 0), named, other, "result")
+    result.SetAttribute("MPER.Result", "{}")
+    adding = panel.casesPanel.caseImport
+    adding.addVolumes([one, other])
+    window.wait_until(lambda: not adding.busy, 60, "the scans")
+    assert "the segmentation pat segmentation is the label of scan 10" in panel.ui.messageLabel.text
+    window.wait_until(lambda: len(panel.dataset.cases) == 3, 20, "the cases")
+    from mper.datasets.dataset import Dataset
+
+    dataset = Dataset.open(path)
+    assert (dataset.case("scan 10").label().array == blob(10)[1]).all()
+    assert not dataset.case("scan 11").is_labelled
 
 
 class Database:
@@ -614,11 +640,59 @@ def test_files_are_imported_with_their_masks_and_failures_are_reported(window, s
     (tmp_path / "bad.nrrd").write_bytes(b"no scan")
     panel = opened(window, tmp_path / "root")
     panel.casesPanel.caseImport.addSources([(str(tmp_path / "bad.nrrd"), None), (str(tmp_path / "challenge"), None)])
+    window.wait_until(lambda: panel.ui.previewBox.visible, 60, "the preview")
+    window.click(panel.ui.addPreviewButton)
     window.wait_until(lambda: not panel.casesPanel.caseImport.busy, 60, "the scans")
     window.wait_until(lambda: len(panel.dataset.cases) == 2, 20, "the case")
     added = panel.dataset.case("CASE1")
     assert (added["labelled"], added["how"]) == (True, "imported")
     assert "bad" in panel.ui.messageLabel.text
+
+
+def test_a_preview_shows_scans_and_masks_and_asks_what_their_values_mean(window, shared_engine, tmp_path):
+    """A mask of 0 and 7, an empty one, one that lies elsewhere, and a scan that is not wanted."""
+    from mper.io import write_volume
+    from mper.volume import Geometry, Volume
+
+    path = dataset_on_disk(tmp_path, labelled=1)
+    grid = Geometry(AFFINE, SHAPE)
+    elsewhere = AFFINE.copy()
+    elsewhere[0, 3] += 500
+    (tmp_path / "new").mkdir()
+    for n, (name, mask, where) in enumerate(
+        (("a", 7 * blob(10)[1], AFFINE), ("b", 0 * blob(11)[1], AFFINE), ("c", 7 * blob(12)[1], elsewhere)), start=10
+    ):
+        write_volume(tmp_path / "new" / f"{name}.nrrd", Volume(blob(n)[0], grid))
+        write_volume(tmp_path / "new" / f"{name}_seg.nrrd", Volume(mask.astype(np.uint8), Geometry(where, SHAPE)))
+    write_volume(tmp_path / "new" / "d.nrrd", Volume(blob(13)[0], grid))
+    panel = opened(window, tmp_path)
+    ui, adding = panel.ui, panel.casesPanel.caseImport
+    adding.addSources([(str(tmp_path / "new"), None)])
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    items = [ui.previewTree.topLevelItem(n) for n in range(4)]
+    assert [item.text(0) for item in items] == ["a", "b", "c", "d"]
+    assert [item.text(2) for item in items] == ["Value 7", "empty", "not in the scan", "none"]
+    assert items[0].text(1) == "18 x 24 x 22, 2 x 2 x 2 mm"
+    assert "outside of the scan" in items[2].text(3)
+    assert ui.previewLabel.text == "4 scans, 3 with a mask. Choose what is added."
+    (box,) = adding._preview._boxes.values()
+    assert box.currentText == "Choose a structure" and not ui.addPreviewButton.enabled
+    window.screenshot("trainer-import")
+    choose(box, "1")
+    items[3].setCheckState(0, qt.Qt.Unchecked)
+    window.click(ui.addPreviewButton)
+    window.wait_until(lambda: not adding.busy, 60, "the scans")
+    window.wait_until(lambda: len(panel.dataset.cases) == 4, 20, "the cases")
+    labelled = {case["id"]: case["labelled"] for case in panel.dataset.cases}
+    assert labelled == {"a": True, "b": False, "c": False, "case-001": True}
+    from mper.datasets.dataset import Dataset
+
+    assert (Dataset.open(path).case("a").label().array == blob(10)[1]).all()
+    assert not ui.previewBox.visible
+    adding.addSources([(str(tmp_path / "new"), None)])
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    window.click(ui.cancelPreviewButton)
+    assert not adding.busy and len(panel.dataset.cases) == 4
 
 
 def test_chosen_phases_of_a_time_series_become_cases(window, shared_engine, tmp_path):
