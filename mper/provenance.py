@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 AUTOMATIC, SEMIAUTOMATIC, MANUAL = "AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"
 TYPE_TAG, NAME_TAG = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+QUALITY_TAG = "MPER.Quality"
+LIKELY_WRONG = "likely wrong"  # how the quality of such a mask begins
 
 _NAME_LENGTH = 64  # of DICOM's "long string"
 _WHOLE_NAME = re.compile(r"(.+) (\S+) \(sha256:([0-9a-f]{8,64})\)")
@@ -29,12 +31,15 @@ class Provenance:
         The program; the algorithm is needed unless MANUAL, the version is empty where it is unknown.
     sha256 : str
         Checksum of the model's weights, or its first digits, in lower-case hexadecimal; empty where there is none.
+    quality : str
+        The quality to expect of unedited output (`quality_text`); empty where it is unknown.
     """
 
     type: str
     algorithm: str = ""
     version: str = ""
     sha256: str = ""
+    quality: str = ""
 
     def __post_init__(self) -> None:
         if self.type not in (AUTOMATIC, SEMIAUTOMATIC, MANUAL):
@@ -43,9 +48,9 @@ class Provenance:
             raise ValueError(f"a segment of type {self.type} needs the name of its algorithm")
 
     @classmethod
-    def of_model(cls, name: str, version: str, sha256: str) -> Provenance:
+    def of_model(cls, name: str, version: str, sha256: str, quality: str = "") -> Provenance:
         """Unedited output of one of our models."""
-        return cls(AUTOMATIC, f"MPER {name}", version, sha256)
+        return cls(AUTOMATIC, f"MPER {name}", version, sha256, quality)
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Provenance | None:
@@ -53,9 +58,11 @@ class Provenance:
         type_, name = (tags.get(tag, "").strip() for tag in (TYPE_TAG, NAME_TAG))
         if type_ not in (AUTOMATIC, SEMIAUTOMATIC, MANUAL) or (type_ != MANUAL and not name):
             return None
+        quality = tags.get(QUALITY_TAG, "").strip() if type_ == AUTOMATIC else ""
         if match := _WHOLE_NAME.fullmatch(name):
-            return cls(type_, *match.groups())
-        return cls(type_, name)
+            algorithm, version, sha256 = match.groups()
+            return cls(type_, algorithm, version, sha256, quality)
+        return cls(type_, name, quality=quality)
 
     @property
     def name(self) -> str:
@@ -67,8 +74,14 @@ class Provenance:
 
     def tags(self) -> dict[str, str]:
         """Slicer's tags."""
-        return {TYPE_TAG: self.type} | ({NAME_TAG: self.name} if self.name else {})
+        named = {NAME_TAG: self.name} if self.name else {}
+        return {TYPE_TAG: self.type} | named | ({QUALITY_TAG: self.quality} if self.quality else {})
 
     def edited(self) -> Provenance:
         """The provenance after a manual edit."""
-        return replace(self, type=SEMIAUTOMATIC) if self.type == AUTOMATIC else self
+        return replace(self, type=SEMIAUTOMATIC, quality="") if self.type == AUTOMATIC else self
+
+
+def quality_text(level: str, expected_dice: float, low: float, high: float) -> str:
+    """The quality to expect of a mask in a few words: ``likely wrong (expected Dice 0.23, 0.05 to 0.45)``."""
+    return f"{level} (expected Dice {expected_dice:.2f}, {low:.2f} to {high:.2f})"

@@ -24,7 +24,16 @@ from mper.labels import (
     terminology_codes,
     terminology_entry,
 )
-from mper.provenance import AUTOMATIC, MANUAL, NAME_TAG, SEMIAUTOMATIC, TYPE_TAG, Provenance
+from mper.provenance import (
+    AUTOMATIC,
+    MANUAL,
+    NAME_TAG,
+    QUALITY_TAG,
+    SEMIAUTOMATIC,
+    TYPE_TAG,
+    Provenance,
+    quality_text,
+)
 from MPERLib import mrml
 from MPERLib.mrml import Node
 
@@ -33,6 +42,7 @@ CLOSED_SURFACE = "Closed surface"
 _UNLABELLED_NAME = "unlabelled"
 _VALUE_TAG = "MPER.Value"
 _EDITED = "MPER.Edited"
+_PROVENANCE_TAGS = (TYPE_TAG, NAME_TAG, QUALITY_TAG)
 _MODEL_KEYS = ("model", "model_version", "model_sha256")
 _OWN_TERMINOLOGY = "MPER"  # Resources/Terminology/MPER.term.json
 _ONLY_IN_OWN_TERMINOLOGY = {"74281007"}  # myocardium is in no list of Slicer's
@@ -63,7 +73,8 @@ def show_mask(
     name : str
         Made unique: nothing is overwritten.
     model : mapping or None
-        The engine's result, for its ``model``, ``model_version``, ``model_sha256``; None for a mask drawn manually.
+        The engine's result, for its ``model``, ``model_version``, ``model_sha256`` and ``quality``; None for a mask
+        drawn manually.
 
     Raises
     ------
@@ -161,9 +172,7 @@ def provenances_of(segmentationNode: Node) -> list[tuple[str, Provenance | None]
     """Name and provenance of each segment; None where the provenance is unknown."""
     segmentation = segmentationNode.GetSegmentation()
     segments = [segmentation.GetNthSegment(n) for n in _count(segmentation)]
-    return [
-        (s.GetName(), Provenance.from_tags({tag: tag_of(s, tag) for tag in (TYPE_TAG, NAME_TAG)})) for s in segments
-    ]
+    return [(s.GetName(), Provenance.from_tags({tag: tag_of(s, tag) for tag in _PROVENANCE_TAGS})) for s in segments]
 
 
 # ---- masks out of the scene
@@ -411,6 +420,7 @@ def _terminology(label: Label) -> str:
 def _tag(segment: Node, label: Label, model: Mapping[str, Any] | None) -> None:
     segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), _terminology(label))
     segment.SetTag(_VALUE_TAG, str(label.value))
+    segment.RemoveTag(QUALITY_TAG)  # of a mask before
     for name, text in _provenance(model).tags().items():
         segment.SetTag(name, text)
 
@@ -418,7 +428,9 @@ def _tag(segment: Node, label: Label, model: Mapping[str, Any] | None) -> None:
 def _provenance(model: Mapping[str, Any] | None) -> Provenance:
     if not model:
         return Provenance(MANUAL)
-    return Provenance.of_model(*(str(model.get(key) or "") for key in _MODEL_KEYS))
+    quality = model.get("quality") or {}  # None where it is unknown, missing in results of older engines
+    text = quality_text(*(quality[key] for key in ("level", "expected_dice", "low", "high"))) if quality else ""
+    return Provenance.of_model(*(str(model.get(key) or "") for key in _MODEL_KEYS), text)
 
 
 def tag_of(segment: Node, name: str) -> str:

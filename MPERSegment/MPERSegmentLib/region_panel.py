@@ -68,7 +68,7 @@ class RegionPanel:
         ui.segmentAgainButton.enabled = free and self.box is not None and not isinstance(self._placement, BoxPlacement)
         ui.hereButton.enabled = free
         ui.roiSelector.enabled = ui.drawRoiButton.enabled = not running
-        ui.regionWords.text = self._words(found)
+        ui.regionWords.text = ui.regionWords.toolTip = self._words(found)  # in one line, so that nothing moves
 
     def _showNone(self, text: str) -> None:
         """What the choice of no box is called."""
@@ -121,7 +121,7 @@ class RegionPanel:
             return self._instruction()
         drawn = self._context.ui.roiSelector.currentNode()
         if drawn is not None:
-            return _("Only the inside of {region} is segmented.").format(region=drawn.GetName())
+            return _("Only the inside of this box is segmented.")
         if found is not None:
             return _("Drag the box if the region is wrong.")
         return _("In a wide scan the model finds the region.")

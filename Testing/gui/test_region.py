@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from MPERLib import mrml
+from MPERLib import mrml, segmentation_node
 from MPERLib.callbacks import slot
 from test_segment import LA, RESULT, alone, cell, draw, small_result  # noqa: F401
 
@@ -307,6 +307,8 @@ def test_the_region_that_was_found_is_a_box_and_not_the_region_of_the_next_segme
 def test_the_box_that_was_dragged_is_segmented_in_place_of_the_mask(scene):
     box, node, ui = scene.box, scene.node, scene.ui
     assert drawn(node)[0] is not None
+    (_name, made), *_others = segmentation_node.provenances_of(node)
+    assert made.quality == "likely wrong (expected Dice 0.23, 0.05 to 0.45)"  # which exports state
     box.SetCenter(3, 9, 12)
     scene.engine.quality = GOOD
     scene.segment(ui.segmentAgainButton)
@@ -315,6 +317,7 @@ def test_the_box_that_was_dragged_is_segmented_in_place_of_the_mask(scene):
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
     assert ui.qualityLabel.text.startswith("Expected agreement")
     assert drawn(node) == (None, 1, 1)
+    assert segmentation_node.provenances_of(node)[0][1].quality == "good (expected Dice 0.91, 0.85 to 0.95)"
     assert list(box.GetCenter()) == [3, 9, 12]
     scene.segment(ui.segmentButton)  # localises again: the dragged box is not its region
     assert scene.engine.asked[2] == {}
@@ -364,7 +367,7 @@ def test_a_box_that_is_drawn_takes_the_place_of_the_found_one_and_esc_brings_tha
     drawing.SetSize(20, 10, 8)
     interaction.SwitchToViewTransformMode()  # as Slicer does after the second click
     assert ui.roiSelector.currentNode() is drawing
-    assert ui.regionWords.text == f"Only the inside of {drawing.GetName()} is segmented."
+    assert ui.regionWords.text == "Only the inside of this box is segmented."
     scene.segment(ui.segmentAgainButton)
     assert scene.engine.asked[1]["roi_mm"] == pytest.approx([-10, 10, -15, -5, 8, 16])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from small_series import write_classic
 from system_tools import tool
 
 from mper.cli import main
+from mper.cli.measure import _origin
 from mper.dicom.grid_match import onto_grid
 from mper.dicom.series import read_series
 from mper.dicom.sr_write import read_sr
-from mper.io import write_segmentation, write_volume
+from mper.io import read_segmentation, write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
 from mper.provenance import Provenance
 from mper.volume import Geometry, Volume
@@ -72,6 +74,16 @@ def test_a_mask_with_its_scan_has_figures_with_methods_and_a_report(run: Run, fi
     assert names == {"report.html", "figures.csv", "wall.vtp", "wall.ply", "wall.stl"}
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "MPER la 1.0.0 (sha256:abababab), unedited" in page and "Expected quality: Dice" in page
+
+
+def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(files: Path) -> None:
+    mask = read_segmentation(files / "mask.seg.nrrd")
+    words = "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
+    told = replace(mask, provenance={value: replace(made, quality=words) for value, made in mask.provenance.items()})
+    options = argparse.Namespace(patient=False, creator="")
+    assert f"Expected quality: {words}" in _origin(told, None, options, None)
+    usual = [line for line in _origin(mask, None, options, None) if line.startswith("Expected quality")]
+    assert len(usual) == 1 and usual[0].startswith("Expected quality: Dice 0.")
 
 
 def test_the_table_names_values_stages_and_methods(run: Run, files: Path) -> None:

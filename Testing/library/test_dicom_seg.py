@@ -250,6 +250,18 @@ def test_each_segment_tells_code_colour_tracking_id_and_who_drew_it(tmp_path: Pa
     validate(tmp_path / "seg.dcm")
 
 
+def test_a_segment_that_is_likely_wrong_says_so_in_its_description(tmp_path: Path, series: DicomSeries) -> None:
+    words = "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
+    wrong, good = replace(MODEL, quality=words), replace(MODEL, quality="good (expected Dice 0.91, 0.85 to 0.95)")
+    mask = replace(mask_of(series), provenance={1: wrong, 3: good})
+    write_seg(tmp_path / "seg.dcm", mask, series)
+    atrium, ventricle = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    assert atrium.SegmentDescription == words
+    assert "SegmentDescription" not in ventricle
+    assert dict(read_seg(tmp_path / "seg.dcm", series).provenance) == {1: wrong, 2: MODEL}
+    validate(tmp_path / "seg.dcm")
+
+
 def test_what_is_written_is_read_back_whole(tmp_path: Path, series: DicomSeries) -> None:
     side, liver = Code("SCT", "24028007", "Right"), Code("SCT", "10200004", "Liver")
     abnormal, mass_code = Code("SCT", "49755003", "Morphologically Abnormal Structure"), Code("SCT", "4147007", "Mass")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mper.provenance import AUTOMATIC, MANUAL, NAME_TAG, SEMIAUTOMATIC, TYPE_TAG, Provenance
+from mper.provenance import AUTOMATIC, MANUAL, NAME_TAG, SEMIAUTOMATIC, TYPE_TAG, Provenance, quality_text
 
 MODEL = Provenance.of_model("la", "1.0.0", "0123456789abcdef" * 4)
 
@@ -24,6 +24,16 @@ def test_a_name_is_never_too_long_and_says_the_same_when_it_is_read(name: str, v
         again = Provenance.from_tags(made.tags())
         assert again is not None
         assert again.name == made.name
+
+
+def test_the_expected_quality_travels_with_a_mask_until_it_is_edited() -> None:
+    words = quality_text("likely wrong", 0.234, 0.05, 0.45)
+    assert words == "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
+    made = Provenance.of_model("la", "1.0.0", "01234567", words)
+    assert Provenance.from_tags(made.tags()) == made
+    assert made.edited() == Provenance(SEMIAUTOMATIC, "MPER la", "1.0.0", "01234567")
+    edited_in_slicer = Provenance.from_tags({**made.tags(), TYPE_TAG: SEMIAUTOMATIC})
+    assert edited_in_slicer == made.edited()
 
 
 def test_an_edited_mask_is_semiautomatic_and_one_drawn_by_hand_stays_so() -> None:

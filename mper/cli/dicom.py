@@ -231,7 +231,7 @@ def _provenance(
         return stored or Provenance(MANUAL)
     found = stored or named
     if stored and named and stored.type != MANUAL:
-        found = replace(named, type=stored.type)
+        found = replace(named, type=stored.type, quality=stored.quality)
         if stored.name != found.name:
             raise UsageError(f"{arguments.mask} says that {stored.name} drew it, not {named.name}; leave --model out")
     if not arguments.edited:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -404,7 +404,9 @@ def _origin(
         how = {MANUAL: "drawn manually", SEMIAUTOMATIC: "edited manually"}.get(made.type, "unedited")
         lines.append(f"Mask: {made.name}, {how}" if made.name else f"Mask: {how}")
         stored = _bundle_of(made.algorithm, made.version)
-        if stored is not None:
+        if made.quality:
+            lines.append(f"Expected quality: {made.quality}")
+        elif stored is not None:
             lines += _quality(stored)
     if not mask.provenance:
         lines.append("Mask: the file does not say how it was made")
@@ -424,7 +426,9 @@ def _bundle_of(algorithm: str, version: str) -> StoredBundle | None:
 
 
 def _quality(stored: StoredBundle) -> list[str]:
-    quality: Mapping[str, Any] = stored.card.about.get("quality") or {}
+    quality = stored.card.about.get("quality")
+    if not isinstance(quality, dict):  # a text: not measured
+        return []
     dice = (quality.get("mean") or {}).get("dice")
     if dice is None:
         return []

@@ -22,7 +22,7 @@ from mper.dicom.headers import Header, no_warnings
 from mper.dicom.pixels import decode
 from mper.labels import Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
-from mper.provenance import Provenance
+from mper.provenance import LIKELY_WRONG, NAME_TAG, QUALITY_TAG, TYPE_TAG, Provenance
 from mper.utils.files import check_file, is_dicom_file
 from mper.utils.text import first_line
 
@@ -42,6 +42,7 @@ class Algorithm:
     name: str
     version: str
     parameters: str
+    description: str = ""
 
 
 def open_seg(path: Path) -> Dataset:
@@ -120,6 +121,7 @@ def algorithms(dataset: Dataset) -> dict[int, Algorithm]:
             name=str(segment.get("SegmentAlgorithmName") or ""),
             version=str(identification.get("AlgorithmVersion") or ""),
             parameters=str(identification.get("AlgorithmParameters") or ""),
+            description=str(segment.get("SegmentDescription") or ""),
         )
     return found
 
@@ -273,12 +275,12 @@ def _code(sequence: Any) -> Code | None:
 def _provenance(algorithm: Algorithm) -> Provenance | None:
     """None where the file does not describe it completely."""
     parameters = dict(part.split("=", 1) for part in algorithm.parameters.split(",") if "=" in part)
-    made = Provenance.from_tags(
-        {"DICOM.SegmentAlgorithmType": algorithm.type, "DICOM.SegmentAlgorithmName": algorithm.name}
-    )
+    tags = {TYPE_TAG: algorithm.type, NAME_TAG: algorithm.name}
+    if algorithm.description.startswith(LIKELY_WRONG):
+        tags[QUALITY_TAG] = algorithm.description
+    made = Provenance.from_tags(tags)
     if made is None or not algorithm.version or made.version not in ("", algorithm.version):
         return made
     checksum = parameters.get("sha256", "")
-    return Provenance(
-        made.type, made.algorithm, algorithm.version, checksum if checksum.startswith(made.sha256) else made.sha256
-    )
+    sha256 = checksum if checksum.startswith(made.sha256) else made.sha256
+    return Provenance(made.type, made.algorithm, algorithm.version, sha256, made.quality)

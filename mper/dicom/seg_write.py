@@ -21,7 +21,7 @@ from mper.dicom.seg_check import ExportReport, check_export
 from mper.dicom.sources import Sources, correct_references, describe_sources, text_encoding
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
-from mper.provenance import MANUAL, Provenance
+from mper.provenance import LIKELY_WRONG, MANUAL, Provenance
 from mper.utils.files import write_atomically
 from mper.utils.text import first_line
 
@@ -252,6 +252,8 @@ def _described(label: Label, provenance: Provenance) -> Any:
         property_type.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.modifier)]
     if label.region and label.region_modifier:
         described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_concept(label.region_modifier)]
+    if provenance.quality.startswith(LIKELY_WRONG):
+        described.SegmentDescription = provenance.quality
     if identification is not None:
         described.SegmentAlgorithmName = provenance.name
         if not provenance.version:  # the sequence is optional, and its version is not

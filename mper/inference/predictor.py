@@ -376,7 +376,8 @@ class Predictor:
         labels = self.bundle.card.labels
         values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
         mask = region.spread(values[found.decision.classes], scan.geometry)
-        made = Provenance.of_model(self.bundle.card.name, self.bundle.card.version, self.bundle.sha256)
+        quality = "" if found.quality is None else found.quality.short
+        made = Provenance.of_model(self.bundle.card.name, self.bundle.card.version, self.bundle.sha256, quality)
         return Prediction(
             segmentation=Segmentation(scan.with_array(mask), labels, {label.value: made for label in labels}),
             confidence=case_confidence(found.decision.confidence),

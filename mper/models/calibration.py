@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-GOOD, CHECK, WRONG = "good", "check", "likely wrong"
+from mper.provenance import LIKELY_WRONG, quality_text
+
+GOOD, CHECK, WRONG = "good", "check", LIKELY_WRONG
 GOOD_FROM, WRONG_BELOW = 0.8, 0.5  # expected Dice
 LOWEST, HIGHEST = -6.0, 2.0  # of z
 _REASON_BELOW = -1.0  # logits that a piece of evidence takes away, to be named as a reason
@@ -66,11 +68,12 @@ class Quality:
     @property
     def words(self) -> str:
         """One sentence for people."""
-        number = f"expected Dice {self.expected_dice:.2f}, {self.low:.2f} to {self.high:.2f}"
-        if self.level == GOOD:
-            return f"good ({number})"
-        why = f": {' and '.join(self.reasons)}" if self.reasons else ""
-        return f"{self.level} ({number}){why}"
+        return self.short + (f": {' and '.join(self.reasons)}" if self.reasons and self.level != GOOD else "")
+
+    @property
+    def short(self) -> str:
+        """The level and the numbers, as they travel with a mask."""
+        return quality_text(self.level, self.expected_dice, self.low, self.high)
 
 
 @dataclass(frozen=True)
