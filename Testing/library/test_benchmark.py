@@ -345,9 +345,11 @@ def test_words_of_variants_say_how_to_train() -> None:
 
 def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria: Path) -> None:
     words = ablation("plus")
-    assert len(set(words)) == len(words) == 20
+    assert len(set(words)) == len(words) == 21
     assert {"mper", "bcp", "mper:no-contrast", "mper:no-prototype-classifier", "mper:k=1", "mper:k=10"} <= set(words)
-    assert {"mper:no-masked-dice", "mper:no-clean-embedding", "mper:no-cutmix", "mper:no-adamw"} <= set(words)
+    assert {"mper:no-masked-dice", "mper:no-clean-embedding", "mper:no-anchored", "mper:no-adamw"} <= set(words)
+    assert set(words) - set(ablation("plus", slices=True)) == {"mper:no-anchored", "mper:no-anchored:no-cutmix"}
+    assert set(ablation("plus", slices=True)) - set(words) == {"mper:no-cutmix"}
     for recipe in ("plus", "paper"):
         benchmark = Benchmark("la", (2,), ablation(recipe), 1, recipe)
         chosen = select_cases(benchmark, left_atria)

@@ -28,7 +28,7 @@ from mper.training.setup import make_optimiser
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
-STEPS = (0.0, 0.2, 0.5, 0.7)  # of both stages
+STEPS = (0.0, 0.2, 0.75, 0.9)  # of both stages
 
 
 CO_TRAINED = [name for name, method in METHODS.items() if method.co_training]
@@ -181,8 +181,8 @@ def test_each_of_two_networks_learns_what_the_other_ones_teacher_says() -> None:
         member.pseudo_labels = listen  # type: ignore[method-assign]
     sampler = patches(3)
     rng = np.random.default_rng(0)
-    method.prepare(0.5, sampler, rng)
-    method(sampler.batch(*method.patch_counts(0.5), rng), 0.5)
+    method.prepare(0.8, sampler, rng)
+    method(sampler.batch(*method.patch_counts(0.8), rng), 0.8)
     assert asked == ["second", "first"]
     assert method.result is method.first.teacher
 

@@ -30,7 +30,13 @@ PAPER, PLUS = Recipe.named("paper"), Recipe.named("plus")
 PATCH = {3: (16, 16, 16), 2: (1, 32, 32)}
 BATCH = {3: 4, 2: 2}
 ANYWHERE = [name for name in METHODS if name != "dk-uxnet"]  # which has tests of its own, for its network
-CHANGES = [(name, change) for name in ANYWHERE for change in Recipe.changes(name)]
+CHANGES = [
+    (name, change, dimensions)
+    for name in ANYWHERE
+    for change in Recipe.changes(name)
+    for dimensions in (2, 3)
+    if (change, dimensions) != ("anchored", 2)  # volumes only
+]
 
 
 @pytest.fixture(autouse=True)
@@ -112,10 +118,29 @@ def test_plus_lets_the_rate_fall_to_zero_and_prototypes_in_early() -> None:
     assert (
         method.rate_factor(0) == 1 and method.rate_factor(0.5) == pytest.approx(0.5**0.9) and method.rate_factor(1) == 0
     )
-    assert [method.patch_counts(t) for t in (0.0, 0.299, 0.3)] == [(4, 0), (4, 0), (4, 4)]
-    start, full = 0.3, 0.3 + 0.15 * 0.7
+    assert [method.patch_counts(t) for t in (0.0, 0.699, 0.7)] == [(4, 0), (4, 0), (2, 2)]
+    start, full = 0.7, 0.7 + 0.15 * 0.3
     assert method.prototype_weight(start) == pytest.approx(math.exp(-5))
     assert method.prototype_weight(full + 1e-9) == pytest.approx(1) == method.prototype_weight(0.99)
+
+
+@pytest.mark.parametrize("dimensions, without", [(3, ("anchored",)), (2, ())])
+def test_slices_and_plus_without_anchored_mix_all_patches_after_a_third(
+    dimensions: int, without: tuple[str, ...]
+) -> None:
+    method = tiny("bcp", Recipe.named("plus", without), dimensions)
+    batch = BATCH[dimensions]
+    assert [method.patch_counts(t) for t in (0.0, 0.299, 0.3)] == [(batch, 0), (batch, 0), (batch, batch)]
+    images = seen_by_the_student(method, 0.0)
+    assert len(images) == batch // 2  # pasted into each other
+
+
+def test_fine_tuning_begins_with_self_training() -> None:
+    method = tiny("mper", PLUS)
+    method.fine_tunes = True
+    assert method.patch_counts(0.0) == (2, 2)
+    steps(method, (0.0,), 3)
+    assert method.stage == 1 and (method.student.prototypes.vectors.norm(dim=-1) > 0).all()
 
 
 def test_published_constants_are_those_of_the_papers() -> None:
@@ -168,9 +193,83 @@ def test_plus_leaves_unsure_pseudo_labels_and_unlabelled_voxels_out() -> None:
     annotated = torch.zeros(4, 8, 8, 8)
     annotated[..., :4] = 1
     certain = torch.where(torch.rand(4, 8, 8, 8) < 0.5, 0.79, 0.81)
-    sum(method.mixed(logits, target, annotated, certain)).backward()  # type: ignore[union-attr]
+    sum(method.mixed(logits, target, annotated, certain, 0.8)).backward()  # type: ignore[union-attr]
     learns = (logits.grad != 0).any(1)  # type: ignore[union-attr]
     assert torch.equal(learns, (target != 255) & ((annotated == 1) | (certain > 0.8)))
+
+
+def test_whole_patches_have_full_weight_and_mixtures_come_in_over_a_fifth_of_the_stage() -> None:
+    method = tiny("bcp", PLUS)
+    assert isinstance(method, BCP)
+    logits, target = torch.randn(4, 2, 8, 8, 8), torch.randint(0, 2, (4, 8, 8, 8))
+    annotated = torch.ones(4, 8, 8, 8)
+    whole, mixture = (region_loss(logits[part], target[part], annotated[part]) / 2 for part in (slice(2), slice(2, 4)))
+    for t, weight in ((0.7, math.exp(-5)), (0.73, math.exp(-1.25)), (0.76, 1.0), (0.99, 1.0)):
+        labelled, mixed = method.mixed(logits, target, annotated, annotated, t)
+        torch.testing.assert_close(labelled, whole)
+        torch.testing.assert_close(mixed, weight * mixture)
+
+
+def seen_by_the_student(method: Method, t: float) -> torch.Tensor:
+    """The images (B, 1, *S) of the step at `t`, before their intensities are augmented."""
+    seen: list[torch.Tensor] = []
+    augment = method.augment
+
+    def look(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        seen.append(image)
+        return augment(image, rng)
+
+    method.augment = look  # type: ignore[method-assign]
+    rng = np.random.default_rng(0)
+    method.prepare(t, sampler(method.config.dimensions), rng)
+    method(sampler(method.config.dimensions).batch(*method.patch_counts(t), np.random.default_rng(1)), t)
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", ["bcp", "mper"])
+def test_whole_labelled_patches_are_in_every_batch(name: str) -> None:
+    for t in (0.0, 0.69, 0.7, 0.99):
+        method = tiny(name, PLUS)
+        images = seen_by_the_student(method, t)
+        given = sampler(3).batch(*method.patch_counts(t), np.random.default_rng(1))
+        assert torch.equal(images[: given.labelled], given.image[: given.labelled]) and len(images) == 4
+        for mixture, labelled, unlabelled in zip(
+            images[given.labelled :], given.image[:2], given.image[2:], strict=False
+        ):
+            assert ((mixture == labelled) | (mixture == unlabelled)).all()
+            share = (mixture == labelled).float().mean().item()
+            assert 0.2 < share < 0.35 or 0.65 < share < 0.8  # a box of two thirds, or what is around it
+
+
+@pytest.mark.parametrize("name", ["bcp", "mper"])
+def test_pseudo_labels_beyond_the_scan_and_of_dropped_parts_do_not_count(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = tiny(name, PLUS)
+    assert isinstance(method, BCP)
+    scores = torch.zeros(2, 2, *PATCH[3])
+    scores[:, 0] = 5
+    scores[:, 1, 4:12, 4:12, 4:12] = scores[:, 1, 14:, 14:, 14:] = 10  # the second is dropped
+    inside = torch.ones(4, *PATCH[3], dtype=torch.bool)
+    inside[:, :2] = False
+    method.stage = 1  # prototypes need not fit
+    method.student.prototypes.vectors.normal_()
+    method.teacher.forward = lambda image: type("Output", (), {"logits": scores})  # type: ignore
+    batch = sampler(3).batch(2, 2, np.random.default_rng(0))._replace(inside=inside)
+    targets = []
+    losses = method._losses
+    monkeypatch.setattr(method, "_losses", lambda *maps: targets.append(maps[1]) or losses(*maps))
+    monkeypatch.setattr(
+        "mper.methods.bcp.box_mask", lambda shape, *_: torch.zeros(shape)
+    )  # all of one, or of the other
+    for seed in range(4):
+        method(batch._replace(rng=np.random.default_rng(seed)), 0.9)
+    expected = torch.zeros(PATCH[3], dtype=torch.int64)
+    expected[4:12, 4:12, 4:12] = 1
+    expected[14:, 14:, 14:] = expected[:2] = 255
+    unlabelled = [target[2] for target in targets if not torch.equal(target[2], batch.label[0])]
+    assert unlabelled and all(torch.equal(target, expected) for target in unlabelled)
+    assert all(torch.equal(target[:2], batch.label[:2]) for target in targets)
 
 
 def test_teacher_labels_with_its_largest_component_only() -> None:
@@ -214,27 +313,27 @@ def steps(method: Method, times: tuple[float, ...], dimensions: int, structures:
 
 
 @functools.cache
-def outcome(name: str, without: str | None, dimensions: int) -> dict[str, torch.Tensor]:
+def outcome(name: str, without: tuple[str, ...], dimensions: int) -> dict[str, torch.Tensor]:
     """The state of the result of a tiny run of `plus`."""
-    recipe = Recipe.named("plus", (without,) if without else (), name)
+    recipe = Recipe.named("plus", without, name)
     method = tiny(name, recipe, dimensions)
-    figures = steps(method, (0.0, 0.4, 0.6), dimensions)
+    figures = steps(method, (0.0, 0.72, 0.8), dimensions)
     assert all(math.isfinite(value) for step in figures for value in step.values())
     method.finish(sampler(dimensions, recipe.affine), np.random.default_rng(9))
     return {key: value.clone() for key, value in method.result.state_dict().items()}
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("name, change", CHANGES)
+@pytest.mark.parametrize("name, change, dimensions", CHANGES)
 def test_each_change_can_be_left_out_and_matters(name: str, change: str, dimensions: int) -> None:
-    whole, without = outcome(name, None, dimensions), outcome(name, change, dimensions)
+    common = ("anchored",) if (change, dimensions) == ("cutmix", 3) and name in ("mper", "bcp") else ()
+    whole, without = outcome(name, common, dimensions), outcome(name, (*common, change), dimensions)
     assert whole.keys() == without.keys()
     assert any(not torch.equal(whole[key], without[key]) for key in whole)
 
 
 def test_same_steps_give_the_same_result() -> None:
-    again = outcome.__wrapped__("mper", None, 3)
-    assert all(torch.equal(value, again[key]) for key, value in outcome("mper", None, 3).items())
+    again = outcome.__wrapped__("mper", (), 3)
+    assert all(torch.equal(value, again[key]) for key, value in outcome("mper", (), 3).items())
 
 
 @pytest.mark.parametrize("name, change", [("supervised", "cutmix"), ("bcp", "label_prototypes"), ("mper", "magic")])
@@ -316,7 +415,7 @@ def test_selftraining_starts_from_the_student_in_paper_and_from_the_average_in_p
         method = tiny("mper", recipe)
         steps(method, (0.0, 0.05), 3)
         average = method.teacher.backbone.classifier.weight.clone()
-        method.prepare(0.5, sampler(3, recipe.affine), np.random.default_rng(0))
+        method.prepare(0.7, sampler(3, recipe.affine), np.random.default_rng(0))
         student = method.student.backbone.classifier.weight
         assert torch.equal(method.teacher.backbone.classifier.weight, average if recipe is PLUS else student)
         assert (method.student.prototypes.vectors.norm(dim=-1) > 0).all()
@@ -335,13 +434,13 @@ def test_clean_teacher_predicts_in_eval_mode_and_the_published_one_does_not() ->
 
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_result_has_prototypes_that_explain_it(name: str) -> None:
-    vectors = outcome(name, None, 3)["prototypes.vectors"]
+    vectors = outcome(name, (), 3)["prototypes.vectors"]
     assert (vectors.norm(dim=-1) > 0).all() and vectors.isfinite().all()
 
 
 def test_mper_keeps_the_prototypes_that_it_learnt() -> None:
     method = tiny("mper", PLUS)
-    steps(method, (0.4, 0.6), 3)
+    steps(method, (0.7, 0.8), 3)
     learnt = method.student.prototypes.vectors.clone()
     method.finish(sampler(3), np.random.default_rng(0))
     assert torch.equal(method.result.prototypes.vectors, learnt)

@@ -240,6 +240,31 @@ def test_another_field_of_view_only_shifts_and_scales_intensities(patch: tuple[i
     assert changed >= 7
 
 
+@pytest.mark.parametrize("patch", [(40, 48, 48), (1, 64, 64)])
+def test_batches_tell_which_voxels_lie_in_the_scan(patch: tuple[int, int, int]) -> None:
+    case = blob_cases(1, (24, 40, 40))[0]
+    sampler = PatchSampler([case], [], patch)
+    for seed in range(4):
+        batch = sampler.batch(1, 1, np.random.default_rng(seed))
+        assert batch.inside is not None
+        assert torch.equal(batch.inside[0], batch.label[0] != UNLABELLED) and not batch.inside.all(0).all()
+        assert (batch.label[1] == UNLABELLED).all() and 0.05 < batch.inside[1].float().mean() < 0.9
+
+
+def test_another_field_ends_in_air_beyond_the_scan_alone() -> None:
+    case = blob_cases(1, (24, 40, 40))[0]
+    assert case.label is not None
+    part = replace(case, label=torch.where(case.label == 1, 1, UNLABELLED).to(torch.uint8))
+    plain, other = (PatchSampler([part], [], (32, 48, 48), other_fields=fields) for fields in (False, True))
+    for seed in range(8):
+        for counts in ((1, 0), (0, 1)):  # a labelled patch, and one whose label is hidden
+            a, b = (sampler.batch(*counts, np.random.default_rng(seed)) for sampler in (plain, other))
+            assert a.inside is not None
+            x, y = a.image[0, 0][a.inside[0]], b.image[0, 0][a.inside[0]]
+            slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+            torch.testing.assert_close(y, y.mean() + slope * (x - x.mean()), rtol=1e-4, atol=1e-4)
+
+
 def test_augmentation_across_scanners_also_changes_the_order_of_grey_levels() -> None:
     torch.manual_seed(0)
     image = torch.zeros(40, 1, 32, 32)

@@ -119,16 +119,19 @@ class Variant:
         return self.word.replace(":", "-").replace("=", "")
 
 
-def ablation(recipe: str) -> tuple[str, ...]:
+def ablation(recipe: str, slices: bool = False) -> tuple[str, ...]:
     """All variants of `mper`: its classifiers, numbers of prototypes, and the changes of recipe plus.
 
     ``bcp`` has the linear classifier only; among the changes are corrected bugs of the published code
-    (`mper.methods.mper` lists them).
+    (`mper.methods.mper` lists them). Volumes are mixed by CutMix only without `anchored`, which slices do not have.
     """
     words = ["mper", "bcp", *(f"mper:no-{term}" for term in find_method("mper").loss_terms)]
     words += [f"mper:k={k}" for k in (1, 5, 10)]
     if recipe == "plus":
-        words += [f"mper:no-{change}" for change in Recipe.changes("mper")]
+        changes = [change for change in Recipe.changes("mper") if not (slices and change == "anchored")]
+        words += [f"mper:no-{change}" for change in changes]
+        if not slices:
+            words[words.index("mper:no-cutmix")] = "mper:no-anchored:no-cutmix"
     return tuple(word.replace("_", "-") for word in words)
 
 

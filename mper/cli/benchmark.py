@@ -240,7 +240,9 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
     usual = benchmark_methods()
     if arguments.smoke:
         usual = tuple(name for name in METHODS if suits(name, arguments.task))
-    words = ablation(arguments.recipe) if arguments.ablation else arguments.methods or usual
+    words = (
+        ablation(arguments.recipe, TASKS[arguments.task].slices) if arguments.ablation else arguments.methods or usual
+    )
     return Benchmark(
         task=arguments.task,
         labeled=values["labeled"] or TASKS[arguments.task].labeled,

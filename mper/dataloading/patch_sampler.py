@@ -64,6 +64,8 @@ class Batch(NamedTuple):
         Of this step.
     partial : tuple of int
         Which of the labelled patches are from scans that are labelled only in part.
+    inside : (B, *S) bool tensor or None
+        Which voxels lie in their scan; beyond it a patch repeats the scan's border. None: all.
     """
 
     image: torch.Tensor
@@ -71,6 +73,7 @@ class Batch(NamedTuple):
     labelled: int
     rng: np.random.Generator
     partial: tuple[int, ...] = ()
+    inside: torch.Tensor | None = None
 
 
 class PatchSampler:
@@ -125,7 +128,7 @@ class PatchSampler:
         image = torch.stack([p[0] for p in patches])
         label = torch.stack([p[1] for p in patches])
         partial = tuple(n for n, case in enumerate(chosen[:labelled]) if self._anchors[case.id].known is not None)
-        return Batch(image, label, labelled, rng, partial)
+        return Batch(image, label, labelled, rng, partial, torch.stack([p[2] for p in patches]))
 
     def labelled_patch(self, case: TrainingCase, rng: np.random.Generator) -> Batch:
         """One labelled patch of `case`, not augmented."""
@@ -142,27 +145,28 @@ class PatchSampler:
             A voxel that the patch must contain; None for a random place.
         """
         centre = self._centre(case, rng, True, voxel)
-        image, label = self._sample(case, centre, True, np.eye(3))
+        image, label, _ = self._sample(case, centre, True, np.eye(3))
         return Batch(image[None], label[None], 1, rng), centre - (np.array(self.patch) - 1) / 2
 
     def _augmented(
         self, case: TrainingCase, rng: np.random.Generator, with_label: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image, label, and which voxels lie in the scan."""
         centre = self._centre(case, rng, with_label)
         if self.affine:
             matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
         else:
             matrix = published_turn(rng, self.dimensions)
-        image, label = self._sample(case, centre, with_label, matrix)
-        return self._in_another_field(case, image, label, rng) if self.other_fields else image, label
+        image, label, inside = self._sample(case, centre, with_label, matrix)
+        return (self._in_another_field(case, image, inside, rng) if self.other_fields else image), label, inside
 
     def _in_another_field(
-        self, case: TrainingCase, image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
+        self, case: TrainingCase, image: torch.Tensor, inside: torch.Tensor, rng: np.random.Generator
     ) -> torch.Tensor:
         """A patch, normalised over a smaller field of the scan, or a larger one that is filled with air."""
         air = case.image.amin()
-        if rng.random() < 0.5 and case.label is not None:
-            image = torch.where((label == UNLABELLED).reshape(image.shape), air, image)
+        if rng.random() < 0.5:
+            image = torch.where(inside.reshape(image.shape), image, air)
         window = []
         for axis, n in enumerate(case.image.shape):
             size = n if axis == 0 and self.dimensions == 2 else max(1, round(n * rng.uniform(0.6, 1)))
@@ -177,13 +181,17 @@ class PatchSampler:
 
     def _sample(
         self, case: TrainingCase, centre: np.ndarray, with_label: bool, matrix: np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shape = np.array(case.image.shape)
         # Normalised coordinates of grid_sample (x last axis first, -1..1 over voxel centres).
         half = np.maximum((shape - 1) / 2, 0.5)
         transform = np.vstack([(matrix / half[:, None]).T, centre / half - (shape - 1) / 2 / half])[:, ::-1].copy()
         matrix_and_shift = torch.as_tensor(transform, dtype=torch.float32).to(case.image.device, non_blocking=True)
         grid = (self._steps @ matrix_and_shift[:3] + matrix_and_shift[3])[None]
+        limit = torch.as_tensor(1 + 0.5 / half[::-1].copy(), dtype=torch.float32).to(
+            case.image.device, non_blocking=True
+        )
+        inside = (grid[0].abs() <= limit).all(-1)
         image = F.grid_sample(case.image[None, None].float(), grid, align_corners=True, padding_mode="border")[0]
         if with_label and case.label is not None:
             # 255 outside the scan: after subtraction of 255, grid_sample's zero padding means unlabelled.
@@ -193,8 +201,8 @@ class PatchSampler:
         else:
             label = torch.full(self.patch, UNLABELLED, device=image.device, dtype=torch.long)
         if self.dimensions == 2:
-            return image[:, 0], label[0]
-        return image, label
+            return image[:, 0], label[0], inside[0]
+        return image, label, inside
 
     def _centre(
         self, case: TrainingCase, rng: np.random.Generator, with_label: bool, voxel: Sequence[int] | None = None

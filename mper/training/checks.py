@@ -76,13 +76,16 @@ def _absent_structures(data: TrainingData, method: MethodInfo) -> list[str]:
 
 def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
     """Cases, labelled by strokes, of which a method that learns from labels only sees next to nothing."""
-    if method.uses_unlabelled:
-        return []
-    known = {case.id: case.label != UNLABELLED for case in data.sampler.labelled if case.label is not None}
-    sparse = [case_id for case_id, where in known.items() if float(where.float().mean()) < _SPARSE]
-    if not sparse:
+    sparse = sparsely_labelled(data)
+    if method.uses_unlabelled or not sparse:
         return []
     return [
         f"{', '.join(sparse)}: labelled in less than {_SPARSE:.0%} of the voxels, and method {method.name} learns from "
         "these only, which made models worse in our measurements: label more, or choose another --method"
     ]
+
+
+def sparsely_labelled(data: TrainingData) -> list[str]:
+    """The labelled cases of which next to nothing is labelled, as by a few strokes."""
+    known = {case.id: case.label != UNLABELLED for case in data.sampler.labelled if case.label is not None}
+    return [case_id for case_id, where in known.items() if float(where.float().mean()) < _SPARSE]

@@ -32,7 +32,7 @@ from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.training.calibration import calibrate, labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from mper.training.checks import check_training_data
+from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
 from mper.training.data import load_training_data
@@ -214,11 +214,15 @@ class _Training:
         batch = self.config.batch or default
         for line in check_training_data(self.data, find_method(self.config.method), batch, self.recipe):
             self._notify(line)
+        if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
+            self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         torch.manual_seed(self.config.seed)
 
         def make() -> Method:
             network = make_network(self.config, self.data)
-            return make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+            method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
+            method.fine_tunes = self.data.refines
+            return method
 
         return CoTraining(make(), make()) if self.config.co_train else make()  # two networks with different weights
 
