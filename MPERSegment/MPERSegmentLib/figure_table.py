@@ -44,6 +44,8 @@ def rows(figures: Sequence[Figure], stale: bool) -> list[list[Cell]]:
                 tip = f"{value_text(area)}; {tip}"
             elif area is not None and area is not figure:
                 value += f" ({value_text(area)})"
+            for stage in figure["stages"]:
+                tip += "\n" + _("{scheme}: stage {stage}").format(**stage)
             stages = {stage["scheme"]: stage["stage"].partition(" ")[0] for stage in figure["stages"]}
             texts = (
                 figure["name"].removesuffix(", extent"),

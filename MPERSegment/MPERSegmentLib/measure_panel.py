@@ -335,9 +335,10 @@ class MeasurePanel:
         ui, figures = self._context.ui, (self._answer or {}).get("figures", [])
         self._table.fill(figure_table.rows(figures, self._stale))
         self._table.widget.visible = bool(figures)
-        self._table.widget.setColumnHidden(2, not any(figure["range"] for figure in figures))
+        ranged, staged = (any(figure[key] for figure in figures) for key in ("range", "stages"))
+        self._table.widget.setColumnHidden(2, not ranged)
         for column in range(3, 3 + len(_SCHEMES)):
-            self._table.widget.setColumnHidden(column, not any(figure["stages"] for figure in figures))
+            self._table.widget.setColumnHidden(column, ranged or not staged)  # names need the width; tooltips have them
         ui.copyFiguresButton.enabled = bool(figures) and not self._stale
         self._report.show(self._node is not None)
 

@@ -172,6 +172,10 @@ class MeasurementJob:
             if self._request.enhancement:
                 self._scans.forget(self._request.scan.GetID())
             self._next()
+        elif call.status == _GONE and "prediction" in self._request.body:
+            self._fail(
+                _("the engine has no probabilities of this mask any more; segment the scan again, or untick the range")
+            )
         else:
             self._fail(message)
 

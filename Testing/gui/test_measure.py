@@ -102,6 +102,31 @@ def test_figures_are_those_of_the_library_by_all_methods_and_can_be_copied(windo
     window.screenshot("measure")
 
 
+def test_ranges_are_asked_of_the_prediction_and_have_a_column(window, shared_engine):
+    _scan, node, _mask, _volume = atrium()
+    panel = opened(window, node)
+    answer, asked = panel.measurePanel._answer, []
+    ranged = [{**each, "range": [0.5 * each["value"], 2 * each["value"]]} for each in answer["figures"]]
+
+    def post(path, body, done, failed):
+        asked.append((path, body))
+        panel.session.later(lambda: done({**answer, "figures": ranged}), "answer")
+
+    panel.session.post = post
+    window.click(panel.ui.rangesBox)
+    measured(window, panel)
+    ((path, body),) = asked
+    assert (path, body["prediction"], body["ranges"]) == ("/measurements", RESULT["prediction"], True)
+    assert "masks" not in body
+    table = panel.ui.figuresTable
+    assert [table.isColumnHidden(column) for column in range(5)] == [False, False, False, True, True]
+    row = next(row for row in range(table.rowCount) if table.item(row, 0).text() == "IIR > 1.20")
+    share = values(panel)["la_iir_1_20_extent"]
+    assert table.item(row, 2).text() == f"{share / 2:.1f} to {2 * share:.1f}"
+    assert "mm\N{SUPERSCRIPT TWO}; threshold" in table.item(row, 1).toolTip()
+    assert "DECAAF 2014: stage" in table.item(row, 1).toolTip()
+
+
 def test_after_an_edit_figures_are_grey_until_they_are_those_of_the_edited_mask(window, shared_engine):
     _scan, node, mask, volume = atrium()
     panel = opened(window, node)
@@ -256,6 +281,10 @@ def test_bad_input_is_one_line_beside_the_figures_that_stay_grey(window, shared_
         panel.measurePanel.clips.load(tmp_path / "c.json")
         assert ui.clipsWords.text.startswith("C.json is no file of clips") and line in ui.clipsWords.text
     ui.rangesBox.checked = True
+    measured(window, panel)
+    assert "segment the scan again" in ui.measureWords.text, (
+        ui.measureWords.text
+    )  # the engine never had this prediction
     draw(node, np.zeros((SIZE, SIZE, SIZE), np.uint8))
     window.wait_until(lambda: "untick it" in ui.measureWords.text, FIGURES_S, "the line")
     ui.rangesBox.checked = False
