@@ -260,14 +260,16 @@ def test_the_page_shows_the_doubtful_masks_first_and_no_markup_of_a_name() -> No
 
     flag = {"code": "border", "words": "touches the border"}
     entries = [
-        entry("fine.seg.nrrd", quality={"level": "good"}),
+        entry("fine.seg.nrrd", quality={"level": "good", "expected_dice": 0.93, "reasons": ["a reason"]}),
         entry("flagged.seg.nrrd", flags=[flag]),
-        entry("wrong.seg.nrrd", quality="likely_wrong"),
+        entry("wrong.seg.nrrd", quality={"level": "likely wrong", "expected_dice": 0.4, "reasons": ["two parts"]}),
         {"key": "x.seg.nrrd", "input": "=<b>x</b>", "error": "truncated"},
     ]
     header = {"model": MODEL, "options": {"tta": True}, "software": {"mper": "1"}, "started": "2026-01-01T00:00:00"}
     found = rows_of(entries)
     assert [row["quality"] for row in found] == ["good", "check", "likely wrong", "failed"]
+    assert [row["expected_dice"] for row in found] == [0.93, None, 0.4, None]
+    assert [row["flags"] for row in found] == [[], ["touches the border"], ["two parts"], []]
     page = summary_page(header, found, {})
     shown = [page.index(name) for name in ("=&lt;b&gt;x", "wrong.seg", "flagged.seg", "fine.seg")]
     assert shown == sorted(shown) and "<b>x" not in page and "3 masks, 2 to check, 1 scans failed" in page

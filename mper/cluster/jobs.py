@@ -106,7 +106,7 @@ class JobSet:
         for number, (_, words) in enumerate(jobs):
             record = _record(home, number)
             record.unlink(missing_ok=True)
-            work.append(CommandJob(words, record.absolute(), max(1.0, settings.grace_s - 5.0)))
+            work.append(CommandJob(words, record.absolute(), max(1.0, settings.notice_s - 5.0)))
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), executor.batch():  # submitit shows all that sbatch says

@@ -63,10 +63,15 @@ class ClusterSettings:
         if self.memory_gb is not None and not self.memory_gb > 0:
             raise ValueError(f"memory of a job must be above zero, got {self.memory_gb} GB")
 
+    @property
+    def notice_s(self) -> int:
+        """How long before its end a job is told: the grace, and of a short job a third of its time."""
+        return min(self.grace_s, int(self.time_s / 3))
+
     def parameters(self, title: str) -> dict[str, Any]:
         """The parameters of submitit."""
         minutes = math.ceil(self.time_s / 60)
-        common = {"timeout_min": minutes, "gpus_per_node": self.gpus, "signal_delay_s": self.grace_s}
+        common = {"timeout_min": minutes, "gpus_per_node": self.gpus, "signal_delay_s": self.notice_s}
         if self.kind == LOCAL:
             return {**common, **({"setup": list(self.setup)} if self.setup else {})}
         wanted = {
@@ -79,7 +84,7 @@ class ClusterSettings:
             "slurm_additional_parameters": dict(self.sbatch) or None,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
-        common = {"timeout_min": minutes, "slurm_signal_delay_s": self.grace_s, "cpus_per_task": self.cpus}
+        common = {"timeout_min": minutes, "slurm_signal_delay_s": self.notice_s, "cpus_per_task": self.cpus}
         gpus = {"gpus_per_node": self.gpus} if self.gpus else {}
         return {**common, **gpus, **given, "name": title, "slurm_array_parallelism": self.jobs}
 

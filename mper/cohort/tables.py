@@ -21,6 +21,7 @@ _SHOWN = 1000  # rows of the page; the table holds all
 _FOOT = "Masks of a program: a person has to check each of them. For research; not a medical device."
 _STYLE = "td img{width:96px;background:#000}td.bad{color:#b3261e}td.check{color:#8a5a00}"
 _LEVELS = ("failed", "likely wrong", "check", "", "good")  # the doubtful ones first
+_CLASSES = {0: "bad", 1: "bad", 2: "check"}  # of a level, by its place
 
 Row = dict[str, Any]
 
@@ -37,7 +38,7 @@ def rows_of(entries: Sequence[Entry]) -> list[Row]:
     -------
     list of dict
         scan, mask (relative to the folder of the results; None where the scan failed), phase, quality, flags (list of
-        str), volumes_ml (by structure), confidence, seconds, edited, error.
+        str: why to look at it), volumes_ml (by structure), confidence, expected_dice, seconds, edited, error.
     """
     rows = []
     for entry in entries:
@@ -58,18 +59,45 @@ def quality_of(result: Mapping[str, Any]) -> str:
     return "check" if result.get("flags") else ""
 
 
+def _reasons(result: Mapping[str, Any]) -> list[str]:
+    """Why a person should look at a mask: its flags, and what its expected quality rests on where that is low."""
+    flags = [str(flag["words"]) for flag in result.get("flags", ())]
+    stated = result.get("quality")
+    reasons = stated.get("reasons", ()) if isinstance(stated, Mapping) and stated.get("level") != "good" else ()
+    return [*dict.fromkeys([*flags, *map(str, reasons)])]
+
+
+def _expected(result: Mapping[str, Any]) -> float | None:
+    stated = result.get("quality")
+    found = stated.get("expected_dice") if isinstance(stated, Mapping) else None
+    return float(found) if isinstance(found, (int, float)) else None
+
+
 def table_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV; a column for the volume of each structure."""
     structures = _structures(rows)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     volumes = [f"{name} [mL]" for name in structures]
-    head = ["scan", "mask", "phase", "quality", "flags", *volumes, "confidence", "edited", "seconds", "error"]
+    head = [
+        "scan",
+        "mask",
+        "phase",
+        "quality",
+        "flags",
+        *volumes,
+        "expected Dice",
+        "confidence",
+        "edited",
+        "seconds",
+        "error",
+    ]
     writer.writerow([csv_cell(name) for name in head])
     for row in rows:
         cells = [row["scan"], row["mask"], row["phase"], row["quality"], "; ".join(row["flags"])]
         cells += [_number(row["volumes_ml"].get(name)) for name in structures]
-        cells += [_number(row["confidence"]), "yes" if row["edited"] else "", _number(row["seconds"]), row["error"]]
+        cells += [_number(row["expected_dice"]), _number(row["confidence"])]
+        cells += ["yes" if row["edited"] else "", _number(row["seconds"]), row["error"]]
         writer.writerow([csv_cell("" if cell is None else str(cell)) for cell in cells])
     return stream.getvalue()
 
@@ -100,8 +128,9 @@ def summary_page(header: Entry, rows: Sequence[Row], pictures: Mapping[str, str]
     body += _statistics(rows)
     structures = _structures(rows)
     heads = "".join(f"<th class=n>{html.escape(name)} [mL]" for name in structures)
-    body.append(f"<h2>Masks</h2><table><tr><th><th>Scan<th>Quality{heads}<th class=n>Confidence<th>To check</tr>")
-    shown = sorted(rows, key=lambda row: (_rank(row), -len(row["flags"]), row["confidence"] or 0.0))
+    heads = f"<th>Scan<th>Quality<th class=n>Expected Dice{heads}<th class=n>Confidence<th>To check"
+    body.append(f"<h2>Masks</h2><table><tr><th>{heads}</tr>")
+    shown = sorted(rows, key=_doubt)
     body += [_page_row(row, structures, pictures.get(row["mask"])) for row in shown[:_SHOWN]]
     body.append("</table>")
     if len(shown) > _SHOWN:
@@ -125,9 +154,10 @@ def _row(entry: Entry, result: Mapping[str, Any], error: str | None) -> Row:
         "mask": mask,
         "phase": result.get("phase"),
         "quality": "failed" if error else quality_of(result),
-        "flags": [flag["words"] for flag in result.get("flags", ())],
+        "flags": _reasons(result),
         "volumes_ml": result.get("volumes_ml", {}),
         "confidence": result.get("confidence"),
+        "expected_dice": _expected(result),
         "seconds": result.get("seconds"),
         "edited": bool(entry.get("edited")),
         "error": error,
@@ -137,6 +167,12 @@ def _row(entry: Entry, result: Mapping[str, Any], error: str | None) -> Row:
 def picture_name(mask: str) -> str:
     """The name of the picture of a mask, a path below the folder of the results."""
     return f"{mask.removesuffix('.seg.nrrd')}.png"
+
+
+def _doubt(row: Row) -> tuple[float, ...]:
+    """What the rows of the page are sorted by: the level, then the Dice to expect, then flags and confidence."""
+    expected = 1.0 if row["expected_dice"] is None else row["expected_dice"]
+    return _rank(row), expected, -len(row["flags"]), row["confidence"] or 0.0
 
 
 def _rank(row: Row) -> int:
@@ -154,6 +190,7 @@ def _number(value: float | None) -> str:
 def _statistics(rows: Sequence[Row]) -> list[str]:
     """Mean, spread and range of each volume, and of the confidence."""
     columns = {f"{name} [mL]": [row["volumes_ml"].get(name) for row in rows] for name in _structures(rows)}
+    columns["expected Dice"] = [row["expected_dice"] for row in rows]
     columns["confidence"] = [row["confidence"] for row in rows]
     columns["seconds a mask"] = [row["seconds"] for row in rows]
     lines = ["<table><tr><th><th class=n>n<th class=n>mean &plusmn; SD<th class=n>median<th class=n>range</tr>"]
@@ -176,12 +213,14 @@ def _page_row(row: Row, structures: Sequence[str], picture: str | None) -> str:
     time = "" if row["seconds"] is None else f"<br>{duration(row['seconds'])}"
     edited = "<br>edited since" if row["edited"] else ""
     rank = _rank(row)
-    volumes = "".join(
-        f"<td class=n>{'' if (ml := row['volumes_ml'].get(name)) is None else f'{ml:.1f}'}" for name in structures
-    )
-    confidence = "" if row["confidence"] is None else f"{row['confidence']:.2f}"
-    return (
-        f"<tr><td>{image}<td>{html.escape(row['scan'])}{phase}{edited}{time}"
-        f'<td class="{"bad" if rank < 2 else "check" if rank == 2 else ""}">{html.escape(row["quality"])}'
-        f"{volumes}<td class=n>{confidence}<td class=m>{html.escape(row['error'] or '; '.join(row['flags']))}</tr>"
-    )
+    figures = [row["expected_dice"], *(row["volumes_ml"].get(name) for name in structures), row["confidence"]]
+    digits = [2, *[1] * len(structures), 2]
+    texts = ["" if value is None else f"{value:.{n}f}" for value, n in zip(figures, digits, strict=True)]
+    cells = [
+        f"<td>{image}",
+        f"<td>{html.escape(row['scan'])}{phase}{edited}{time}",
+        f'<td class="{_CLASSES.get(rank, "")}">{html.escape(row["quality"])}',
+        *(f"<td class=n>{text}" for text in texts),
+        f"<td class=m>{html.escape(row['error'] or '; '.join(row['flags']))}",
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
