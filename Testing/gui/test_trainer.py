@@ -738,7 +738,7 @@ def test_ed_and_es_of_a_time_series_are_found_by_the_left_ventricle(window, shar
         adding.addVolumes([proxy])
     else:
         order = [2, 3, 1]
-        frames = [np.where(np.indices((12, 14, 16))[0] < 6, 0, n).astype(np.int16) for n in order]
+        frames = [np.arange(n - 2687, n + 1, dtype=np.int16).reshape(12, 14, 16) for n in order]
         sitk.WriteImage(sitk.JoinSeries(list(map(sitk.GetImageFromArray, frames))), str(tmp_path / "cine.nii.gz"))
         adding.addSources([(str(tmp_path / "cine.nii.gz"), None)])
     window.wait_until(lambda: ui.phasesBox.visible, 60, "the phases")
