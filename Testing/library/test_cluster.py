@@ -131,6 +131,8 @@ def test_the_scheduler_says_what_is_at_work_and_a_record_what_is_done(
         ("pending", True, "", "Priority"),
         ("running", True, "node3", ""),
     ]
+    found = job_set(tmp_path, monkeypatch, "7_0|SIGNALING|node1|None\n7_1|REQUEUED||BeginTime\n")
+    assert found.running() and all(state.alive for state in found.states()), "of a job whose time is over"
     write_json(tmp_path / ".cluster" / "job-0.json", {"code": 1, "host": "node2"})
     (tmp_path / ".cluster" / "7_1_0_log.err").write_text("mper: error: the disk is full\n", encoding="utf-8")
     found = job_set(tmp_path, monkeypatch, "forgotten")
@@ -157,6 +159,23 @@ def test_an_early_end_has_a_reason(
         (tmp_path / ".cluster" / "7_0_0_log.out").write_text(log, encoding="utf-8")
     assert expected in found.states()[0].detail
     assert expected in found.reason(0)
+
+
+def test_a_cohort_goes_on_where_its_cluster_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder was copied to a computer without SLURM."""
+    model = random_bundle().save(tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    job_set(tmp_path / "out", monkeypatch, "")
+
+    def missing(words: list[str]) -> str:
+        raise ValueError("there is no SLURM on this computer (no squeue on the PATH)")
+
+    monkeypatch.setattr(jobs, "_call", missing)
+    folder = scans(tmp_path / "scans", 2)
+    assert main(["segment", str(folder), str(tmp_path / "out"), "--model", str(model), "--device", "cpu"]) == OK
+    assert "whether they are at work cannot be asked here: there is no SLURM" in capsys.readouterr().err
 
 
 def test_a_folder_without_jobs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -324,10 +324,11 @@ def _answer(
 
 def _print_flagged(cases: Sequence[Mapping[str, Any]]) -> None:
     """The masks of a cohort that a person should check, and why."""
-    flagged = [case for case in cases if case.get("flags")]
+    masks = [case for case in cases if "error" not in case]
+    flagged = [case for case in masks if case.get("flags")]
     if not flagged:
         return
-    print_result(f"{len(flagged)} of {len(cases)} masks to check:")
+    print_result(f"{len(flagged)} of {len(masks)} masks to check:")
     for case in flagged:
         print_result(f"  {case['mask']}: {'; '.join(flag['words'] for flag in case['flags'])}")
 
@@ -426,7 +427,14 @@ def _check_no_jobs(out: Path) -> None:
     from mper.cluster.jobs import JobSet
 
     jobs = JobSet.read(out)
-    if jobs is not None and jobs.running():
+    if jobs is None:
+        return
+    try:
+        running = jobs.running()
+    except ValueError as error:  # the folder was copied from a cluster, perhaps
+        print_note(f"jobs were submitted for {out}, and whether they are at work cannot be asked here: {error}")
+        return
+    if running:
         raise UsageError(f"jobs are still at work on {out}: {still_running(out)}")
 
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,8 +23,13 @@ from mper.utils.files import read_json, write_json
 
 FOLDER = ".cluster"
 _JOBS = "jobs.json"
-_ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+# All others, of which a job has one for moments (SIGNALING, REQUEUED, COMPLETING), are of jobs that are not done.
+_ENDED = (
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
+    *("DEADLINE", "SPECIAL_EXIT", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL"),
+)
 _SQUEUE_S = 60
+_AGAIN_S = 1.0
 _TIMEOUTS = 1000  # so often a job goes on after its time is over
 
 
@@ -143,14 +149,19 @@ class JobSet:
         with contextlib.suppress(OSError, ValueError):
             record = read_json(_record(self.home, number))
         state, node, reason = found or ("", "", "")
-        if state in _ALIVE:
+        if state and state not in _ENDED:
             return JobState(job_id, title, state.lower(), True, node, "" if reason == "None" else reason)
         if record.get("code") in (0, 1):
             return JobState(job_id, title, "done", False, str(record.get("host", "")))
         return JobState(job_id, title, state.lower() or "ended", False, node, self.reason(number, state, node, record))
 
     def running(self) -> bool:
-        """Whether a job may still work."""
+        """Whether a job may still work; asked twice, as a job that is queued again may be in between."""
+        if any(state.alive for state in self.states()):
+            return True
+        if self.kind != SLURM:
+            return False
+        time.sleep(_AGAIN_S)
         return any(state.alive for state in self.states())
 
     def stop(self) -> None:

@@ -74,7 +74,7 @@ def file_sha256(path: Path) -> str:
 
 def _files_at(scan: Path) -> list[Path]:
     if scan.is_dir():
-        return [path for path in scan.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return [path for path in scan.iterdir() if path.is_file() and not path.name.startswith(".")]  # DICOM
     if scan.suffix.lower() in _DETACHED:
         return [path for path in scan.parent.iterdir() if path.is_file() and path.stem == scan.stem]
     return [scan]

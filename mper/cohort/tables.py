@@ -212,13 +212,14 @@ def _page_row(row: Row, structures: Sequence[str], picture: str | None) -> str:
     phase = "" if row["phase"] is None else f"<br>phase {row['phase']}"
     time = "" if row["seconds"] is None else f"<br>{duration(row['seconds'])}"
     edited = "<br>edited since" if row["edited"] else ""
+    name = row["mask"].removesuffix(".seg.nrrd") if row["mask"] else PurePath(row["scan"]).name
     rank = _rank(row)
     figures = [row["expected_dice"], *(row["volumes_ml"].get(name) for name in structures), row["confidence"]]
     digits = [2, *[1] * len(structures), 2]
     texts = ["" if value is None else f"{value:.{n}f}" for value, n in zip(figures, digits, strict=True)]
     cells = [
         f"<td>{image}",
-        f"<td>{html.escape(row['scan'])}{phase}{edited}{time}",
+        f'<td title="{html.escape(row["scan"])}">{html.escape(name)}{phase}{edited}{time}',
         f'<td class="{_CLASSES.get(rank, "")}">{html.escape(row["quality"])}',
         *(f"<td class=n>{text}" for text in texts),
         f"<td class=m>{html.escape(row['error'] or '; '.join(row['flags']))}",
