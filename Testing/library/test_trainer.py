@@ -662,6 +662,23 @@ def test_cases_of_which_next_to_nothing_is_labelled_are_told(
     assert any(each.startswith(line) for each in heard) == told
 
 
+def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path) -> None:
+    data = blob_dataset(tmp_path / "data", 1).path
+    model = start_from(tmp_path / "model", "RA")
+    heard: list[str] = []
+    train(begin(data, tmp_path / "run", method="bcp", steps=1, batch=4, start_from=str(model)), notify=heard.append)
+    name = ModelBundle.load(model).card.name
+    assert heard == [
+        f"{name} segments RA, not LA: the network starts from it, the structures from scratch",
+        "1 labelled scan for 4 labelled patches per step: it provides all of them; label more, or choose a smaller "
+        "--batch",
+        "method bcp also learns from scans without labels, and there are none: the labelled ones take their place; "
+        "add scans, or choose --method supervised",
+        "the run ended after 1 step, before self-training began: the model learned from labels alone; train for "
+        "longer, or choose --method supervised",
+    ]
+
+
 @pytest.mark.parametrize(
     "labels, same", [(("LA",), True), (("left atrium",), True), (("RA",), False), (("LA", "RA"), False)]
 )

@@ -56,6 +56,7 @@ class Method(nn.Module):
     """
 
     fine_tunes: bool = False  # whether the network it started from segments the same structures already
+    two_stages: bool = False
     stage: int = 0  # 0 pre-training, 1 self-training; the trainer saves and restores it
     references: References | None = None  # labelled voxels that explain the result, once it is finished
 

@@ -31,6 +31,7 @@ class CoTraining(Method):
         torch.nn.Module.__init__(self)
         self.recipe, self.batch = first.recipe, first.batch
         self.first, self.second = first, second
+        self.two_stages = first.two_stages
         first.learn_from(second)
         second.learn_from(first)
 

@@ -13,6 +13,8 @@ _PRETRAIN_SHARE = 0.3  # of a `plus` run
 class TwoStages(Method):
     """A method that pre-trains on labelled patches and then trains itself; see `mper.methods.base`."""
 
+    two_stages = True
+
     @property
     def pretrain_share(self) -> float:
         """Share of the run that is pre-training."""

@@ -6,7 +6,7 @@ import math
 
 from mper.labels import UNLABELLED
 from mper.methods.recipe import Recipe
-from mper.methods.registry import MethodInfo
+from mper.methods.registry import MethodInfo, default_method
 from mper.nets.registry import find_backbone
 from mper.training.data import TrainingData
 
@@ -31,7 +31,13 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
         small and too few for batch norm.
     """
     _refuse_single_value(data, method, batch, recipe)
-    return [*_few_scans(data, batch), *_absent_structures(data, method), *_sparse_labels(data, method)]
+    return [
+        *_other_structures(data),
+        *_few_scans(data, batch),
+        *_no_unlabelled(data, method),
+        *_absent_structures(data, method),
+        *_sparse_labels(data, method),
+    ]
 
 
 def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> None:
@@ -51,13 +57,31 @@ def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, rec
     )
 
 
+def _other_structures(data: TrainingData) -> list[str]:
+    if data.start is None or data.refines:
+        return []
+    card = data.start.card
+    ours, theirs = (", ".join(label.name for label in labels) for labels in (data.labels, card.labels))
+    return [f"{card.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"]
+
+
 def _few_scans(data: TrainingData, batch: int) -> list[str]:
     count = len(data.sampler.labelled)
     if batch <= count or data.plan.dimensions == 2:
         return []
     return [
-        f"{count} labelled scans for {batch} labelled patches per step: some scans provide several; label more, or "
-        "choose a smaller --batch"
+        f"{count} labelled scan{'' if count == 1 else 's'} for {batch} labelled patches per step: "
+        f"{'it provides all of them' if count == 1 else 'some scans provide several'}; label more, or choose a smaller "
+        "--batch"
+    ]
+
+
+def _no_unlabelled(data: TrainingData, method: MethodInfo) -> list[str]:
+    if not method.uses_unlabelled or data.sampler.unlabelled:
+        return []
+    return [
+        f"method {method.name} also learns from scans without labels, and there are none: the labelled ones take their "
+        f"place; add scans, or choose --method {default_method(unlabelled=False)}"
     ]
 
 

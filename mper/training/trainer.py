@@ -441,6 +441,11 @@ class _Training:
         if self.fabric.world_size > 1:
             for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
                 torch.distributed.broadcast(buffer, src=0)
+        if self.method.two_stages and not self.method.stage:
+            self._notify(
+                f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
+                "model learned from labels alone; train for longer, or choose --method supervised"
+            )
         with self.fabric.autocast():
             self.method.finish(self.data.sampler, self._random(_FIT_STREAM))
         if self.log:
