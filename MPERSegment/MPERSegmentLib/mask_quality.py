@@ -86,7 +86,10 @@ def line(node: slicer.vtkMRMLSegmentationNode | None, hasBox: bool) -> str:
     reasons = quality.get("reasons") or []
     reasons = sentence(_(" and ").join(reasons)) if reasons else ""
     words = [head.format(numbers=numbers), reasons]
-    words.append(_help(hasBox) if level == WRONG else _("Correct the mask where it is wrong."))
+    if level == CHECK:
+        words.append(_("Correct the mask where it is wrong."))
+    if level == WRONG or hasBox:
+        words.append(_help(hasBox))
     return " ".join(word for word in words if word)
 
 

@@ -291,7 +291,9 @@ def test_the_region_that_was_found_is_a_box_and_not_the_region_of_the_next_segme
     assert ui.regionWords.text == "Drag the box if the region is wrong."
     assert "Drag the region's box" in ui.qualityLabel.text
     first = scene.node
+    scene.engine.quality = CHECK
     scene.segment(ui.segmentButton)
+    assert "Correct the mask where it is wrong. Drag the region's box" in ui.qualityLabel.text
     assert scene.engine.asked == [{}, {}]
     assert scene.boxes() == [box]
     slicer.mrmlScene.RemoveNode(first)  # the box is that of the newer result
