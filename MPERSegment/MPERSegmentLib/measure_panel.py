@@ -12,24 +12,23 @@ import qt
 import slicer
 from MPERLib import mrml, phases, segmentation_node
 from MPERLib.callbacks import later, slot
-from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Table, chosen, fill_box, silent
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import figure_table, measure_inputs, result_node, wall_model
+from MPERSegmentLib import figure_table, measure_inputs, result_node
 from MPERSegmentLib.clip_panel import ClipPanel
 from MPERSegmentLib.measure_inputs import MeasureInputs
 from MPERSegmentLib.measurement_job import MeasurementJob, MeasurementRequest, UploadedMasks, masks_of
 from MPERSegmentLib.report_panel import ReportPanel
 from MPERSegmentLib.uploaded_scans import UploadedScans
 from MPERSegmentLib.volume_plot import VolumePlot
+from MPERSegmentLib.wall_panel import WallPanel
 
 _REST_MS = 120  # without another change, after which the engine measures
 _TABLE_PX = 560
-_OFF = ""  # no surface
 _SCHEMES = figure_table.SCHEMES
 _EVENTS = ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved")
 _WARNING = "QLabel { background-color: rgba(226, 156, 48, 70); border-radius: 4px; padding: 4px; }"
@@ -58,7 +57,6 @@ class MeasurePanel:
         self._stale = False
         self._observed: dict[str, tuple[Any, list[int]]] = {}
         self._job: MeasurementJob | None = None
-        self._surface: Any = None
         self._plot = VolumePlot()
         ui = context.ui
         self._timer = qt.QTimer(ui.measureSection)
@@ -80,6 +78,7 @@ class MeasurePanel:
             tallest=_TABLE_PX,
         )
         self.clips = ClipPanel(context, self._onChanged)
+        self._wall = WallPanel(context, session, self._fail)
         self._report = ReportPanel(context, self.reportInputs)
         for widget in (ui.heightBox, ui.weightBox, ui.wallBox):
             widget.connect("valueChanged(double)", slot(self._onInput))
@@ -87,7 +86,6 @@ class MeasurePanel:
             widget.connect("toggled(bool)", slot(self._onInput))
         for widget in (ui.edBox, ui.esBox):
             widget.connect("currentIndexChanged(int)", slot(self._onChanged))
-        ui.surfaceBox.connect("currentIndexChanged(int)", slot(self._onSurface))
         ui.copyFiguresButton.connect("clicked()", slot(self._onCopy))
         ui.curveButton.connect("toggled(bool)", slot(self._onCurve))
         ui.measureSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
@@ -103,7 +101,7 @@ class MeasurePanel:
     @property
     def busy(self) -> bool:
         """Whether figures or their surface are on their way."""
-        return self._job is not None or self._surface is not None or bool(self._timer.isActive())
+        return self._job is not None or self._wall.busy or bool(self._timer.isActive())
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Measure another segmentation, or none; what is measured already stays as it is unless it has changed."""
@@ -116,13 +114,11 @@ class MeasurePanel:
                 self._onChanged()
             return
         self._stop()
-        if mrml.alive(self._node):
-            wall_model.set_visible(self._node, False)
         self._node, self._answer, self._measured = node, None, []
         self._observe()
         self._say("")
         self.clips.show(node)
-        wall_model.set_visible(node, True)
+        self._wall.show(node)
         self._showInputs()
         self._showFigures()
         self._onChanged()
@@ -140,7 +136,7 @@ class MeasurePanel:
             self._forget([node.GetID()])
         if node is self._node:
             self._stop()
-            own = [*self.clips.nodes(), *filter(None, [wall_model.node_of(node)])]
+            own = [*self.clips.nodes(), *self._wall.nodes()]
             later(lambda: _remove(own), "clips of a removed segmentation")
         self.clips.nodeRemoved(node)
 
@@ -150,6 +146,7 @@ class MeasurePanel:
         self._forget(list(self._observed))
         self._report.stop()
         self.clips.close()
+        self._wall.close()
         self._plot.remove()
         self._node, self._answer, self._measured = None, None, []
 
@@ -177,10 +174,10 @@ class MeasurePanel:
 
     def _stop(self) -> None:
         self._timer.stop()
-        for call in (self._job, self._surface):
-            if call is not None:
-                call.stop() if isinstance(call, MeasurementJob) else call.abort()
-        self._job = self._surface = None
+        if self._job is not None:
+            self._job.stop()
+            self._job = None
+        self._wall.stop()
 
     # ---- inputs
 
@@ -204,9 +201,6 @@ class MeasurePanel:
         ):
             widget.visible = atrium
         ui.wallBox.enabled = ui.enhancementBox.checked
-        shown = wall_model.node_of(node)
-        scalars = [(scalar, wall_model.title_of(scalar)) for scalar in wall_model.SCALARS]
-        fill_box(ui.surfaceBox, [(_OFF, _("Not shown")), *scalars], wall_model.scalar_of(shown))
         self._showPhases()
 
     def _showPhases(self) -> None:
@@ -254,6 +248,7 @@ class MeasurePanel:
         if self._job is not None:
             self._job.stop()
             self._job = None
+        self._wall.stop()
         if not self._stale:
             self._stale = True
             self._showFigures()
@@ -325,7 +320,7 @@ class MeasurePanel:
         self._showFigures()
         if self._plot.visible:
             self._showCurve()
-        self._fetchSurface()
+        self._wall.update(answer["surface"])
 
     def _fail(self, message: str) -> None:
         self._job = None
@@ -347,39 +342,6 @@ class MeasurePanel:
         ui.measureWords.text = message
         ui.measureWords.visible = bool(message)
         ui.measureWords.styleSheet = _WARNING if bad and message else ""
-
-    # ---- surface
-
-    def _onSurface(self) -> None:
-        scalar = chosen(self._context.ui.surfaceBox)
-        if not scalar:
-            wall_model.remove(self._node)
-        elif wall_model.node_of(self._node) is not None and not self._stale:
-            wall_model.colour(wall_model.node_of(self._node), scalar)
-        else:
-            self._fetchSurface()
-
-    def _fetchSurface(self) -> None:
-        scalar, answer = chosen(self._context.ui.surfaceBox), self._answer
-        if not scalar or answer is None or self._stale:
-            return
-        if answer["surface"] is None:
-            wall_model.remove(self._node)
-            return
-
-        def take(file: bytes) -> None:
-            mesh = wall_model.read(file)
-            self._session.later(lambda: self._showSurface(answer, mesh), "surface is shown")
-
-        if self._surface is not None:
-            self._surface.abort()
-        self._surface = self._session.getBytes(route("surfaces", answer["surface"]), take, self._fail)
-
-    def _showSurface(self, answer: dict[str, Any], mesh: Any) -> None:
-        self._surface = None
-        scalar = chosen(self._context.ui.surfaceBox)
-        if scalar and mrml.alive(self._node) and answer is self._answer and not self._stale:
-            wall_model.show(self._node, result_node.scan_of(self._node), mesh, scalar)
 
     # ---- copy, curve
 
