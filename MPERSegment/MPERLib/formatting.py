@@ -100,9 +100,17 @@ def date_time(text: str | None) -> str:
 
 
 def sentence(message: str) -> str:
-    """A message of the engine, which has no capital and no full stop, as a sentence."""
+    """A message of the engine, which has no capital and no full stop, as a sentence.
+
+    A path, a file's name or the id of a case at the beginning keeps its case.
+    """
     message = message.strip()
-    return message[:1].upper() + message[1:] + ("" if message[-1:] in ("", *".!?\N{HORIZONTAL ELLIPSIS}") else ".")
+    named = re.search(r"[/\\_\d]|\.\w", message.partition(" ")[0])
+    return (
+        (message[:1] if named else message[:1].upper())
+        + message[1:]
+        + ("" if message[-1:] in ("", *".!?\N{HORIZONTAL ELLIPSIS}") else ".")
+    )
 
 
 # ---- models

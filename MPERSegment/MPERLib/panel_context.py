@@ -1,4 +1,7 @@
-"""What all panels of a module share: the widgets, the user's choices, and one message bar."""
+"""What all panels of a module share: the widgets, the user's choices, and one message bar.
+
+The message bar stands below the button that was pressed last, where the user looks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from MPERLib.callbacks import onException, slot
 from MPERLib.formatting import sentence
+from MPERLib.widgets import place_below
 
 
 class PanelContext:
@@ -24,6 +28,12 @@ class PanelContext:
         self.ui = ui
         self._parameters = parameters
         self._action: Callable[[], object] | None = None
+        self._pressed: Any = None  # the button that was pressed last
+        self._home = (ui.messageFrame.parent(), ui.messageFrame.parent().layout().indexOf(ui.messageFrame))
+        for widget in list(vars(ui).values()):
+            is_button = hasattr(widget, "autoExclusive")  # a property that only buttons have
+            if is_button and widget not in (ui.messageButton, ui.messageClose):
+                widget.connect("pressed()", slot(lambda widget=widget: self._onPressed(widget), "button pressed"))
         self.close = onException(self.showMessage)
         ui.messageButton.connect("clicked()", slot(self._act))
         ui.messageClose.connect("clicked()", slot(self.clearMessage))
@@ -34,8 +44,14 @@ class PanelContext:
         return self._parameters()
 
     def showMessage(self, message: str, button: str = "", action: Callable[[], object] | None = None) -> None:
-        """Show a message above the panels, with a button for what to do about it."""
+        """Show a message below the button that was pressed last, else above the panels.
+
+        With a button for what to do about it.
+        """
         self._action = action
+        if message and not (self._pressed is not None and place_below(self.ui.messageFrame, self._pressed)):
+            parent, index = self._home
+            parent.layout().insertWidget(index, self.ui.messageFrame)
         self.ui.messageLabel.text = sentence(message)
         self.ui.messageButton.text = button
         self.ui.messageButton.visible = action is not None
@@ -46,6 +62,9 @@ class PanelContext:
         self._action = None
         self.ui.messageLabel.text = ""
         self.ui.messageFrame.visible = False
+
+    def _onPressed(self, button: Any) -> None:
+        self._pressed = button
 
     def _act(self) -> None:
         action = self._action

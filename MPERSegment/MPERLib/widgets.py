@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import ctk
 import qt
 from slicer.i18n import tr as _
 
@@ -33,6 +34,37 @@ def reveal(widget: Any) -> None:
         area = area.parent()
     if area is not None:
         area.ensureWidgetVisible(widget)
+
+
+def place_below(frame: Any, widget: Any) -> bool:
+    """Move a frame below the row of a section (`ctkCollapsibleButton`) that holds a widget.
+
+    Returns
+    -------
+    bool
+        False, with the frame where it was, if the widget is in no section, or the section is collapsed.
+    """
+    row, section = widget, widget.parent()
+    while section is not None and not isinstance(section, ctk.ctkCollapsibleButton):
+        row, section = section, section.parent()
+    if section is None or section.collapsed or not isinstance(section.layout(), qt.QVBoxLayout):
+        return False
+    layout = section.layout()
+    at = next((n for n in range(layout.count()) if _holds(layout.itemAt(n), row)), None)
+    if at is None:
+        return False
+    if layout.indexOf(frame) != at + 1:
+        layout.removeWidget(frame)
+        layout.insertWidget(at + 1 - (0 <= layout.indexOf(frame) < at), frame)
+    return True
+
+
+def _holds(item: Any, widget: Any) -> bool:
+    """Whether an item of a layout is a widget, or a layout that holds it."""
+    if item.widget() is not None:
+        return item.widget() is widget or item.widget() == widget
+    inner = item.layout()
+    return inner is not None and any(_holds(inner.itemAt(n), widget) for n in range(inner.count()))
 
 
 # ---- combo boxes whose entries have an id besides their text

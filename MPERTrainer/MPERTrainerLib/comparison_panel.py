@@ -22,9 +22,11 @@ _MASKS = (  # the engine's name of the mask, its colour in the views, its name i
     ("before", (255, 200, 60), _("{case} (other model)")),
     ("after", (80, 220, 120), _("{case} (this version)")),
 )
+_EXPERT = ((255, 255, 255), _("{case} (label)"))  # the colour and the name of the expert's label
 _GROUP = "compare"
 _WORSE = "#c0392b"
 _BETTER = "#1e8449"
+_MISSED = 0.005  # a Dice below is 0.00
 _SAME = 0.0005  # a smaller difference is not seen in three decimals
 
 
@@ -143,7 +145,7 @@ class ComparisonPanel:
         self._chosen = {"new": pair[0], "old": pair[1]}  # stays, whatever is put in use meanwhile
 
         def done(result: dict, job: str, notices: list[str]) -> None:
-            text = "\n".join([result["words"], *notices[:3]])
+            text = "\n".join([*_missed(result["cases"]), result["words"], *notices[:3]])
             self._result, self._pair, self._jobId = {**result, "words": text}, pair, job
             self._wanted = None
             self._fillTable(result["cases"])
@@ -188,9 +190,25 @@ class ComparisonPanel:
             for when, colour, name in _MASKS:
                 part, start = found[when]
                 self._caseNodes.showMask(part, {"start": start}, volume, name.format(case=case), _GROUP, colour)
+            showLabel(volume)
             place = _largestDifference(*found.values())
             if place:
                 mrml.jump_to(place, volume)
+
+        def showLabel(volume: Any) -> None:
+            """The label of the expert, to which both are compared."""
+            colour, name = _EXPERT
+
+            def take(part: np.ndarray, header: dict) -> None:
+                if self._wanted == case:
+                    self._caseNodes.showMask(part, header, volume, name.format(case=case), _GROUP, colour)
+
+            def latest(revisions: list[dict]) -> None:
+                if revisions and self._wanted == case:
+                    path = self._dataset.route("cases", case, "labels", revisions[-1]["number"], cropped="true")
+                    self._session.getArray(path, take)
+
+            self._session.get(self._dataset.route("cases", case, "labels"), latest)
 
         self._caseNodes.clearGroup(_GROUP)
         self._caseNodes.hideOthers()
@@ -240,6 +258,18 @@ def _chooseInSegment(model: str) -> None:
     node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
     if node is not None:
         node.SetParameter("Model", model)
+
+
+def _missed(cases: list[dict]) -> list[str]:
+    """A line on the structures that neither model finds: no difference between them is no success."""
+    figures: dict[str, list[float]] = {}
+    for case in cases:
+        for name, dice in case["labels"].items():
+            figures.setdefault(name, []).extend(value for value in (dice["before"], dice["after"]) if value is not None)
+    names = [name for name, values in figures.items() if values and max(values) < _MISSED]
+    return [_("Both models miss {structures}: nothing of it is found.").format(structures=", ".join(names))] * bool(
+        names
+    )
 
 
 def _useText(result: dict[str, Any] | None) -> str:

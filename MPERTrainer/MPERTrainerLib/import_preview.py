@@ -67,6 +67,8 @@ class ImportPreview:
             item.setCheckState(0, qt.Qt.Unchecked if case else qt.Qt.Checked)
             tree.addTopLevelItem(item)
         tree.blockSignals(False)
+        for column in range(3):
+            tree.resizeColumnToContents(column)
         self._makeBoxes(labels)
         ui.emptyMasksCheckBox.visible = any((row["mask"] or {}).get("empty") for row in rows)
         ui.emptyMasksCheckBox.checked = False
@@ -92,7 +94,7 @@ class ImportPreview:
         layout = self.ui.mappingBox.layout()
         structures = [(str(label["value"]), label["name"]) for label in labels]
         for n, (key, values) in enumerate(held.items()):
-            text = _("{thing}, {voxels} voxels in {masks} masks:")
+            text = _("{thing} ({voxels} voxels, masks: {masks}):")
             label = qt.QLabel(text.format(thing=key, voxels=sum(v["voxels"] for v in values), masks=len(values)))
             label.wordWrap = True
             box = qt.QComboBox()

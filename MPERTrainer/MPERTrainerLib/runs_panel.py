@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
+import slicer
 from MPERLib import formatting
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
@@ -16,6 +17,7 @@ from slicer.i18n import tr as _
 from MPERTrainerLib.chart import Chart
 from MPERTrainerLib.open_dataset import OpenDataset
 
+_STATUS_MS = 15000  # how long the status bar shows that a run has ended
 _POLL_MS = 1000
 _ACTIVE = ("starting", "running", "paused")
 _LOSSES = {
@@ -51,6 +53,8 @@ class RunsPanel:
         self._stream: Any = None
         self._waiting = False
         self._polling = False
+        self._asked = ""  # the command that the run has not followed yet
+        self._states: dict[str, str] = {}  # of the other runs of the dataset that were active
         self.lossChart = Chart(_("Training loss by step"), "MPERTrainingLoss")
         self.diceChart = Chart(_("Dice on the hold-out set by step"), "MPERHoldoutDice", limits=(0.0, 1.0))
         ui = context.ui
@@ -82,6 +86,8 @@ class RunsPanel:
             self.watch(None)
             return
         known = [run["run"] for run in runs]
+        active = [run for run in runs if run.get("state") in _ACTIVE and run.get("alive") is not False]
+        self._states = {run["run"]: run["state"] for run in active}
         parameters = self._context.parameters
         wanted = self._run or (parameters.Run if parameters is not None else "")
         wanted = wanted if wanted in known else known[0]
@@ -97,7 +103,7 @@ class RunsPanel:
             self._stream = None
         self._run, self._seen, self.status = run, 0, {}
         self._losses, self._dice = {}, {}
-        self._waiting = False
+        self._waiting, self._asked = False, ""
         self._context.ui.logText.visible = self._context.ui.logButton.checked = False
         if not run:
             self._timer.stop()
@@ -145,6 +151,28 @@ class RunsPanel:
         self._draw()  # after the scene was closed
         if self._polling:
             self._poll()
+        if self._session.running:
+            for run in self._states:
+                if run != self._run:
+                    path = self._dataset.route("runs", run)
+                    self._session.get(path, self._takeOther, lambda _message: None)
+
+    def _takeOther(self, status: dict) -> None:
+        """The status of a run that is not shown: say when it ends, fails or pauses."""
+        before = self._states.get(status["run"])
+        if before is not None and before != status.get("state"):
+            self._states[status["run"]] = status["state"]
+            self._tell(status)
+            self._dataset.refresh()
+
+    def _tell(self, status: dict) -> None:
+        """Say in the panel and in the status bar, wherever the user is, what became of a run."""
+        text = _("The training {run} is now: {state}.").format(
+            run=status.get("name") or status.get("run"), state=formatting.run_state(status)
+        )
+        slicer.util.showStatusMessage(text, _STATUS_MS)
+        if not status.get("model"):  # a version is told with what to do about it
+            self._context.showMessage(text)
 
     def _poll(self) -> None:
         if not self._run or not self._session.running or self._waiting:
@@ -163,12 +191,16 @@ class RunsPanel:
 
     def _take(self, status: dict) -> None:
         before, self.status = self.status, status
+        if before.get("state") != status.get("state"):
+            self._asked = ""
         self._show()
         active = self.active
         if active and self._stream is None:
             self._follow()
         self._polling = active or self._stream is not None
         if before and before.get("state") != status.get("state"):
+            if status.get("state") not in ("running", "starting"):
+                self._tell(status)
             if status.get("state") == "finished":
                 self._finished(status)
             self._dataset.refresh()
@@ -191,6 +223,8 @@ class RunsPanel:
             parts.append(status["message"])
         if status.get("version"):
             parts.append(_("saved as {name}, version {version}").format(**status))
+        if self._asked and active:
+            parts[0] = {"pause": _("pausing after this step"), "cancel": _("cancelling after this step")}[self._asked]
         text = ", ".join(parts)
         ui.runLabel.text = text[:1].upper() + text[1:]
         fraction = status.get("fraction")
@@ -201,7 +235,8 @@ class RunsPanel:
         paused = status.get("state") == "paused"
         ui.pauseButton.visible = active and not paused
         ui.resumeButton.visible = paused or (not active and status.get("state") not in ("finished", None))
-        ui.cancelButton.enabled = active
+        ui.pauseButton.enabled = not self._asked
+        ui.cancelButton.enabled = active and self._asked != "cancel"
         self._draw()
 
     def _draw(self) -> None:
@@ -221,8 +256,15 @@ class RunsPanel:
             self._polling = True
             self._poll()
 
+        def failed(message: str) -> None:
+            self._asked = ""
+            self._show()
+            self._context.showMessage(message)
+
         self._context.clearMessage()
-        self._session.post(self._dataset.route("runs", self._run, "command"), {"command": command}, done)
+        self._asked = command if command in ("pause", "cancel") else ""
+        self._show()
+        self._session.post(self._dataset.route("runs", self._run, "command"), {"command": command}, done, failed)
 
     def showLog(self) -> None:
         """Show or hide the log of the run."""

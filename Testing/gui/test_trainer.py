@@ -570,6 +570,62 @@ def test_a_segmentation_that_was_loaded_with_its_volume_is_its_label(window, sha
     assert not dataset.case("scan 11").is_labelled
 
 
+def test_a_message_stands_below_the_button_that_was_pressed(window, shared_engine, tmp_path):
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    ui = panel.ui
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    window.click(ui.saveLabelButton)  # nothing has changed
+
+    def top(widget) -> int:
+        return widget.mapToGlobal(qt.QPoint(0, 0)).y()
+
+    window.events()
+    assert ui.messageLabel.text == "There are no changes since the last revision."
+    assert ui.messageFrame.visible and ui.messageFrame.parent() is ui.casesSection
+    assert top(ui.saveLabelButton) < top(ui.messageFrame) < top(ui.trainSection)
+    panel.context._pressed = None
+    panel.context.showMessage("the engine has stopped")
+    window.events()
+    assert top(ui.messageFrame) < top(ui.casesSection)
+
+
+def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_is(
+    window, shared_engine, tmp_path, monkeypatch
+):
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    runs, ui, told = panel.runsPanel, panel.ui, []
+    monkeypatch.setattr(slicer.util, "showStatusMessage", lambda text, *_duration: told.append(text))
+    panel.session.post = panel.session.get = lambda *_arguments: None  # the run has not followed yet
+    running = {"run": "r1", "name": "mine", "state": "running", "alive": True, "step": 3}
+    ui.runBox.visible = True
+    runs._run = "r1"
+    runs._take(running)
+    window.click(ui.pauseButton)
+    assert ui.runLabel.text.startswith("Pausing after this step")
+    assert not ui.pauseButton.enabled
+    window.click(ui.cancelButton)
+    assert ui.runLabel.text.startswith("Cancelling after this step")
+    runs._take({**running, "state": "cancelled", "alive": False})
+    assert ui.runLabel.text.startswith("Cancelled")
+    assert told == ["The training mine is now: cancelled."] and ui.messageLabel.text == told[0]
+    runs._states = {"r2": "running"}  # one that is not shown
+    runs._takeOther({"run": "r2", "name": "other", "state": "failed", "alive": False})
+    assert told[1:] == ["The training other is now: failed."] and ui.messageLabel.text == told[1]
+
+
+def test_two_models_that_both_find_nothing_of_a_structure_are_not_called_equal():
+    from MPERTrainerLib.comparison_panel import _missed
+
+    def case(la: float, ra: float) -> dict:
+        return {"labels": {"LA": {"before": la, "after": la}, "RA": {"before": ra, "after": 0.0}}}
+
+    assert _missed([case(0.9, 0.0), case(0.8, 0.001)]) == ["Both models miss RA: nothing of it is found."]
+    assert _missed([case(0.9, 0.0), case(0.8, 0.4)]) == []
+
+
 class Database:
     """As much of a ctkDICOMDatabase as is asked."""
 

@@ -31,6 +31,7 @@ _BUDGET_S = {  # (fine-tuning, on a graphics card)
     (False, True): 20 * _MINUTE,
     (False, False): 60 * _MINUTE,
 }
+_FEW_STEPS = 50  # below which a training changes a model hardly
 _STEP_S = {True: 0.1, False: 3.0}  # of method mper, on a graphics card or not, where no run was measured
 _GPU_WAIT_S = 20.0  # until torch is imported, which knows whether there is a graphics card
 
@@ -198,11 +199,19 @@ def _has_gpu(engine: Engine, device: str) -> bool:
 # ---------------------------------------------------------------------- duration
 
 
+def _rounded(steps: int) -> int:
+    """A number of steps, to two digits: it is an estimate."""
+    return int(float(f"{steps:.1e}"))
+
+
 def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method: MethodInfo, gpu: bool) -> str:
-    if budget_s is not None:
-        return f"{duration_in_words(budget_s)} on this computer"
-    assert body.steps is not None
     measured = _seconds_per_step(dataset, method.name)
+    if budget_s is not None:
+        step_s = measured or _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
+        steps = max(1, round(budget_s / step_s))
+        words = f"{duration_in_words(budget_s)} on this computer, about {_rounded(steps)} steps"
+        return words if steps >= _FEW_STEPS else f"{words}: too short to change the model; allow more time"
+    assert body.steps is not None
     if measured is not None:
         return f"{duration_in_words(body.steps * measured)} on this computer, measured on the last run"
     seconds = body.steps * _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
