@@ -189,6 +189,13 @@ def test_what_does_not_fit_the_folder_is_one_line_and_changes_nothing(
     assert after == before
 
 
+def test_an_option_that_an_older_manifest_does_not_know_is_one_that_is_not_given(tmp_path: Path) -> None:
+    CohortFolder.begin(tmp_path, CohortRun(MODEL, {"roi": None}), [])
+    CohortFolder.begin(tmp_path, CohortRun(MODEL, {"roi": None, "new": False, "newer": None}), [])
+    with pytest.raises(ValueError, match="without --new, this run is with --new;"):
+        CohortFolder.begin(tmp_path, CohortRun(MODEL, {"new": True}), [])
+
+
 def test_overwrite_takes_another_model(scans: Path, tmp_path: Path, segment: Run) -> None:
     other = random_bundle(classes=3).save(tmp_path / "other")
     assert segment(scans / "a.nrrd", scans / "b.nrrd", tmp_path / "out") == OK

@@ -59,7 +59,7 @@ def test_a_killed_and_a_timed_out_job_go_on_where_they_were(tmp_path: Path, caps
         "--patch",
         "16,32,32",
         "--steps",
-        "40",
+        "20",
         "--device",
         "cpu",
     ]
@@ -101,7 +101,7 @@ def test_a_killed_and_a_timed_out_job_go_on_where_they_were(tmp_path: Path, caps
     events = [event for event in read_events(run) if event["event"] == "state"]
     assert [event["state"] for event in events] == ["running", "cancelled", "running", "finished"]
     stopped = RunFolder(run).status()
-    assert stopped["step"] == 40 and (run / "model" / "card.json").is_file()
+    assert stopped["step"] == 20 and (run / "model" / "card.json").is_file()
     first_after = next(e["step"] for e in read_events(run) if e["event"] == "step" and e["time"] > events[2]["time"])
     assert first_after > 1, "from its checkpoint, not from the beginning"
 

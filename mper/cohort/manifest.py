@@ -211,7 +211,7 @@ class CohortFolder:
         options = json.loads(json.dumps(dict(run.options)))
         for name in sorted({*options, *self.header["options"]}):
             old, new = self.header["options"].get(name), options.get(name)
-            if old != new:
+            if (None if old is False else old) != (None if new is False else new):  # an older mper had no such option
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(
                     f"{self.path} holds masks that were made {_with(option, old)}, this run is {_with(option, new)}; "
