@@ -117,14 +117,17 @@ def sentence(message: str) -> str:
 
 
 def model_name(model: Mapping[str, Any]) -> str:
-    """The title of a model; of one that the user trained its structures, version and dataset."""
+    """The title of a model; of one that the user trained its name and version, with structures and dataset."""
     origin = model.get("origin")
     if not isinstance(origin, Mapping):
         return str(model.get("title") or model.get("name") or model["id"])
     structures = "/".join(label["name"] for label in model.get("labels") or ()) or model.get("name") or model["id"]
-    return _("{structures}, version {version} of {dataset}").format(
-        structures=structures, version=origin.get("version"), dataset=str(origin.get("dataset")).rpartition("/")[2]
-    )
+    name = str(origin.get("name") or structures)
+    text = _("{name}, version {version} of {dataset}")
+    if name.casefold() != structures.casefold():
+        text = _("{name}, version {version} ({structures}, {dataset})")
+    dataset = str(origin.get("dataset")).rpartition("/")[2]
+    return text.format(name=name, version=origin.get("version"), structures=structures, dataset=dataset)
 
 
 def model_summary(model: Mapping[str, Any]) -> str:

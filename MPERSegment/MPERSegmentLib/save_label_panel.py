@@ -224,17 +224,20 @@ class SaveLabelPanel:
         self._say(text)
 
     def _onTyped(self, _text: str) -> None:
+        self._context.ui.keepWords.styleSheet = ""
         self._message = ""
         self._showButton()
 
     def _onNotSaved(self, reason: str) -> None:
         self._upload = None
         self._say(_("<b>Not saved.</b> {reason}").format(reason=html.escape(sentence(reason))))
+        self._context.ui.keepWords.styleSheet = "color: #c0392b"
 
     def _fail(self, message: str) -> None:
         self._say(html.escape(sentence(message)))
 
     def _say(self, message: str) -> None:
+        self._context.ui.keepWords.styleSheet = ""
         self._message = message
         self._showButton()
 

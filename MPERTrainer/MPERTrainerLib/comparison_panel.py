@@ -83,7 +83,9 @@ class ComparisonPanel:
         bundled = [(m["id"], m["title"]) for m in models if m["origin"] == "bundled" and self._related(m)]
         inUse = self._dataset.modelInUse()
         others = versions + bundled
-        if inUse not in [model for model, _title in others]:  # of another dataset
+        known = self._session.model(inUse)
+        listed = inUse in [model for model, _title in others]
+        if not listed and (known is None or self._related(known)):  # of another dataset
             others.append((inUse, self._title(inUse)))
         new = self._chosen.get("new") or (versions[0][0] if versions else None)
         old: str | None = self._chosen.get("old") or inUse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -282,7 +283,7 @@ class LabelPanel:
         if self._job.running:
             self._job.cancel()
             return
-        case, model = self.case, self._dataset.modelInUse()
+        case, model = self.case, self._draftModel()
 
         def withScan(answer: dict) -> None:
             scan = answer["scan"]
@@ -303,6 +304,21 @@ class LabelPanel:
 
         self._context.clearMessage()
         self._session.post(self._dataset.route("cases", case, "scan", of=self._of), {}, withScan)
+
+    def _draftModel(self) -> str:
+        """The model that drafts: the one in use, if it segments a structure of the dataset, else another that does."""
+        own = {structureKey(label) for label in self._labels}
+
+        def segments(model: dict) -> bool:
+            return bool(own & {structureKey(label) for label in model["labels"]})
+
+        inUse = self._dataset.modelInUse()
+        model = self._session.model(inUse)
+        if model is None or segments(model):
+            return inUse
+        versions = sorted(self._dataset.versions(), key=lambda version: not version["current"])
+        others = [*versions, *(each for each in self._session.models if each["origin"] == "bundled")]
+        return next((each["id"] for each in others if segments(each)), inUse)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
         labels = self._labels
@@ -402,7 +418,8 @@ class LabelPanel:
         def failed(message: str) -> None:
             self._saving = False
             self._show()
-            self._context.showMessage(_("Not saved: {reason}").format(reason=message))
+            text = _("<b style='color:#c0392b'>Not saved.</b> {reason}")
+            self._context.showMessage(text.format(reason=html.escape(formatting.sentence(message))))
 
         self._session.postArray(path, part, {"start": [int(n) for n in start]}, saved, failed)
 

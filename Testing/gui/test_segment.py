@@ -678,6 +678,14 @@ def test_each_model_stands_once_in_the_list_and_the_one_in_use_says_so(window):
     assert shown() == ["Left atrium (in use)", *names]
 
 
+def test_a_model_of_the_users_own_has_the_name_that_the_user_gave_it() -> None:
+    from MPERLib import formatting
+
+    origin = {"dataset": "root/atria", "name": "mper8", "version": "3", "current": True}
+    model = {"id": "root/atria/mper8/3", "labels": [{"name": "LA"}, {"name": "RA"}], "origin": origin}
+    assert formatting.model_name(model) == "mper8, version 3 (LA/RA, atria)"
+
+
 def test_a_model_that_was_trained_without_a_hold_out_says_that_it_was_not_measured() -> None:
     from MPERLib import formatting
 

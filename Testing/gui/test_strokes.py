@@ -804,7 +804,7 @@ def test_a_mask_takes_no_stroke_and_is_not_saved_with_another_image_than_its_own
     assert len(scene.rows()) == 1 and not scene.panel.strokesPanel._sync().pending
     window.click(ui.keepButton)
     window.wait_until(lambda: "Not saved" in ui.keepWords.text, 20, "the refusal")
-    assert ui.keepWords.text == f"<b>Not saved.</b> {why}"
+    assert ui.keepWords.text == f"<b>Not saved.</b> {why}" and "#c0392b" in ui.keepWords.styleSheet
     assert not scene.engine.arrays and not scene.engine.posted
 
     mrml.fill_volume(scene.scan, VOXELS, AFFINE)  # the image again
@@ -812,6 +812,7 @@ def test_a_mask_takes_no_stroke_and_is_not_saved_with_another_image_than_its_own
     assert len(scene.rows()) == 2 and not ui.strokesWords.text
     window.click(ui.keepButton)
     window.wait_until(lambda: ui.keepWords.text.startswith("Saved"), 20, "the revision")
+    assert not ui.keepWords.styleSheet
     assert f"scan_sha256={CHECKSUM}" in next(path for path in scene.engine.posted if "labels" in path)
 
 

@@ -616,6 +616,24 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     assert told[1:] == ["The training other is now: failed."] and ui.messageLabel.text == told[1]
 
 
+def test_a_draft_is_made_by_a_model_of_the_structures_of_the_dataset_and_no_other_is_compared(
+    window, shared_engine, tmp_path
+):
+    from mper.datasets.dataset import Dataset
+    from mper.labels import make_label
+    from mper.volume import Geometry, Volume
+
+    dataset = Dataset.create(tmp_path / "Atria", "Atria", [make_label(1, "RV")])
+    dataset.add_case("case-001", Volume(blob(0)[0], Geometry(AFFINE, SHAPE)), {})
+    settings.setSetting(settings.CURRENT_MODEL_KEY, "la")  # segments LA alone
+    panel = opened(window, tmp_path)
+    panel.ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
+    assert panel.labelPanel._draftModel() == "acdc"
+    box = panel.ui.oldSelector
+    assert [box.itemData(n) for n in range(box.count)] == ["acdc"]
+
+
 def test_two_models_that_both_find_nothing_of_a_structure_are_not_called_equal():
     from MPERTrainerLib.comparison_panel import _missed
 
