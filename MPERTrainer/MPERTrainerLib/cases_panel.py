@@ -24,6 +24,7 @@ from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
 
 _ICON = 44  # pixels
+_CONFIDENCE = 4  # column of the table
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
 
 
@@ -169,6 +170,8 @@ class CasesPanel:
                 ]
             )
         self.table.fill(rows, [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases])
+        ranked = any(case.get("confidence") is not None for case in dataset.cases)
+        ui.casesTable.setColumnHidden(_CONFIDENCE, not ranked)  # the names of the cases need the room
         self._fillIcons()
         ui.holdoutLabel.text = self._holdoutText()
         ui.holdoutLabel.visible = known

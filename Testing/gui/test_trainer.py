@@ -465,6 +465,7 @@ def test_a_second_hold_out_takes_cases_and_their_copies_after_a_question(window,
     ui, questions = panel.ui, []
     monkeypatch.setattr("MPERTrainerLib.cases_panel.agreed", lambda text, _title: questions.append(text) or True)
     assert ui.lockButton.text.startswith("Hold out more")
+    assert ui.casesTable.isColumnHidden(4)  # no case has been ranked: its confidence is not known
     panel.casesPanel.table.select("case-004")  # is held out already
     assert not ui.lockButton.enabled
     panel.casesPanel.table.select("case-001")
