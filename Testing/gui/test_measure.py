@@ -60,6 +60,14 @@ def measured(window, panel):
     window.wait_until(lambda: not panel.measurePanel.busy, FIGURES_S, "the figures")
 
 
+def rested(window, panel):
+    """Wait until what was dragged is a step to undo, and the figures are those of it."""
+    measure = panel.measurePanel
+    window.wait_until(
+        lambda: measure.clips._now == measure.clips.clips() and not measure.busy and not measure.stale, FIGURES_S
+    )
+
+
 def shown(panel):
     """Values by figure, as the table shows them."""
     table = panel.ui.figuresTable
@@ -181,15 +189,13 @@ def test_clips_are_moved_by_hand_undone_and_are_the_files_of_the_command_line(wi
     window.click(ui.flipClipButton)
     plane.SetOriginWorld(mrml.ras_of([CENTRE - [0, 0, 12.0]], scan)[0])
     plane.SetNormalWorld((0, 0, -1))
-    window.wait_until(lambda: ui.undoClipButton.enabled and not panel.measurePanel.clips._rest.isActive(), 5, "a step")
-    measured(window, panel)
+    rested(window, panel)
     by_hand = values(panel)["la_volume"]
     window.click(ui.addSphereButton)
     ui.clipRadius.value = 9
     (point,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
     point.SetNthControlPointPositionWorld(0, *mrml.ras_of([CENTRE + np.array([RADIUS, 0, 0])], scan)[0])
-    window.wait_until(lambda: not panel.measurePanel.clips._rest.isActive(), 5, "a step")
-    measured(window, panel)
+    rested(window, panel)
     both = values(panel)["la_volume"]
     assert both < by_hand < whole
     window.screenshot("measure-clips")
