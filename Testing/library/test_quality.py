@@ -167,8 +167,8 @@ def test_a_point_in_the_structure_is_enough() -> None:
         predictor.predict(scan, at=middle, roi=(0, 10, 0, 10, 0, 10))
     with pytest.raises(ValueError, match=r"a point is x,y,z in LPS mm, got 1,2"):
         predictor.predict(scan, at=(1.0, 2.0))
-    with pytest.raises(ValueError, match="contains no voxel of the scan"):
-        predictor.predict(scan, at=(9999.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"the point 9999,0,25 lies outside the scan, whose extent is x -51 to 189"):
+        predictor.predict(scan, at=(9999.0, 0.0, 25.0))
 
 
 def test_degraded_scans_keep_true_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,7 @@ from mper.inference.localization import Localizer, Search
 from mper.inference.plausibility import NoteCollector
 from mper.models.bundle import ModelBundle
 from mper.models.localization import Localization
-from mper.roi import Box, Region, region_of_box
+from mper.roi import Box, Region, extent_of, region_of_box
 from mper.volume import Volume
 
 _HALF_WIDTH_MM = 75.0  # of the box around a point, for a model that does not know the size of its structures
@@ -78,9 +79,10 @@ class RegionFinder:
         """
         if roi is not None and at is not None:
             raise ValueError("an ROI and a point in the structure were given; give one of them")
-        box = self.box_around(at) if at is not None else roi
-        if box is not None:
-            region = region_of_box(scan.geometry, box)
+        if at is not None:
+            return [replace(region_of_box(scan.geometry, self.box_around(at, scan)), notes=())]
+        if roi is not None:
+            region = region_of_box(scan.geometry, roi)
             notes.extend(region.notes)
             return [region]
         if self._bundle.network.dimensions == 2 or not is_wide(scan.geometry):
@@ -103,16 +105,23 @@ class RegionFinder:
             "or set an ROI"
         )
 
-    def box_around(self, point: Sequence[float]) -> Box:
+    def box_around(self, point: Sequence[float], scan: Volume) -> Box:
         """A box in LPS mm around a point in the structure that holds all of it.
 
         Raises
         ------
         ValueError
-            If the point is not three finite numbers.
+            If the point is not three finite numbers, or lies outside the scan.
         """
+        words = ",".join(f"{value:g}" for value in point)
         if len(point) != 3 or not all(math.isfinite(value) for value in point):
-            raise ValueError(f"a point is x,y,z in LPS mm, got {','.join(f'{value:g}' for value in point)}")
+            raise ValueError(f"a point is x,y,z in LPS mm, got {words}")
+        low, high = extent_of(scan.geometry)
+        if scan.geometry.spacing_known and not all(a <= v <= b for a, v, b in zip(low, point, high, strict=True)):
+            extent = ", ".join(f"{name} {a:.0f} to {b:.0f}" for name, a, b in zip("xyz", low, high, strict=True))
+            raise ValueError(
+                f"the point {words} lies outside the scan, whose extent is {extent} (LPS mm); choose one inside it"
+            )
         x, y, z = point
         dx, dy, dz = (self._half_width(axis) for axis in "ijk")
         return x - dx, x + dx, y - dy, y + dy, z - dz, z + dz
