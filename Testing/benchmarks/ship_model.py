@@ -1,7 +1,7 @@
 """Turn a finished run into a bundled model: int8 weights, the card's words, and the quality measured as shipped.
 
     python Testing/benchmarks/ship_model.py RUN NAME DATASET --split dev [--version 1.0.0]
-        [--localization MODEL] [--calibration MODEL] [--notes FILE]
+        [--localization MODEL] [--calibration MODEL] [--towards MODEL SHARE] [--notes FILE]
 
 RUN is the folder of a run, or a model. Writes Resources/Models/NAME, which must not be there yet. The quality in the
 card is that of the stored, quantised weights on the cases of the split, one figure a case.
@@ -27,6 +27,18 @@ MODELS = Path(__file__).resolve().parents[2] / "Resources" / "Models"
 WORDS = Path(__file__).with_name("model_words.json")
 
 
+def interpolated(trained: ModelBundle, start: ModelBundle, share: float) -> ModelBundle:
+    """The mean of two sets of weights: fine-tuned, and those it started from (Wortsman et al., CVPR 2022, WiSE-FT).
+
+    A model that was fine-tuned for another scanner gets back some of what it knew of the first.
+    """
+    state = {
+        name: value.lerp(start.state[name], share) if value.is_floating_point() else value
+        for name, value in trained.state.items()
+    }
+    return replace(trained, state=state)
+
+
 def main() -> None:
     every: dict[str, dict[str, Any]] = json.loads(WORDS.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,12 +53,20 @@ def main() -> None:
     )
     parser.add_argument("--localization", type=Path, metavar="MODEL", help="take the localisation of this model")
     parser.add_argument("--calibration", type=Path, metavar="MODEL", help="take the calibration of this model")
+    parser.add_argument(
+        "--towards",
+        nargs=2,
+        metavar=("MODEL", "SHARE"),
+        help="the mean of the weights with those of the model that the run started from, of which this is the share",
+    )
     parser.add_argument("--notes", type=Path, help="JSON: what else to put into the card")
     options = parser.parse_args()
 
     model = options.run / "model"
     trained = ModelBundle.load(model if model.exists() else options.run)
     trained = replace(trained, card=replace(trained.card, always_mirrored=options.always_mirrored))
+    if options.towards is not None:
+        trained = interpolated(trained, ModelBundle.load(Path(options.towards[0])), float(options.towards[1]))
     if options.localization is not None:
         trained = replace(trained, localization=ModelBundle.load(options.localization).localization)
     if options.calibration is not None:

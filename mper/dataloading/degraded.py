@@ -25,7 +25,9 @@ _LEAST_VOXELS = 24  # of a side of a part that is cut out
 _MARGIN = 2  # voxels between a structure and a part that misses it
 
 
-def degraded(image: Volume, truth: Classes, rng: np.random.Generator) -> Iterator[tuple[str, Volume, Classes]]:
+def degraded(
+    image: Volume, truth: Classes, rng: np.random.Generator, directions: bool = True
+) -> Iterator[tuple[str, Volume, Classes]]:
     """Versions of a scan, each with its kind and its labels; the first is the scan as it is.
 
     Parameters
@@ -34,6 +36,8 @@ def degraded(image: Volume, truth: Classes, rng: np.random.Generator) -> Iterato
     truth : (k, j, i) uint8 array
         Class numbers.
     rng : numpy Generator
+    directions : bool
+        Whether the axes in the header matter to the model, which they do not to one of slices.
     """
     array = np.asarray(image.array, dtype=np.float32)
     low, high = np.percentile(array, (1, 99)).tolist()
@@ -53,7 +57,8 @@ def degraded(image: Volume, truth: Classes, rng: np.random.Generator) -> Iterato
     smooth = ndimage.gaussian_filter(rng.normal(size=array.shape).astype(np.float32), 4.0)
     yield "random clouds", image.with_array(smooth), np.zeros_like(truth)
     if image.geometry.spacing_known:
-        yield from _wrong_headers(image, truth)
+        if directions:
+            yield from _wrong_headers(image, truth)
         yield from _thick_slices(image, truth)
         if not is_wide(image.geometry) and truth.any() and image.geometry.step_lengths[0] < _THICK_MM / 2:
             yield "in a wide field", *_in_wide_field(image, truth, rng)

@@ -123,7 +123,7 @@ def collect(
     begin = time.monotonic()
     predictor = Predictor(replace(bundle, calibration=Calibration(usual)), device)
     queues = [
-        (name, _versions(image, truth, np.random.default_rng([seed, n])))
+        (name, _versions(image, truth, np.random.default_rng([seed, n]), bundle.network.dimensions == 3))
         for n, (name, image, truth) in enumerate(cases)
     ]
     found: list[Sample] = []
@@ -274,10 +274,12 @@ def _fitted(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]])
     return Calibration(dict(usual), terms, round(float(found[-1]), 5))
 
 
-def _versions(image: Volume, truth: Classes | None, rng: np.random.Generator) -> Iterator[tuple[str, Volume, Classes]]:
+def _versions(
+    image: Volume, truth: Classes | None, rng: np.random.Generator, directions: bool
+) -> Iterator[tuple[str, Volume, Classes]]:
     if truth is None:
         return iter([("no structure", image, np.zeros(image.geometry.shape, np.uint8))])
-    return degraded(image, truth, rng)
+    return degraded(image, truth, rng, directions)
 
 
 def _mean_dice(prediction: Prediction, truth: Classes) -> float:
