@@ -150,7 +150,8 @@ def check_volumes(
     voxels = np.bincount(classes.reshape(-1), minlength=len(labels) + 1)[1:].tolist()
     if not any(voxels):
         names = ", ".join(label.name for label in labels)
-        return [QualityFlag(EMPTY, f"the mask is empty: {names} was not found; check the scan and the model")]
+        were = "was" if len(labels) == 1 else "were"
+        return [QualityFlag(EMPTY, f"the mask is empty: {names} {were} not found; check the scan and the model")]
     usual = card.about.get("volume_ml", {})
     flags = []
     for label, count in zip(labels, voxels, strict=True):
