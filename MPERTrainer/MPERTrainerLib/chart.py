@@ -155,10 +155,11 @@ def _fill(tableNode: Any, line: Line) -> None:
     if len(line) == 1:  # VTK writes a warning each time that it draws a line of one point
         line = [*line, *line]
     with mrml.modifying(tableNode):
+        for name in (_STEP, _VALUE):  # both first: a column that is added beside a longer one gets its length
+            tableNode.GetTable().RemoveColumnByName(name)
         for column, name in enumerate((_STEP, _VALUE)):
             array = numpy_to_vtk(np.array([point[column] for point in line], np.float64), deep=True)
             array.SetName(name)
-            tableNode.GetTable().RemoveColumnByName(name)
             tableNode.AddColumn(array)
 
 

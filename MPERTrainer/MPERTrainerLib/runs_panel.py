@@ -16,17 +16,11 @@ from slicer.i18n import tr as _
 
 from MPERTrainerLib.chart import Chart
 from MPERTrainerLib.open_dataset import OpenDataset
+from MPERTrainerLib.run_curves import RunCurves, RunOverlay
 
 _STATUS_MS = 15000  # how long the status bar shows that a run has ended
 _POLL_MS = 1000
 _ACTIVE = ("starting", "running", "paused")
-_LOSSES = {
-    "loss": _("total"),
-    "labelled": _("labels"),
-    "pseudo": _("pseudo-labels"),
-    "prototype": _("prototypes"),
-    "contrast": _("contrast"),
-}
 
 
 class RunsPanel:
@@ -48,18 +42,19 @@ class RunsPanel:
         self.status: dict = {}
         self._run: str | None = None
         self._seen = 0  # events received, to continue from there
-        self._losses: dict[str, list] = {}
-        self._dice: dict[str, list] = {}
+        self._curves = RunCurves()
         self._stream: Any = None
         self._waiting = False
         self._polling = False
         self._asked = ""  # the command that the run has not followed yet
+        self._titles: list[tuple[str, str]] = []
         self._states: dict[str, str] = {}  # of the other runs of the dataset that were active
         self.lossChart = Chart(_("Training loss by step"), "MPERTrainingLoss")
         self.diceChart = Chart(_("Dice on the hold-out set by step"), "MPERHoldoutDice", limits=(0.0, 1.0))
         ui = context.ui
         for chart in (self.lossChart, self.diceChart):
             ui.chartPlace.layout().addWidget(chart.widget)
+        self.overlay = RunOverlay(session, dataset, ui.chartPlace, self._draw)
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", slot(self._onTimer))
@@ -91,7 +86,10 @@ class RunsPanel:
         parameters = self._context.parameters
         wanted = self._run or (parameters.Run if parameters is not None else "")
         wanted = wanted if wanted in known else known[0]
-        fill_box(self._context.ui.runSelector, [(run["run"], _runTitle(run)) for run in runs], wanted)
+        titles = [(run["run"], _runTitle(run)) for run in runs]
+        fill_box(self._context.ui.runSelector, titles, wanted)
+        self._titles = titles
+        self.overlay.offer(titles, wanted)
         if wanted != self._run:
             self.watch(wanted)
             self._take(runs[known.index(wanted)])
@@ -102,12 +100,13 @@ class RunsPanel:
             self._stream.abort()
             self._stream = None
         self._run, self._seen, self.status = run, 0, {}
-        self._losses, self._dice = {}, {}
+        self._curves = RunCurves()
         self._waiting, self._asked = False, ""
         self._context.ui.logText.visible = self._context.ui.logButton.checked = False
         if not run:
             self._timer.stop()
             return
+        self.overlay.offer(self._titles, run)
         if self._context.parameters is not None:
             self._context.parameters.Run = run
         self._polling = True
@@ -128,24 +127,13 @@ class RunsPanel:
             if run != self._run:
                 return
             self._seen = entry.get("n", self._seen) + 1
-            self._note(entry)
+            self._curves.note(entry)
 
         def gone(_answer: object) -> None:
             if run == self._run:
                 self._stream = None  # the next poll follows again if the run is still active
 
         self._stream = self._session.follow(path, event, gone, gone)
-
-    def _note(self, event: dict) -> None:
-        kind, step = event.get("event"), event.get("step")
-        if kind == "step":
-            for name in _LOSSES:
-                if name in event:
-                    _append(self._losses.setdefault(_LOSSES[name], []), step, event[name])
-        elif kind == "holdout":
-            for name, value in event["dice"].items():
-                if value is not None:
-                    _append(self._dice.setdefault(name, []), step, value)
 
     def _onTimer(self) -> None:
         self._draw()  # after the scene was closed
@@ -240,8 +228,8 @@ class RunsPanel:
         self._draw()
 
     def _draw(self) -> None:
-        self.lossChart.show(self._losses)
-        self.diceChart.show(self._dice)
+        self.lossChart.show({**self._curves.losses, **self.overlay.losses()})
+        self.diceChart.show({**self._curves.dice, **self.overlay.dice()})
 
     # ---- commands
 
@@ -284,6 +272,7 @@ class RunsPanel:
         self._timer = None  # its connection would keep this object alive
         if self._stream is not None:
             self._stream.abort()
+        self.overlay.close()
         for chart in (self.lossChart, self.diceChart):
             chart.close()
 
@@ -294,10 +283,3 @@ def _runTitle(run: dict) -> str:
         when=formatting.date_time(run.get("started")) or run["run"],
         state=formatting.run_state(run),
     )
-
-
-def _append(line: list, step: float, value: float) -> None:
-    """Add a point; a resumed run repeats some steps, which replace the old ones."""
-    while line and line[-1][0] >= step:
-        line.pop()
-    line.append((step, value))

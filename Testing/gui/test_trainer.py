@@ -635,6 +635,45 @@ def test_a_draft_is_made_by_a_model_of_the_structures_of_the_dataset_and_no_othe
     assert [box.itemData(n) for n in range(box.count)] == ["acdc"]
 
 
+def run_on_disk(dataset: Path, run: str, name: str, losses: list[float], dice: float) -> None:
+    """A finished training run."""
+    from dataclasses import asdict
+
+    from mper.training.config import TrainConfig
+
+    folder = dataset / "runs" / run
+    folder.mkdir(parents=True)
+    config = asdict(TrainConfig(dataset=str(dataset), name=name))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    started = f"2026-01-0{run[-1]}T10:15:00+00:00"
+    status = {"state": "finished", "message": "finished", "heartbeat": 1.0, "started": started, "step": len(losses)}
+    (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    events = [{"event": "step", "step": n, "loss": loss} for n, loss in enumerate(losses, start=1)]
+    events.append({"event": "holdout", "step": len(losses), "fraction": 1.0, "dice": {"LA": dice}, "seconds": 1.0})
+    lines = [json.dumps({"time": 1.0, **event}) for event in events]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_two_runs_are_laid_over_each_other_in_the_charts(window, shared_engine, tmp_path):
+    data = dataset_on_disk(tmp_path, labelled=2)
+    run_on_disk(data, "r1", "first", [4.0, 3.0], 0.5)
+    run_on_disk(data, "r2", "second", [4.0, 2.0, 1.0], 0.75)
+    panel = opened(window, tmp_path)
+    runs = panel.runsPanel
+    window.wait_until(lambda: runs.diceChart.values(), 20, "the curves of the newest run")
+    assert runs.lossChart.values() == {"total": [(1, 4.0), (2, 2.0), (3, 1.0)]}
+    assert [runs.overlay.selector.itemData(n) for n in range(runs.overlay.selector.count)] == ["", "r1"]
+    choose(runs.overlay.selector, "r1")
+    window.wait_until(lambda: len(runs.diceChart.values()) == 2, 20, "the curves of the other run")
+    (name,) = set(runs.lossChart.values()) - {"total"}
+    assert name.startswith("total of first, ") and "finished" not in name
+    assert runs.lossChart.values()[name] == [(1, 4.0), (2, 3.0)]
+    assert sorted(line[0][1] for line in runs.diceChart.values().values()) == [0.5, 0.75]
+    choose(panel.ui.runSelector, "r1")  # the run that is laid over the other is shown itself: nothing lies over it
+    window.wait_until(lambda: runs.lossChart.values() == {"total": [(1, 4.0), (2, 3.0)]}, 20, "the curves of it alone")
+    assert runs.overlay.selector.currentData == "" and runs.overlay.losses() == {}
+
+
 def test_two_models_that_both_find_nothing_of_a_structure_are_not_called_equal():
     from MPERTrainerLib.comparison_panel import _missed
 
