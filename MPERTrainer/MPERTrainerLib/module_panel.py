@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import qt
 import slicer
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
@@ -62,6 +63,9 @@ class ModulePanel(VTKObservationMixin):
             (scene.EndImportEvent, self._onSceneChanged),
         ):
             self.addObserver(scene, event, slot(method))
+        for section in (self.ui.casesSection, self.ui.trainSection, self.ui.compareSection, self.ui.nextSection):
+            # CTK's own policy widens the whole panel to the preferred width of what a section shows
+            section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
         dataset.announce()
         self._onEngineChanged()
 
