@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mper.io import write_volume
 from mper.labels import make_label
 from mper.progress import Cancelled, Progress
 from mper.training import trainer
+from mper.training.choice import choose_method
 from mper.training.runs import RunFolder
 from mper.training.trainer import TrainConfig
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
@@ -73,6 +75,46 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
     assert (asked[0].prototypes, asked[0].co_train) == (5, True)
     assert (asked[0].keep_largest, asked[0].window, asked[0].flip_axes) == (False, (-150.0, 350.0), (1, 2))
     assert (asked[0].network, asked[0].patch, asked[0].batch, asked[0].compile) == ("vnet", (16, 32, 48), 4, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "reason"),
+    [
+        ([], "bcp", "with 4 labelled volumes"),
+        (["--labeled", "1"], "bcp", "with 4 labelled volumes"),
+        (["--backbone", "unet"], "mper", "with slices"),
+        (["--backbone", "resenc"], "bcp", "with 4 labelled volumes"),
+        (["--from", "LA"], "supervised", "when a model was fine-tuned"),
+        (["--from", "RA"], "bcp", "with 4 labelled volumes"),
+        (["--split", "labelled"], "supervised", "there are no scans without labels"),
+    ],
+)
+def test_auto_takes_the_method_that_did_best_and_says_why(
+    dataset: Path,
+    asked: list[TrainConfig],
+    tmp_path: Path,
+    words: list[str],
+    method: str,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Dataset.open(dataset).add_to_split("labelled", ["case0", "case1"])
+    if words[:1] == ["--from"]:
+        bundle = random_bundle("vnet", 2)
+        words = ["--from", str(tmp_path / "start")]
+        label = make_label(1, "LA" if method == "supervised" else "RA")
+        replace(bundle, card=replace(bundle.card, labels=(label,))).save(tmp_path / "start")
+    split = [] if "--split" in words else ["--split", "train"]
+    assert train(dataset, "--method", "auto", *split, *words) == OK
+    assert asked[0].method == method
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if f"method {method}: " in line]
+    assert reason in line
+
+
+def test_many_labelled_volumes_are_trained_on_without_unlabelled_ones() -> None:
+    assert choose_method(4, 60, slices=False, fine_tunes=False)[0] == "bcp"
+    method, reason = choose_method(5, 60, slices=False, fine_tunes=False)
+    assert method == "supervised" and reason.startswith("5 scans are labelled")
 
 
 @pytest.mark.parametrize(

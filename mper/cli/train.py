@@ -48,6 +48,7 @@ _EXAMPLES = """\
   mper train dataset --labeled 8 --cluster slurm --partition gpu --gpus 1 --time 8h
 """
 _STORE_KEY = "mper/run"
+_AUTO = "auto"
 
 
 def add(commands: Commands) -> None:
@@ -66,8 +67,9 @@ def add(commands: Commands) -> None:
     what = command.add_argument_group("what to learn")
     what.add_argument(
         "--method",
-        choices=tuple(METHODS),
-        help=f"one of the methods above (default: {default_method(unlabelled=True)})",
+        choices=(*METHODS, _AUTO),
+        help=f"one of the methods above (default: {default_method(unlabelled=True)}); auto: what did best where it was "
+        "measured, with the reason",
     )
     what.add_argument("--recipe", choices=tuple(RECIPES), help="plus: improved (default); paper: as published")
     what.add_argument(
@@ -375,12 +377,21 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     from mper.training.trainer import TrainConfig
     from mper.utils.devices import pick_device
 
+    method = arguments.method or default_method(unlabelled=True)
+    if method == _AUTO:
+        from mper.models.bundle import ModelBundle
+        from mper.training.choice import choose_for
+
+        cases = [case for name in (split, *(arguments.also or ())) for case in dataset.split(name)]
+        start = ModelBundle.load(Path(start_from)) if start_from else None
+        method, reason = choose_for(cases, dataset.labels, arguments.labeled, start, arguments.backbone)
+        print_note(f"method {method}: {reason}")
     device = arguments.device or "auto"
     if arguments.cluster is None:  # that of a job is there
         pick_device(device)
     return TrainConfig(
         dataset=str(arguments.dataset.resolve()),
-        method=arguments.method or default_method(unlabelled=True),
+        method=method,
         recipe=arguments.recipe or "plus",
         without=tuple(name.replace("-", "_") for name in arguments.without or ()),
         split=split,
