@@ -7,7 +7,7 @@ From a scan to a mask and back to a better model, in a notebook:
 >>> model = mper.load_model("la", device="cpu")
 >>> prediction = model.segment(scan)
 >>> prediction
-Prediction(LA 38.1 mL; confidence 0.94; 0 notes)
+Prediction(LA 37.7 mL; confidence 0.94; 0 notes)
 >>> mper.write_segmentation("mask.seg.nrrd", prediction.segmentation)
 
 - read and write: `read_scan`, `read_segmentation`, `write_segmentation`, `write_volume`
