@@ -285,7 +285,7 @@ def test_bad_input_is_one_line_beside_the_figures_that_stay_grey(window, shared_
     ):
         (tmp_path / "c.json").write_text(text, encoding="utf-8")
         panel.measurePanel.clips.load(tmp_path / "c.json")
-        assert ui.clipsWords.text.startswith("C.json is no file of clips") and line in ui.clipsWords.text
+        assert ui.clipsWords.text.startswith("c.json is no file of clips") and line in ui.clipsWords.text
     ui.rangesBox.checked = True
     measured(window, panel)
     assert "segment the scan again" in ui.measureWords.text, (
