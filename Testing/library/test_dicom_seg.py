@@ -753,7 +753,7 @@ def test_export_takes_masks_of_every_format_and_says_who_drew_them(
     write_volume(tmp_path / "la.nrrd", plain.with_array((plain.array == 1).astype(np.uint8)))
     exported([str(tmp_path / "la.nrrd"), *where, "--model", "la", "--edited"], capsys)
     (algorithm,) = algorithms(open_seg(out)).values()
-    assert algorithm.name.startswith("MPER la 1.")
+    assert algorithm.name.startswith("MPER la 2.")
     assert len(algorithm.parameters) == len("sha256=") + 64
     write_segmentation(tmp_path / "again.seg.nrrd", read_seg(out, series))
     exported([str(tmp_path / "again.seg.nrrd"), *where], capsys)  # the bundled model's checksum is whole again

@@ -138,7 +138,7 @@ def test_every_end_has_its_exit_code_and_one_line(
     [
         ([], "COMMAND"),
         (["segmnt"], "segment"),
-        (["segment"], "INPUT"),
+        (["segment"], "there is no scan"),
         (["segment", "scan.nrrd", "out.nrrd", "--roi", "-3,4,5,6,7,8"], "--roi=-40,60"),
         (["segment", "scan.nrrd", "out.nrrd", "--roi=1,2,3"], "six numbers"),
         (["segment", "scan.nrrd", "out.nrrd", "--roi=1,2,3,4,6,5"], "empty"),
