@@ -103,6 +103,11 @@ class Card:
                 "there must be one class more than labels"
             )
 
+    @property
+    def localizes(self) -> bool:
+        """Whether it is the card of a localiser of version 0.1, which works for other models."""
+        return "margin_mm" in self.about
+
     def to_json(self, weights: Mapping[str, str]) -> str:
         """The text of card.json; `weights` tells file, sha256 and storage."""
         content = asdict(self)

@@ -61,6 +61,10 @@ _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
+_CALIBRATED = "masks of this model on the locked hold-out, as it is and made worse on purpose"
+_NOT_CALIBRATED = (
+    "nothing: there is no hold-out with three cases that are labelled throughout, or the run was too short"
+)
 _CALIBRATION_SHARE = 0.1  # of the run's time, after it
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
@@ -453,7 +457,9 @@ class _Training:
             dice = self._measure() if self.curve else None
             quality = quality_of(dice, len(self.curve.cases) if self.curve else 0)
             bundle = self._bundle(**expected_ranges(self.data), quality=quality)
-            replace(bundle, calibration=self._calibrate(bundle)).save(self.folder.model)
+            calibration = self._calibrate(bundle)
+            about = {**bundle.card.about, "calibration_from": _NOT_CALIBRATED if calibration is None else _CALIBRATED}
+            replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
             publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
         self.fabric.barrier()

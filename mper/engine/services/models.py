@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
 
 _LOADED = 4  # models kept ready; the bundled ones are 20 to 40 MB each
-_LOCATOR = "locator"
 
 
 class ModelCatalog:
@@ -80,10 +79,8 @@ class ModelCatalog:
             return self._loaded[key]
 
     def _all(self, notes: Notes) -> Iterator[tuple[str, Path, Literal["bundled"] | DatasetOrigin]]:
-        bundled = bundled_models()
-        locators = {_locator_of(path) for path in bundled}
-        for path in bundled:
-            if path.name not in locators:
+        for path in bundled_models():
+            if not _localizes(path):
                 yield path.name, path, "bundled"
         for dataset_id, folder in self._roots.datasets():
             with notes.skipping(f"the dataset {dataset_id}"):
@@ -129,7 +126,7 @@ def _answer(model_id: str, stored: StoredBundle, origin: Literal["bundled"] | Da
     )
 
 
-def _locator_of(path: Path) -> str | None:
+def _localizes(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
-        return read_bundle(path).card.about.get(_LOCATOR)
-    return None
+        return read_bundle(path).card.localizes
+    return False  # a damaged one is told where it is read

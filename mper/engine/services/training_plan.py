@@ -178,7 +178,8 @@ def _best_start(dataset: Dataset, dataset_id: str, method: MethodInfo, notes: No
             if fits(read_bundle(dataset.model(name)).card):
                 return f"{dataset_id.replace('~', '/')}/{name}/{dataset.current_version(name)}"
     for path in bundled_models():
-        if "locator" not in path.name and fits(read_bundle(path).card):
+        card = read_bundle(path).card
+        if not card.localizes and fits(card):
             return path.name
     return None
 
