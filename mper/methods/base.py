@@ -20,6 +20,7 @@ from torch import nn
 
 from mper.dataloading.augmentation import intensities
 from mper.dataloading.patch_sampler import Batch, PatchSampler
+from mper.methods.losses import over_resolutions, region_loss
 from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
@@ -111,6 +112,16 @@ class Method(nn.Module):
     def forward(self, batch: Batch, t: float) -> Losses:
         """The losses of one step."""
         raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def supervised_losses(self, batch: Batch) -> Losses:
+        """(CE + Dice) / 2 of the student on whole labelled patches."""
+        output = self.student(self.augment(batch.image, batch.rng))
+
+        def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            return region_loss(logits, label, torch.ones_like(label), masked=self.recipe.masked_dice) / 2
+
+        total = over_resolutions(loss, output, batch.label)
+        return Losses(total, {"labelled": total.detach()})
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -75,17 +75,8 @@ class BCP(TwoStages):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         if batch.image.shape[0] == batch.labelled:
-            return self._supervised(batch) if self.anchored else self._pretrain(batch)
+            return self.supervised_losses(batch) if self.anchored else self._pretrain(batch)
         return self._anchored(batch, t) if self.anchored else self._selftrain(batch, t)
-
-    def _supervised(self, batch: Batch) -> Losses:
-        output = self.student(self.augment(batch.image, batch.rng))
-
-        def loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            return region_loss(logits, label, torch.ones_like(label), masked=self.recipe.masked_dice) / 2
-
-        total = over_resolutions(loss, output, batch.label)
-        return Losses(total, {"labelled": total.detach()})
 
     def _anchored(self, batch: Batch, t: float) -> Losses:
         """Whole labelled patches, followed by each of them mixed with an unlabelled one."""

@@ -268,7 +268,7 @@ def _fitted(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]])
     found = optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
     terms = {
         name: Term(round(float(c), 5), round(float(s), 5), round(float(w), 5))
-        for name, c, s, w in zip(names, centre, scale, found, strict=False)
+        for name, c, s, w in zip(names, centre, scale, found[:-1], strict=True)
         if w > 1e-4
     }
     return Calibration(dict(usual), terms, round(float(found[-1]), 5))
