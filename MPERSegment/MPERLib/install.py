@@ -1,7 +1,8 @@
 """The engine's packages: which are missing, and their installation into a folder of their own.
 
 Slicer's Python and its other extensions are left alone: `pip` writes into the engine's folder only, which then replaces
-the old one. PyTorch is installed by Slicer's PyTorch extension where that is present, as it knows the graphics card.
+the old one. PyTorch is installed by Slicer's PyTorch extension where that is present, which chooses the build that fits
+the graphics card; else `torch_build` chooses it.
 Offline, everything is installed from a folder of wheels. Nothing here imports what it installs.
 """
 
@@ -11,6 +12,7 @@ import contextlib
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +22,28 @@ from slicer.i18n import tr as _
 
 from MPERLib import settings
 from MPERLib.callbacks import later
+from MPERLib.formatting import duration
+from MPERLib.install_progress import DownloadProgress, isOffline
 from MPERLib.python_process import PythonProcess, module
+from MPERLib.torch_build import GraphicsCard, TorchBuild
 
 TORCH_NEEDED = "torch>=2.6,<2.14"
 TORCH_INSTALLED = ">=2.8,<2.13"  # 2.13 has files whose paths are too long for Windows
 _WITHOUT_DEPENDENCIES = "lightning-fabric>=2.4,<3"
 _SLICERS = "SimpleITK"  # large, and Slicer's Python brings its own
 _REQUIREMENTS = "engine-requirements.txt"
+_PACKAGES_MB, _PACKAGES_DISK_MB = 150, 500  # all but PyTorch
+_MBIT_PER_S, _UNPACK_S = 50, 60
+_RETRIES = "2"
 _PIP_INSTALL = (
-    *("--no-input", "--disable-pip-version-check", "install", "--progress-bar", "off"),
+    *("--no-input", "--disable-pip-version-check", "--timeout", "20", "install", "--progress-bar", "off"),
     *("--no-warn-script-location", "--no-warn-conflicts", "--upgrade"),
 )
 
-# Runs in the engine's Python: prints the requirements that it does not meet, without importing any package.
+# Runs in the engine's Python: prints the requirements that it does not meet, without importing any package, and the
+# NVIDIA card of this computer.
 _CHECK = """
-import importlib.metadata, json, os, sys
+import importlib.metadata, json, os, subprocess, sys
 if os.environ.get("MPER_PACKAGES"):
     sys.path.insert(0, os.environ["MPER_PACKAGES"])
 try:
@@ -50,7 +59,14 @@ for line in json.loads(sys.argv[1]):
         found = None
     if found is None or not wanted.specifier.contains(found, prereleases=True):
         missing.append(line)
-print(json.dumps(missing))
+card = ""
+if missing:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        card = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.partition("\\n")[0]
+    except (OSError, subprocess.SubprocessError):
+        pass
+print(json.dumps({"missing": missing, "card": card}))
 """
 _REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
 
@@ -65,10 +81,13 @@ class MissingPackages:
         Requirements other than PyTorch.
     torch : bool
         Whether PyTorch is missing.
+    card : GraphicsCard or None
+        The NVIDIA card of this computer.
     """
 
     packages: tuple[str, ...]
     torch: bool
+    card: GraphicsCard | None = None
 
     def __bool__(self) -> bool:
         return bool(self.packages) or self.torch
@@ -78,25 +97,47 @@ class MissingPackages:
         """The packages in one line."""
         return ", ".join([*map(_name, self.packages), *(["torch"] if self.torch else [])])
 
+    @property
+    def build(self) -> TorchBuild:
+        """The build of PyTorch that fits this computer."""
+        return TorchBuild.for_computer(self.card)
+
+    @property
+    def downloadMB(self) -> int:
+        """How much an installation downloads into the engine's folder, in MB, rounded up."""
+        return _PACKAGES_MB * bool(self.packages) + self.build.download_mb * (self.torch and not hasExtension())
+
+    @property
+    def diskMB(self) -> int:
+        """How much space it takes on the disk, in MB, rounded up."""
+        return _PACKAGES_DISK_MB * bool(self.packages) + self.build.disk_mb * (self.torch and not hasExtension())
+
     def text(self) -> str:
-        """What an installation would download, and where to, for the user to agree to."""
+        """How much an installation downloads, how long that takes and what it changes, for the user to agree to."""
         if not self:
             return _("All packages of the engine are installed.")
         lines = []
-        if self.packages:
-            line = _("The engine needs {names}: up to 400 MB, installed into the folder {folder}.")
-            lines.append(line.format(names=", ".join(map(_name, self.packages)), folder=settings.packagesFolder()))
-        if self.torch and hasExtension():
-            lines.append(_("PyTorch (up to 3 GB) is installed by the PyTorch extension, which asks you first."))
-        elif self.torch:
-            lines.append(
-                _(
-                    "PyTorch (up to 3 GB) is installed into the same folder. To get the version for your graphics "
-                    "card, install the PyTorch extension first."
-                )
+        if self.downloadMB:
+            text = _(
+                "Before the first segmentation MPER needs some more software: about {download} of download "
+                "(about {time} at 50 Mbit/s), {disk} on the disk."
             )
+            seconds = self.downloadMB * 8 / _MBIT_PER_S + _UNPACK_S
+            lines.append(text.format(download=_size(self.downloadMB), time=duration(seconds), disk=_size(self.diskMB)))
+        if self.torch and hasExtension():
+            text = _("PyTorch (about {download}) is installed by the PyTorch extension, which asks you first.")
+            lines.append(text.format(download=_size(self.build.download_mb)))
+        if self.torch and self.build.card:
+            lines.append(_("It uses your graphics card ({card}).").format(card=self.build.card))
+        elif self.torch and sys.platform != "darwin":
+            lines.append(_("This computer has no NVIDIA graphics card that it can use; it works without one."))
         lines.append(_("Slicer and other extensions are not changed."))
         return " ".join(lines)
+
+    def details(self) -> str:
+        """The names of the packages, and the folder that they are installed into."""
+        text = _("Packages: {names}. Folder: {folder}")
+        return text.format(names=self.names, folder=settings.packagesFolder())
 
 
 def requirements() -> list[str]:
@@ -117,11 +158,13 @@ def check(done: Callable[[MissingPackages], None], failed: Callable[[str], None]
 
     def ended(reason: str | None) -> None:
         try:
-            missing = json.loads(lines[-1])
-        except (IndexError, ValueError):
+            answer = json.loads(lines[-1])
+            missing, card = answer["missing"], GraphicsCard.from_line(answer["card"])
+        except (IndexError, KeyError, TypeError, ValueError):
             failed(_("Python did not list its packages: {reason}").format(reason=reason or " ".join(lines)[-200:]))
             return
-        done(MissingPackages(tuple(line for line in missing if line != TORCH_NEEDED), TORCH_NEEDED in missing))
+        packages = tuple(line for line in missing if line != TORCH_NEEDED)
+        done(MissingPackages(packages, TORCH_NEEDED in missing, card))
 
     try:
         return PythonProcess(["-c", _CHECK, json.dumps([*requirements(), TORCH_NEEDED])], lines.append, ended)
@@ -142,6 +185,8 @@ class Installation:
         A folder of wheels to install from, without the internet.
     log, done, failed : callable
         Take each line of pip's output; nothing; one line that says why it failed and what to do.
+    progress : callable
+        Takes the share that is done, None where that is not known, and what is being done.
     """
 
     def __init__(
@@ -151,15 +196,18 @@ class Installation:
         log: Callable[[str], None],
         done: Callable[[], None],
         failed: Callable[[str], None],
+        progress: Callable[[float | None, str], None],
     ):
-        self._log, self._done, self._fail = log, done, failed
-        self._wheels = wheels
+        self._log, self._done, self._fail, self._progress = log, done, failed, progress
+        self._missing, self._wheels = missing, wheels
         self._folder = settings.packagesFolder()
         self._part = self._folder.with_name(self._folder.name + ".part")
+        self._downloads = self._folder.with_name(self._folder.name + ".download")
         self._process: PythonProcess | None = None
-        self._over = False
+        self._over = self._offline = self._changed = False
         self._steps: list[list[str]] = []
         torch_by_pip = missing.torch and (wheels is not None or not hasExtension())
+        with_torch = torch_by_pip or (self._folder / "torch").is_dir()  # the new folder needs torch, too
         if missing.packages or torch_by_pip:
             with_dependencies = [line for line in requirements() if line != _WITHOUT_DEPENDENCIES]
             if (
@@ -168,18 +216,22 @@ class Installation:
             ):
                 with_dependencies = [line for line in with_dependencies if not line.startswith(_SLICERS)]
             self._steps = [with_dependencies, ["--no-deps", _WITHOUT_DEPENDENCIES]]
-            if torch_by_pip or (self._folder / "torch").is_dir():  # the new folder needs torch, too
-                self._steps.append([f"torch{TORCH_INSTALLED}"])
+            if with_torch:
+                index = ["--index-url", missing.build.index] if missing.build.index and wheels is None else []
+                self._steps.append([*index, f"torch{TORCH_INSTALLED}"])
         self._torch_by_extension = missing.torch and not torch_by_pip
+        total_mb = _PACKAGES_MB + with_torch * missing.build.download_mb
+        self._watch = DownloadProgress(self._downloads, 0 if wheels else total_mb, progress)
         later(self._begin, "installation begins", self._failed)
 
     def stop(self) -> None:
         """Cancel it; what was installed before stays."""
         self._over = True
+        self._watch.stop()
         if self._process is not None:
-            self._process.stop(lambda: removeFolder(self._part))
+            self._process.stop(self._clear)
         else:
-            removeFolder(self._part)
+            self._clear()
 
     def _begin(self) -> None:
         if self._over:
@@ -190,10 +242,20 @@ class Installation:
                 self._failed(_("the engine uses {python}, which you chose; install mper there").format(python=python))
                 return
             removeFolder(self._part)
+            removeFolder(self._downloads)
             self._part.parent.mkdir(parents=True, exist_ok=True)
+            free_mb = shutil.disk_usage(self._part.parent).free // 1_000_000
+            needed_mb = self._missing.diskMB + self._missing.downloadMB
+            if free_mb < needed_mb:
+                text = _("the disk is full: {needed} are needed in {folder}, {free} are free")
+                folder = self._part.parent
+                self._failed(text.format(needed=_size(needed_mb), folder=folder, free=_size(free_mb)))
+                return
+            self._downloads.mkdir()
         except OSError as error:
             self._failed(str(error))
             return
+        self._watch.start()
         self._next()
 
     def _next(self) -> None:
@@ -201,9 +263,12 @@ class Installation:
             return
         if self._steps:
             source = ["--no-index", "--find-links", str(self._wheels)] if self._wheels else []
-            arguments = module("pip", *_PIP_INSTALL, *source, "--target", str(self._part), *self._steps.pop(0))
+            arguments = module(
+                "pip", *_PIP_INSTALL, "--retries", _RETRIES, *source, "--target", str(self._part), *self._steps.pop(0)
+            )
+            places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._downloads))
             try:
-                self._process = PythonProcess(arguments, self._log, self._onEnded)
+                self._process = PythonProcess(arguments, self._onLine, self._onEnded, added=places)
             except OSError as error:
                 self._failed(str(error))
             return
@@ -211,7 +276,14 @@ class Installation:
             return
         if self._torch_by_extension and not self._torch():
             return
+        self._watch.stop()
+        self._progress(None, _("Checking"))
         self._process = check(self._onChecked, self._failed)
+
+    def _onLine(self, line: str) -> None:
+        self._offline = self._offline or isOffline(line)
+        self._watch.note(line)
+        self._log(line)
 
     def _onEnded(self, reason: str | None) -> None:
         if reason is None:
@@ -227,6 +299,7 @@ class Installation:
             if self._folder.exists():
                 self._folder.rename(old)
             self._part.rename(self._folder)
+            self._changed = True
         except OSError as error:
             self._failed(
                 _("the folder {folder} is in use ({error}); stop the engine and close other Slicer windows").format(
@@ -259,19 +332,41 @@ class Installation:
             self._failed(_("{names} still missing").format(names=missing.names))
             return
         self._over = True
+        self._clear()
         self._done()
 
     def _failed(self, reason: str) -> None:
         if self._over:
             return
         self._over = True
-        removeFolder(self._part)
+        self._watch.stop()
+        self._clear()
+        if self._offline and self._wheels is None:
+            self._fail(
+                _(
+                    "No connection to the internet; nothing was changed. Connect this computer, or ask your IT "
+                    "department for the proxy, and click Install again. On a computer without internet, click Install "
+                    "from a folder."
+                )
+            )
+            return
         advice = (
             _("Check that the folder {folder} holds wheels for this system and Python.").format(folder=self._wheels)
             if self._wheels
-            else _("Check the internet connection and the proxy, or install from a folder of wheels.")
+            else _("See Details, and click Install again.")
         )
-        self._fail(_("The installation failed: {reason}. {advice}").format(reason=reason.rstrip("."), advice=advice))
+        text = (
+            _("The installation failed: {reason}. {advice}")
+            if self._changed
+            else _("The installation failed; nothing was changed: {reason}. {advice}")
+        )
+        self._fail(text.format(reason=reason.rstrip("."), advice=advice))
+
+    def _clear(self) -> None:
+        """Remove what is not complete."""
+        for folder in (self._part, self._downloads):
+            with contextlib.suppress(OSError):  # in use for another moment; the next installation removes it
+                removeFolder(folder)
 
 
 def uninstall() -> None:
@@ -306,3 +401,10 @@ def removeFolder(folder: Path) -> None:
 
 def _name(requirement: str) -> str:
     return requirement.partition(">")[0].partition("<")[0]
+
+
+def _size(megabytes: float) -> str:
+    """``350 MB``, ``3.1 GB``."""
+    if megabytes < 1000:
+        return _("{n} MB").format(n=round(megabytes))
+    return _("{n} GB").format(n=f"{megabytes / 1000:.1f}")

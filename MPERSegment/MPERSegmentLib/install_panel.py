@@ -32,7 +32,8 @@ class InstallPanel:
         self._missing: install.MissingPackages | None = None
         ui = context.ui
         ui.installFrame.visible = False
-        ui.installLog.visible = False
+        ui.installLog.visible = ui.installBar.visible = False
+        ui.installDetailsButton.connect("toggled(bool)", slot(self._onDetails))
         ui.installButton.connect("clicked()", slot(self._onInstall))
         ui.installFolderButton.connect("clicked()", slot(self._onFolder))
         ui.removeButton.connect("clicked()", slot(self._onRemove))
@@ -62,6 +63,7 @@ class InstallPanel:
         ui = self._context.ui
         self._context.clearMessage()
         own = _ownPython()
+        ui.installLog.plainText = missing.details()
         if own is None:
             ui.installLabel.text = missing.text()
         else:
@@ -76,6 +78,16 @@ class InstallPanel:
         ui = self._context.ui
         ui.installButton.text = _("Cancel") if self._work else _("Install")
         ui.installFolderButton.enabled = self._work is None
+        ui.installBar.visible = self._work is not None
+
+    def _onDetails(self, checked: bool) -> None:
+        self._context.ui.installLog.visible = checked
+
+    def _onProgress(self, share: float | None, text: str) -> None:
+        ui = self._context.ui
+        ui.installLabel.text = text
+        ui.installBar.maximum = 0 if share is None else 1000  # without a maximum the bar moves by itself
+        ui.installBar.value = 0 if share is None else round(1000 * share)
 
     def _onInstall(self) -> None:
         if self._work is None:
@@ -95,11 +107,9 @@ class InstallPanel:
     def _begin(self, wheels: Path | None) -> None:
         """The click is the consent: what is installed, and where, is written above the button."""
         ui = self._context.ui
-        ui.installLog.clear()
-        ui.installLog.visible = True
-        ui.installLabel.text = _("Installing. This may take some minutes.")
+        self._onProgress(None, _("The installation begins."))
         self._work = install.Installation(
-            self._missing, wheels, ui.installLog.appendPlainText, self._onDone, self._onFailed
+            self._missing, wheels, ui.installLog.appendPlainText, self._onDone, self._onFailed, self._onProgress
         )
         self._showButtons()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from MPERLib import install, settings
+from MPERLib import install, install_progress, settings, torch_build
 
 
 @pytest.fixture
@@ -54,10 +56,16 @@ class Ended:
         self.log: list[str] = []
         self.done: list[Any] = []
         self.failed: list[str] = []
+        self.steps: list[tuple[float | None, str]] = []
 
-    def start(self, missing: install.MissingPackages, wheels: Path) -> install.Installation:
+    def start(self, missing: install.MissingPackages, wheels: Path | None) -> install.Installation:
         return install.Installation(
-            missing, wheels, self.log.append, lambda: self.done.append(True), self.failed.append
+            missing,
+            wheels,
+            self.log.append,
+            lambda: self.done.append(True),
+            self.failed.append,
+            lambda *step: self.steps.append(step),
         )
 
     def __bool__(self) -> bool:
@@ -80,8 +88,77 @@ def test_missing_and_outdated_packages_are_listed(window: Any, monkeypatch: pyte
     monkeypatch.setattr(install, "requirements", lambda: ["numpy>=1", "numpy>=9000", "mper-test-one>=1"])
     missing = missing_now(window)
     assert missing == install.MissingPackages(("numpy>=9000", "mper-test-one>=1"), False)
-    assert "numpy, mper-test-one" in missing.text()
-    assert str(settings.packagesFolder()) in missing.text()
+    assert "numpy, mper-test-one" in missing.details()
+    assert str(settings.packagesFolder()) in missing.details()
+
+
+def test_the_offer_says_how_much_is_downloaded_and_takes_the_build_for_the_card(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(install.sys, "platform", "linux")
+    without = install.MissingPackages(("numpy>=1",), True)
+    assert without.downloadMB <= 400
+    assert without.build.index.endswith("/cpu")
+    assert "about 400 MB of download (about 2 min at 50 Mbit/s)" in without.text()
+    assert "works without one" in without.text()
+    for line, index in (
+        ("NVIDIA RTX A4000, 572.16, 8.6", "cu128"),
+        ("Quadro P4000, 572.16, 6.1", "cu126"),  # the newest build has left out this generation
+        ("NVIDIA RTX A4000, 535.104.05, 8.6", "cu126"),
+        ("Quadro K4000, 470.10, 3.0", "cpu"),
+        ("NVIDIA-SMI has failed", "cpu"),
+    ):
+        build = torch_build.TorchBuild.for_computer(torch_build.GraphicsCard.from_line(line), "linux")
+        assert build.index.rpartition("/")[2] == index
+        assert (build.download_mb > 1000) == (index != "cpu")
+    card = torch_build.GraphicsCard("NVIDIA RTX A4000", 572.0, 8.6)
+    text = install.MissingPackages(("numpy>=1",), True, card).text()
+    assert "about 3.1 GB of download" in text
+    assert "uses your graphics card (NVIDIA RTX A4000)" in text
+    assert torch_build.TorchBuild.for_computer(None, "win32").index == ""  # pip's own index has no CUDA there
+
+
+def test_without_internet_the_installation_says_so_and_changes_nothing(
+    window: Any, folder: Path, two_packages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # where nothing answers
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(install, "_RETRIES", "1")
+    ended = Ended()
+    ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), None)
+    window.wait_until(lambda: ended, 60, "the installation")
+    assert ended.failed[0].startswith("No connection to the internet; nothing was changed. Connect this computer")
+    assert not folder.exists()
+    assert not list(folder.parent.glob("*.download"))
+
+
+def test_a_full_disk_is_seen_before_anything_is_downloaded(
+    window: Any, folder: Path, two_packages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=200_000_000))
+    ended = Ended()
+    ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), None)
+    window.wait_until(lambda: ended, 10, "the installation")
+    assert "nothing was changed: the disk is full: 650 MB are needed" in ended.failed[0]
+    assert ended.log == []
+
+
+def test_the_bar_follows_what_pip_has_downloaded(window: Any, tmp_path: Path) -> None:
+    steps: list[tuple[float | None, str]] = []
+    progress = install_progress.DownloadProgress(tmp_path, 100, lambda *step: steps.append(step))
+    progress.show()
+    (tmp_path / "pip-unpack-1").mkdir()
+    (tmp_path / "pip-unpack-1" / "scipy.whl").write_bytes(bytes(25_000_000))
+    progress.show()
+    progress.note("Installing collected packages: scipy")
+    progress.show()
+    assert steps == [
+        (None, "Looking up what is needed"),
+        (0.25, "Downloading: 25 of about 100 MB"),
+        (None, "Unpacking"),
+    ]
 
 
 def test_packages_come_offline_into_their_own_folder(
@@ -98,6 +175,7 @@ def test_packages_come_offline_into_their_own_folder(
     assert ended.failed == []
     assert (folder / "mper_test_one.py").is_file() and (folder / "mper_test_two.py").is_file()
     assert any("mper-test-one" in line for line in ended.log)
+    assert ended.steps[-1] == (None, "Checking")
     assert not missing_now(window)
     install.uninstall()
     assert not folder.exists()
@@ -115,7 +193,7 @@ def test_a_failed_installation_says_what_to_do_and_changes_nothing(
     ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), wheels)
     window.wait_until(lambda: ended, 60, "the installation")
     assert ended.done == []
-    assert ended.failed[0].startswith("The installation failed: ")
+    assert ended.failed[0].startswith("The installation failed; nothing was changed: ")
     assert "mper-test-two" in ended.failed[0]
     assert f"Check that the folder {wheels} holds wheels" in ended.failed[0]
     assert [path.name for path in folder.iterdir()] == ["before.py"]
@@ -150,7 +228,7 @@ def test_extension_installs_torch_where_it_is(
     missing = install.MissingPackages((), True)
     assert "by the PyTorch extension, which asks" in missing.text()
     ended = Ended()
-    install.Installation(missing, None, ended.log.append, lambda: ended.done.append(True), ended.failed.append)
+    ended.start(missing, None)
     window.wait_until(lambda: ended, 30)
     import PyTorchUtils
 

@@ -711,20 +711,28 @@ def test_missing_packages_are_offered_with_what_they_are(window, monkeypatch):
     ui = panel.ui
     assert "Python was not found" in ui.engineWords.text
     assert ui.installFrame.visible
-    assert "fastapi" in ui.installLabel.text
-    assert str(settings.packagesFolder()) in ui.installLabel.text
+    assert "about 150 MB of download" in ui.installLabel.text
+    assert not ui.installLog.visible and not ui.installBar.visible
+    window.click(ui.installDetailsButton)
+    assert ui.installLog.visible
+    assert "fastapi" in ui.installLog.plainText
+    assert str(settings.packagesFolder()) in ui.installLog.plainText
     begun = []
     monkeypatch.setattr(install, "Installation", lambda *arguments: begun.append(arguments) or begun)
     window.click(ui.installButton)
-    (_missing, wheels, log, _done, failed) = begun.pop()
+    (_missing, wheels, log, _done, failed, progress) = begun.pop()
     assert (_missing, wheels) == (missing, None)
     assert ui.installButton.text == "Cancel"
+    progress(0.5, "Downloading: 75 of about 150 MB")
+    assert (ui.installBar.visible, ui.installBar.value, ui.installBar.maximum) == (True, 500, 1000)
+    assert ui.installLabel.text == "Downloading: 75 of about 150 MB"
     log("Collecting fastapi")
     assert "Collecting fastapi" in ui.installLog.plainText
     failed("The installation failed: no connection. Check it.")
     assert "no connection" in ui.installLabel.text
     assert ui.installButton.text == "Install"
-    del log, failed
+    assert not ui.installBar.visible
+    del log, failed, progress
 
 
 @pytest.mark.usefixtures("alone")

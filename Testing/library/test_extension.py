@@ -63,6 +63,8 @@ def test_extension_is_described_alike_wherever_it_is() -> None:
     entry = json.loads((REPOSITORY / "MPER.json").read_text(encoding="utf-8"))
     text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
     assert re.search(r"project\((\w+)\)", text)[1] == "MPER"  # type: ignore[index]
+    assert entry["$schema"].endswith("catalog-entry-schema-v1.0.2.json#")
+    assert {"segmentation", "cardiac"} <= {*re.search(r'EXTENSION_KEYWORDS "([^"]+)"', text)[1].split()}  # type: ignore[index]
     url = entry["scm_url"].removesuffix(".git")
     assert f'EXTENSION_HOMEPAGE "{url}' in text
     raw = url.replace("https://github.com", "https://raw.githubusercontent.com") + f"/{entry['scm_revision']}/"
