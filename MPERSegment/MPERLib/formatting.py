@@ -169,6 +169,11 @@ def model_card(model: Mapping[str, Any]) -> str:
     )
 
 
+def model_terms(model: Mapping[str, Any]) -> str:
+    """The terms of use of a model, as its card states them; "" where it states none."""
+    return str(_about(model).get("licence") or "")
+
+
 def _about(model: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a model's card that is shown to the user."""
     card = model.get("card") or {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
-from MPERLib import formatting, mrml, phases
+from MPERLib import formatting, licences, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.heart_phase import ED, ES, PhaseMask, phase_title, refuse_other_model
@@ -225,6 +225,9 @@ class SegmentPanel:
         if parameters is None or model is None or scan is None:
             return
         self._context.clearMessage()
+        if not licences.acknowledged(model):
+            self._context.showMessage(_("Nothing was segmented: the terms of use of the model are not acknowledged."))
+            return
         phase = phases.shown(scan)
         self._phases, self._heartPhase = [], ""
         if phase is not None:

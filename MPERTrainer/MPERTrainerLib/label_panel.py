@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import formatting, mrml, segmentation_node, settings, widgets
+from MPERLib import formatting, licences, mrml, segmentation_node, settings, widgets
 from MPERLib.callbacks import slot
 from MPERLib.edit_timer import EditTimer
 from MPERLib.engine import route
@@ -284,6 +284,9 @@ class LabelPanel:
             self._job.cancel()
             return
         case, model = self.case, self._draftModel()
+        known = self._session.model(model)
+        if known is not None and not licences.acknowledged(known):
+            return
 
         def withScan(answer: dict) -> None:
             scan = answer["scan"]

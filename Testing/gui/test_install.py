@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from MPERLib import install, install_progress, settings, torch_build
+import slicer
+from MPERLib import install, install_progress, mrml, settings, torch_build
 
 
 @pytest.fixture
@@ -236,3 +238,38 @@ def test_extension_installs_torch_where_it_is(
     assert PyTorchUtils.asked == [wishes]
     assert not folder.exists()
     assert ended.failed == []
+
+
+def test_terms_that_limit_the_use_of_a_model_are_acknowledged_once_and_again_when_they_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from MPERLib import licences
+
+    asked: list[str] = []
+    answers = iter([False, True, True])
+    monkeypatch.setattr(licences, "agreed", lambda text, _title: asked.append(text) or next(answers))
+    terms = "Code Apache-2.0; weights: treat as CC BY-NC-SA 4.0, see DATA_LICENSES.md."
+    model = {"id": "acdc", "name": "acdc", "title": "Ventricles", "card": {"licence": terms}}
+    assert [licences.acknowledged(model) for _ in range(3)] == [False, True, True]
+    assert len(asked) == 2
+    assert "'Ventricles'" in asked[1] and terms in asked[1]
+    model["card"] = {"licence": "for research and teaching, with citation"}
+    assert licences.acknowledged(model) and len(asked) == 3
+    for free in ("", "Apache-2.0", "CC BY 4.0", "CC0 1.0"):
+        assert licences.acknowledged({"id": "own", "card": {"licence": free}})
+    assert len(asked) == 3
+
+
+def test_nothing_is_segmented_before_the_terms_are_acknowledged(
+    window: Any, shared_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = mrml.show_scan(np.zeros((4, 5, 6), np.int16), np.eye(4), "scan", slicer.mrmlScene)
+    panel = window.open("MPERSegment")
+    window.wait_until(lambda: panel.ui.segmentButton.enabled, 60, "the engine")
+    asked: list[str] = []
+    monkeypatch.setattr("MPERLib.licences.agreed", lambda text, _title: bool(asked.append(text)))
+    window.click(panel.ui.segmentButton)
+    assert "research and teaching" in asked[0]
+    assert panel.ui.messageLabel.text == "Nothing was segmented: the terms of use of the model are not acknowledged."
+    assert not panel.segmentPanel.running
+    del scan
