@@ -15,6 +15,7 @@ from small_models import threshold_bundle
 
 from mper.engine.settings import Limits
 from mper.inference.explanation import probe
+from mper.inference.localization import Localizer
 from mper.inference.predictor import Predictor
 from mper.io import read_volume
 from mper.measurement.measures import measure
@@ -22,6 +23,7 @@ from mper.models.bundle import ModelBundle
 from mper.models.references import References
 from mper.progress import Progress
 from mper.resources import sample_scan
+from mper.roi import Region
 from mper.volume import Geometry, Volume
 
 
@@ -385,9 +387,16 @@ def test_a_cancelled_segmentation_leaves_no_prediction(tmp_path: Path, root: Pat
         until(lambda: not list(tmp_path.glob("upload-*")))  # the job let go of it
 
 
-def test_the_bundled_model_segments_the_sample_scan(engine: Served) -> None:
-    result = engine.segment(engine.upload(read_volume(sample_scan())), "la")
+def test_the_bundled_model_segments_the_sample_scan_and_again_in_a_box_without_another_search(
+    engine: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = engine.upload(read_volume(sample_scan()))
+    result = engine.segment(scan, "la")
     assert result["confidence"] > 0.9 and result["flags"] == []
     (atrium,) = result["structures"]
     assert atrium["name"] == "LA" and 25 < atrium["volume_ml"] < 60 and atrium["components"] == 1
     assert result["prototypes"] and result["uncertain_places"]
+    monkeypatch.setattr(Localizer, "search", lambda *_: pytest.fail("the scan was searched again"))
+    box = Region((4, 4, 4), (84, 134, 173)).box_mm(read_volume(sample_scan()).geometry)
+    again = engine.segment(scan, "la", roi_mm=list(box))
+    assert again["start"] == [4, 4, 4] and again["quality"]["level"] == "good"

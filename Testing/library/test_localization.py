@@ -108,6 +108,17 @@ def test_the_automatic_region_gives_what_the_same_roi_gives(wide_scan: tuple[Vol
     assert not any("automatically" in note for note in by_hand.notes)
 
 
+def test_the_localisation_of_an_earlier_prediction_is_not_computed_again(
+    wide_scan: tuple[Volume, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, _ = wide_scan
+    predictor = Predictor(random_bundle(), "cpu", localizer=_localizer())
+    first = predictor.predict(scan)
+    monkeypatch.setattr(Localizer, "search", lambda *_: pytest.fail("the scan was searched again"))
+    again = predictor.predict(scan, search=first.search)
+    np.testing.assert_array_equal(again.segmentation.labelmap.array, first.segmentation.labelmap.array)
+
+
 def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> None:
     scan = wide_scan[0].crop((0, 10, 30), (20, 80, 96))
     found = Predictor(threshold_bundle(), "cpu", localizer=_localizer()).predict(scan)

@@ -235,7 +235,7 @@ def test_running_out_of_memory_leads_to_tiles_and_is_told(
     whole = WorkingGrid.plan(scan.geometry, bundle.preprocessing, 3).size
     forward, calls = Runner.__call__, []
 
-    def scarce(self: Runner, image: torch.Tensor, embed: bool = False) -> Any:
+    def scarce(self: Runner, image: torch.Tensor, embed: Any = None) -> Any:
         calls.append(tuple(image.shape))
         if image.shape == whole:
             raise error
@@ -255,7 +255,7 @@ def test_an_operation_that_a_device_lacks_leads_to_the_next_way_and_is_told(
     whole = WorkingGrid.plan(scan.geometry, bundle.preprocessing, 3).size
     forward = Runner.__call__
 
-    def unable(self: Runner, image: torch.Tensor, embed: bool = False) -> Any:
+    def unable(self: Runner, image: torch.Tensor, embed: Any = None) -> Any:
         if image.shape == whole:
             raise NotImplementedError("aten::some_operator is not implemented for MPS")
         return forward(self, image, embed)

@@ -59,7 +59,7 @@ def test_the_runner_leaves_the_network_alone() -> None:
 def test_a_volume_of_the_right_size_gives_what_the_network_gives() -> None:
     network = _network()
     image = torch.randn(16, 32, 48)
-    scores = Runner(network, CPU, torch.float32)(image, embed=True)
+    scores = Runner(network, CPU, torch.float32)(image, embed=(1, 1, 1))
     with torch.inference_mode():
         expected = network(image[None, None])
     torch.testing.assert_close(scores.logits, expected.logits[0], rtol=1e-4, atol=1e-5)
@@ -71,10 +71,10 @@ def test_slices_in_batches_equal_slices_one_by_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("mper.inference.sliding_window.SLICE_BATCH_VOXELS", 2 * 32 * 48)
     runner = Runner(_network("unet"), CPU, torch.float32)
     image = torch.randn(5, 30, 41)
-    together = runner(image, embed=True)
+    together = runner(image, embed=(1, 1, 1))
     assert together.logits.shape == (3, 5, 30, 41)
     for k in range(5):
-        alone = runner(image[k : k + 1], embed=True)
+        alone = runner(image[k : k + 1], embed=(1, 1, 1))
         torch.testing.assert_close(together.logits[:, k], alone.logits[:, 0], rtol=1e-4, atol=1e-5)
         assert together.embedding is not None and alone.embedding is not None
         torch.testing.assert_close(together.embedding[:, k], alone.embedding[:, 0], rtol=1e-4, atol=1e-5)
@@ -85,6 +85,15 @@ def test_padding_repeats_the_edge_on_both_sides() -> None:
     padded, inside = pad_edges(image, (6, 5, 4))
     assert torch.equal(padded[inside], image)
     np.testing.assert_array_equal(padded.numpy(), np.pad(image.numpy(), ((1, 2), (0, 0), (1, 1)), mode="edge"))
+
+
+@pytest.mark.parametrize(("kind", "smooth"), [("vnet", True), ("vnet", False), ("unet", False)])
+def test_the_embedding_of_some_voxels_is_that_of_all_at_these(kind: str, smooth: bool) -> None:
+    network = Network(NetConfig(kind, classes=2, filters=8, smooth=smooth)).eval()
+    runner, image = Runner(network, CPU, torch.float32), torch.randn(19, 35, 41)
+    whole, thin = runner(image, (1, 1, 1)).embedding, runner(image, (3, 2, 2)).embedding
+    assert whole is not None and thin is not None and whole.shape[1:] == image.shape
+    torch.testing.assert_close(thin, whole[:, ::3, ::2, ::2])
 
 
 def test_embeddings_are_left_out_unless_wanted() -> None:

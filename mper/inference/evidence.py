@@ -31,6 +31,7 @@ from mper.inference.postprocessing import prototype_cosines
 from mper.models.calibration import Calibration
 from mper.models.card import Card
 from mper.roi import bounding_box
+from mper.volume import Index3
 
 if TYPE_CHECKING:
     from mper.inference.localization import Search
@@ -39,10 +40,16 @@ if TYPE_CHECKING:
 
 Classes = npt.NDArray[np.uint8]
 
+_FEW_SLICES = 32
 _POINTS = 40_000  # voxels of a structure that its moments are taken from
 _FARTHEST = 6.0  # standard deviations
 _COARSE_SHARE = 0.5  # of a coarse voxel that is structure
 _SMOOTH_ENOUGH = 0.9  # correlation of neighbours, above which more says nothing
+
+
+def steps_of(shape: Sequence[int]) -> Index3:
+    """The evidence is taken from each so many voxels along (k, j, i) of a working grid of this shape."""
+    return 2 if shape[0] > _FEW_SLICES else 1, 2, 2
 
 
 def of_network(probabilities: torch.Tensor, embedding: torch.Tensor | None, vectors: torch.Tensor) -> dict[str, float]:
@@ -51,21 +58,16 @@ def of_network(probabilities: torch.Tensor, embedding: torch.Tensor | None, vect
     Parameters
     ----------
     probabilities : (classes, k, j, i) float tensor
-        On the working grid.
+        On the working grid, or each so many voxels of it (`steps_of`).
     embedding : (filters, k, j, i) float tensor or None
+        Of the same voxels.
     vectors : (classes, prototypes, filters) float tensor
         The prototypes.
     """
     if embedding is None or not vectors.any():
         return {}
-    thin = (
-        slice(None),
-        slice(None, None, 2 if embedding.shape[1] > 32 else 1),
-        slice(None, None, 2),
-        slice(None, None, 2),
-    )
-    nearest = prototype_cosines(vectors, embedding[thin]).float().amax(1)
-    by_prototype, linear = nearest.argmax(0), probabilities[thin].argmax(0)
+    nearest = prototype_cosines(vectors, embedding).float().amax(1)
+    by_prototype, linear = nearest.max(0).indices, probabilities.max(0).indices  # faster on a CPU than argmax
     agreements, similarities = [], []
     for c in range(1, len(probabilities)):
         one, other = linear == c, by_prototype == c
@@ -163,8 +165,9 @@ def of_localization(search: Search, classes: Classes, region: Region, scan: Volu
     """Whether the localisation sees the structure where the mask is."""
     whole = region.spread((classes > 0).astype(np.float32), scan.geometry)
     mask = search.grid.forward(whole).numpy() > _COARSE_SHARE
-    inside = search.grid.forward(region.spread(np.ones(classes.shape, np.float32), scan.geometry)).numpy() > 0.5
-    seen = (search.probability > 0.5) & inside
+    seen = search.probability > 0.5
+    if not region.covers(scan.geometry):
+        seen &= search.grid.forward(region.spread(np.ones(classes.shape, np.float32), scan.geometry)).numpy() > 0.5
     total = int(mask.sum() + seen.sum())
     return {"localization_agreement": 2 * int((mask & seen).sum()) / total if total else 0.0}
 

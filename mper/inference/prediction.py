@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mper.dataloading.preprocessing import WorkingGrid
+from mper.inference.localization import Search
 from mper.labels import Segmentation
 from mper.models.calibration import Quality
 from mper.roi import Box
@@ -80,6 +81,8 @@ class Prediction:
         calibrated.
     evidence : mapping of str to float
         What the quality was made from (`mper.inference.evidence`).
+    search : Search or None
+        What the localisation saw in the scan, where it was asked.
     roi_mm : six numbers or None
         Extent x0, x1, y0, y1, z0, z1 of the segmented region in LPS mm; None for the whole scan.
     device, method, seconds : str, str, float
@@ -103,6 +106,7 @@ class Prediction:
     flags: tuple[QualityFlag, ...] = ()
     quality: Quality | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
+    search: Search | None = None
     roi_mm: Box | None = None
     device: str = ""
     method: str = ""

@@ -47,7 +47,7 @@ from mper.utils.devices import (
     pick_device,
     release_memory,
 )
-from mper.volume import Volume
+from mper.volume import Index3, Volume
 
 WANTED = ("label_probability", "probabilities", "prototypes", "embeddings")
 _SCORED, _DRAWN = 0.1, 0.9  # shares of the work that are done when the network starts and ends
@@ -100,6 +100,7 @@ class Predictor:
         at: Sequence[float] | None = None,
         tta: bool = False,
         want: Collection[str] = (),
+        search: Search | None = None,
         report: Report = ignore_progress,
     ) -> Prediction:
         """Segment a scan.
@@ -120,6 +121,8 @@ class Predictor:
             Average over mirrored versions, along the axes in which the model was trained with mirrored scans.
         want : collection of {"label_probability", "probabilities", "prototypes", "embeddings"}
             Results besides the mask.
+        search : Search or None
+            That of an earlier prediction of this scan by this model: the localisation does not run again.
         report : Report
 
         Raises
@@ -135,7 +138,7 @@ class Predictor:
         notes = NoteCollector(report)
         report(Progress("checking the scan", 0.0))
         given = roi is not None or at is not None
-        search = self._search(scan, given)
+        search = search or self._search(scan, given)
         regions = self._finder.propose(scan, roi, at, search, notes)
         best: _Result | None = None
         for region in regions:
@@ -159,6 +162,7 @@ class Predictor:
             prediction,
             notes=tuple(notes.lines),
             flags=tuple(notes.flags),
+            search=search,
             seconds=time.perf_counter() - started,
         )
 
@@ -330,8 +334,12 @@ class Predictor:
         report(Progress(f"segmenting on {describe_device(strategy.device)}", _SCORED, seconds))
         runner = self._runner(strategy.device)
 
+        steps: Index3 = (1, 1, 1)
+        if strategy.method == WHOLE and not {"prototypes", "embeddings"} & set(want):
+            steps = evidence.steps_of(image.shape)  # that is all that the embedding is for
+
         def once(part: torch.Tensor) -> Scores:
-            return runner(part, workload.embed)
+            return runner(part, steps if workload.embed else None)
 
         def between(beat: Progress) -> None:
             done = beat.fraction or 0.0
@@ -349,10 +357,8 @@ class Predictor:
         probabilities = scores.logits.softmax(0)
         decision = decide(probabilities, grid, region.inside, self.bundle.card.largest_component)
         found = _Result(region, grid, decision)
-        if self.bundle.calibration is not None:
-            found.evidence = evidence.of_network(
-                probabilities, scores.embedding, self._network.prototypes.vectors.to(probabilities.device)
-            )
+        if self.bundle.calibration is not None and scores.embedding is not None:
+            found.evidence = self._network_evidence(probabilities, scores.embedding)
         if "probabilities" in want:
             there = [grid.back(p[None])[0].half().cpu().numpy() for p in probabilities]
             found.probabilities = np.stack(there) if region.inside is None else np.stack(there) * region.inside
@@ -364,6 +370,13 @@ class Predictor:
                 found.embedding = scores.embedding.half().cpu()
                 found.image, found.logits = image.half().cpu(), scores.logits.half().cpu()
         return found
+
+    def _network_evidence(self, probabilities: torch.Tensor, embedding: torch.Tensor) -> dict[str, float]:
+        """What the network's output says of how good the mask is; the embedding may be at those voxels alone."""
+        every = (slice(None), *(slice(None, None, step) for step in evidence.steps_of(probabilities.shape[1:])))
+        thin = embedding[every] if embedding.shape[1:] == probabilities.shape[1:] else embedding
+        vectors = self._network.prototypes.vectors.to(probabilities.device)
+        return evidence.of_network(probabilities[every], thin, vectors)
 
     def _prediction(self, scan: Volume, found: _Result, want: Collection[str]) -> Prediction:
         """Results of a region, put where it lies in the scan."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mper.nets.network import Network
+from mper.nets.network import Network, Output
 from mper.progress import Progress, Report, ignore_progress
 from mper.volume import Index3
 
@@ -54,8 +54,16 @@ class Runner:
         self.network = ready.to(device).to(memory_format=network.memory_format())  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def __call__(self, image: torch.Tensor, embed: bool = False) -> Scores:
-        """The whole image at once by a 3-D network, in batches of slices by a 2-D one; scores lie on the device."""
+    def __call__(self, image: torch.Tensor, embed: Sequence[int] | None = None) -> Scores:
+        """The whole image at once by a 3-D network, in batches of slices by a 2-D one; scores lie on the device.
+
+        Parameters
+        ----------
+        image : (k, j, i) tensor
+        embed : (int, int, int) or None
+            The embedding is computed for each so many voxels along (k, j, i), beginning with the first, so that
+            (1, 1, 1) is all of it.
+        """
         volume = self.config.dimensions == 3
         divisor = self.config.divisor
         size: Index3 = tuple(-(-n // divisor) * divisor for n in image.shape)  # type: ignore[assignment]
@@ -68,21 +76,32 @@ class Runner:
             batches = list(
                 padded[:, None].split(max(1, SLICE_BATCH_VOXELS // (size[1] * size[2])))
             )  # (n, 1, j, i) each
-        outputs = [self._forward(batch, embed) for batch in batches]
-        window = (slice(None), *inside)
+        window = inside[-self.config.dimensions :]
+        wanted = None
+        if embed is not None:
+            steps = embed[-self.config.dimensions :]
+            wanted = [slice(part.start, part.stop, step) for part, step in zip(window, steps, strict=True)]
+        outputs = [self._forward(batch, window, wanted) for batch in batches]
 
         def join(parts: list[torch.Tensor]) -> torch.Tensor:
-            """Batches -> (channels, k, j, i) without the padding."""
-            return (parts[0][0] if volume else torch.cat(parts).transpose(0, 1))[window]
+            """Batches -> (channels, k, j, i)."""
+            return parts[0][0] if volume else torch.cat(parts).transpose(0, 1)
 
+        logits = join([logits for logits, _ in outputs])
         embeddings = [embedding for _, embedding in outputs if embedding is not None]
-        return Scores(join([logits for logits, _ in outputs]), join(embeddings) if embed else None)
+        if embed is None:
+            return Scores(logits, None)
+        return Scores(logits, join(embeddings)[:, :: 1 if volume else embed[0]])
 
-    def _forward(self, batch: torch.Tensor, embed: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _forward(
+        self, batch: torch.Tensor, window: Sequence[slice], wanted: Sequence[slice] | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits in a window, and the embedding where it is wanted."""
         batch = batch.contiguous(memory_format=self.network.memory_format())
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            output = self.network(batch)
-        return output.logits.float(), output.embedding if embed else None
+            output: Output = self.network(batch)
+        logits = output.logits[(slice(None), slice(None), *window)].float()
+        return logits, None if wanted is None else output.embedding_at(wanted)
 
 
 def fold_batch_norms(module: nn.Module) -> None:

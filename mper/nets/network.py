@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,6 +92,18 @@ class Output(NamedTuple):
         """(B, filters, *S): the features, smoothed where the network is so configured; computed when asked for."""
         return _Smooth.apply(self.features.float()) if self.smooth else self.features
 
+    def embedding_at(self, window: Sequence[slice]) -> torch.Tensor:
+        """``embedding[..., *window]``, computed there alone.
+
+        Parameters
+        ----------
+        window : sequence of slices
+            One for each spatial axis, with or without steps.
+        """
+        if self.smooth and any((part.step or 1) > 1 for part in window):
+            return _smoothed_at(self.features, window)
+        return self.embedding[(slice(None), slice(None), *window)]
+
 
 class Network(nn.Module):
     """A backbone with its prototypes."""
@@ -149,4 +161,14 @@ def _smoothed(values: torch.Tensor) -> torch.Tensor:
         for to, source, length in ((1, 0, end), (0, 1, end), (0, 0, 1), (end, end, 1)):
             mean.narrow(axis, to, length).add_(values.narrow(axis, source, length), alpha=0.25)
         values = mean
+    return values
+
+
+def _smoothed_at(values: torch.Tensor, window: Sequence[slice]) -> torch.Tensor:
+    """``_smoothed(values.float())[..., *window]``, computed there alone."""
+    for axis, part in enumerate(window, 2):
+        end = values.shape[axis] - 1
+        at = torch.arange(*part.indices(end + 1), device=values.device)
+        middle, before, after = (values.index_select(axis, n.clamp(0, end)).float() for n in (at, at - 1, at + 1))
+        values = (0.5 * middle).add_(before, alpha=0.25).add_(after, alpha=0.25)
     return values

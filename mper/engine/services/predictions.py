@@ -26,6 +26,7 @@ from mper.volume import Index3, Volume
 if TYPE_CHECKING:
     import torch
 
+    from mper.inference.localization import Search
     from mper.inference.prediction import Prediction
     from mper.labels import Segmentation
     from mper.measurement.measures import Measures
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
 class StoredPrediction:
     """A prediction, cropped.
 
-    client : its owner; prediction : as the model made it, on the crop's grid, with confidence, prototypes and
-    embeddings; start, shape : index of the crop's first voxel in the scan, and the scan's shape; scan_sha256 : of the
-    scan's voxels; vectors, references : the model's prototypes, and the labelled voxels that it keeps; structures :
-    figures of the model's mask; corrections : what strokes make of it.
+    client : its owner; scan : its scan's id; model : its model's checksum; prediction : as the model made it, on the
+    crop's grid, with confidence, prototypes and embeddings; start, shape : index of the crop's first voxel in the scan,
+    and the scan's shape; scan_sha256 : of the scan's voxels; vectors, references : the model's prototypes, and the
+    labelled voxels that it keeps; structures : figures of the model's mask; corrections : what strokes make of it.
     """
 
     client: str
+    scan: str
+    model: str
     prediction: Prediction
     start: Index3
     shape: Index3
@@ -143,6 +146,12 @@ class PredictionStore:
             )
         stored.used = time.monotonic()
         return stored
+
+    def search(self, client: str, scan: str, model: str) -> Search | None:
+        """What the localisation of a model saw in a client's scan, where a prediction of these is kept."""
+        with self._lock:
+            of_scan = [s for s in self._stored.values() if (s.client, s.scan, s.model) == (client, scan, model)]
+        return next((s.prediction.search for s in of_scan if s.prediction.search is not None), None)
 
     def expire(self) -> None:
         """Remove predictions that have not been used for long."""

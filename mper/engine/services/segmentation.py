@@ -93,7 +93,16 @@ def segment(
         share = None if progress.fraction is None else _PREDICTED * progress.fraction
         job(replace(progress, fraction=share))
 
-    whole = predictor.predict(scan, roi=request.roi_mm, at=request.at_mm, tta=request.tta, want=_WANTED, report=report)
+    model = predictor.bundle.sha256
+    whole = predictor.predict(
+        scan,
+        roi=request.roi_mm,
+        at=request.at_mm,
+        tta=request.tta,
+        want=_WANTED,
+        search=store.search(upload.client, upload.id, model),
+        report=report,
+    )
     release_memory(predictor.device)
     job(Progress("measuring", _PREDICTED))
     prediction, start = cropped(whole)
@@ -101,6 +110,8 @@ def segment(
     structures = measure(prediction.segmentation, prediction.structure_confidence)
     stored = StoredPrediction(
         upload.client,
+        upload.id,
+        model,
         prediction,
         start,
         scan.geometry.shape,
@@ -125,7 +136,7 @@ def segment(
         prediction=stored.id,
         model=card.name,
         model_version=card.version,
-        model_sha256=predictor.bundle.sha256,
+        model_sha256=model,
         labels=label_answers(card),
         scan_sha256=stored.scan_sha256,
         shape=scan.geometry.shape,
