@@ -498,8 +498,31 @@ def test_a_plan_chooses_what_is_left_open(engine: Served, root: Path) -> None:
     many = engine.post(f"{data}/plan", {"labeled": 5}).json()
     assert not many["ready"] and "there are 3" in many["warnings"][0]
     assert engine.post(f"{data}/plan", {"steps": 5, "budget_s": 5.0}).status == 422
+    auto = engine.post(f"{data}/plan", {"method": "auto"}).json()
+    assert (auto["method"], auto["reason"]) == ("supervised", "there are no scans without labels")
+    assert plan["reason"] is None
     assert engine.post(f"{data}/plan", {"start_from": "nobody"}).status == 404
     assert engine.post(f"{data}/plan", {"optimizer": "adam"}).status == 422
+
+
+def test_a_plan_learns_from_several_splits_and_says_when_the_scans_are_unlike_those_of_the_start(
+    engine: Served, root: Path
+) -> None:
+    made = engine.post("/datasets", {"root": ROOT, "folder": "two splits", "labels": ["Left atrium"]}).json()
+    data = "/datasets/" + quote(made["id"].replace("/", "~"))
+    for n, split in enumerate(["train", "other"]):
+        scan = volume(n)
+        flat = scan.with_array((scan.array > 160).astype(np.int16))  # two grey values: no scan of a heart
+        add(engine, data, scan if split == "train" else flat, split=split)
+        send(engine, data, f"case-00{n + 1}", mask_of(volume(n)))
+    plan = engine.post(f"{data}/plan", {"split": "train", "also": ["other"], "cross_scanner": True}).json()
+    assert (plan["labelled"], plan["also"], plan["ready"]) == (2, ["other"], True)
+    unlike = [line for line in plan["warnings"] if "unlike those of the scans that la was trained on" in line]
+    assert len(unlike) == 1 and unlike[0].startswith("the intensities of case-002 are unlike")
+    wrong = engine.post(f"{data}/plan", {"split": "train", "also": ["nowhere"]})
+    assert wrong.status == 422 and "there is no split 'nowhere'; choose of" in wrong.error()
+    twice = engine.post(f"{data}/runs", {"split": "train", "also": ["train"]})
+    assert twice.status == 422 and "named twice" in twice.error()
 
 
 def test_structures_that_no_model_knows_start_from_scratch_or_are_told(engine: Served, data: str) -> None:

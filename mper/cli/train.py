@@ -21,7 +21,7 @@ from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_f
 from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.methods.recipe import RECIPES
-from mper.methods.registry import METHODS, default_method
+from mper.methods.registry import AUTO, METHODS, default_method
 from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
 from mper.utils.errors import OK, ReportedError, UsageError, exit_code, explain
@@ -48,7 +48,6 @@ _EXAMPLES = """\
   mper train dataset --labeled 8 --cluster slurm --partition gpu --gpus 1 --time 8h
 """
 _STORE_KEY = "mper/run"
-_AUTO = "auto"
 
 
 def add(commands: Commands) -> None:
@@ -67,7 +66,7 @@ def add(commands: Commands) -> None:
     what = command.add_argument_group("what to learn")
     what.add_argument(
         "--method",
-        choices=(*METHODS, _AUTO),
+        choices=(*METHODS, AUTO),
         help=f"one of the methods above (default: {default_method(unlabelled=True)}); auto: what did best where it was "
         "measured, with the reason",
     )
@@ -378,12 +377,12 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     from mper.utils.devices import pick_device
 
     method = arguments.method or default_method(unlabelled=True)
-    if method == _AUTO:
-        from mper.models.bundle import ModelBundle
+    if method == AUTO:
+        from mper.models.card import read_bundle
         from mper.training.choice import choose_for
 
         cases = [case for name in (split, *(arguments.also or ())) for case in dataset.split(name)]
-        start = ModelBundle.load(Path(start_from)) if start_from else None
+        start = read_bundle(Path(start_from)).card if start_from else None
         method, reason = choose_for(cases, dataset.labels, arguments.labeled, start, arguments.backbone)
         print_note(f"method {method}: {reason}")
     device = arguments.device or "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +87,19 @@ def check_intensities(
                 f"{window[1]:g}; check that the scan is in Hounsfield units"
             )
             flags.append(QualityFlag(INTENSITIES, words))
-    usual = card.about.get("intensity", {})
-    for value, (low, high) in zip(percentiles, usual.values(), strict=True):
+    if has_unusual_percentiles(percentiles, card):
+        words = "the intensities are distributed unlike those of the training scans; check the mask"
+        flags.append(QualityFlag(INTENSITIES, words))
+    return flags
+
+
+def has_unusual_percentiles(percentiles: Sequence[float] | npt.NDArray[np.floating], card: Card) -> bool:
+    """Whether percentiles of a normalised image lie outside of those of the training scans, where the card has them."""
+    for value, (low, high) in zip(percentiles, card.about.get("intensity", {}).values(), strict=True):
         room = max(_least_room(card), (high - low) / 2)
         if not low - room <= value <= high + room:
-            words = "the intensities are distributed unlike those of the training scans; check the mask"
-            flags.append(QualityFlag(INTENSITIES, words))
-            break
-    return flags
+            return True
+    return False
 
 
 def neighbour_correlation(array: npt.NDArray[np.generic]) -> float:

@@ -155,6 +155,7 @@ _ENTRIES = (
         ),
     ),
 )
+AUTO = "auto"  # in place of a method: the one that did best where it was measured (`mper.training.choice`)
 METHODS = {entry.name: entry for entry in _ENTRIES}
 """By name, in the order in which they are listed to users."""
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mper.datasets.case import Case
 from mper.datasets.packed import PackedCase
 from mper.labels import Label, same_structures
-from mper.models.bundle import ModelBundle
+from mper.models.card import Card
 from mper.nets.registry import BACKBONES
 from mper.training.planning import scan_dimensions
 
@@ -55,7 +55,7 @@ def choose_for(
     cases: Sequence[Case | PackedCase],
     labels: Sequence[Label],
     labeled: int | None,
-    start: ModelBundle | None,
+    start: Card | None,
     backbone: str | None,
 ) -> tuple[str, str]:
     """`choose_method` for the cases of the splits to train on.
@@ -67,8 +67,8 @@ def choose_for(
         Structures of the dataset.
     labeled : int or None
         How many labels are used; None for all.
-    start : ModelBundle or None
-        The model to start from.
+    start : Card or None
+        That of the model to start from.
     backbone : str or None
         The name or kind of the backbone, where the user names one.
     """
@@ -76,9 +76,9 @@ def choose_for(
     labelled = count if labeled is None else min(labeled, count)
     kinds = [entry for entry in BACKBONES.values() if backbone in (entry.name, entry.kind)]
     if start is not None:
-        kinds = [BACKBONES[start.network.kind]]
+        kinds = [BACKBONES[str(start.network["kind"])]]
     dimensions = {entry.dimensions for entry in kinds}
     if len(dimensions) != 1:
         dimensions = {scan_dimensions([case.image() for case in cases[:_LOOKED_AT]])}
-    fine_tunes = start is not None and same_structures(tuple(labels), start.card.labels)
+    fine_tunes = start is not None and same_structures(tuple(labels), start.labels)
     return choose_method(labelled, len(cases) - labelled, slices=dimensions == {2}, fine_tunes=fine_tunes)

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from mper.engine.schemas.common import AnswerModel, Device, JsonObject, RequestModel
-from mper.methods.registry import METHODS, find_method
+from mper.methods.registry import AUTO, METHODS, find_method
 from mper.nets.registry import backbone_names, find_backbones
 
 RunState = Literal["starting", "running", "paused", "finished", "cancelled", "failed", "interrupted", "new"]
 
 
 def _known_method(name: str) -> str:
-    return find_method(name).name
+    return name if name == AUTO else find_method(name).name
 
 
 def _known_backbone(name: str) -> str:
@@ -22,7 +22,7 @@ def _known_backbone(name: str) -> str:
     return name
 
 
-Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": [*METHODS, AUTO]})]
 Backbone = Annotated[str, AfterValidator(_known_backbone), Field(json_schema_extra={"enum": list(backbone_names())})]
 
 
@@ -36,6 +36,12 @@ class RunRequest(RequestModel):
     steps: Annotated[int, Field(gt=0, le=10**7)] | None = None
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     split: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    also: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field(
+        default_factory=list, max_length=16, description="More splits to learn from, such as scans of another scanner."
+    )
+    cross_scanner: Annotated[
+        bool, Field(description="Also augment what differs between scanners: contrast, slice thickness, field of view.")
+    ] = False
     labeled: Annotated[int, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Device = "auto"
@@ -80,6 +86,10 @@ class PlanAnswer(AnswerModel):
     unlabelled: int
     holdout: int
     method: str
+    reason: Annotated[
+        str | None, Field(description="Why this method, where the request left the choice: one sentence.")
+    ]
+    also: list[str]
     recipe: str
     start_from: str | None
     budget_s: float | None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import InvalidRequest
 from mper.engine.schemas.runs import MethodOption, Option, PlanAnswer, RunRequest, TrainingOptions
@@ -15,7 +16,7 @@ from mper.engine.services.notes import Notes
 from mper.engine.services.training_warnings import TrainingCases, obstacles, plan_warnings, unsuitable
 from mper.labels import same_structures
 from mper.methods.recipe import RECIPES
-from mper.methods.registry import METHODS, MethodInfo, default_method, find_method
+from mper.methods.registry import AUTO, METHODS, MethodInfo, default_method, find_method
 from mper.models.card import Card, read_bundle
 from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
@@ -41,6 +42,7 @@ class RunPlan:
     """A training, with everything chosen.
 
     labelled, unlabelled, holdout : numbers of cases; partly : how many of the labelled ones are so only in part;
+    also : more splits to learn from; reason : why this method, None where it was asked for by name;
     start_from : model id; start_path : its folder; words : how long it takes; warnings : sentences, the reasons why it
     cannot be started first; ready : whether it can be started.
     """
@@ -51,6 +53,8 @@ class RunPlan:
     holdout: int
     partly: int
     method: str
+    reason: str | None
+    also: tuple[str, ...]
     recipe: str
     start_from: str | None
     start_path: Path | None
@@ -92,12 +96,19 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     if body.steps is not None and body.budget_s is not None:
         raise InvalidRequest("a training takes a number of steps or a time budget, not both")
     cases = _training_cases(dataset, body)
-    method = find_method(body.method or default_method(cases.unlabelled > 0))
+    default = find_method(default_method(cases.unlabelled > 0))
+    method = default if body.method in (None, AUTO) else find_method(str(body.method))
     notes = Notes(engine.explain)
     asked = "start_from" in body.model_fields_set  # null asks for a training from scratch
     start_from = body.start_from if asked else _best_start(dataset, dataset_id, method, notes)
     start_path = None if start_from is None else engine.models.path(start_from)
     start = None if start_path is None else read_bundle(start_path).card
+    reason = None
+    if body.method == AUTO and cases.labelled:
+        from mper.training.choice import choose_for  # which loads torch
+
+        name, reason = choose_for(cases.all, dataset.labels, body.labeled, start, body.network)
+        method = find_method(name)
     gpu = _has_gpu(engine, body.device)
     reasons = obstacles(body, cases, method, start)
     budget = body.budget_s
@@ -110,6 +121,8 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         holdout=len(dataset.held_out),
         partly=sum(case.is_partial for case in cases.labelled),
         method=method.name,
+        reason=reason,
+        also=tuple(body.also),
         recipe=body.recipe,
         start_from=start_from,
         start_path=start_path,
@@ -136,6 +149,8 @@ def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConf
         method=plan.method,
         recipe=plan.recipe,
         split=plan.split,
+        also=plan.also,
+        cross_scanner=body.cross_scanner,
         labeled=body.labeled,
         start_from=None if plan.start_path is None else str(plan.start_path.resolve()),
         steps=plan.steps,
@@ -156,15 +171,27 @@ def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConf
 
 
 def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
-    """The cases of the split that was asked for, of the only one that can be trained on, or of ``train``."""
+    """The cases of the split that was asked for, of the only one that can be trained on, or of ``train``.
+
+    And those of the other splits that were asked for; the limit of labelled cases holds for each split, as in a
+    training.
+    """
     others = [name for name in dataset.splits if name not in dataset.locked_splits]
     split = body.split or (others[0] if len(others) == 1 else "train")
-    if split in dataset.locked_splits:
-        raise InvalidRequest(f"split {split!r} is the locked hold-out and never trained on; choose another")
-    cases = dataset.split(split) if split in dataset.splits else ()
-    drawn = [case for case in cases if case.is_drawn]
-    labelled = tuple(drawn[: body.labeled])
-    return TrainingCases(split, labelled, available=len(drawn), unlabelled=len(cases) - len(labelled))
+    found: list[Case] = []
+    labelled: list[Case] = []
+    available = 0
+    for name in (split, *body.also):
+        if name in dataset.locked_splits:
+            raise InvalidRequest(f"split {name!r} is the locked hold-out and never trained on; choose another")
+        if name != split and name not in others:
+            raise InvalidRequest(f"there is no split {name!r}; choose of {', '.join(others)}")
+        cases = dataset.split(name) if name in dataset.splits else ()
+        drawn = [case for case in cases if case.is_drawn]
+        available += len(drawn)
+        labelled += drawn[: body.labeled]
+        found += cases
+    return TrainingCases(split, tuple(labelled), available, len(found) - len(labelled), tuple(found))
 
 
 def _best_start(dataset: Dataset, dataset_id: str, method: MethodInfo, notes: Notes) -> str | None:

@@ -29,16 +29,17 @@ _LEAST_FREE = 10**9  # bytes on the dataset's disk
 
 @dataclass(frozen=True)
 class TrainingCases:
-    """The cases of a split as a run would use them.
+    """The cases of the splits as a run would use them.
 
-    split : its name; labelled : the cases whose labels are used; available : labelled cases in the split; unlabelled :
-    number of all others.
+    split : the name of the first; labelled : the cases whose labels are used; available : labelled cases in the
+    splits; unlabelled : number of all others; all : all cases.
     """
 
     split: str
     labelled: tuple[Case, ...]
     available: int
     unlabelled: int
+    all: tuple[Case, ...]
 
 
 class Obstacle(NamedTuple):
@@ -78,7 +79,7 @@ def plan_warnings(
         *_about_labels(dataset, cases),
         *_about_holdout(dataset),
         *_about_method(body, cases, method),
-        *_about_start(dataset, start),
+        *_about_start(dataset, cases, start),
         *_about_machine(dataset, gpu),
     ]
 
@@ -160,11 +161,20 @@ def _about_method(body: RunRequest, cases: TrainingCases, method: MethodInfo) ->
     return found
 
 
-def _about_start(dataset: Dataset, start: Card | None) -> list[str]:
-    if start is None or same_structures(dataset.labels, start.labels):
+def _about_start(dataset: Dataset, cases: TrainingCases, start: Card | None) -> list[str]:
+    if start is None:
         return []
-    ours, theirs = (", ".join(label.name for label in labels) for labels in (dataset.labels, start.labels))
-    return [f"{start.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"]
+    from mper.training.start_model import unlike_start  # which loads torch
+
+    found = []
+    if not same_structures(dataset.labels, start.labels):
+        ours, theirs = (", ".join(label.name for label in labels) for labels in (dataset.labels, start.labels))
+        found.append(
+            f"{start.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"
+        )
+    if unlike := unlike_start(cases.labelled, start):
+        found.append(unlike)
+    return found
 
 
 def _about_machine(dataset: Dataset, gpu: bool) -> list[str]:
