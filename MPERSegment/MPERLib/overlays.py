@@ -37,6 +37,10 @@ class PrototypeOverlay:
         self._values = mrml.array_of(node).copy() if values is None else values
         self._similarity = similarity
 
+    def setSimilarity(self, similarity: np.ndarray) -> None:
+        """Set the cosine of each voxel to its prototype, which allows a threshold."""
+        self._similarity = similarity
+
     @property
     def canThreshold(self) -> bool:
         """Whether the similarities are known; a loaded scene has only the map."""
@@ -132,6 +136,11 @@ def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Nod
     display.SetApplyThreshold(True)
     display.SetThreshold(5, 100)
     return node
+
+
+def uncertainty_colours() -> list[tuple[float, tuple[int, int, int]]]:
+    """The colours of an uncertainty map: shares from 0 (certain) to 1 with (red, green, blue) up to 255."""
+    return [(n / (len(_HOT) - 1), colour) for n, colour in enumerate(_HOT)]
 
 
 def show(node: Node | None, opacity: float, scene: Node) -> None:

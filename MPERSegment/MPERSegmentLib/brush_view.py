@@ -14,7 +14,7 @@ import slicer
 import vtk
 from MPERLib.callbacks import slot
 
-from MPERSegmentLib.brush_outline import BrushOutline
+from MPERSegmentLib.stroke_drawing import StrokeDrawing
 
 _PRIORITY = 2.0
 _PRESS, _MOVE, _RELEASE = "press", "move", "release"
@@ -32,7 +32,7 @@ _EVENTS = {
 }
 
 
-class BrushView:
+class BrushView(StrokeDrawing):
     """Observes one slice view, and draws into it.
 
     Parameters
@@ -44,42 +44,22 @@ class BrushView:
     """
 
     def __init__(self, widget: Any, happens: Callable[[BrushView, str, np.ndarray], bool]):
-        self._view = widget.sliceView()
-        self.node = widget.mrmlSliceNode()
+        super().__init__(widget)
         self._layers = widget.mrmlSliceCompositeNode()
         self._happens = happens
         self._interactor = self._view.interactor()
-        self._renderer = self._view.renderWindow().GetRenderers().GetFirstRenderer()
-        self._outline = BrushOutline()
-        self._strokes: list[tuple[np.ndarray, float]] = []
         self._circle = vtk.vtkRegularPolygonSource()
         self._circle.SetNumberOfSides(48)
         self._circle.GeneratePolygonOff()
-        self._brush = _actor(self._circle.GetOutputPort(), None)
-        self._paint = _actor(None, self._outline.mesh)
-        self._paint.GetProperty().SetOpacity(0.55)
-        for actor in (self._paint, self._brush):  # the brush above what it painted
-            actor.VisibilityOff()
-            self._renderer.AddViewProp(actor)
-        self._tags = [(self._interactor, self._observe(name, what)) for name, what in _EVENTS.items()]
-        self._tags.append((self.node, self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, slot(self.redraw))))
-
-    def close(self) -> None:
-        """Remove observers and actors from the view."""
-        for target, tag in self._tags:
-            target.RemoveObserver(tag)
-        self._tags = []
-        for actor in (self._paint, self._brush):
-            self._renderer.RemoveViewProp(actor)
-        self._view.scheduleRender()
+        self._brush = self._actor(self._circle.GetOutputPort(), None)  # above what it paints
+        self._tags += [(self._interactor, self._observe(name, what)) for name, what in _EVENTS.items()]
 
     # ---- what is shown
 
     def colour(self, brush: Sequence[float], paint: Sequence[float]) -> None:
         """Set the colours (red, green, blue, 0 to 1) of the brush's circle and of drawn strokes."""
         self._brush.GetProperty().SetColor(*brush)
-        self._paint.GetProperty().SetColor(*paint)
-        self._view.scheduleRender()
+        self.colourStrokes(paint)
 
     def point(self, ras: np.ndarray | None, radius_mm: float) -> None:
         """Show the section of the brush's ball at a position in the world with this slice; None hides it."""
@@ -91,43 +71,9 @@ class BrushView:
         self._brush.SetVisibility(bool(radius > 0))
         self._view.scheduleRender()
 
-    def paint(self, ras: np.ndarray, radius_mm: float) -> None:
-        """Show the section of balls around (n, 3) positions in the world."""
-        self._strokes.append((ras, radius_mm))
-        if self._paint.GetVisibility():
-            self._outline.add(self._discs(ras, radius_mm))
-            self._view.scheduleRender()
-        else:
-            self.redraw()
-
-    def clear(self) -> None:
-        """Hide the drawn strokes."""
-        self._strokes = []
-        self.redraw()
-
-    def redraw(self) -> None:
-        """Draw the strokes again: the slice was moved or zoomed."""
-        if not self._strokes and not self._paint.GetVisibility():
-            return
-        width, height = self.node.GetDimensions()[:2]
-        self._outline.clear(width, height)
-        for ras, radius_mm in self._strokes:
-            self._outline.add(self._discs(ras, radius_mm))
-        self._paint.SetVisibility(bool(self._strokes))
-        self._view.scheduleRender()
-
     def shows(self, scan: slicer.vtkMRMLScalarVolumeNode) -> bool:
         """Whether the scan is the background or the foreground here."""
         return scan.GetID() in (self._layers.GetBackgroundVolumeID(), self._layers.GetForegroundVolumeID())
-
-    def _discs(self, ras: np.ndarray, radius_mm: float) -> np.ndarray:
-        """(n, 3): x, y and radius in pixels of the view."""
-        xy_to_ras = slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS())
-        xyz = (np.c_[ras, np.ones(len(ras))] @ np.linalg.inv(xy_to_ras).T)[:, :3]
-        normal = slicer.util.arrayFromVTKMatrix(self.node.GetSliceToRAS())[:3, 2]
-        away_mm = (ras - xy_to_ras[:3, 3]) @ normal
-        cut_mm = np.sqrt(np.maximum(radius_mm**2 - away_mm**2, 0))
-        return np.c_[xyz[:, :2], cut_mm / np.linalg.norm(xy_to_ras[:3, 0])]
 
     # ---- events
 
@@ -148,15 +94,3 @@ class BrushView:
     def _place(self) -> np.ndarray:
         x, y = self._interactor.GetEventPosition()
         return (slicer.util.arrayFromVTKMatrix(self.node.GetXYToRAS()) @ (x, y, 0, 1))[:3]
-
-
-def _actor(port: Any, mesh: vtk.vtkPolyData | None) -> vtk.vtkActor2D:
-    mapper = vtk.vtkPolyDataMapper2D()
-    if mesh is None:
-        mapper.SetInputConnection(port)
-    else:
-        mapper.SetInputData(mesh)
-    actor = vtk.vtkActor2D()
-    actor.SetMapper(mapper)
-    actor.GetProperty().SetLineWidth(1.5)
-    return actor

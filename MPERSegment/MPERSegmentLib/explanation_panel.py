@@ -9,7 +9,7 @@ import numpy as np
 import qt
 import slicer
 from MPERLib import formatting, mrml, overlays
-from MPERLib.callbacks import slot
+from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
@@ -57,9 +57,10 @@ class ExplanationPanel:
         self._calls: dict[str, Any] = {}
         self._places: list[dict[str, Any]] = []
         self._place = -1
+        self._ticked = False  # the click on the table was one on a tick
         self._probe = Probe(context.ui.probeLabel, session, strokeAt)
         self._crosshair = Crosshair()
-        self._plot = EmbeddingPlot()
+        self._plot = EmbeddingPlot(self._jump)
         ui = context.ui
         for text, key in ((_("None"), NONE), (_("Prototypes"), PROTOTYPES), (_("Uncertainty"), UNCERTAINTY)):
             ui.overlayBox.addItem(text, key)
@@ -74,6 +75,8 @@ class ExplanationPanel:
             ],
             fitted=True,
         )
+        stops = ", ".join(f"stop:{share:g} rgb{colour}" for share, colour in overlays.uncertainty_colours())
+        ui.legendBar.styleSheet = f"background: qlineargradient(x1:0, y1:0, x2:1, y2:0, {stops})"
         self._delay = qt.QTimer(ui.whySection)
         self._delay.setSingleShot(True)
         self._delay.interval = 60
@@ -151,7 +154,7 @@ class ExplanationPanel:
         for widget in (ui.prototypeTable, ui.scatterButton):
             widget.visible = bool(rows)
         if rows:
-            text = _("Tick a prototype to show its voxels. Click it to jump to its most typical voxel.")
+            text = _("Tick a prototype to show its voxels. Click its name to jump to its most typical voxel.")
         elif self._result:
             text = _("This model has no prototypes. Its uncertainty can be shown.")
         else:
@@ -200,6 +203,8 @@ class ExplanationPanel:
             ui.thresholdValue.text = f"{ui.thresholdSlider.value / 100:.2f}"
         for widget in (ui.opacitySlider, ui.thresholdSlider):
             widget.enabled = kind != NONE
+        for widget in (ui.legendLabel, ui.legendFrame):
+            widget.visible = kind == UNCERTAINTY
 
     def _update(self) -> None:
         """Show the chosen overlay in the slices, if the panel is open."""
@@ -241,22 +246,26 @@ class ExplanationPanel:
                 self._update()
 
         def takeMap(map_: np.ndarray, header: dict) -> None:
-            self._calls[kind] = self._session.getArray(
-                route("predictions", prediction, "similarity"),
-                lambda similarity, _header: takeBoth(map_, similarity, header["start"]),
-                failed,
-            )
-
-        def takeBoth(map_: np.ndarray, similarity: np.ndarray, start: list[int]) -> None:
             self._calls.pop(kind, None)
-            if mrml.alive(scan):
-                name = _("{scan} prototypes").format(scan=scan.GetName())
-                rows = self._result["prototypes"]
-                self._prototypes = overlays.prototype_overlay(map_, start, rows, scan, name, similarity)
-                self._prototypes.setHidden(self._hidden())
-                self._fetched.append(self._prototypes.node)
-                self._node.SetNodeReferenceID(_MAP_ROLE, self._prototypes.node.GetID())
-                self._update()
+            if not mrml.alive(scan):
+                return
+            name = _("{scan} prototypes").format(scan=scan.GetName())
+            overlay = overlays.prototype_overlay(map_, header["start"], self._result["prototypes"], scan, name)
+            overlay.setHidden(self._hidden())
+            self._prototypes = overlay
+            self._fetched.append(overlay.node)
+            self._node.SetNodeReferenceID(_MAP_ROLE, overlay.node.GetID())
+            self._calls["similarity"] = self._session.getArray(
+                route("predictions", prediction, "similarity"),
+                lambda similarity, _header: takeSimilarity(overlay, similarity),
+                lambda _message: None,
+            )
+            self._update()
+
+        def takeSimilarity(overlay: overlays.PrototypeOverlay, similarity: np.ndarray) -> None:
+            self._calls.pop("similarity", None)
+            overlay.setSimilarity(similarity)
+            self._applyThreshold()
 
         if kind == UNCERTAINTY:
             self._uncertaintyOf = stroke_node.applied(self._node)
@@ -350,16 +359,26 @@ class ExplanationPanel:
             self._context.parameters.Hidden = ",".join(background)
 
     def _onChecked(self, row: int, column: int) -> None:
+        """Show or hide the voxels of a prototype, at once: where no prototypes are shown, they are from now on."""
         if column != 0 or not self._result or not self._context.parameters:
             return
+        self._ticked = True  # until Qt has told of the click, after this
+        later(self._endTick, "tick")
         value = self._result["prototypes"][row]["value"]
         checked = self._context.ui.prototypeTable.item(row, 0).checkState() == qt.Qt.Checked
         hidden = self._hidden() - {value} if checked else self._hidden() | {value}
         self._context.parameters.Hidden = ",".join(str(value) for value in sorted(hidden))
         if self._shown(PROTOTYPES) is not None:
             self._prototypes.setHidden(hidden)
+        box = self._context.ui.overlayBox
+        box.currentIndex = box.findData(PROTOTYPES)
+
+    def _endTick(self) -> None:
+        self._ticked = False
 
     def _onRow(self, row: int, _column: int) -> None:
+        if self._ticked:
+            return
         index = self._result["prototypes"][row]["typical_index"] if self._result else None
         if index is not None:
             self._jump(index)

@@ -151,6 +151,7 @@ class ModulePanel(VTKObservationMixin):
         self.explanationPanel.restore()
         self.strokesPanel.restore()
         self._show(self._parameters.result())
+        self._showInViews()
 
     def _release(self) -> None:
         """Release all nodes of the scene, and cancel what is under way for it."""
@@ -197,6 +198,7 @@ class ModulePanel(VTKObservationMixin):
             others = [other for other in result_node.all_of(slicer.mrmlScene) if other is not node]
             same = [other for other in others if result_node.scan_of(other) is result_node.scan_of(node)]
             self._show(next(reversed(same or others), None))
+            self._showInViews()
 
     # ---- the engine
 
@@ -239,7 +241,8 @@ class ModulePanel(VTKObservationMixin):
         scan = result_node.scan_of(node)
         if phases.mismatch(node, scan):
             same = [other for other in result_node.all_of(slicer.mrmlScene) if result_node.scan_of(other) is scan]
-            node = next((other for other in reversed(same) if not phases.mismatch(other, scan)), node)
+            same = [other for other in same if not phases.mismatch(other, scan)]
+            node = next(reversed([other for other in same if views.is_visible(other)] or same), node)
         self._show(node)
         self._showSurface(node)
 
@@ -294,10 +297,12 @@ class ModulePanel(VTKObservationMixin):
             views.show_results()  # hides it until its phase is shown
             self.measurePanel.show(self._result())  # the figures of all phases have one phase more
             return
+        alone = views.is_alone(node)
         self._show(node)
+        views.choose(node)
         views.show_scan(request.scan)
         later(lambda: self._lookAt(node, result), "slices to the mask")
-        later(lambda: self._makeSurface(node, views.is_alone(node)), "surface begins")
+        later(lambda: self._makeSurface(node, alone), "surface begins")
 
     def _lookAt(self, node: slicer.vtkMRMLSegmentationNode, result: dict) -> None:
         scan = result_node.scan_of(node) if mrml.alive(node) else None
@@ -324,6 +329,18 @@ class ModulePanel(VTKObservationMixin):
         scan = result_node.scan_of(node) if node is not None else None
         if scan is not None:
             views.show_scan(scan)
+        later(lambda: self._chooseInViews(node, True), "result in view")
+
+    def _showInViews(self) -> None:
+        """Show the panel's result in the views, too, unless the user has hidden it there."""
+        node = self._result()
+        if node is not None:
+            later(lambda: self._chooseInViews(node, False), "result in view")
+
+    def _chooseInViews(self, node: slicer.vtkMRMLSegmentationNode | None, reveal: bool) -> None:
+        """Show a result in the views, unless the panel shows another one by now."""
+        if self._parameters is not None and node is self._result() and slicer.mrmlScene is not None:
+            views.choose(node, reveal)
 
     def _result(self) -> slicer.vtkMRMLSegmentationNode | None:
         return self._parameters.result() if self._parameters else None
@@ -385,6 +402,7 @@ class ModulePanel(VTKObservationMixin):
         elif node is self._result():
             self.segmentEditorPanel.showState()
             self._explain(node)
+            self._measure.start()
 
     def _onCorrect(self) -> None:
         """The user wants to correct the uncertain location that the slices show."""

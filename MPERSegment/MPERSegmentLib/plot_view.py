@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib.callbacks import later
+from MPERLib.callbacks import later, slot
 from vtk.util.numpy_support import numpy_to_vtk
+
+_SELECTED = "dataSelected(vtkStringArray*, vtkCollection*)"
 
 
 class PlotView:
-    """One chart at a time."""
+    """One chart at a time.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clicked : callable or None
+        Takes the id of a series and the number of its point that the user has clicked.
+    """
+
+    def __init__(self, clicked: Callable[[str, int], None] | None = None):
+        self._clicked = clicked
+        self._onSelected = slot(self._selected, "point of a plot")
+        self._observed: list[Any] = []
         self._nodes: list[slicer.vtkMRMLNode] = []
         self._layout: int | None = None
 
@@ -66,6 +78,9 @@ class PlotView:
 
     def remove(self) -> None:
         """Remove the chart; the layout stays."""
+        for view in self._observed:
+            view.disconnect(_SELECTED, self._onSelected)
+        self._observed.clear()
         for node in self._nodes:
             if node.GetScene():
                 slicer.mrmlScene.RemoveNode(node)
@@ -74,6 +89,21 @@ class PlotView:
     def _lay(self, chart: slicer.vtkMRMLPlotChartNode) -> None:
         if chart.GetScene():
             slicer.modules.plots.logic().ShowChartInLayout(chart)
+            if self._clicked is not None:
+                later(self._observe, "clicks in the plot")
+
+    def _observe(self) -> None:
+        """Observe clicks on points in the view that shows the chart."""
+        manager = slicer.app.layoutManager()
+        for number in range(manager.plotViewCount if self._nodes and not self._observed else 0):
+            view = manager.plotWidget(number).plotView()
+            view.connect(_SELECTED, self._onSelected)
+            self._observed.append(view)
+
+    def _selected(self, series: Any, points: Any) -> None:
+        """Points were selected: the ids of their series, and for each the numbers of its points."""
+        if self._clicked is not None and series.GetNumberOfValues() and points.GetNumberOfItems():
+            self._clicked(series.GetValue(0), int(points.GetItemAsObject(0).GetValue(0)))
 
     def _add(self, kind: str, name: str) -> slicer.vtkMRMLNode:
         node = slicer.mrmlScene.AddNewNodeByClass(kind, name)

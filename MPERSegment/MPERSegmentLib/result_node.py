@@ -8,6 +8,7 @@ their tags.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ _ATTRIBUTE = "MPER.Result"
 _SECONDS = "MPER.EditedSeconds"
 _PREDICTION = "MPER.Prediction"
 _BY_HAND = "MPER.ByHand"
+_FIGURES = "MPER.Figures"  # of the structures after strokes, and the numbers of these
 
 
 def record(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> None:
@@ -66,6 +68,27 @@ def note_by_hand(node: slicer.vtkMRMLSegmentationNode) -> None:
     """Mark it as edited in the Segment Editor (or by a script)."""
     for segment in _segments(node):
         segment.SetTag(_BY_HAND, "yes")
+
+
+def note_figures(
+    node: slicer.vtkMRMLSegmentationNode, strokes: Sequence[int], structures: Sequence[dict[str, Any]]
+) -> None:
+    """Store what the engine has measured after strokes (by number); as ``structures`` of its result."""
+    node.SetAttribute(_FIGURES, json.dumps({"strokes": list(strokes), "structures": list(structures)}))
+
+
+def figures(node: slicer.vtkMRMLSegmentationNode, strokes: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """What the engine has measured of the mask with these strokes, by name.
+
+    Empty where it has not, or where the mask in the scene is another: edited by hand, or kept out of a region.
+    """
+    noted, scan = mrml.json_attribute(node, _FIGURES), scan_of(node)
+    if not strokes or noted.get("strokes") != list(strokes) or scan is None or is_by_hand(node):
+        return {}
+    found = {one["name"]: one for one in noted["structures"]}
+    counts = segmentation_node.voxel_counts(node, scan)
+    same = all(counts.get(name) == one.get("voxels") and "surface_mm2" in one for name, one in found.items())
+    return found if same else {}
 
 
 def scan_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:

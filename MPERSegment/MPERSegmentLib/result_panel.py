@@ -13,7 +13,7 @@ from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Cell, Table
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import found_region, mask_quality, result_node
+from MPERSegmentLib import found_region, mask_quality, result_node, stroke_node
 
 _UNLIKE_TRAINING = ("volume", "intensities", "noise")  # flags of a scan unlike those the model was trained on
 
@@ -90,6 +90,7 @@ def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any]
         return [], _("No segmentation is shown. Choose a scan and start the segmentation.")
     try:
         now = result_node.volumes_ml(node) if result is None or result_node.is_edited(node) else None
+        measured = {} if now is None else result_node.figures(node, stroke_node.applied(node))
     except ValueError as error:
         return [], sentence(str(error))
     if result is None:
@@ -100,11 +101,11 @@ def _content(node: slicer.vtkMRMLSegmentationNode | None, result: dict[str, Any]
         ]
         return rows, _("Not segmented with MPER: only volumes are measured.")
     if mask_quality.is_empty(node, result):
-        return [], _notes(node, result)
-    rows = [_row(figures, result, now) for figures in result["structures"]]
+        return [], _notes(node, result, bool(measured))
+    rows = [_row(measured.get(one["name"], one), result, None if measured else now) for one in result["structures"]]
     if mask_quality.level_of(node) == mask_quality.WRONG:
         rows = [_likelyWrong(cells) for cells in rows]
-    return rows, _notes(node, result)
+    return rows, _notes(node, result, bool(measured))
 
 
 def _row(figures: dict[str, Any], result: dict[str, Any], now: dict[str, float] | None) -> list[Any]:
@@ -140,7 +141,7 @@ def _confidence(share: float | None, result: dict[str, Any]) -> str | Cell:
     return Cell(f"\N{WARNING SIGN} {formatting.percent(share)}", tip="\n".join([tip, *warnings]))
 
 
-def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
+def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any], measured: bool) -> str:
     lines = [
         _("{model} (version {version}); {device}, {seconds}").format(
             model=result.get("title") or result["model"],
@@ -151,7 +152,9 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any]) -> str:
     ]
     if phase := _phase_of(node):
         lines.insert(0, phase)
-    if result_node.is_edited(node):
+    if measured:
+        lines.append(_("Edited with strokes, and measured again."))
+    elif result_node.is_edited(node):
         lines.append(_("Edited manually. Surface, confidence and parts applied to the original mask."))
     elif result.get("confidence") is not None and not mask_quality.level_of(node):
         lines.append(_("Confidence is the agreement of mask and probabilities; it is not calibrated."))

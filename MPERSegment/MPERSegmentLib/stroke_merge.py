@@ -2,8 +2,8 @@
 
 All arrays are boxes (k, j, i) of the scan's grid with label values. Only the difference between two masks of the engine
 goes into the scene, and of that only voxels in which the scene agreed with the engine before: what a user drew by hand
-is never undone by a stroke elsewhere. Voxels that a stroke itself covers get its value, whatever was there; if the
-stroke is removed, what was there is restored.
+is never undone by a stroke elsewhere. Voxels that a stroke itself covers get its value, whatever was there, also
+outside the region that the engine knows; if the stroke is removed, what was there is restored.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ Box = tuple[np.ndarray, np.ndarray]  # first voxel (k, j, i), and the one after 
 
 @dataclass
 class Overwritten:
-    """Manual edits that a stroke has painted over: flat voxel indices in the scan, and their values."""
+    """What a stroke of `value` has painted over by itself: flat voxel indices in the scan, and their values before."""
 
+    value: int = 0
     index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
 
@@ -46,26 +47,25 @@ def followed(scene: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nda
 
 
 def restore(mask: np.ndarray, low: np.ndarray, overwritten: Overwritten, shape: Sequence[int]) -> None:
-    """Restore manual edits that a stroke, now removed, had painted over; `mask` begins at voxel `low` of the scan."""
+    """Restore what a stroke, now removed, had painted over; `mask` begins at voxel `low` of the scan."""
     mask[tuple((overwritten.voxels(shape) - low).T)] = overwritten.values
 
 
 def paint(
     mask: np.ndarray,
-    after: np.ndarray,
     low: np.ndarray,
     voxels: np.ndarray,
     value: int,
     shape: Sequence[int],
     taken: np.ndarray,
 ) -> Overwritten:
-    """Set the voxels of a stroke to its value where the engine's mask has it; returns what was painted over.
+    """Set the voxels of a stroke to its value; returns what was painted over. Where strokes overlap the later counts.
 
     Voxels that are `taken` (bool, as `mask`) by segments that no model made are left alone.
     """
     at = tuple((voxels - low).T)
-    over = (after[at] == value) & (mask[at] != value) & ~taken[at]
+    over = (mask[at] != value) & ~taken[at]
     there = tuple(axis[over] for axis in at)
-    overwritten = Overwritten(np.ravel_multi_index(tuple(voxels[over].T), tuple(shape)), mask[there])
+    overwritten = Overwritten(value, np.ravel_multi_index(tuple(voxels[over].T), tuple(shape)), mask[there])
     mask[there] = value
     return overwritten

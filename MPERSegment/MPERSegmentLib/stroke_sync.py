@@ -378,6 +378,7 @@ class StrokeSync:
             if follow:
                 stroke_node.set_fitted(node, bool(answer["settled"]))
             if answer["settled"]:
+                result_node.note_figures(node, numbers, answer["structures"])
                 self._byHand = np.zeros(0, np.int64)
         if changed is not None:
             held.mask[changed] = part
@@ -446,12 +447,17 @@ class StrokeSync:
         for one, voxels in strokes:
             if one.number not in self._shown:
                 fresh[tuple((voxels - low).T)] = True
-            over = stroke_merge.paint(new, after, low, voxels, one.stroke.value, geometry.shape, taken)
+            over = stroke_merge.paint(new, low, voxels, one.stroke.value, geometry.shape, taken)
             if len(over.index):
                 self._overwritten[one.number] = over
         hand = scene != before  # what was edited by hand since the strokes stays
         hand[tuple(self._inBox(self._byHand, low, high, geometry.shape).T)] = True
         hand &= ~fresh
+        for (
+            one
+        ) in removed:  # what it painted outside the engine's region is no edit by hand, unless it was edited since
+            at = tuple((one.voxels(geometry.shape) - low).T)
+            hand[at] &= scene[at] != one.value
         new = np.where(hand, scene, new)
         self._byHand = np.union1d(
             self._byHand, np.ravel_multi_index(tuple((np.argwhere(hand) + low).T), geometry.shape)

@@ -23,6 +23,7 @@ from MPERSegmentLib.crosshair import Crosshair
 from MPERSegmentLib.edit_tracker import EditTracker
 from MPERSegmentLib.explanation_panel import ExplanationPanel
 from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
+from MPERSegmentLib.stroke_drawing import StrokeHighlight
 from MPERSegmentLib.stroke_sync import StrokeSync, StrokeSyncCallbacks
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
@@ -30,6 +31,7 @@ ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
 _REMOVING = (0.55, 0.75, 1.0)  # no structure is shown in a colour like this
 _BACKGROUND = (96, 96, 96)
+_CHOSEN = (1.0, 1.0, 0.2)
 
 
 class StrokesPanel:
@@ -81,6 +83,7 @@ class StrokesPanel:
         self._brush: Brush | None = None
         self._mode = ""
         self._crosshair = Crosshair()
+        self._highlight = StrokeHighlight()  # the stroke that is chosen in the list
         ui = context.ui
         self._table = Table(
             ui.strokesTable,
@@ -96,7 +99,7 @@ class StrokesPanel:
         ui.structureBox.connect("currentIndexChanged(int)", slot(self._colour))
         ui.radiusSlider.connect("valueChanged(int)", slot(self._onRadius))
         ui.strokesTable.connect("cellClicked(int,int)", slot(self._onRow))
-        ui.strokesTable.connect("itemSelectionChanged()", slot(self._showButtons))
+        ui.strokesTable.connect("itemSelectionChanged()", slot(self._onSelection))
         ui.strokeUndoButton.connect("clicked()", slot(self._onUndo))
         ui.strokeRedoButton.connect("clicked()", slot(self._onRedo))
         ui.strokeDeleteButton.connect("clicked()", slot(self._onDelete))
@@ -110,6 +113,7 @@ class StrokesPanel:
         node = node if result_node.is_result(node) else None
         if node is not self._node:
             self.endBrush()
+            self._choose(-1)
             self._node = node
             result = result_node.of(node) or {}
             entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
@@ -141,6 +145,7 @@ class StrokesPanel:
         """Switch all brushes off."""
         self._switch("")
         self._crosshair.hide()
+        self._highlight.hide()
 
     def nodeRemoved(self, nodeId: str) -> None:
         """A node is being removed from the scene."""
@@ -172,7 +177,7 @@ class StrokesPanel:
         ui, node = self._context.ui, self._node
         drawn = stroke_node.of(node, self._wanted()) if node is not None else []
         if len(drawn) < ui.strokesTable.rowCount:  # Qt would choose another row, for the next Delete to take
-            ui.strokesTable.setCurrentCell(-1, -1)
+            self._choose(-1)
         self._table.fill([self._row(n, one) for n, one in enumerate(drawn, 1)])
         self._table.widget.visible = bool(drawn)
         ui.strokesBox.enabled = node is not None
@@ -192,6 +197,22 @@ class StrokesPanel:
             _ml(answer.get("added_ml"), self._nameOf),
             _ml(answer.get("removed_ml"), self._nameOf),
         ]
+
+    def _choose(self, row: int) -> None:
+        """Choose a row of the list; -1 for none."""
+        self._context.ui.strokesTable.setCurrentCell(row, row if row < 0 else 0)
+
+    def _onSelection(self) -> None:
+        """Mark the chosen stroke in the slices."""
+        self._showButtons()
+        row, wanted = self._context.ui.strokesTable.currentRow(), self._wanted()
+        scan = result_node.scan_of(self._node) if mrml.alive(self._node) else None
+        if scan is None or not 0 <= row < len(wanted):
+            self._highlight.hide()
+            return
+        (one,) = stroke_node.of(self._node, [wanted[row]])
+        ras = np.array(mrml.ras_of(one.stroke.points_mm, scan))
+        self._highlight.show(ras, one.stroke.radius_mm, _CHOSEN)
 
     def _showButtons(self) -> None:
         ui, node = self._context.ui, self._node
@@ -311,6 +332,7 @@ class StrokesPanel:
             self._brush.clear()
             return
         self._say("")
+        self._choose(-1)
         number = stroke_node.add(node, stroke)
         self._sync().add(number)
         self._fill()

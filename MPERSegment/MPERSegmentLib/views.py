@@ -1,4 +1,4 @@
-"""Which scan and which results the views show: only results of the scans in the slices are visible."""
+"""Which scan and which results the views show: of each scan in the slices one result, the one that was chosen last."""
 
 from __future__ import annotations
 
@@ -12,46 +12,78 @@ from MPERLib.callbacks import later
 from MPERSegmentLib import found_region, result_node
 
 _HIDDEN = "MPER.Hidden"  # of a result's display: hidden here, not by the user
+_OTHER_SCAN, _OTHER_RESULT = "yes", "phase"  # its values: no slice shows the scan, or another result is shown
+_CHOSEN = "MPER.Chosen"  # of a result: the one of its scan (of a time series: of its phase) that is shown
+_NONE = "MPER.NoResult"  # of a result: the user has chosen to see none
 
 
 def show_scan(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Show a scan and its results in the slices, unless one of the slices shows it already."""
+    """Show a scan and its result in the slices, unless one of the slices shows it already."""
     if scan.GetID() not in _shown_scans():
         slicer.util.setSliceViewerLayers(background=scan)
         later(lambda: slicer.app.layoutManager().resetSliceViews(), "fit slices")
     later(show_results, "results in view")
 
 
+def choose(node: slicer.vtkMRMLSegmentationNode | None, reveal: bool = True) -> None:
+    """Show a result instead of the others of its scan (of a time series: of its phase); None hides all results.
+
+    One that the user has hidden, in Slicer's module Data say, is shown only where `reveal`.
+    """
+    for other in result_node.all_of(slicer.mrmlScene):
+        other.SetAttribute(_NONE, "yes" if node is None else None)
+        if node is not None and _group(other) == _group(node):
+            other.SetAttribute(_CHOSEN, "yes" if other is node else None)
+    display = node.GetDisplayNode() if reveal and result_node.is_result(node) else None
+    if display is not None and not display.GetVisibility() and not display.GetAttribute(_HIDDEN):
+        display.SetAttribute(_HIDDEN, _OTHER_RESULT)  # to be shown, unless something else is against it
+    show_results()
+
+
 def show_results() -> None:
-    """Hide the results of scans, and of phases, that no slice shows; show again those that were hidden here."""
+    """Hide the results of scans, and of phases, that no slice shows, and those that others stand for.
+
+    Those that were hidden here are shown again.
+    """
     if slicer.mrmlScene is None:
         return
     shown = _shown_scans()
     found_region.show_those_of(shown)
-    for node in result_node.all_of(slicer.mrmlScene):
+    results = result_node.all_of(slicer.mrmlScene)
+    first = {_group(node): node for node in results}  # the newest, unless another one was chosen
+    first |= {_group(node): node for node in results if node.GetAttribute(_CHOSEN)}
+    for node in results:
         scan, display = result_node.scan_of(node), node.GetDisplayNode()
         if scan is None or display is None:
             continue
         other_scan = scan.GetID() not in shown
-        if other_scan or phases.mismatch(node, scan):
+        other_result = node.GetAttribute(_NONE) or first[_group(node)] is not node
+        if other_scan or other_result or phases.mismatch(node, scan):
             if display.GetVisibility():
-                display.SetAttribute(_HIDDEN, "yes" if other_scan else "phase")
+                display.SetAttribute(_HIDDEN, _OTHER_SCAN if other_scan else _OTHER_RESULT)
                 display.SetVisibility(False)
         elif hidden := display.GetAttribute(_HIDDEN):
             display.SetAttribute(_HIDDEN, None)
             display.SetVisibility(True)
-            if hidden == "yes":  # while phases are played the camera stays
+            if hidden == _OTHER_SCAN:  # while phases are played, or results compared, the camera stays
                 centre(node)
+
+
+def _group(node: slicer.vtkMRMLSegmentationNode) -> tuple[str, int | None]:
+    """Results of the same group lie on each other; one of them is shown."""
+    scan = result_node.scan_of(node)
+    return (scan.GetID() if scan is not None else node.GetID(), phases.of(node))
 
 
 def is_alone(node: slicer.vtkMRMLSegmentationNode) -> bool:
     """Whether no other result of the same scan is visible."""
-    for other in result_node.all_of(slicer.mrmlScene):
-        display = other.GetDisplayNode()
-        same = other is not node and result_node.scan_of(other) is result_node.scan_of(node)
-        if same and display is not None and display.GetVisibility():
-            return False
-    return True
+    others = [other for other in result_node.all_of(slicer.mrmlScene) if other is not node]
+    return not any(is_visible(other) and result_node.scan_of(other) is result_node.scan_of(node) for other in others)
+
+
+def is_visible(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the views show a result."""
+    return node.GetDisplayNode() is not None and bool(node.GetDisplayNode().GetVisibility())
 
 
 def centre(node: slicer.vtkMRMLSegmentationNode) -> None:

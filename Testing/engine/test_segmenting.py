@@ -132,7 +132,7 @@ def test_a_probe_outside_the_scan_is_empty(engine: Served, segmented: dict) -> N
 
 def test_a_scatter_has_a_point_for_each_voxel_asked_for(engine: Served, segmented: dict) -> None:
     told = engine.get(f"/predictions/{segmented['prediction']}/scatter?points=100").json()
-    assert len(told["x"]) == len(told["y"]) == len(told["value"]) == 100
+    assert len(told["x"]) == len(told["y"]) == len(told["value"]) == len(told["index"]) == 100
     assert set(told["value"]) <= {1, 2, 3, 4, 5, 6}
     assert 0 < sum(told["explained"]) <= 1.0001
     assert {row["value"] for row in told["prototypes"]} == {1, 2, 3, 4, 5, 6}

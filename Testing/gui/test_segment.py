@@ -108,6 +108,18 @@ def tags(node):
     return found
 
 
+def pointed(window, series, point, scan):
+    """The voxel that the crosshair marks after a click on a point of a plot."""
+    ids, all_points, points = vtk.vtkStringArray(), vtk.vtkCollection(), vtk.vtkIdTypeArray()
+    ids.InsertNextValue(series.GetID())
+    points.InsertNextValue(point)
+    all_points.AddItem(points)
+    window.events()
+    slicer.app.layoutManager().plotWidget(0).plotView().dataSelected(ids, all_points)
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    return mrml.index_at(crosshair.GetCrosshairRAS(), scan)
+
+
 def cell(table, row, column):
     return table.item(row, column).text()
 
@@ -138,8 +150,18 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
 
     ui.runSection.collapsed = True
     ui.whySection.collapsed = False
-    ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
+    ticks = {ui.prototypeTable.item(row, 0).text(): row for row in range(ui.prototypeTable.rowCount)}
+    ui.prototypeTable.item(ticks["LA 1"], 0).setCheckState(qt.Qt.Unchecked)
+    ui.prototypeTable.cellClicked(ticks["LA 1"], 0)  # which Qt tells after the tick ...
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair  # ... and is no jump
+    window.events()
+    assert ui.overlayBox.currentData == "prototypes"
+    ui.prototypeTable.item(ticks["LA 1"], 0).setCheckState(qt.Qt.Checked)
+    window.events()
     overlay = window.wait_until(lambda: panel.explanationPanel._prototypes, 20, "the prototypes")
+    assert overlay.hidden() == {1, 2, 3}
+    window.wait_until(lambda: overlay.canThreshold, 20, "the similarities")
     shown = set(np.unique(slicer.util.arrayFromVolume(overlay.node))) - {0}
     rows = {cell(ui.prototypeTable, row, 0): row for row in range(ui.prototypeTable.rowCount)}
     assert len(rows) == 6
@@ -163,7 +185,6 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     assert slicer.util.arrayFromVolume(overlay.node).max() >= 4
     assert mask[k, j, i] == 1
 
-    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     assert crosshair.GetCrosshairMode() == crosshair.ShowSmallBasic
     assert mrml.index_at(crosshair.GetCrosshairRAS(), scan) == (k, j, i)
     crosshair.SetCursorPositionRAS(middle)
@@ -177,6 +198,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     ui.overlayBox.currentIndex = ui.overlayBox.findData("uncertainty")
     uncertainty = window.wait_until(composite.GetForegroundVolumeID, 10, "the uncertainty")
     assert ui.thresholdSliderLabel.text == "Minimum uncertainty:"
+    assert ui.legendFrame.visible
     assert ui.thresholdValue.text == "15 %"
     assert slicer.mrmlScene.GetNodeByID(uncertainty).GetDisplayNode().GetLowerThreshold() == 15
     assert composite.GetLabelVolumeID() is None
@@ -184,6 +206,9 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     chart = window.wait_until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 10, "the plot")
     assert chart.GetNumberOfPlotSeriesNodes() >= 4
     assert not chart.GetLegendVisibility()
+    inside = chart.GetNthPlotSeriesNode(chart.GetNumberOfPlotSeriesNodes() - 1)  # of a prototype of LA
+    k, j, i = pointed(window, inside, 3, scan)
+    assert mask[k, j, i] == 1
     window.click(ui.scatterButton)
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
 
@@ -355,9 +380,39 @@ def test_only_results_of_the_scan_in_view_are_seen(window):
     assert camera.GetCamera().GetDirectionOfProjection() == pytest.approx(direction)
     first.GetDisplayNode().SetVisibility(False)  # the user's own choice
     ui.resultSelector.setCurrentNode(second)
-    ui.resultSelector.setCurrentNode(first)
     window.events()
+    assert seen() == [second]
+    ui.resultSelector.setCurrentNode(first)  # as is this one
+    window.events()
+    assert seen() == [first]
+
+
+@pytest.mark.usefixtures("alone")
+def test_of_the_results_of_a_scan_the_chosen_one_is_seen_and_no_result_hides_all(window):
+    from MPERSegmentLib import result_node
+
+    scan, first = small_result("one")
+    second = segmentation_node.show_mask(np.ones((4, 4, 4), np.uint8), (3, 4, 5), LA, scan, "two", RESULT)
+    result_node.record(second, RESULT)
+    ui = window.open("MPERSegment").ui
+
+    def seen():
+        window.events()
+        return [node for node in (first, second) if node.GetDisplayNode().GetVisibility()]
+
+    ui.resultSelector.setCurrentNode(first)
+    assert seen() == [first]
+    ui.resultSelector.setCurrentNode(second)
+    assert seen() == [second]
+    ui.resultSelector.setCurrentNode(None)
     assert seen() == []
+    ui.resultSelector.setCurrentNode(first)
+    assert seen() == [first]
+    first.GetDisplayNode().SetVisibility(False)  # in the module Data
+    assert seen() == []
+    slicer.mrmlScene.RemoveNode(first)
+    window.events()
+    assert second.GetDisplayNode().GetVisibility()
 
 
 @pytest.mark.usefixtures("alone")

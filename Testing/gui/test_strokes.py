@@ -18,6 +18,8 @@ from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.datasets.scan_record import voxels_sha256
+from mper.labels import Segmentation, make_label
+from mper.measurement.measures import measure
 from mper.strokes import Stroke
 from mper.volume import Geometry, Volume
 
@@ -27,6 +29,7 @@ LABELS = [
     {"value": 1, "name": "LA", "category": None, "type": None, "colour": [203, 108, 81]},
     {"value": 2, "name": "LV", "category": None, "type": None, "colour": [80, 108, 203]},
 ]
+NAMES = {label["value"]: label["name"] for label in LABELS}
 GROWS_MM = 2.0
 VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
 CHECKSUM = voxels_sha256(Volume(VOXELS, Geometry(AFFINE, SHAPE)))
@@ -60,6 +63,7 @@ class Engine:
         self.posted = []
         self.arrays = []
         self.slow_ms = 0
+        self.region = np.s_[:, :, :]  # in which strokes turn voxels
         self.open = 0  # requests without an answer
         self.segmented = 0
         self._listeners = []
@@ -173,7 +177,7 @@ class Engine:
         for number, stroke in enumerate(drawn):
             settled = number + 1 < len(drawn) or body["settle"]
             wide = Stroke(stroke.value, stroke.points_mm, stroke.radius_mm + GROWS_MM * settled)
-            at = tuple(wide.voxels(grid()).T)
+            at = self._inside(wide)
             told.append(
                 {
                     "value": stroke.value,
@@ -186,11 +190,20 @@ class Engine:
             )
             mask[at] = stroke.value
         for stroke in drawn:
-            mask[tuple(stroke.voxels(grid()).T)] = stroke.value
+            mask[self._inside(stroke)] = stroke.value
         differ = np.argwhere(mask != held["mask"])
         box = [differ.min(axis=0).tolist(), (differ.max(axis=0) + 1).tolist()] if len(differ) else None
         held.update(mask=mask, strokes=drawn, settled=body["settle"])
-        return {"strokes": told, "changed": box, "settled": body["settle"], "notes": [], "structures": [], "seconds": 0}
+        figures = measure(Segmentation(Volume(mask, grid()), tuple(make_label(n, name) for n, name in NAMES.items())))
+        structures = [vars(one) for one in figures] if body["settle"] else []
+        answer = {"strokes": told, "changed": box, "settled": body["settle"], "notes": [], "structures": structures}
+        return {**answer, "seconds": 0}
+
+    def _inside(self, stroke):
+        known = np.zeros(SHAPE, bool)
+        known[self.region] = True
+        voxels = stroke.voxels(grid())
+        return tuple(voxels[known[tuple(voxels.T)]].T)
 
     def _part(self, prediction, query):
         mask = self._held(prediction)["mask"]
@@ -364,6 +377,40 @@ def test_a_stroke_is_painted_and_the_mask_follows(scene, window):
     window.screenshot("strokes")
 
 
+def test_what_is_painted_outside_the_segmented_region_counts_and_goes_with_its_stroke(scene, window):
+    scene.engine.region = np.s_[:, :, :30]
+    before = scene.mask()
+    window.click(scene.ui.brushAddButton)
+    scene.ui.radiusSlider.value = 2
+    scene.draw((8, 20, 27), (8, 20, 36))
+    assert scene.mask()[8, 20, 26:37].all()  # not only up to the region's edge
+    assert scene.mask()[8, 22, 24:38].nonzero()[0].max() + 24 == 29  # beyond, nothing but the stroke itself
+    ui = scene.ui
+    ui.strokesTable.setCurrentCell(0, 0)
+    window.click(ui.strokeDeleteButton)
+    scene.rest()
+    assert (scene.mask() == before).all()
+
+
+def test_parts_and_surface_are_measured_again_after_a_stroke_and_unknown_after_an_edit_by_hand(scene, window):
+    def figures():
+        return [scene.ui.resultTable.item(0, column).text() for column in (1, 2, 4)]
+
+    def now():
+        return measure(Segmentation(Volume(scene.mask(), grid()), (make_label(1, "LA"),)))[0]
+
+    window.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 42))  # an island
+    volume, surface = now().volume_ml, now().surface_mm2
+    expected = [formatting.millilitres(volume), formatting.square_centimetres(surface), "2"]
+    window.wait_until(lambda: figures() == expected, 5, "the figures of both parts")
+    assert scene.ui.resultWords.text.endswith("Edited with strokes, and measured again.")
+    window.click(scene.ui.strokeUndoButton)
+    window.wait_until(lambda: figures()[2] == "1", 5, "the figures of the model's mask")
+    by_hand(scene.node, np.s_[4:6, 12:14, 10:26], 0)
+    window.wait_until(lambda: figures()[1:] == 2 * [formatting.UNKNOWN], 5, "what is unknown")
+
+
 def test_remove_takes_away_and_a_structure_can_be_chosen(scene, window):
     ui = scene.ui
     window.click(ui.brushRemoveButton)
@@ -442,8 +489,13 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     ui.strokesTable.cellClicked(1, 0)
     red = scene.view.mrmlSliceNode().GetSliceToRAS()
     assert mrml.index_at([red.GetElement(axis, 3) for axis in range(3)], scene.scan) == (8, 20, 34)
+    marked = scene.panel.strokesPanel._highlight
+    ((points, radius_mm),) = marked._drawings[0]._strokes  # in each slice view
+    assert mrml.index_at(points[0], scene.scan) == (8, 20, 34) and radius_mm == 1.0
+    assert marked._drawings[0]._paint.GetVisibility()
     window.click(ui.strokeDeleteButton)
     scene.rest()
+    assert not marked._drawings
     assert scene.mask()[8, 20, [28, 34, 40]].tolist() == [1, 0, 1]
     assert len(scene.rows()) == 2
     assert not ui.strokeDeleteButton.enabled  # no other stroke is chosen instead

@@ -113,6 +113,8 @@ def test_a_scatter_shows_both_sides_and_the_prototypes() -> None:
     assert radii == pytest.approx(np.ones(300), abs=2e-3)
     again = scatter(prediction, vectors, points=300)
     assert np.array_equal(found.x, again.x)
+    mask = prediction.segmentation.labelmap.array[tuple(found.index.T)]
+    assert ((mask > 0) == (found.value > 3)).all()  # each point stands for a voxel of its side
 
 
 def _doubtful(places: list[tuple[int, int, int]], sizes: list[int]) -> Prediction:

@@ -329,3 +329,20 @@ def test_a_region_painted_at_once_is_answered_on_a_coarser_grid() -> None:
     centre = {tuple(v) for v in scene.stroke(1, at=scene.centre, radius_mm=1.0).voxels(scene.geometry).tolist()}
     assert all(found[tuple(v)] == (1 if tuple(v) in centre else 0) for v in painted.tolist())
     assert refiner.nbytes > 0
+
+
+def test_a_stroke_that_turns_all_around_it_ends_round_and_not_at_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = Geometry.from_axes((0, 0, 0), (1.0, 1.0, 1.0), np.eye(3), (60, 60, 60))
+    grid = WorkingGrid.plan(geometry, Preprocessing(spacing_mm=(1.0, 1.0, 1.0), normalisation="percentile"), 3)
+    scores = torch.stack([torch.full(grid.size, 0.5), torch.full(grid.size, -0.5)])
+    mask = Segmentation(Volume(np.zeros(geometry.shape, np.uint8), geometry), (make_label(1, "LA"),))
+    kept = Embeddings(torch.zeros(2, *grid.size), grid, (0, 0, 0), geometry.shape, torch.zeros(grid.size), scores)
+    refiner = Refiner(Prediction(mask, 0.9, embeddings=kept))
+    everywhere = lambda seen: torch.full((1, *seen.shape[2:]), 9.0)  # noqa: E731
+    monkeypatch.setattr("mper.refinement.stroke_response.shipped_network", lambda: everywhere)
+    refiner.add(Stroke(1, (tuple(geometry.to_world((30, 30, 30)).tolist()),), 2.0))
+    refiner.settle()
+    turned = refiner.segmentation.labelmap.array == 1
+    away = np.linalg.norm(np.argwhere(turned) - 30, axis=1)
+    assert 18 < away.max() < 26
+    assert turned.sum() == pytest.approx(4 / 3 * np.pi * away.max() ** 3, rel=0.15)  # a ball, and not a box

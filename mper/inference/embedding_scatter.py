@@ -20,6 +20,8 @@ class EmbeddingScatter:
     x, y : (points,) float arrays
     value : (points,) uint8 array
         The prototype of each voxel, as in the prototype map.
+    index : (points, 3) int array
+        The voxel (k, j, i) of the scan that is nearest to each.
     explained : (float, float)
         Share of the variance along each axis.
     prototypes : tuple of (int, float, float)
@@ -29,6 +31,7 @@ class EmbeddingScatter:
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.float32]
     value: npt.NDArray[np.uint8]
+    index: npt.NDArray[np.int64]
     explained: tuple[float, float]
     prototypes: tuple[tuple[int, float, float], ...]
 
@@ -75,10 +78,15 @@ def scatter(prediction: Prediction, vectors: torch.Tensor, points: int = 2000, s
     own = classes[torch.from_numpy(chosen)].long()
     nearest = cosine.masked_fill(of_class != own[:, None], -2.0).argmax(1)
     at = (directions - centre) @ axes.T
+    geometry = prediction.segmentation.labelmap.geometry
+    working = stored.grid.geometry(geometry.crop(stored.start, stored.stop))
+    places = np.stack(np.unravel_index(chosen, stored.grid.size), axis=1)
+    index = np.rint(geometry.to_index(working.to_world(places))).astype(np.int64)
     return EmbeddingScatter(
         x,
         y,
         (nearest + 1).numpy().astype(np.uint8),
+        np.clip(index, 0, np.asarray(geometry.shape) - 1),
         (float(share[0]), float(share[1]) if len(share) > 1 else 0.0),
         tuple((n + 1, float(a), float(b)) for n, (a, b) in enumerate(at.tolist())),
     )

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.dataloading.preprocessing import interpolate
-from mper.refinement.stroke_response import Mask, Scores, respond, settle
+from mper.refinement.stroke_response import Mask, Scores, fading, respond, settle
 from mper.volume import Index3, Spacing
 
 _PAINTED = 5.0  # log-odds at least in painted voxels
-_LARGEST = 48**3  # voxels of a box that is left as it is
+_LARGEST, _LARGEST_WIDE = 48**3, 60**3  # voxels of a box that is left as it is
 
 
 def respond_in_box(
@@ -22,6 +22,7 @@ def respond_in_box(
     hard: npt.NDArray[np.int8],
     steps_mm: Spacing,
     quick: Scores | None = None,
+    wide: bool = False,
 ) -> Scores:
     """The log-odds of the stroke's class after it, as `mper.refinement.stroke_response.respond`.
 
@@ -31,6 +32,8 @@ def respond_in_box(
         As for `respond`; voxels of the stroke itself may be marked in `hard`, and count as of the stroke.
     quick : (k, j, i) float32 or None
         The answer of a call without it: then its clean-up at image edges is given instead.
+    wide : bool
+        Whether the box is that of a wide reach (`mper.refinement.stroke_response.reach`): then the stroke fades.
 
     Returns
     -------
@@ -38,7 +41,8 @@ def respond_in_box(
         Unchanged where earlier strokes painted another class.
     """
     hard = np.where(painted, 0, hard).astype(np.int8)
-    factors = coarsening_factors(before.shape, steps_mm)
+    factors = coarsening_factors(before.shape, steps_mm, _LARGEST_WIDE if wide else _LARGEST)
+    middle_mm = sorted(steps_mm)[1]
     if max(factors) > 1:
         coarse = CoarseGrid(before.shape, factors)
         low = coarse.mean(before)
@@ -51,9 +55,12 @@ def respond_in_box(
             coarse.strongest(hard),
             (k, j, i),
         )
-        final = before + coarse.back(np.maximum(answer - low, 0))
+        gain = np.maximum(answer - low, 0)
+        final = before + coarse.back(gain * fading(coarse.any(painted), (k, j, i), middle_mm) if wide else gain)
     else:
         final = _answer(before, quick, image, painted, hard, steps_mm)
+        if wide:
+            final = before + (final - before) * fading(painted, steps_mm, middle_mm)
     final[hard < 0] = before[hard < 0]
     final[painted] = np.maximum(final[painted], _PAINTED)
     return final
@@ -96,11 +103,11 @@ class CoarseGrid:
         return padded.reshape(padded.shape[0] // k, k, padded.shape[1] // j, j, padded.shape[2] // i, i)
 
 
-def coarsening_factors(shape: tuple[int, ...], steps: Spacing) -> Index3:
-    """Whole factors that bring a box down to `_LARGEST` voxels; the finest axes are made coarser first."""
+def coarsening_factors(shape: tuple[int, ...], steps: Spacing, largest: int = _LARGEST) -> Index3:
+    """Whole factors that bring a box down to `largest` voxels; the finest axes are made coarser first."""
     factors = [1, 1, 1]
     size = list(shape)
-    while np.prod(size) > _LARGEST:
+    while np.prod(size) > largest:
         axis = min(range(3), key=lambda a: (steps[a] * factors[a], -size[a]))
         if size[axis] == 1:
             axis = int(np.argmax(size))

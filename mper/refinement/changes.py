@@ -57,10 +57,14 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class StrokeBox:
-    """The part of the working grid on which a stroke acts: a box, and in it the (n, 3) painted voxels."""
+    """The part of the working grid on which a stroke acts: a box, and in it the (n, 3) painted voxels.
+
+    `wide` is for a stroke that reaches further than usual, and fades.
+    """
 
     window: Window
     painted: npt.NDArray[np.int64]
+    wide: bool = False
 
     def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         out = np.zeros(shape, dtype=bool)

@@ -243,14 +243,15 @@ class Refiner:
         voxels = stroke.voxels(self._working)
         if not len(voxels):  # a thin stroke at the very border of the region
             voxels = self._nearest_working(stroke)
-        size = np.asarray(self._grid.size)
-        margin = np.asarray(stroke_response.reach(self._grid.step_lengths))
-        low, high = np.maximum(voxels.min(axis=0) - margin, 0), np.minimum(voxels.max(axis=0) + 1 + margin, size)
-        k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        box = StrokeBox((k, j, i), voxels - low)
+        box = self._box(voxels, wide=False)
         before = self._log_odds(self._class_of(stroke), box.window)
         agrees = bool((self._mask.reshape(-1)[self._flat(stroke)] == stroke.value).all())
         quick = before if agrees else self._respond(stroke, box, before)
+        open_ = [(side.start > 0, side.stop < n) for side, n in zip(box.window, self._grid.size, strict=True)]
+        if stroke_response.is_cut_off(before, quick, open_):
+            box = self._box(voxels, wide=True)
+            before = self._log_odds(self._class_of(stroke), box.window)
+            quick = self._respond(stroke, box, before)
         done = self._apply(stroke, box, before, quick, self._notes(stroke))
         if agrees:  # nothing changes, and what was painted stays as it is whatever comes
             done.settled = True
@@ -258,6 +259,14 @@ class Refiner:
             done.box_before, done.quick = before, quick
         self._done.append(done)
         return done.change
+
+    def _box(self, voxels: npt.NDArray[np.int64], wide: bool) -> StrokeBox:
+        """The box on which a stroke of these working voxels acts."""
+        margin = np.asarray(stroke_response.reach(self._grid.step_lengths, wide))
+        low = np.maximum(voxels.min(axis=0) - margin, 0)
+        high = np.minimum(voxels.max(axis=0) + 1 + margin, np.asarray(self._grid.size))
+        k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        return StrokeBox((k, j, i), voxels - low, wide)
 
     def _nearest_working(self, stroke: Stroke) -> npt.NDArray[np.int64]:
         index = np.rint(self._working.to_index(np.asarray(stroke.points_mm))).astype(np.int64)
@@ -307,7 +316,7 @@ class Refiner:
         marked = self._hard[box.window]
         hard = np.where(marked == _FREE, 0, np.where(marked == c, 1, -1)).astype(np.int8)
         return respond_in_box(
-            before, self._image[box.window], box.mask(before.shape), hard, self._grid.step_lengths, quick
+            before, self._image[box.window], box.mask(before.shape), hard, self._grid.step_lengths, quick, box.wide
         )
 
     def _apply(

@@ -12,6 +12,7 @@ Training data and alternatives that were tried are described in ``Resources/Mode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -32,14 +33,51 @@ REACH = 16.0  # steps
 # Log-odds that the network must be above; more for a stroke deep in what is not its class, where it goes too far
 _CAUTION, _DEEP, _CAUTION_DEEP = 0.25, 7.0, 0.35
 _BAND = 2  # voxels
+_WIDER = 1.5  # times the reach, for a stroke that turns voxels up to the border of its box
+_FADES = 4.0  # steps, over which such a stroke fades
 _JUST = np.float32(0.1)  # log-odds of what is inside, but only just
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 
-def reach(steps_mm: Spacing) -> Index3:
-    """Voxels along (k, j, i) beyond a stroke to which it can reach."""
-    k, j, i = (int(np.ceil(REACH / step)) for step in _relative(steps_mm))
+def reach(steps_mm: Spacing, wide: bool = False) -> Index3:
+    """Voxels along (k, j, i) beyond a stroke to which it can reach; `wide` is for one that the usual reach cuts off."""
+    k, j, i = (int(np.ceil(REACH * (_WIDER if wide else 1) / step)) for step in _relative(steps_mm))
     return k, j, i
+
+
+def is_cut_off(before: Scores, after: Scores, open_: Sequence[tuple[bool, bool]]) -> bool:
+    """Whether a stroke turns voxels near a border of its box beyond which there are more.
+
+    Parameters
+    ----------
+    before, after : (k, j, i) float32
+        The log-odds of its class.
+    open_ : sequence of (bool, bool)
+        Of each axis, whether there are voxels before and behind the box.
+    """
+    turned: Mask = (after > 0) & (before <= 0)
+    for axis, (low, high) in enumerate(open_):
+        along = np.asarray(turned.any(axis=tuple(a for a in range(3) if a != axis)))
+        if (low and along[: _BAND + 1].any()) or (high and along[-_BAND - 1 :].any()):
+            return True
+    return False
+
+
+def fading(painted: Mask, steps_mm: Spacing, middle_mm: float) -> Scores:
+    """The share of the effect of a stroke of wide reach: 1 around it, 0 well before the border of its box.
+
+    So its mask ends round, and not in the flat cut of the box.
+
+    Parameters
+    ----------
+    painted : (k, j, i) bool
+        The stroke.
+    steps_mm : (float, float, float)
+    middle_mm : float
+        The middle step of the grid on which `reach` was taken.
+    """
+    distance = _distance(~painted, tuple(step / middle_mm for step in steps_mm))
+    return np.clip((_WIDER * REACH - _BAND - distance) / _FADES, 0, 1).astype(np.float32)
 
 
 def respond(
@@ -145,6 +183,12 @@ def raised(log_odds: Scores, likely: Scores, painted: Mask, hard: npt.NDArray[np
     parts, _ = ndimage.label(turned | painted, structure=_TOUCHING)
     connected = np.isin(parts, np.unique(parts[painted])) & (parts > 0)
     return np.where(ndimage.binary_dilation(connected, _TOUCHING), higher, log_odds).astype(np.float32)
+
+
+def warm_up() -> None:
+    """Load the network and run it once, so that the first stroke is answered as fast as others."""
+    with torch.no_grad():
+        shipped_network()(torch.zeros(1, FEATURES, 8, 8, 8))
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ vtkMRMLSegmentationsDisplayableManager2D does by default: each visible segment f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import slicer
@@ -201,6 +201,13 @@ class qMRMLThreeDWidget(QWidget):
         return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLViewNode")
 
 
+class qMRMLPlotView(QObject):
+    """qMRMLPlotView.h: the signal that points were selected, by a click say; a test sends it."""
+
+    dataSelected = Signal(object, object)
+    SIGNATURES: ClassVar = {"dataSelected(vtkStringArray*,vtkCollection*)": "dataSelected(PyObject,PyObject)"}
+
+
 class qMRMLPlotWidget(SceneWidget):
     """qMRMLPlotWidget.h; draws the series of its chart as points or lines."""
 
@@ -208,6 +215,7 @@ class qMRMLPlotWidget(SceneWidget):
         super().__init__(parent)
         self._node: Any = None
         self._controller = QWidget()
+        self._view = qMRMLPlotView(self)
 
     @exposed
     def mrmlPlotViewNode(self) -> Any:
@@ -216,6 +224,10 @@ class qMRMLPlotWidget(SceneWidget):
     @exposed
     def setMRMLPlotViewNode(self, node: Any) -> None:
         self._node = node
+
+    @exposed
+    def plotView(self) -> Any:
+        return self._view
 
     @exposed
     def plotController(self) -> Any:

@@ -179,5 +179,6 @@ class Scatter(AnswerModel):
     x: list[float]
     y: list[float]
     value: Annotated[list[int], Field(description="Of the prototype map.")]
+    index: Annotated[list[Index], Field(description="Voxels (k, j, i) of the scan.")]
     explained: Annotated[list[float], Field(description="Share of the variance along each axis.")]
     prototypes: list[ScatterPrototype]

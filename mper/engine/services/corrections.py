@@ -226,6 +226,7 @@ class Corrections:
     def _ready(self) -> Refiner:
         if self._refiner is None:
             from mper.refinement.refiner import Refiner
+            from mper.refinement.stroke_response import warm_up
 
             if self._prediction.embeddings is None:
                 raise Conflict(
@@ -233,6 +234,7 @@ class Corrections:
                     "take another model, or correct the mask by hand"
                 )
             self._refiner = Refiner(self._prediction)
+            warm_up()
         return self._refiner
 
     def _part(self, start: Index3, stop: Index3) -> npt.NDArray[np.uint8]:

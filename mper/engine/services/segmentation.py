@@ -205,6 +205,7 @@ def scatter(stored: StoredPrediction, points: int) -> Scatter:
         x=[round(float(x), 5) for x in found.x],
         y=[round(float(y), 5) for y in found.y],
         value=found.value.tolist(),
+        index=found.index.tolist(),
         explained=list(found.explained),
         prototypes=[ScatterPrototype(value=value, x=x, y=y) for value, x, y in found.prototypes],
     )
