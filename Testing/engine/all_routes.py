@@ -13,9 +13,13 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 from engines import MODEL, Answer, Served, array_header
+from small_cohort import small_cohort
 
+from mper.cohort.status import LOCK
 from mper.datasets.dataset import Dataset
+from mper.engine.services.cohort_store import Cohort
 from mper.training.runs import RunFolder
+from mper.utils.locking import locked
 from mper.volume import Volume
 
 
@@ -69,6 +73,7 @@ def call_all(engine: Served, home: Path, scan: Volume) -> Calls:
     data = _dataset(calls, home, scan)
     _evaluation(calls, data, home)
     _runs(calls, data, home)
+    _cohorts(calls, data, home, scan)
     return calls
 
 
@@ -202,3 +207,29 @@ def _runs(calls: Calls, d: str, home: Path) -> None:
         status.write_text(json.dumps({"state": "interrupted", "heartbeat": 0}), encoding="utf-8")
         calls.post("/datasets/{d}/runs/{r}/command", {"command": "resume"}, d=d, r=run)
         calls.get("/datasets/{d}", d=d)
+
+
+def _cohorts(calls: Calls, d: str, home: Path, scan: Volume) -> None:
+    out = small_cohort(home.parent / "cohort", scan, "abxw", broken="x", waiting="w")
+    c = calls.post("/cohorts/open", {"path": str(out)})["id"]
+    start = Cohort.start
+    Cohort.start = lambda _cohort, _words: None  # type: ignore[method-assign]
+    try:
+        body = {"folder": str(home), "out": str(home.parent / "new"), "model": MODEL, "device": "cpu", "tta": False}
+        calls.post("/cohorts", body)
+        calls.post("/cohorts/{c}/command", {"command": "resume"}, c=c)
+    finally:
+        Cohort.start = start  # type: ignore[method-assign]
+    with locked(out / LOCK):  # as a process that works on it has it
+        calls.post("/cohorts/{c}/command", {"command": "pause"}, c=c)
+    calls.get("/cohorts")
+    calls.get("/cohorts", {"dataset": d})
+    for mask, decision in (("a.seg.nrrd", "accepted"), ("b.seg.nrrd", "rejected")):
+        calls.post("/cohorts/{c}/reviews", {"mask": mask, "decision": decision, "author": "me", "seconds": 1.5}, c=c)
+    part = scan.with_array((scan.array > 190).astype(np.uint8))
+    calls.post("/cohorts/{c}/corrections", part, {"mask": "b.seg.nrrd", "author": "me"}, c=c)
+    for what in ("labels", "thumbnail", "image", "mask"):
+        calls.get(f"/cohorts/{{c}}/{what}", {"mask": "b.seg.nrrd"}, c=c)
+    calls.result(calls.post("/cohorts/{c}/keep", {"dataset": d, "author": "me", "split": None}, c=c))
+    for what in ("", "/rows", "/log"):
+        calls.get(f"/cohorts/{{c}}{what}", c=c)

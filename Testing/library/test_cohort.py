@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import shutil
@@ -14,13 +15,17 @@ import numpy as np
 import pytest
 from small_models import random_bundle
 
-from mper.cli import main
+from mper.cli import main, parser
+from mper.cli.cohort_options import command_options
 from mper.cohort.files import ScanFiles
 from mper.cohort.manifest import CohortFolder, CohortLog, CohortRun, CohortScan
+from mper.cohort.review import ReviewLog
+from mper.cohort.status import command_of, planned_scans, read_state, request_pause
 from mper.cohort.tables import rows_of, summary_page, table_csv
+from mper.datasets.dataset import Dataset
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, write_volume
-from mper.labels import Segmentation
+from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.utils.locking import locked
@@ -281,3 +286,86 @@ def test_the_page_shows_the_doubtful_masks_first_and_no_markup_of_a_name() -> No
     shown = [page.index(name) for name in ("=&lt;b&gt;x", "wrong.seg", "flagged.seg", "fine.seg")]
     assert shown == sorted(shown) and "<b>x" not in page and "3 masks, 2 to check, 1 scans failed" in page
     assert list(csv.DictReader(table_csv(found).splitlines()))[3]["scan"] == "'=<b>x</b>", "no formula in a spreadsheet"
+
+
+def test_a_run_pauses_when_another_program_asks_and_says_how_it_stands(
+    scans: Path, tmp_path: Path, segment: Run, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    out, states = tmp_path / "out", []
+    whole = Predictor.predict
+
+    def predict(self: Predictor, *arguments: Any, **named: Any) -> Any:
+        if len(states) == 1:
+            assert request_pause(out), "a run under way can be asked to pause"
+        states.append(read_state(out))
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr("mper.cohort.status._LOOK_EVERY_S", 0.0)
+    assert read_state(out).state == "new" and not request_pause(tmp_path)
+    assert segment(scans, out) == CANCELLED
+    assert [(state.state, state.pausing) for state in states] == [("running", False), ("running", True)]
+    assert read_state(out).state == "paused" and manifest(out)["segmented"] == 1
+    assert [key for key, _ in planned_scans(out)] == ["a.seg.nrrd", "b.seg.nrrd", "c.seg.nrrd"]
+    words = command_of(out)
+    assert words == ["segment", str(scans), str(out), f"--model={model}", "--device=cpu"]
+    assert main(words) == OK, "the recorded command goes on, and an old request does not pause it"
+    assert read_state(out).state == "finished" and manifest(out)["segmented"] == 3
+    assert len(states) == 4, "the scan at which it paused was begun twice, the first one once"
+
+
+def test_the_recorded_command_has_the_options_of_the_run(tmp_path: Path) -> None:
+    words = ["segment", str(tmp_path), str(tmp_path / "out"), "--model=la", "--device=cpu", "--roi=-4,6,-3,7,-2,5"]
+    words += ["--tta", "--spacing=2.5,1,1", "--phase=ED", f"--probabilities={tmp_path / 'p'}", "--workers=2"]
+    arguments = parser().parse_args(words)
+    again = parser().parse_args([*words[:3], *command_options(arguments, tmp_path / "model")])
+    assert vars(again) == {**vars(arguments), "model": str(tmp_path / "model")}
+
+
+def test_a_command_that_was_changed_by_hand_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / ".mper").mkdir()
+    for entry in ({"inputs": ["--x"], "options": []}, {"inputs": ["a"], "options": ["serve"]}, {"inputs": []}):
+        (tmp_path / ".mper" / "command.json").write_text(json.dumps(entry), encoding="utf-8")
+        assert command_of(tmp_path) is None
+
+
+def test_a_full_disk_ends_the_run_and_the_rest_goes_on_later(
+    scans: Path, tmp_path: Path, segment: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mper.cli.segment.write_mask", full)
+        assert segment(scans, tmp_path / "out") == FAILED
+    said = capsys.readouterr().err
+    assert said.count("the disk is full") == 1 and read_state(tmp_path / "out").state == "failed"
+    assert segment(scans, tmp_path / "out") == OK and manifest(tmp_path / "out")["segmented"] == 3
+
+
+def test_the_cases_of_a_dataset_without_a_label_are_a_cohort(
+    tmp_path: Path, segment: Run, blob_volume: Blob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Dataset.create(tmp_path / "data", "Data", [make_label(1, "LA")])
+    for n, name in enumerate(("drawn", "held", "one", "two")):
+        dataset.add_case(name, blob_volume[0].with_array(blob_volume[0].array + np.float32(n)), {})
+    dataset.case("drawn").add_label(blob_volume[1].labelmap, author="me", how="hand")
+    dataset.lock_holdout(["held"])
+    out = tmp_path / "out"
+    assert segment(dataset.path, out, "--unlabelled") == OK
+    assert [case["key"] for case in manifest(out)["cases"]] == ["one.seg.nrrd", "two.seg.nrrd"]
+    dataset.case("one").add_label(blob_volume[1].labelmap, author="me", how="hand")
+    assert segment(dataset.path, out, "--unlabelled") == OK, "a case that was labelled since stays in the cohort"
+    assert segment(dataset.path, dataset.path, tmp_path / "other", "--unlabelled") == USAGE
+    assert "--unlabelled takes one dataset" in capsys.readouterr().err
+
+
+def test_a_decision_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    log = ReviewLog(tmp_path)
+    log.decide("a.seg.nrrd", "01", "accepted", "me")
+    with (tmp_path / "review.jsonl").open("ab") as stream:
+        stream.write(b'{"mask": "a.seg')  # by a program that was killed
+    log.decide("a.seg.nrrd", "01", "rejected", "you")
+    assert log.refresh() and log.of("a.seg.nrrd", "01").decision == "rejected"
+    assert log.of("a.seg.nrrd", "02").decision == "open", "a decision is on one mask"
+    assert not log.refresh()

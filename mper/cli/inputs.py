@@ -19,6 +19,7 @@ from mper.utils.errors import UsageError
 from mper.utils.text import shorten
 
 if TYPE_CHECKING:
+    from mper.datasets.dataset import Dataset
     from mper.progress import Notify
 
 Extras = tuple[Path | None, Path | None]  # where the prototype map and the probabilities go
@@ -67,11 +68,51 @@ def plan(
                 "name a folder for the results, or one of the scans"
             )
     tasks = [replace(task, files=scans[task.scan]) for task in outputs.cohort_tasks(list(scans), output, *extras)]
+    _make_folders(output, extras)
+    return tasks, True
+
+
+def unlabelled_tasks(inputs: Sequence[Path], output: Path, extras: Extras) -> list[SegmentationTask]:
+    """The tasks of the cases of a dataset that have no label, are not held out and not excluded.
+
+    A case that was labelled since its mask was made stays in the cohort.
+
+    Raises
+    ------
+    UsageError
+        If there is not one dataset, or it has no such case.
+    """
+    from mper.datasets.dataset import Dataset
+
+    if len(inputs) != 1:
+        raise UsageError(f"--unlabelled takes one dataset, here are {len(inputs)} inputs; name the folder of one")
+    dataset = Dataset.open(inputs[0])
+    left_out = {*dataset.held_out, *dataset.history.excluded}
+    tasks = []
+    for case_id in dataset.cases:
+        mask = output / f"{case_id}.seg.nrrd"
+        if case_id in left_out or (_is_drawn(dataset, case_id) and not mask.exists()):
+            continue
+        prototypes, probabilities = (folder / f"{case_id}.nrrd" if folder else None for folder in extras)
+        tasks.append(SegmentationTask(dataset.case(case_id).image_file, mask, prototypes, probabilities))
+    if not tasks:
+        raise UsageError(f"every case of the dataset {dataset.name} has a label, or is held out; add scans first")
+    _make_folders(output, extras)
+    return tasks
+
+
+def _is_drawn(dataset: Dataset, case_id: str) -> bool:
+    try:
+        return dataset.case(case_id).is_drawn
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: what it is is found, and shown, when it is segmented
+        return False
+
+
+def _make_folders(output: Path, extras: Extras) -> None:
     for folder in (output, *extras):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             outputs.check_writable(folder)
-    return tasks, True
 
 
 def _single(scan: Path, output: Path, extras: Extras, series_uid: str | None) -> SegmentationTask:

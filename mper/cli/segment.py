@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli import outputs
 from mper.cli.cluster import add_cluster, cluster_settings
-from mper.cli.cohort import Picture, run_cohort, run_share, summary
+from mper.cli.cohort import Picture, run_cohort, run_share
+from mper.cli.cohort_output import summary
 from mper.cli.common import (
     is_seg,
     load_predictor,
@@ -27,7 +28,7 @@ from mper.cli.common import (
 )
 from mper.cli.console import Bar, print_json, print_note
 from mper.cli.heart_phase import check_ventricle, find_phase
-from mper.cli.inputs import plan
+from mper.cli.inputs import plan, unlabelled_tasks
 from mper.cli.measure import check_report
 from mper.cli.options import (
     Commands,
@@ -46,6 +47,7 @@ from mper.cli.outputs import SegmentationTask
 from mper.phases import ALL
 from mper.progress import Notify, Progress, Report, part_of
 from mper.utils.errors import FAILED, OK, UsageError
+from mper.utils.processes import lower_priority, reserve_one_core
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -76,6 +78,7 @@ _EXAMPLES = """\
   mper segment cine-folder mask.nii.gz --model acdc --phase ED
   mper segment "study/*/lge.nii.gz" results
   mper segment scans results --workers 4
+  mper segment dataset results --unlabelled
   mper segment scans results --cluster slurm --partition gpu --gpus 1 --time 2h
   mper segment scan.nrrd mask.nii.gz --roi=-40,60,-30,70,-20,50 --json
   mper segment scan.nrrd mask.nii.gz --at=-12.5,40,85
@@ -125,6 +128,12 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="segment all scans again, where OUTPUT holds the results of another run",
     )
+    several.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="INPUT is a dataset (see `mper import`): segment its cases that have no label and are not held out",
+    )
+    several.add_argument("--background", action="store_true", help=argparse.SUPPRESS)  # for programs that show it
     several.add_argument("--plan", type=Path, help=argparse.SUPPRESS)  # for the processes that --workers starts
     several.add_argument("--share", type=share, help=argparse.SUPPRESS)
     add_cluster(command)
@@ -132,6 +141,9 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.background:
+        lower_priority()
+        reserve_one_core()
     if arguments.plan is not None:
         return run_share(arguments, segment_task)
     notes: list[str] = []
@@ -169,6 +181,8 @@ def _plan(arguments: argparse.Namespace, notify: Notify) -> tuple[list[Segmentat
             f"as in: mper segment {arguments.paths[0]} mask.seg.nrrd"
         )
     *inputs, output = (Path(path).expanduser() for path in arguments.paths)
+    if arguments.unlabelled:
+        return unlabelled_tasks(inputs, output, (arguments.prototypes, arguments.probabilities)), True
     return plan(inputs, output, (arguments.prototypes, arguments.probabilities), arguments.series, notify)
 
 

@@ -151,7 +151,8 @@ class CohortFolder:
         before = None if overwrite else cls.read(path)
         header = run.header()
         if before is not None:
-            before._check(run, scans)
+            before.check_run(run)
+            before._check_scans(scans)
             header["started"] = before.header.get("started", header["started"])
         folder = cls(path, header, before.entries if before else {})
         (path / WORK).mkdir(exist_ok=True)
@@ -202,7 +203,8 @@ class CohortFolder:
             if older is None or entry["finished"] > older["finished"]:
                 self.entries[entry["key"]] = entry
 
-    def _check(self, run: CohortRun, scans: Sequence[CohortScan]) -> None:
+    def check_run(self, run: CohortRun) -> None:
+        """Raise ValueError if the masks are of another model, or were made with other options."""
         there, wanted = self.header["model"], run.model
         if there["sha256"] != wanted["sha256"]:
             raise ValueError(
@@ -217,7 +219,6 @@ class CohortFolder:
                     f"{self.path} holds masks that were made {_with(option, old)}, this run is {_with(option, new)}; "
                     f"take the same options, or {_ADVICE}"
                 )
-        self._check_scans(scans)
 
     def _check_scans(self, scans: Sequence[CohortScan]) -> None:
         """Refuse another cohort: other scans under the same names, or none of the same scans."""

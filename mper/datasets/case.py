@@ -77,10 +77,14 @@ class Case:
         """Checksum of the voxels (`mper.datasets.scan_record.voxels_sha256`); None for cases of old versions."""
         return self._record.get("voxels_sha256")
 
+    @property
+    def image_file(self) -> Path:
+        return self.path / "image.nrrd"
+
     def image(self) -> Volume:
         from mper.io import read_volume
 
-        return read_volume(self.path / "image.nrrd")
+        return read_volume(self.image_file)
 
     def revisions(self) -> list[Revision]:
         """All revisions of the label, oldest first."""

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from mper import __version__
 from mper.engine.access import OPEN, AccessMiddleware
 from mper.engine.errors import InvalidRequest, RequestError, status_and_line
-from mper.engine.routes import cases, datasets, info, jobs, maintenance, measurement, runs, segmentation
+from mper.engine.routes import cases, cohorts, datasets, info, jobs, maintenance, measurement, runs, segmentation
 from mper.engine.schemas.arrays import ArrayHeader
 from mper.engine.schemas.common import ErrorAnswer
 from mper.engine.schemas.runs import RunEvent
@@ -30,6 +30,7 @@ _ROUTERS = (
     datasets.router,
     cases.router,
     runs.router,
+    cohorts.router,
 )
 _PARSE_FAILED = 400  # the status that FastAPI gives a body that is not JSON
 _SHOWN_ERRORS = 3

@@ -6,14 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mper.engine.schemas.cohorts import KeepResult
 from mper.engine.schemas.common import AnswerModel
 from mper.engine.schemas.evaluation import CompareResult, RankResult
 from mper.engine.schemas.info import LoadResult
 from mper.engine.schemas.segmentation import SegmentResult
 
-JobKind = Literal["load", "segment", "rank", "compare"]
+JobKind = Literal["load", "segment", "rank", "compare", "keep"]
 JobState = Literal["queued", "running", "finished", "failed", "cancelled"]
-JobResult = SegmentResult | LoadResult | RankResult | CompareResult
+JobResult = SegmentResult | LoadResult | RankResult | CompareResult | KeepResult
 
 
 class JobStatus(AnswerModel):

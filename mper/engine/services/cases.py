@@ -21,7 +21,7 @@ from mper.engine.services.uploads import Upload
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.strokes import StrokeList
 from mper.utils.files import nfc
-from mper.volume import Volume
+from mper.volume import Geometry, Volume
 
 
 def list_cases(
@@ -98,8 +98,7 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
     with engine.scans.using(client, request.scan) as scan:
         image = scan.volume()
         same = dataset.same_scan(image)
-        if locked := [case_id for case_id in same if case_id in dataset.held_out]:
-            raise Conflict(f"this scan is case {locked[0]} of the locked hold-out already; it is never trained on")
+        check_not_held_out(dataset, same)
         if request.id is None:
             case = _add_numbered(dataset, image, request)
         else:
@@ -108,6 +107,12 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
         dataset.add_to_split(split, [case.id])
     notices = [f"this scan is in the dataset already, as {', '.join(same)}"] if same else []
     return AddedCase(**dict(case_answer(case, split, dataset.history)), duplicates=same, notices=notices)
+
+
+def check_not_held_out(dataset: Dataset, same: Iterable[str]) -> None:
+    """Raise `Conflict` if one of the cases that are the same scan is in the locked hold-out."""
+    if locked := [case_id for case_id in same if case_id in dataset.held_out]:
+        raise Conflict(f"this scan is case {locked[0]} of the locked hold-out already; it is never trained on")
 
 
 def _add_numbered(dataset: Dataset, image: Volume, request: CaseRequest) -> Case:
@@ -138,7 +143,7 @@ def add_label(
 ) -> RevisionAnswer:
     """Add an uploaded array as a revision; outside of an array that is a part of the grid the value is `outside`."""
     made = case.add_label(
-        _on_grid(upload, case, outside),
+        on_grid(upload, case.geometry, outside, "case"),
         author=author,
         how=how,
         edited=edited,
@@ -159,19 +164,19 @@ def check_scan(case: Case, scan_sha256: str) -> None:
         )
 
 
-def _on_grid(upload: Upload, case: Case, outside: int) -> Volume:
-    """The uploaded array on the case's grid."""
-    header, grid = upload.header, case.geometry
+def on_grid(upload: Upload, grid: Geometry, outside: int, what: str) -> Volume:
+    """An uploaded label on the grid of a scan, which is `what`."""
+    header = upload.header
     start = header.start or (0, 0, 0)
     stop = [a + n for a, n in zip(start, header.shape, strict=True)]
     if header.start is None and header.shape != grid.shape:
         raise InvalidRequest(
-            f"the label has {_size(header.shape)} voxels, the case {_size(grid.shape)}; a part of it needs a start"
+            f"the label has {_size(header.shape)} voxels, the {what} {_size(grid.shape)}; a part of it needs a start"
         )
     if any(b > n for b, n in zip(stop, grid.shape, strict=True)):
-        raise InvalidRequest(f"the label reaches to voxel {_size(stop)}, the case has {_size(grid.shape)}")
+        raise InvalidRequest(f"the label reaches to voxel {_size(stop)}, the {what} has {_size(grid.shape)}")
     if header.geometry is not None and not header.geometry.is_close(grid.crop(start, stop)):
-        raise InvalidRequest("the label lies elsewhere than the case's voxels; send it on the case's grid")
+        raise InvalidRequest(f"the label lies elsewhere than the voxels of the {what}; send it on the same grid")
     array = upload.open()
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > UNLABELLED:
         raise InvalidRequest(f"a label has whole numbers of 0 to 255, this one is {array.dtype}; send uint8")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mper.datasets.dataset import folders_of_work
 from mper.engine.errors import explained
+from mper.engine.services.cohort_store import CohortStore
 from mper.engine.services.devices import Devices
 from mper.engine.services.diagnostics import as_text, examine
 from mper.engine.services.jobs import JobStore
@@ -44,6 +45,7 @@ class Engine:
         self.predictions = PredictionStore(settings.limits)
         self.surfaces = SurfaceStore()
         self.launcher = Launcher()
+        self.cohorts = CohortStore(self.roots)
         self.closing = asyncio.Event()
         self._ended = threading.Event()
 
