@@ -30,7 +30,8 @@ from mper.methods.bcp import BCP
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
-from mper.training import curves, trainer
+from mper.training import curves, folds, trainer
+from mper.training.calibration import Sample
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network
@@ -413,7 +414,8 @@ from dataclasses import replace
 from pathlib import Path
 from mper.methods import base
 from mper.nets.registry import BACKBONES
-from mper.training import curves, trainer
+from mper.training import curves, folds, trainer
+from mper.training.calibration import Sample
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
@@ -789,7 +791,8 @@ from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods import base
 from mper.nets.registry import BACKBONES
 from mper.progress import Cancelled
-from mper.training import curves, trainer
+from mper.training import curves, folds, trainer
+from mper.training.calibration import Sample
 
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
@@ -878,3 +881,34 @@ def test_two_processes_end_with_equal_weights_and_prototypes_also_after_a_cancel
     assert ModelBundle.load(whole / "model").card.about["training"]["processes"] == 2
     alone = train(begin(solid, tmp_path / "alone", method="mper"))
     assert differing(alone, whole / "model")
+
+
+def _judged(bundle: ModelBundle, usual: object, cases: Any, **_: object) -> list[Sample]:
+    """Four masks of each case."""
+    return [Sample(name, "as it is", {"confidence": n / 4}, n / 4) for name, _, _ in cases for n in range(4)]
+
+
+def test_without_a_hold_out_a_model_is_calibrated_on_two_models_of_half_of_the_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = blob_dataset(tmp_path / "data", 6).path
+    monkeypatch.setattr(folds, "collect", _judged)
+    trained_on: list[list[str]] = []
+    new_method = trainer._Training._new_method
+
+    def remember(self: Any, data: Any, seed: int) -> Any:
+        trained_on.append([case.id for case in data.sampler.labelled])
+        return new_method(self, data, seed)
+
+    monkeypatch.setattr(trainer._Training, "_new_method", remember)
+    config = TrainConfig(str(data), method="supervised", steps=1, device="cpu", **SOLID)
+    folded, plain = (
+        ModelBundle.load(train(start_run(replace(config, calibrate_folds=wanted), tmp_path / name).path))
+        for name, wanted in (("folds", True), ("plain", False))
+    )
+    whole, first, second = trained_on[:3]
+    assert not set(first) & set(second) and sorted([*first, *second]) == sorted(whole)
+    assert folded.calibration is not None and folded.calibration.about["scans"] == 6
+    assert folded.card.about["calibration_from"].startswith("masks of two models")
+    assert plain.calibration is None and "--calibrate-folds" in plain.card.about["calibration_from"]
+    assert all(torch.equal(value, plain.state[name]) for name, value in folded.state.items())

@@ -46,7 +46,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curve(dataset: Dataset, **more: Any) -> HoldoutCurve:
-    return HoldoutCurve(dataset.split("holdout"), dataset.labels, CPU, **more)
+    return HoldoutCurve(dataset.split("holdout"), dataset.labels, "cpu", **more)
 
 
 def test_point_is_the_mean_dice_over_the_cases(held: Dataset) -> None:
@@ -64,17 +64,17 @@ def test_cases_without_a_label_count_in_nothing(tmp_path: Path) -> None:
     dataset = blob_dataset(tmp_path / "data", 3, labelled=2)
     dataset.lock_holdout(["case1", "case2"])
     bundle = threshold_bundle(1.0)
-    alone = HoldoutCurve([dataset.case("case1")], dataset.labels, CPU).measure(bundle, ignore_progress)
+    alone = HoldoutCurve([dataset.case("case1")], dataset.labels, "cpu").measure(bundle, ignore_progress)
     assert curve(dataset).measure(bundle, ignore_progress) == alone
-    assert HoldoutCurve([dataset.case("case2")], dataset.labels, CPU).measure(bundle, ignore_progress) is None
+    assert HoldoutCurve([dataset.case("case2")], dataset.labels, "cpu").measure(bundle, ignore_progress) is None
 
 
 def test_points_come_ten_times_a_run_and_never_twice() -> None:
-    one = HoldoutCurve([], [make_label(1, "LA")], CPU)
+    one = HoldoutCurve([], [make_label(1, "LA")], "cpu")
     ts = np.linspace(0, 1, 1001)
     due = [t for t in ts if one.due(float(t), 100.0)]
     assert due == pytest.approx(np.linspace(0.1, 0.9, 9))  # the tenth is the finished model's
-    again = HoldoutCurve([], [make_label(1, "LA")], CPU)
+    again = HoldoutCurve([], [make_label(1, "LA")], "cpu")
     assert [again.due(t, 100.0) for t in (0.42, 0.48, 0.5, 0.55)] == [False, False, True, False]
 
 

@@ -132,6 +132,13 @@ def add(commands: Commands) -> None:
     length.add_argument("--steps", type=count, metavar="N", help="train this many steps (default: as in the paper)")
     add_device(how, default=None)
     how.add_argument("--seed", type=number, metavar="N", help="the same seed gives the same result (default: 0)")
+    how.add_argument(
+        "--calibrate-folds",
+        action="store_true",
+        default=None,
+        help="without a hold-out, learn how good the model's masks are from two more models, each trained on half of "
+        "the labels (half of the time again)",
+    )
     how.add_argument("--compile", action="store_true", default=None, help="compile the network first (torch.compile)")
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
@@ -410,6 +417,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         cross_scanner=bool(arguments.cross_scanner),
         localization=arguments.localization or "auto",
         keep_largest=arguments.pieces != "many",
+        calibrate_folds=bool(arguments.calibrate_folds),
         compile=bool(arguments.compile),
         prototypes=arguments.prototypes,
         co_train=bool(arguments.co_train),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -114,6 +114,20 @@ class PatchSampler:
         device = self.labelled[0].image.device
         steps = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in self.patch]
         self._steps = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (*patch, 3) from the patch's centre
+
+    def without(self, cases: Collection[str]) -> PatchSampler:
+        """A sampler like this one that draws from the other cases, of which one or more must be labelled."""
+        labelled, unlabelled = (
+            [case for case in group if case.id not in cases] for group in (self.labelled, self.unlabelled)
+        )
+        return PatchSampler(
+            labelled,
+            unlabelled,
+            self.patch,
+            affine=self.affine,
+            flip_axes=self.flip_axes,
+            other_fields=self.other_fields,
+        )
 
     @property
     def partly_labelled(self) -> int:

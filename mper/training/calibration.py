@@ -25,7 +25,7 @@ from mper.evaluation.metrics import dice
 from mper.inference.evidence import shape_of
 from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
-from mper.labels import UNLABELLED
+from mper.labels import UNLABELLED, Label
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import CHECK, GOOD, HIGHEST, LOWEST, WRONG, Calibration, Quality, Term, level_of
 from mper.progress import Progress, Report, ignore_progress
@@ -37,7 +37,7 @@ _LEAST_DEVIATION = {"size": 0.15, "shape": 0.1, "slices": 0.2}  # of the trainin
 _LEAST_SCALE = 0.02  # of evidence
 _LEAST_SAMPLES = 8  # of a level, to take its range from; else that of all
 _RANGE = (10, 90)  # percentiles
-_LEAST_CASES, _MOST_CASES, _LEAST_MASKS = 3, 6, 10
+LEAST_CASES, MOST_CASES, LEAST_MASKS = 3, 6, 10
 
 
 @dataclass(frozen=True)
@@ -169,21 +169,29 @@ def calibrate(
     report : Report
         May raise, which ends it.
     """
-    labelled: list[tuple[str, Volume, Classes | None]] = []
-    for case in cases:
-        label = case.label()
-        if label is None or (label.array == UNLABELLED).any() or len(labelled) == _MOST_CASES:
-            continue
-        classes = np.zeros(label.array.shape, np.uint8)
-        for c, structure in enumerate(bundle.card.labels, 1):
-            classes[label.array == structure.value] = c
-        labelled.append((case.id, case.image(), classes))
-    if len(labelled) < _LEAST_CASES:
+    labelled = labelled_throughout(cases, bundle.card.labels)
+    if len(labelled) < LEAST_CASES:
         return None
     samples = collect(bundle, usual, labelled, device=device, seconds=seconds, report=report)
-    if len(samples) < _LEAST_MASKS:
-        return None
-    return fit(samples, usual)
+    return fit(samples, usual) if len(samples) >= LEAST_MASKS else None
+
+
+def labelled_throughout(
+    cases: Iterable[LabelledScan], labels: Sequence[Label]
+) -> list[tuple[str, Volume, Classes | None]]:
+    """Name, scan and class numbers of cases without unlabelled voxels, at most six."""
+    found: list[tuple[str, Volume, Classes | None]] = []
+    for case in cases:
+        label = case.label()
+        if label is None or (label.array == UNLABELLED).any():
+            continue
+        classes = np.zeros(label.array.shape, np.uint8)
+        for c, structure in enumerate(labels, 1):
+            classes[label.array == structure.value] = c
+        found.append((case.id, case.image(), classes))
+        if len(found) == MOST_CASES:
+            break
+    return found
 
 
 def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> Calibration:
@@ -200,8 +208,8 @@ def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> 
     ValueError
         If there are fewer than ten samples.
     """
-    if len(samples) < _LEAST_MASKS:
-        raise ValueError(f"a calibration needs at least {_LEAST_MASKS} masks of known Dice, got {len(samples)}")
+    if len(samples) < LEAST_MASKS:
+        raise ValueError(f"a calibration needs at least {LEAST_MASKS} masks of known Dice, got {len(samples)}")
     calibration = _fitted(samples, usual)
     judged = cross_validate(samples)
     true = np.array([sample.dice for sample in samples])

@@ -62,6 +62,9 @@ class TrainConfig:
         one, also from crops that are placed into composed fields, or not at all.
     keep_largest : bool
         Whether each structure is one piece: pseudo-labels and predictions keep the largest component.
+    calibrate_folds : bool
+        Whether, where there is no hold-out to calibrate the model on, two more models are trained on half of the
+        labels each, a quarter of the time each, and measured on the other half.
     compile : bool
         Whether to use torch.compile.
     """
@@ -90,6 +93,7 @@ class TrainConfig:
     cross_scanner: bool = False
     localization: str = "auto"
     keep_largest: bool = True
+    calibrate_folds: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ The loop reads from top to bottom: follow commands, prepare, sample, step, updat
 precision and processes are Lightning Fabric's; ``torchrun --nproc-per-node N -m mper train ...``
 spreads a run over N devices.
 
-Every random choice of step i comes from (seed, rank, i), so a resumed run repeats an unbroken one.
 Everything that a run reports goes into its folder (`mper.training.runs`), which is also the only way to steer it.
 """
 
@@ -12,10 +11,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,12 +29,14 @@ from mper.models.calibration import Calibration
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
-from mper.training.calibration import calibrate, labels_of, usual_shapes
+from mper.training.calibration import LEAST_MASKS, Sample, calibrate, fit, labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
-from mper.training.data import load_training_data
+from mper.training.data import TrainingData, load_training_data
+from mper.training.folds import can_fold, fold_samples
+from mper.training.learner import Learner
 from mper.training.localization import (
     LOCALIZATION_RECORD,
     CoarseScan,
@@ -46,7 +47,7 @@ from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
 from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
-from mper.training.setup import make_fabric, make_network, make_optimiser
+from mper.training.setup import make_fabric, make_network
 from mper.training.validation import HoldoutCurve
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
@@ -59,17 +60,18 @@ __all__ = ["TrainConfig", "start_run", "train"]
 
 _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
-_WARM_UP_STEPS = 30
 _PAUSE_POLL_S = 0.2
-_CALIBRATED = "masks of this model on the locked hold-out, as it is and made worse on purpose"
-_NOT_CALIBRATED = (
-    "nothing: there is no hold-out with three cases that are labelled throughout, or the run was too short"
+_ON_HOLDOUT = "masks of this model on the locked hold-out, as it is and made worse on purpose"
+_ON_FOLDS = (
+    "masks of two models that were each trained for a quarter of the time on half of the labels, of the other half's "
+    "scans as they are and made worse on purpose"
 )
+_NOTHING = "nothing: there is no hold-out with three cases that are labelled throughout, or the run was too short"
+_FOLD_SHARE = 0.25  # of the run's length, for each of two models
 _CALIBRATION_SHARE = 0.1  # of the run's time, after it
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
 _DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
-_CASE_STREAM, _FIT_STREAM = 0, 1  # random streams of a step
 
 
 def start_run(config: TrainConfig, run: Path) -> RunFolder:
@@ -167,14 +169,10 @@ class _Training:
             trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         self.method = self._make_method()
-        self.method.to(self.fabric.device).to(memory_format=self.method.student.memory_format())  # type: ignore[call-overload]
-        self.optimiser = make_optimiser(self.method, self.recipe, self.fabric.device, self.data.refines)
-        self.first_rate = self.optimiser.param_groups[0]["lr"]
+        self.learner = Learner(self.method, self.recipe, self.fabric, (self.config.seed,), self.data.refines)
         if has_checkpoint(self.folder.checkpoint):
             self._restore()
-        if self.config.compile:
-            self.method.student.compile()
-        wrapped, optimiser = self.fabric.setup(self.method, self.optimiser)
+        self.learner.begin(self.config.compile)
         default = _DEFAULT_STEPS[self.data.plan.dimensions]
         self.total = self.config.steps or (None if self.config.budget_s else default)
         if self.log:
@@ -186,7 +184,7 @@ class _Training:
             )
         if self.curve and not self.step and self.data.refines:
             self._measure(self.config.budget_s or math.inf)  # the model that is to be improved
-        self._loop(wrapped, optimiser)
+        self._loop()
         return self._finish()
 
     def _localize(self, scans: Sequence[CoarseScan], start: Localization | None) -> Localization:
@@ -215,24 +213,27 @@ class _Training:
     def _make_method(self) -> Method:
         dimensions = self.data.plan.dimensions
         default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
-        batch = self.config.batch or default
-        for line in check_training_data(self.data, find_method(self.config.method), batch, self.recipe):
+        self.batch = self.config.batch or default
+        for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
             self._notify(line)
         if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
             self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
-        torch.manual_seed(self.config.seed)
+        return self._new_method(self.data, self.config.seed)
+
+    def _new_method(self, data: TrainingData, seed: int) -> Method:
+        torch.manual_seed(seed)
 
         def make() -> Method:
-            network = make_network(self.config, self.data)
-            method = make_method(self.config.method, network, self.recipe, batch, self.config.keep_largest)
-            method.fine_tunes = self.data.refines
+            network = make_network(self.config, data)
+            method = make_method(self.config.method, network, self.recipe, self.batch, self.config.keep_largest)
+            method.fine_tunes = data.refines
             return method
 
         return CoTraining(make(), make()) if self.config.co_train else make()  # two networks with different weights
 
     # ------------------------------------------------------------------ the loop
 
-    def _loop(self, wrapped: Callable[..., Any], optimiser: Any) -> None:
+    def _loop(self) -> None:
         saved = reported = time.monotonic()
         started = saved - self.elapsed_s
         while True:
@@ -251,26 +252,13 @@ class _Training:
                 self._measure(self.elapsed_s / t)
                 started += time.monotonic() - paused
 
-            rng = self._random(_CASE_STREAM)
-            with self.fabric.autocast():
-                self.method.prepare(t, self.data.sampler, rng)
-            batch = self.data.sampler.batch(*self.method.patch_counts(t), rng)
-            warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS) if self.recipe.poly_rate else 1.0
-            for group in optimiser.param_groups:
-                group["lr"] = self.first_rate * self.method.rate_factor(t) * warm
-            self.losses = wrapped(batch, t)
-            optimiser.zero_grad()
-            self.fabric.backward(self.losses.total)
-            if self.recipe.adamw:
-                self.fabric.clip_gradients(self.method, optimiser, max_norm=12.0, error_if_nonfinite=False)
-            optimiser.step()
-            self.method.after_step()
+            self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
 
             now = time.monotonic()
             if now - reported >= _REPORT_S or self.step in (1, self.total):
                 reported = now
-                self._report_step(t, optimiser.param_groups[0]["lr"])
+                self._report_step(t, self.learner.rate)
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self._save()
@@ -308,12 +296,6 @@ class _Training:
         if self.log:
             self.log.set(state="running")
 
-    def _random(self, stream: int) -> np.random.Generator:
-        """The random numbers of this step: numpy's are returned, torch's are seeded."""
-        seeds = np.random.SeedSequence([self.config.seed, self.fabric.global_rank, self.step, stream])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
-        return np.random.default_rng(seeds)
-
     # ------------------------------------------------------------------ the hold-out
 
     def _make_curve(self) -> HoldoutCurve | None:
@@ -321,7 +303,7 @@ class _Training:
         if dataset.holdout is None:
             return None
         before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
-        return HoldoutCurve(dataset.split(dataset.holdout), self.data.labels, self.fabric.device, sum(before))
+        return HoldoutCurve(dataset.split(dataset.holdout), self.data.labels, self._device, sum(before))
 
     def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
         """A point of the curve. An error becomes a notice and does not end the run."""
@@ -341,19 +323,57 @@ class _Training:
             self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
         return dice
 
-    def _calibrate(self, bundle: ModelBundle) -> Calibration | None:
-        """The calibration from the hold-out, in a tenth of the run's time; without one the model has none."""
-        if self.curve is None:
-            return None
+    def _calibrate(self, bundle: ModelBundle) -> tuple[Calibration | None, str]:
+        """The calibration from the hold-out, in a tenth of the run's time, or from folds; and what it comes from."""
         usual = usual_shapes(labels_of(self.data.sampler.labelled), self.data.plan.dimensions, len(self.data.labels))
         try:
-            seconds = _CALIBRATION_SHARE * self.elapsed_s
-            return calibrate(bundle, usual, self.curve.cases, self.curve.device, seconds, self._report_measuring)
+            if self.curve is not None:
+                seconds = _CALIBRATION_SHARE * self.elapsed_s
+                calibration = calibrate(bundle, usual, self.curve.cases, self._device, seconds, self._report_measuring)
+                if calibration is not None:
+                    return calibration, _ON_HOLDOUT
+            if self.config.calibrate_folds and self.fabric.world_size == 1 and can_fold(self.data.sampler):
+                samples = self._fold_samples(usual)
+                if len(samples) >= LEAST_MASKS:
+                    return fit(samples, usual), _ON_FOLDS
         except _CommandReceived:
-            return None
+            return None, "nothing: the run was stopped before"
         except (ValueError, OSError, RuntimeError) as error:
-            self._notify(f"the model was not calibrated on the hold-out: {first_line(error)}")
-            return None
+            self._notify(f"the quality of masks could not be measured: {first_line(error)}")
+            return None, f"nothing: {first_line(error)}"
+        folds = "nor six to train on" if self.config.calibrate_folds else "see --calibrate-folds"
+        return None, f"{_NOTHING}; {folds}"
+
+    def _fold_samples(self, usual: Mapping[str, tuple[float, float]]) -> list[Sample]:
+        """Masks of models of half of the labels, in half of the run's time."""
+        dataset = open_dataset(Path(self.config.dataset))
+
+        def bundle_of(data: TrainingData, learner: Learner) -> ModelBundle:
+            return self._bundle_of(data, learner.method, expected_ranges(data))
+
+        def learner_of(data: TrainingData, fold: int) -> Learner:
+            seed = self.config.seed
+            return Learner(
+                self._new_method(data, seed + 1 + fold), self.recipe, self.fabric, (seed, fold), data.refines
+            )
+
+        return fold_samples(
+            self.data,
+            [case for name in self.config.splits for case in dataset.split(name)],
+            usual,
+            learner_of,
+            bundle_of,
+            steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),
+            seconds=_FOLD_SHARE * self.elapsed_s,
+            device=self._device,
+            report=self._report_measuring,
+        )
+
+    @property
+    def _device(self) -> str:
+        """The name of the device, for a Predictor."""
+        device = self.fabric.device
+        return str(device) if device.type == "cuda" else device.type
 
     def _report_measuring(self, progress: Progress) -> None:
         if self.folder.command() != "run":
@@ -432,10 +452,10 @@ class _Training:
                 "stage": self.method.stage,
                 "steps_averaged": self.method.steps_averaged,
             }
-            save_checkpoint(self.folder.checkpoint, self.method, self.optimiser, about)
+            save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
 
     def _restore(self) -> None:
-        about = load_checkpoint(self.folder.checkpoint, self.method, self.optimiser)
+        about = load_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser)
         self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
         self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
 
@@ -450,15 +470,14 @@ class _Training:
                 f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
                 "model learned from labels alone; train for longer, or choose --method supervised"
             )
-        with self.fabric.autocast():
-            self.method.finish(self.data.sampler, self._random(_FIT_STREAM))
+        self.learner.finish(self.step, self.data.sampler)
         if self.log:
             write_curves(self.folder.path, self.notify)
             dice = self._measure() if self.curve else None
             quality = quality_of(dice, len(self.curve.cases) if self.curve else 0)
             bundle = self._bundle(**expected_ranges(self.data), quality=quality)
-            calibration = self._calibrate(bundle)
-            about = {**bundle.card.about, "calibration_from": _NOT_CALIBRATED if calibration is None else _CALIBRATED}
+            calibration, source = self._calibrate(bundle)
+            about = {**bundle.card.about, "calibration_from": source}
             replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
             publish_run(self.folder.path)
             self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
@@ -467,10 +486,13 @@ class _Training:
 
     def _bundle(self, **about: object) -> ModelBundle:
         """The model as it stands."""
+        return self._bundle_of(self.data, self.method, about)
+
+    def _bundle_of(self, data: TrainingData, method: Method, about: Mapping[str, object]) -> ModelBundle:
         return make_bundle(
             self.config,
-            self.data,
-            self.method,
+            data,
+            method,
             steps=self.step,
             seconds=self.elapsed_s,
             device=describe_device(self.fabric.device),

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from mper.evaluation.evaluate import LabelledScan
 from mper.evaluation.metrics import dice
@@ -34,16 +33,14 @@ class HoldoutCurve:
         Of the hold-out; those without a label are left out.
     labels : sequence of Label
         Of the dataset: class c of the network is ``labels[c - 1]``.
-    device : torch.device
+    device : {"auto", "cpu", "cuda", "mps"}
     spent_s : float
         Time that this run has spent on measuring before.
     """
 
-    def __init__(
-        self, cases: Sequence[LabelledScan], labels: Sequence[Label], device: torch.device, spent_s: float = 0.0
-    ):
+    def __init__(self, cases: Sequence[LabelledScan], labels: Sequence[Label], device: str, spent_s: float = 0.0):
         self.cases, self.labels = cases, tuple(labels)
-        self.device = str(device) if device.type == "cuda" else device.type
+        self.device = device
         self.spent_s = spent_s
         self._cost_s = 0.0  # of a point, as far as is known
         self._next: float | None = None
