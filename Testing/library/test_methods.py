@@ -272,6 +272,18 @@ def test_pseudo_labels_beyond_the_scan_and_of_dropped_parts_do_not_count(
     assert all(torch.equal(target[:2], batch.label[:2]) for target in targets)
 
 
+@pytest.mark.parametrize("recipe, expected", [(PLUS, 255), (PAPER, 0)])
+def test_pseudo_labels_of_slices_end_where_the_scan_ends(recipe: Recipe, expected: int) -> None:
+    method = tiny("bcp", recipe, 2)
+    assert isinstance(method, BCP)
+    batch = sampler(2).batch(2, 2, np.random.default_rng(0))
+    inside = torch.ones(batch.label.shape, dtype=torch.bool)
+    inside[:, :3] = False
+    method.teacher.forward = lambda image: type("Output", (), {"logits": image.new_zeros(2, 3, *PATCH[2][1:])})  # type: ignore
+    labels, _ = method._pseudo_labels(batch._replace(inside=inside), [2, 3])
+    assert set(labels[:, :3].unique().tolist()) == {expected} and not labels[:, 3:].any()
+
+
 def test_teacher_labels_with_its_largest_component_only() -> None:
     for keep in (True, False):
         torch.manual_seed(0)

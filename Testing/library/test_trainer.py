@@ -527,8 +527,25 @@ def test_label_of_a_few_slices_is_enough_to_train(tmp_path: Path, method: str) -
         return mask
 
     blob_dataset(tmp_path / "data", 2, edit_label=few)
-    train(begin(tmp_path / "data", tmp_path / "run", method=method, steps=4))
+    heard: list[str] = []
+    train(begin(tmp_path / "data", tmp_path / "run", method=method, steps=4), notify=heard.append)
     assert all(0 < event["labelled"] < 20 for event in told_steps(tmp_path / "run"))
+    rest = "labelled by the mean teacher in self-training" if method == "mper" else "ignored"
+    assert f"2 of 2 labelled scans are labelled in part: the rest is {rest}; complete the labels where you can" in heard
+
+
+def test_a_run_too_short_for_self_training_says_so_as_soon_as_its_length_is_known(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "_ESTIMATE_AT", 2)
+    heard: list[str] = []
+    run = begin(solid, tmp_path / "run", method="bcp", steps=4)
+    train(run, at(1, lambda: heard.append("step 1")), heard.append)
+    assert heard[-2:] == [
+        "step 1",
+        "the run has time for about 4 steps, 1 of them with scans without labels: too few to learn from these; train "
+        "for longer, or choose --method supervised",
+    ]
 
 
 def test_run_that_is_cancelled_while_it_reads_its_scans_obeys(solid: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class BCP(TwoStages):
         half = self.batch // 2
         labelled, unlabelled = batch.image[: self.batch], batch.image[self.batch :]
         label, known, sure = self._labels(batch)
-        pseudo, confidence = self.label_source.pseudo_labels(unlabelled)
+        pseudo, confidence = self._pseudo_labels(batch, list(range(self.batch, len(batch.image))))
         if self.recipe.cutmix:
             cut = cutmix_mask(unlabelled.shape[2:], batch.rng, unlabelled.device)
             other = torch.arange(self.batch - 1, -1, -1, device=unlabelled.device)
@@ -148,9 +148,9 @@ class BCP(TwoStages):
         return label, annotated, certain
 
     def _pseudo_labels(self, batch: Batch, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pseudo-labels of some patches, and their confidence; with `anchored` 255 beyond the scan."""
+        """Pseudo-labels of some patches, and their confidence; with `Recipe.anchored` 255 beyond the scan."""
         pseudo, confidence = self.label_source.pseudo_labels(batch.image[rows])
-        if self.anchored and batch.inside is not None:
+        if self.recipe.anchored and batch.inside is not None:
             pseudo = torch.where(batch.inside[rows], pseudo, UNLABELLED)
         return pseudo, confidence
 

@@ -37,6 +37,7 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
         *_no_unlabelled(data, method),
         *_absent_structures(data, method),
         *_sparse_labels(data, method),
+        *_partial_labels(data, method),
     ]
 
 
@@ -106,6 +107,18 @@ def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
     return [
         f"{', '.join(sparse)}: labelled in less than {_SPARSE:.0%} of the voxels, and method {method.name} learns from "
         "these only, which made models worse in our measurements: label more, or choose another --method"
+    ]
+
+
+def _partial_labels(data: TrainingData, method: MethodInfo) -> list[str]:
+    """What becomes of the unlabelled voxels of labelled scans; of those labelled by strokes `_sparse_labels` tells."""
+    count = data.sampler.partly_labelled - (0 if method.uses_unlabelled else len(sparsely_labelled(data)))
+    if count < 1:
+        return []
+    rest = "labelled by the mean teacher in self-training" if method.pairs else "ignored"
+    return [
+        f"{count} of {len(data.sampler.labelled)} labelled scans {'is' if count == 1 else 'are'} labelled in part: the "
+        f"rest is {rest}; complete the labels where you can"
     ]
 
 

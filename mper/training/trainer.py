@@ -70,6 +70,8 @@ _NOTHING = "nothing: there is no hold-out with three cases that are labelled thr
 _FOLD_SHARE = 0.25  # of the run's length, for each of two models
 _CALIBRATION_SHARE = 0.1  # of the run's time, after it
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
+_SHORT_STAGE = 50  # steps of self-training, below which it is hardly begun
+_ESTIMATE_AT = 10  # the step from which the length of a run is known, whatever its budget
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
 _DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
 
@@ -156,6 +158,7 @@ class _Training:
         self.step = 0
         self.elapsed_s = 0.0
         self.localization_s = 0.0  # a part of the budget
+        self.told_short = False  # that the run is too short for self-training
         self.losses: Losses | None = None  # of the last step
         # Clock and commands go between hosts, so that no process waits for a device to receive them.
         self.host_group = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
@@ -255,6 +258,8 @@ class _Training:
             self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
 
+            if self.step == _ESTIMATE_AT:
+                self._check_length()
             now = time.monotonic()
             if now - reported >= _REPORT_S or self.step in (1, self.total):
                 reported = now
@@ -269,6 +274,19 @@ class _Training:
             return self.step / self.total
         assert self.config.budget_s is not None
         return self.elapsed_s / (self.config.budget_s - self.localization_s)
+
+    def _check_length(self) -> None:
+        """A notice where the run leaves next to no steps for self-training."""
+        steps = round(self.step / max(self._progress(), 1e-6))
+        if not self.method.two_stages or steps > 10 * _SHORT_STAGE:
+            return
+        with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
+        if with_unlabelled < _SHORT_STAGE:
+            self.told_short = True
+            self._notify(
+                f"the run has time for about {steps} steps, {with_unlabelled} of them with scans without labels: too "
+                "few to learn from these; train for longer, or choose --method supervised"
+            )
 
     def _synchronise(self, t: float, command: str) -> tuple[float, str]:
         """The clock and the command of the first rank, for all ranks."""
@@ -465,7 +483,7 @@ class _Training:
         if self.fabric.world_size > 1:
             for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
                 torch.distributed.broadcast(buffer, src=0)
-        if self.method.two_stages and not self.method.stage:
+        if self.method.two_stages and not self.method.stage and not self.told_short:
             self._notify(
                 f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
                 "model learned from labels alone; train for longer, or choose --method supervised"
