@@ -323,7 +323,7 @@ class Engine:
                     callbacks.report_exception("request", error, fail)
             else:
                 pending.aborted = True
-                fail(self.reason or _("the engine is not running; start it"))
+                fail(self.reason or _("MPER's program is not running. Start it"))
 
         if self.state == "starting":
             self._waiting.append(now)

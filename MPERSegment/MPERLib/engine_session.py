@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from slicer.i18n import tr as _
 
-from MPERLib import callbacks, formatting, settings
+from MPERLib import callbacks, engine_words, formatting, settings
 from MPERLib import engine as engines
 from MPERLib.engine import Engine, Job, Pending
 
@@ -79,12 +79,12 @@ class EngineSession:
         """The state of the engine, for the user."""
         if self.engine.state == "ready":
             where = self.engine.url if self.engine.isRemote else _("on this computer")
-            return _("The engine is running ({where}).").format(where=where)
+            return _("MPER's program is running ({where}).").format(where=where)
         if self.engine.state == "starting":
-            return _("The engine is starting; the first time, this may take a minute.")
+            return _("MPER's program is starting; the first time, this may take a minute.")
         if self.engine.state == "failed":
-            return _("The engine has stopped.")
-        return _("The engine is not running.")
+            return _("MPER's program has stopped.")
+        return _("MPER's program is not running.")
 
     def model(self, id_: str) -> dict[str, Any] | None:
         """A model by its id; ``DATASET/NAME`` stands for the version in use."""
@@ -99,7 +99,8 @@ class EngineSession:
 
     def devices(self) -> list[tuple[str, str]]:
         """(id, text) of the devices to choose from, automatic choice first."""
-        found = [(device["name"], device["words"]) for device in self.engine.info.get("devices", [])]
+        devices = self.engine.info.get("devices", [])
+        found = [(device["name"], engine_words.device(device["name"], device["words"])) for device in devices]
         best = dict(found).get(self.engine.info.get("default_device", ""))
         return [(AUTO, _("Automatic: {device}").format(device=best) if best else _("Automatic")), *found]
 

@@ -19,7 +19,7 @@ import numpy as np
 import qt
 from slicer.i18n import tr as _
 
-from MPERLib import callbacks
+from MPERLib import callbacks, engine_words
 
 ErrorCallback = Callable[[str], None]
 
@@ -276,7 +276,7 @@ class ArrayCall(Call):
                 self._shape = tuple(int(n) for n in self._header["shape"])
                 count = int(np.prod(self._shape, dtype=np.int64)) if min(self._shape, default=1) >= 0 else -1
                 self._buffer = np.empty(count * self._dtype.itemsize, np.uint8)
-            except (KeyError, TypeError, ValueError, MemoryError):
+            except (KeyError, TypeError, AttributeError, ValueError, MemoryError):
                 self.fail(_("the engine's answer is not an array that this module can read"))
                 return
         piece = np.frombuffer(self._rest(), np.uint8)
@@ -349,5 +349,5 @@ def _unreachable(error: str) -> str:
 def _refusal(status: int, body: bytes) -> str:
     """The message of an answer 4xx or 5xx."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(body)["error"])
+        return engine_words.refusal(json.loads(body))
     return _("the engine refused the request (status {status})").format(status=status)

@@ -25,8 +25,7 @@ def limiting_terms(model: Mapping[str, Any]) -> str:
 def acknowledged(model: Mapping[str, Any]) -> bool:
     """Whether the user has acknowledged the terms of a model; asks once, and again only when they have changed."""
     terms = limiting_terms(model)
-    key = _KEY + str(model.get("name") or model["id"]).replace("/", "_")
-    if not terms or settings.setting(key) == terms:
+    if not terms or settings.setting(_key(model)) == terms:
         return True
     question = _(
         "Terms of use of the model '{model}':\n\n{terms}\n\nThey hold for the model and for what you make with it. "
@@ -34,5 +33,14 @@ def acknowledged(model: Mapping[str, Any]) -> bool:
     )
     if not agreed(question.format(model=model_name(model), terms=terms), _("Terms of use")):
         return False
-    settings.setSetting(key, terms)
+    acknowledge(model)
     return True
+
+
+def acknowledge(model: Mapping[str, Any]) -> None:
+    """Note that the user has acknowledged the terms of a model, for programs that click."""
+    settings.setSetting(_key(model), limiting_terms(model))
+
+
+def _key(model: Mapping[str, Any]) -> str:
+    return _KEY + str(model.get("name") or model["id"]).replace("/", "_")

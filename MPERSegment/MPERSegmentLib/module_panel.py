@@ -8,8 +8,9 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from MPERLib import formatting, mrml, phases, segmentation_node, surface, widgets
+from MPERLib import formatting, memory, mrml, phases, segmentation_node, surface, widgets
 from MPERLib.callbacks import later, slot
+from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 from slicer.i18n import tr as _
@@ -133,7 +134,7 @@ class ModulePanel(VTKObservationMixin):
         withNode = vtk.calldata_type(vtk.VTK_OBJECT)
         for event, method in (
             (scene.StartCloseEvent, slot(self._onSceneCloses)),
-            (scene.EndCloseEvent, slot(self._bind)),
+            (scene.EndCloseEvent, slot(self._onSceneClosed)),
             (scene.StartImportEvent, slot(self._onImportStarts)),
             (scene.EndImportEvent, slot(self._onImportEnds)),
             (scene.NodeAddedEvent, withNode(slot(self._onNodeAdded))),
@@ -167,8 +168,20 @@ class ModulePanel(VTKObservationMixin):
         self._parameters = None
 
     def _onSceneCloses(self) -> None:
+        for node in result_node.all_of(slicer.mrmlScene):
+            self._forgetPredictions(node)
         self._release()
         self.scans.forgetAll()
+
+    def _onSceneClosed(self) -> None:
+        self._bind()
+        later(memory.release, "memory of the closed scene")
+
+    def _forgetPredictions(self, node: slicer.vtkMRMLNode) -> None:
+        """Let the engine free what it keeps for the questions and strokes of a result that leaves the scene."""
+        if self.session.running:
+            for prediction in result_node.predictions_of(node):
+                self.session.delete(route("predictions", prediction), failed=lambda _message: None)
 
     def _onImportStarts(self) -> None:
         """Slicer's wrapper would write its defaults over the parameters of a scene of version 0.1 while that loads."""
@@ -188,6 +201,7 @@ class ModulePanel(VTKObservationMixin):
     def _onNodeRemoved(self, _caller: Any, _event: str, node: Any) -> None:
         if node is None or self._parameters is None:
             return
+        self._forgetPredictions(node)
         self.editTracker.forget(node.GetID())
         self.phaseTracker.forget(node.GetID())
         self.strokesPanel.nodeRemoved(node.GetID())

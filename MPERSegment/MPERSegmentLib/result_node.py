@@ -54,6 +54,13 @@ def of(node: slicer.vtkMRMLNode | None) -> dict[str, Any] | None:
     return known[_current(node, known)] if known else None
 
 
+def predictions_of(node: slicer.vtkMRMLNode | None) -> list[str]:
+    """The ids of the predictions in the engine's memory that a result was made from."""
+    if not is_result(node):
+        return []
+    return [str(answer["prediction"]) for answer in _answers(node).values() if answer.get("prediction")]
+
+
 def is_edited(node: slicer.vtkMRMLSegmentationNode) -> bool:
     """Whether it was edited, with strokes or in the Segment Editor, and that was not undone."""
     return any(segmentation_node.tag_of(segment, TYPE_TAG) == SEMIAUTOMATIC for segment in _segments(node))

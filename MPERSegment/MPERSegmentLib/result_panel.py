@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from MPERLib import formatting, phases, segmentation_node
+from MPERLib import engine_words, formatting, phases, segmentation_node
 from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -146,7 +146,7 @@ def _notes(node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any], measure
         _("{model} (version {version}); {device}, {seconds}").format(
             model=result.get("title") or result["model"],
             version=result.get("model_version") or "",
-            device=result.get("device") or "",
+            device=engine_words.used_device(result.get("device") or ""),
             seconds=formatting.duration(result.get("seconds") or 0),
         )
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import formatting, mrml, phases
+from MPERLib import engine_words, formatting, mrml, phases
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from slicer.i18n import tr as _
@@ -141,7 +141,7 @@ class SegmentationJob:
             else:
                 self._fail(message)
 
-        self._callbacks.progress(_SENDING, _("Waiting for the engine"))
+        self._callbacks.progress(_SENDING, _("Waiting"))
         self._call = self._session.job("/jobs/segment", body, self._fetch, failed, self._onEvent, self._onCancelled)
 
     def _sendAgain(self) -> None:
@@ -156,7 +156,9 @@ class SegmentationJob:
             self._callbacks.notice(notice)
         share = event.get("fraction")
         done = None if share is None else _SENDING + (1 - _SENDING - _FETCHING) * share
-        self._callbacks.progress(done, formatting.progress(event.get("message") or "", event.get("eta_s")))
+        self._callbacks.progress(
+            done, formatting.progress(engine_words.progress(event.get("message") or ""), event.get("eta_s"))
+        )
 
     def _fetch(self, result: dict) -> None:
         if self._over:

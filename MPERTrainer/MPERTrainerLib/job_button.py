@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from MPERLib import formatting
+from MPERLib import engine_words, formatting
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 from slicer.i18n import tr as _
@@ -64,7 +64,9 @@ class JobButton:
         self._bar.maximum = 0 if fraction is None else 1000
         if fraction is not None:
             self._bar.value = round(1000 * fraction)
-        self._bar.format = formatting.progress(state.get("message") or "", state.get("eta_s")) or "%p%"
+        self._bar.format = (
+            formatting.progress(engine_words.progress(state.get("message") or ""), state.get("eta_s")) or "%p%"
+        )
         self._bar.textVisible = True
 
     def _reset(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 import slicer
-from MPERLib import formatting
+from MPERLib import engine_words, formatting
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
@@ -202,13 +202,13 @@ class RunsPanel:
         ui, status, active = self._context.ui, self.status, self.active
         parts = [formatting.run_state(status)]
         if status.get("state") == "running" and status.get("message"):
-            parts.append(status["message"])
+            parts.append(engine_words.progress(status["message"]))
         if status.get("step"):
             parts.append(_("step {step}").format(step=status["step"]))
         if active and status.get("state") != "paused" and status.get("eta_s"):
             parts.append(formatting.remaining(status["eta_s"]))
         if status.get("state") in ("failed", "interrupted") and status.get("message"):
-            parts.append(status["message"])
+            parts.append(engine_words.progress(status["message"]))
         if status.get("version"):
             parts.append(_("saved as {name}, version {version}").format(**status))
         if self._asked and active:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import qt
+from MPERLib import engine_words
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import AUTO, EngineSession
 from MPERLib.formatting import sentence
@@ -157,10 +158,14 @@ class TrainingPanel:
         ui, plan = self._context.ui, self.plan
         self._filling = True
         try:
-            for name, box in (("method", ui.methodSelector), ("recipe", ui.recipeSelector)):
-                options = plan["options"][f"{name}s"]
+            auto = {"name": AUTO, "title": "", "description": _("What did best where it was measured, for such cases")}
+            for name, box, words, first in (
+                ("method", ui.methodSelector, engine_words.method, [auto]),
+                ("recipe", ui.recipeSelector, engine_words.recipe, []),
+            ):
+                options = [*first, *plan["options"][f"{name}s"]]
                 wanted = chosen(box) if name in self._changed else plan.get(name)
-                fill_box(box, [(option["name"], option["title"]) for option in options], wanted)
+                fill_box(box, [(option["name"], words(option["name"], option["title"])) for option in options], wanted)
                 for row, option in enumerate(options):
                     box.setItemData(row, option.get("description") or option["title"], qt.Qt.ToolTipRole)
             if "start_from" not in self._changed:

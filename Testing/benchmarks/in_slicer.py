@@ -3,15 +3,18 @@ and how long our callbacks held its window.
 
     Slicer --no-splash --additional-module-paths MPERSegment MPERTrainer --python-script Testing/benchmarks/in_slicer.py
 
-The sample scan three times, then a made-up scan of 640 x 640 x 88 (the sample, tiled). MPER_PYTHON names the Python
-that runs the engine.
+The sample scan three times, then a made-up scan of 640 x 640 x 88 (the sample, tiled); at last 20 results of the sample
+scan in one scene: memory of Slicer and of the engine before, with them, and after the scene was closed (Linux), and the
+slowest callbacks. MPER_PYTHON names the Python that runs the engine; MPER_BENCHMARK=memory measures the last alone.
 """
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import qt
@@ -64,15 +67,82 @@ def edit(panel, scan, slices: int) -> tuple[float, float]:
     return figures, time.perf_counter() - began
 
 
-def main() -> None:
-    """Measure, and print a table and the trace."""
-    slicer.util.selectModule("MPERSegment")
-    from MPERLib import callbacks
+def megabytes(pid: int | str) -> int:
+    """The resident memory of a process; 0 where /proc is not there."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+
+def engine_pid() -> int:
+    """The process of the engine, also behind a launcher."""
+    pid = slicer.mperEngine._process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    words = children.read_text().split() if children.exists() else []
+    return int(words[0]) if words else pid
+
+
+def memory(panel, results: int = 20) -> None:
+    """Memory with many results of one scan in the scene, and after it was closed; how long callbacks took meanwhile."""
+    from MPERLib import callbacks, licences
 
     from mper.resources import sample_scan
 
+    def line(name: str) -> None:
+        slicer.app.processEvents()
+        print(f"| {name} | {megabytes('self')} MB | {megabytes(engine_pid())} MB |", flush=True)
+
+    for model in panel.session.models:
+        licences.acknowledge(model)
+    slicer.mrmlScene.Clear(0)
+    scan = slicer.util.loadVolume(str(sample_scan()))
+    run(panel, scan)  # loads the model
+    slicer.mrmlScene.Clear(0)
+    wait_s(5)
+    print("| | Slicer | engine |\n| --- | --- | --- |", flush=True)
+    for round_ in (1, 2):
+        line(f"round {round_}: empty scene")
+        scan = slicer.util.loadVolume(str(sample_scan()))
+        callbacks.clear()
+        for n in range(results):
+            run(panel, scan)
+            wait_s(0.7)
+            if n + 1 in (1, results):
+                line(f"round {round_}: {n + 1} results")
+        print(callbacks.report(), flush=True)
+        callbacks.clear()
+        slicer.mrmlScene.Clear(0)
+        wait_s(5)
+        line(f"round {round_}: scene closed")
+        print(callbacks.report(), flush=True)
+
+
+def wait_s(seconds: float) -> None:
+    """Let Slicer work for a time."""
+    end = time.perf_counter() + seconds
+    wait(lambda: time.perf_counter() > end, seconds + 60)
+
+
+def main() -> None:
+    """Measure, and print a table and the trace."""
+    slicer.util.selectModule("MPERSegment")
     panel = slicer.modules.MPERSegmentWidget.panel
     wait(lambda: panel.session.ready)
+    if os.environ.get("MPER_BENCHMARK") != "memory":
+        speed(panel)
+    memory(panel)
+
+
+def speed(panel) -> None:
+    """From the click to the mask and the surface, and from an edit to the figures and the wall."""
+    from MPERLib import callbacks, licences
+
+    from mper.resources import sample_scan
+
+    for model in panel.session.models:
+        licences.acknowledge(model)
     scan = slicer.util.loadVolume(str(sample_scan()))
     array = slicer.util.arrayFromVolume(scan)
     large = slicer.modules.volumes.logic().CloneVolume(scan, "large")

@@ -59,7 +59,7 @@ class Answer:
         """The line of a refusal, which is one line and the whole answer."""
         assert self.status >= 400, self.body[:500]
         entry = json.loads(self.body)
-        assert list(entry) == ["error"]
+        assert list(entry) in (["error"], ["error", "code", "values"])
         assert entry["error"].strip() and "\n" not in entry["error"]
         return entry["error"]
 

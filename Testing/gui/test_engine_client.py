@@ -382,7 +382,7 @@ def test_a_stopped_engine_gives_a_clear_error_and_starts_again(window: Any, remo
     remote.stop()
     late = Recorder(window)
     remote.get("/info", late.take, late.fail)
-    assert late.wait_for_failure() == "the engine is not running; start it"
+    assert late.wait_for_failure() == "MPER's program is not running. Start it"
     assert not recorder.done and not recorder.failed
     remote.start()
     again = Recorder(window)
@@ -490,7 +490,7 @@ def test_a_killed_engine_is_reported_and_can_be_started_again(window: Any, local
     recorder = Recorder(window)
     os.kill(pid, signal.SIGKILL)
     window.wait_until(lambda: local.state == "failed", 10)
-    assert local.reason.startswith("the engine stopped")
+    assert local.reason.startswith("MPER's program stopped")
     local.get("/models", recorder.take, recorder.fail)
     assert recorder.wait_for_failure() == local.reason
     local.start()
@@ -506,18 +506,18 @@ def test_missing_packages_are_named(
     monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
     local.start()
     window.wait_until(lambda: local.state == "failed", 60)
-    assert local.reason == ("the engine's packages are incomplete (fastapi is missing); install them in MPER Segment")
+    assert local.reason == ("MPER needs more software (fastapi is missing). Install it in MPER Segment")
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("print('hello')", "the engine's first line of output was 'hello'"),
+        ("print('hello')", "MPER's program did not start as expected: 'hello'. Start it again"),
         (
             "raise SystemExit(3)",
-            "the engine stopped unexpectedly (exit code 3); your segmentations are safe, start it again",
+            "MPER's program stopped. Your masks are safe.",
         ),
-        ("import sys; sys.exit('no more room')", "the engine stopped: no more room"),
+        ("import sys; sys.exit('no more room')", "MPER's program stopped. Your masks are safe. Details: no more room"),
     ],
 )
 def test_an_engine_that_does_not_start_gives_the_reason(
@@ -652,3 +652,33 @@ def test_a_process_whose_lines_cannot_be_taken_ends_with_words(window: Any) -> N
     assert len(ended) == 1
     assert "KeyError: 'event'" in str(ended[0])
     window.forgive()
+
+
+def test_refusals_with_a_code_are_said_in_words_and_others_as_the_engine_wrote_them() -> None:
+    from MPERLib import engine_words
+
+    def words(code: str, **values: object) -> str:
+        return engine_words.refusal({"error": "as the engine wrote it", "code": code, "values": values})
+
+    gone = "The folder of 'Odd masks' was moved or deleted. Use Open to find it."
+    assert words("no-dataset", dataset="MPER~Odd masks") == gone
+    assert words("string-too-long", field="name", limit=128) == "The name is too long (128 characters at most)."
+    assert words("a code of a later version") == "as the engine wrote it"
+    assert words("string-too-long", other=1) == "as the engine wrote it"
+    assert engine_words.progress("tile 3 of 8") == "Segmenting: part 3 of 8"
+    assert engine_words.progress("something new") == "something new"
+    assert engine_words.device("cpu", "CPU (2 threads, bfloat16)") == "without graphics card"
+    assert engine_words.used_device("NVIDIA A4000 (16 GiB, float16)") == "with graphics card (NVIDIA A4000)"
+
+
+def test_the_engine_refuses_with_a_code_for_what_the_user_can_mend(window: Any, shared_engine: Engine) -> None:
+    recorder = Recorder(window)
+    shared_engine.get("/datasets/MPER~Odd masks", recorder.take, recorder.fail)
+    shared_engine.post(
+        "/datasets/MPER~Odd masks/labels", {"label": "x" * 200, "author": "me"}, recorder.take, recorder.fail
+    )
+    window.wait_until(lambda: len(recorder.failed) == 2, 20)
+    assert sorted(recorder.failed) == [
+        "The folder of 'Odd masks' was moved or deleted. Use Open to find it.",
+        "The name of the structure is too long (128 characters at most).",
+    ]

@@ -249,11 +249,11 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     window.click(panel.ui.segmentButton)
     window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     os.kill(int(slicer.mperEngine._process.pid), signal.SIGKILL)
-    window.wait_until(lambda: "stopped unexpectedly" in panel.ui.messageLabel.text, 20, "the message")
+    window.wait_until(lambda: "program stopped" in panel.ui.messageLabel.text, 20, "the message")
     window.wait_until(lambda: not panel.segmentPanel.running, 20, "the end of the job")
-    words = "The engine stopped unexpectedly (exit code 9); your segmentations are safe, start it again."
+    words = "MPER's program stopped. Your masks are safe."
     assert panel.ui.messageLabel.text == words
-    assert panel.ui.modelWords.text == "The engine has stopped."  # why is said once
+    assert panel.ui.modelWords.text == "MPER's program has stopped."  # why is said once
     assert not panel.ui.segmentButton.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     window.click(panel.ui.messageButton)

@@ -19,7 +19,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mper.engine.connections import CONNECTION, Connection, address_of
-from mper.engine.errors import Forbidden, InvalidRequest, RequestError, TooLarge, Unauthorized
+from mper.engine.errors import Forbidden, InvalidRequest, RequestError, TooLarge, Unauthorized, code_and_values
 from mper.engine.settings import Client, Limits
 from mper.engine.throttle import FailureThrottle, LogBudget
 
@@ -89,7 +89,8 @@ class AccessMiddleware:
                 self._answer(error)  # writes the log
                 raise _Broken from None
             code, line = self._answer(error)
-            await _refuse(sent, code, line, error.headers if isinstance(error, RequestError) else {})
+            content = {"error": line, **code_and_values(error)}
+            await _refuse(sent, code, content, error.headers if isinstance(error, RequestError) else {})
         finally:
             if connection is not None:
                 connection.end_request()
@@ -109,7 +110,8 @@ class AccessMiddleware:
         found = self._client_of(token.strip()) if kind.lower() == "bearer" else None
         if found is None:
             await self._throttle.wait(address_of((scope.get("client") or ("",))[0]))
-            raise Unauthorized("the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'")
+            line = "the token is missing or wrong; send the header 'Authorization: Bearer TOKEN'"
+            raise Unauthorized(line, "wrong-token")
         return found
 
     def _client_of(self, token: str) -> Client | None:
@@ -183,8 +185,8 @@ def _route(scope: Scope) -> str:
     return getattr(route, "path", "(no route)")
 
 
-async def _refuse(send: Send, status: int, line: str, headers: Mapping[str, str]) -> None:
-    body = json.dumps({"error": line}).encode()
+async def _refuse(send: Send, status: int, answer: Mapping[str, object], headers: Mapping[str, str]) -> None:
+    body = json.dumps(answer).encode()
     fields = {
         "content-type": "application/json",
         "content-length": str(len(body)),

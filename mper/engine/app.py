@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from mper import __version__
 from mper.engine.access import OPEN, AccessMiddleware
-from mper.engine.errors import InvalidRequest, RequestError, status_and_line
+from mper.engine.errors import InvalidRequest, RequestError, code_and_values, status_and_line
 from mper.engine.routes import cases, cohorts, datasets, info, jobs, maintenance, measurement, runs, segmentation
 from mper.engine.schemas.arrays import ArrayHeader
 from mper.engine.schemas.common import ErrorAnswer
@@ -82,7 +82,8 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses: unknown routes, methods, bodies that are not JSON."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, RequestError):  # raised by the middleware while the body was read
-        return _error(error.__cause__.status, str(error.__cause__))
+        cause = error.__cause__
+        return _error(cause.status, str(cause), more=code_and_values(cause))
     lines = {
         404: "there is no such route; /openapi.json lists them",
         405: f"this route does not take {request.method}",
@@ -96,14 +97,28 @@ def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     """A body or parameter that does not fit the schema."""
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):  # it was not parsed
-        line = "a body is JSON: send the header 'Content-Type: application/json'"
-    else:
-        line = "; ".join(_one_line(entry) for entry in error.errors()[:_SHOWN_ERRORS])
-    return _error(InvalidRequest.status, line)
+        return _error(InvalidRequest.status, "a body is JSON: send the header 'Content-Type: application/json'")
+    found = error.errors()
+    line = "; ".join(_one_line(entry) for entry in found[:_SHOWN_ERRORS])
+    return _error(InvalidRequest.status, line, more=_code_of(found))
 
 
-def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(ErrorAnswer(error=line).model_dump(), status, dict(headers or {}))
+def _error(
+    status: int, line: str, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
+) -> JSONResponse:
+    answer = ErrorAnswer(error=line, **(more or {}))
+    return JSONResponse(answer.model_dump(exclude_none=True), status, dict(headers or {}))
+
+
+def _code_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Code and values where a text of the body is too long or too short, and nothing else is wrong."""
+    fields = {str(entry["loc"][1]) for entry in entries if len(entry["loc"]) > 1}
+    limits = {"string_too_long": "max_length", "string_too_short": "min_length"}
+    entry = next((entry for entry in entries if entry["type"] in limits), None)
+    if entry is None or len(fields) != 1:
+        return {}
+    limit = entry["ctx"][limits[entry["type"]]]
+    return {"code": entry["type"].replace("_", "-"), "values": {"field": fields.pop(), "limit": limit}}
 
 
 def _one_line(entry: Mapping[str, Any]) -> str:

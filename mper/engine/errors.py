@@ -17,6 +17,15 @@ from mper.utils.errors import explain, raised_by_us
 class RequestError(Exception):
     """A request that is refused; the text says what came, what was expected, what to do.
 
+    Parameters
+    ----------
+    line : str
+        The text.
+    code : str
+        What was refused, for programs that say it in the words of their users; "" where only the text says it.
+    **values
+        What the words of the code need, such as names and numbers.
+
     Attributes
     ----------
     status : int
@@ -27,6 +36,10 @@ class RequestError(Exception):
 
     status: ClassVar[int] = 400
     headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, line: str, code: str = "", **values: str | int | float):
+        super().__init__(line)
+        self.code, self.values = code, values
 
 
 class InvalidRequest(RequestError):
@@ -80,7 +93,9 @@ class TooLarge(RequestError):
     def __init__(self, found: int, limit: int):
         super().__init__(
             f"the body has {found} bytes or more, at most {limit} are taken here; "
-            "send less (a smaller region, fewer strokes)"
+            "send less (a smaller region, fewer strokes)",
+            "too-large",
+            megabytes=limit // 1_000_000,
         )
 
 
@@ -115,6 +130,11 @@ def status_and_line(error: BaseException, folders: Mapping[Path, str]) -> tuple[
         if isinstance(error, kind):
             return status, line
     return (422 if isinstance(error, ValueError) and raised_by_us(error) else 500), line
+
+
+def code_and_values(error: BaseException) -> dict[str, object]:
+    """What an error's answer holds besides its line: nothing, or the code and the values of a `RequestError`."""
+    return {"code": error.code, "values": error.values} if isinstance(error, RequestError) and error.code else {}
 
 
 def explained(error: BaseException, folders: Mapping[Path, str]) -> str:

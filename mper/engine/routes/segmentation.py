@@ -122,8 +122,11 @@ def set_strokes(engine: EngineDep, client: ClientDep, prediction: str, body: Ref
 
 @router.delete("/predictions/{prediction}")
 def forget_prediction(engine: EngineDep, client: ClientDep, prediction: str) -> Empty:
-    """Remove a prediction."""
+    """Remove a prediction, and return its memory to the system."""
+    from mper.utils.devices import return_freed_memory  # which loads torch
+
     engine.predictions.discard(engine.predictions.get(client, prediction).id)
+    return_freed_memory()
     return Empty()
 
 

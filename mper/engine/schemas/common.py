@@ -47,6 +47,10 @@ class ErrorAnswer(AnswerModel):
     """Every answer with a status of 4xx or 5xx."""
 
     error: Annotated[str, Field(description="One line: what came, what was expected, what to do.")]
+    code: Annotated[str | None, Field(description="What was refused, for words of the reader's own.")] = None
+    values: Annotated[
+        dict[str, str | int | float] | None, Field(description="Names and numbers for the words of the code.")
+    ] = None
 
 
 class CodeModel(AnswerModel):

@@ -112,7 +112,8 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
 def check_not_held_out(dataset: Dataset, same: Iterable[str]) -> None:
     """Raise `Conflict` if one of the cases that are the same scan is in the locked hold-out."""
     if locked := [case_id for case_id in same if case_id in dataset.held_out]:
-        raise Conflict(f"this scan is case {locked[0]} of the locked hold-out already; it is never trained on")
+        line = f"this scan is case {locked[0]} of the locked hold-out already; it is never trained on"
+        raise Conflict(line, "scan-held-out", case=locked[0])
 
 
 def _add_numbered(dataset: Dataset, image: Volume, request: CaseRequest) -> Case:
@@ -160,7 +161,9 @@ def check_scan(case: Case, scan_sha256: str) -> None:
     if scan_sha256.lower() != own:
         raise Conflict(
             f"the mask was drawn on another image than the scan of {case.id}: their voxels differ; save it under "
-            "another name, as a case of its own, or draw it on the scan that MPER Trainer opens"
+            "another name, as a case of its own, or draw it on the scan that MPER Trainer opens",
+            "other-image",
+            case=case.id,
         )
 
 

@@ -25,7 +25,8 @@ from mper.volume import Geometry, Index3, Volume
 def check_comparable(engine: Engine, dataset: Dataset, request: CompareRequest) -> None:
     """Raise `Conflict` or `NotFound` where there is no hold-out, or a model is missing."""
     if dataset.holdout is None:
-        raise Conflict("this dataset has no locked hold-out to compare models on; lock a few labelled cases first")
+        line = "this dataset has no locked hold-out to compare models on; lock a few labelled cases first"
+        raise Conflict(line, "no-holdout")
     for model in (request.new, request.old):
         engine.models.path(model)
 

@@ -61,7 +61,8 @@ def add_dataset(engine: Engine, request: DatasetRequest) -> str:
         raise InvalidRequest(f"a dataset's folder cannot have ~ in its name, {request.folder!r} has; take another")
     for folder in path.parents:
         if any(folder.is_relative_to(root) for root in engine.roots.folders.values()) and is_dataset(folder):
-            raise Conflict(f"{request.folder!r} lies inside a dataset; choose a folder next to it")
+            line = f"{request.folder!r} lies inside a dataset; choose a folder next to it"
+            raise Conflict(line, "inside-dataset", folder=request.folder)
     labels = [_label(number, label) for number, label in enumerate(request.labels, start=1)]
     Dataset.create(path, request.name or path.name, labels)
     return "/".join(part for part in (request.root, request.folder) if part)

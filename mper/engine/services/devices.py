@@ -101,7 +101,8 @@ class Devices:
         try:
             with self._moved:
                 if queue[0] is not job:
-                    job(Progress("waiting for other jobs to end"))
+                    loads = queue[0].kind == "load"  # the model that was just chosen, in most cases
+                    job(Progress("loading the model" if loads else "waiting for other jobs to end"))
                 while queue[0] is not job:
                     self._moved.wait(_LOOK_EVERY_S)
                     job.check()

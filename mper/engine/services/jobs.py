@@ -279,11 +279,12 @@ class JobStore:
 
     def _admit(self, job: Job) -> None:
         if self._closing:
-            raise Conflict("the engine is ending; start it again")
+            raise Conflict("the engine is ending; start it again", "ending")
         own = self.of(job.client)
         waiting = [other for other in own if not other.ended]
         if len(waiting) >= self._limits.waiting_jobs:
-            raise Conflict(f"{len(waiting)} jobs wait or run already; wait for one to end, or cancel one")
+            line = f"{len(waiting)} jobs wait or run already; wait for one to end, or cancel one"
+            raise Conflict(line, "busy", n=len(waiting))
         ended = [other for other in own if other.ended]
         for old in ended[: max(0, len(ended) - self._limits.ended_jobs)]:
             del self._jobs[old.id]

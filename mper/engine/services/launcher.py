@@ -28,7 +28,8 @@ class Launcher:
         """
         with self._lock:
             if self.state(run) not in (NEW, *ENDED):
-                raise Conflict(f"run {run.path.name} is being worked on; pause or cancel it instead")
+                name = run.path.name
+                raise Conflict(f"run {name} is being worked on; pause or cancel it instead", "run-works", run=name)
             run.launch()
             words = ("train", "--resume", str(run.path.resolve()), "--background")
             self._children[run.path.resolve()] = start_detached(words, run.path / "log.txt")

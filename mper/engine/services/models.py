@@ -61,7 +61,8 @@ class ModelCatalog:
             dataset_id, (name, *version) = "/".join(parts[:-names]), parts[-names:]
             with contextlib.suppress(NotFound, ValueError, OSError):
                 return Dataset.open(self._roots.dataset(dataset_id)).model(name, *map(int, version))
-        raise NotFound(f"there is no model {model_id!r}; GET /models lists them")
+        line = f"there is no model {model_id!r}: its folder was moved or deleted, or it was never here"
+        raise NotFound(line, "no-model", model=model_id)
 
     def predictor(self, model_id: str, device: str) -> Predictor:
         """A model made ready on a device; kept, until others are used more."""

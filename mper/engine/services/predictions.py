@@ -143,6 +143,7 @@ class PredictionStore:
             raise NotFound(
                 f"there is no prediction {prediction_id!r}; it is unknown, or made room for others: segment again, "
                 "and send the whole list of strokes where there are strokes",
+                "no-prediction",
             )
         stored.used = time.monotonic()
         return stored

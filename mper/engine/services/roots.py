@@ -97,9 +97,11 @@ class Roots:
         try:
             path = self.inside(root, relative)
         except (Forbidden, NotFound) as error:
-            raise NotFound(f"there is no dataset {dataset_id!r} here ({error})") from error
+            line = f"there is no dataset {dataset_id!r} here ({error})"
+            raise NotFound(line, "no-dataset", dataset=dataset_id) from error
         if not (path / DATASET).is_file():
-            raise NotFound(f"there is no dataset {dataset_id!r} here; GET /datasets lists them")
+            line = f"there is no dataset {dataset_id!r} here: its folder was moved or deleted"
+            raise NotFound(line, "no-dataset", dataset=dataset_id)
         return path
 
     def datasets(self) -> Iterator[tuple[str, Path]]:

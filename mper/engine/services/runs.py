@@ -92,7 +92,7 @@ def _run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
     name = config.get("name")
     message = status.get("message", "")
     if state == "interrupted":
-        message = "its process was killed; resume it"
+        message = "the training stopped unexpectedly; Resume continues from the last saved state"
     elif state == "failed" and status.get("state") == LAUNCHING:
         message = _last_line(run) or "its process could not be started"
     return Run.model_validate(
@@ -151,11 +151,12 @@ def steer(engine: Engine, dataset: Dataset, run: RunFolder, request: CommandRequ
     name = run.path.name
     if request.command == "resume" and state in IDLE:
         if state == "finished":
-            raise Conflict(f"run {name} is finished; start a new one from its model")
+            raise Conflict(f"run {name} is finished; start a new one from its model", "run-finished", run=name)
         _follow_dataset(run, dataset)
         engine.launcher.start(run)
     elif state in IDLE:
-        raise Conflict(f"run {name} is {state}; only a run that is being worked on can {request.command}")
+        line = f"run {name} is {state}; only a run that is being worked on can {request.command}"
+        raise Conflict(line, "run-over", run=name)
     else:
         run.steer("run" if request.command == "resume" else request.command)
 

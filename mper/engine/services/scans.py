@@ -112,7 +112,8 @@ class ScanStore:
         """
         scan = self._scans.get(scan_id)
         if scan is None or scan.client != client:
-            raise NotFound(f"there is no scan {scan_id!r}; it is unknown, or made room for others: send it again")
+            line = f"there is no scan {scan_id!r}; it is unknown, or made room for others: send it again"
+            raise NotFound(line, "no-scan")
         scan.used = time.monotonic()
         return scan
 
@@ -157,7 +158,7 @@ class ScanStore:
                 self._forget(scan)
                 held -= scan.bytes
         if held + wanted > self._limits.scans_bytes:
-            raise Conflict("no room for another scan while jobs need the others; wait for one to end")
+            raise Conflict("no room for another scan while jobs need the others; wait for one to end", "no-room")
 
 
 def _check_extent(scan: Volume) -> None:

@@ -70,7 +70,8 @@ def new_path(folder: Path) -> Path:
 def check_space(folder: Path, nbytes: int) -> None:
     """Raise `Conflict` unless so many bytes, and some to spare, are free on the disk of `folder`."""
     if shutil.disk_usage(folder).free < nbytes + _SPARE:
-        raise Conflict("the engine's disk is nearly full; make room there, or send less (a smaller region)")
+        line = "the engine's disk is nearly full; make room there, or send less (a smaller region)"
+        raise Conflict(line, "disk-full")
 
 
 def remove_file(path: Path) -> None:
