@@ -263,7 +263,7 @@ def test_a_job_that_waits_for_its_turn_is_queued_and_cancelled_at_once(queue: Jo
     first = queue.submit("a", "load", "cpu", waits(go_on))
     until(lambda: first.status().state == "running")
     second = queue.submit("a", "load", "cpu", waits(go_on))
-    until(lambda: "other jobs" in second.status().message)
+    until(lambda: second.status().message == "loading the model")  # which the first one does
     assert second.status().state == "queued"
     second.cancel()
     assert ended(second)["state"] == "cancelled"
