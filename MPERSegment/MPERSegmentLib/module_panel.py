@@ -10,6 +10,7 @@ import slicer
 import vtk
 from MPERLib import formatting, memory, mrml, phases, segmentation_node, surface, widgets
 from MPERLib.callbacks import later, slot
+from MPERLib.cohort_panel import CohortPanel, add_section
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
@@ -50,6 +51,7 @@ class ModulePanel(VTKObservationMixin):
 
     def __init__(self, uiWidget: Any, logic: Any):
         VTKObservationMixin.__init__(self)
+        add_section(uiWidget, before=slicer.util.childWidgetVariables(uiWidget).engineSection)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         self._logic = logic
         self._parameters: SegmentParameters | None = None
@@ -82,6 +84,7 @@ class ModulePanel(VTKObservationMixin):
         self.saveLabelPanel = SaveLabelPanel(context, session, scans, self.strokesPanel.settled)
         self.measurePanel = MeasurePanel(context, session, scans, self.strokesPanel.settled)
         self.exportPanel = ExportPanel(context, self.measurePanel.reportInputs)
+        self.cohortPanel = CohortPanel(context, session)
         self.enginePanel = EnginePanel(context, session)
         self.installPanel = InstallPanel(context, session.start)
         session.onChange(self._onEngineChanged)
@@ -107,6 +110,7 @@ class ModulePanel(VTKObservationMixin):
         self.segmentEditorPanel.destroy()
         self.enginePanel.stop()
         self.installPanel.stop()
+        self.cohortPanel.close()
         self.scans.forgetAll()
         self.session.close()
         self.context.close()
@@ -119,6 +123,7 @@ class ModulePanel(VTKObservationMixin):
         self.session.start()
         self.explanationPanel.enter()
         self.segmentEditorPanel.enter()
+        self.cohortPanel.enter()
 
     def exit(self) -> None:
         """The user goes to another module; work that is under way continues."""
@@ -126,6 +131,7 @@ class ModulePanel(VTKObservationMixin):
         self.segmentPanel.region.cancel()
         self.explanationPanel.leave()
         self.segmentEditorPanel.leave()
+        self.cohortPanel.leave()
 
     # ---- the scene
 
@@ -171,6 +177,7 @@ class ModulePanel(VTKObservationMixin):
         for node in result_node.all_of(slicer.mrmlScene):
             self._forgetPredictions(node)
         self._release()
+        self.cohortPanel.reset()
         self.scans.forgetAll()
 
     def _onSceneClosed(self) -> None:

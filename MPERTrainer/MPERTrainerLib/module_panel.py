@@ -7,6 +7,7 @@ from typing import Any
 import qt
 import slicer
 from MPERLib.callbacks import slot
+from MPERLib.cohort_panel import CohortPanel, add_section
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -38,6 +39,7 @@ class ModulePanel(VTKObservationMixin):
 
     def __init__(self, uiWidget: Any, logic: Any):
         VTKObservationMixin.__init__(self)
+        add_section(uiWidget, before=None)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         self._logic = logic
         self._parameters: TrainerParameters | None = TrainerParameters(logic.getParameterNode())
@@ -53,6 +55,7 @@ class ModulePanel(VTKObservationMixin):
         self.trainingPanel = TrainingPanel(context, session, dataset, self.runsPanel.watch)
         self.comparisonPanel = ComparisonPanel(context, session, dataset, caseNodes)
         self.nextCasePanel = NextCasePanel(context, session, dataset, self.labelPanel.open)
+        self.cohortPanel = CohortPanel(context, session, dataset)
         self.ui.engineButton.connect("clicked()", slot(self._onStartEngine))
         session.onChange(self._onEngineChanged)
         scene = slicer.mrmlScene
@@ -72,7 +75,7 @@ class ModulePanel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is being unloaded, or Slicer quits; training runs and the engine continue."""
         self.removeObservers()
-        for panel in (self.labelPanel, self.casesPanel, self.runsPanel, self.trainingPanel):
+        for panel in (self.labelPanel, self.casesPanel, self.runsPanel, self.trainingPanel, self.cohortPanel):
             panel.close()
         self.dataset.close()
         self.session.close()
@@ -81,6 +84,7 @@ class ModulePanel(VTKObservationMixin):
     def enter(self) -> None:
         """The user opens the module: start the engine, or read the datasets again."""
         self.labelPanel.enter()
+        self.cohortPanel.enter()
         running = self.session.running
         self.session.start()
         if running and self.session.running:
@@ -90,6 +94,7 @@ class ModulePanel(VTKObservationMixin):
         """The user goes to another module; work that is under way continues."""
         self.labelPanel.leave()
         self.comparisonPanel.leave()
+        self.cohortPanel.leave()
 
     # ---- the scene
 
@@ -98,6 +103,7 @@ class ModulePanel(VTKObservationMixin):
         self.caseNodes.reset()
         self.comparisonPanel.reset()
         self.labelPanel.reset()
+        self.cohortPanel.reset()
         self._parameters = None
 
     def _onImportStarts(self) -> None:

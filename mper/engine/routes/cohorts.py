@@ -39,7 +39,7 @@ def start_cohort(engine: EngineDep, client: WhoDep, body: CohortRequest) -> Coho
     """Segment many scans in a process of its own, or go on with what the folder holds; 409 if it is in use."""
     cohort = cohorts.start_cohort(engine, client, body)
     with cohort.lock:
-        return cohorts.describe(engine, cohort)
+        return cohorts.describe(engine, client, cohort)
 
 
 @router.post("/cohorts/open")
@@ -47,34 +47,34 @@ def open_cohort(engine: EngineDep, client: WhoDep, body: OpenCohortRequest) -> C
     """The cohort in a folder; only for the client that started the engine."""
     cohort = cohorts.open_cohort(engine, client, body.path)
     with cohort.lock:
-        return cohorts.describe(engine, cohort)
+        return cohorts.describe(engine, client, cohort)
 
 
 @router.get("/cohorts")
-def list_cohorts(engine: EngineDep, dataset: str | None = None) -> list[CohortAnswer]:
+def list_cohorts(engine: EngineDep, client: WhoDep, dataset: str | None = None) -> list[CohortAnswer]:
     """The cohorts of a dataset; without one those that were opened or started."""
     answers = []
     for cohort in cohorts.cohorts_of(engine, dataset):
         with cohort.lock:
-            answers.append(cohorts.describe(engine, cohort))
+            answers.append(cohorts.describe(engine, client, cohort))
     return answers
 
 
 @router.get("/cohorts/{c}")
-def cohort_status(engine: EngineDep, c: str) -> CohortAnswer:
+def cohort_status(engine: EngineDep, client: WhoDep, c: str) -> CohortAnswer:
     """How a cohort stands."""
     cohort = engine.cohorts.get(c)
     with cohort.lock:
-        return cohorts.describe(engine, cohort)
+        return cohorts.describe(engine, client, cohort)
 
 
 @router.post("/cohorts/{c}/command")
-def command(engine: EngineDep, c: str, body: CohortCommand) -> CohortAnswer:
+def command(engine: EngineDep, client: WhoDep, c: str, body: CohortCommand) -> CohortAnswer:
     """Pause or resume a cohort; 409 if its state does not allow that."""
     cohort = engine.cohorts.get(c)
     with cohort.lock:
         cohorts.steer(cohort, body.command)
-        return cohorts.describe(engine, cohort)
+        return cohorts.describe(engine, client, cohort)
 
 
 @router.get("/cohorts/{c}/rows")

@@ -44,7 +44,7 @@ class CohortAnswer(AnswerModel):
 
     id: str
     name: str
-    folder: str
+    folder: Annotated[str, Field(description="With its whole path for the client that started the engine.")]
     state: CohortState
     pausing: Annotated[bool, Field(description="Whether the run was asked to pause, and still works.")]
     message: str

@@ -147,7 +147,7 @@ def steer(cohort: Cohort, command: str) -> None:
     cohort.start(words)
 
 
-def describe(engine: Engine, cohort: Cohort) -> CohortAnswer:
+def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
     """How a cohort stands; raises ValueError if its manifest is damaged."""
     results = cohort.results
     results.refresh()
@@ -162,7 +162,7 @@ def describe(engine: Engine, cohort: Cohort) -> CohortAnswer:
         {
             "id": cohort.id,
             "name": cohort.path.name,
-            "folder": without_folders(str(cohort.path), engine.folders()),
+            "folder": str(cohort.path) if client.local else without_folders(str(cohort.path), engine.folders()),
             "state": state.state,
             "pausing": state.pausing,
             "message": without_folders(state.message, engine.folders()),

@@ -1,0 +1,193 @@
+"""A cohort of the engine, followed while it is segmented and reviewed.
+
+The run is a process of its own, which continues without Slicer; the folder of its results is that of `mper segment`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+from MPERLib import settings
+from MPERLib.callbacks import slot
+from MPERLib.engine import route
+from MPERLib.engine_session import EngineSession
+
+ACTIVE = ("starting", "running")
+_COHORTS_KEY = "MPER/Cohorts"  # folders of results, the latest first: a list in JSON
+_MOST = 12
+_POLL_MS, _IDLE_MS = 1000, 5000
+_ROWS_EVERY_S = 2.0
+
+
+class CohortTracker:
+    """The cohort that a panel shows.
+
+    Parameters
+    ----------
+    session : EngineSession
+    changed : callable
+        Called when status or rows have changed.
+    failed : callable
+        Takes one line for the user.
+
+    Attributes
+    ----------
+    status : dict
+        The answer to ``GET /cohorts/ID``; empty while none is open.
+    rows : list of dict
+    """
+
+    def __init__(self, session: EngineSession, changed: Callable[[], None], failed: Callable[[str], None]):
+        self._session, self._changed, self._failed = session, changed, failed
+        self.status: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+        self._folder = ""  # to open the cohort again when the engine has started again
+        self._rowsVersion: int | None = None
+        self._rowsAt = 0.0
+        self._waiting = False
+        self._watched = False
+        self._timer: Any = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", slot(self._poll, "cohort polled"))
+
+    @property
+    def id(self) -> str:
+        return str(self.status.get("id", ""))
+
+    @property
+    def active(self) -> bool:
+        """Whether scans are being segmented."""
+        return self.status.get("state") in ACTIVE
+
+    def route(self, *parts: object, **query: object) -> str:
+        """``/cohorts/ID/part?name=value``."""
+        return route("cohorts", self.id, *parts, **query)
+
+    # ---- which cohort
+
+    def start(self, body: dict[str, Any], done: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Segment scans, or go on with what the folder of results holds."""
+
+        def take(status: dict[str, Any]) -> None:
+            self._follow(status)
+            done()
+
+        self._session.post("/cohorts", body, take, failed)
+
+    def open(self, folder: str, failed: Callable[[str], None] | None = None) -> None:
+        """Open the cohort in a folder of results."""
+        self._session.post("/cohorts/open", {"path": folder}, self._follow, failed or self._failed)
+
+    def openId(self, cohort: str) -> None:
+        """Open a cohort that the engine knows."""
+        self._session.get(route("cohorts", cohort), self._follow, self._failed)
+
+    def close(self) -> None:
+        """Show none; a run continues."""
+        self.status, self.rows, self._rowsVersion, self._folder = {}, [], None, ""
+        self._timer.stop()
+        self._changed()
+
+    def watch(self, watched: bool) -> None:
+        """Follow the cohort while the user looks at it."""
+        self._watched = watched
+        if watched and self.status:
+            self._poll()
+
+    def engineChanged(self) -> None:
+        """The engine has stopped or started: an engine that starts knows the cohort by its folder alone."""
+        self._waiting = False
+        if not self._session.running:
+            self._timer.stop()
+        elif self._folder:
+            self.open(self._folder, lambda _message: self.close())
+
+    def _follow(self, status: dict[str, Any]) -> None:
+        if status["id"] != self.id:
+            self.rows, self._rowsVersion = [], None
+        self._folder = status["folder"] if not self._session.engine.isRemote else ""
+        if self._folder:
+            remember(self._folder)
+        self._take(status)
+
+    # ---- how it stands
+
+    def command(self, command: str, done: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """Pause or resume the run."""
+
+        def take(status: dict[str, Any]) -> None:
+            self._take(status)
+            done()
+
+        self._session.post(self.route("command"), {"command": command}, take, failed)
+
+    def takeRow(self, row: dict[str, Any]) -> None:
+        """A row has changed."""
+        self.rows = [row if each["id"] == row["id"] else each for each in self.rows]
+        self._changed()
+
+    def refresh(self) -> None:
+        """Read status and rows now."""
+        self._rowsAt = 0.0
+        self._poll()
+
+    def _poll(self) -> None:
+        if not self.status or self._waiting or not self._session.running:
+            return
+        self._waiting = True
+        self._session.get(self.route(), self._take, self._lost)
+
+    def _take(self, status: dict[str, Any]) -> None:
+        self._waiting = False
+        if self.status and status["id"] != self.id and self._folder and status["folder"] != self._folder:
+            return  # another one was opened meanwhile
+        self.status = status
+        due = not self.active or time.monotonic() - self._rowsAt >= _ROWS_EVERY_S
+        if status["version"] != self._rowsVersion and due:
+            self._waiting = True
+            self._session.get(self.route("rows"), self._takeRows, self._lost)
+        else:
+            self._again()
+        self._changed()
+
+    def _takeRows(self, answer: dict[str, Any]) -> None:
+        self._waiting = False
+        self.rows, self._rowsVersion, self._rowsAt = answer["rows"], answer["version"], time.monotonic()
+        self._changed()
+        self._again()
+
+    def _again(self) -> None:
+        if self._watched:
+            self._timer.start(_POLL_MS if self.active else _IDLE_MS)
+
+    def _lost(self, message: str) -> None:
+        self._waiting = False
+        if self._session.running:
+            self._failed(message)
+            self._again()
+
+    def stop(self) -> None:
+        """The panel is closed."""
+        self._timer.stop()
+        self._timer = None  # its connection would keep this object alive
+        self._watched = False
+        self._changed = self._failed = lambda *_: None
+
+
+def recent() -> list[str]:
+    """The folders of results that were opened last, the latest first."""
+    try:
+        return [str(folder) for folder in json.loads(settings.setting(_COHORTS_KEY) or "[]")]
+    except (TypeError, ValueError):  # somebody wrote into the settings by hand
+        return []
+
+
+def remember(folder: str) -> None:
+    """Put a folder of results first in the list of those that were opened."""
+    folders = [folder, *(other for other in recent() if other != folder)]
+    settings.setSetting(_COHORTS_KEY, json.dumps(folders[:_MOST]))
