@@ -1,10 +1,11 @@
 """Fit the calibration of a model on masks of known Dice, and show how well it tells good masks from bad ones.
 
     python Testing/benchmarks/calibrate.py MODEL OUT --usual DATASET:SPLIT [--usual ...]
-        --fold MODEL=DATASET:SPLIT[:FIRST-LAST] [--fold ...] [--foreign MODEL=DATASET:SPLIT[:FIRST-LAST] ...]
+        --fold MODEL=DATASET:SPLIT[:FIRST-LAST] [--fold ...] [--foreign MODEL=PLACE ...]
         --samples FILE
 
-`--fold` names a model and cases that did not train it, `--foreign` a model and scans that do not show its structures.
+`--fold` names a model and cases that did not train it, `--foreign` a model and scans that do not show its structures,
+as a split of a dataset or as a folder of scans.
 The samples of each are kept in FILE and not made again. OUT is MODEL with the calibration; OUT.png shows the
 reliability diagram and the ROC, of the cross-validated expected Dice.
 """
@@ -22,6 +23,7 @@ import numpy as np
 
 from mper.dataloading.preprocessing import WorkingGrid
 from mper.datasets.packed import open_dataset
+from mper.io import read_volume
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import GOOD, WRONG, Quality
 from mper.progress import Progress
@@ -42,6 +44,14 @@ def cases_of(words: str) -> Iterator[tuple[str, Volume, np.ndarray]]:
             for c, structure in enumerate(dataset.labels, 1):
                 classes[np.asarray(label.array) == structure.value] = c
             yield f"{Path(folder).name}/{case.id}", case.image(), classes
+
+
+def foreign_scans(words: str) -> Iterator[tuple[str, Volume, None]]:
+    """The scans of a folder, or the labelled ones of ``DATASET:SPLIT[:FIRST-LAST]``."""
+    if ":" in words:
+        yield from ((name, image, None) for name, image, _ in cases_of(words))
+    else:
+        yield from ((path.name, read_volume(path), None) for path in sorted(Path(words).iterdir()) if path.is_file())
 
 
 def report(progress: Progress) -> None:
@@ -110,7 +120,7 @@ def main() -> None:
             continue
         model, place = words.split("=")
         fold = ModelBundle.load(Path(model))
-        cases = [(name, image, None if foreign else truth) for name, image, truth in cases_of(place)]
+        cases = list(foreign_scans(place) if foreign else cases_of(place))
         made = [{"source": words, **asdict(sample)} for sample in collect(fold, usual, cases, report=report)]
         kept += made
         with options.samples.open("a") as file:

@@ -146,7 +146,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     assert 20 < volume_ml < 60
     assert [cell(ui.resultTable, 0, column) for column in (0, 1, 4)] == ["LA", f"{volume_ml:.1f} mL", "1"]
     assert tags(node)["Type"] == "AUTOMATIC"
-    assert tags(node)["Name"].startswith("MPER la 2.0.0 (sha256:")
+    assert tags(node)["Name"].startswith("MPER la 2.0.1 (sha256:")
 
     ui.runSection.collapsed = True
     ui.whySection.collapsed = False

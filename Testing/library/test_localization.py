@@ -12,7 +12,7 @@ from small_models import random_bundle, threshold_bundle
 
 from mper.dataloading.composed_field import Crop, place_in_field
 from mper.dataloading.wide_field import field_of_view_mm
-from mper.inference.localization import Localizer
+from mper.inference.localization import Localizer, _source_range
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_volume
 from mper.models.bundle import ModelBundle
@@ -77,6 +77,13 @@ def test_the_region_moves_with_the_scan(
     here, there = localizer.locate(scan), localizer.locate(moved)
     assert here is not None and there is not None
     np.testing.assert_allclose(there.box_mm(moved.geometry), here.box_mm(scan.geometry), atol=1e-6)
+
+
+def test_a_region_ends_with_the_scan_at_every_ratio_of_the_grids() -> None:
+    for source in range(1, 200):
+        for size in range(1, source + 1):
+            assert _source_range(-3.0, size + 3.0, size, source) == (0, source)
+            assert _source_range(0.0, size / 2, size, source)[1] == -(-source // 2)
 
 
 def test_nothing_found_is_none(wide_scan: tuple[Volume, np.ndarray]) -> None:

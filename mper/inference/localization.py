@@ -9,6 +9,7 @@ Older models name a bundle of its own in their card (``about["locator"]``), whos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -110,13 +111,17 @@ class Localizer:
         start, stop = [0, 0, 0], [0, 0, 0]
         for w, (axis, s) in enumerate(zip(grid.axes, window, strict=True)):
             margin = self.margin_mm[w] / grid.step_lengths[w]
-            scale = grid.source_shape[axis] / grid.size[w]
-            first = int(np.floor(max(0.0, s.start - margin) * scale))
-            last = int(np.ceil(min(float(grid.size[w]), s.stop + margin) * scale))
+            first, last = _source_range(s.start - margin, s.stop + margin, grid.size[w], grid.source_shape[axis])
             if w in grid.flips:
                 first, last = grid.source_shape[axis] - last, grid.source_shape[axis] - first
             start[axis], stop[axis] = first, last
         return Region(as_index(start), as_index(stop))
+
+
+def _source_range(first: float, last: float, size: int, source: int) -> tuple[int, int]:
+    """A range of voxels of a working axis of so many, on the scan's axis of `source` voxels; cut at its ends."""
+    low, high = (round(min(max(end, 0.0), size) * source / size, 6) for end in (first, last))  # 58.000000001 is 58
+    return math.floor(low), math.ceil(high)
 
 
 def _of_bundle(bundle: ModelBundle, device: torch.device, dtype: torch.dtype) -> ProbabilityOf:
