@@ -20,6 +20,7 @@ import torch
 from small_data import LPS, blob_dataset, blobs, labels_on_source
 from small_models import random_bundle, train_with_filters
 
+from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.datasets.dataset import Dataset
 from mper.datasets.packed import pack
@@ -29,12 +30,13 @@ from mper.methods import base
 from mper.methods.bcp import BCP
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
+from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
 from mper.training import curves, folds, trainer
 from mper.training.calibration import Sample
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
-from mper.training.setup import make_network
+from mper.training.setup import make_network, start_dice
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
@@ -653,14 +655,37 @@ def first_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int, int]]:
     return seen
 
 
-@pytest.mark.parametrize("label, mixed", [("LA", True), ("RA", False)])
-def test_only_fine_tuning_of_the_same_structures_begins_with_self_training(
-    solid: Path, tmp_path: Path, label: str, mixed: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("label", "known", "mixed", "rate"), [("LA", 0.85, True, 2e-4), ("LA", 0.84, True, 1e-3), ("RA", 0.9, False, 1e-3)]
+)
+def test_only_fine_tuning_of_the_same_structures_begins_with_self_training_and_at_a_low_rate_where_the_model_is_good(
+    solid: Path, tmp_path: Path, label: str, known: float, mixed: bool, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trainer, "start_dice", lambda *_: known)
     model = start_from(tmp_path / "model", label)
     seen = first_steps(monkeypatch)
-    train(begin(solid, tmp_path / "run", method="bcp", steps=1, batch=4, start_from=str(model)))
+    heard: list[str] = []
+    run = begin(solid, tmp_path / "run", method="bcp", steps=1, batch=4, start_from=str(model))
+    train(run, notify=heard.append)
     assert seen == [(True, 4, 2 if mixed else 4)]
+    assert told_steps(run)[0]["rate"] == pytest.approx(rate / 30, rel=1e-3), "of the first of 30 steps of warm-up"
+    adapted = [line for line in heard if line.endswith("it is adapted at the full learning rate")]
+    assert len(adapted) == (mixed and rate == 1e-3) and all(
+        "a Dice of 0.84 on the labelled" in line for line in adapted
+    )
+
+
+@pytest.mark.parametrize(("background", "expected"), [(5.0, 0.0), (-5.0, 0.6)])
+def test_a_start_model_is_judged_by_its_dice_on_the_labelled_voxels(background: float, expected: float) -> None:
+    label = torch.zeros(16, 16, 16, dtype=torch.uint8)
+    label[:3], label[7:] = 1, 255  # if all is structure, 3 of the 7 labelled slices are right
+    case = TrainingCase("a", torch.zeros(16, 16, 16), label)
+    network = Network(NetConfig("vnet", 2, filters=4))
+    with torch.no_grad():
+        network.backbone.classifier.weight.zero_()
+        network.backbone.classifier.bias.copy_(torch.tensor([background, 0.0]))
+    found = start_dice(network, PatchSampler([case], [], (16, 16, 16)), seed=0)
+    assert found == pytest.approx(expected) and network.training
 
 
 @pytest.mark.parametrize(("method", "told"), [("supervised", True), ("bcp", False)])
