@@ -7,6 +7,7 @@ from typing import Any
 import slicer
 
 from MPERLib import mrml
+from MPERLib.callbacks import later
 
 _UNDO_STATES = 10
 
@@ -53,6 +54,7 @@ class SegmentEditor:
         """Edit a segmentation on a scan."""
         widget = self.make()
         if widget.segmentationNode() is not segmentationNode:
+            widget.setSegmentationNode(None)  # which its selector may show while its logic has the node: of a loaded scene
             widget.setSegmentationNode(segmentationNode)
             widget.setSourceVolumeNode(volumeNode)
 
@@ -86,6 +88,12 @@ class SegmentEditor:
             self.deactivate()
             self.release()
             self.widget.setMRMLSegmentEditorNode(None)
+            later(self._endEffect, "segment editor without a scene")
+
+    def _endEffect(self) -> None:
+        """End the effect that was active when the scene was closed: while that lasts, Slicer's editor does not."""
+        if self.widget is not None and slicer.mrmlScene is not None and self.widget.activeEffect() is not None:
+            self.make()  # which looks at the new parameter node, that has no effect
 
     def destroy(self) -> None:
         """The module is being closed."""

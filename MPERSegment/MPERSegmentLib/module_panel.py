@@ -198,6 +198,7 @@ class ModulePanel(VTKObservationMixin):
         if not slicer.mrmlScene.IsClosing():
             self._bind()
             later(self.explanationPanel.enter, "overlay of a loaded scene")  # Slicer sets the layers after this event
+            self.segmentEditorPanel.sceneLoaded()
 
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):

@@ -116,6 +116,10 @@ class SegmentEditorPanel:
             self._opened()
             self._activate()
 
+    def sceneLoaded(self) -> None:
+        """A scene was loaded: only now do the editor's selectors know its nodes."""
+        later(self._activate, "segment editor in a loaded scene")
+
     def _activate(self) -> None:
         """Edit the result, if the panel is open."""
         if not self._entered or self._context.ui.refineSection.collapsed or not mrml.alive(self._node):
