@@ -27,11 +27,11 @@ class MPERSegment(ScriptedLoadableModule):
         parent.contributors = ["The MPER contributors"]
         parent.helpText = _("""
 <p>Segments the heart in one click: the left atrium in LGE-MRI, or both ventricles and the myocardium in cine MRI.</p>
-<p>Choose a scan and a model, and press the button. <b>Result</b> shows the measurements. <b>Explanation</b> shows the
-prototypes (learned examples) and the uncertainty of each voxel. In <b>Correct and save</b> you correct the mask with
-a few strokes or in the Segment Editor, and save it as a label for training in the module MPER Trainer. <b>Measure</b>
-gives volumes, enhancement of the wall and ejection fraction by all common methods, and a report. <b>Export</b> writes
-files, DICOM-SEG and structured report included.</p>
+<p>Choose a scan and a model, and press the button. <b>Check</b> shows the measurements and what speaks against the
+mask, <b>Explanation</b> the prototypes (learned examples) and the uncertainty of each voxel. In <b>Correct</b> you
+correct the mask with a few strokes or in the Segment Editor. <b>Measure</b> gives volumes, enhancement of the wall and
+ejection fraction by all common methods, and a report. <b>Save as label</b> keeps the mask for training in the module
+MPER Trainer. <b>Export</b> writes files, DICOM-SEG and structured report included.</p>
 <p>The model runs in a separate program, the engine. Scans stay on this computer unless you choose a remote engine and
 give your consent. For research; not a medical device.</p>
 """)

@@ -1,6 +1,7 @@
 """What all panels of a module share: the widgets, the user's choices, and one message bar.
 
-The message bar stands below the button that was pressed last, where the user looks.
+The message bar stands below the button that was pressed last, where the user looks. When it goes above that button,
+its place stays empty, so that no button moves under the mouse.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from MPERLib.callbacks import onException, slot
 from MPERLib.formatting import sentence
-from MPERLib.widgets import place_below
+from MPERLib.widgets import gap_in_place_of, is_above, place_below
 
 
 class PanelContext:
@@ -29,6 +30,7 @@ class PanelContext:
         self._parameters = parameters
         self._action: Callable[[], object] | None = None
         self._pressed: Any = None  # the button that was pressed last
+        self._gaps: list[Any] = []  # left by messages above it
         self._home = (ui.messageFrame.parent(), ui.messageFrame.parent().layout().indexOf(ui.messageFrame))
         for widget in list(vars(ui).values()):
             is_button = hasattr(widget, "autoExclusive")  # a property that only buttons have
@@ -49,6 +51,8 @@ class PanelContext:
         With a button for what to do about it.
         """
         self._action = action
+        if message:
+            self._leave()
         if message and not (self._pressed is not None and place_below(self.ui.messageFrame, self._pressed)):
             parent, index = self._home
             parent.layout().insertWidget(index, self.ui.messageFrame)
@@ -60,11 +64,21 @@ class PanelContext:
     def clearMessage(self) -> None:
         """Hide the message."""
         self._action = None
+        self._leave()
         self.ui.messageLabel.text = ""
         self.ui.messageFrame.visible = False
 
+    def _leave(self) -> None:
+        """Leave a gap where the message stands above the button that was pressed last."""
+        if self.ui.messageFrame.visible and self._pressed is not None and is_above(self.ui.messageFrame, self._pressed):
+            self._gaps.append(gap_in_place_of(self.ui.messageFrame))
+            self.ui.messageFrame.visible = False
+
     def _onPressed(self, button: Any) -> None:
         self._pressed = button
+        for gap in [gap for gap in self._gaps if not is_above(gap, button)]:  # these move nothing under the mouse
+            self._gaps.remove(gap)
+            gap.deleteLater()
 
     def _act(self) -> None:
         action = self._action

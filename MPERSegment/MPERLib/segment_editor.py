@@ -54,7 +54,9 @@ class SegmentEditor:
         """Edit a segmentation on a scan."""
         widget = self.make()
         if widget.segmentationNode() is not segmentationNode:
-            widget.setSegmentationNode(None)  # which its selector may show while its logic has the node: of a loaded scene
+            widget.setSegmentationNode(
+                None
+            )  # which its selector may show while its logic has the node: of a loaded scene
             widget.setSegmentationNode(segmentationNode)
             widget.setSourceVolumeNode(volumeNode)
 

@@ -95,6 +95,12 @@ def _addedRoots() -> list[str]:
         return []
 
 
+def lastFolder(key: str, otherwise: Path) -> Path:
+    """The folder that the user chose last in a dialog; the first of `otherwise` and its parents that there is, else."""
+    known = (Path(setting(key)),) if setting(key) else ()
+    return next((folder for folder in (*known, otherwise, *otherwise.parents) if folder.is_dir()), Path.home())
+
+
 def modelInUse() -> str:
     """The id of the model that is in use."""
     return setting(CURRENT_MODEL_KEY) or FIRST_MODEL

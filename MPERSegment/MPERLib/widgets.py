@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ctk
 import qt
+import slicer
 from slicer.i18n import tr as _
 
+from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 
 _NOTES_SHOWN = 2
@@ -59,12 +61,49 @@ def place_below(frame: Any, widget: Any) -> bool:
     return True
 
 
+def is_above(one: Any, other: Any) -> bool:
+    """Whether a visible widget ends above where another one begins."""
+    bottom = one.mapToGlobal(qt.QPoint(0, one.height)).y()
+    return bool(one.visible and other.visible and bottom <= other.mapToGlobal(qt.QPoint(0, 0)).y())
+
+
+def gap_in_place_of(widget: Any) -> Any:
+    """An empty widget of the same height before another one in its layout."""
+    gap = qt.QWidget()
+    gap.setFixedHeight(widget.height)
+    layout = widget.parent().layout()
+    layout.insertWidget(layout.indexOf(widget), gap)
+    return gap
+
+
 def _holds(item: Any, widget: Any) -> bool:
     """Whether an item of a layout is a widget, or a layout that holds it."""
     if item.widget() is not None:
         return item.widget() is widget or item.widget() == widget
     inner = item.layout()
     return inner is not None and any(_holds(inner.itemAt(n), widget) for n in range(inner.count()))
+
+
+class Shortcut:
+    """A key of Slicer's main window, until `close`.
+
+    Parameters
+    ----------
+    keys : str
+        "Shift+A", say. In a field for text, letters are text.
+    react : callable
+    """
+
+    def __init__(self, keys: str, react: Callable[[], object]):
+        self._shortcut = qt.QShortcut(qt.QKeySequence(keys), slicer.util.mainWindow())
+        self._react = slot(react, f"key {keys}")
+        self._shortcut.connect("activated()", self._react)
+
+    def close(self) -> None:
+        """Leave the key to others, at once."""
+        self._shortcut.disconnect("activated()", self._react)
+        self._shortcut.setEnabled(False)  # it is deleted at the next turn
+        self._shortcut.deleteLater()
 
 
 # ---- combo boxes whose entries have an id besides their text

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import qt
 import slicer
 import vtk
 from MPERLib.callbacks import slot
+from MPERLib.widgets import Shortcut
 
 from MPERSegmentLib.brush_view import BrushView
 
@@ -60,9 +59,8 @@ class Brush:
         self._interaction = slicer.app.applicationLogic().GetInteractionNode()
         self._interaction.SwitchToViewTransformMode()  # as for an effect of the Segment Editor
         self._tag = self._interaction.AddObserver(vtk.vtkCommand.ModifiedEvent, slot(self._onMouseMode))
-        window = slicer.util.mainWindow()
         self._shortcuts = [
-            _shortcut(window, keys, react)
+            Shortcut(keys, react)
             for keys, react in (("Esc", callbacks.ended), ("Ctrl+Z", callbacks.undo), ("Ctrl+Y", callbacks.redo))
         ]
         self._observeViews()
@@ -71,10 +69,8 @@ class Brush:
         """Give the left mouse button back to Slicer."""
         self._manager.disconnect("layoutChanged(int)", self._onLayout)
         self._interaction.RemoveObserver(self._tag)
-        for shortcut, react in self._shortcuts:
-            shortcut.disconnect("activated()", react)
-            shortcut.setEnabled(False)  # at once; it is deleted at the next turn
-            shortcut.deleteLater()
+        for shortcut in self._shortcuts:
+            shortcut.close()
         self._shortcuts = []
         for view in self._views:
             view.close()
@@ -159,10 +155,3 @@ class Brush:
         self._at = ras
         for view in self._views:
             view.point(ras, self._radius_mm)
-
-
-def _shortcut(window: Any, keys: str, react: Callable[[], None]) -> tuple[Any, Any]:
-    shortcut = qt.QShortcut(qt.QKeySequence(keys), window)
-    called = slot(react, f"key {keys}")
-    shortcut.connect("activated()", called)
-    return shortcut, called

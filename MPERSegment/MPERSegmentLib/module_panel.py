@@ -104,6 +104,7 @@ class ModulePanel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is being unloaded, or Slicer quits."""
         self._release()
+        self.strokesPanel.leave()
         self.removeObservers()
         self._measure.stop()
         self._phaseRest.stop()
@@ -124,10 +125,11 @@ class ModulePanel(VTKObservationMixin):
         self.explanationPanel.enter()
         self.segmentEditorPanel.enter()
         self.cohortPanel.enter()
+        self.strokesPanel.enter()
 
     def exit(self) -> None:
         """The user goes to another module; work that is under way continues."""
-        self.strokesPanel.endBrush()
+        self.strokesPanel.leave()
         self.segmentPanel.region.cancel()
         self.explanationPanel.leave()
         self.segmentEditorPanel.leave()
@@ -239,7 +241,7 @@ class ModulePanel(VTKObservationMixin):
         self._explain(self._result())
         self.strokesPanel.engineChanged()
         self.measurePanel.engineChanged()
-        if not self.ui.refineSection.collapsed:
+        if not self.ui.keepSection.collapsed:
             self.saveLabelPanel.refresh()
 
     # ---- phases of a time series
@@ -433,6 +435,5 @@ class ModulePanel(VTKObservationMixin):
         later(lambda: widgets.reveal(self.ui.strokesBox), "brushes into view")
 
     def _onCorrectOpened(self) -> None:
-        self.saveLabelPanel.refresh()
         if self._result() is not None:
             self.editTracker.resumeTime(self._result())

@@ -24,6 +24,8 @@ from MPERSegmentLib import result_node
 from MPERSegmentLib.label_upload import LabelRequest, LabelUpload
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
+_FOLDER_KEY = "MPER/LastDatasetFolder"
+
 
 class SaveLabelPanel:
     """Saves the segmentation that is shown in a dataset of the engine.
@@ -54,6 +56,7 @@ class SaveLabelPanel:
         ui.authorEdit.connect("textChanged(QString)", slot(self._onTyped))
         ui.caseBox.connect("editTextChanged(QString)", slot(self._onTyped))
         ui.keepButton.connect("clicked()", slot(self._onSave))
+        ui.keepSection.connect("contentsCollapsed(bool)", slot(lambda collapsed: None if collapsed else self.refresh()))
         self._showButton()
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
@@ -130,14 +133,15 @@ class SaveLabelPanel:
             if name and roots:
                 self._create(roots[0], str(name))
             return
-        start = settings.datasetFolder()
+        start = settings.lastFolder(_FOLDER_KEY, settings.datasetFolder())
         with callbacks.dialog():
             folder = qt.QFileDialog.getExistingDirectory(
                 slicer.util.mainWindow(),
                 _("Folder of a dataset, or an empty folder for a new one"),
-                str(start if start.is_dir() else start.parent),
+                str(start),
             )
         if folder:
+            settings.setSetting(_FOLDER_KEY, str(Path(str(folder)).parent))
             self.openFolder(Path(str(folder)))
 
     def openFolder(self, folder: Path) -> None:

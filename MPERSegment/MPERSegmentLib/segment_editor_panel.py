@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, stroke_node
 
-_EDITOR_TAG = "MPERSegmentEditor"
+EDITOR_TAG = "MPERSegmentEditor"
 
 
 class SegmentEditorPanel:
@@ -35,7 +35,7 @@ class SegmentEditorPanel:
         self._entered = False
         self._brushActive = False
         self._observed: tuple[slicer.vtkMRMLSegmentEditorNode, int] | None = None
-        self.editor = SegmentEditor(context.ui.editorFrame, _EDITOR_TAG, segmentsFixed=True)
+        self.editor = SegmentEditor(context.ui.editorFrame, EDITOR_TAG, segmentsFixed=True)
         context.ui.refineSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
         self.show(None)
 

@@ -7,11 +7,14 @@ the old voxels, so the list always belongs to the mask.
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import slicer
 from MPERLib import segmentation_node
 
@@ -19,6 +22,7 @@ from mper.strokes import Stroke
 
 _ATTRIBUTE = "MPER.Strokes"
 _TAG = "MPER.Strokes"
+_OVERLAP = "MPER.StrokesOverlap"
 _FITTED = "MPER.StrokesFitted"
 
 
@@ -95,6 +99,21 @@ def set_fitted(node: slicer.vtkMRMLSegmentationNode, fitted: bool) -> None:
 
 def _numbers(segmentation: slicer.vtkSegmentation) -> range:
     return range(segmentation.GetNumberOfSegments())
+
+
+def overlap(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
+    """Voxels (flat indices in the scan) that strokes have removed below segments of the user's own."""
+    try:
+        packed = zlib.decompress(base64.b64decode(node.GetAttribute(_OVERLAP) or ""))
+        return np.cumsum(np.frombuffer(packed, np.int64))
+    except (ValueError, zlib.error):  # none, or changed by hand
+        return np.zeros(0, np.int64)
+
+
+def set_overlap(node: slicer.vtkMRMLSegmentationNode, flat: np.ndarray) -> None:
+    """Store these voxels, sorted, so that undo brings them back in a loaded scene, too."""
+    packed = zlib.compress(np.diff(flat, prepend=0).astype(np.int64).tobytes())
+    node.SetAttribute(_OVERLAP, base64.b64encode(packed).decode() if len(flat) else None)
 
 
 def listed(node: slicer.vtkMRMLSegmentationNode) -> list[StoredStroke]:

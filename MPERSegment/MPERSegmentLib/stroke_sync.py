@@ -40,6 +40,8 @@ class StrokeSyncCallbacks:
     after : the list, or the engine's answer to it, has changed; takes whether voxels in the scene have.
     message : takes a line for the user.
     places : takes the uncertain locations now, as in the engine's result.
+    editable : takes the first voxel of a box, its label values now, and a label value; returns which voxels of the box
+        may become that value, None where all may.
     paused : a context in which changes of the mask do not count as manual edits.
     """
 
@@ -52,6 +54,7 @@ class StrokeSyncCallbacks:
     after: Callable[[Any, bool], None]
     message: Callable[[Any, str], None]
     places: Callable[[Any, list[dict[str, Any]]], None]
+    editable: Callable[[Any, Any, np.ndarray, int], np.ndarray | None]
     paused: Callable[[], AbstractContextManager[None]]
 
 
@@ -87,7 +90,7 @@ class StrokeSync:
         self._busy = False
         self._over = False
         self._overwritten: dict[int, Overwritten] = {}  # by stroke
-        self._overlap = np.zeros(0, np.int64)  # voxels (flat) that strokes have removed below the user's own segments
+        self._overlap = stroke_node.overlap(node)  # voxels that strokes have removed below the user's own segments
         self._byHand = np.zeros(0, np.int64)  # voxels (flat) of manual edits, from a stroke until it is fitted
         self._past: list[tuple[int, ...]] = []  # lists that the mask has not followed yet, to undo to
         self._undone: list[tuple[int, ...]] = []  # lists to redo that the history does not have
@@ -153,6 +156,9 @@ class StrokeSync:
         elif not self.pending and self._callbacks.undo(self._node):
             self.update()
         elif self._wanted:
+            if result_node.is_by_hand(self._node):
+                text = _("The last stroke was undone. Earlier edits by hand stay; they cannot be undone any more.")
+                self._callbacks.message(self._node, text)
             self._undone.append(self._wanted)
             self._unsaved = True
             self._want(self._wanted[:-1])
@@ -163,6 +169,8 @@ class StrokeSync:
             self._want(self._undone.pop())
         elif self._callbacks.redo(self._node):
             self.update()
+        else:
+            self._callbacks.message(self._node, _("This step cannot be redone any more: the mask was changed since."))
 
     def update(self) -> None:
         """Update the list after the Segment Editor may have undone, or redone, strokes."""
@@ -397,7 +405,7 @@ class StrokeSync:
         removed = [self._overwritten.pop(number) for number in self._shown[common:] if number in self._overwritten]
         different = False
         try:
-            different = self._merge(part, changed, numbers[common:], removed)
+            different = self._merge(part, changed, numbers[common:], removed, common == len(self._shown))
         except ValueError as error:
             self._callbacks.message(node, str(error))
         self._shown = numbers
@@ -416,8 +424,12 @@ class StrokeSync:
         changed: mrml.Window | None,
         added: Sequence[int],
         removed: Sequence[Overwritten],
+        limited: bool,
     ) -> bool:
-        """Write a change of the engine's mask, added and removed strokes into the scene; whether any voxel changed."""
+        """Write a change of the engine's mask, added and removed strokes into the scene; whether any voxel changed.
+
+        The limits of strokes hold where `limited`; what is undone goes back wherever it was.
+        """
         held, node = self._held, self._node
         assert held is not None
         scan = result_node.scan_of(node)
@@ -462,12 +474,26 @@ class StrokeSync:
         self._byHand = np.union1d(
             self._byHand, np.ravel_multi_index(tuple((np.argwhere(hand) + low).T), geometry.shape)
         )
+        if limited and self._limit(low, scene, new)[fresh].any():
+            self._callbacks.message(node, _("The limits of strokes kept a part of what you painted as it was."))
         if (new == scene).all():
             return False
         gone = np.argwhere(foreign & (scene != 0) & (new == 0)) + low
-        self._overlap = np.union1d(self._overlap, np.ravel_multi_index(tuple(gone.T), geometry.shape))
+        if len(gone):
+            self._overlap = np.union1d(self._overlap, np.ravel_multi_index(tuple(gone.T), geometry.shape))
+            stroke_node.set_overlap(node, self._overlap)
         labelmap_box.write_box(node, scan, low.tolist(), new)
         return True
+
+    def _limit(self, low: np.ndarray, scene: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Put voxels of `new` back that strokes must not change; returns which (bool)."""
+        kept = np.zeros(scene.shape, bool)
+        for value in np.unique(new[new != scene]).tolist():
+            open_ = self._callbacks.editable(self._node, low, scene, value)
+            if open_ is not None:
+                kept |= (new == value) & (new != scene) & ~open_
+        new[kept] = scene[kept]
+        return kept
 
     @staticmethod
     def _inBox(flat: np.ndarray, low: np.ndarray, high: np.ndarray, shape: Sequence[int]) -> np.ndarray:

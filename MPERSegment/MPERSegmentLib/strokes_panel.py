@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import slicer
 from MPERLib import formatting, mrml, phases, segmentation_node
-from MPERLib.callbacks import slot
+from MPERLib.callbacks import later, slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
-from MPERLib.widgets import Cell, Table, chosen, fill_box, silent
+from MPERLib.widgets import Cell, Shortcut, Table, chosen, fill_box, reveal, silent
 from slicer.i18n import tr as _
 
 from mper.strokes import Stroke
@@ -22,8 +22,9 @@ from MPERSegmentLib.brush_view import BrushView
 from MPERSegmentLib.crosshair import Crosshair
 from MPERSegmentLib.edit_tracker import EditTracker
 from MPERSegmentLib.explanation_panel import ExplanationPanel
-from MPERSegmentLib.segment_editor_panel import SegmentEditorPanel
+from MPERSegmentLib.segment_editor_panel import EDITOR_TAG, SegmentEditorPanel
 from MPERSegmentLib.stroke_drawing import StrokeHighlight
+from MPERSegmentLib.stroke_limits import StrokeLimits
 from MPERSegmentLib.stroke_sync import StrokeSync, StrokeSyncCallbacks
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
@@ -31,6 +32,7 @@ ADD, REMOVE = "add", "remove"
 _MM_PER_TICK = 0.5  # of the slider
 _REMOVING = (0.55, 0.75, 1.0)  # no structure is shown in a colour like this
 _BACKGROUND = (96, 96, 96)
+_KEY_ADD, _KEY_REMOVE, _KEY_NEXT = "Shift+A", "Shift+R", "Shift+N"
 _CHOSEN = (1.0, 1.0, 0.2)
 
 
@@ -64,6 +66,7 @@ class StrokesPanel:
         self._context, self._session, self._scans = context, session, scans
         self._editor, self._explanation, self._changed = editor, explanation, changed
         self._steps = tracker.steps
+        self._limits = StrokeLimits(context, EDITOR_TAG)
         self._callbacks = StrokeSyncCallbacks(
             before=editor.saveForUndo,
             noted=self._steps.note,
@@ -74,6 +77,7 @@ class StrokesPanel:
             after=self._onChanged,
             message=self._onMessage,
             places=explanation.setPlaces,
+            editable=self._limits.editable,
             paused=tracker.paused,
         )
         self._node: Any = None
@@ -82,6 +86,7 @@ class StrokesPanel:
         self._messages: dict[str, str] = {}
         self._brush: Brush | None = None
         self._mode = ""
+        self._shortcuts: list[Shortcut] = []
         self._crosshair = Crosshair()
         self._highlight = StrokeHighlight()  # the stroke that is chosen in the list
         ui = context.ui
@@ -119,6 +124,7 @@ class StrokesPanel:
             entries = [(str(label["value"]), label["name"]) for label in result.get("labels", [])]
             fill_box(self._context.ui.structureBox, entries, chosen(self._context.ui.structureBox))
             self._context.ui.structureBox.visible = len(entries) > 1
+            self._limits.show(node)
         if node is not None and node.GetID() in self._syncs:
             self._syncs[node.GetID()].update()
         self._fill()
@@ -135,6 +141,19 @@ class StrokesPanel:
             for sync in self._syncs.values():
                 sync.engineChanged()
         self._fill()
+
+    def enter(self) -> None:
+        """The user opens the module: its keys work in the whole window."""
+        self.leave()
+        for keys, react in ((_KEY_ADD, self._onAddKey), (_KEY_REMOVE, self._onRemoveKey), (_KEY_NEXT, self._onNextKey)):
+            self._shortcuts.append(Shortcut(keys, react))
+
+    def leave(self) -> None:
+        """The user goes to another module."""
+        self.endBrush()
+        for shortcut in self._shortcuts:
+            shortcut.close()
+        self._shortcuts = []
 
     def startBrush(self) -> None:
         """Switch the brush *Add* on, unless a brush is on."""
@@ -251,6 +270,22 @@ class StrokesPanel:
     def _onRemove(self, checked: bool) -> None:
         self._switch(REMOVE if checked else "" if self._mode == REMOVE else self._mode)
 
+    def _onAddKey(self) -> None:
+        self._onKey(self._context.ui.brushAddButton)
+
+    def _onRemoveKey(self) -> None:
+        self._onKey(self._context.ui.brushRemoveButton)
+
+    def _onNextKey(self) -> None:
+        self._onKey(self._context.ui.strokePlaceButton)
+
+    def _onKey(self, button: Any) -> None:
+        """Press a button of the panel, which is opened and scrolled to it."""
+        if self._node is not None:
+            self._context.ui.refineSection.collapsed = False
+            button.click()
+            later(lambda: reveal(self._context.ui.strokesBox), "brushes into view")
+
     def _switch(self, mode: str) -> None:
         """Switch a brush on, or all off."""
         if mode and self._node is None:
@@ -266,6 +301,7 @@ class StrokesPanel:
                 self._brush = None
             self._editor.setBrushActive(bool(mode))
             if mode:
+                self._limits.show(self._node)  # they may have been changed in the Segment Editor
                 callbacks = BrushCallbacks(
                     self._mayDraw, self._onDrawn, self._onScaled, self.endBrush, self._onUndo, self._onRedo
                 )

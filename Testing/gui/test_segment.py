@@ -335,6 +335,47 @@ def test_a_changed_result_is_semiautomatic_and_measured_anew(window):
 
 
 @pytest.mark.usefixtures("alone")
+def test_a_message_that_goes_moves_no_button_below_it(window):
+    _scan, node = small_result()
+    panel = window.open("MPERSegment")
+    ui = panel.ui
+    ui.resultSelector.setCurrentNode(node)
+    ui.engineSection.collapsed = False
+
+    def top():
+        window.events()
+        return ui.engineSection.pos.y()
+
+    empty = top()
+    window.click(ui.drawRoiButton)
+    panel.context.showMessage("One line.")  # stands below that button
+    below = top()
+    assert below > empty + 20
+    window.click(ui.remoteRadio)
+    panel.context.clearMessage()
+    assert top() == pytest.approx(below, abs=8)  # less than a line: layouts squeeze their spacing
+    window.click(ui.remoteRadio)
+    panel.context.showMessage("Another line.")  # below this one
+    assert top() == pytest.approx(below, abs=8)
+    window.click(ui.drawRoiButton)  # now nothing is under the mouse there
+    panel.context.clearMessage()
+    assert top() == pytest.approx(empty, abs=8)
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_panel_is_as_wide_with_all_sections_open_as_with_one(window):
+    _scan, node = small_result()
+    ui = window.open("MPERSegment").ui
+    ui.resultSelector.setCurrentNode(node)
+    sections = [getattr(ui, name) for name in vars(ui) if name.endswith("Section")]
+    widest = max(section.minimumSizeHint.width() for section in sections)
+    for section in sections:
+        section.collapsed = False
+        window.events()
+    assert max(section.minimumSizeHint.width() for section in sections) <= 400 > widest
+
+
+@pytest.mark.usefixtures("alone")
 def test_confidence_in_a_scan_unlike_the_training_does_not_reassure(window):
     from MPERSegmentLib import result_node
 
@@ -621,7 +662,7 @@ def test_a_result_is_kept_as_revision_after_revision(window, shared_engine, tmp_
     panel = opened(window)
     ui = panel.ui
     ui.resultSelector.setCurrentNode(node)
-    ui.refineSection.collapsed = False
+    ui.keepSection.collapsed = False
     assert not ui.keepButton.enabled
     assert ui.keepWords.text.startswith("Please enter: a dataset (open or create one with Folder")
     assert ui.keepWords.text.endswith("your name.")
@@ -670,7 +711,7 @@ def test_a_scan_of_the_dataset_gets_another_label_and_one_of_the_hold_out_only_a
     ask = lambda question, _title: questions.append(question) or answers.pop(0)  # noqa: E731
     monkeypatch.setattr("MPERSegmentLib.save_label_panel.agreed", ask)
     ui.resultSelector.setCurrentNode(node)
-    ui.refineSection.collapsed = False
+    ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
     panel.saveLabelPanel.openFolder(dataset.path)
 

@@ -392,6 +392,38 @@ def test_what_is_painted_outside_the_segmented_region_counts_and_goes_with_its_s
     assert (scene.mask() == before).all()
 
 
+def test_strokes_keep_to_the_masking_settings_of_the_segment_editor(scene, window):
+    ui = scene.ui
+    window.click(ui.brushAddButton)
+    ui.limitsBox.collapsed = False
+    ui.limitCheck.checked = True
+    low, high = np.percentile(VOXELS[scene.mask() == 1], (2, 98))
+    assert (ui.limitLow.value, ui.limitHigh.value) == (pytest.approx(low, abs=0.1), pytest.approx(high, abs=0.1))
+    assert ui.limitsBox.title.endswith("on")
+    ui.limitLow.value, ui.limitHigh.value = 0, int(VOXELS[8, 20, 33])
+    ui.radiusSlider.value = 2
+    scene.draw((8, 20, 28), (8, 20, 38))
+    assert scene.mask()[8, 20, 26:40].tolist() == 8 * [1] + 6 * [0]
+    assert ui.strokesWords.text.startswith("The limits of strokes kept")
+    window.click(ui.strokeUndoButton)
+    scene.rest()
+    assert scene.mask()[8, 20, 28:40].tolist() == 12 * [0]
+    ui.limitCheck.checked = False
+
+    settings = mrml.editor_settings("MPERSegmentEditor")
+    ui.keepOthersCheck.checked = True
+    assert settings.GetOverwriteMode() == settings.OverwriteNone
+    ui.structureBox.currentIndex = 1
+    scene.draw((8, 20, 20), (8, 20, 34))
+    row = scene.mask()[8, 20]
+    assert row[10:26].tolist() == 16 * [1] and row[27:34].tolist() == 7 * [2]  # LA keeps its voxels
+
+    settings.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedInsideAllSegments)
+    ui.structureBox.currentIndex = 0
+    scene.draw((8, 30, 20), (8, 30, 24))
+    assert not scene.mask()[8, 29:].any()
+
+
 def test_parts_and_surface_are_measured_again_after_a_stroke_and_unknown_after_an_edit_by_hand(scene, window):
     def figures():
         return [scene.ui.resultTable.item(0, column).text() for column in (1, 2, 4)]
@@ -464,6 +496,40 @@ def test_the_left_button_is_slicers_without_a_brush_and_other_buttons_always(sce
     assert passed_on() == without
     for tag in tags:
         interactor.RemoveObserver(tag)
+
+
+def test_keys_take_the_brushes_and_go_to_uncertain_places_while_the_module_is_open(scene, window):
+    ui, strokes = scene.ui, scene.panel.strokesPanel
+
+    def press(number):
+        strokes._shortcuts[number]._shortcut.activated()  # as Qt does
+        window.events()
+
+    ui.refineSection.collapsed = True
+    press(0)
+    assert ui.brushAddButton.checked and not ui.refineSection.collapsed
+    press(1)
+    assert ui.brushRemoveButton.checked
+    press(1)
+    assert not ui.brushRemoveButton.checked
+    press(2)
+    assert "LA or background" in ui.strokesWords.text
+    scene.panel.exit()
+    assert not strokes._shortcuts
+    scene.panel.enter()
+    assert len(strokes._shortcuts) == 3
+
+
+def test_the_buttons_of_strokes_stay_where_they_are_while_strokes_come_and_go(scene, window):
+    ui = scene.ui
+    window.click(ui.brushAddButton)
+    scene.draw((8, 20, 28))
+    buttons = (ui.brushAddButton, ui.strokeUndoButton, ui.strokeDeleteButton, ui.strokePlaceButton)
+    before = [button.mapTo(ui.refineSection, button.pos).y() for button in buttons]
+    scene.draw((8, 20, 34))
+    window.click(ui.strokeUndoButton)
+    scene.rest()
+    assert [button.mapTo(ui.refineSection, button.pos).y() for button in buttons] == before
 
 
 def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
@@ -648,6 +714,14 @@ def test_strokes_beside_a_segment_that_overlaps_the_mask_leave_both_and_the_tabl
     window.click(scene.ui.strokeUndoButton)
     scene.rest()
     assert (array(la) == before).all()
+    window.click(scene.ui.strokeRedoButton)
+    scene.rest()
+    assert (array(la) != before).any()
+    scene.panel.strokesPanel.nodeRemoved(scene.node.GetID())  # as in a loaded scene: only the nodes are left
+    scene.panel.editTracker.steps.forget(scene.node)
+    window.click(scene.ui.strokeUndoButton)
+    scene.rest()
+    assert (array(la) == before).all()
 
 
 def test_the_segment_editors_undo_takes_strokes_and_their_list_back(scene, window):
@@ -795,7 +869,7 @@ def test_strokes_are_saved_with_the_label(scene, window):
     ui = scene.ui
     window.click(ui.brushAddButton)
     scene.draw((8, 20, 28))
-    scene.panel.saveLabelPanel.refresh()
+    ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.keepButton)
@@ -813,7 +887,7 @@ def test_strokes_are_saved_with_the_label(scene, window):
 def test_saving_waits_until_the_mask_includes_the_last_stroke(scene, window):
     ui = scene.ui
     window.click(ui.brushAddButton)
-    scene.panel.saveLabelPanel.refresh()
+    ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled and scene.panel.strokesPanel._sync()._held, 20, "the dataset")
     scene.engine.slow_ms = 150
@@ -830,7 +904,7 @@ def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
     monkeypatch.setattr("MPERSegmentLib.label_upload._WAITS", 2)
     scene.panel.saveLabelPanel._settled = lambda _node: False
     ui = scene.ui
-    scene.panel.saveLabelPanel.refresh()
+    ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.keepButton)
@@ -843,7 +917,7 @@ def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
 def test_a_mask_takes_no_stroke_and_is_not_saved_with_another_image_than_its_own(scene, window):
     """The node keeps its name and its grid; only its voxels are those of another image, as after a filter."""
     ui = scene.ui
-    scene.panel.saveLabelPanel.refresh()
+    ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.brushAddButton)
