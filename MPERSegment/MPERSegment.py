@@ -57,7 +57,10 @@ class MPERSegmentLogic(ScriptedLoadableModuleLogic):
 
 
 class MPERSegmentTest(ScriptedLoadableModuleTest):
-    """From the sample scan to an edited segmentation, inside Slicer."""
+    """From the sample scan to an edited segmentation, inside Slicer, by the bundled model whatever is in use.
+
+    The scene is empty afterwards; settings and open sections are as before.
+    """
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
@@ -68,15 +71,28 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
 
     def test_sample_scan(self):
         slicer.util.selectModule("MPERSegment")
-        from MPERLib import callbacks, segmentation_node  # see ModuleWidget.setup
+        from MPERLib import licences, self_test, settings  # see ModuleWidget.setup
+
+        panel = slicer.modules.MPERSegmentWidget.panel
+        with self_test.restored([settings.CURRENT_MODEL_KEY, settings.PREVIOUS_MODEL_KEY, licences.KEY], panel.ui):
+            try:
+                self._segment_and_edit(panel)
+            finally:
+                slicer.mrmlScene.Clear(0)
+        self.delayDisplay("Test passed")
+
+    def _segment_and_edit(self, panel):
+        from MPERLib import callbacks, licences, segmentation_node, settings
         from MPERSegmentLib import result_node
 
         from mper.resources import sample_scan
 
         scan = slicer.util.loadVolume(str(sample_scan()))
-        panel = slicer.modules.MPERSegmentWidget.panel
         ui = panel.ui
         self._wait(lambda: panel.session.ready, 120, "the engine")
+        model = panel.session.model(settings.FIRST_MODEL)
+        licences.acknowledge(model)
+        ui.modelBox.setCurrentIndex(ui.modelBox.findData(model["id"]))
         ui.inputSelector.setCurrentNode(scan)
         callbacks.clear()
         self.assertTrue(ui.segmentButton.enabled)
@@ -100,7 +116,6 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         array[:, :, : array.shape[2] // 2] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, segment, scan)
         self.assertTrue(segmentation_node.is_edited(node))
-        self.delayDisplay("Test passed")
 
     def _wait(self, condition, seconds, what):
         end = time.monotonic() + seconds

@@ -68,23 +68,30 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         self.test_two_cases_to_a_version_in_use()
 
     def test_two_cases_to_a_version_in_use(self):
-        keys = ("MPER/CurrentModel", "MPER/PreviousModel", "MPER/LastDataset", "MPER/Roots")
-        settings = qt.QSettings()
-        before = {key: settings.value(key) for key in keys}
-        try:
-            with tempfile.TemporaryDirectory(prefix="mper-test-", ignore_cleanup_errors=True) as folder:
-                self._train_and_use(folder)
-        finally:
-            for key, value in before.items():
-                settings.remove(key) if value is None else settings.setValue(key, value)
-
-    def _train_and_use(self, folder):
         slicer.util.selectModule("MPERTrainer")
-        from MPERLib import mrml, segmentation_node  # see ModuleWidget.setup
+        from MPERLib import self_test, settings  # see ModuleWidget.setup
+        from MPERTrainerLib.dataset_panel import LAST_DATASET
+
+        panel = slicer.modules.MPERTrainerWidget.panel
+        keys = [settings.CURRENT_MODEL_KEY, settings.PREVIOUS_MODEL_KEY, LAST_DATASET, settings.ROOTS_KEY]
+        opened = panel.dataset.id
+        with self_test.restored([*keys, settings.AUTHOR_KEY], panel.ui):
+            settings.setSetting(settings.CURRENT_MODEL_KEY, settings.FIRST_MODEL)  # whatever was in use before
+            settings.setSetting(settings.PREVIOUS_MODEL_KEY, "")
+            try:
+                with tempfile.TemporaryDirectory(prefix="mper-test-", ignore_cleanup_errors=True) as folder:
+                    self._train_and_use(panel, folder)
+            finally:
+                slicer.mrmlScene.Clear(0)
+                panel.dataset.open(opened)
+        panel.datasetPanel.reload(opened)
+        self.delayDisplay("Test passed")
+
+    def _train_and_use(self, panel, folder):
+        from MPERLib import mrml, segmentation_node
 
         from mper.resources import sample_scan
 
-        panel = slicer.modules.MPERTrainerWidget.panel
         ui = panel.ui
         self._wait(lambda: panel.session.ready, 120, "the engine")
         panel.datasetPanel.create("Test", ["LA"], folder)
@@ -125,7 +132,6 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         self._wait(lambda: ui.backButton.visible, 30, "the button to go back")
         ui.backButton.click()
         self._wait(lambda: "Test" not in str(qt.QSettings().value("MPER/CurrentModel")), 30, "the model before")
-        self.delayDisplay("Test passed")
 
     def _wait(self, condition, seconds, what):
         end = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from MPERLib import settings
 from MPERLib.formatting import model_name, model_terms
 from MPERLib.questions import agreed
 
-_KEY = "MPER/Terms/"  # and the model's name; holds the terms that were acknowledged
+KEY = "MPER/Terms/"  # and the model's name; holds the terms that were acknowledged
 _LIMITED = re.compile(r"\bresearch\b|\bteaching\b|non-?commercial|\bNC\b|\bSA\b|share", re.IGNORECASE)
 
 
@@ -43,4 +43,4 @@ def acknowledge(model: Mapping[str, Any]) -> None:
 
 
 def _key(model: Mapping[str, Any]) -> str:
-    return _KEY + str(model.get("name") or model["id"]).replace("/", "_")
+    return KEY + str(model.get("name") or model["id"]).replace("/", "_")

@@ -12,6 +12,7 @@ from typing import Any
 import vtk
 
 from MPERLib import mrml
+from MPERLib.rendering import rendered_once
 from MPERLib.segmentation_node import BINARY_LABELMAP, CLOSED_SURFACE
 
 Node = Any
@@ -40,14 +41,15 @@ def surface_steps(segmentationNode: Node) -> Iterator[None]:
         yield
         if not mrml.alive(segmentationNode) or _state(segmentation) != began:
             return
-    with mrml.modifying(segmentationNode):
-        for segment_id, mesh in surfaces.items():
-            segmentation.GetSegment(segment_id).AddRepresentation(CLOSED_SURFACE, mesh)
-    display = segmentationNode.GetDisplayNode()
-    if display is not None:
-        display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
-        if not display.GetAttribute(HIDDEN_3D):
-            display.SetVisibility3D(True)
+    with rendered_once():
+        with mrml.modifying(segmentationNode):
+            for segment_id, mesh in surfaces.items():
+                segmentation.GetSegment(segment_id).AddRepresentation(CLOSED_SURFACE, mesh)
+        display = segmentationNode.GetDisplayNode()
+        if display is not None:
+            display.SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+            if not display.GetAttribute(HIDDEN_3D):
+                display.SetVisibility3D(True)
 
 
 def make_surface(segmentationNode: Node, later: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:

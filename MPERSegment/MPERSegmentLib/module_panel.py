@@ -14,6 +14,7 @@ from MPERLib.cohort_panel import CohortPanel, add_section
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
+from MPERLib.rendering import rendered_once
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -281,9 +282,15 @@ class ModulePanel(VTKObservationMixin):
         self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
     ) -> None:
         """Show a new mask in the slices now, and its surface a little later."""
-        if self._parameters is None:
-            return
-        result = {**result, "title": formatting.model_name(request.model)}
+        if self._parameters is not None:
+            with rendered_once():
+                self._addResult(
+                    request, update, mask, header, {**result, "title": formatting.model_name(request.model)}
+                )
+
+    def _addResult(
+        self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
+    ) -> None:
         node = self._parameters.result() if update else None
         try:
             if (

@@ -8,6 +8,7 @@ import numpy as np
 import slicer
 from MPERLib import mrml, phases
 from MPERLib.callbacks import later
+from MPERLib.rendering import rendered_once
 
 from MPERSegmentLib import found_region, result_node
 
@@ -31,9 +32,9 @@ def choose(node: slicer.vtkMRMLSegmentationNode | None, reveal: bool = True) -> 
     One that the user has hidden, in Slicer's module Data say, is shown only where `reveal`.
     """
     for other in result_node.all_of(slicer.mrmlScene):
-        other.SetAttribute(_NONE, "yes" if node is None else None)
+        _mark(other, _NONE, node is None)
         if node is not None and _group(other) == _group(node):
-            other.SetAttribute(_CHOSEN, "yes" if other is node else None)
+            _mark(other, _CHOSEN, other is node)
     display = node.GetDisplayNode() if reveal and result_node.is_result(node) else None
     if display is not None and not display.GetVisibility() and not display.GetAttribute(_HIDDEN):
         display.SetAttribute(_HIDDEN, _OTHER_RESULT)  # to be shown, unless something else is against it
@@ -47,6 +48,11 @@ def show_results() -> None:
     """
     if slicer.mrmlScene is None:
         return
+    with rendered_once():
+        _show_results()
+
+
+def _show_results() -> None:
     shown = _shown_scans()
     found_region.show_those_of(shown)
     results = result_node.all_of(slicer.mrmlScene)
@@ -67,6 +73,13 @@ def show_results() -> None:
             display.SetVisibility(True)
             if hidden == _OTHER_SCAN:  # while phases are played, or results compared, the camera stays
                 centre(node)
+
+
+def _mark(node: slicer.vtkMRMLSegmentationNode, name: str, value: bool) -> None:
+    """Set an attribute only where it changes: with each change all views go through the segmentation."""
+    wanted = "yes" if value else None
+    if node.GetAttribute(name) != wanted:
+        node.SetAttribute(name, wanted)
 
 
 def _group(node: slicer.vtkMRMLSegmentationNode) -> tuple[str, int | None]:
@@ -125,7 +138,8 @@ def look_at_mask(extent: Sequence[Sequence[int]] | None, scan: slicer.vtkMRMLSca
         plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
         away = (points - plane[:3, 3]) @ plane[:3, 2]
         if away.min() > 0 or away.max() < 0:
-            mrml.jump_to((first + last) / 2, scan)
+            with rendered_once():
+                mrml.jump_to((first + last) / 2, scan)
             return
 
 

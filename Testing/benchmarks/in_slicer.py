@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def memory(panel, results: int = 20) -> None:
             if n + 1 in (1, results):
                 line(f"round {round_}: {n + 1} results")
         print(callbacks.report(), flush=True)
+        late = Counter(each.name for each in callbacks.records() if each.seconds > callbacks.TOO_LONG_S)
+        print(f"over {1000 * callbacks.TOO_LONG_S:.0f} ms: {dict(late)}", flush=True)
         callbacks.clear()
         slicer.mrmlScene.Clear(0)
         wait_s(5)

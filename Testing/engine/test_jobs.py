@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import until
@@ -270,6 +273,22 @@ def test_a_job_that_waits_for_its_turn_is_queued_and_cancelled_at_once(queue: Jo
     assert first.status().state == "running"
     go_on.set()
     assert ended(first)["state"] == "finished"
+
+
+def test_a_job_that_has_finished_holds_nothing_of_what_it_made(jobs: JobStore) -> None:
+    class Made:
+        pass
+
+    def work(job: Job, _device: str) -> Any:
+        made = Made()
+        held.append(weakref.ref(made))
+        job.on_undo(lambda made=made: None)  # as the store of predictions does
+        return result()
+
+    held: list[weakref.ref[Made]] = []
+    assert ended(jobs.submit("a", "load", "cpu", work))["state"] == "finished"
+    gc.collect()
+    assert held[0]() is None
 
 
 def test_a_device_that_is_not_here_fails_the_job_with_its_reason(queue: JobStore) -> None:

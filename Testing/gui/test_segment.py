@@ -472,6 +472,40 @@ def test_when_the_shown_result_is_deleted_another_one_is_shown(window):
 
 
 @pytest.mark.usefixtures("alone")
+def test_the_engine_frees_what_it_keeps_of_results_that_leave_the_scene(window, shared_engine, monkeypatch):
+    panel = window.open("MPERSegment")
+    window.wait_until(lambda: panel.session.running, ENGINE_S, "the engine")
+    freed = []
+    monkeypatch.setattr(panel.session, "delete", lambda path, **_kwargs: freed.append(path))
+    _scan, node = small_result()
+    slicer.mrmlScene.RemoveNode(node)
+    assert freed == ["/predictions/gone"]
+    small_result()
+    slicer.mrmlScene.Clear(0)
+    assert freed[1:] == ["/predictions/gone"]
+    window.events()
+    assert slicer.app.paused_renders == 0 if hasattr(slicer.app, "paused_renders") else True
+
+
+def test_a_self_test_puts_back_the_settings_and_the_open_sections(window, shared_engine):
+    from MPERLib import self_test
+
+    ui = window.open("MPERSegment").ui
+    settings.setSetting("MPER/CurrentModel", "MPER/mine")
+    settings.setSetting("MPER/Terms/la", "read")
+    collapsed = ui.refineSection.collapsed
+    with self_test.restored(["MPER/CurrentModel", "MPER/PreviousModel", "MPER/Terms/"], ui):
+        settings.setSetting("MPER/CurrentModel", "la")
+        settings.setSetting("MPER/PreviousModel", "MPER/mine")
+        settings.setSetting("MPER/Terms/la", "changed")
+        settings.setSetting("MPER/Terms/acdc", "new")
+        ui.refineSection.collapsed = not collapsed
+    assert settings.setting("MPER/CurrentModel") == "MPER/mine"
+    assert settings.setting("MPER/Terms/la") == "read"
+    assert not {"MPER/PreviousModel", "MPER/Terms/acdc"} & {*qt.QSettings().allKeys()}
+    assert ui.refineSection.collapsed == collapsed
+
+
 def test_a_crosshair_of_the_users_own_stays(window):
     window.open("MPERSegment")
     from MPERSegmentLib.crosshair import Crosshair

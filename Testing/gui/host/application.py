@@ -217,6 +217,7 @@ class qSlicerApplication(QApplication):
         self._layout_manager: Any = None
         self._logic = slicer.vtkSlicerApplicationLogic()
         self._testing = True
+        self.paused_renders = 0
 
     slicerHome = Property(str, lambda self: str(self._home))
 
@@ -255,6 +256,16 @@ class qSlicerApplication(QApplication):
     @exposed
     def testingEnabled(self) -> bool:
         return self._testing
+
+    @exposed
+    def pauseRender(self) -> None:
+        """The host has no views that could render; qSlicerApplication counts, too, and warns below zero."""
+        self.paused_renders += 1
+
+    @exposed
+    def resumeRender(self) -> None:
+        assert self.paused_renders, "Cannot resume rendering, pause render count is already 0!"
+        self.paused_renders -= 1
 
 
 class Host:

@@ -172,10 +172,12 @@ class Job:
             self.check()  # under the lock: from here on it is too late to cancel
             self._state, self._message, self._result = "finished", "done", result
             self._fraction, self._eta_s = 1.0, None
+            self._undo = []  # which hold what the work has made, long after that was removed
         self._changed()
 
     def _stop(self, state: JobState, message: str, error: str | None = None) -> None:
-        for call in reversed(self._undo):
+        undo, self._undo = self._undo, []
+        for call in reversed(undo):
             call()
         self._forget()
         with self._lock:
