@@ -472,19 +472,20 @@ def test_when_the_shown_result_is_deleted_another_one_is_shown(window):
 
 
 @pytest.mark.usefixtures("alone")
-def test_the_engine_frees_what_it_keeps_of_results_that_leave_the_scene(window, shared_engine, monkeypatch):
+def test_the_engine_frees_what_it_keeps_of_results_that_leave_the_scene(window, shared_engine):
     panel = window.open("MPERSegment")
     window.wait_until(lambda: panel.session.running, ENGINE_S, "the engine")
     freed = []
-    monkeypatch.setattr(panel.session, "delete", lambda path, **_kwargs: freed.append(path))
-    _scan, node = small_result()
-    slicer.mrmlScene.RemoveNode(node)
-    assert freed == ["/predictions/gone"]
-    small_result()
-    slicer.mrmlScene.Clear(0)
-    assert freed[1:] == ["/predictions/gone"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panel.session, "delete", lambda path, **_kwargs: freed.append(path))
+        _scan, node = small_result()
+        slicer.mrmlScene.RemoveNode(node)
+        assert freed == ["/predictions/gone"]
+        small_result()
+        slicer.mrmlScene.Clear(0)
+        assert freed[1:] == ["/predictions/gone"]
     window.events()
-    assert slicer.app.paused_renders == 0 if hasattr(slicer.app, "paused_renders") else True
+    assert getattr(slicer.app, "paused_renders", 0) == 0  # of the host
 
 
 def test_a_self_test_puts_back_the_settings_and_the_open_sections(window, shared_engine):
