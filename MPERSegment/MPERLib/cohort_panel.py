@@ -50,6 +50,7 @@ class CohortPanel:
         self._of: list[dict[str, Any]] = []  # cohorts of the dataset
         self._ofDataset: str | None = None
         self._entered = False
+        self._reopened = False
         self._engineState = ""
         self.tracker = CohortTracker(session, self.show, context.showMessage)
         self.review = CohortReview(context, session, self.tracker, dataset)
@@ -96,7 +97,17 @@ class CohortPanel:
         self.review.activate(self._open)
         if self._open:
             self._readDataset()
+            self._reopen()
             self.show()
+
+    def _reopen(self) -> None:
+        """Show the last cohort, once after Slicer has started: its run continued meanwhile, or can be resumed."""
+        last = recent()[:1]
+        if self._reopened or not self._session.running:
+            return
+        self._reopened = True
+        if last and not self.tracker.status and not self._session.engine.isRemote:
+            self.tracker.open(last[0], lambda _message: None)
 
     def reset(self) -> None:
         """The scene was closed."""
@@ -114,6 +125,8 @@ class CohortPanel:
         if state != self._engineState:
             self._engineState = state
             self.tracker.engineChanged()
+        if self._open:
+            self._reopen()
         self.show()
 
     def _onDataset(self) -> None:
@@ -220,13 +233,14 @@ class CohortPanel:
             self._context.showMessage(message)
             self.show()
 
+        self._reopened = True
         self.tracker.start(body, started, failed)
 
     def _whyNot(self) -> str:
         """Why nothing can be started; empty where it can."""
         ui = self._context.ui
         if not self._session.ready:
-            return _("The engine is not ready yet.")
+            return _("MPER's program is not ready yet.")
         if chosen(ui.cohortSourceBox) == _DATASET:
             return "" if self._dataset.id else _("Open a dataset under Cases.")
         if self._session.engine.isRemote:
@@ -259,6 +273,10 @@ class CohortPanel:
     def show(self, *_changed: object) -> None:
         """Show the state of the cohort."""
         ui, status = self._context.ui, self.tracker.status
+        if status and status["state"] == "failed" and not status["scans"]:
+            self.tracker.close()  # and with it the form is shown again, to be corrected
+            self._context.showMessage(status["message"])
+            return
         if self._keyOf(status) != chosen(ui.cohortSelector):
             self._fillSelector()
         ui.cohortNewFrame.visible = not status
@@ -344,8 +362,10 @@ def _reason(row: dict[str, Any]) -> str:
 
 
 def _title(folder: str) -> str:
-    """``results (study)``: a folder with the one that it lies in."""
+    """``results (study)``: a folder with the one that it lies in, or with its dataset."""
     parts = [part for part in re.split(r"[/\\]", folder) if part]
+    if parts[-2:-1] == ["cohorts"] and len(parts) > 2:
+        del parts[-2]
     return f"{parts[-1]} ({parts[-2]})" if len(parts) > 1 else folder
 
 

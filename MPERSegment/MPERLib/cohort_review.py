@@ -20,6 +20,7 @@ from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
 from MPERLib.questions import agreed
 from MPERLib.segment_editor import SegmentEditor
+from MPERLib.widgets import reveal
 
 _EDITOR_TAG = "MPERCohortEditor"
 _SHOW_AFTER_MS = 150  # while an arrow key is held down
@@ -256,10 +257,15 @@ class CohortReview:
     def _onCorrect(self, checked: bool) -> None:
         if checked and self.views.shown:
             self.editor.edit(self.views.segmentation, self.views.volume)
-            self._session.later(self.editor.activate, "mask of a cohort in the editor")
+            self._session.later(self._showEditor, "mask of a cohort in the editor")
         else:
             self.editor.deactivate()
         self.show()
+
+    def _showEditor(self) -> None:
+        if self._context.ui.cohortCorrectButton.checked:
+            self.editor.activate()
+            reveal(self._context.ui.cohortCorrectFrame)
 
     def _endCorrection(self) -> None:
         ui = self._context.ui
@@ -300,6 +306,7 @@ class CohortReview:
         def done(result: dict[str, Any]) -> None:
             ended()
             self._context.showMessage(_keptText(result, self._nameOf))
+            self._session.later(lambda: reveal(ui.messageFrame), "message shown")
 
         def failed(message: str) -> None:
             ended()

@@ -20,7 +20,6 @@ ALL, CHECK, UNDECIDED, ACCEPTED, REJECTED, FAILED, WAITING = (
 WORST_FIRST = (3, False)  # column, and whether it falls
 _MOST_ROWS = 500  # a table of Qt with thousands of rows and pictures is slow
 _ICON_PX = 40
-_SHORT_NAME = 4
 _RED, _AMBER, _GREEN = "#d03030", "#b06a00", "#2e8b57"
 _LEVELS = {"likely wrong": (0, _RED), "failed": (0, _RED), "check": (1, _AMBER), "good": (3, "")}
 _MARKS = {"accepted": ("\N{CHECK MARK}", _GREEN), "corrected": ("\N{LOWER RIGHT PENCIL}", _GREEN)}
@@ -64,16 +63,14 @@ class CohortTable:
         ui.cohortSearchEdit.connect("textChanged(QString)", slot(self.show))
 
     def _headings(self) -> None:
-        short = 0 < len(self._volume) <= _SHORT_NAME  # the column is as wide as its heading
-        volume = _("{name} [mL]").format(name=self._volume) if short else _("mL")
-        headings = (
+        headings = (  # short ones: a column is as wide as its heading
             ("", ""),
             (_("Scan"), _("Click to list the scans in their order")),
-            (volume, _("Volume of {name}").format(name=self._volume or _("the structure"))),
+            (_("mL"), _("Volume of {name} in mL").format(name=self._volume or _("the structure"))),
             (_("Dice"), _("Expected Dice; click to list the worst masks first")),
-            (_("Flags"), _("How many reasons there are to check the mask; they are listed below")),
-            (_("Time"), _("Time to segment the scan")),
-            ("", _("Your decision: accepted, corrected or rejected")),
+            ("\N{BLACK FLAG}", _("How many reasons there are to check the mask; they are listed below")),
+            (_("s"), _("Time to segment the scan in seconds")),
+            ("", _("Your decision: accepted, corrected or rejected; twice where the mask is a label")),
         )
         self._table = Table(self._ui.cohortTable, headings, stretched=1)
         self._ui.cohortTable.horizontalHeader().minimumSectionSize = 20
@@ -120,9 +117,9 @@ class CohortTable:
         mark, shade = _MARKS.get(row["decision"], ("", ""))
         volume = row["volumes_ml"].get(self._volume)
         dice = Cell(formatting.number(row["expected_dice"]), colour=colour)
-        seconds = formatting.duration(row["seconds"]) if row["seconds"] is not None else ""
+        seconds = "" if row["seconds"] is None else formatting.number(row["seconds"], 1 if row["seconds"] < 10 else 0)
         flags = str(len(row["flags"])) if row["flags"] else ""
-        kept = f"{mark} \N{LABEL}" if row["kept"] else mark
+        kept = mark * 2 if row["kept"] else mark
         return ["", row["name"], formatting.number(volume, 1), dice, flags, seconds, Cell(kept, colour=shade)]
 
     # ---- pictures

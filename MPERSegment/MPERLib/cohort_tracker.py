@@ -111,8 +111,6 @@ class CohortTracker:
         if status["id"] != self.id:
             self.rows, self._rowsVersion = [], None
         self._folder = status["folder"] if not self._session.engine.isRemote else ""
-        if self._folder:
-            remember(self._folder)
         self._take(status)
 
     # ---- how it stands
@@ -146,6 +144,8 @@ class CohortTracker:
         self._waiting = False
         if self.status and status["id"] != self.id and self._folder and status["folder"] != self._folder:
             return  # another one was opened meanwhile
+        if self._folder and status["model"] and not (self.status.get("model") and self.id == status["id"]):
+            remember(self._folder)  # only now: a run may end before it has begun
         self.status = status
         due = not self.active or time.monotonic() - self._rowsAt >= _ROWS_EVERY_S
         if status["version"] != self._rowsVersion and due:

@@ -171,6 +171,7 @@ def test_a_correction_is_saved_beside_the_mask_and_accepted_masks_become_labels(
     window.click(ui.cohortKeepButton)
     window.wait_until(lambda: "2 masks are labels now" in ui.messageLabel.text, 20, "the labels")
     window.wait_until(lambda: panel.casesPanel.table.keys == ["a", "b"], 20, "the cases")
+    window.wait_until(lambda: texts(panel, MARK) == ["\N{LOWER RIGHT PENCIL}" * 2, "\N{CHECK MARK}" * 2], 20, "marks")
     label, revision = dataset.case("b").label(), dataset.case("b").revisions()[-1]
     assert label is not None and revision.edited and revision.model == ("small", "1.0.0")
     np.testing.assert_array_equal(label.array, drawn)
@@ -190,11 +191,14 @@ def test_a_run_that_was_killed_is_found_again_and_another_module_shows_it(
     panel = opened(window, "MPERSegment")
     ui = panel.ui
     assert not ui.cohortSourceBox.visible and not ui.cohortKeepButton.visible, "there is no dataset"
-    choose(ui.cohortSelector, f"folder:{out}")
-    window.wait_until(lambda: ui.cohortTable.rowCount == 2, 20, "the rows")
+    window.wait_until(lambda: ui.cohortTable.rowCount == 2, 20, "the rows of the cohort that was shown last")
     show(window, panel, "a.seg.nrrd")
     slicer.mrmlScene.Clear(0)
     assert panel.cohortPanel.review.views.row is None and ui.cohortTable.rowCount == 2
+    status = {**panel.cohortPanel.tracker.status, "state": "failed", "scans": 0, "message": "there is no scan"}
+    panel.cohortPanel.tracker.status = status
+    panel.cohortPanel.show()
+    assert ui.messageLabel.text == "There is no scan." and ui.cohortNewFrame.visible, "the form can be corrected"
     (out / ".mper" / "run.json").write_text("{", encoding="utf-8")
     choose(ui.cohortSelector, "")
     choose(ui.cohortSelector, f"folder:{out}")
