@@ -174,21 +174,6 @@ class ByPrototypes(Prototypical):
         return said, torch.where(near > self._NEAR, sure, torch.zeros_like(sure))
 
 
-class BetweenStartAndEnd(Supervised):
-    """Supervised; the result lies between the start model and the tuned one (WiSE-FT; Wortsman et al., CVPR 2022)."""
-
-    def __init__(self, network: Network, recipe: Recipe, batch: int, keep_largest: bool = True):
-        super().__init__(network, recipe, batch, keep_largest)
-        self.first = {name: value.clone() for name, value in network.state_dict().items()}
-
-    def finish(self, sampler: PatchSampler, rng: np.random.Generator) -> None:
-        state = self.teacher.state_dict()
-        for name, value in state.items():
-            if value.is_floating_point():
-                value.lerp_(self.first[name], 0.25)
-        super().finish(sampler, rng)
-
-
 class EncoderAlone(Supervised):
     """Supervised; the decoder, which knows the shape, stays as it was."""
 
@@ -222,7 +207,7 @@ class Way:
     cross_scanner : bool
         Augmentation of contrasts and resolutions.
     constants : mapping of str to float
-        Of `mper.training.setup`, in the place of its own.
+        Constants of the library, by their full names, that it is measured with.
     """
 
     name: str
@@ -238,7 +223,6 @@ _OWN = {
     "norms-of-all": NormsOfAllScans,
     "norms-alone": NormsAlone,
     "encoder-alone": EncoderAlone,
-    "between": BetweenStartAndEnd,
     "late-mixing": LateMixing,
     "entropy": EntropyMinimisation,
     "consistency": Consistency,
@@ -252,28 +236,39 @@ for _name, _class in _OWN.items():
         _like, name=_name, implementation=f"{__name__}:{_class.__name__}", uses_unlabelled=True, default_for=()
     )
 
+_NOT_AVERAGED = {"mper.training.learner.START_SHARE": 0.0}
+_LOW_RATE = {**_NOT_AVERAGED, "mper.training.setup._FULL_RATE": 2e-4}
+
+
+def _screened(name: str, title: str, method: str, cross_scanner: bool = False) -> Way:
+    """A way whose result is not averaged with the start model, to compare with `plain`."""
+    return Way(name, title, method, cross_scanner, _NOT_AVERAGED)
+
+
 WAYS = {
     way.name: way
     for way in (
         Way("none", "no adaptation", None),
-        Way("statistics", "batch norm statistics of the new scans, no label", "statistics"),
-        Way("supervised", "supervised", "supervised"),
-        Way("low-rate", "supervised, rate 2e-4", "supervised", constants={"_FULL_RATE": 2e-4}),
-        Way("cross-scanner", "supervised, contrasts and resolutions randomised", "supervised", True),
-        Way("final-statistics", "supervised, batch norm statistics of all scans", "final-statistics"),
-        Way("norms-of-all", "supervised, batch norm sees unlabelled patches", "norms-of-all"),
-        Way("norms-alone", "supervised, batch norm and classifier alone", "norms-alone"),
-        Way("encoder-alone", "supervised, encoder alone", "encoder-alone"),
-        Way("between", "supervised, weights a quarter of the way back to the start", "between"),
-        Way("late-mixing", "supervised, labelled patches mixed late", "late-mixing"),
-        Way("entropy", "entropy minimisation", "entropy"),
-        Way("consistency", "mean teacher on whole patches", "consistency"),
-        Way("bcp", "bcp", "bcp"),
-        Way("late-bcp", "bcp, supervised for 40 %", "late-bcp"),
-        Way("prototypes-agree", "bcp, labels that prototypes agree with", "prototypes-agree"),
-        Way("prototypes-label", "bcp, labels of prototypes", "prototypes-label"),
-        Way("mper", "mper", "mper"),
-        Way("embedding-matching", "embedding-matching", "embedding-matching"),
+        _screened("statistics", "batch norm statistics of the new scans, no label", "statistics"),
+        Way("low-rate", "supervised, rate 2e-4, not averaged (before)", "supervised", constants=_LOW_RATE),
+        _screened("plain", "supervised, not averaged", "supervised"),
+        Way("supervised", "supervised (default)", "supervised"),
+        Way("bcp", "bcp (default)", "bcp"),
+        Way("mper", "mper (default)", "mper"),
+        _screened("plain-bcp", "bcp, not averaged", "bcp"),
+        _screened("late-bcp", "bcp, supervised for 40 %, not averaged", "late-bcp"),
+        _screened("prototypes-agree", "the same, labels that prototypes agree with", "prototypes-agree"),
+        _screened("prototypes-label", "the same, labels of prototypes", "prototypes-label"),
+        _screened("plain-mper", "mper, not averaged", "mper"),
+        _screened("embedding-matching", "embedding-matching, not averaged", "embedding-matching"),
+        _screened("consistency", "mean teacher on whole patches, from 40 %", "consistency"),
+        _screened("entropy", "entropy minimisation", "entropy"),
+        _screened("cross-scanner", "contrasts and resolutions randomised", "supervised", True),
+        _screened("late-mixing", "labelled patches mixed late", "late-mixing"),
+        _screened("norms-of-all", "batch norm sees unlabelled patches", "norms-of-all"),
+        _screened("final-statistics", "batch norm statistics of all scans", "final-statistics"),
+        _screened("norms-alone", "batch norm and classifier learn alone", "norms-alone"),
+        _screened("encoder-alone", "the encoder learns alone", "encoder-alone"),
     )
 }
 """By name, in the order of the tables."""

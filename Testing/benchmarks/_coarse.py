@@ -83,8 +83,8 @@ class Bench:
         start = self._blank(seed)
         return self._trained(f"base-{seed}", seed, "mper", self.sizes.base_steps, self.dataset().path, start)
 
-    def tuned(self, name: str, seed: int, labels: Mapping[str, Volume]) -> ModelBundle:
-        """The model of a seed, trained on with more cases labelled: method supervised, which uses nothing else."""
+    def tuned(self, name: str, seed: int, labels: Mapping[str, Volume], method: str = "supervised") -> ModelBundle:
+        """The model of a seed, trained on with more cases labelled."""
         made = self.folder / "models" / name
         if made.exists():
             return ModelBundle.load(made)
@@ -96,7 +96,7 @@ class Bench:
         for case_id, mask in labels.items():
             dataset.case(case_id).add_label(mask, author="simulated", how="hand")
         start = self.folder / "models" / f"base-{seed}"
-        model = self._trained(name, seed, "supervised", self.sizes.tuning_steps, path, start)
+        model = self._trained(name, seed, method, self.sizes.tuning_steps, path, start)
         shutil.rmtree(path)
         return model
 

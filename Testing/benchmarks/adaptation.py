@@ -154,7 +154,7 @@ class Bench:
             )
             with contextlib.ExitStack() as stack:
                 for name, value in way.constants.items():
-                    stack.enter_context(mock.patch(f"mper.training.setup.{name}", value))
+                    stack.enter_context(mock.patch(name, value))
                 self._train(config, path)
         seconds = time.process_time() - begin
         measured = [self.dataset.case(case) for case in (*held, *order[labels:])]
@@ -172,14 +172,14 @@ class Bench:
 
 
 def table(rows: Sequence[Row], labels: int, steps: int) -> tuple[list[str], list[list[str]]]:
-    """A line for each way: Dice, its standard deviation over draws, and the difference to `supervised`.
+    """A line for each way: Dice, its standard deviation over draws, and the difference to `plain`.
 
     The difference is taken over draws that both have, case by case; its p is that of a paired t-test over cases.
     """
     from scipy import stats
 
     mine = [row for row in rows if row["labels"] == labels and row["steps"] == steps]
-    usual = {(row["draw"], row["seed"]): _dice(row) for row in mine if row["way"] == "supervised"}
+    usual = {(row["draw"], row["seed"]): _dice(row) for row in mine if row["way"] == "plain"}
     lines = []
     for name in WAYS:
         those = [row for row in mine if row["way"] == name]
@@ -194,7 +194,7 @@ def table(rows: Sequence[Row], labels: int, steps: int) -> tuple[list[str], list
                     gains.setdefault(case, []).append(value - before)
         per_case = [float(np.mean(each)) for each in gains.values()]
         difference, p = "", ""
-        if name != "supervised" and len(per_case) > 2:
+        if name != "plain" and len(per_case) > 2:
             difference, p = f"{100 * np.mean(per_case):+.1f}", f"{stats.ttest_1samp(per_case, 0).pvalue:.2f}"
         part = {what: [value for row in those for value in row[what].values()] for what in ("held_out", "unlabelled")}
         lines.append(
@@ -211,7 +211,7 @@ def table(rows: Sequence[Row], labels: int, steps: int) -> tuple[list[str], list
                 f"{np.mean([row['cpu_s'] for row in those]):.0f}",
             ]
         )
-    head = ["way", "draws", "held-out", "unlabelled", "both", "sd over draws", "points over supervised", "p", "worst"]
+    head = ["way", "draws", "held-out", "unlabelled", "both", "sd over draws", "points over not averaged", "p", "worst"]
     return [*head, "CPU s"], lines
 
 
@@ -222,7 +222,7 @@ def _dice(row: Row) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of data sets, models and results.jsonl")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["none", "supervised", "bcp", "mper"], metavar="WAY")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["none", "low-rate", "plain", "supervised", "bcp"])
     parser.add_argument("--draws", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--labels", type=int, nargs="+", default=[2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -32,7 +32,7 @@ from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
-from mper.training import curves, folds, trainer
+from mper.training import curves, folds, learner, trainer
 from mper.training.calibration import Sample
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
@@ -656,12 +656,22 @@ def first_steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("label", "known", "mixed", "rate"), [("LA", 0.85, True, 2e-4), ("LA", 0.84, True, 1e-3), ("RA", 0.9, False, 1e-3)]
+    ("label", "known", "mixed", "rate", "averages"),
+    [("LA", 0.85, True, 2e-4, 0), ("LA", 0.84, True, 1e-3, 1), ("LA", 0.4, True, 1e-3, 0), ("RA", 0.9, False, 1e-3, 0)],
 )
-def test_only_fine_tuning_of_the_same_structures_begins_with_self_training_and_at_a_low_rate_where_the_model_is_good(
-    solid: Path, tmp_path: Path, label: str, known: float, mixed: bool, rate: float, monkeypatch: pytest.MonkeyPatch
+def test_a_start_model_decides_on_stages_and_rate_and_whether_the_result_is_averaged_with_it(
+    solid: Path,
+    tmp_path: Path,
+    label: str,
+    known: float,
+    mixed: bool,
+    rate: float,
+    averages: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trainer, "start_dice", lambda *_: known)
+    averaged: list[Any] = []
+    monkeypatch.setattr(learner, "average_with_start", lambda *models: averaged.append(models))
     model = start_from(tmp_path / "model", label)
     seen = first_steps(monkeypatch)
     heard: list[str] = []
@@ -669,10 +679,20 @@ def test_only_fine_tuning_of_the_same_structures_begins_with_self_training_and_a
     train(run, notify=heard.append)
     assert seen == [(True, 4, 2 if mixed else 4)]
     assert told_steps(run)[0]["rate"] == pytest.approx(rate / 30, rel=1e-3), "of the first of 30 steps of warm-up"
-    adapted = [line for line in heard if line.endswith("it is adapted at the full learning rate")]
-    assert len(adapted) == (mixed and rate == 1e-3) and all(
-        "a Dice of 0.84 on the labelled" in line for line in adapted
-    )
+    adapted = [line for line in heard if "it is adapted at the full learning rate" in line]
+    assert len(adapted) == (mixed and rate == 1e-3) and all(f"a Dice of {known:.2f} on" in line for line in adapted)
+    assert len(averaged) == averages == sum("the result is averaged with it" in line for line in heard)
+
+
+def test_averaging_takes_the_weights_a_third_of_the_way_back_to_the_start() -> None:
+    network, start = (Network(NetConfig("vnet", 2, filters=4)) for _ in range(2))
+    start.prototypes.vectors.normal_()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    learner.average_with_start(network, start.state_dict())
+    for name, value in network.state_dict().items():
+        moves = value.is_floating_point() and not name.startswith("prototypes.")
+        expected = torch.lerp(before[name], start.state_dict()[name], 0.35) if moves else before[name]
+        torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.parametrize(("background", "expected"), [(5.0, 0.0), (-5.0, 0.6)])

@@ -47,7 +47,7 @@ from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
 from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
-from mper.training.setup import KNOWN_DICE, make_fabric, make_network, start_dice
+from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.training.validation import HoldoutCurve
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
@@ -172,8 +172,10 @@ class _Training:
             trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         self.method = self._make_method()
-        self.tuned = self.data.refines and self._knows_scans()
-        self.learner = Learner(self.method, self.recipe, self.fabric, (self.config.seed,), self.tuned)
+        self.tuned, self.averaged_with = self._look_at_start()
+        self.learner = Learner(
+            self.method, self.recipe, self.fabric, (self.config.seed,), self.tuned, self.averaged_with
+        )
         if has_checkpoint(self.folder.checkpoint):
             self._restore()
         self.learner.begin(self.config.compile)
@@ -235,18 +237,24 @@ class _Training:
 
         return CoTraining(make(), make()) if self.config.co_train else make()  # two networks with different weights
 
-    def _knows_scans(self) -> bool:
-        """Whether the start model is good on the labelled scans already; else a notice says that it is adapted."""
+    def _look_at_start(self) -> tuple[bool, Mapping[str, torch.Tensor] | None]:
+        """Whether the start model is good on the labelled scans, and else the weights that the result goes back to."""
+        start = self.data.start
+        if start is None or not self.data.refines:
+            return False, None
         network = self.method.student.to(self.fabric.device)
         with self.fabric.autocast():
             found = start_dice(network, self.data.sampler, self.config.seed)
-        if found < KNOWN_DICE and not has_checkpoint(self.folder.checkpoint):
-            assert self.data.start is not None
+        if found >= KNOWN_DICE:
+            return True, None
+        averages = self.config.recipe == "plus" and found >= AVERAGED_DICE
+        if not has_checkpoint(self.folder.checkpoint):
+            averaged = ", and the result is averaged with it" if averages else ""
             self._notify(
-                f"{self.data.start.card.name} has a Dice of {found:.2f} on the labelled scans, as on another scanner "
-                "or sequence: it is adapted at the full learning rate"
+                f"{start.card.name} has a Dice of {found:.2f} on the labelled scans, as on another scanner or "
+                f"sequence: it is adapted at the full learning rate{averaged}"
             )
-        return found >= KNOWN_DICE
+        return False, start.state if averages else None
 
     # ------------------------------------------------------------------ the loop
 
@@ -385,7 +393,8 @@ class _Training:
 
         def learner_of(data: TrainingData, fold: int) -> Learner:
             seed = self.config.seed
-            return Learner(self._new_method(data, seed + 1 + fold), self.recipe, self.fabric, (seed, fold), self.tuned)
+            method = self._new_method(data, seed + 1 + fold)
+            return Learner(method, self.recipe, self.fabric, (seed, fold), self.tuned, self.averaged_with)
 
         return fold_samples(
             self.data,
