@@ -54,9 +54,8 @@ class SegmentEditor:
         """Edit a segmentation on a scan."""
         widget = self.make()
         if widget.segmentationNode() is not segmentationNode:
-            widget.setSegmentationNode(
-                None
-            )  # which its selector may show while its logic has the node: of a loaded scene
+            if widget.mrmlSegmentEditorNode().GetSegmentationNode() is segmentationNode:  # of a loaded scene
+                widget.setSegmentationNode(None)  # or its selector, which shows none, would stay as it is
             widget.setSegmentationNode(segmentationNode)
             widget.setSourceVolumeNode(volumeNode)
 
@@ -90,12 +89,12 @@ class SegmentEditor:
             self.deactivate()
             self.release()
             self.widget.setMRMLSegmentEditorNode(None)
-            later(self._endEffect, "segment editor without a scene")
+            later(self._empty, "segment editor without a scene")
 
-    def _endEffect(self) -> None:
-        """End the effect that was active when the scene was closed: while that lasts, Slicer's editor does not."""
-        if self.widget is not None and slicer.mrmlScene is not None and self.widget.activeEffect() is not None:
-            self.make()  # which looks at the new parameter node, that has no effect
+    def _empty(self) -> None:
+        """Empty the editor, and end its effect, now that the scene is closed; before, Slicer leaves them."""
+        if self.widget is not None and slicer.mrmlScene is not None:
+            self.make()  # with a new parameter node, that has neither segmentation nor effect
 
     def destroy(self) -> None:
         """The module is being closed."""

@@ -40,7 +40,7 @@ class EmbeddingPlot:
                 series.SetMarkerSize(5)
                 if len(index):
                     self._voxels[series.GetID()] = index[own].tolist()
-        chart.SetTitle(_("Embeddings of voxels; click a point to jump to its voxel"))
+        chart.SetTitle(_("Embeddings: click a point"))
         chart.SetLegendVisibility(False)  # it would hide points; the table of prototypes shows the colours
         share = answer.get("explained", (0, 0))
         axis = _("Principal axis {n} ({share} of the variance)")

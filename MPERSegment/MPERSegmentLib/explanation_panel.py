@@ -75,6 +75,7 @@ class ExplanationPanel:
             ],
             fitted=True,
         )
+        ui.prototypeTable.textElideMode = qt.Qt.ElideMiddle  # names differ at their end
         stops = ", ".join(f"stop:{share:g} rgb{colour}" for share, colour in overlays.uncertainty_colours())
         ui.legendBar.styleSheet = f"background: qlineargradient(x1:0, y1:0, x2:1, y2:0, {stops})"
         self._delay = qt.QTimer(ui.whySection)

@@ -75,11 +75,13 @@ def _show_results() -> None:
                 centre(node)
 
 
-def _mark(node: slicer.vtkMRMLSegmentationNode, name: str, value: bool) -> None:
-    """Set an attribute only where it changes: with each change all views go through the segmentation."""
-    wanted = "yes" if value else None
-    if node.GetAttribute(name) != wanted:
-        node.SetAttribute(name, wanted)
+def _mark(node: slicer.vtkMRMLSegmentationNode, name: str, on: bool) -> None:
+    """Set or remove an attribute without an event, upon which Slicer would draw the node again."""
+    if bool(node.GetAttribute(name)) != on:
+        before = node.GetDisableModifiedEvent()
+        node.SetDisableModifiedEvent(1)
+        node.SetAttribute(name, "yes" if on else None)
+        node.SetDisableModifiedEvent(before)
 
 
 def _group(node: slicer.vtkMRMLSegmentationNode) -> tuple[str, int | None]:
