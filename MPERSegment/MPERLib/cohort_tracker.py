@@ -106,6 +106,8 @@ class CohortTracker:
             self._timer.stop()
         elif self._folder:
             self.open(self._folder, lambda _message: self.close())
+        else:
+            self._poll()
 
     def _follow(self, status: dict[str, Any]) -> None:
         if status["id"] != self.id:

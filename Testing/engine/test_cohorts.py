@@ -245,7 +245,13 @@ def test_a_client_that_did_not_start_the_engine_names_no_folders(
         ("/cohorts/open", {"path": str(tmp_path / "Köln" / "results")}),
     ):
         assert other.post(path, body).status == 403
-    assert other.get(route(cohort, "image?mask=a.seg.nrrd")).status == 403
+    assert other.get(route(cohort, "rows")).status == 404 and other.get("/cohorts").json() == []
+    moved = shutil.copytree(
+        tmp_path / "Köln" / "results", root / "moved"
+    )  # its manifest names scans outside of the root
+    assert other.get("/cohorts/Data~moved/mask?mask=a.seg.nrrd").status == 200
+    assert other.get("/cohorts/Data~moved/image?mask=a.seg.nrrd").status == 403
+    shutil.rmtree(moved)
     assert other.get(route("@nowhere")).status == 404 and other.get(route("Data/../etc")).status == 404
 
 

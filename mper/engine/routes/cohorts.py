@@ -54,7 +54,7 @@ def open_cohort(engine: EngineDep, client: WhoDep, body: OpenCohortRequest) -> C
 def list_cohorts(engine: EngineDep, client: WhoDep, dataset: str | None = None) -> list[CohortAnswer]:
     """The cohorts of a dataset; without one those that were opened or started."""
     answers = []
-    for cohort in cohorts.cohorts_of(engine, dataset):
+    for cohort in cohorts.cohorts_of(engine, client, dataset):
         with cohort.lock:
             answers.append(cohorts.describe(engine, client, cohort))
     return answers
@@ -63,7 +63,7 @@ def list_cohorts(engine: EngineDep, client: WhoDep, dataset: str | None = None) 
 @router.get("/cohorts/{c}")
 def cohort_status(engine: EngineDep, client: WhoDep, c: str) -> CohortAnswer:
     """How a cohort stands."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         return cohorts.describe(engine, client, cohort)
 
@@ -71,39 +71,39 @@ def cohort_status(engine: EngineDep, client: WhoDep, c: str) -> CohortAnswer:
 @router.post("/cohorts/{c}/command")
 def command(engine: EngineDep, client: WhoDep, c: str, body: CohortCommand) -> CohortAnswer:
     """Pause or resume a cohort; 409 if its state does not allow that."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         cohorts.steer(cohort, body.command)
         return cohorts.describe(engine, client, cohort)
 
 
 @router.get("/cohorts/{c}/rows")
-def rows(engine: EngineDep, c: str) -> CohortRows:
+def rows(engine: EngineDep, client: WhoDep, c: str) -> CohortRows:
     """The masks of a cohort, and the scans that have none yet, or failed."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         return cohorts.rows_answer(engine, cohort)
 
 
 @router.get("/cohorts/{c}/log", response_class=PlainTextResponse)
-def log(engine: EngineDep, c: str) -> PlainTextResponse:
+def log(engine: EngineDep, client: WhoDep, c: str) -> PlainTextResponse:
     """The end of what the run printed."""
-    return PlainTextResponse(cohorts.log_tail(engine, engine.cohorts.get(c)))
+    return PlainTextResponse(cohorts.log_tail(engine, engine.cohorts.get(c, client)))
 
 
 @router.get("/cohorts/{c}/labels")
-def labels(engine: EngineDep, c: str, mask: _Mask) -> list[LabelModel]:
+def labels(engine: EngineDep, client: WhoDep, c: str, mask: _Mask) -> list[LabelModel]:
     """The structures of a mask."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         found = cohorts.mask_of(cohort, cohorts.mask_row(cohort, mask))
     return [LabelModel.model_validate(label) for label in found.labels]
 
 
 @router.get("/cohorts/{c}/thumbnail", responses=_PICTURE, response_class=Response)
-def thumbnail(engine: EngineDep, c: str, mask: _Mask) -> Response:
+def thumbnail(engine: EngineDep, client: WhoDep, c: str, mask: _Mask) -> Response:
     """The picture of a mask on its scan."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         return Response(cohorts.picture(cohort, mask), media_type="image/png")
 
@@ -111,7 +111,7 @@ def thumbnail(engine: EngineDep, c: str, mask: _Mask) -> Response:
 @router.get("/cohorts/{c}/image", responses=ARRAY_ANSWER, response_class=ArrayResponse)
 def image(engine: EngineDep, client: WhoDep, c: str, mask: _Mask) -> ArrayResponse:
     """The scan of a mask, with its affine."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         row = cohorts.mask_row(cohort, mask)
     volume = cohorts.scan_of(engine, client, cohort, row)
@@ -119,9 +119,9 @@ def image(engine: EngineDep, client: WhoDep, c: str, mask: _Mask) -> ArrayRespon
 
 
 @router.get("/cohorts/{c}/mask", responses=ARRAY_ANSWER, response_class=ArrayResponse)
-def mask(engine: EngineDep, c: str, mask: _Mask) -> ArrayResponse:
+def mask(engine: EngineDep, client: WhoDep, c: str, mask: _Mask) -> ArrayResponse:
     """The non-zero part of a mask (uint8), corrected where a person did that."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
         row = cohorts.mask_row(cohort, mask)
     part, start = cropped_to_mask(cohorts.mask_of(cohort, row).labelmap)
@@ -129,16 +129,17 @@ def mask(engine: EngineDep, c: str, mask: _Mask) -> ArrayResponse:
 
 
 @router.post("/cohorts/{c}/reviews")
-def decide(engine: EngineDep, c: str, body: ReviewRequest) -> CohortRowAnswer:
+def decide(engine: EngineDep, client: WhoDep, c: str, body: ReviewRequest) -> CohortRowAnswer:
     """Accept or reject a mask, or take that back; decisions are only added."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     with cohort.lock:
-        return cohorts.row_answer(engine, cohorts.decide(cohort, body))
+        return cohorts.row_answer(cohorts.decide(cohort, body), engine.folders())
 
 
 @router.post("/cohorts/{c}/corrections", openapi_extra=ARRAY_BODY)
 async def correct(
     engine: EngineDep,
+    client: WhoDep,
     request: Request,
     c: str,
     mask: _Mask,
@@ -147,12 +148,12 @@ async def correct(
     header: ArrayHeaderText = None,
 ) -> CohortRowAnswer:
     """Add a corrected mask, with the label values and on the grid of the mask; that of the model stays."""
-    cohort = engine.cohorts.get(c)
+    cohort = engine.cohorts.get(c, client)
     upload = await receive_array(request, header, engine.scans.folder, engine.settings.limits)
 
     def add() -> CohortRowAnswer:
         with cohort.lock:
-            return cohorts.row_answer(engine, cohorts.correct(cohort, mask, upload, author, seconds))
+            return cohorts.row_answer(cohorts.correct(cohort, mask, upload, author, seconds), engine.folders())
 
     try:
         return await run_in_threadpool(add)
@@ -163,7 +164,7 @@ async def correct(
 @router.post("/cohorts/{c}/keep")
 def keep(engine: EngineDep, client: WhoDep, c: str, body: KeepRequest) -> JobStatus:
     """Keep the accepted and corrected masks as labels of a dataset: a job."""
-    cohort, dataset = engine.cohorts.get(c), open_dataset(engine, body.dataset)
+    cohort, dataset = engine.cohorts.get(c, client), open_dataset(engine, body.dataset)
     cohort_labels.accepted_rows(cohort)
     cohort_labels.check_keepable(dataset, body.split)
     return engine.jobs.submit(

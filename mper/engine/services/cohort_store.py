@@ -14,13 +14,15 @@ from pathlib import Path
 
 from mper.cohort.manifest import WORK, now
 from mper.cohort.results import CohortResults
-from mper.cohort.status import FAILED, FINISHED, LOG, RUNNING, RunState, command_of, read_state
+from mper.cohort.status import FAILED, FINISHED, INTERRUPTED, LOG, RUNNING, RunState, command_of, read_state
 from mper.engine.errors import Conflict, Forbidden, NotFound
 from mper.engine.services.roots import Roots
+from mper.engine.settings import Client
 from mper.utils.processes import start_detached
 
 STARTING = "starting"
 _OUTSIDE = "@"
+_ERROR = "mper: error: "
 
 
 @dataclass
@@ -41,28 +43,44 @@ class Cohort:
     words: list[str] | None = None  # of the process that this engine started last
     _child: subprocess.Popen[bytes] | None = None
     _launched: str = ""
+    _log_start: int = 0  # bytes of the log that are of earlier runs
 
     @property
     def path(self) -> Path:
         return self.results.path
 
+    @property
+    def outside(self) -> bool:
+        """Whether it lies outside of the roots; it then belongs to the client that started the engine."""
+        return self.id.startswith(_OUTSIDE)
+
     def state(self) -> RunState:
         """How the run stands; of a process that we started we know if it never came to its work."""
         child, alive = self._child, self._child is not None and self._child.poll() is None
         state = read_state(self.path)  # after: the last words of a process that has ended are then on the disk
-        if child is None or state.state == RUNNING or self._came_to_work(state):
-            return self._with_reason(state)
+        if child is None or state.state == RUNNING:
+            return state
+        if self._came_to_work(state):
+            if state.state == INTERRUPTED and not alive and (reason := self._reason()):
+                return replace(state, state=FAILED, message=reason)  # of a disk so full that it could not be noted
+            return state
         if alive:
             return RunState(STARTING, "starting")
-        return self._with_reason(replace(state, state=FINISHED if child.returncode == 0 else FAILED, message=""))
+        if child.returncode == 0:
+            return replace(state, state=FINISHED, message="")
+        return replace(state, state=FAILED, message=self._reason() or "its process could not be started")
 
     def _came_to_work(self, state: RunState) -> bool:
         return max(state.started or "", str(self.results.header.get("finished", ""))) >= self._launched
 
-    def _with_reason(self, state: RunState) -> RunState:
-        if state.state != FAILED or state.message:
-            return state
-        return replace(state, message=last_line(self.path / WORK / LOG) or "its process could not be started")
+    def _reason(self) -> str:
+        """The last error that the process wrote to its log; empty where there is none."""
+        with contextlib.suppress(OSError), (self.path / WORK / LOG).open("rb") as stream:
+            stream.seek(self._log_start)
+            lines = stream.read().decode("utf-8", errors="replace").splitlines()
+            errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+            return errors[-1] if errors else ""
+        return ""
 
     def start(self, words: list[str]) -> None:
         """Start ``mper WORDS``.
@@ -75,8 +93,10 @@ class Cohort:
         if self.state().state in (STARTING, RUNNING):
             raise Conflict(f"{self.path.name} is being segmented already; pause it first, or choose another folder")
         (self.path / WORK).mkdir(parents=True, exist_ok=True)
+        log = self.path / WORK / LOG
+        self._log_start = log.stat().st_size if log.exists() else 0
         self.words, self._launched = words, now()
-        self._child = start_detached([*words, "--background"], self.path / WORK / LOG)
+        self._child = start_detached([*words, "--background"], log)
 
     def command(self) -> list[str] | None:
         """The command that goes on with it."""
@@ -111,16 +131,16 @@ class CohortStore:
                 found = self._cohorts[whole] = Cohort(self._id(whole, outside), CohortResults(whole))
             return found
 
-    def get(self, cohort_id: str) -> Cohort:
+    def get(self, cohort_id: str, client: Client) -> Cohort:
         """A cohort by its id.
 
         Raises
         ------
         NotFound
-            If there is none.
+            If there is none for this client.
         """
         wanted = cohort_id.replace("~", "/")
-        for cohort in list(self._cohorts.values()):
+        for cohort in self.all(client):
             if cohort.id == wanted:
                 return cohort
         root, _, relative = wanted.partition("/")
@@ -130,9 +150,10 @@ class CohortStore:
                 return self.open(path, outside=False)
         raise NotFound(f"there is no cohort {wanted!r} here; open its folder first")
 
-    def all(self) -> list[Cohort]:
-        """Those that were opened or started, by id."""
-        return sorted(self._cohorts.values(), key=lambda cohort: cohort.id)
+    def all(self, client: Client) -> list[Cohort]:
+        """Those that were opened or started and that a client may see, by id."""
+        known = [cohort for cohort in list(self._cohorts.values()) if client.local or not cohort.outside]
+        return sorted(known, key=lambda cohort: cohort.id)
 
     def _id(self, path: Path, outside: bool) -> str:
         for name, home in self._roots.folders.items():
@@ -142,12 +163,3 @@ class CohortStore:
         if not outside:
             raise Forbidden("only who started this engine may work on folders outside of its roots")
         return _OUTSIDE + self._outside.add(path)
-
-
-def last_line(log: Path) -> str:
-    """The last error that a program wrote to its log, else its last line; empty where there is none."""
-    with contextlib.suppress(OSError):
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        errors = [line.removeprefix("mper: error: ") for line in lines if line.startswith("mper: error: ")]
-        return errors[-1] if errors else next((line for line in reversed(lines) if line), "")
-    return ""

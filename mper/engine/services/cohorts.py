@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,10 +51,10 @@ def open_cohort(engine: Engine, client: Client, folder: str) -> Cohort:
     return engine.cohorts.open(path, outside=True)
 
 
-def cohorts_of(engine: Engine, dataset_id: str | None) -> list[Cohort]:
+def cohorts_of(engine: Engine, client: Client, dataset_id: str | None) -> list[Cohort]:
     """The cohorts of a dataset; those that were opened or started, without one."""
     if dataset_id is None:
-        return engine.cohorts.all()
+        return engine.cohorts.all(client)
     home = open_dataset(engine, dataset_id).path / COHORTS
     folders = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
     return [engine.cohorts.open(path, outside=False) for path in folders]
@@ -181,13 +182,14 @@ def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
 def rows_answer(engine: Engine, cohort: Cohort) -> CohortRows:
     """The rows of a cohort."""
     cohort.results.refresh()
-    rows = [row_answer(engine, row) for row in cohort.results.rows()]
+    folders = engine.folders()
+    rows = [row_answer(row, folders) for row in cohort.results.rows()]
     return CohortRows(version=cohort.results.version, rows=rows)
 
 
-def row_answer(engine: Engine, row: CohortRow) -> CohortRowAnswer:
-    """A row."""
-    figures, kept, folders = row.figures, row.kept, engine.folders()
+def row_answer(row: CohortRow, folders: Mapping[Path, str]) -> CohortRowAnswer:
+    """A row; `folders` are written by their names."""
+    figures, kept = row.figures, row.kept
     named = None if kept is None else {"dataset": Path(kept.dataset).name, "case": kept.case, "revision": kept.revision}
     same = ("phase", "quality", "expected_dice", "confidence", "flags", "volumes_ml", "seconds")
     return CohortRowAnswer.model_validate(
