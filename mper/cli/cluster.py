@@ -110,9 +110,9 @@ def submit(home: Path, settings: ClusterSettings, jobs: Sequence[tuple[str, Sequ
     from mper.cluster.jobs import JobSet
 
     submitted = JobSet.submit(home, settings, jobs)
-    print_note(
-        f"{len(jobs)} jobs submitted: {submitted.ids[0]}{' ...' if len(jobs) > 1 else ''}; see `mper cluster status`"
-    )
+    first = submitted.ids[0]
+    what = f"job {first}" if len(jobs) == 1 else f"{len(jobs)} jobs, {first} and so on,"
+    print_note(f"submitted {what}; see `mper cluster status`")
     return submitted
 
 
