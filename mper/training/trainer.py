@@ -29,13 +29,11 @@ from mper.models.calibration import Calibration
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
-from mper.training.calibration import LEAST_MASKS, Sample, calibrate, fit, labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
 from mper.training.data import TrainingData, load_training_data
-from mper.training.folds import can_fold, fold_samples
 from mper.training.learner import Learner
 from mper.training.localization import (
     LOCALIZATION_RECORD,
@@ -46,6 +44,7 @@ from mper.training.localization import (
 from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
 from mper.training.result import expected_ranges, make_bundle, quality_of
+from mper.training.run_calibration import Folds, calibration_of_run
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.training.validation import HoldoutCurve
@@ -61,14 +60,7 @@ __all__ = ["TrainConfig", "start_run", "train"]
 _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
 _PAUSE_POLL_S = 0.2
-_ON_HOLDOUT = "masks of this model on the locked hold-out, as it is and made worse on purpose"
-_ON_FOLDS = (
-    "masks of two models that were each trained for a quarter of the time on half of the labels, of the other half's "
-    "scans as they are and made worse on purpose"
-)
-_NOTHING = "nothing: there is no hold-out with three cases that are labelled throughout, or the run was too short"
 _FOLD_SHARE = 0.25  # of the run's length, for each of two models
-_CALIBRATION_SHARE = 0.1  # of the run's time, after it
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _SHORT_STAGE = 50  # steps of self-training, below which it is hardly begun
 _ESTIMATE_AT = 10  # the step from which the length of a run is known, whatever its budget
@@ -364,28 +356,25 @@ class _Training:
         return dice
 
     def _calibrate(self, bundle: ModelBundle) -> tuple[Calibration | None, str]:
-        """The calibration from the hold-out, in a tenth of the run's time, or from folds; and what it comes from."""
-        usual = usual_shapes(labels_of(self.data.sampler.labelled), self.data.plan.dimensions, len(self.data.labels))
+        """The calibration of the model, and what it comes from. An error becomes a notice."""
         try:
-            if self.curve is not None:
-                seconds = _CALIBRATION_SHARE * self.elapsed_s
-                calibration = calibrate(bundle, usual, self.curve.cases, self._device, seconds, self._report_measuring)
-                if calibration is not None:
-                    return calibration, _ON_HOLDOUT
-            if self.config.calibrate_folds and self.fabric.world_size == 1 and can_fold(self.data.sampler):
-                samples = self._fold_samples(usual)
-                if len(samples) >= LEAST_MASKS:
-                    return fit(samples, usual), _ON_FOLDS
+            return calibration_of_run(
+                bundle,
+                self.data,
+                self.curve.cases if self.curve else (),
+                self._folds() if self.config.calibrate_folds and self.fabric.world_size == 1 else None,
+                run_s=self.elapsed_s,
+                device=self._device,
+                report=self._report_measuring,
+            )
         except _CommandReceived:
             return None, "nothing: the run was stopped before"
         except (ValueError, OSError, RuntimeError) as error:
             self._notify(f"the quality of masks could not be measured: {first_line(error)}")
             return None, f"nothing: {first_line(error)}"
-        folds = "nor six to train on" if self.config.calibrate_folds else "see --calibrate-folds"
-        return None, f"{_NOTHING}; {folds}"
 
-    def _fold_samples(self, usual: Mapping[str, tuple[float, float]]) -> list[Sample]:
-        """Masks of models of half of the labels, in half of the run's time."""
+    def _folds(self) -> Folds:
+        """Two models of half of the labels, in half of the run's time."""
         dataset = open_dataset(Path(self.config.dataset))
 
         def bundle_of(data: TrainingData, learner: Learner) -> ModelBundle:
@@ -396,16 +385,12 @@ class _Training:
             method = self._new_method(data, seed + 1 + fold)
             return Learner(method, self.recipe, self.fabric, (seed, fold), self.tuned, self.averaged_with)
 
-        return fold_samples(
-            self.data,
+        return Folds(
             [case for name in self.config.splits for case in dataset.split(name)],
-            usual,
             learner_of,
             bundle_of,
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),
             seconds=_FOLD_SHARE * self.elapsed_s,
-            device=self._device,
-            report=self._report_measuring,
         )
 
     @property
