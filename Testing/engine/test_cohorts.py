@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from engines import MODEL, Served, array_header, until
 from small_cohort import small_cohort
 
+from mper.cli import main
 from mper.cohort.status import LOCK
 from mper.datasets.dataset import Dataset
 from mper.io import read_segmentation
@@ -55,9 +58,27 @@ def keep(engine: Served, cohort: str, dataset: Dataset) -> dict[str, Any]:
     return engine.result(engine.post(route(cohort, "keep"), body).json())
 
 
+class InThread:
+    """A command of mper in a thread, in place of a process of its own, which would load torch for seconds."""
+
+    def __init__(self, words: list[str], log: Path) -> None:
+        assert words[-1] == "--background" and log.parent.is_dir()
+        self.returncode: int | None = None
+        threading.Thread(target=self._run, args=(words[:-1], log)).start()
+
+    def _run(self, words: list[str], log: Path) -> None:
+        with log.open("a", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
+            code = main(words)
+        self.returncode = code
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+
 def test_a_run_that_was_killed_is_resumed_and_a_broken_scan_stops_no_other(
-    engine: Served, tmp_path: Path, scan: Volume, root: Path
+    engine: Served, tmp_path: Path, scan: Volume, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mper.engine.services.cohort_store.start_detached", InThread)
     out = small_cohort(
         tmp_path, scan, "abcvw", broken="c", waiting="vw", model=root / "mine" / "models" / "small" / "1"
     )
@@ -79,7 +100,30 @@ def test_a_run_that_was_killed_is_resumed_and_a_broken_scan_stops_no_other(
     assert [row["state"] for row in listed.values()] == ["done", "done", "failed", "done", "done"]
     assert "c.nrrd" in listed["c.seg.nrrd"]["error"] and listed["v.seg.nrrd"]["volumes_ml"]
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == before and (out / "summary.html").is_file()
-    assert "scans failed" in engine.get(f"{here}/log").body.decode()
+
+
+@pytest.mark.parametrize("fault", ["no scan", "another model"])
+def test_a_run_that_ends_before_its_work_says_why_in_one_line(
+    fault: str, engine: Served, tmp_path: Path, scan: Volume, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mper.engine.services.cohort_store.start_detached", InThread)
+    if fault == "no scan":
+        (tmp_path / "scans").mkdir()
+        body = {"folder": str(tmp_path / "scans"), "out": str(tmp_path / "out"), "model": MODEL}
+        here, expected = route(engine.post("/cohorts", body).json()["id"]), "holds no scan"
+    else:
+        out = small_cohort(tmp_path, scan, "aw", waiting="w")  # by a model that the recorded command does not name
+        command = {
+            "inputs": [str(tmp_path / "scans")],
+            "options": [f"--model={root / 'mine' / 'models' / 'flat' / '1'}"],
+        }
+        (out / ".mper" / "command.json").write_text(json.dumps(command), encoding="utf-8")
+        here, expected = route(opened(engine, out)), "holds masks of the model small 1.0.0"
+        engine.post(f"{here}/command", {"command": "resume"})
+    until(lambda: engine.get(here).json()["state"] != "starting")
+    found = engine.get(here).json()
+    assert found["state"] == "failed" and expected in found["message"] and "\n" not in found["message"]
+    assert expected in engine.get(f"{here}/log").body.decode()
 
 
 def test_a_run_under_way_is_asked_to_pause_and_none_is_started_beside_it(

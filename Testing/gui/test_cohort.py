@@ -12,7 +12,6 @@ import qt
 import slicer
 from MPERLib import cohort_tracker, segmentation_node
 from small_cohort import small_cohort
-from small_models import random_bundle
 
 from mper.datasets.dataset import Dataset
 from mper.io import read_segmentation, write_volume
@@ -65,14 +64,12 @@ def choose(box: Any, value: str) -> None:
     box.currentIndex = index
 
 
-def dataset_with_model(home: Path) -> Dataset:
-    dataset = Dataset.create(home / "Atria", "Atria", [make_label(1, "LA")])
-    dataset.publish_model("small", random_bundle().save(home / "small"))
-    return dataset
-
-
 def test_twenty_scans_with_a_broken_one_give_nineteen_masks_and_one_line(window, shared_engine, tmp_path, scan):
-    dataset_with_model(tmp_path)
+    pytest.importorskip("torch", reason="a small model is made here; Slicer's own Python has no torch")
+    from small_models import random_bundle
+
+    dataset = Dataset.create(tmp_path / "Atria", "Atria", [make_label(1, "LA")])
+    dataset.publish_model("small", random_bundle().save(tmp_path / "small"))
     folder = tmp_path / "scans"
     folder.mkdir()
     for n in range(20):
@@ -147,7 +144,7 @@ def draw(review: Any, mask: np.ndarray) -> None:
 
 
 def test_a_correction_is_saved_beside_the_mask_and_accepted_masks_become_labels(window, shared_engine, tmp_path, scan):
-    dataset = dataset_with_model(tmp_path)
+    dataset = Dataset.create(tmp_path / "Atria", "Atria", [make_label(1, "LA")])
     out = small_cohort(tmp_path / "cohort", scan, "ab")
     panel = reviewed(window, out)
     panel.datasetPanel.openFolder(str(dataset.path))
