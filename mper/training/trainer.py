@@ -47,6 +47,7 @@ from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.run_calibration import Folds, calibration_of_run
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
+from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
@@ -63,6 +64,8 @@ _PAUSE_POLL_S = 0.2
 _FOLD_SHARE = 0.25  # of the run's length, for each of two models
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _SHORT_STAGE = 50  # steps of self-training, below which it is hardly begun
+_LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
+_LOOK_SHARE, _LOOK_S = 0.05, 20.0  # of the run's time, and at least, to look at unlabelled scans first
 _ESTIMATE_AT = 10  # the step from which the length of a run is known, whatever its budget
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
 _DEFAULT_BATCH = {3: 2, 2: 12}  # of recipe plus
@@ -269,8 +272,14 @@ class _Training:
                 self._measure(self.elapsed_s / t)
                 started += time.monotonic() - paused
 
+            stage = self.method.stage
             self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
+            if self.log and self.method.stage > stage:
+                paused = time.monotonic()
+                whole_s = self.config.budget_s or self.elapsed_s / max(t, 0.1)
+                self._look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
+                started += time.monotonic() - paused
 
             if self.step == _ESTIMATE_AT:
                 self._check_length()
@@ -281,6 +290,32 @@ class _Training:
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self._save()
+
+    def _look_at_unlabelled(self, seconds: float) -> None:
+        """A notice of unlabelled scans that seem to show something else. An error becomes a notice, too."""
+        labels = labels_of(self.data.sampler.labelled)
+        usual = usual_shapes(labels, self.data.plan.dimensions, len(self.data.labels))
+        names = [case.id for case in self.data.sampler.unlabelled]
+        if not usual or not names:
+            return
+        dataset = open_dataset(Path(self.config.dataset))
+        cases = {case.id: case for split in self.config.splits for case in dataset.split(split)}
+        labelled = [cases[case.id].image() for case in self.data.sampler.labelled[:_LOOKED_AT]]
+        scans = ((name, cases[name].image()) for name in names)
+        told, device = self._report_measuring, self._device
+        try:
+            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=told)
+            unlike = list(found)
+        except _CommandReceived:
+            return
+        except (ValueError, OSError, RuntimeError) as error:
+            self._notify(f"the unlabelled scans could not be looked at: {first_line(error)}")
+            return
+        if unlike:
+            self._notify(
+                f"{', '.join(unlike)}: the mask of the model has another shape than the labels; if the scan shows "
+                "something else, exclude it from training or take it out of the split"
+            )
 
     def _progress(self) -> float:
         """Share of the run that is done."""
