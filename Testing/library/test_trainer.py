@@ -773,19 +773,6 @@ def test_fine_tuned_model_works_as_the_one_it_came_from(solid: Path, tmp_path: P
     assert tuned.card.about["training"]["start_from"] == "model"
 
 
-@pytest.mark.parametrize("label, share", [("LA", 0.2), ("RA", 1.0)])
-def test_a_model_of_the_same_structures_is_improved_in_smaller_steps(
-    solid: Path, tmp_path: Path, label: str, share: float
-) -> None:
-    model = start_from(tmp_path / "model", label)
-    rates = []
-    for start in (None, str(model)):
-        run = begin(solid, tmp_path / f"run {start is None}", method="supervised", start_from=start, steps=1)
-        train(run)
-        rates.append(told_steps(run)[0]["rate"])
-    assert rates[1] == pytest.approx(share * rates[0], rel=1e-4)  # told with six figures
-
-
 # ---------------------------------------------------------------------- what cannot be asked for
 
 

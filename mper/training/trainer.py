@@ -29,6 +29,7 @@ from mper.models.calibration import Calibration
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
+from mper.training.calibration import labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
