@@ -104,7 +104,15 @@ def onException(listener: Callable[[str], None]) -> Callable[[], None]:
 
 def later(function: Callable[[], None], name: str, failed: Callable[[str], None] | None = None) -> None:
     """Call `function` from the event loop next, so that the window is not blocked for the sum of all work."""
-    qt.QTimer.singleShot(0, slot(function, name, failed))
+    after(0, function, name, failed)
+
+
+def after(
+    milliseconds: int, function: Callable[[], None], name: str, failed: Callable[[str], None] | None = None
+) -> None:
+    """Call `function` from the event loop once so many milliseconds have passed."""
+    waiting = [slot(function, name, failed)]  # PythonQt keeps what singleShot calls for long: let that hold nothing
+    qt.QTimer.singleShot(milliseconds, lambda: waiting.pop()())
 
 
 def _positional(function: Callable[..., Any]) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import qt
 from slicer.i18n import tr as _
 
 from MPERLib import callbacks
@@ -82,7 +81,7 @@ class Job:
         """The connection may fail for a moment while the job goes on."""
         if self._engine.state == "ready" and self._tries < _TRIES:
             self._tries += 1
-            qt.QTimer.singleShot(_TRY_AGAIN_MS, callbacks.slot(self._follow, "follow again"))
+            callbacks.after(_TRY_AGAIN_MS, self._follow, "follow again")
         else:
             self._fail(message)
 

@@ -72,7 +72,7 @@ class UploadCall(JsonCall):
         self._next(self._writeSlab)
 
     def _next(self, step: Callable[[], None]) -> None:
-        qt.QTimer.singleShot(0, callbacks.slot(step, f"{self._name} {step.__name__.lstrip('_')}", self._raised))
+        callbacks.later(step, f"{self._name} {step.__name__.lstrip('_')}", self._raised)
 
     def _writeSlab(self) -> None:
         if self.over:

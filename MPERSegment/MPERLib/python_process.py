@@ -15,7 +15,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MPERLib import libraryHome, settings
-from MPERLib.callbacks import slot
+from MPERLib.callbacks import after, slot
 
 _KILL_AFTER_MS = 5000
 _SLICERS_OWN = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONNOUSERSITE", "SSL_CERT_FILE")
@@ -137,7 +137,7 @@ class PythonProcess:
             self._stopped = True
             self._line = self._ended = lambda _text: None  # do not keep who waited for them alive
             self._process.closeWriteChannel()
-            qt.QTimer.singleShot(_KILL_AFTER_MS, slot(self._kill, "process kill"))
+            after(_KILL_AFTER_MS, self._kill, "process kill")
 
     def wait(self, seconds: float) -> None:
         """Block until it has ended."""

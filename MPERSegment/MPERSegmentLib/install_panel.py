@@ -151,7 +151,7 @@ class InstallPanel:
             install.uninstall()
         except OSError as error:
             if tries:
-                qt.QTimer.singleShot(_REMOVE_AGAIN_MS, slot(lambda: self._remove(tries - 1), "remove packages"))
+                callbacks.after(_REMOVE_AGAIN_MS, lambda: self._remove(tries - 1), "remove packages")
             else:
                 message = _("The packages are in use and were not removed ({error}). Close other Slicer windows.")
                 self._context.showMessage(message.format(error=error))

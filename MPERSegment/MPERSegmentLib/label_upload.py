@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import qt
 import slicer
 from MPERLib import mrml, phases, segmentation_node
-from MPERLib.callbacks import later, slot
+from MPERLib.callbacks import after, later
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
@@ -105,8 +104,8 @@ class LabelUpload:
             if not waits:
                 self._fail(_("the last stroke is still being processed; wait, or undo it"))
                 return
-            again = slot(lambda: self._over or self._read(labels, waits - 1), "save waits for a stroke", self._fail)
-            qt.QTimer.singleShot(_WAIT_MS, again)
+            again = lambda: self._over or self._read(labels, waits - 1)  # noqa: E731
+            after(_WAIT_MS, again, "save waits for a stroke", self._fail)
             return
         try:
             self._part, self._start = segmentation_node.mask_part(request.node, request.scan, labels)
