@@ -74,7 +74,7 @@ class MPERSegmentTest(ScriptedLoadableModuleTest):
         from MPERLib import licences, self_test, settings  # see ModuleWidget.setup
 
         panel = slicer.modules.MPERSegmentWidget.panel
-        with self_test.restored([settings.CURRENT_MODEL_KEY, settings.PREVIOUS_MODEL_KEY, licences.KEY], panel.ui):
+        with self_test.restored([*settings.MODEL_KEYS, licences.KEY], panel.ui):
             try:
                 self._segment_and_edit(panel)
             finally:

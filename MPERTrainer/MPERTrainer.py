@@ -73,11 +73,9 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         from MPERTrainerLib.dataset_panel import LAST_DATASET
 
         panel = slicer.modules.MPERTrainerWidget.panel
-        keys = [settings.CURRENT_MODEL_KEY, settings.PREVIOUS_MODEL_KEY, LAST_DATASET, settings.ROOTS_KEY]
+        keys = [*settings.MODEL_KEYS, LAST_DATASET, settings.ROOTS_KEY, settings.AUTHOR_KEY]
         opened = panel.dataset.id
-        with self_test.restored([*keys, settings.AUTHOR_KEY], panel.ui):
-            settings.setSetting(settings.CURRENT_MODEL_KEY, settings.FIRST_MODEL)  # whatever was in use before
-            settings.setSetting(settings.PREVIOUS_MODEL_KEY, "")
+        with self_test.restored(keys, panel.ui):
             try:
                 with tempfile.TemporaryDirectory(prefix="mper-test-", ignore_cleanup_errors=True) as folder:
                     self._train_and_use(panel, folder)

@@ -94,7 +94,8 @@ class EngineSession:
         """The name of a model to choose it by; marks the one in use where the user has own models."""
         name = formatting.model_name(model)
         own = any(isinstance(other.get("origin"), dict) for other in self.models)
-        used = own and model is self.model(settings.modelInUse())
+        structures = [(label.get("type") or {}).get("value") or label["name"].casefold() for label in model["labels"]]
+        used = own and model is self.model(settings.modelInUse(structures))
         return _("{name} (in use)").format(name=name) if used else name
 
     def devices(self) -> list[tuple[str, str]]:

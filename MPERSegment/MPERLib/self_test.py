@@ -12,7 +12,7 @@ import qt
 
 @contextmanager
 def restored(keys: Sequence[str], ui: Any = None) -> Iterator[None]:
-    """Put settings back after the block, and which sections of a panel are open.
+    """Begin the block without these settings, as a new user does, and put them and the open sections back after it.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ def restored(keys: Sequence[str], ui: Any = None) -> Iterator[None]:
     before = {key: settings.value(key) for key in _all(settings, keys)}
     sections = [each for each in vars(ui).values() if isinstance(each, ctk.ctkCollapsibleButton)] if ui else []
     collapsed = [section.collapsed for section in sections]
+    for key in before:
+        settings.remove(key)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import qt
@@ -16,6 +17,8 @@ FOLDER_KEY = "MPER/EngineFolder"
 ROOTS_KEY = "MPER/Roots"
 CURRENT_MODEL_KEY = "MPER/CurrentModel"  # the model in use: "la", or DATASET/NAME for its current version
 PREVIOUS_MODEL_KEY = "MPER/PreviousModel"  # the id, with its version, of the model that was in use before
+_MODEL_OF, _PREVIOUS_OF = "MPER/ModelOf/", "MPER/PreviousModelOf/"  # and the code of a structure
+MODEL_KEYS = (CURRENT_MODEL_KEY, PREVIOUS_MODEL_KEY, _MODEL_OF, _PREVIOUS_OF)
 AUTHOR_KEY = "MPER/Author"
 FIRST_MODEL = "la"  # in use until the trainer puts another one in use
 
@@ -101,9 +104,25 @@ def lastFolder(key: str, otherwise: Path) -> Path:
     return next((folder for folder in (*known, otherwise, *otherwise.parents) if folder.is_dir()), Path.home())
 
 
-def modelInUse() -> str:
-    """The id of the model that is in use."""
-    return setting(CURRENT_MODEL_KEY) or FIRST_MODEL
+def modelInUse(structures: Iterable[str] = ()) -> str:
+    """The id of the model that is in use: for the first of these structures that has one of its own, else the last."""
+    own = (setting(_MODEL_OF + structure) for structure in structures)
+    return next(filter(None, own), "") or setting(CURRENT_MODEL_KEY) or FIRST_MODEL
+
+
+def previousModel(structures: Iterable[str] = ()) -> str:
+    """The id of the model that was in use before, "" if none was."""
+    own = [setting(_PREVIOUS_OF + structure) for structure in structures]
+    return next(filter(None, own), "") or setting(PREVIOUS_MODEL_KEY)
+
+
+def useModel(model: str, before: str, structures: Iterable[str]) -> None:
+    """Put a model in use for its structures; `before` was in use until now."""
+    for structure in structures:
+        setSetting(_MODEL_OF + structure, model)
+        setSetting(_PREVIOUS_OF + structure, before)
+    setSetting(CURRENT_MODEL_KEY, model)
+    setSetting(PREVIOUS_MODEL_KEY, before)
 
 
 def setting(key: str) -> str:

@@ -150,7 +150,9 @@ class Table:
     fitted : bool
         Make the table as high as its rows, and align all columns but the first to the right.
     tallest : int
-        The most pixels that a fitted table is high; beyond, it scrolls.
+        The most pixels that such a table is high; beyond, it scrolls.
+    shortest : int or None
+        The least pixels; makes also a table that is not fitted as high as its rows.
     """
 
     def __init__(
@@ -160,8 +162,9 @@ class Table:
         stretched: int = 0,
         fitted: bool = False,
         tallest: int = _MAX_HEIGHT_PX,
+        shortest: int | None = None,
     ):
-        self.widget, self._fitted, self._tallest = widget, fitted, tallest
+        self.widget, self._fitted, self._tallest, self._shortest = widget, fitted, tallest, shortest
         self.keys: list[str] = []
         if headings:
             widget.columnCount = len(headings)
@@ -199,7 +202,7 @@ class Table:
                 if key in selected:
                     self._select(row)
             widget.setUpdatesEnabled(True)
-        if self._fitted:
+        if self._fitted or self._shortest is not None:
             self._fit()
 
     def _item(self, cell: str | Cell, column: int, row_tip: str) -> Any:
@@ -216,10 +219,11 @@ class Table:
 
     def _fit(self) -> None:
         widget = self.widget
-        widget.resizeRowsToContents()
+        if self._fitted or widget.wordWrap:
+            widget.resizeRowsToContents()
         height = widget.horizontalHeader().sizeHint.height() + 2 * widget.frameWidth + 2
         height += sum(widget.rowHeight(row) for row in range(widget.rowCount))
-        widget.setFixedHeight(min(height, self._tallest))
+        widget.setFixedHeight(min(max(height, self._shortest or 0), self._tallest))
 
     # ---- selection, by key
 

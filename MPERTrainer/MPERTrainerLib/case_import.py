@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import tempfile
 from collections import deque
@@ -14,22 +13,19 @@ from typing import Any
 
 import numpy as np
 from MPERLib import mrml, phases, settings
-from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.heart_phase_search import HeartPhaseSearch, Take, ventricle_model
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess
-from MPERLib.questions import agreed
 from MPERLib.scan_checksum import ScanChecksums
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_nodes import CaseNodes
+from MPERTrainerLib.case_upload import CaseUpload
 from MPERTrainerLib.import_preview import ImportPreview, needed
 from MPERTrainerLib.loaded_masks import loaded_mask
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
-
-SPLIT = "train"
 
 
 class CaseImport:
@@ -71,13 +67,10 @@ class CaseImport:
         self._allRead = self._sending = self._previewing = False
         self._previews: list[dict] = []
         self._preview = ImportPreview(context.ui)
-        self._problems: list[str] = []
-        self._added: list[str] = []
-        self._scans: dict[str, str] = {}  # cases by the checksum of their scan
+        self._upload = CaseUpload(session, dataset, self._show)
         self._checksums = ScanChecksums()
         self._search: HeartPhaseSearch | None = None
         self._look: Take | None = None  # takes the phase that the process was asked for
-        self._into: str | None = None  # the dataset that was open when adding began
         bar.visible = False
         dataset.onLost(lambda: self.busy and self._clear())
 
@@ -115,7 +108,7 @@ class CaseImport:
             voxels = phases.voxels_of(node, number)
             header = _header(mrml.geometry_of(voxels))
         except ValueError as error:
-            self._problems.append(str(error))
+            self._upload.problems.append(str(error))
             self._step()
             self._nextVolume()
             return
@@ -141,8 +134,8 @@ class CaseImport:
                 return
             mask, note = loaded_mask(node, self._dataset.labels) if number is None else (None, "")
             if note:
-                self._problems.append(note)
-            self._offer(self._checksums.of(voxels), array, header, shown, source, mask, added)
+                self._upload.problems.append(note)
+            self._upload.offer(self._checksums.of(voxels), array, header, shown, source, mask, added)
 
         self._checksums.compute(voxels, send)
 
@@ -152,7 +145,7 @@ class CaseImport:
         if numbers:
             self._total += len(numbers) - 1
         else:
-            self._problems.append(_("{scan}: no phase was chosen").format(scan=node.GetName()))
+            self._upload.problems.append(_("{scan}: no phase was chosen").format(scan=node.GetName()))
             self._step()
         self._nextVolume()
 
@@ -203,11 +196,11 @@ class CaseImport:
         elif event == "previewed":
             self._onPreviewed()
         elif event == "notice":
-            self._problems.append(answer["message"])
+            self._upload.problems.append(answer["message"])
         elif event == "failed":
             self._endSearch()
             self._phasesPanel.hide()
-            self._problems.append(f"{answer['id']}: {answer['message']}")
+            self._upload.problems.append(f"{answer['id']}: {answer['message']}")
             if self._total and self._requested > self._done:
                 self._step()
                 self._requestNext()
@@ -220,7 +213,7 @@ class CaseImport:
         elif event == "types":
             self._phasesPanel.showTypes(answer["id"], answer["types"], self._onTypes)
         elif event == "case":
-            self._problems += [f"{answer['id']}: {text}" for text in answer["notices"]]
+            self._upload.problems += [f"{answer['id']}: {text}" for text in answer["notices"]]
             self._sendStaged(answer)
         elif event == "finished":  # the last scan may still be on its way to the engine
             self._allRead = True
@@ -229,7 +222,7 @@ class CaseImport:
 
     def _onPreviewed(self) -> None:
         """All scans were looked at: ask what is added, if there is something to decide."""
-        rows, known = self._previews, self._scans
+        rows, known = self._previews, self._upload.scans
         self._previewing = False
         if needed(rows, known):
             self._bar.visible = False
@@ -313,109 +306,12 @@ class CaseImport:
 
         self._sending = True
         mapped = _mapped(mask) if mask else None
-        self._offer(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped, added)
+        self._upload.offer(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped, added)
 
     def _onEnded(self, reason: str | None) -> None:
         if self._process is not None and not self._allRead:  # it ended before all was read
             self._process = None
             self._abandon(_("The scans cannot be read: {reason}").format(reason=reason or _("the program has stopped")))
-
-    # ---- one scan
-
-    def _offer(
-        self,
-        checksum: str,
-        array: np.ndarray,
-        header: dict,
-        name: str | None,
-        source: dict,
-        mask: np.ndarray | None,
-        added: Callable[[str | None], None],
-    ) -> None:
-        """Add a scan, or its mask as another label of the case that the scan is already."""
-        case = self._scans.get(checksum)
-        shown = name or _("the scan")
-        if case is None:
-
-            def withCase(new: str | None) -> None:
-                if new:
-                    self._scans[checksum] = new
-                added(new)
-
-            self._send(array, header, name, source, mask, withCase)
-            return
-        if mask is None:
-            text = _("{scan} is in the dataset already, as {case}; open {case} to draw another label")
-            self._problems.append(text.format(scan=shown, case=case))
-            added(case)
-            return
-        question = _("{scan} is the same scan as {case}. Another label for {case}?").format(scan=shown, case=case)
-        if self._dataset.isHeldOut(case):
-            question += "\n\n" + _(
-                "{case} is in the hold-out set: a new label changes the figures of every version."
-            ).format(case=case)
-        if not agreed(question, _("Add scans")):
-            self._problems.append(_("{scan} is {case} already; it was not added").format(scan=shown, case=case))
-            added(None)
-            return
-
-        def labelled(_answer: Any) -> None:
-            self._problems.append(_("{case} has another label, of {scan}").format(scan=shown, case=case))
-            added(case)
-
-        def failed(message: str) -> None:
-            self._problems.append(f"{shown}: {message}")
-            added(None)
-
-        path = self._dataset.route("cases", case, "labels", of=self._into, author="import", how="imported")
-        self._session.postArray(path, mask, {"start": [0, 0, 0]}, labelled, failed)
-
-    def _send(
-        self,
-        array: np.ndarray,
-        header: dict,
-        name: str | None,
-        source: dict,
-        mask: np.ndarray | None,
-        added: Callable[[str | None], None],
-    ) -> None:
-        """Send a scan, add it as a case, and send its mask; ``added(case id or None)``.
-
-        Without a name the engine numbers the case.
-        """
-        session, dataset = self._session, self._dataset
-        body = {"source": source, "split": SPLIT} | ({"id": self._freeName(name)} if name else {})
-
-        def failed(message: str) -> None:
-            self._problems.append(f"{name}: {message}" if name else message)
-            added(None)
-
-        def withScan(answer: dict) -> None:
-            scan = answer["scan"]
-
-            def withCase(case: dict) -> None:
-                session.delete(route("scans", scan))
-                self._added.append(case["id"])
-                self._problems += [f"{case['id']}: {text}" for text in case.get("notices", [])]
-                if mask is None:
-                    added(case["id"])
-                    return
-                path = dataset.route("cases", case["id"], "labels", of=self._into, author="import", how="imported")
-                session.postArray(path, mask, {"start": [0, 0, 0]}, lambda _answer: added(case["id"]), failed)
-
-            session.post(dataset.route("cases", of=self._into), {**body, "scan": scan}, withCase, failed)
-
-        session.postArray("/scans", array, header, withScan, failed, self._show)
-
-    def _freeName(self, wanted: str) -> str:
-        """A case id that no case has yet, and that can be the name of a folder."""
-        taken = {case["id"].casefold() for case in self._dataset.cases} | {case.casefold() for case in self._added}
-        base = re.sub(r'[<>:"/\\|?*~\x00-\x1f]+', "-", wanted).strip(" .-")[:100] or "scan"
-        name, number = base, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{base}-{number}"
-        return name
 
     # ---- progress
 
@@ -431,8 +327,8 @@ class CaseImport:
             )
             return False
         self._context.clearMessage()
-        self._into = self._dataset.id
-        self._total, self._done, self._requested, self._problems, self._added = max(count, 1), 0, 0, [], []
+        self._upload.begin(self._dataset.id)
+        self._total, self._done, self._requested = max(count, 1), 0, 0
         self._allRead = self._sending = False
         self._show()
         self._changed()
@@ -443,10 +339,10 @@ class CaseImport:
 
         def take(cases: list[dict]) -> None:
             if self.busy:
-                self._scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
+                self._upload.scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
                 begin()
 
-        self._session.get(self._dataset.route("cases", of=self._into), take, self._abandon)
+        self._session.get(self._dataset.route("cases", of=self._upload.into), take, self._abandon)
 
     def _step(self) -> None:
         self._done += 1
@@ -461,8 +357,8 @@ class CaseImport:
             self._bar.format = text.format(n=min(self._done + 1, self._total), total=self._total)
 
     def _finish(self) -> None:
-        count, problems = len(self._added), self._problems
-        text = _("Added: {cases}.").format(cases=", ".join(self._added[:5]) + (" …" if count > 5 else ""))
+        count, problems = len(self._upload.added), self._upload.problems
+        text = _("Added: {cases}.").format(cases=", ".join(self._upload.added[:5]) + (" …" if count > 5 else ""))
         text = text if count else _("No scan was added.")
         if problems:
             more = "" if len(problems) < 4 else "\n" + _("and {n} more").format(n=len(problems) - 3)
@@ -472,7 +368,7 @@ class CaseImport:
         self._dataset.refresh()
 
     def _abandon(self, message: str) -> None:
-        added = bool(self._added)
+        added = bool(self._upload.added)
         self._clear()
         self._context.showMessage(message)
         if added:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -23,8 +24,10 @@ from MPERTrainerLib.label_panel import LabelPanel, heldOutAgreed
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
 
+_SCANS_KEY = "MPER/LastScanFolder"
 _ICON = 44  # pixels
 _CONFIDENCE = 4  # column of the table
+_SHORTEST, _TALLEST = 120, 300  # pixels
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
 
 
@@ -57,8 +60,8 @@ class CasesPanel:
         ui = context.ui
         self.caseImport = CaseImport(context, session, dataset, caseNodes, PhasesPanel(ui), ui.addProgress, self._show)
         self._series = DicomSeriesPanel(ui, self.caseImport.addSources)
-        self.table = Table(ui.casesTable, stretched=1)
-        self.revisions = Table(ui.revisionsTable, stretched=3)
+        self.table = Table(ui.casesTable, stretched=1, shortest=_SHORTEST, tallest=_TALLEST)
+        self.revisions = Table(ui.revisionsTable, stretched=3, shortest=0, tallest=_TALLEST)
         for column, tip in (
             (2, _("Number of revisions of the label")),
             (3, _("Author of the latest revision")),
@@ -125,14 +128,18 @@ class CasesPanel:
     def askFiles(self) -> None:
         """Let the user choose files of scans."""
         kinds = _("Scans ({patterns});;All files (*)").format(patterns=_FILES)
+        start = str(settings.lastFolder(_SCANS_KEY, settings.datasetFolder()))
         with callbacks.dialog():
-            files = qt.QFileDialog.getOpenFileNames(slicer.util.mainWindow(), _("Add scans"), "", kinds)
+            files = qt.QFileDialog.getOpenFileNames(slicer.util.mainWindow(), _("Add scans"), start, kinds)
+        if files:
+            settings.setSetting(_SCANS_KEY, str(Path(str(files[0])).parent))
         self.caseImport.addSources([(str(file), None) for file in files])
 
     def askFolder(self) -> None:
         """Let the user choose a folder; its layout is recognised, and masks become labels."""
-        folder = askFolder(_("Add a folder of scans"), "")
+        folder = askFolder(_("Add a folder of scans"), str(settings.lastFolder(_SCANS_KEY, settings.datasetFolder())))
         if folder:
+            settings.setSetting(_SCANS_KEY, folder)
             self.caseImport.addSources([(folder, None)])
 
     def askSeries(self) -> None:

@@ -51,7 +51,7 @@ class ComparisonPanel:
         self._wanted: str | None = None  # the case whose masks are to be shown
         ui = context.ui
         self.job = JobButton(context, session, dataset, ui.compareButton, ui.compareProgress)
-        self.table = Table(ui.compareTable, stretched=0)
+        self.table = Table(ui.compareTable, stretched=0, shortest=0)
         self._boxes = {"new": ui.newSelector, "old": ui.oldSelector}
         for role, box in self._boxes.items():
             box.connect("currentIndexChanged(int)", slot(lambda _index, role=role: self._onChosen(role)))
@@ -128,10 +128,11 @@ class ComparisonPanel:
         ui.useButton.text = _useText(result)
         ui.useButton.enabled = bool(new) and new != inUse
         ui.useButton.toolTip = _("Use {model} in MPER Segment").format(model=self._title(new)) if new else ""
-        back = settings.setting(settings.PREVIOUS_MODEL_KEY)
+        back = settings.previousModel(map(structureKey, self._dataset.labels))
         ui.backButton.visible = bool(back) and back != inUse
         ui.backButton.toolTip = _("Use {model} again").format(model=self._title(back))
-        text = _("In use in MPER Segment: {model}.").format(model=self._title(inUse))
+        structures = ", ".join(label["name"] for label in self._dataset.labels)
+        text = _("In use for {structures}: {model}.").format(structures=structures, model=self._title(inUse))
         if ui.backButton.visible:
             text += " " + _("Before: {model}.").format(model=self._title(back))
         ui.currentLabel.text = text
@@ -229,7 +230,7 @@ class ComparisonPanel:
 
     def goBack(self) -> None:
         """Make MPER Segment use the model again that was in use before."""
-        self._switch(settings.setting(settings.PREVIOUS_MODEL_KEY) or settings.FIRST_MODEL)
+        self._switch(settings.previousModel(map(structureKey, self._dataset.labels)) or settings.FIRST_MODEL)
 
     def _switch(self, model: str) -> None:
         before = self._dataset.modelInUse()
@@ -237,8 +238,7 @@ class ComparisonPanel:
 
         def switched(_answer: object = None) -> None:
             current = model.rsplit("/", 1)[0] if own else model
-            settings.setSetting(settings.CURRENT_MODEL_KEY, current)
-            settings.setSetting(settings.PREVIOUS_MODEL_KEY, before)
+            settings.useModel(current, before, map(structureKey, self._dataset.labels))
             _chooseInSegment(current)
             self._context.showMessage(_("MPER Segment now uses {model}.").format(model=self._title(model)))
             self._dataset.refresh()

@@ -18,6 +18,7 @@ from mper.labels import make_label
 from MPERTrainerLib.open_dataset import OpenDataset
 
 LAST_DATASET = "MPER/LastDataset"
+_FOLDER_KEY = "MPER/LastDatasetFolder"
 _TEMPLATES = (("LA",), ("RV", "MYO", "LV"), ())
 
 
@@ -94,8 +95,10 @@ class DatasetPanel:
                 _("A remote engine cannot open folders of this computer. Choose one of its datasets, or create one.")
             )
             return
-        folder = askFolder(_("Open the folder of a dataset"), str(settings.datasetFolder().parent))
+        start = settings.lastFolder(_FOLDER_KEY, settings.datasetFolder())
+        folder = askFolder(_("Open the folder of a dataset"), str(start))
         if folder:
+            settings.setSetting(_FOLDER_KEY, str(Path(folder).parent))
             self.openFolder(folder)
 
     def openFolder(self, folder: str) -> None:

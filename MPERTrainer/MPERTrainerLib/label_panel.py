@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import getpass
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import formatting, licences, mrml, segmentation_node, settings, widgets
+from MPERLib import formatting, mrml, segmentation_node, settings, widgets
 from MPERLib.callbacks import slot
 from MPERLib.edit_timer import EditTimer
-from MPERLib.engine import route
-from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 from MPERLib.questions import agreed
 from MPERLib.scan_checksum import ScanChecksums
 from MPERLib.segment_editor import SegmentEditor
 from slicer.i18n import tr as _
 
-from mper.labels import BACKGROUND, UNLABELLED
+from mper.labels import UNLABELLED
 from MPERTrainerLib.case_nodes import CaseNodes
-from MPERTrainerLib.job_button import JobButton
-from MPERTrainerLib.open_dataset import OpenDataset, structureKey
+from MPERTrainerLib.label_draft import LabelDraft
+from MPERTrainerLib.label_parts import Part, equal, labelledSlices, values_of
+from MPERTrainerLib.open_dataset import OpenDataset
 
 _EDITOR_TAG = "MPERTrainer"
-
-Part = tuple[np.ndarray, tuple[int, int, int]]  # part of a mask (k, j, i), and the voxel of the scan where it begins
 
 
 class LabelPanel:
@@ -48,6 +46,7 @@ class LabelPanel:
         self._labels: list[dict] = []  # its structures
         self._unsaved = False  # as the table of cases shows it
         self._listeners: list[Callable[[], None]] = []
+        self._navigate: Callable[[], None] = lambda: None
         self.segmentation: Any = None
         self.volume: Any = None
         self._parent: dict | None = None  # the revision that was opened
@@ -60,7 +59,7 @@ class LabelPanel:
         self._entered = False
         ui = context.ui
         self.editor = SegmentEditor(ui.editorPlace, _EDITOR_TAG)
-        self._job = JobButton(context, session, dataset, ui.draftButton, ui.editProgress)
+        self._drafts = LabelDraft(context, session, dataset, self._onDrafted)
         ui.authorEdit.text = settings.setting(settings.AUTHOR_KEY) or _userName()
         ui.authorEdit.connect("editingFinished()", slot(self._storeAuthor))
         ui.saveLabelButton.connect("clicked()", slot(self.save))
@@ -93,6 +92,11 @@ class LabelPanel:
     def onUnsaved(self, listener: Callable[[], None]) -> None:
         """Call `listener` when a case gets, or loses, unsaved changes."""
         self._listeners.append(listener)
+
+    def onShown(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when another case is open, or can be saved."""
+        self._navigate = listener
+        self._show()
 
     def unsavedCases(self) -> set[str]:
         """The cases of the open dataset with changes that are not saved."""
@@ -139,7 +143,7 @@ class LabelPanel:
         of = self._of = self._dataset.id
         self._labels = list(self._dataset.labels)
         self._show()
-        self._context.ui.casesSection.collapsed = False
+        self._context.ui.editSection.collapsed = False
         known: list[dict] = []
 
         def current() -> bool:
@@ -220,8 +224,7 @@ class LabelPanel:
 
         Without `keep` they are discarded.
         """
-        if self._job.running:
-            self._job.cancel()
+        self._drafts.cancel()
         self.editor.deactivate()
         self._stopObserving()
         self.editor.release()
@@ -243,7 +246,7 @@ class LabelPanel:
             mask = self._mask()
         except (TypeError, ValueError):  # it cannot be saved as it is, but must not be lost
             return True
-        return self._draft is not None or not _equal(mask, self._opened)
+        return self._draft is not None or not equal(mask, self._opened)
 
     def _mask(self) -> Part:
         return segmentation_node.mask_part(self.segmentation, self.volume, self._labels)
@@ -280,56 +283,19 @@ class LabelPanel:
 
     def draft(self) -> None:
         """Let the model in use segment the case; this replaces the label and can be undone."""
-        if self._job.running:
-            self._job.cancel()
-            return
-        case, model = self.case, self._draftModel()
-        known = self._session.model(model)
-        if known is not None and not licences.acknowledged(known):
-            return
+        if self._drafts.running:
+            self._drafts.cancel()
+        elif self.case is not None:
+            self._drafts.start(self.case, self._of, self.volume, self._labels)
 
-        def withScan(answer: dict) -> None:
-            scan = answer["scan"]
-
-            def segmented(result: dict, _job: str, _notices: list[str]) -> None:
-                self._session.delete(route("scans", scan))
-                prediction = result["prediction"]
-
-                def take(array: np.ndarray, header: dict) -> None:
-                    self._session.delete(route("predictions", prediction))
-                    if self.case == case and mrml.alive(self.segmentation):
-                        self._replace(array, header, result)
-
-                self._session.getArray(route("predictions", prediction, "mask"), take)
-
-            body = {"scan": scan, "model": model, "device": AUTO, "roi_mm": None, "tta": False}
-            self._job.start("/jobs/segment", body, segmented)
-
-        self._context.clearMessage()
-        self._session.post(self._dataset.route("cases", case, "scan", of=self._of), {}, withScan)
-
-    def _draftModel(self) -> str:
-        """The model that drafts: the one in use, if it segments a structure of the dataset, else another that does."""
-        own = {structureKey(label) for label in self._labels}
-
-        def segments(model: dict) -> bool:
-            return bool(own & {structureKey(label) for label in model["labels"]})
-
-        inUse = self._dataset.modelInUse()
-        model = self._session.model(inUse)
-        if model is None or segments(model):
-            return inUse
-        versions = sorted(self._dataset.versions(), key=lambda version: not version["current"])
-        others = [*versions, *(each for each in self._session.models if each["origin"] == "bundled")]
-        return next((each["id"] for each in others if segments(each)), inUse)
+    def _onDrafted(self, case: str, array: np.ndarray, header: dict, result: dict) -> None:
+        if self.case == case and mrml.alive(self.segmentation):
+            self._replace(array, header, result)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
         labels = self._labels
-        own = {structureKey(label): label["value"] for label in labels}
-        table = np.zeros(256, np.uint8)
-        for label in result["labels"]:
-            table[label["value"]] = own.get(structureKey(label), 0)
-        if not table.any():
+        table = values_of(result, labels)
+        if table is None:
             self._context.showMessage(
                 _("The model in use segments none of this dataset's structures. Choose another one under Compare.")
             )
@@ -346,8 +312,8 @@ class LabelPanel:
 
     # ---- saving
 
-    def save(self) -> None:
-        """Save the label as a new revision."""
+    def save(self, then: Callable[[], object] | None = None) -> None:
+        """Save the label as a new revision; after that, or if nothing was changed, call `then`."""
         if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
             self._context.showMessage(_("The label is not in the scene any more. Open the case again."))
             return
@@ -356,10 +322,13 @@ class LabelPanel:
         except ValueError as error:
             self._context.showMessage(str(error))
             return
-        changed = not _equal(mask, self._opened)
+        changed = not equal(mask, self._opened)
         narrowed = self._context.ui.slicesCheckBox.checked and not (self._parent or {}).get("partial")
         if not changed and self._draft is None and not narrowed:
-            self._context.showMessage(_("There are no changes since the last revision."))
+            if then is not None:
+                then()
+            else:
+                self._context.showMessage(_("There are no changes since the last revision."))
             return
         if not self._heldOutAgreed():
             return
@@ -370,7 +339,7 @@ class LabelPanel:
 
         def send() -> None:
             if self.volume is volume and mrml.alive(volume):
-                self._send(mask, changed)
+                self._send(mask, changed, then)
             else:
                 self._saving = False
                 self._show()
@@ -382,7 +351,7 @@ class LabelPanel:
         entry = self._dataset.case(self.case or "") or {}
         return not self._dataset.isHeldOut(self.case or "") or not entry.get("labelled") or heldOutAgreed(entry["id"])
 
-    def _send(self, mask: Part, changed: bool) -> None:
+    def _send(self, mask: Part, changed: bool, then: Callable[[], object] | None) -> None:
         case, of, parent, draft = self.case, self._of, self._parent, self._draft
         part, start = mask
         if self._context.ui.slicesCheckBox.checked:
@@ -417,6 +386,9 @@ class LabelPanel:
             self._context.showMessage(text.format(number=revision["number"], case=case))
             self._dataset.refresh()
             self._show()
+            if then is not None and self.case == case:
+                then()
+                self._context.showMessage(text.format(number=revision["number"], case=case))
 
         def failed(message: str) -> None:
             self._saving = False
@@ -463,14 +435,14 @@ class LabelPanel:
     def reset(self) -> None:
         """The scene is being closed."""
         self._stopObserving()
-        if self._job.running:
-            self._job.cancel()
+        self._drafts.cancel()
         self.editor.leaveScene()
         self._forget()
         self._show()
 
     def close(self) -> None:
         """The module is being closed."""
+        self._navigate = lambda: None
         self.reset()
         self.editor.destroy()
 
@@ -480,6 +452,9 @@ class LabelPanel:
         ui = self._context.ui
         ui.editorBox.visible = self.case is not None
         if self.case is None:
+            ui.editorLabel.text = _("No case is open. Double-click one in the table above.")
+            ui.saveLabelButton.enabled = False
+            self._navigate()
             return
         if self.segmentation is None:
             ui.editorLabel.text = _("Opening {case} …").format(case=self.case)
@@ -498,7 +473,8 @@ class LabelPanel:
         ready = self.segmentation is not None and not self._saving
         ui.discardButton.enabled = ready and self._unsaved
         ui.saveLabelButton.enabled = ready
-        ui.draftButton.enabled = ready or self._job.running
+        ui.draftButton.enabled = ready or self._drafts.running
+        self._navigate()
 
 
 def heldOutAgreed(case: str) -> bool:
@@ -508,27 +484,6 @@ def heldOutAgreed(case: str) -> bool:
         "after can no longer be compared. Save it?"
     )
     return agreed(question.format(case=case), _("Change a label of the hold-out set"))
-
-
-def labelledSlices(mask: Part, before: Part | None, shape: Sequence[int]) -> Part:
-    """The label of a user who draws some slices (along k) completely and leaves the others for later.
-
-    Slices in which nothing is drawn are unlabelled, unless `before` labels them and not all others. In a slice that
-    `before` does not label, and that is drawn now, the rest is background.
-    """
-    array = mrml.on_whole_grid(*mask, shape)
-    was = mrml.on_whole_grid(*before, shape) if before is not None else np.zeros(shape, np.uint8)
-    drawn = ((array != BACKGROUND) & (array != UNLABELLED)).any(axis=(1, 2))
-    known = (was != UNLABELLED).any(axis=(1, 2))
-    partial = bool((was == UNLABELLED).any())
-    array[~drawn & ~(known & partial)] = UNLABELLED
-    fresh = drawn & ~known
-    array[fresh] = np.where(array[fresh] == UNLABELLED, BACKGROUND, array[fresh])
-    return array, (0, 0, 0)
-
-
-def _equal(one: Part, other: Part | None) -> bool:
-    return other is not None and tuple(one[1]) == tuple(other[1]) and np.array_equal(one[0], other[0])
 
 
 def _userName() -> str:

@@ -14,6 +14,7 @@ from MPERLib.panel_context import PanelContext
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from MPERTrainerLib.case_navigation import CaseNavigation
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.cases_panel import CasesPanel
 from MPERTrainerLib.comparison_panel import ComparisonPanel
@@ -51,6 +52,9 @@ class ModulePanel(VTKObservationMixin):
         self.datasetPanel = DatasetPanel(context, session, dataset)
         self.labelPanel = LabelPanel(context, session, dataset, caseNodes)
         self.casesPanel = CasesPanel(context, session, dataset, caseNodes, self.labelPanel)
+        self.navigation = CaseNavigation(context, self.labelPanel, lambda: self.casesPanel.table.keys)
+        self.labelPanel.onShown(self.navigation.show)
+        dataset.onChange(self.navigation.show)
         self.runsPanel = RunsPanel(context, session, dataset, self._onRunFinished)
         self.trainingPanel = TrainingPanel(context, session, dataset, self.runsPanel.watch)
         self.comparisonPanel = ComparisonPanel(context, session, dataset, caseNodes)
@@ -66,7 +70,8 @@ class ModulePanel(VTKObservationMixin):
             (scene.EndImportEvent, self._onSceneChanged),
         ):
             self.addObserver(scene, event, slot(method))
-        for section in (self.ui.casesSection, self.ui.trainSection, self.ui.compareSection, self.ui.nextSection):
+        ui = self.ui
+        for section in (ui.casesSection, ui.editSection, ui.trainSection, ui.compareSection, ui.nextSection):
             # CTK's own policy widens the whole panel to the preferred width of what a section shows
             section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
         dataset.announce()
@@ -75,6 +80,7 @@ class ModulePanel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is being unloaded, or Slicer quits; training runs and the engine continue."""
         self.removeObservers()
+        self.navigation.leave()
         for panel in (self.labelPanel, self.casesPanel, self.runsPanel, self.trainingPanel, self.cohortPanel):
             panel.close()
         self.dataset.close()
@@ -84,6 +90,7 @@ class ModulePanel(VTKObservationMixin):
     def enter(self) -> None:
         """The user opens the module: start the engine, or read the datasets again."""
         self.labelPanel.enter()
+        self.navigation.enter()
         self.cohortPanel.enter()
         running = self.session.running
         self.session.start()
@@ -93,6 +100,7 @@ class ModulePanel(VTKObservationMixin):
     def exit(self) -> None:
         """The user goes to another module; work that is under way continues."""
         self.labelPanel.leave()
+        self.navigation.leave()
         self.comparisonPanel.leave()
         self.cohortPanel.leave()
 

@@ -36,7 +36,7 @@ class NextCasePanel:
         self._rankedOf: str | None = None
         ui = context.ui
         self._job = JobButton(context, session, dataset, ui.rankButton, ui.rankProgress)
-        self.table = Table(ui.nextTable, stretched=1)
+        self.table = Table(ui.nextTable, stretched=1, shortest=0)
         ui.rankButton.connect("clicked()", slot(self.rank))
         ui.labelNextButton.connect("clicked()", slot(self.label))
         ui.skipButton.connect("clicked()", slot(self.skip))
@@ -109,7 +109,6 @@ class NextCasePanel:
             rows.append([Cell(case["id"], colour=_SKIPPED), Cell(reason, colour=_SKIPPED)])
         self.table.fill(rows, [case["id"] for case in (*first, *last)], [case["words"] for case in (*first, *last)])
         ui = self._context.ui
-        ui.nextTable.resizeRowsToContents()
         if not unlabelled:
             text = _("All cases of this dataset are labelled.")
         elif rows:

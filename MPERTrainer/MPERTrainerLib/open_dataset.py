@@ -85,8 +85,8 @@ class OpenDataset:
         return sorted(found, key=age, reverse=True)
 
     def modelInUse(self) -> str:
-        """The id, with its version, of the model that MPER Segment uses."""
-        chosen = settings.modelInUse()
+        """The id, with its version, of the model that is in use for the structures of the dataset."""
+        chosen = settings.modelInUse(map(structureKey, self.labels))
         own = [v for v in self.versions() if v["current"] and v["id"].rsplit("/", 1)[0] == chosen]
         return own[0]["id"] if own else chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from MPERTrainerLib.run_curves import RunCurves, RunOverlay
 
 _STATUS_MS = 15000  # how long the status bar shows that a run has ended
 _POLL_MS = 1000
+_LATE_S = 10.0  # after a command, from which on the panel says what the run waits for
 _ACTIVE = ("starting", "running", "paused")
 
 
@@ -46,7 +48,7 @@ class RunsPanel:
         self._stream: Any = None
         self._waiting = False
         self._polling = False
-        self._asked = ""  # the command that the run has not followed yet
+        self._asked, self._askedAt = "", 0.0  # the command that the run has not followed yet, and when it was given
         self._titles: list[tuple[str, str]] = []
         self._states: dict[str, str] = {}  # of the other runs of the dataset that were active
         self.lossChart = Chart(_("Training loss by step"), "MPERTrainingLoss")
@@ -212,7 +214,7 @@ class RunsPanel:
         if status.get("version"):
             parts.append(_("saved as {name}, version {version}").format(**status))
         if self._asked and active:
-            parts[0] = {"pause": _("pausing after this step"), "cancel": _("cancelling after this step")}[self._asked]
+            parts[0] = self._askedText(status)
         text = ", ".join(parts)
         ui.runLabel.text = text[:1].upper() + text[1:]
         fraction = status.get("fraction")
@@ -226,6 +228,13 @@ class RunsPanel:
         ui.pauseButton.enabled = not self._asked
         ui.cancelButton.enabled = active and self._asked != "cancel"
         self._draw()
+
+    def _askedText(self, status: dict) -> str:
+        """That the run follows a command after its step; what it waits for where that takes longer."""
+        if time.monotonic() - self._askedAt < _LATE_S:
+            return {"pause": _("pausing after this step"), "cancel": _("cancelling after this step")}[self._asked]
+        text = {"pause": _("pausing once this is done: {what}"), "cancel": _("cancelling once this is done: {what}")}
+        return text[self._asked].format(what=engine_words.progress(status.get("message") or _("this step")))
 
     def _draw(self) -> None:
         self.lossChart.show({**self._curves.losses, **self.overlay.losses()})
@@ -250,7 +259,7 @@ class RunsPanel:
             self._context.showMessage(message)
 
         self._context.clearMessage()
-        self._asked = command if command in ("pause", "cancel") else ""
+        self._asked, self._askedAt = (command if command in ("pause", "cancel") else ""), time.monotonic()
         self._show()
         self._session.post(self._dataset.route("runs", self._run, "command"), {"command": command}, done, failed)
 

@@ -8,7 +8,7 @@ import qt
 from MPERLib import engine_words
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import AUTO, EngineSession
-from MPERLib.formatting import sentence
+from MPERLib.formatting import sentence, split_name
 from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
@@ -16,6 +16,8 @@ from slicer.i18n import tr as _
 from MPERTrainerLib.open_dataset import OpenDataset
 
 _SCRATCH = ""  # start from no model
+_AUTO_METHOD = "auto"
+_NO_SPLIT = ""  # learn from no other split
 _REST_MS = 400  # after the last change, before the engine is asked for a new plan
 
 
@@ -69,6 +71,8 @@ class TrainingPanel:
             ("labeled", ui.labeledSpin, "valueChanged(int)"),
             ("device", ui.deviceSelector, "currentIndexChanged(int)"),
             ("seed", ui.seedSpin, "valueChanged(int)"),
+            ("also", ui.alsoSelector, "currentIndexChanged(int)"),
+            ("cross_scanner", ui.crossScannerCheckBox, "toggled(bool)"),
         ]
 
     def update(self) -> None:
@@ -81,6 +85,7 @@ class TrainingPanel:
             ui = self._context.ui
             fill_box(ui.deviceSelector, self._session.devices(), chosen(ui.deviceSelector) or AUTO)
             self._fillStarts()
+            self._fillSplits()
             self._requestPlan()
 
     def _fillStarts(self) -> None:
@@ -92,6 +97,15 @@ class TrainingPanel:
         entries.append((_SCRATCH, _("No model (train from scratch)")))
         box = self._context.ui.startSelector
         fill_box(box, entries, chosen(box) if "start_from" in self._changed else self.plan.get("start_from"))
+
+    def _fillSplits(self) -> None:
+        """The other splits that may be learned from: none of the hold-outs."""
+        ui, locked = self._context.ui, self._dataset.lockedSplits
+        splits = (self._dataset.about or {}).get("splits") or {}
+        others = [name for name in splits if name not in locked and name != self.plan.get("split", "train")]
+        entries = [(_NO_SPLIT, _("no other split")), *((name, split_name(name, None)) for name in others)]
+        fill_box(ui.alsoSelector, entries, chosen(ui.alsoSelector) if "also" in self._changed else _NO_SPLIT)
+        ui.alsoLabel.visible = ui.alsoSelector.visible = bool(others)
 
     # ---- the plan
 
@@ -121,6 +135,8 @@ class TrainingPanel:
             "labeled": ui.labeledSpin.value or None,
             "steps": ui.stepsSpin.value or None,
             "patch": _patch(ui.patchEdit.text),
+            "also": [name for name in [chosen(ui.alsoSelector)] if name] or None,
+            "cross_scanner": ui.crossScannerCheckBox.checked or None,
         }
         body = {name: values[name] for name in self._changed if values[name] not in (None, "")}
         if "start_from" in self._changed:
@@ -158,14 +174,18 @@ class TrainingPanel:
         ui, plan = self._context.ui, self.plan
         self._filling = True
         try:
-            auto = {"name": AUTO, "title": "", "description": _("What did best where it was measured, for such cases")}
-            for name, box, words, first in (
+            auto = {
+                "name": _AUTO_METHOD,
+                "title": "",
+                "description": _("What did best where it was measured, for such cases"),
+            }
+            for name, box, title, first in (
                 ("method", ui.methodSelector, engine_words.method, [auto]),
                 ("recipe", ui.recipeSelector, engine_words.recipe, []),
             ):
                 options = [*first, *plan["options"][f"{name}s"]]
                 wanted = chosen(box) if name in self._changed else plan.get(name)
-                fill_box(box, [(option["name"], words(option["name"], option["title"])) for option in options], wanted)
+                fill_box(box, [(option["name"], title(option["name"], option["title"])) for option in options], wanted)
                 for row, option in enumerate(options):
                     box.setItemData(row, option.get("description") or option["title"], qt.Qt.ToolTipRole)
             if "start_from" not in self._changed:
@@ -191,7 +211,11 @@ class TrainingPanel:
                 )
             ui.countsLabel.text = text.format(**plan)
         ui.budgetSpin.enabled = not ui.stepsSpin.value
-        lines = [sentence(plan.get("words", "")), *(f"• {sentence(line)}" for line in plan.get("warnings", []))]
+        why = []
+        if plan.get("reason"):
+            method = engine_words.method(plan["method"], plan["method"])
+            why.append(_("Method: {method}; {reason}").format(method=method, reason=sentence(plan["reason"])))
+        lines = [sentence(plan.get("words", "")), *why, *(f"• {sentence(line)}" for line in plan.get("warnings", []))]
         ui.estimateLabel.text = "\n".join(line for line in lines if line)
         ui.estimateLabel.visible = True
         ui.startButton.enabled = bool(plan.get("ready")) and not self._starting

@@ -496,6 +496,7 @@ def test_a_self_test_puts_back_the_settings_and_the_open_sections(window, shared
     settings.setSetting("MPER/Terms/la", "read")
     collapsed = ui.refineSection.collapsed
     with self_test.restored(["MPER/CurrentModel", "MPER/PreviousModel", "MPER/Terms/"], ui):
+        assert settings.setting("MPER/Terms/la") == "" and settings.modelInUse() == "la"
         settings.setSetting("MPER/CurrentModel", "la")
         settings.setSetting("MPER/PreviousModel", "MPER/mine")
         settings.setSetting("MPER/Terms/la", "changed")

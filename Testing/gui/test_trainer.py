@@ -57,6 +57,7 @@ def opened(window, folder: Path | None = None):
     if folder is not None:
         panel.datasetPanel.openFolder(str(folder / "Atria"))
         window.wait_until(lambda: panel.ui.casesTable.rowCount, 20, "the cases")
+    panel.ui.revisionsBox.collapsed = False
     return panel
 
 
@@ -535,7 +536,7 @@ def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
     write_volume(tmp_path / "new" / "pat_mask.nrrd", Volume(blob(5)[1], grid))
     questions, answers = [], iter([False, True])
     ask = lambda question, _title: questions.append(question) or next(answers)  # noqa: E731
-    monkeypatch.setattr("MPERTrainerLib.case_import.agreed", ask)
+    monkeypatch.setattr("MPERTrainerLib.case_upload.agreed", ask)
     for revisions in ("1", "2"):
         adding.addSources([(str(tmp_path / "new"), None)])
         window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
@@ -630,9 +631,58 @@ def test_a_draft_is_made_by_a_model_of_the_structures_of_the_dataset_and_no_othe
     panel = opened(window, tmp_path)
     panel.ui.casesTable.cellDoubleClicked(0, 1)
     window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
-    assert panel.labelPanel._draftModel() == "acdc"
+    assert panel.labelPanel._drafts.model(panel.dataset.labels) == "acdc"
     box = panel.ui.oldSelector
     assert [box.itemData(n) for n in range(box.count)] == ["acdc"]
+    settings.useModel("acdc", "la", ["53085002"])  # for the right ventricle; the left atrium keeps its own
+    settings.useModel("la", "la", ["82471001"])
+    assert panel.dataset.modelInUse() == "acdc"
+    assert settings.modelInUse(["82471001"]) == "la"
+
+
+def test_cases_are_gone_through_by_buttons_and_saved_on_the_way(window, shared_engine, tmp_path):
+    dataset_on_disk(tmp_path, labelled=1, unlabelled=2)
+    panel = opened(window, tmp_path)
+    ui = panel.ui
+
+    def shown(case):
+        return lambda: panel.labelPanel.case == case and panel.labelPanel.segmentation is not None
+
+    assert not ui.previousCaseButton.enabled and not ui.editorBox.visible
+    assert ui.editorLabel.text == "No case is open. Double-click one in the table above."
+    window.click(ui.nextCaseButton)
+    window.wait_until(shown("case-001"), 20, "the first case")
+    assert not ui.previousCaseButton.enabled and ui.nextCaseButton.enabled
+    window.click(ui.saveNextButton)  # nothing was changed
+    window.wait_until(shown("case-002"), 20, "the second case")
+    draw(panel, blob(1)[1])
+    window.click(ui.saveNextButton)
+    window.wait_until(shown("case-003"), 20, "the third case")
+    window.wait_until(lambda: panel.dataset.case("case-002")["revisions"] == 1, 20, "the label")
+    assert "Saved as revision 1 of case-002" in ui.messageLabel.text
+    assert not ui.nextCaseButton.enabled
+    window.click(ui.previousCaseButton)
+    window.wait_until(shown("case-002"), 20, "the second case again")
+    height = ui.casesTable.height
+    assert height < 300 and ui.casesTable.verticalScrollBar().maximum == 0  # as high as its three rows
+
+
+def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_engine, tmp_path):
+    from mper.datasets.dataset import Dataset
+
+    path = dataset_on_disk(tmp_path, labelled=2)
+    dataset = Dataset.open(path)
+    dataset.add_to_split("other scanner", ["case-002"])
+    panel = opened(window, tmp_path)
+    ui, training = panel.ui, panel.trainingPanel
+    window.wait_until(lambda: ui.methodSelector.findData("auto") >= 0, 20, "the plan")
+    choose(ui.methodSelector, "auto")
+    choose(ui.alsoSelector, "other scanner")
+    ui.crossScannerCheckBox.checked = True
+    window.wait_until(lambda: training.plan.get("reason"), 20, "the reason")
+    assert training.request() == {"method": "auto", "also": ["other scanner"], "cross_scanner": True}
+    assert "Method: Labelled scans only; There are no scans without labels." in ui.estimateLabel.text
+    window.wait_until(lambda: training.plan.get("also") == ["other scanner"], 20, "the second split")
 
 
 def run_on_disk(dataset: Path, run: str, name: str, losses: list[float], dice: float) -> None:

@@ -1,0 +1,146 @@
+"""One scan on its way into a dataset: a new case with its mask, or another label of the case that it is already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from MPERLib.engine import route
+from MPERLib.engine_session import EngineSession
+from MPERLib.questions import agreed
+from slicer.i18n import tr as _
+
+from MPERTrainerLib.open_dataset import OpenDataset
+
+SPLIT = "train"
+
+
+class CaseUpload:
+    """Sends scans and masks to the engine, which makes cases of them.
+
+    Parameters
+    ----------
+    session : EngineSession
+    dataset : OpenDataset
+    progress : callable
+        Takes the share of a scan that was sent.
+
+    Attributes
+    ----------
+    into : str or None
+        The dataset that the cases go into; another one may be open by now.
+    scans : dict
+        The cases by the checksum of their scan.
+    added : list of str
+        The cases that were made.
+    problems : list of str
+        What did not go as asked for, and notes, one line each.
+    """
+
+    def __init__(self, session: EngineSession, dataset: OpenDataset, progress: Callable[[float], None]):
+        self._session, self._dataset, self._progress = session, dataset, progress
+        self.into: str | None = None
+        self.scans: dict[str, str] = {}
+        self.added: list[str] = []
+        self.problems: list[str] = []
+
+    def begin(self, into: str | None) -> None:
+        """Begin to add scans to a dataset."""
+        self.into, self.added, self.problems = into, [], []
+
+    def offer(
+        self,
+        checksum: str,
+        array: np.ndarray,
+        header: dict,
+        name: str | None,
+        source: dict,
+        mask: np.ndarray | None,
+        added: Callable[[str | None], None],
+    ) -> None:
+        """Add a scan, or its mask as another label of the case that the scan is already."""
+        case = self.scans.get(checksum)
+        shown = name or _("the scan")
+        if case is None:
+
+            def withCase(new: str | None) -> None:
+                if new:
+                    self.scans[checksum] = new
+                added(new)
+
+            self._send(array, header, name, source, mask, withCase)
+            return
+        if mask is None:
+            text = _("{scan} is in the dataset already, as {case}; open {case} to draw another label")
+            self.problems.append(text.format(scan=shown, case=case))
+            added(case)
+            return
+        question = _("{scan} is the same scan as {case}. Another label for {case}?").format(scan=shown, case=case)
+        if self._dataset.isHeldOut(case):
+            question += "\n\n" + _(
+                "{case} is in the hold-out set: a new label changes the figures of every version."
+            ).format(case=case)
+        if not agreed(question, _("Add scans")):
+            self.problems.append(_("{scan} is {case} already; it was not added").format(scan=shown, case=case))
+            added(None)
+            return
+
+        def labelled(_answer: Any) -> None:
+            self.problems.append(_("{case} has another label, of {scan}").format(scan=shown, case=case))
+            added(case)
+
+        def failed(message: str) -> None:
+            self.problems.append(f"{shown}: {message}")
+            added(None)
+
+        path = self._dataset.route("cases", case, "labels", of=self.into, author="import", how="imported")
+        self._session.postArray(path, mask, {"start": [0, 0, 0]}, labelled, failed)
+
+    def _send(
+        self,
+        array: np.ndarray,
+        header: dict,
+        name: str | None,
+        source: dict,
+        mask: np.ndarray | None,
+        added: Callable[[str | None], None],
+    ) -> None:
+        """Send a scan, add it as a case, and send its mask; ``added(case id or None)``.
+
+        Without a name the engine numbers the case.
+        """
+        session, dataset = self._session, self._dataset
+        body = {"source": source, "split": SPLIT} | ({"id": self._freeName(name)} if name else {})
+
+        def failed(message: str) -> None:
+            self.problems.append(f"{name}: {message}" if name else message)
+            added(None)
+
+        def withScan(answer: dict) -> None:
+            scan = answer["scan"]
+
+            def withCase(case: dict) -> None:
+                session.delete(route("scans", scan))
+                self.added.append(case["id"])
+                self.problems += [f"{case['id']}: {text}" for text in case.get("notices", [])]
+                if mask is None:
+                    added(case["id"])
+                    return
+                path = dataset.route("cases", case["id"], "labels", of=self.into, author="import", how="imported")
+                session.postArray(path, mask, {"start": [0, 0, 0]}, lambda _answer: added(case["id"]), failed)
+
+            session.post(dataset.route("cases", of=self.into), {**body, "scan": scan}, withCase, failed)
+
+        session.postArray("/scans", array, header, withScan, failed, self._progress)
+
+    def _freeName(self, wanted: str) -> str:
+        """A case id that no case has yet, and that can be the name of a folder."""
+        taken = {case["id"].casefold() for case in self._dataset.cases} | {case.casefold() for case in self.added}
+        base = re.sub(r'[<>:"/\\|?*~\x00-\x1f]+', "-", wanted).strip(" .-")[:100] or "scan"
+        name, number = base, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{base}-{number}"
+        return name

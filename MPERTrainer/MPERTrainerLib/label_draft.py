@@ -1,0 +1,94 @@
+"""A draft of a label by a model: the one in use for the dataset's structures, else another that segments them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from MPERLib import licences, mrml
+from MPERLib.engine import route
+from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.panel_context import PanelContext
+
+from MPERTrainerLib.job_button import JobButton
+from MPERTrainerLib.open_dataset import OpenDataset, structureKey
+
+
+class LabelDraft:
+    """The button *Draft by model*, the region in which it drafts, and the job.
+
+    Parameters
+    ----------
+    context : PanelContext
+    session : EngineSession
+    dataset : OpenDataset
+    drafted : callable
+        Takes the case, and the mask of the model with its header and the job's result.
+    """
+
+    def __init__(
+        self,
+        context: PanelContext,
+        session: EngineSession,
+        dataset: OpenDataset,
+        drafted: Callable[[str, np.ndarray, dict, dict], None],
+    ):
+        self._context, self._session, self._dataset, self._drafted = context, session, dataset, drafted
+        self._job = JobButton(context, session, dataset, context.ui.draftButton, context.ui.editProgress)
+
+    @property
+    def running(self) -> bool:
+        return self._job.running
+
+    def cancel(self) -> None:
+        """Cancel it, if it runs."""
+        if self._job.running:
+            self._job.cancel()
+
+    def start(self, case: str, of: str | None, volume: Any, labels: Sequence[Mapping[str, Any]]) -> None:
+        """Let the model segment a case of a dataset, whose scan is in the scene, in the region that is chosen."""
+        model = self.model(labels)
+        known = self._session.model(model)
+        if known is not None and not licences.acknowledged(known):
+            return
+        region = self._context.ui.caseRegionSelector.currentNode()
+        try:
+            box = mrml.roi_mm(region, volume) if region is not None else None
+        except ValueError as error:
+            self._context.showMessage(str(error))
+            return
+
+        def withScan(answer: dict) -> None:
+            scan = answer["scan"]
+
+            def segmented(result: dict, _job: str, _notices: list[str]) -> None:
+                self._session.delete(route("scans", scan))
+                prediction = result["prediction"]
+
+                def take(array: np.ndarray, header: dict) -> None:
+                    self._session.delete(route("predictions", prediction))
+                    self._drafted(case, array, header, result)
+
+                self._session.getArray(route("predictions", prediction, "mask"), take)
+
+            body = {"scan": scan, "model": model, "device": AUTO, "roi_mm": box, "tta": False}
+            self._job.start("/jobs/segment", body, segmented)
+
+        self._context.clearMessage()
+        self._session.post(self._dataset.route("cases", case, "scan", of=of), {}, withScan)
+
+    def model(self, labels: Sequence[Mapping[str, Any]]) -> str:
+        """The model that drafts: the one in use, if it segments one of these structures, else another that does."""
+        own = {structureKey(label) for label in labels}
+
+        def segments(model: dict) -> bool:
+            return bool(own & {structureKey(label) for label in model["labels"]})
+
+        inUse = self._dataset.modelInUse()
+        model = self._session.model(inUse)
+        if model is None or segments(model):
+            return inUse
+        versions = sorted(self._dataset.versions(), key=lambda version: not version["current"])
+        others = [*versions, *(each for each in self._session.models if each["origin"] == "bundled")]
+        return next((each["id"] for each in others if segments(each)), inUse)
