@@ -585,7 +585,7 @@ def test_a_message_stands_below_the_button_that_was_pressed(window, shared_engin
 
     window.events()
     assert ui.messageLabel.text == "There are no changes since the last revision."
-    assert ui.messageFrame.visible and ui.messageFrame.parent() is ui.casesSection
+    assert ui.messageFrame.visible and ui.messageFrame.parent() is ui.editSection
     assert top(ui.saveLabelButton) < top(ui.messageFrame) < top(ui.trainSection)
     panel.context._pressed = None
     panel.context.showMessage("the engine has stopped")
@@ -599,6 +599,7 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)
     runs, ui, told = panel.runsPanel, panel.ui, []
+    window.wait_until(lambda: ui.trainSection.enabled, 20, "the dataset")
     monkeypatch.setattr(slicer.util, "showStatusMessage", lambda text, *_duration: told.append(text))
     panel.session.post = panel.session.get = lambda *_arguments: None  # the run has not followed yet
     running = {"run": "r1", "name": "mine", "state": "running", "alive": True, "step": 3}
@@ -610,6 +611,9 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     assert not ui.pauseButton.enabled
     window.click(ui.cancelButton)
     assert ui.runLabel.text.startswith("Cancelling after this step")
+    runs._askedAt -= 11  # seconds, for which it has not followed
+    runs._take({**running, "message": "reading case-003"})
+    assert ui.runLabel.text.startswith("Cancelling once this is done: Reading case-003")
     runs._take({**running, "state": "cancelled", "alive": False})
     assert ui.runLabel.text.startswith("Cancelled")
     assert told == ["The training mine is now: cancelled."] and ui.messageLabel.text == told[0]

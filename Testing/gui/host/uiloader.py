@@ -7,6 +7,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
+from . import scripted
 from .pythonqt import exposed
 
 
@@ -26,6 +27,9 @@ def loader_class(custom: dict[str, type]) -> type:
         @exposed
         def load(self, device: Any, parent: Any = None) -> Any:
             root = ElementTree.fromstring(bytes(device.readAll().data()))
+            for text in root.iterfind(".//property/string"):  # those of a stringlist are names of types here
+                if text.text and text.get("notr") != "true":
+                    text.text = scripted.translate("", text.text)
             unknown = [w.get("class") for w in root.iter("widget") if not _known(w.get("class") or "", custom)]
             if unknown:
                 raise ValueError(f"the host has no widget {', '.join(map(str, unknown))}")
