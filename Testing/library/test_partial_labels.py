@@ -101,9 +101,8 @@ def test_the_teacher_says_what_people_left_open_and_never_what_they_said(dimensi
                 continue
             assert not people[n].all() and torch.equal(annotated[n] == 1, people[n])
             pseudo, sure = method.pseudo_labels(batch.image[n : n + 1])
-            if dimensions == 3:  # volumes: a label beyond the scan would be one of its repeated border
-                assert batch.inside is not None
-                pseudo[0][~batch.inside[n]] = UNLABELLED
+            assert batch.inside is not None  # a label beyond the scan would be one of its repeated border
+            pseudo[0][~batch.inside[n]] = UNLABELLED
             assert torch.equal(label[n][~people[n]], pseudo[0][~people[n]])
             torch.testing.assert_close(certain[n][~people[n]], sure[0][~people[n]])
         assert torch.equal(batch.label[:4] != UNLABELLED, people), "the batch itself stays as it is"
