@@ -18,7 +18,7 @@ ALL, CHECK, UNDECIDED, ACCEPTED, REJECTED, FAILED, WAITING = (
     *("failed", "waiting"),
 )
 WORST_FIRST = (3, False)  # column, and whether it falls
-_MOST_ROWS = 500  # a table of Qt with thousands of rows and pictures is slow
+_MOST_ROWS = 300  # to fill a table of Qt with more blocks the window
 _ICON_PX = 40
 _RED, _AMBER, _GREEN = "#d03030", "#b06a00", "#2e8b57"
 _LEVELS = {"likely wrong": (0, _RED), "failed": (0, _RED), "check": (1, _AMBER), "good": (3, "")}

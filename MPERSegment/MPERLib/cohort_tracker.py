@@ -49,6 +49,7 @@ class CohortTracker:
         self._folder = ""  # to open the cohort again when the engine has started again
         self._rowsVersion: int | None = None
         self._rowsAt = 0.0
+        self._wanted = 0  # counts the requests to show a cohort: only the last one is shown
         self._waiting = False
         self._watched = False
         self._timer: Any = qt.QTimer()
@@ -77,18 +78,26 @@ class CohortTracker:
             self._follow(status)
             done()
 
-        self._session.post("/cohorts", body, take, failed)
+        self._session.post("/cohorts", body, self._ifWanted(take), failed)
 
     def open(self, folder: str, failed: Callable[[str], None] | None = None) -> None:
         """Open the cohort in a folder of results."""
-        self._session.post("/cohorts/open", {"path": folder}, self._follow, failed or self._failed)
+        self._session.post("/cohorts/open", {"path": folder}, self._ifWanted(self._follow), failed or self._failed)
 
     def openId(self, cohort: str) -> None:
         """Open a cohort that the engine knows."""
-        self._session.get(route("cohorts", cohort), self._follow, self._failed)
+        self._session.get(route("cohorts", cohort), self._ifWanted(self._follow), self._failed)
+
+    def _ifWanted(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """`callback` for the answer about a cohort to show, silent when another one is asked for meanwhile."""
+        self._wanted += 1
+        wanted = self._wanted
+        return lambda *answer: callback(*answer) if wanted == self._wanted else None
 
     def close(self) -> None:
         """Show none; a run continues."""
+        self._wanted += 1
+        self._waiting = False
         self.status, self.rows, self._rowsVersion, self._folder = {}, [], None, ""
         self._timer.stop()
         self._changed()
@@ -113,7 +122,9 @@ class CohortTracker:
         if status["id"] != self.id:
             self.rows, self._rowsVersion = [], None
         self._folder = status["folder"] if not self._session.engine.isRemote else ""
-        self._take(status)
+        if self._folder and status["model"]:
+            remember(self._folder)
+        self._show(status)
 
     # ---- how it stands
 
@@ -143,21 +154,27 @@ class CohortTracker:
         self._session.get(self.route(), self._take, self._lost)
 
     def _take(self, status: dict[str, Any]) -> None:
+        """How the cohort stands, unless it is no longer shown."""
+        if status["id"] == self.id:
+            if self._folder and status["model"] and not self.status["model"]:
+                remember(self._folder)  # only now: a run may end before it has begun
+            self._show(status)
+
+    def _show(self, status: dict[str, Any]) -> None:
         self._waiting = False
-        if self.status and status["id"] != self.id and self._folder and status["folder"] != self._folder:
-            return  # another one was opened meanwhile
-        if self._folder and status["model"] and not (self.status.get("model") and self.id == status["id"]):
-            remember(self._folder)  # only now: a run may end before it has begun
         self.status = status
         due = not self.active or time.monotonic() - self._rowsAt >= _ROWS_EVERY_S
         if status["version"] != self._rowsVersion and due:
             self._waiting = True
-            self._session.get(self.route("rows"), self._takeRows, self._lost)
+            of = status["id"]
+            self._session.get(self.route("rows"), lambda rows: self._takeRows(of, rows), self._lost)
         else:
             self._again()
         self._changed()
 
-    def _takeRows(self, answer: dict[str, Any]) -> None:
+    def _takeRows(self, of: str, answer: dict[str, Any]) -> None:
+        if of != self.id:
+            return
         self._waiting = False
         self.rows, self._rowsVersion, self._rowsAt = answer["rows"], answer["version"], time.monotonic()
         self._changed()

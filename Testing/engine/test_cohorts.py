@@ -126,7 +126,7 @@ def test_a_run_that_ends_before_its_work_says_why_in_one_line(
     assert expected in engine.get(f"{here}/log").body.decode()
 
 
-def test_a_run_under_way_is_asked_to_pause_and_none_is_started_beside_it(
+def test_a_run_under_way_is_asked_to_pause_and_no_second_one_starts(
     engine: Served, tmp_path: Path, scan: Volume
 ) -> None:
     out = small_cohort(tmp_path, scan, "aw", waiting="w")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def draw(review: Any, mask: np.ndarray) -> None:
     node.GetSegmentation().InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
 
 
-def test_a_correction_is_saved_beside_the_mask_and_accepted_masks_become_labels(window, shared_engine, tmp_path, scan):
+def test_a_correction_is_saved_next_to_the_mask_and_accepted_masks_become_labels(window, shared_engine, tmp_path, scan):
     dataset = Dataset.create(tmp_path / "Atria", "Atria", [make_label(1, "LA")])
     out = small_cohort(tmp_path / "cohort", scan, "ab")
     panel = reviewed(window, out)
@@ -192,6 +193,15 @@ def test_a_run_that_was_killed_is_found_again_and_another_module_shows_it(
     show(window, panel, "a.seg.nrrd")
     slicer.mrmlScene.Clear(0)
     assert panel.cohortPanel.review.views.row is None and ui.cohortTable.rowCount == 2
+    panel.cohortPanel.tracker.refresh()
+    choose(ui.cohortSelector, "")
+    window.events()
+    for _ in range(20):  # the answer that was under way
+        window.events()
+        time.sleep(0.01)
+    assert not panel.cohortPanel.tracker.status and ui.cohortNewFrame.visible, "a closed cohort does not come back"
+    panel.cohortPanel.open(str(out))
+    window.wait_until(lambda: panel.cohortPanel.tracker.status, 20, "the cohort")
     status = {**panel.cohortPanel.tracker.status, "state": "failed", "scans": 0, "message": "there is no scan"}
     panel.cohortPanel.tracker.status = status
     panel.cohortPanel.show()
