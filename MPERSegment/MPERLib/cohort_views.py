@@ -14,6 +14,7 @@ from MPERLib.callbacks import later, slot
 from MPERLib.cohort_tracker import CohortTracker
 from MPERLib.edit_timer import EditTimer
 from MPERLib.engine_session import EngineSession
+from MPERLib.rendering import rendered_once
 from MPERLib.surface import make_surface
 
 _MARK = "MPER.Cohort"  # attribute of nodes that a cohort has put into the scene
@@ -86,14 +87,16 @@ class CohortViews:
             self._session.getArray(self._tracker.route("image", mask=mask), current(withImage), current(fail))
 
         def withImage(array: np.ndarray, header: dict) -> None:
-            self._remove()
-            self.volume = mrml.show_scan(array, header["affine"], row["name"], slicer.mrmlScene)
-            self.volume.SetAttribute(_MARK, "yes")
+            with rendered_once():
+                self._remove()
+                self.volume = mrml.show_scan(array, header["affine"], row["name"], slicer.mrmlScene)
+                self.volume.SetAttribute(_MARK, "yes")
             self._session.later(current(inViews), "scan of a cohort shown")
 
         def inViews() -> None:
             if mrml.alive(self.volume):
-                _in_views(self.volume, found["part"], found["start"])
+                with rendered_once():
+                    _in_views(self.volume, found["part"], found["start"])
                 self._session.later(current(withMasks), "mask of a cohort shown")
 
         def withMasks() -> None:
@@ -106,10 +109,11 @@ class CohortViews:
                 "model_sha256": model.get("sha256"),
             }
             name = _("{name} mask").format(name=row["name"])
-            node = segmentation_node.show_mask(
-                found["part"], found["start"], found["labels"], self.volume, name, made if model else None
-            )
-            node.SetAttribute(_MARK, "yes")
+            with rendered_once():
+                node = segmentation_node.show_mask(
+                    found["part"], found["start"], found["labels"], self.volume, name, made if model else None
+                )
+                node.SetAttribute(_MARK, "yes")
             self.segmentation, self._labels, self.edited = node, found["labels"], False
             self._observe()
             make_surface(node, lambda step: later(step, "surface of a cohort's mask"), _centre_3d)

@@ -64,6 +64,9 @@ def _refusals() -> dict[str, str]:
             "This mask was drawn on another image than the scan of {case}. Save it as a case of its own, under another "
             "name."
         ),
+        "cohort-works": _("The cohort {folder} is being segmented already. Pause it first, or choose another folder."),
+        "no-results": _("The folder {folder} holds no results of a cohort. Choose one that was segmented into."),
+        "no-folder": _("The folder {folder} was moved or deleted. Choose another."),
         "inside-dataset": _("The folder '{folder}' lies inside a dataset. Choose a folder next to it."),
     }
 

@@ -91,7 +91,8 @@ class Cohort:
             If a process works on it.
         """
         if self.state().state in (STARTING, RUNNING):
-            raise Conflict(f"{self.path.name} is being segmented already; pause it first, or choose another folder")
+            line = f"{self.path.name} is being segmented already; pause it first, or choose another folder"
+            raise Conflict(line, "cohort-works", folder=self.path.name)
         (self.path / WORK).mkdir(parents=True, exist_ok=True)
         log = self.path / WORK / LOG
         self._log_start = log.stat().st_size if log.exists() else 0

@@ -45,9 +45,10 @@ def open_cohort(engine: Engine, client: Client, folder: str) -> Cohort:
     """
     path = _own_path(client, folder)
     if not path.is_dir():
-        raise NotFound(f"the folder {path} is not there any more; choose another")
+        raise NotFound(f"the folder {path} is not there any more; choose another", "no-folder", folder=path.name)
     if CohortFolder.read(path) is None:
-        raise InvalidRequest(f"{path} holds no results of a cohort; choose a folder that was segmented into")
+        line = f"{path} holds no results of a cohort; choose a folder that was segmented into"
+        raise InvalidRequest(line, "no-results", folder=path.name)
     return engine.cohorts.open(path, outside=True)
 
 
@@ -75,7 +76,7 @@ def start_cohort(engine: Engine, client: Client, request: CohortRequest) -> Coho
     if request.folder is not None:
         source = _own_path(client, request.folder)
         if not source.exists():
-            raise NotFound(f"the folder {source} does not exist; choose another")
+            raise NotFound(f"the folder {source} does not exist; choose another", "no-folder", folder=source.name)
         if request.out is None:
             raise InvalidRequest("a cohort of a folder needs a folder for its results (out)")
     else:
