@@ -131,17 +131,15 @@ def model_name(model: Mapping[str, Any]) -> str:
 
 
 def model_summary(model: Mapping[str, Any]) -> str:
-    """A model's card in two lines: modality and quality; the rest is in `model_card`."""
-    card = _about(model)
-    quality = _quality(card)
+    """How good a model was on test scans, in one line; the rest is in `model_card`."""
+    quality = _quality(_about(model))
     dice = (quality.get("mean") or {}).get("dice")
-    lines = [str(card["modality"])] if card.get("modality") else []
-    if dice is not None:
-        counted = re.match(r"(\d+) case", str(quality.get("cases")))  # "3 cases of the locked hold-out: ..."
-        cases = len(quality.get("per_case") or ()) or int(counted[1] if counted else 0)
-        line = _("Agreement with experts: {share} (Dice) on {n} test cases.") if cases else _("Dice {dice}")
-        lines.append(line.format(share=percent(dice), dice=number(dice), n=cases))
-    return "\n".join(lines) or _("The quality of this model was not measured.")
+    if dice is None:
+        return _("The quality of this model was not measured.")
+    counted = re.match(r"(\d+) case", str(quality.get("cases")))  # "3 cases of the locked hold-out: ..."
+    cases = len(quality.get("per_case") or ()) or int(counted[1] if counted else 0)
+    line = _("Agreement with experts {share} (Dice) on {n} test scans.") if cases else _("Dice {dice}")
+    return line.format(share=percent(dice), dice=number(dice), n=cases)
 
 
 def model_card(model: Mapping[str, Any]) -> str:
@@ -154,6 +152,7 @@ def model_card(model: Mapping[str, Any]) -> str:
         if figures.get("dice") is not None
     )
     parts = [
+        (_("Scans"), card.get("modality")),
         (_("Intended use"), card.get("intended_use")),
         (_("Quality"), by_label and _("Dice {figures}; {cases}").format(figures=by_label, cases=quality.get("cases"))),
         (_("Limits"), card.get("limits")),

@@ -129,6 +129,7 @@ class SegmentPanel:
     def _showModel(self) -> None:
         ui, model = self._context.ui, self._model()
         ui.modelWords.text = formatting.model_summary(model) if model else self._session.stateText()
+        ui.modelWords.toolTip = formatting.model_card(model) if model else ""
         ui.modelBox.toolTip = ui.modelBox.currentText or _("The model, and with it the structures to segment")
         show_notes(ui.modelNotes, self._session.modelNotes)
         ui.modelMoreButton.enabled = model is not None

@@ -132,7 +132,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     panel = opened(window)
     ui = panel.ui
     assert ui.segmentButton.text == "Segment LA"
-    assert "Agreement with experts: 92 % (Dice) on 8 test cases." in ui.modelWords.text
+    assert ui.modelWords.text == "Agreement with experts 92 % (Dice) on 8 test scans."
     callbacks.clear()
     window.click(ui.segmentButton)
     assert ui.segmentButton.text == "Cancel"
