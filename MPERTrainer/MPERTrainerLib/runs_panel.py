@@ -203,7 +203,7 @@ class RunsPanel:
     def _show(self) -> None:
         ui, status, active = self._context.ui, self.status, self.active
         parts = [formatting.run_state(status)]
-        if status.get("state") == "running" and status.get("message"):
+        if status.get("state") == "running" and status.get("message") not in (None, "", "training"):
             parts.append(engine_words.progress(status["message"]))
         if status.get("step"):
             parts.append(_("step {step}").format(step=status["step"]))

@@ -214,7 +214,7 @@ class TrainingPanel:
         why = []
         if plan.get("reason"):
             method = engine_words.method(plan["method"], plan["method"])
-            why.append(_("Method: {method}; {reason}").format(method=method, reason=sentence(plan["reason"])))
+            why.append(_("Method: {method}; {reason}.").format(method=method, reason=plan["reason"]))
         lines = [sentence(plan.get("words", "")), *why, *(f"• {sentence(line)}" for line in plan.get("warnings", []))]
         ui.estimateLabel.text = "\n".join(line for line in lines if line)
         ui.estimateLabel.visible = True

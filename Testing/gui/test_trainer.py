@@ -685,7 +685,7 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     ui.crossScannerCheckBox.checked = True
     window.wait_until(lambda: training.plan.get("reason"), 20, "the reason")
     assert training.request() == {"method": "auto", "also": ["other scanner"], "cross_scanner": True}
-    assert "Method: Labelled scans only; There are no scans without labels." in ui.estimateLabel.text
+    assert "Method: Labelled scans only; there are no scans without labels." in ui.estimateLabel.text
     window.wait_until(lambda: training.plan.get("also") == ["other scanner"], 20, "the second split")
 
 
