@@ -3,9 +3,9 @@
 From a model of 4 labels (cases 1 to 4 of train.list), cases 5 to 8 are added in several ways, and training goes on for
 a fixed number of steps: without them; with the masks that the model draws itself; with the voxels of 5 strokes each,
 the rest unlabelled; with the model's masks as 5 strokes correct them; with these where the strokes changed them or the
-model is sure, the rest unlabelled, or labelled by the mean teacher (method bcp); with the labels that people drew. A
-simulated annotator draws each stroke where the mask is most wrong at that moment. Everything else is the same. Dice is
-measured on cases 73 to 80, which take part in nothing.
+model is sure, the rest unlabelled, or labelled by the mean teacher (method bcp); with these near the strokes alone;
+with the labels that people drew. A simulated annotator draws each stroke where the mask is most wrong at that moment.
+Everything else is the same. Dice is measured on cases 73 to 80, which take part in nothing.
 
     python Testing/benchmarks/retraining.py --out FOLDER                what is in FOLDER already is not made again
     python Testing/benchmarks/retraining.py --out FOLDER --seeds 0 1    a table of two seeds
@@ -22,6 +22,7 @@ from _annotator import next_stroke
 from _coarse import FIRST_LABELS, Bench, begin, mean, spread, truth
 from _data import la_cases
 from _timing import keep, show
+from scipy import ndimage
 
 from mper.evaluation.metrics import dice
 from mper.inference.predictor import Predictor
@@ -31,6 +32,7 @@ from mper.strokes import strokes_to_label
 from mper.volume import Volume
 
 MORE, STROKES = 4, 5
+NEAR_MM = 16.0  # of a stroke, where a person has looked at the mask
 SURE = 0.9  # probability of a label, from which it is trusted though nobody touched it
 NOTHING = "nothing more"
 _CORRECTED = f"4 more, corrected by {STROKES} strokes each"
@@ -42,6 +44,7 @@ _WAYS = {
     f"{_CORRECTED}, sure or changed": "supervised",
     f"{_CORRECTED}, sure or changed, bcp": "bcp",
     f"{_CORRECTED}, strokes or changed, bcp": "bcp",
+    f"{_CORRECTED}, near a stroke": "supervised",
     "nothing more, bcp": "bcp",
     "4 more, labelled in full": "supervised",
 }
@@ -65,8 +68,11 @@ def labels_of(predictor: Predictor, image: Volume, wanted: Volume) -> dict[str, 
     changed = (corrected.array != drawn.array) | (alone.array != UNLABELLED)
     trusted = wanted.with_array(np.where(sure | changed, corrected.array, UNLABELLED).astype(np.uint8))
     touched = wanted.with_array(np.where(changed, corrected.array, UNLABELLED).astype(np.uint8))
+    steps = wanted.geometry.step_lengths
+    near = ndimage.distance_transform_edt(alone.array == UNLABELLED, steps) <= NEAR_MM
+    seen = wanted.with_array(np.where(near, corrected.array, UNLABELLED).astype(np.uint8))
     ways = [way for way in _WAYS if not way.startswith(NOTHING)]
-    return dict(zip(ways, (drawn, alone, corrected, trusted, trusted, touched, wanted), strict=True))
+    return dict(zip(ways, (drawn, alone, corrected, trusted, trusted, touched, seen, wanted), strict=True))
 
 
 def run_seed(bench: Bench, seed: int) -> None:
@@ -101,7 +107,7 @@ def table(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[list
         if not those:
             continue
         given = float(np.mean([d for row in those for d in row["given"]])) if those[0]["given"] else None
-        told = "" if given is None or "voxels" in way or "changed" in way else f"{given:.3f}"
+        told = "" if given is None or any(word in way for word in ("voxels", "changed", "near")) else f"{given:.3f}"
         difference = "" if way == NOTHING else ", ".join(f"{100 * gain:+.1f}" for gain in gains)
         lines.append([way, told, f"{mean(those):.4f}", f"{spread(those):.4f}", difference])
     head = ["labels", "Dice of the added labels", "mean Dice", "sd over seeds", "points over nothing more, by seed"]

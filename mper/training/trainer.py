@@ -240,7 +240,7 @@ class _Training:
             return False, None
         network = self.method.student.to(self.fabric.device)
         with self.fabric.autocast():
-            found = start_dice(network, self.data.sampler, self.config.seed)
+            found = start_dice(network, self.data.sampler, self.config.seed, sparsely_labelled(self.data))
         if found >= KNOWN_DICE:
             return True, None
         averages = self.config.recipe == "plus" and found >= AVERAGED_DICE
