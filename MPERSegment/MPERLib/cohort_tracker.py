@@ -21,7 +21,7 @@ ACTIVE = ("starting", "running")
 _COHORTS_KEY = "MPER/Cohorts"  # folders of results, the latest first: a list in JSON
 _MOST = 12
 _POLL_MS, _IDLE_MS = 1000, 5000
-_ROWS_EVERY_S = 2.0
+_ROWS_EVERY_S, _ROW_S = 2.0, 0.01  # how often rows are read while they change; the more rows, the rarer
 
 
 class CohortTracker:
@@ -163,7 +163,8 @@ class CohortTracker:
     def _show(self, status: dict[str, Any]) -> None:
         self._waiting = False
         self.status = status
-        due = not self.active or time.monotonic() - self._rowsAt >= _ROWS_EVERY_S
+        rest_s = max(_ROWS_EVERY_S, len(self.rows) * _ROW_S)
+        due = not self.active or time.monotonic() - self._rowsAt >= rest_s
         if status["version"] != self._rowsVersion and due:
             self._waiting = True
             of = status["id"]

@@ -154,7 +154,7 @@ def test_a_flood_of_refused_requests_writes_few_lines(
 ) -> None:
     monkeypatch.setattr("mper.engine.throttle._SLOWEST_S", 0.001)
     monkeypatch.setattr("mper.engine.throttle._LINES", 20)
-    with served(tmp_path) as engine, caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), served(tmp_path) as engine:  # a line is written after its answer
         for token in ("wrong", None):
             nobody = Caller(engine.port, token)
             for path in ("/info", "/health", "/openapi.json"):
