@@ -13,10 +13,8 @@ from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.widgets import Cell, Table, chosen, fill_box, silent
 
-ALL, CHECK, UNDECIDED, ACCEPTED, REJECTED, FAILED, WAITING = (
-    *("all", "check", "undecided", "accepted", "rejected"),
-    *("failed", "waiting"),
-)
+ALL, CHECK, UNDECIDED = "all", "check", "undecided"  # filters
+ACCEPTED, REJECTED, FAILED, WAITING = "accepted", "rejected", "failed", "waiting"
 WORST_FIRST = (3, False)  # column, and whether it falls
 _MOST_ROWS = 300  # to fill a table of Qt with more blocks the window
 _ICON_PX = 40

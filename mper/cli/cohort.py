@@ -130,11 +130,13 @@ def run_share(arguments: argparse.Namespace, segment: Segment) -> int:
 @contextlib.contextmanager
 def _recorded(status: CohortStatus) -> Iterator[None]:
     """Record an error that ends the run."""
+    from mper.cohort.status import FAILED
+
     try:
         yield
     except Exception as error:
         if not isinstance(error, Cancelled):
-            status.end("failed", explain(error))
+            status.end(FAILED, explain(error))
         raise
 
 

@@ -44,7 +44,7 @@ class CohortRow:
 
     @property
     def name(self) -> str:
-        """What to call it: its mask without the ending; a scan without a mask by its file or folder."""
+        """What to call it: the name of its mask without the ending."""
         return self.id.removesuffix(_ENDING)
 
 

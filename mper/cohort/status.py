@@ -27,14 +27,10 @@ from mper.progress import Cancelled, Progress
 from mper.utils.files import read_json, write_json
 from mper.utils.locking import is_locked
 
-LOCK, STATUS, CONTROL, SCANS, COMMAND, LOG = (
-    *(".mper.lock", "status.json", "control.json", "scans.json", "command.json"),
-    "log.txt",
-)
-NEW, RUNNING, PAUSED, FINISHED, FAILED, INTERRUPTED, SUBMITTED = (
-    *("new", "running", "paused", "finished"),
-    *("failed", "interrupted", "submitted"),
-)
+LOCK, LOG = ".mper.lock", "log.txt"
+STATUS, CONTROL, SCANS, COMMAND = "status.json", "control.json", "scans.json", "command.json"
+NEW, RUNNING, PAUSED, FINISHED = "new", "running", "paused", "finished"
+FAILED, INTERRUPTED, SUBMITTED = "failed", "interrupted", "submitted"
 _WRITE_EVERY_S, _LOOK_EVERY_S = 1.0, 0.3
 _ETA_AFTER_S = 2.0
 
