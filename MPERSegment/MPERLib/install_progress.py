@@ -43,13 +43,14 @@ class DownloadProgress:
         self._folder, self._total_mb, self._report = folder, total_mb, report
         self._seen: dict[Path, int] = {}  # bytes by file, also of the files that pip has deleted since
         self._unpacking = False
-        self._began = time.monotonic()
+        self._looked = time.monotonic()
+        self._downloading_s = 0.0
         self._timer = qt.QTimer()
         self._timer.interval = _LOOK_MS
         self._timer.connect("timeout()", slot(self.show, "progress of an installation"))
 
     def start(self) -> None:
-        self._began = time.monotonic()
+        self._looked = time.monotonic()
         self._timer.start()
         self.show()
 
@@ -67,6 +68,9 @@ class DownloadProgress:
                 self._seen[file] = file.stat().st_size
             except OSError:  # deleted meanwhile
                 continue
+        now = time.monotonic()
+        self._downloading_s += 0.0 if self._unpacking else now - self._looked
+        self._looked = now
         done_mb = sum(self._seen.values()) / 1e6
         if self._unpacking:
             self._report(None, _("Unpacking"))
@@ -76,7 +80,7 @@ class DownloadProgress:
             self._report(None, _("Looking up what is needed"))
         else:
             share = min(done_mb / self._total_mb, 0.99)
-            seconds = time.monotonic() - self._began
+            seconds = self._downloading_s
             left_s = seconds * (1 / share - 1) if seconds > _MEASURED_AFTER_S else None
             text = _("Downloading: {done} of about {total} MB").format(done=round(done_mb), total=self._total_mb)
             self._report(share, withTime(text, left_s))
