@@ -11,6 +11,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from MPERLib.formatting import duration, sentence
+
 
 def refusal(answer: Mapping[str, Any]) -> str:
     """The line of an answer that refuses a request.
@@ -118,6 +120,64 @@ def progress(message: str) -> str:
         if found:
             return words.format(**found.groupdict())
     return message
+
+
+def advice(line: str, coded: Mapping[str, Any]) -> str:
+    """A line about a training that is planned: how long it takes, or what speaks against it.
+
+    Parameters
+    ----------
+    line : str
+        As the engine wrote it.
+    coded : mapping
+        Its ``code`` and ``values``.
+    """
+    words = _advice().get(str(coded.get("code") or ""))
+    values = dict(coded.get("values") or {})
+    if "seconds" in values:
+        values["time"] = duration(max(60.0, values["seconds"]))
+    try:
+        return sentence(line) if words is None else words.format(**values)
+    except (KeyError, IndexError, ValueError):
+        return sentence(line)
+
+
+def _advice() -> dict[str, str]:
+    return {
+        "takes": _("About {time} on this computer, about {steps} steps."),
+        "takes-too-short": _(
+            "About {time} on this computer, about {steps} steps: too short to change the model. Allow more time."
+        ),
+        "takes-measured": _("About {time} on this computer, measured on the last training."),
+        "takes-perhaps": _("Perhaps {time} on this computer; no training was measured yet."),
+        "label-first": _("Label a case first."),
+        "choose-start": _("Choose another start."),
+        "too-few-labels": _("There are {there} labelled cases, fewer than {asked}. Label more, or use fewer."),
+        "no-label": _("No case has a label. Label at least one, better two."),
+        "unfit-start": _("{model} cannot be the start: {reason}."),
+        "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),
+        "never-drawn": _("{structures}: drawn in no labelled case, so it cannot be learned. Draw it first."),
+        "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
+        "no-holdout": _("No hold-out set is locked, so the quality cannot be measured. Lock a few labelled cases."),
+        "holdout-drafts": _("Hold-out set: the labels of {cases} are unedited drafts of a model. Correct them."),
+        "holdout-parts": _("Hold-out set: {cases} are labelled only in part. Label the rest."),
+        "small-holdout": _("The hold-out set has {n} labelled cases, too few for a reliable measurement. Label more."),
+        "none-unlabelled": _("The method also uses scans without labels, and there are none. Choose another method."),
+        "painted": _(
+            "{n} cases are labelled by strokes alone; such cases made models worse. Correct whole masks with strokes, "
+            "or add scans without labels and choose a method that uses them."
+        ),
+        "other-structures": _("{model} segments {theirs}, not {ours}: these structures are learned from scratch."),
+        "other-slices": _("The scans are stacks of slices; {model} was trained on volumes. Choose another start."),
+        "other-volumes": _("The scans are volumes; {model} was trained on thick slices. Choose another start."),
+        "unlike-start": _(
+            "{cases} look unlike the scans that {model} was trained on. Check the result on the hold-out set, and "
+            "compare with a training without a start model."
+        ),
+        "no-card": _("No graphics card is in use: training on the processor is slow."),
+        "other-run": _("The training {run} is still running: both will be slower."),
+        "no-room": _("Less than 1 GB is free on the disk of the dataset. Make room first."),
+    }
 
 
 def device(name: str, words: str) -> str:

@@ -215,7 +215,10 @@ class TrainingPanel:
         if plan.get("reason"):
             method = engine_words.method(plan["method"], plan["method"])
             why.append(_("Method: {method}; {reason}.").format(method=method, reason=plan["reason"]))
-        lines = [sentence(plan.get("words", "")), *why, *(f"• {sentence(line)}" for line in plan.get("warnings", []))]
+        said = [plan.get("words", ""), *plan.get("warnings", [])]
+        codes = plan.get("codes") or [{}] * len(said)  # an engine of an older version has none
+        first, *warnings = [engine_words.advice(line, code) for line, code in zip(said, codes, strict=True)]
+        lines = [first, *why, *(f"• {line}" for line in warnings)]
         ui.estimateLabel.text = "\n".join(line for line in lines if line)
         ui.estimateLabel.visible = True
         ui.startButton.enabled = bool(plan.get("ready")) and not self._starting

@@ -665,6 +665,9 @@ def test_refusals_with_a_code_are_said_in_words_and_others_as_the_engine_wrote_t
     assert words("string-too-long", field="name", limit=128) == "The name is too long (128 characters at most)."
     assert words("a code of a later version") == "as the engine wrote it"
     assert words("string-too-long", other=1) == "as the engine wrote it"
+    takes = {"code": "takes", "values": {"seconds": 1500.0, "steps": 830}}
+    assert engine_words.advice("about 25 minutes", takes) == "About 25 min on this computer, about 830 steps."
+    assert engine_words.advice("as the engine wrote it", {"code": "later"}) == "As the engine wrote it."
     assert engine_words.progress("tile 3 of 8") == "Segmenting: part 3 of 8"
     assert engine_words.progress("something new") == "something new"
     assert engine_words.device("cpu", "CPU (2 threads, bfloat16)") == "without graphics card"

@@ -17,6 +17,7 @@ from mper.models.card import Card
 from mper.nets.registry import BACKBONES
 from mper.roi import bounding_box
 from mper.training.planning import scan_dimensions
+from mper.utils.coded import Coded
 
 _LOOKED_AT = 3  # labelled scans
 _MARGIN_MM = 25.0  # around the label, as a localisation takes
@@ -43,14 +44,17 @@ def unlike_start(cases: Sequence[Case], start: Card) -> str | None:
     dimensions = BACKBONES[str(start.network["kind"])].dimensions
     if scan_dimensions([case.image() for case in looked_at]) != dimensions:
         ours, theirs = ("stacks of thick slices", "volumes")[:: 1 if dimensions == 3 else -1]
-        return f"the scans are {ours}, {trained_on} are {theirs}: choose another start, or train from scratch"
+        line = f"the scans are {ours}, {trained_on} are {theirs}: choose another start, or train from scratch"
+        return Coded(line, "other-slices" if dimensions == 3 else "other-volumes", model=start.name)
     unlike = [case.id for case in looked_at if _looks_unlike(case, start)]
     if not unlike:
         return None
-    return (
-        f"the intensities of {', '.join(unlike)} are unlike those of {trained_on}: check the result on the hold-out, "
-        "and compare with a training from scratch"
+    names = ", ".join(unlike)
+    line = (
+        f"the intensities of {names} are unlike those of {trained_on}: check the result on the hold-out, and compare "
+        "with a training from scratch"
     )
+    return Coded(line, "unlike-start", cases=names, model=start.name)
 
 
 def _looks_unlike(case: Case, start: Card) -> bool:

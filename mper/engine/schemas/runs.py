@@ -77,6 +77,13 @@ class TrainingOptions(AnswerModel):
     backbones: list[Option]
 
 
+class Coded(AnswerModel):
+    """What a line says: a code, empty where only the line says it, with names and numbers."""
+
+    code: str
+    values: dict[str, str | int | float]
+
+
 class PlanAnswer(AnswerModel):
     """What a run that is asked for would be."""
 
@@ -99,6 +106,7 @@ class PlanAnswer(AnswerModel):
     words: Annotated[str, Field(examples=["about 25 minutes on this computer"])]
     ready: Annotated[bool, Field(description="Whether it can be started.")]
     warnings: list[str]
+    codes: Annotated[list[Coded], Field(description="What `words`, and then each warning, says; for words of others.")]
     options: TrainingOptions
 
 

@@ -21,6 +21,7 @@ from mper.models.card import Card, read_bundle
 from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
 from mper.training.runs import RunFolder
+from mper.utils.coded import Coded, codes_of
 
 if TYPE_CHECKING:
     from mper.training.config import TrainConfig
@@ -65,6 +66,11 @@ class RunPlan:
     words: str
     warnings: tuple[str, ...]
     ready: bool
+
+    @property
+    def codes(self) -> list[dict[str, object]]:
+        """The code and the values of `words`, and of each of the warnings."""
+        return codes_of((self.words, *self.warnings))
 
     @property
     def options(self) -> TrainingOptions:
@@ -232,19 +238,25 @@ def _rounded(steps: int) -> int:
     return int(float(f"{steps:.1e}"))
 
 
-def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method: MethodInfo, gpu: bool) -> str:
+def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method: MethodInfo, gpu: bool) -> Coded:
     measured = _seconds_per_step(dataset, method.name)
     if budget_s is not None:
         step_s = measured or _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
         steps = max(1, round(budget_s / step_s))
         words = f"{duration_in_words(budget_s)} on this computer, about {_rounded(steps)} steps"
-        return words if steps >= _FEW_STEPS else f"{words}: too short to change the model; allow more time"
+        if steps >= _FEW_STEPS:
+            return Coded(words, "takes", seconds=budget_s, steps=_rounded(steps))
+        words = f"{words}: too short to change the model; allow more time"
+        return Coded(words, "takes-too-short", seconds=budget_s, steps=_rounded(steps))
     assert body.steps is not None
     if measured is not None:
-        return f"{duration_in_words(body.steps * measured)} on this computer, measured on the last run"
+        seconds = body.steps * measured
+        words = f"{duration_in_words(seconds)} on this computer, measured on the last run"
+        return Coded(words, "takes-measured", seconds=seconds)
     seconds = body.steps * _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
     guess = duration_in_words(seconds).removeprefix("about ")
-    return f"perhaps {guess} on this computer; no run has been measured yet"
+    words = f"perhaps {guess} on this computer; no run has been measured yet"
+    return Coded(words, "takes-perhaps", seconds=seconds)
 
 
 def _seconds_per_step(dataset: Dataset, method: str) -> float | None:

@@ -19,11 +19,13 @@ from mper.labels import BACKGROUND, Label, same_structures
 from mper.methods.registry import MethodInfo, check_backbone, default_method
 from mper.models.card import Card
 from mper.training.runs import RunFolder
+from mper.utils.coded import Coded
 
 _FEW_LABELLED = 2  # below which a model overfits to one case
 _FEW_HELD_OUT = 3
 _MOST_READ = 50  # labels that are read to see whether each structure occurs
 _MOST_COMPARED = 12  # labels of several structures that are read to see whether each has all of them
+_LABEL_FIRST = Coded("label a case first", "label-first")
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
 
 
@@ -54,11 +56,16 @@ def obstacles(body: RunRequest, cases: TrainingCases, method: MethodInfo, start:
     found = []
     if body.labeled is not None and body.labeled > cases.available:
         sentence = f"{body.labeled} labelled cases were asked for, there are {cases.available}"
-        found.append(Obstacle(f"{sentence}: label more, or ask for fewer", "label a case first"))
+        sentence = Coded(
+            f"{sentence}: label more, or ask for fewer", "too-few-labels", asked=body.labeled, there=cases.available
+        )
+        found.append(Obstacle(sentence, _LABEL_FIRST))
     elif not cases.labelled:
-        found.append(Obstacle("no case has a label: label at least one, better two", "label a case first"))
+        sentence = Coded("no case has a label: label at least one, better two", "no-label")
+        found.append(Obstacle(sentence, _LABEL_FIRST))
     if start is not None and (reason := unsuitable(method, start)):
-        found.append(Obstacle(f"{start.name} cannot be the start: {reason}", "choose another start"))
+        sentence = Coded(f"{start.name} cannot be the start: {reason}", "unfit-start", model=start.name, reason=reason)
+        found.append(Obstacle(sentence, Coded("choose another start", "choose-start")))
     return found
 
 
@@ -85,14 +92,21 @@ def plan_warnings(
 
 
 def _about_labels(dataset: Dataset, cases: TrainingCases) -> list[str]:
-    found = []
+    found: list[str] = []
     if 0 < len(cases.labelled) < _FEW_LABELLED:
-        found.append("only one case is labelled: the model will overfit to it; label another")
+        found.append(Coded("only one case is labelled: the model will overfit to it; label another", "one-label"))
     if cases.labelled and (absent := _absent_structures(dataset.labels, cases.labelled)):
-        found.append(f"{', '.join(absent)}: drawn in no labelled case, so it cannot be learned; draw it first")
+        names = ", ".join(absent)
+        line = f"{names}: drawn in no labelled case, so it cannot be learned; draw it first"
+        found.append(Coded(line, "never-drawn", structures=names))
     elif len(dataset.labels) > 1 and len(cases.labelled) <= _MOST_COMPARED:
         found += [
-            f"{name} is not drawn in {', '.join(ids)}: the model learns that it is absent there; draw it, too"
+            Coded(
+                f"{name} is not drawn in {', '.join(ids)}: the model learns that it is absent there; draw it, too",
+                "not-drawn",
+                structure=name,
+                cases=", ".join(ids),
+            )
             for name, ids in _cases_without(dataset.labels, cases.labelled).items()
         ]
     return found
@@ -131,32 +145,43 @@ def _absent_structures(labels: Sequence[Label], cases: Sequence[Case]) -> list[s
 
 def _about_holdout(dataset: Dataset) -> list[str]:
     if dataset.holdout is None:
-        return ["no hold-out is locked, so the quality of the model cannot be measured: lock a few labelled cases"]
+        line = "no hold-out is locked, so the quality of the model cannot be measured: lock a few labelled cases"
+        return [Coded(line, "no-holdout")]
     held_out = [dataset.case(case_id) for case_id in dataset.held_out]
-    found = []
+    found: list[str] = []
     if drafts := [case.id for case in held_out if case.is_draft]:
-        found.append(f"of the hold-out, {', '.join(drafts)}: {DRAFTS}")
+        names = ", ".join(drafts)
+        found.append(Coded(f"of the hold-out, {names}: {DRAFTS}", "holdout-drafts", cases=names))
     if parts := [case.id for case in held_out if case.is_drawn and case.is_partial]:
-        found.append(f"of the hold-out, {', '.join(parts)}: {PARTS}")
+        names = ", ".join(parts)
+        found.append(Coded(f"of the hold-out, {names}: {PARTS}", "holdout-parts", cases=names))
     if (count := sum(case.is_drawn for case in held_out)) < _FEW_HELD_OUT:
         cases = f"{count} labelled case{'' if count == 1 else 's'}"
-        found.append(f"the hold-out has {cases}, too few for a reliable measurement: label more of it")
+        line = f"the hold-out has {cases}, too few for a reliable measurement: label more of it"
+        found.append(Coded(line, "small-holdout", n=count))
     return found
 
 
 def _about_method(body: RunRequest, cases: TrainingCases, method: MethodInfo) -> list[str]:
-    found = []
+    found: list[str] = []
     if method.uses_unlabelled and body.method is not None and not cases.unlabelled:
         found.append(
-            f"method {method.name} also learns from scans without labels, and there are none: choose "
-            f"{default_method(unlabelled=False)}"
+            Coded(
+                f"method {method.name} also learns from scans without labels, and there are none: choose "
+                f"{default_method(unlabelled=False)}",
+                "none-unlabelled",
+            )
         )
     if not method.uses_unlabelled and (painted := sum(case.is_painted for case in cases.labelled)):
         better = default_method(unlabelled=True)
         found.append(
-            f"{painted} of the labelled cases {'is' if painted == 1 else 'are'} labelled by strokes alone, of which "
-            f"method {method.name} learns only the painted voxels; in our measurements such cases made a model worse: "
-            f"correct whole masks with strokes, or add scans without labels and choose {better}"
+            Coded(
+                f"{painted} of the labelled cases {'is' if painted == 1 else 'are'} labelled by strokes alone, of "
+                f"which method {method.name} learns only the painted voxels; in our measurements such cases made a "
+                f"model worse: correct whole masks with strokes, or add scans without labels and choose {better}",
+                "painted",
+                n=painted,
+            )
         )
     return found
 
@@ -166,11 +191,17 @@ def _about_start(dataset: Dataset, cases: TrainingCases, start: Card | None) -> 
         return []
     from mper.training.start_model import unlike_start  # which loads torch
 
-    found = []
+    found: list[str] = []
     if not same_structures(dataset.labels, start.labels):
         ours, theirs = (", ".join(label.name for label in labels) for labels in (dataset.labels, start.labels))
         found.append(
-            f"{start.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"
+            Coded(
+                f"{start.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch",
+                "other-structures",
+                model=start.name,
+                theirs=theirs,
+                ours=ours,
+            )
         )
     if unlike := unlike_start(cases.labelled, start):
         found.append(unlike)
@@ -178,12 +209,13 @@ def _about_start(dataset: Dataset, cases: TrainingCases, start: Card | None) -> 
 
 
 def _about_machine(dataset: Dataset, gpu: bool) -> list[str]:
-    found = []
+    found: list[str] = []
     if not gpu:
-        found.append("no graphics card is in use: training on the processor is slow")
+        found.append(Coded("no graphics card is in use: training on the processor is slow", "no-card"))
     running = [path.parent.name for path in (dataset.path / "runs").glob("*/config.json")]
     if running := [name for name in running if RunFolder(dataset.path / "runs" / name).is_alive()]:
-        found.append(f"training run {running[0]} is still running: both will be slower")
+        line = f"training run {running[0]} is still running: both will be slower"
+        found.append(Coded(line, "other-run", run=running[0]))
     if shutil.disk_usage(dataset.path).free < _LEAST_FREE:
-        found.append("less than 1 GB is free on the disk of the dataset: make room first")
+        found.append(Coded("less than 1 GB is free on the disk of the dataset: make room first", "no-room"))
     return found
