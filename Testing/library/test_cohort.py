@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,13 @@ def test_an_option_that_an_older_manifest_does_not_know_is_one_that_is_not_given
 
 def test_overwrite_takes_another_model(scans: Path, tmp_path: Path, segment: Run) -> None:
     other = random_bundle(classes=3).save(tmp_path / "other")
+    bundle = ModelBundle.load(other)
+    newer = replace(bundle, card=replace(bundle.card, version="2")).save(tmp_path / "newer")  # of the same weights
     assert segment(scans / "a.nrrd", scans / "b.nrrd", tmp_path / "out") == OK
     assert segment(scans / "a.nrrd", scans / "b.nrrd", tmp_path / "out", model=other) == FAILED
     assert segment(scans / "a.nrrd", scans / "b.nrrd", tmp_path / "out", "--overwrite", model=other) == OK
-    assert manifest(tmp_path / "out")["model"]["sha256"] == ModelBundle.load(other).sha256
+    assert manifest(tmp_path / "out")["model"]["sha256"] == bundle.sha256
+    assert segment(scans / "a.nrrd", scans / "b.nrrd", tmp_path / "out", model=newer) == FAILED
 
 
 def test_an_edited_mask_is_kept_and_a_missing_one_and_a_new_scan_are_segmented(

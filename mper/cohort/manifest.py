@@ -206,7 +206,7 @@ class CohortFolder:
     def check_run(self, run: CohortRun) -> None:
         """Raise ValueError if the masks are of another model, or were made with other options."""
         there, wanted = self.header["model"], run.model
-        if there["sha256"] != wanted["sha256"]:
+        if (there["sha256"], there.get("version")) != (wanted["sha256"], wanted["version"]):
             raise ValueError(
                 f"{self.path} holds masks of the model {_describe(there)}, this run has {_describe(wanted)}; {_ADVICE}"
             )
