@@ -24,12 +24,15 @@ from mper.dicom.series import read_series
 from mper.dicom.sr_write import read_sr
 from mper.io import read_segmentation, write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
+from mper.models.card import read_bundle
 from mper.provenance import Provenance
+from mper.resources import models_dir
 from mper.volume import Geometry, Volume
 
 Run = Callable[..., tuple[int, str, str]]
 LA = (make_label(1, "LA"),)
-MADE = {1: Provenance.of_model("la", "2.0.0", "ab" * 32)}
+SHIPPED = read_bundle(models_dir() / "la").card
+MADE = {1: Provenance.of_model("la", SHIPPED.version, "ab" * 32)}
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_a_mask_with_its_scan_has_figures_with_methods_and_a_report(run: Run, fi
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"report.html", "figures.csv", "wall.vtp", "wall.ply", "wall.stl"}
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "MPER la 2.0.0 (sha256:abababab), unedited" in page and "Expected quality: Dice" in page
+    assert f"MPER la {SHIPPED.version} (sha256:abababab), unedited" in page and "Expected quality: Dice" in page
 
 
 def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(files: Path) -> None:
