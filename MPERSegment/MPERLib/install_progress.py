@@ -63,7 +63,7 @@ class DownloadProgress:
 
     def show(self) -> None:
         """Report how far it is."""
-        for file in self._folder.glob("pip-unpack-*/*.whl"):
+        for file in [] if self._unpacking else self._folder.glob("pip-unpack-*/*.whl"):
             try:
                 self._seen[file] = file.stat().st_size
             except OSError:  # deleted meanwhile
