@@ -28,12 +28,14 @@ from mper.inference.predictor import Predictor
 from mper.labels import make_label
 from mper.methods import base
 from mper.methods.bcp import BCP
+from mper.methods.registry import find_method
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress
 from mper.training import curves, folds, learner, trainer
 from mper.training.calibration import Sample
+from mper.training.checks import check_training_data
 from mper.training.data import load_training_data
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network, start_dice
@@ -588,6 +590,23 @@ def test_locked_holdout_is_never_trained_on(tmp_path: Path) -> None:
     blob_dataset(tmp_path / "data", 2).lock_holdout("train")
     with pytest.raises(ValueError, match="locked hold-out"):
         train(begin(tmp_path / "data", tmp_path / "run"))
+
+
+def test_a_copy_of_a_held_out_scan_is_left_out_and_named_also_of_a_packed_dataset(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 3)
+    dataset.lock_holdout(["case0"])
+    held = dataset.case("case0")
+    copy = dataset.add_case("copy", held.image(), {"format": "synthetic"})
+    copy.add_label(Volume(np.asarray(held.label().array), held.image().geometry), author="test", how="imported")
+    dataset.add_to_split("train", ["copy"])
+    pack(dataset, tmp_path / "packed", 10)
+    for path in (dataset.path, tmp_path / "packed"):
+        config = TrainConfig(str(path), method="supervised", steps=1, device="cpu", **SOLID)
+        found = load_training_data(config, torch.device("cpu"))
+        assert [case.id for case in found.sampler.labelled] == ["case1", "case2"]
+        assert found.left_out == (("copy",) if path == dataset.path else ())
+    notes = check_training_data(replace(found, left_out=("copy",)), find_method("supervised"), 4, config.make_recipe())
+    assert notes[0].startswith("copy shows the scan of a held-out case and is left out")
 
 
 def test_scan_that_holds_no_image_is_named(tmp_path: Path) -> None:

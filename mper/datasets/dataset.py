@@ -215,6 +215,10 @@ class Dataset(ModelStore):
         asked = set(ids)
         return [case_id for case_id, checksum in checksums.items() if checksum in wanted and case_id not in asked]
 
+    def held_out_copies(self) -> list[str]:
+        """The cases that show the scan of a held-out one and are not held out: older versions did not lock them."""
+        return self.copies_of(self._index.held_out) if self.locked_splits else []
+
     def _checksum(self, case_id: str) -> str | None:
         """The checksum of a case's voxels, of which every new case is compared with all: read once a process."""
         folder = self._case_folder(case_id)

@@ -75,7 +75,10 @@ def pack(
         If a shard cannot be written; nothing is left behind.
     """
     ids = dataset.cases
-    index = dataset.index
+    index, copies = dataset.index, set(dataset.held_out_copies())
+    if copies:
+        kept = {name: tuple(i for i in each if i not in copies) for name, each in index.splits.items()}
+        index = replace(index, splits=kept)
     if splits is not None:
         ids = tuple(dict.fromkeys(case_id for name in splits for case_id in index.ids(name)))
         kept = {name: index.ids(name) for name in splits}
@@ -274,6 +277,10 @@ class PackedDataset:
     def cases(self) -> tuple[str, ...]:
         """The ids of all cases, sorted."""
         return tuple(sorted(self._shards))
+
+    def held_out_copies(self) -> list[str]:
+        """None: `pack` leaves them out of the splits."""
+        return []
 
     def case(self, case_id: str) -> PackedCase:
         """A case by its id.

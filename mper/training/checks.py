@@ -9,6 +9,7 @@ from mper.methods.recipe import Recipe
 from mper.methods.registry import MethodInfo, default_method
 from mper.nets.registry import find_backbone
 from mper.training.data import TrainingData
+from mper.utils.text import shorten
 
 _SPARSE = 0.05  # share of a scan's voxels
 
@@ -32,6 +33,7 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
     """
     _refuse_single_value(data, method, batch, recipe)
     return [
+        *_held_out_scans(data),
         *_other_structures(data),
         *_few_scans(data, batch),
         *_no_unlabelled(data, method),
@@ -39,6 +41,13 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
         *_sparse_labels(data, method),
         *_partial_labels(data, method),
     ]
+
+
+def _held_out_scans(data: TrainingData) -> list[str]:
+    if not data.left_out:
+        return []
+    verb, whose = ("shows", "a held-out case and is") if len(data.left_out) == 1 else ("show", "held-out cases and are")
+    return [f"{shorten(data.left_out)} {verb} the scan of {whose} left out: trained on, it would make it no test"]
 
 
 def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> None:

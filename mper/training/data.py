@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +47,8 @@ class TrainingData:
         The model to fine-tune; None for training from scratch.
     localization : Localization or None
         How the model will locate its structures in a wide field of view.
+    left_out : tuple of str
+        Cases of the splits that show the scan of a held-out case.
     """
 
     labels: tuple[Label, ...]
@@ -54,6 +56,7 @@ class TrainingData:
     sampler: PatchSampler
     start: ModelBundle | None
     localization: Localization | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def refines(self) -> bool:
@@ -70,6 +73,7 @@ def load_training_data(
 ) -> TrainingData:
     """Read the splits, plan, and put every case on the device on the working grid.
 
+    Cases that show the scan of a held-out case are left out: a hold-out that an older version locked may have such.
     Of a scan with a wide field of view only the region around its structures is taken: that of its labels, or the one
     that the localisation finds.
 
@@ -94,8 +98,12 @@ def load_training_data(
         if name in dataset.locked_splits:
             raise ValueError(f"split {name!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
+    copies = set(dataset.held_out_copies())
+    left_out = tuple(case_id for name in config.splits for case_id in dataset.splits.get(name, ()) if case_id in copies)
     scans = [
-        scan for group, name in enumerate(config.splits) for scan in _read_split(config, dataset, name, group, report)
+        scan
+        for group, name in enumerate(config.splits)
+        for scan in _read_split(config, dataset, name, group, copies, report)
     ]
     chosen = _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
     localization = None
@@ -123,7 +131,7 @@ def load_training_data(
         flip_axes=config.flip_axes,
         other_fields=config.cross_scanner,
     )
-    return TrainingData(dataset.labels, chosen, sampler, start, localization)
+    return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +146,16 @@ class _Scan:
 
 
 def _read_split(
-    config: TrainConfig, dataset: Dataset | PackedDataset, split: str, group: int, report: Report
+    config: TrainConfig,
+    dataset: Dataset | PackedDataset,
+    split: str,
+    group: int,
+    without: Collection[str],
+    report: Report,
 ) -> list[_Scan]:
     """The scans of a split, in its order."""
-    cases: Sequence[Case | PackedCase] = dataset.split(split)[: config.cases]
+    cases: Sequence[Case | PackedCase] = [case for case in dataset.split(split) if case.id not in without]
+    cases = cases[: config.cases]
     scans: list[_Scan] = []
     with_label = 0
     uses_unlabelled = find_method(config.method).uses_unlabelled

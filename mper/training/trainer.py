@@ -371,7 +371,8 @@ class _Training:
         if dataset.holdout is None:
             return None
         before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
-        return HoldoutCurve(dataset.split(dataset.holdout), self.data.labels, self._device, sum(before))
+        cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
+        return HoldoutCurve(cases, self.data.labels, self._device, sum(before))
 
     def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
         """A point of the curve. An error becomes a notice and does not end the run."""
