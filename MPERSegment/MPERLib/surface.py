@@ -52,11 +52,21 @@ def surface_steps(segmentationNode: Node) -> Iterator[None]:
                 display.SetVisibility3D(True)
 
 
-def make_surface(segmentationNode: Node, later: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:
-    """Make the surfaces step by step, then call `done`; `later` calls its argument from the event loop next."""
+def make_surface(
+    segmentationNode: Node,
+    later: Callable[[Callable[[], None]], None],
+    done: Callable[[], None],
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
+    """Make the surfaces step by step, then call `done`; `later` calls its argument from the event loop next.
+
+    Before each step `wanted` is asked: the surfaces are given up where it returns False.
+    """
     steps = surface_steps(segmentationNode)
 
     def step() -> None:
+        if not wanted():
+            return
         try:
             next(steps)
         except StopIteration:

@@ -350,8 +350,12 @@ class ModulePanel(VTKObservationMixin):
             if centre and mrml.alive(node):
                 views.centre(node)
 
-        if mrml.alive(node):
-            surface.make_surface(node, lambda step: later(step, "surface"), done)
+        def wanted() -> bool:
+            """A state that was undone has its surface; a new one would make Slicer forget the states to redo."""
+            return mrml.alive(node) and not self.editTracker.steps.canRedo(node)
+
+        if wanted():
+            surface.make_surface(node, lambda step: later(step, "surface"), done, wanted)
 
     def _onResultChosen(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         if self._showing:
