@@ -548,7 +548,8 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     assert kind(scene.node) == "AUTOMATIC"  # all is as the model made it
     assert ui.refineWords.text == "Unedited: exported as AUTOMATIC."
     scene.panel._makeSurface(scene.node, False)  # of before, which comes late
-    window.events()
+    for _step in range(9):
+        window.events()
     for expected in masks[1:]:
         window.click(ui.strokeRedoButton)
         scene.rest()
