@@ -3,9 +3,10 @@ and how long our callbacks held its window.
 
     Slicer --no-splash --additional-module-paths MPERSegment MPERTrainer --python-script Testing/benchmarks/in_slicer.py
 
-The sample scan three times, then a made-up scan of 640 x 640 x 88 (the sample, tiled); at last 20 results of the sample
-scan in one scene: memory of Slicer and of the engine before, with them, and after the scene was closed (Linux), and the
-slowest callbacks. MPER_PYTHON names the Python that runs the engine; MPER_BENCHMARK=memory measures the last alone.
+The sample scan three times, then a made-up scan of 640 x 640 x 88 (the sample, tiled), then strokes on a mask of the
+sample scan; at last 20 results of the sample scan in one scene: memory of Slicer and of the engine before, with them,
+and after the scene was closed (Linux), and the slowest callbacks. MPER_PYTHON names the Python that runs the engine;
+MPER_BENCHMARK=memory, strokes or speed measures one of these alone.
 """
 
 from __future__ import annotations
@@ -133,9 +134,48 @@ def main() -> None:
     slicer.util.selectModule("MPERSegment")
     panel = slicer.modules.MPERSegmentWidget.panel
     wait(lambda: panel.session.ready)
-    if os.environ.get("MPER_BENCHMARK") != "memory":
-        speed(panel)
-    memory(panel)
+    chosen = os.environ.get("MPER_BENCHMARK")
+    for name, measure in (("speed", speed), ("strokes", strokes), ("memory", memory)):
+        if chosen in (None, "", name):
+            measure(panel)
+
+
+def strokes(panel, count: int = 5) -> None:
+    """From the end of a stroke to the mask with it, and to the same fitted to image edges."""
+    from MPERLib import callbacks, licences, mrml
+    from MPERSegmentLib import stroke_node
+
+    from mper.resources import sample_scan
+
+    for model in panel.session.models:
+        licences.acknowledge(model)
+    slicer.mrmlScene.Clear(0)
+    scan = slicer.util.loadVolume(str(sample_scan()))
+    run(panel, scan)
+    node, ui = panel.resultPanel.node, panel.ui
+    inside = np.argwhere(
+        slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), scan)
+    )
+    ui.refineSection.collapsed = False
+    wait_s(3)
+    callbacks.clear()
+    ui.brushAddButton.click()
+    wait_s(2)
+    sync, brush = panel.strokesPanel._sync(), panel.strokesPanel._brush
+    print("| stroke | to the mask | to the fitted mask |\n| --- | --- | --- |", flush=True)
+    for number in range(1, count + 1):
+        rows = inside[inside[:, 0] == np.percentile(inside[:, 0], 15 * number, method="nearest")]
+        end = rows[rows[:, 2].argmax()]  # the mask ends here
+        ras = np.array([mrml.world_of(end + np.array([0, 0, 2 + step]), scan) for step in range(3)])
+        brush._waiting.append((ras, 3.0))
+        began = time.perf_counter()
+        brush._callbacks.drawn(ras)  # as at the release of the mouse button
+        wait(lambda: not sync.pending and len(stroke_node.applied(node)) == number)  # noqa: B023
+        mask = time.perf_counter() - began
+        wait(lambda: sync.settled)
+        print(f"| {number} | {mask:.2f} s | {time.perf_counter() - began:.2f} s |", flush=True)
+        wait_s(1)
+    print(callbacks.report(), flush=True)
 
 
 def speed(panel) -> None:
