@@ -91,7 +91,7 @@ def test_a_run_outlives_its_engine_a_pause_and_its_own_death(
     os.kill(pid, signal.SIGKILL)
     until(lambda: state(engine, at) == "interrupted", 10)
     dead = engine.get(at).json()
-    assert not dead["alive"] and "resume it" in dead["message"] and dead["eta_s"] is None
+    assert not dead["alive"] and "Resume continues" in dead["message"] and dead["eta_s"] is None
     events = [event for event in engine.events(f"{at}/events") if event]
     assert [event["n"] for event in events[:-1]] == list(range(len(events) - 1))
     assert events[-1] == {"event": "end", "state": "interrupted", "message": dead["message"], "n": len(events) - 2}
