@@ -244,7 +244,7 @@ def test_a_bright_blob_is_learnt(tmp_path: Path, method: str, dimensions: int, m
     shape, spacing = ((16, 32, 32), (2.0, 2.0, 2.0)) if dimensions == 3 else ((4, 48, 48), THICK)
     data = blob_dataset(tmp_path / "data", 4, shape, labelled=3, spacing_mm=spacing).path
     patch, batch = ((16, 32, 32), 2) if dimensions == 3 else ((1, 48, 48), 6)
-    model = train(begin(data, tmp_path / "run", method=method, steps=150, patch=patch, batch=batch))
+    model = train(begin(data, tmp_path / "run", method=method, steps=90, patch=patch, batch=batch))
     image, mask = blobs(shape, seed=100)
     assert dice(model, Volume(image, Geometry.from_axes((0, 0, 0), spacing, LPS, shape)), mask) > 0.8
 
@@ -269,7 +269,7 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
     data = blob_dataset(
         tmp_path / "data", 4, shape, structures=2, intensity=hounsfield, edit_label=half, names=("Liver", "Spleen")
     ).path
-    model = train(begin(data, tmp_path / "run", method="supervised", steps=120, patch=(16, 48, 48), batch=2))
+    model = train(begin(data, tmp_path / "run", method="supervised", steps=80, patch=(16, 48, 48), batch=2))
     bundle = ModelBundle.load(model)
     assert bundle.preprocessing.normalisation == "window" and bundle.preprocessing.window is not None
     low, high = bundle.preprocessing.window
