@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import shiboken6
 from PySide6 import QtCore
 from shibokensupport.signature import get_signature
+from vtkmodules.vtkCommonCore import vtkObjectBase
 
 # Exceptions that left a callback. PythonQt prints them and goes on (PythonQt::handleError); a test must fail on them.
 errors: list[BaseException] = []
@@ -659,7 +660,8 @@ def _leads_to(start: object, target: object) -> bool:
         if item is target:
             return True
         for other in gc.get_referents(item):
-            if id(other) not in seen and not isinstance(other, (type, types.ModuleType)):
+            # What VTK's objects lead to is what observes them, and everything observes the scene.
+            if id(other) not in seen and not isinstance(other, (type, types.ModuleType, vtkObjectBase)):
                 seen.add(id(other))
                 # A function's globals lead everywhere.
                 if not (isinstance(other, dict) and isinstance(item, types.FunctionType)):
