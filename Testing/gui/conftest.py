@@ -111,6 +111,8 @@ def window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(name, str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name in ("MPERTrainerLib.runs_panel._POLL_MS", "MPERTrainerLib.training_panel._REST_MS"):
+        monkeypatch.setattr(name, 100)  # less waiting
     processes, files = children(), leftovers()
     HOST.forget_settings()
     made = SlicerWindow(HOST, tmp_path)

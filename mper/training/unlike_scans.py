@@ -65,7 +65,7 @@ def unlike_scans(
         mask = predictor.predict(image).segmentation.labelmap
         grid = WorkingGrid.plan(image.geometry, bundle.preprocessing, dimensions)
         found = of_mask(class_of[mask.array], grid, dimensions, len(card.labels), Calibration(usual=usual))
-        return found["shape"] < _UNLIKE
+        return found.get("shape", 0.0) < _UNLIKE
 
     if any(is_unlike(image) for image in labelled):
         return
