@@ -32,6 +32,7 @@ from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
 from mper.training import curves
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
+from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -202,6 +203,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(
         ({"backbone": "unet3d"}, "--backbone unset, this one has unet3d"),
         ({"co_train": True}, "--co-train False, this one has True"),
         ({"steps": None, "budget_s": 60.0}, "--steps 3, this one has unset"),
+        ({"processor_time": True}, "--processor-time False, this one has True"),
         ({"labeled": (1,)}, "--labeled 2, this one has 1"),
         ({"variants": ("bcp",)}, "--methods mper, this one has bcp"),
         ({"seeds": 1}, "--seeds 2, this one has 1"),
@@ -240,6 +242,9 @@ def test_other_cases_are_another_benchmark(left_atria: Path, tmp_path: Path) -> 
 def test_more_labels_methods_and_seeds_may_be_asked_for_later(left_atria: Path, tmp_path: Path) -> None:
     benchmark = Benchmark("la", (2,), ("mper",), 2, **TINY)
     started(benchmark, left_atria, tmp_path)
+    kept = read_json(tmp_path / "benchmark.json")
+    del kept["processor_time"]  # a folder of a version without that option
+    write_json(tmp_path / "benchmark.json", kept)
     more = replace(benchmark, labeled=(4, 2), variants=("bcp", "mper"), seeds=3)
     started(more, left_atria, tmp_path)
     assert set(benchmark.runs()) < set(more.runs()) and len(more.runs()) == 12
@@ -375,6 +380,7 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
         ),
         (["acdc", "--smoke", "--out", "x", "--methods", "dk-uxnet"], None, "does not segment the scans of acdc"),
         (["la", "--smoke", "--out", "x", "--methods", "mper,bcp", "--batch", "3"], None, "an even --batch, got 3"),
+        (["la", "--smoke", "--out", "x", "--processor-time", "--device", "cpu"], USAGE, "give --budget"),
         (["la", "--smoke", "--out", "x", "--patch", "15,32,32"], None, "multiples of 16"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

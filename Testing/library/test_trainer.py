@@ -479,6 +479,18 @@ def test_budget_ends_in_time_at_a_rate_of_zero(solid: Path, tmp_path: Path, monk
     assert rates[rates.index(max(rates)) :] == sorted(rates[rates.index(max(rates)) :], reverse=True)
 
 
+def test_a_budget_of_processor_time_is_not_spent_by_other_programs(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(100.0)  # a busy machine: much time passes, of which the process has little
+    monkeypatch.setattr(trainer, "time", clock)
+    clock.process_time = iter(np.arange(0, 9, 0.1)).__next__  # type: ignore[attr-defined]
+    choices = {"method": "supervised", "steps": None, "budget_s": 0.45, "batch": 1, "patch": (16, 16, 32)}
+    run = begin(solid, tmp_path / "run", **choices, processor_time=True)
+    train(run)
+    assert [event["elapsed_s"] for event in told_steps(run)] == [0.1, 0.2, 0.3, 0.4]
+
+
 def test_budget_is_not_spent_by_pausing_nor_given_twice(
     solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

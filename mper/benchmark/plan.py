@@ -163,7 +163,7 @@ class Benchmark:
         Of `TASKS`.
     labeled, variants, seeds :
         Which runs there are; variants as on the command line.
-    recipe, backbone, co_train, steps, budget_s, batch, patch :
+    recipe, backbone, co_train, steps, budget_s, processor_time, batch, patch :
         Of every run, as in `TrainConfig`.
     split : str or None
         Cases to evaluate on; None: those of the task.
@@ -180,6 +180,7 @@ class Benchmark:
     co_train: bool = False
     steps: int | None = None
     budget_s: float | None = None
+    processor_time: bool = False
     batch: int | None = None
     patch: tuple[int, int, int] | None = None
     split: str | None = None
@@ -209,7 +210,7 @@ class Benchmark:
         if path.exists():
             there = read_json(path)
             for name, value in mine.items():
-                _compare(home, name, there.get(name), value)
+                _compare(home, name, there.get(name, getattr(Benchmark, name, None)), value)
         home.mkdir(parents=True, exist_ok=True)
         write_json(path, mine)
 
@@ -361,6 +362,7 @@ def train_config(benchmark: Benchmark, cohort: Cohort, run: Run, device: str) ->
         labeled=cohort.labeled[run.labeled],
         steps=benchmark.steps,
         budget_s=benchmark.budget_s,
+        processor_time=benchmark.processor_time,
         device=device,
         seed=run.seed,
         batch=benchmark.batch,

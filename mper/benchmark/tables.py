@@ -96,7 +96,8 @@ def _facts(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[s
     yield "backbone", ", ".join(networks) or benchmark.backbone or "by slice thickness"
     if benchmark.budget_s is not None:
         steps = [f["trained"]["steps"] for f in found] or [0]
-        yield "length", f"{benchmark.budget_s:g} s of training a run ({min(steps)} to {max(steps)} steps)"
+        of = "processor time" if benchmark.processor_time else "training"
+        yield "length", f"{benchmark.budget_s:g} s of {of} a run ({min(steps)} to {max(steps)} steps)"
     else:
         yield "length", f"{benchmark.steps} steps a run" if benchmark.steps else "the published number of steps"
     for name, value in (("labelled patches a step", benchmark.batch), ("patch (k, j, i)", benchmark.patch)):

@@ -76,6 +76,11 @@ def add(commands: Commands) -> None:
     length = how.add_mutually_exclusive_group()
     length.add_argument("--budget", type=seconds, metavar="TIME", help="train each run this long: 90s, 10m, 1h")
     length.add_argument("--steps", type=count, metavar="N", help="or so many steps (default: as in the papers)")
+    how.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count --budget in processor time, so that other programs take nothing away (--device cpu)",
+    )
     add_device(how)
     command.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="stop after this long; go on later")
     command.add_argument("--only", type=_numbers, help=argparse.SUPPRESS)  # the runs of a job
@@ -94,6 +99,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.ablation and arguments.methods:
         raise UsageError("--ablation is a list of variants by itself; give it, or --methods")
+    if arguments.processor_time and (arguments.budget is None or arguments.device != "cpu"):
+        raise UsageError("--processor-time counts the --budget of a processor; give --budget and --device cpu with it")
     from mper.benchmark.figures import write_figures
     from mper.benchmark.plan import select_cases
     from mper.benchmark.run import TimeLimitReached, read_results, run_benchmark
@@ -217,6 +224,7 @@ def _words(benchmark: Benchmark, arguments: argparse.Namespace, home: Path) -> l
     words += ["--labeled", ",".join(map(str, benchmark.labeled)), "--methods", ",".join(benchmark.variants)]
     words += ["--seeds", str(benchmark.seeds), "--recipe", benchmark.recipe, "--device", arguments.device]
     words += ["--co-train"] if benchmark.co_train else []
+    words += ["--processor-time"] if benchmark.processor_time else []
     given = {
         "--backbone": benchmark.backbone,
         "--batch": benchmark.batch,
@@ -253,6 +261,7 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
         co_train=arguments.co_train,
         steps=values["steps"],
         budget_s=arguments.budget,
+        processor_time=arguments.processor_time,
         batch=values["batch"],
         patch=arguments.patch,
         split=arguments.split,

@@ -39,6 +39,9 @@ class TrainConfig:
     steps, budget_s : int or float or None
         Length of the run; with neither, the published number of iterations. A budget is the time of
         training itself, without reading the scans.
+    processor_time : bool
+        Whether the budget counts processor time of this process, which other programs on the machine do not use up; of
+        all threads together.
     device, seed : str, int
         Where to compute, and the seed of all random numbers.
     name : str or None
@@ -80,6 +83,7 @@ class TrainConfig:
     start_from: str | None = None
     steps: int | None = None
     budget_s: float | None = None
+    processor_time: bool = False
     device: str = "auto"
     seed: int = 0
     name: str | None = None

@@ -256,31 +256,32 @@ class _Training:
 
     def _loop(self) -> None:
         saved = reported = time.monotonic()
-        started = saved - self.elapsed_s
+        clock = time.process_time if self.config.processor_time else time.monotonic
+        started = clock() - self.elapsed_s
         while True:
-            self.elapsed_s = time.monotonic() - started
+            self.elapsed_s = clock() - started
             t, command = self._synchronise(self._progress(), self.folder.command())
             if t >= 1:
                 return
             if command != "run":
                 self._save()
-                paused = time.monotonic()
+                paused = clock()
                 self._follow(command)
-                started += time.monotonic() - paused
+                started += clock() - paused
                 continue
             if self.curve and self.curve.due(t, self.elapsed_s):
-                paused = time.monotonic()
+                paused = clock()
                 self._measure(self.elapsed_s / t)
-                started += time.monotonic() - paused
+                started += clock() - paused
 
             stage = self.method.stage
             self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
             if self.log and self.method.stage > stage:
-                paused = time.monotonic()
+                paused = clock()
                 whole_s = self.config.budget_s or self.elapsed_s / max(t, 0.1)
                 self._look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
-                started += time.monotonic() - paused
+                started += clock() - paused
 
             if self.step == _ESTIMATE_AT:
                 self._check_length()
