@@ -158,6 +158,11 @@ def _advice() -> dict[str, str]:
         "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),
         "never-drawn": _("{structures}: drawn in no labelled case, so it cannot be learned. Draw it first."),
         "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
+        "regions": _("Only the region is used of {cases}."),
+        "label-outside-region": _(
+            "{percent} % of the label of {case} lie outside its region and are not learned from. Enlarge the region, "
+            "or clear it."
+        ),
         "no-holdout": _("No hold-out set is locked, so the quality cannot be measured. Lock a few labelled cases."),
         "holdout-drafts": _("Hold-out set: the labels of {cases} are unedited drafts of a model. Correct them."),
         "holdout-parts": _("Hold-out set: {cases} are labelled only in part. Label the rest."),

@@ -18,6 +18,7 @@ from small_cohort import small_cohort
 from mper.cohort.status import LOCK
 from mper.datasets.dataset import Dataset
 from mper.engine.services.cohort_store import Cohort
+from mper.roi import extent_of
 from mper.training.runs import RunFolder
 from mper.utils.locking import locked
 from mper.volume import Volume
@@ -145,6 +146,9 @@ def _dataset(calls: Calls, home: Path, scan: Volume) -> str:
     calls.put("/datasets/{d}/cases/{c}/name", {"name": "first", "author": "me"}, d=d, c="one")
     calls.put("/datasets/{d}/cases/{c}/excluded", {"excluded": True, "author": "me"}, d=d, c="one")
     calls.put("/datasets/{d}/cases/{c}/excluded", {"excluded": False, "author": "me"}, d=d, c="one")
+    box = [float(end) for ends in zip(*extent_of(scan.geometry), strict=True) for end in ends]
+    calls.put("/datasets/{d}/cases/{c}/region", {"region_mm": box, "author": "me"}, d=d, c="one")
+    calls.put("/datasets/{d}/cases/{c}/region", {"region_mm": None, "author": "me"}, d=d, c="one")
     calls.post("/datasets/{d}/cases", {"scan": calls.post("/scans", scan)["scan"], "id": "gone"}, d=d)
     calls.call("DELETE", "/datasets/{d}/cases/{c}", None, {"author": "me"}, d=d, c="gone")
     (home / "all" / "routes" / "cases" / "damaged").mkdir()

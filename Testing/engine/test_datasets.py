@@ -343,7 +343,13 @@ def test_a_copy_of_a_held_out_scan_is_locked_with_it(engine: Served, data: str) 
     assert engine.get(data).json()["splits"] == {"train": ["two"], "holdout": ["one", "copy"]}
 
 
-def test_cases_are_excluded_renamed_and_removed_and_more_are_held_out(engine: Served, data: str) -> None:
+def region_mm(scan: Volume) -> list[float]:
+    """The box of a scan's bright box, with a rim."""
+    low, high = np.sort(scan.geometry.to_world([(1.6, 4.6, 5.6), (9.4, 14.4, 17.4)]), axis=0)
+    return [round(float(value), 2) for pair in zip(low, high, strict=True) for value in pair]
+
+
+def test_cases_are_excluded_renamed_and_removed_given_a_region_and_more_are_held_out(engine: Served, data: str) -> None:
     for seed, case_id in enumerate(("one", "two", "three", "four")):
         add(engine, data, volume(seed), id=case_id)
     engine.post(f"{data}/holdout", {"cases": ["one"]})
@@ -360,6 +366,18 @@ def test_cases_are_excluded_renamed_and_removed_and_more_are_held_out(engine: Se
     assert cases()["two"]["excluded"] and not cases()["three"]["excluded"]
     assert put("two/excluded", excluded=False).json()["split"] == "train"
     assert put("one/excluded", excluded=True).status == 422  # the hold-out never changes
+    x0, x1, y0, y1, z0, z1 = box = region_mm(volume())
+    assert put("two/region", region_mm=box).json()["region_mm"] == box == cases()["two"]["region_mm"]
+    plan = engine.post(f"{data}/plan", {}).json()
+    assert "only the region is used of two" in plan["warnings"] and "regions" in [c["code"] for c in plan["codes"]]
+    away = put("two/region", region_mm=[x0 + 500, x1 + 500, y0, y1, z0, z1])
+    assert away.status == 422 and "contains no voxel of the scan" in away.error()
+    assert put("two/region", region_mm=[x0, x1]).status == 422 and cases()["two"]["region_mm"] == box
+    send(engine, data, "two", mask_of(volume(1)))
+    put("two/region", region_mm=[x0 + 1.5, x1, y0, y1, z0, z1])
+    (line,) = [line for line in engine.post(f"{data}/plan", {}).json()["warnings"] if "outside its region" in line]
+    assert line.startswith("10 % of the label of two lie outside its region")
+    assert put("two/region", region_mm=None).json()["region_mm"] is None
     gone = engine.call("DELETE", f"{data}/cases/three?author=me").json()
     assert gone["id"] == "three" and gone["folder"].startswith("recycled/three-")
     assert set(cases()) == {"one", "two", "four"}

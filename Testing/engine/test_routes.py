@@ -17,7 +17,14 @@ import mper.engine
 from mper.engine.arrays import HEADER
 from mper.volume import Volume
 
-ADDED = {"options", "locked", "display_name", "excluded", "voxels_sha256"}  # names that answers have gained since
+ADDED = {
+    "options",
+    "locked",
+    "display_name",
+    "excluded",
+    "voxels_sha256",
+    "region_mm",
+}  # names that answers have gained since
 RECORDED = Path(__file__).with_name("protocol_1.json")  # the forms of all answers of version 0.1
 
 

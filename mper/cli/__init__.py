@@ -30,6 +30,7 @@ from mper.cli import (
     measure,
     models,
     refine,
+    region,
     runs,
     segment,
     serve,
@@ -39,6 +40,7 @@ from mper.cli import (
 from mper.progress import Cancelled
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 
+_BOX = "-40,60,-30,70,-20,50"
 _GROUPS = (
     demo,
     segment,
@@ -48,6 +50,7 @@ _GROUPS = (
     dicomweb,
     models,
     datasets,
+    region,
     export_dataset,
     train,
     evaluate,
@@ -105,7 +108,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "expected one argument" in message:
-            for option, example in (("--roi", "-40,60,-30,70,-20,50"), ("--at", "-12.5,40,85")):
+            for option, example in (("--roi", _BOX), ("--set", _BOX), ("--region", _BOX), ("--at", "-12.5,40,85")):
                 if f"{option}:" in message:
                     message += f"; write it with an equals sign: {option}={example}"
         self.exit(USAGE, f"mper: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")

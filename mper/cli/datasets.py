@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.cli.console import Bar, print_error, print_note, print_result
-from mper.cli.options import Commands, add_command, add_phase, add_spacing, count, names
+from mper.cli.options import Commands, add_command, add_phase, add_spacing, count, names, roi
 from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,13 @@ def add(commands: Commands) -> None:
     )
     add_phase(command, every=True, one="case a phase")
     add_spacing(command)
+    command.add_argument(
+        "--region",
+        type=roi,
+        metavar="x0,x1,y0,y1,z0,z1",
+        help="the box in mm (LPS) inside which drafts and trainings use these scans (see `mper region`); write it with "
+        "an equals sign: --region=-40,60,-30,70,-20,50",
+    )
     command.set_defaults(run=run_import)
 
     command = add_command(commands, "label", "add a label or a partial label to a case", _LABEL, _LABEL_EXAMPLES)
@@ -117,6 +124,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             spacing_mm=arguments.spacing,
             phase=arguments.phase,
             image_type=arguments.image_type,
+            region_mm=arguments.region,
         )
     print_result(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:

@@ -3,7 +3,8 @@
 ::
 
     dataset.json                 name, labels with codes, ordered splits, the locked hold-out
-    events.jsonl                 cases that were removed, excluded, renamed or held out later; lines are only added
+    events.jsonl                 cases that were removed, excluded, renamed, held out later or given a region; lines are
+                                 only added
     cases/<id>/image.nrrd        with case.json: where it came from (no patient data) and its grid
     cases/<id>/prediction.json   the last prediction: its confidence, and figures to rank cases by
     cases/<id>/labels/<n>.nrrd   append-only revisions (uint8, 255 unlabelled) with <n>.json: who, when, how; and
@@ -31,6 +32,7 @@ from mper.datasets.model_store import ModelStore
 from mper.datasets.revisions import Revision
 from mper.datasets.scan_record import geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels
+from mper.roi import Box
 from mper.utils.files import (
     check_name,
     existing_name,
@@ -122,6 +124,11 @@ class Dataset(ModelStore):
     def history(self) -> CaseHistory:
         """Display names, excluded and removed cases."""
         return read_history(self.path)
+
+    @property
+    def regions(self) -> Mapping[str, Box]:
+        """The boxes (LPS mm) that drafts and trainings keep to, by case id; other cases are used whole."""
+        return self.history.regions
 
     @property
     def index(self) -> Index:

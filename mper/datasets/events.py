@@ -13,9 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mper.roi import Box, check_box
+
 EVENTS = "events.jsonl"
 EXCLUDED, INCLUDED, RENAMED, REMOVED = "case excluded", "case included", "case renamed", "case removed"
 HELD_OUT, STRUCTURE_ADDED = "cases held out", "structure added"
+REGION_SET = "region set"  # of a case; without a box it is cleared
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,15 @@ class CaseHistory:
         Cases that are in the recycle folder; their ids are not used again.
     second_holdout : tuple of str
         Cases that were held out after the first hold-out was locked.
+    regions : mapping of str to six numbers
+        x0, x1, y0, y1, z0, z1 in LPS mm, by case id, of the cases that are used in a region alone.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, str | None] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
     second_holdout: tuple[str, ...] = ()
+    regions: Mapping[str, Box] = field(default_factory=dict)
 
 
 def read_history(dataset: Path) -> CaseHistory:
@@ -46,6 +52,7 @@ def read_history(dataset: Path) -> CaseHistory:
     excluded: dict[str, str | None] = {}
     removed: set[str] = set()
     second: dict[str, None] = {}
+    regions: dict[str, Box] = {}
     for entry in read_events(dataset):
         what, case = entry.get("event"), str(entry.get("case", ""))
         if what == RENAMED:
@@ -58,8 +65,22 @@ def read_history(dataset: Path) -> CaseHistory:
             removed.add(case)
         elif what == HELD_OUT:
             second.update(dict.fromkeys(map(str, entry.get("cases") or ())))
+        elif what == REGION_SET:
+            regions.pop(case, None)
+            if box := box_of(entry.get("region_mm")):
+                regions[case] = box
     names = {case: name for case, name in names.items() if name}
-    return CaseHistory(names, excluded, frozenset(removed), tuple(second))
+    return CaseHistory(names, excluded, frozenset(removed), tuple(second), regions)
+
+
+def box_of(numbers: Any) -> Box | None:
+    """A box of an event; None where it is cleared, or damaged."""
+    try:
+        check_box(numbers)
+        x0, x1, y0, y1, z0, z1 = map(float, numbers)
+    except (TypeError, ValueError):
+        return None
+    return x0, x1, y0, y1, z0, z1
 
 
 def read_events(dataset: Path) -> list[dict[str, Any]]:

@@ -180,6 +180,9 @@ def _write(
         entry, is_partial = _write_case(place, folder, table)
         partial |= is_partial
         entries.append(entry)
+    regions = dataset.regions
+    for entry in entries:
+        entry["region_mm"] = regions.get(entry["id"])
     index = dataset.index
     write_json(
         folder / RECORD,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mper.datasets.events import box_of
 from mper.datasets.export import FORMAT, LAYOUTS, RECORD, VERSION
 from mper.datasets.index import SECOND_HOLDOUT
 from mper.datasets.scan_record import geometry_from_dict
@@ -89,7 +90,8 @@ def _ours(values: Mapping[str, int], labels: tuple[Label, ...]) -> dict[int, int
 def _case(folder: Path, entry: Mapping[str, Any], ours: Mapping[int, int]) -> SourceCase:
     image, mask = (_inside(folder, str(entry[name])) for name in ("image", "label"))
     read = partial(_read, image, mask, geometry_from_dict(entry["geometry"]), ours)
-    return SourceCase(str(entry["id"]), str(image), (image,), str(entry["image"]), read)
+    region = box_of(entry.get("region_mm"))
+    return SourceCase(str(entry["id"]), str(image), (image,), str(entry["image"]), read, region_mm=region)
 
 
 def _inside(folder: Path, name: str) -> Path:

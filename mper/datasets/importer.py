@@ -18,7 +18,7 @@ from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset, folders_of_work
 from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
-from mper.datasets.maintenance import hold_out_more
+from mper.datasets.maintenance import check_region, hold_out_more, set_region
 from mper.datasets.masks import check_mask, check_not_a_mask, label_for_scan
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
@@ -75,6 +75,7 @@ def import_source(
     spacing_mm: SpacingChoice = None,
     phase: str | None = None,
     image_type: str | None = None,
+    region_mm: Sequence[float] | None = None,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is created where it is missing.
 
@@ -100,6 +101,8 @@ def import_source(
     phase, image_type : str or None
         Of scans without masks, which phases of a time series (a number from 1, "ED", "ES" or "all") become cases, and
         which images of a DICOM series of several types; None: both are refused, with what there is.
+    region_mm : six numbers or None
+        The region of each case that has none yet (`mper.datasets.maintenance.set_region`).
 
     Raises
     ------
@@ -116,7 +119,7 @@ def import_source(
     if target is not None:
         splits = without_left_out(target, without_holdout(target, splits, notify), notify)
     remove_unfinished(folders_of_work(dataset), unowned=target is not None)
-    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, notify)
+    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, region_mm, notify)
     listed = [*splits.values(), *([list(found.cases)] if found.whole and split is None else [])]
     left_out = {*target.history.excluded, *target.history.removed} if target is not None else set()
     wanted = list(dict.fromkeys(case_id for ids in listed for case_id in ids if case_id not in left_out))
@@ -172,13 +175,14 @@ class _Import:
         target: Dataset | None,
         plan: _LabelPlan,
         spacing_mm: SpacingChoice,
+        region_mm: Sequence[float] | None,
         notify: Notify,
     ) -> None:
         self.target = target
         self.added = self.labels_added = 0
         self.failed: dict[str, str] = {}
         self._source, self._path, self._plan, self._notify = source, path, plan, notify
-        self._spacing_mm = spacing_mm
+        self._spacing_mm, self._region_mm = spacing_mm, region_mm
 
     def add(self, found: SourceCase) -> None:
         """Import a case; one that cannot be read, or differs from the existing one, fails."""
@@ -188,6 +192,8 @@ class _Import:
             case = self.target.case(found.id) if self.target is not None and found.id in self.target else None
             if case is not None:
                 _check_same(case, image)
+            if self._region_mm is not None:
+                check_region(image.geometry, self._region_mm, found.id)
         except (OSError, ValueError) as error:
             if is_disk_full(error):
                 raise
@@ -203,6 +209,10 @@ class _Import:
             origin = {"format": self._source.layout, "sha256": found.sha256(), **found.origin}
             case = self.target.add_case(found.id, image, origin | ({"file": found.named} if found.named else {}))
             self.added += 1
+            if found.region_mm is not None and self._region_mm is None:
+                set_region(self.target, case.id, found.region_mm, self._source.layout)
+        if self._region_mm is not None and case.id not in self.target.regions:
+            set_region(self.target, case.id, self._region_mm, self._source.layout)
         if mask is not None and _is_new(case, mask):
             case.add_label(mask, author=self._source.layout, how="imported")
             self.labels_added += 1

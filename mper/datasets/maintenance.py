@@ -1,4 +1,5 @@
-"""Changes of a dataset beside its labels: cases are removed, excluded, renamed or held out, structures are added.
+"""Changes of a dataset beside its labels: cases are removed, excluded, renamed or held out, get a region of interest;
+structures are added.
 
 Each is an event of `mper.datasets.events`. No file of a case is deleted: a removed case lies in the folder
 ``recycled``.
@@ -11,12 +12,16 @@ from datetime import datetime
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
-from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REMOVED, RENAMED, STRUCTURE_ADDED
+from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REGION_SET, REMOVED, RENAMED, STRUCTURE_ADDED
 from mper.labels import Label
+from mper.roi import Box, Region, region_of_box
 from mper.utils.files import rename_folder
+from mper.volume import Geometry
 
 RECYCLED = "recycled"
 _NAME_LENGTH = 128
+_LEAST_VOXELS = 8  # of a region, along an axis: less is a slip of the mouse
+_THICK = 2.0  # steps that are so many times longer than the shortest lie across slices, of which one is enough
 
 
 def remove_case(dataset: Dataset, case_id: str, by: str) -> Path:
@@ -126,6 +131,66 @@ def add_structure(dataset: Dataset, label: Label, by: str) -> None:
         If its value or its name is taken.
     """
     dataset.change(lambda index: index.with_label(label), STRUCTURE_ADDED, by, value=label.value, name=label.name)
+
+
+def set_region(dataset: Dataset, case_id: str, region_mm: Sequence[float] | None, by: str) -> Box | None:
+    """Let drafts and trainings use a case inside a box alone, or, with None, the whole scan again.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    case_id : str
+    region_mm : six numbers or None
+        x0, x1, y0, y1, z0, z1 in LPS mm.
+    by : str
+
+    Returns
+    -------
+    six numbers or None
+        As they are stored.
+
+    Raises
+    ------
+    ValueError
+        If there is no such case, the box is malformed, lies outside the scan or is too small to train on, or the
+        spacing of the scan is unknown.
+    """
+    case = dataset.case(case_id)
+    before = dataset.history.regions.get(case.id)
+    box = None
+    if region_mm is not None:
+        check_region(case.geometry, region_mm, f"case {case.id}")
+        x0, x1, y0, y1, z0, z1 = (round(float(value), 4) for value in region_mm)
+        box = (x0, x1, y0, y1, z0, z1)
+    if box != before:
+        dataset.change(lambda index: index, REGION_SET, by, case=case.id, region_mm=box)
+    return box
+
+
+def check_region(geometry: Geometry, region_mm: Sequence[float], where: str) -> Region:
+    """The voxels of a scan in the region of its case.
+
+    Raises
+    ------
+    ValueError
+        As `set_region`; the line begins with `where`.
+    """
+    try:
+        region = region_of_box(geometry, region_mm)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    size = [b - a for a, b in zip(region.start, region.stop, strict=True)]
+    steps = geometry.step_lengths
+    across = [step > _THICK * min(steps) for step in steps]
+    if any(
+        n < min(_LEAST_VOXELS, whole) and not slices
+        for n, whole, slices in zip(size, geometry.shape, across, strict=True)
+    ):
+        raise ValueError(
+            f"{where}: the region holds only {'x'.join(map(str, size))} voxels of the scan; "
+            f"draw one of at least {_LEAST_VOXELS} voxels along each axis"
+        )
+    return region
 
 
 def _refuse_held_out(dataset: Dataset, case_id: str, done: str) -> None:

@@ -2,7 +2,7 @@
 
 A packed dataset is a folder of ``shard-001-of-003.h5``, ...; each is lossless, and in each::
 
-    index                 JSON: the dataset's name, labels, splits and hold-out, and `pack`, the same in all shards
+    index                 JSON: name, labels, splits, hold-out, regions, and `pack`, the same in all shards
     cases/<id>/image      (k, j, i), as it was
     cases/<id>/label      the newest revision (uint8, 255 unlabelled); absent where there is none
     cases/<id>            attributes: geometry (JSON), revision (number of the label)
@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +28,12 @@ import numpy.typing as npt
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
+from mper.datasets.events import box_of
 from mper.datasets.index import DATASET, SECOND_HOLDOUT, Index
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.labels import Label
 from mper.progress import Progress, Report, ignore_progress
+from mper.roi import Box
 from mper.utils.cleanup import remove_unfinished
 from mper.utils.files import rename_folder, temporary_sibling
 from mper.utils.text import first_line
@@ -93,7 +95,9 @@ def pack(
     unfinished = temporary_sibling(out)
     unfinished.mkdir()
     try:
-        count = _write_shards([dataset.case(i) for i in ids], index, unfinished, max_mb * _MB, report)
+        about = {**index.to_dict(), "second_holdout": list(index.second), "pack": uuid.uuid4().hex}
+        about["regions"] = {case_id: box for case_id, box in dataset.regions.items() if case_id in ids}
+        count = _write_shards([dataset.case(i) for i in ids], about, unfinished, max_mb * _MB, report)
         if out.exists():
             out.rmdir()
         if not rename_folder(unfinished, out):
@@ -103,11 +107,10 @@ def pack(
     return [out / _shard_name(n, count) for n in range(1, count + 1)]
 
 
-def _write_shards(cases: Sequence[Case], index: Index, folder: Path, limit: int, report: Report) -> int:
-    """Fill one shard after the other in the order of `cases`; returns how many there are."""
+def _write_shards(cases: Sequence[Case], about: Mapping[str, object], folder: Path, limit: int, report: Report) -> int:
+    """Fill one shard after the other in the order of `cases`, each with `about`; returns how many there are."""
     import h5py
 
-    about = {**index.to_dict(), "second_holdout": list(index.second), "pack": uuid.uuid4().hex}
     entry = json.dumps(about, ensure_ascii=False).encode("utf-8")
     empty = len(entry) + _OVERHEAD
     parts: list[Path] = []
@@ -213,9 +216,12 @@ class PackedCase:
 class PackedDataset:
     """A folder of shards, opened; read-only."""
 
-    def __init__(self, path: Path, index: Index, shards: dict[str, Path]) -> None:
+    def __init__(
+        self, path: Path, index: Index, shards: dict[str, Path], regions: Mapping[str, Box] | None = None
+    ) -> None:
         self.path = path
         self.index = index
+        self.regions: Mapping[str, Box] = dict(regions or {})
         self._shards = shards
 
     @classmethod
@@ -248,7 +254,9 @@ class PackedDataset:
                     f"{path / name} belongs to another packed dataset than {names[0]}; copy the shards again"
                 )
             entry = index
-        return cls(path, Index.from_dict(entry, path / names[0], entry.get("second_holdout", ())), shards)
+        index = Index.from_dict(entry, path / names[0], entry.get("second_holdout", ()))
+        regions = {case_id: box_of(numbers) for case_id, numbers in entry.get("regions", {}).items()}
+        return cls(path, index, shards, {case_id: box for case_id, box in regions.items() if box})
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mper.labels import Label
 from mper.progress import Notify
+from mper.roi import Box
 from mper.volume import Volume
 
 Pair = tuple[Volume, Volume | None]
@@ -35,6 +36,8 @@ class SourceCase:
         labels.
     origin : mapping of str to str
         What else is stored about where it came from: the phase, the image type.
+    region_mm : six numbers or None
+        The region that is used of it (`mper.datasets.maintenance.set_region`).
     """
 
     id: str
@@ -43,6 +46,7 @@ class SourceCase:
     named: str | None
     read: Read
     origin: Mapping[str, str] = field(default_factory=dict)
+    region_mm: Box | None = None
 
     def sha256(self) -> str:
         """Of the image's file; of the sorted digests of its files where there are several."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from mper.dataloading.case_region import label_outside
 from mper.labels import UNLABELLED
 from mper.methods.recipe import Recipe
 from mper.methods.registry import MethodInfo, default_method
@@ -34,6 +35,7 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
     _refuse_single_value(data, method, batch, recipe)
     return [
         *_held_out_scans(data),
+        *_regions(data),
         *_other_structures(data),
         *_few_scans(data, batch),
         *_no_unlabelled(data, method),
@@ -48,6 +50,14 @@ def _held_out_scans(data: TrainingData) -> list[str]:
         return []
     verb, whose = ("shows", "a held-out case and is") if len(data.left_out) == 1 else ("show", "held-out cases and are")
     return [f"{shorten(data.left_out)} {verb} the scan of {whose} left out: trained on, it would make it no test"]
+
+
+def _regions(data: TrainingData) -> list[str]:
+    if not data.regions:
+        return []
+    found = [f"only the region is used of {shorten(sorted(data.regions))}"]
+    found += [label_outside(case_id, share) for case_id, share in data.regions.items() if share]
+    return found
 
 
 def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from mper.dataloading.case_region import CaseInRegion, in_region
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.dataloading.wide_field import is_wide, region_around
@@ -23,12 +24,11 @@ from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
 from mper.training.localization import CoarseScan, coarse_scan
 from mper.training.planning import Plan, check_patch, plan, scan_dimensions
-from mper.volume import Index3, Volume
+from mper.volume import Geometry, Index3, Volume, as_index
 
 if TYPE_CHECKING:
-    from mper.datasets.case import Case
     from mper.datasets.dataset import Dataset
-    from mper.datasets.packed import PackedCase, PackedDataset
+    from mper.datasets.packed import PackedDataset
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class TrainingData:
         How the model will locate its structures in a wide field of view.
     left_out : tuple of str
         Cases of the splits that show the scan of a held-out case.
+    regions : mapping of str to float
+        The cases that are used in their region alone, with the share of their label's structures outside it.
     """
 
     labels: tuple[Label, ...]
@@ -57,6 +59,7 @@ class TrainingData:
     start: ModelBundle | None
     localization: Localization | None = None
     left_out: tuple[str, ...] = ()
+    regions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def refines(self) -> bool:
@@ -74,8 +77,8 @@ def load_training_data(
     """Read the splits, plan, and put every case on the device on the working grid.
 
     Cases that show the scan of a held-out case are left out: a hold-out that an older version locked may have such.
-    Of a scan with a wide field of view only the region around its structures is taken: that of its labels, or the one
-    that the localisation finds.
+    A case with a region of its own is cropped to it (`mper.dataloading.case_region`). Of a scan with a wide field of
+    view only the region around its structures is taken: that of its labels, or the one that the localisation finds.
 
     Parameters
     ----------
@@ -88,8 +91,8 @@ def load_training_data(
     Raises
     ------
     ValueError
-        If the split is locked as hold-out or has too few labels, a scan cannot be normalised, or the method cannot
-        train on such scans.
+        If the split is locked as hold-out or has too few labels, a scan cannot be normalised, the method cannot train
+        on such scans, or the region of a case contains nothing of its label or is too small for a patch.
     """
     from mper.datasets.packed import open_dataset
 
@@ -105,6 +108,7 @@ def load_training_data(
         for group, name in enumerate(config.splits)
         for scan in _read_split(config, dataset, name, group, copies, report)
     ]
+    regions = {scan.id: scan.outside for scan in scans if scan.outside is not None}
     chosen = _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
     localization = None
     if chosen.dimensions == 3:
@@ -119,6 +123,7 @@ def load_training_data(
         except ValueError as error:
             raise ValueError(f"case {scan.id}: {error}") from error
         label = None if scan.mask is None else grid.forward_labels(scan.mask, len(dataset.labels) + 1).to(device)
+        _check_region(scan, grid, chosen)
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if scan.image.geometry.spacing_known else None
         loaded.append(TrainingCase(scan.id, working.to(device), label, voxel_ml, grid, scan.start, scan.group))
     labelled = [case for case in loaded if case.label is not None]
@@ -131,18 +136,24 @@ def load_training_data(
         flip_axes=config.flip_axes,
         other_fields=config.cross_scanner,
     )
-    return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out)
+    return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out, regions)
 
 
 @dataclass(frozen=True, eq=False)
 class _Scan:
-    """A scan to train on: its mask holds class numbers (None: unlabelled), `start` is its first voxel in the case."""
+    """A scan to train on: its mask holds class numbers (None: unlabelled), `start` is its first voxel in the case.
+
+    outside : share of its structures outside the region of its case, None where that has none; whole : the case's
+    grid.
+    """
 
     id: str
     image: Volume
     mask: np.ndarray | None
     group: int
     start: Index3 = (0, 0, 0)
+    outside: float | None = None
+    whole: Geometry | None = None
 
 
 def _read_split(
@@ -154,7 +165,8 @@ def _read_split(
     report: Report,
 ) -> list[_Scan]:
     """The scans of a split, in its order."""
-    cases: Sequence[Case | PackedCase] = [case for case in dataset.split(split) if case.id not in without]
+    regions = dataset.regions
+    cases = [in_region(case, regions) for case in dataset.split(split) if case.id not in without]
     cases = cases[: config.cases]
     scans: list[_Scan] = []
     with_label = 0
@@ -162,13 +174,21 @@ def _read_split(
     for n, case in enumerate(cases):
         report(Progress(f"reading {case.id}", n / len(cases)))
         label = case.label() if config.labeled is None or with_label < config.labeled else None
+        outside = case.share_outside() if isinstance(case, CaseInRegion) and label is not None else 0.0
+        if outside == 1:
+            raise ValueError(
+                f"the whole label of {case.id} lies outside its region; draw the region around it, or clear it"
+            )
         if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
             label = None
         if label is None and not uses_unlabelled:
             continue
         with_label += label is not None
         mask = None if label is None else _to_classes(np.asarray(label.array), dataset.labels)
-        scans.append(_Scan(case.id, case.image(), mask, group))
+        scan = _Scan(case.id, case.image(), mask, group)
+        if isinstance(case, CaseInRegion):
+            scan = replace(scan, start=case.region.start, outside=outside, whole=case.whole)
+        scans.append(scan)
     if not with_label:
         raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; training needs at least one")
     if config.labeled is not None and with_label < config.labeled:
@@ -210,7 +230,21 @@ def _around_structures(scan: _Scan, localization: Localization | None) -> _Scan:
     if region is None:
         return scan
     mask = None if scan.mask is None else scan.mask[region.window]
-    return replace(scan, image=scan.image.crop(region.start, region.stop), mask=mask, start=region.start)
+    start = as_index(a + b for a, b in zip(scan.start, region.start, strict=True))
+    return replace(scan, image=scan.image.crop(region.start, region.stop), mask=mask, start=start)
+
+
+def _check_region(scan: _Scan, grid: WorkingGrid, plan: Plan) -> None:
+    """Refuse a region of which most of a patch would be repeated borders, unless the whole scan is as small."""
+    if scan.whole is None:
+        return
+    whole = WorkingGrid.plan(scan.whole, plan.preprocessing, plan.dimensions)
+    if any(n < min(all_, wanted / 2) for n, all_, wanted in zip(grid.size, whole.size, plan.patch, strict=True)):
+        size, patch = ("x".join(map(str, each)) for each in (grid.size, plan.patch))
+        raise ValueError(
+            f"the region of {scan.id} is too small for a patch: it has {size} voxels of the network's grid, "
+            f"a patch has {patch}; draw a larger region, or clear it"
+        )
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mper.dataloading.case_region import in_region
 from mper.datasets.packed import open_dataset
 from mper.methods.base import Losses, Method
 from mper.methods.co_training import CoTraining
@@ -301,7 +302,8 @@ class _Training:
         if not usual or not names:
             return
         dataset = open_dataset(Path(self.config.dataset))
-        cases = {case.id: case for split in self.config.splits for case in dataset.split(split)}
+        regions = dataset.regions
+        cases = {case.id: in_region(case, regions) for split in self.config.splits for case in dataset.split(split)}
         labelled = [cases[case.id].image() for case in self.data.sampler.labelled[:_LOOKED_AT]]
         scans = ((name, cases[name].image()) for name in names)
         told, device = self._report_measuring, self._device
@@ -424,7 +426,7 @@ class _Training:
             return Learner(method, self.recipe, self.fabric, (seed, fold), self.tuned, self.averaged_with)
 
         return Folds(
-            [case for name in self.config.splits for case in dataset.split(name)],
+            [in_region(case, dataset.regions) for name in self.config.splits for case in dataset.split(name)],
             learner_of,
             bundle_of,
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),

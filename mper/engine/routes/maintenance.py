@@ -1,4 +1,6 @@
-"""Routes that change a dataset beside its labels: cases are removed, excluded and renamed, structures are added."""
+"""Routes that change a dataset beside its labels: cases are removed, excluded, renamed and get a region, structures
+are added.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from mper.engine.schemas.datasets import (
     CaseAnswer,
     DatasetAnswer,
     ExcludeRequest,
+    RegionRequest,
     RemovedCase,
     RenameRequest,
     StructureRequest,
@@ -36,6 +39,13 @@ def exclude_case(engine: EngineDep, d: str, c: str, body: ExcludeRequest) -> Cas
     """Take a case out of its split, or put it back; a case of the hold-out is never excluded."""
     change = maintenance.exclude_case if body.excluded else maintenance.include_case
     change(open_dataset(engine, d), open_case(engine, d, c).id, body.author)
+    return describe_case(open_dataset(engine, d), c)
+
+
+@router.put("/datasets/{d}/cases/{c}/region")
+def set_region(engine: EngineDep, d: str, c: str, body: RegionRequest) -> CaseAnswer:
+    """Let drafts and trainings use a case inside a box alone, or the whole scan again."""
+    maintenance.set_region(open_dataset(engine, d), open_case(engine, d, c).id, body.region_mm, body.author)
     return describe_case(open_dataset(engine, d), c)
 
 

@@ -14,6 +14,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Index = tuple[int, int, int]
 Box = tuple[Index, Index]
 PointMm = tuple[float, float, float]
+BoxMm = tuple[float, float, float, float, float, float]  # x0, x1, y0, y1, z0, z1
 JsonObject = dict[str, JsonValue]
 CaseIds = Annotated[list[Name], FailFast(), Field(min_length=1, max_length=10_000)]
 

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, FailFast, Field
 
 from mper.engine.schemas.common import (
     AnswerModel,
+    BoxMm,
     CaseIds,
     Index,
     JsonObject,
@@ -178,6 +179,7 @@ class CaseAnswer(AnswerModel):
     display_name: Annotated[str | None, Field(description="Null where it is the id.")]
     excluded: Annotated[bool, Field(description="Whether it is neither trained on nor measured on.")]
     voxels_sha256: Annotated[str | None, Field(description="Checksum of the scan's voxels.")]
+    region_mm: Annotated[BoxMm | None, Field(description="The box that it is used in; null where that is the scan.")]
 
 
 class AddedCase(CaseAnswer):
@@ -223,6 +225,13 @@ class ExcludeRequest(RequestModel):
     """Whether a case is excluded."""
 
     excluded: bool
+    author: Name
+
+
+class RegionRequest(RequestModel):
+    """The box (LPS mm) inside which drafts and trainings use a case, null for the whole scan."""
+
+    region_mm: Annotated[list[float], Field(min_length=6, max_length=6)] | None
     author: Name
 
 

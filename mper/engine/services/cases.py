@@ -71,6 +71,7 @@ def case_answer(case: Case, split: str | None, history: CaseHistory) -> CaseAnsw
         display_name=history.names.get(case.id),
         excluded=case.id in history.excluded,
         voxels_sha256=case.voxels_sha256,
+        region_mm=history.regions.get(case.id),
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mper.dataloading.case_region import label_outside, share_outside
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.schemas.runs import RunRequest
@@ -18,8 +19,10 @@ from mper.engine.services.holdout import DRAFTS, PARTS
 from mper.labels import BACKGROUND, Label, same_structures
 from mper.methods.registry import MethodInfo, check_backbone, default_method
 from mper.models.card import Card
+from mper.roi import Box, region_of_box
 from mper.training.runs import RunFolder
 from mper.utils.coded import Coded
+from mper.utils.text import shorten
 
 _FEW_LABELLED = 2  # below which a model overfits to one case
 _FEW_HELD_OUT = 3
@@ -84,6 +87,7 @@ def plan_warnings(
     """What makes the result of a training doubtful, or takes long, in the order of importance."""
     return [
         *_about_labels(dataset, cases),
+        *_about_regions(dataset, cases),
         *_about_holdout(dataset),
         *_about_method(body, cases, method),
         *_about_start(dataset, cases, start),
@@ -141,6 +145,31 @@ def _absent_structures(labels: Sequence[Label], cases: Sequence[Case]) -> list[s
         if not missing:
             break
     return list(missing.values()) if len(cases) <= _MOST_READ else []
+
+
+def _about_regions(dataset: Dataset, cases: TrainingCases) -> list[str]:
+    regions = dataset.regions
+    inside = [case for case in cases.all if case.id in regions]
+    if not inside:
+        return []
+    names = shorten([case.id for case in inside])
+    found: list[str] = [Coded(f"only the region is used of {names}", "regions", cases=names)]
+    used = {case.id for case in cases.labelled}
+    for case in [case for case in inside if case.id in used][:_MOST_READ]:
+        newest = case.revisions()[-1]
+        share = _share_outside(case.path, newest.number, newest.when, case.labels, regions[case.id])
+        if share:
+            percent = "<1" if share < 0.005 else f"{100 * share:.0f}"
+            found.append(Coded(label_outside(case.id, share), "label-outside-region", case=case.id, percent=percent))
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _share_outside(path: Path, revision: int, _when: str, labels: tuple[Label, ...], box: Box) -> float:
+    """The share of the structures of a revision that lies outside a region."""
+    case = Case(path, labels)
+    mask = case.label(revision)
+    return 0.0 if mask is None else share_outside(np.asarray(mask.array), region_of_box(case.geometry, box))
 
 
 def _about_holdout(dataset: Dataset) -> list[str]:
