@@ -203,6 +203,7 @@ class Installation:
         self._folder = settings.packagesFolder()
         self._part = self._folder.with_name(self._folder.name + ".part")
         self._downloads = self._folder.with_name(self._folder.name + ".download")
+        self._old = self._folder.with_name(self._folder.name + ".old")
         self._process: PythonProcess | None = None
         self._over = self._offline = self._changed = False
         self._steps: list[list[str]] = []
@@ -278,7 +279,11 @@ class Installation:
             return
         self._watch.stop()
         self._progress(None, _("Checking"))
-        self._process = check(self._onChecked, self._failed)
+        later(self._check, "installation is checked", self._failed)  # starting a process takes a moment
+
+    def _check(self) -> None:
+        if not self._over:
+            self._process = check(self._onChecked, self._failed)
 
     def _onLine(self, line: str) -> None:
         self._offline = self._offline or isOffline(line)
@@ -293,11 +298,10 @@ class Installation:
 
     def _swap(self) -> bool:
         """Replace the old folder by the new one."""
-        old = self._folder.with_name(self._folder.name + ".old")
         try:
-            removeFolder(old)
+            removeFolder(self._old)
             if self._folder.exists():
-                self._folder.rename(old)
+                self._folder.rename(self._old)
             self._part.rename(self._folder)
             self._changed = True
         except OSError as error:
@@ -307,7 +311,6 @@ class Installation:
                 )
             )
             return False
-        removeFolder(old)
         return True
 
     def _torch(self) -> bool:
@@ -333,7 +336,7 @@ class Installation:
             return
         self._over = True
         self._clear()
-        self._done()
+        later(self._done, "installation has ended")
 
     def _failed(self, reason: str) -> None:
         if self._over:
@@ -363,8 +366,8 @@ class Installation:
         self._fail(text.format(reason=reason.rstrip("."), advice=advice))
 
     def _clear(self) -> None:
-        """Remove what is not complete."""
-        for folder in (self._part, self._downloads):
+        """Remove what is not complete, and the folder that was replaced."""
+        for folder in (self._part, self._downloads, self._old):
             with contextlib.suppress(OSError):  # in use for another moment; the next installation removes it
                 removeFolder(folder)
 

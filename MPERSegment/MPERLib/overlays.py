@@ -123,9 +123,10 @@ def uncertainty_overlay(array: np.ndarray, start: Sequence[int], volumeNode: Nod
     scene = volumeNode.GetScene()
     colours = _colour_table(scene, name, 101)
     at = np.linspace(0, 100, len(_HOT))
+    name_of = _("{n} % uncertain")
     for percent in range(101):
         red, green, blue = (np.interp(percent, at, [c[n] for c in _HOT]) / 255 for n in range(3))
-        colours.SetColor(percent, _("{n} % uncertain").format(n=percent), red, green, blue, 1)
+        colours.SetColor(percent, name_of.format(n=percent), red, green, blue, 1)
     scene.AddNode(colours)
     node = _on_scan("vtkMRMLScalarVolumeNode", array, start, volumeNode, name)
     display = node.GetDisplayNode()

@@ -263,11 +263,10 @@ def voxel_counts(segmentationNode: Node, volumeNode: Node) -> dict[str, int]:
     counts = {label.name: 0 for label in labels_of(segmentationNode)}
     for image, segments in layers_of(segmentationNode):
         piece, _start = _on_grid(image, move, shape, volumeNode)
-        found = np.bincount(piece.reshape(-1)) if piece.size else np.zeros(0, int)
         for segment in segments:
             name = segment.GetName().strip()
-            if name in counts and segment.GetLabelValue() < found.size:
-                counts[name] += int(found[segment.GetLabelValue()])
+            if name in counts:
+                counts[name] += int(np.count_nonzero(piece == segment.GetLabelValue()))
     return counts
 
 
@@ -293,7 +292,7 @@ def label_value_of(segment: Node) -> int | None:
 def _on_grid(
     image: Node, move: np.ndarray, shape: tuple[int, int, int], volumeNode: Node
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """A label image on the scan's grid, cropped to the scan.
+    """The drawn part of a label image on the scan's grid, cropped to the scan; nothing where it is empty.
 
     `move` leads from the segmentation's RAS to the scan's (i, j, k).
     """
@@ -316,9 +315,26 @@ def _on_grid(
     start = low[::-1]
     cut_low = np.maximum(start, 0)
     cut_high = np.minimum(start + array.shape, shape)
-    window = tuple(slice(a, max(a, b)) for a, b in zip(cut_low - start, cut_high - start, strict=True))
-    k, j, i = cut_low.tolist()
+    array = array[tuple(slice(a, max(a, b)) for a, b in zip(cut_low - start, cut_high - start, strict=True))]
+    window = _drawn(array)
+    k, j, i = (int(a) + end.start for a, end in zip(cut_low, window, strict=True))
     return array[window], (k, j, i)
+
+
+def _drawn(array: np.ndarray) -> tuple[slice, slice, slice]:
+    """The smallest window of a label image (k, j, i) that holds all that is drawn; of no voxel where nothing is.
+
+    A segment that somebody has edited lies on the whole scan: only two passes over it, both without a copy.
+    """
+    if array.size == 0:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    slices = np.flatnonzero(array.max(axis=(1, 2)) > 0)
+    if not slices.size:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    first, end = int(slices[0]), int(slices[-1]) + 1
+    seen = array[first:end].max(axis=0) > 0
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    return slice(first, end), slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _resample(image: Node, low: np.ndarray, high: np.ndarray, move: np.ndarray, volumeNode: Node) -> np.ndarray:

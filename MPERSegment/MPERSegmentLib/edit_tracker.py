@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import slicer
+import vtk
 from MPERLib import mrml, segmentation_node
 from MPERLib.callbacks import slot
 from MPERLib.edit_timer import EditTimer
 
 from MPERSegmentLib import result_node
 from MPERSegmentLib.undo_steps import UndoSteps
+
+_FIRST = 100.0  # priority of an observer that is called before those of Slicer
 
 
 class EditTracker:
@@ -28,12 +31,13 @@ class EditTracker:
         self._observed: dict[str, tuple[slicer.vtkSegmentation, list[int]]] = {}
         self._timers: dict[str, EditTimer] = {}
         self._states: dict[str, tuple] = {}
+        self._surfaces: dict[str, dict[str, tuple | None]] = {}  # by node, by segment
         self._paused = False
         self.steps = UndoSteps()
 
     def observe(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Observe a result; editing time counts from now."""
-        self.forget(node.GetID())
+        self._unobserve(node.GetID())
         segmentation = node.GetSegmentation()
         tags = [
             segmentation.AddObserver(event, slot(lambda *_arguments, react=react: react(node), "result edited"))
@@ -42,6 +46,11 @@ class EditTracker:
                 (slicer.vtkSegmentation.SegmentModified, self._onSegment),
             )
         ]
+        surface = vtk.calldata_type(vtk.VTK_STRING)(
+            slot(lambda _caller, _event, segmentId: self._onSurface(node, segmentId, tags[-1]), "surface changed")
+        )
+        tags.append(segmentation.AddObserver(slicer.vtkSegmentation.SegmentModified, surface, _FIRST))
+        self._surfaces[node.GetID()] = {id_: _surface(segmentation, id_) for id_ in segmentation.GetSegmentIDs()}
         self._observed[node.GetID()] = (segmentation, tags)
         self._states[node.GetID()] = _state(node)
         self._timers[node.GetID()] = EditTimer()
@@ -52,9 +61,14 @@ class EditTracker:
             self._timers[node.GetID()].resume()
 
     def forget(self, nodeId: str) -> None:
-        """Do not observe a node any more."""
+        """A node leaves the scene; another one may get its id."""
+        self._unobserve(nodeId)
+        self.steps.drop(nodeId)
+
+    def _unobserve(self, nodeId: str) -> None:
         segmentation, tags = self._observed.pop(nodeId, (None, []))
         self._states.pop(nodeId, None)
+        self._surfaces.pop(nodeId, None)
         for tag in tags:
             segmentation.RemoveObserver(tag)
 
@@ -87,6 +101,18 @@ class EditTracker:
             self.steps.note(node)
         self.edited(node)
 
+    def _onSurface(self, node: slicer.vtkMRMLSegmentationNode, segmentId: str, tag: int) -> None:
+        """Keep the states to redo, which Slicer drops at any change of a segment, where only its surface was made
+        or removed: its history does not get this event. The views follow another one, for the whole segmentation.
+        """
+        segmentation, known = node.GetSegmentation(), self._surfaces.get(node.GetID(), {})
+        surface = _surface(segmentation, segmentId)
+        if surface == known.get(segmentId):
+            return
+        known[segmentId] = surface
+        if self.steps.canRedo(node) and _state(node) == self._states.get(node.GetID()):
+            segmentation.GetCommand(tag).SetAbortFlag(1)
+
     def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Undo restores segments with their tags and sends no other event; a new surface sends this one, too."""
         if self._paused or not mrml.alive(node):
@@ -95,6 +121,13 @@ class EditTracker:
         if state != self._states.get(node.GetID()):
             self._states[node.GetID()] = state
             self._changed(node)
+
+
+def _surface(segmentation: slicer.vtkSegmentation, segmentId: str) -> tuple | None:
+    """Differs whenever the surface of a segment does; None where it has none."""
+    segment = segmentation.GetSegment(segmentId)
+    surface = segment.GetRepresentation(segmentation_node.CLOSED_SURFACE) if segment is not None else None
+    return surface and (surface.GetAddressAsString(""), surface.GetMTime())
 
 
 def _state(node: slicer.vtkMRMLSegmentationNode) -> tuple:

@@ -14,6 +14,7 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
+from MPERLib.rendering import rendered_once
 from MPERLib.widgets import Cell, Table, silent
 from slicer.i18n import tr as _
 
@@ -242,17 +243,19 @@ class ExplanationPanel:
                 slicer.util.updateVolumeFromArray(self._uncertainty, percent)
             elif mrml.alive(scan):
                 name = _("{scan} uncertainty").format(scan=scan.GetName())
-                self._uncertainty = overlays.uncertainty_overlay(percent, header["start"], scan, name)
+                with rendered_once():
+                    self._uncertainty = overlays.uncertainty_overlay(percent, header["start"], scan, name)
                 self._fetched.append(self._uncertainty)
-                self._update()
+                self._session.later(self._update, "overlay is shown")
 
         def takeMap(map_: np.ndarray, header: dict) -> None:
             self._calls.pop(kind, None)
             if not mrml.alive(scan):
                 return
             name = _("{scan} prototypes").format(scan=scan.GetName())
-            overlay = overlays.prototype_overlay(map_, header["start"], self._result["prototypes"], scan, name)
-            overlay.setHidden(self._hidden())
+            with rendered_once():
+                overlay = overlays.prototype_overlay(map_, header["start"], self._result["prototypes"], scan, name)
+                overlay.setHidden(self._hidden())
             self._prototypes = overlay
             self._fetched.append(overlay.node)
             self._node.SetNodeReferenceID(_MAP_ROLE, overlay.node.GetID())
@@ -261,7 +264,7 @@ class ExplanationPanel:
                 lambda similarity, _header: takeSimilarity(overlay, similarity),
                 lambda _message: None,
             )
-            self._update()
+            self._session.later(self._update, "overlay is shown")
 
         def takeSimilarity(overlay: overlays.PrototypeOverlay, similarity: np.ndarray) -> None:
             self._calls.pop("similarity", None)
@@ -334,8 +337,9 @@ class ExplanationPanel:
 
     def _showOverlay(self, kind: str) -> None:
         if slicer.mrmlScene is not None:
-            overlays.show(self._shown(kind), self._context.ui.opacitySlider.value / 100, slicer.mrmlScene)
-            self._outline(self._shown(kind) is not None)
+            with rendered_once():
+                overlays.show(self._shown(kind), self._context.ui.opacitySlider.value / 100, slicer.mrmlScene)
+                self._outline(self._shown(kind) is not None)
 
     def _outline(self, only: bool) -> None:
         """Draw the mask as an outline under an overlay, so that their colours do not mix."""
@@ -343,12 +347,11 @@ class ExplanationPanel:
         if display is None:
             return
         was = display.GetAttribute(_FILL)
-        if only and was is None:
-            display.SetAttribute(_FILL, f"{display.GetOpacity2DFill():g}")
-            display.SetOpacity2DFill(0)
-        elif not only and was is not None:
-            display.SetAttribute(_FILL, None)
-            display.SetOpacity2DFill(float(was))
+        if only == (was is not None):
+            return
+        with mrml.modifying(display):
+            display.SetAttribute(_FILL, f"{display.GetOpacity2DFill():g}" if only else None)
+            display.SetOpacity2DFill(0 if only else float(was))
 
     def _hidden(self) -> set[int]:
         return self._context.parameters.hiddenPrototypes() if self._context.parameters else set()

@@ -329,9 +329,17 @@ class ModulePanel(VTKObservationMixin):
             self.measurePanel.show(self._result())  # the figures of all phases have one phase more
             return
         alone = views.is_alone(node)
-        self._show(node)
-        views.choose(node)
-        views.show_scan(request.scan)
+        later(lambda: self._showAdded(node, result, alone), "new result is shown")  # as much work again
+
+    def _showAdded(self, node: slicer.vtkMRMLSegmentationNode, result: dict, alone: bool) -> None:
+        """Show a result that was just added, in the panel and in the views."""
+        scan = result_node.scan_of(node) if mrml.alive(node) else None
+        if self._parameters is None or scan is None:
+            return
+        with rendered_once():
+            self._show(node)
+            views.choose(node)
+            views.show_scan(scan)
         later(lambda: self._lookAt(node, result), "slices to the mask")
         later(lambda: self._makeSurface(node, alone), "surface begins")
 

@@ -18,6 +18,7 @@ from MPERLib import formatting, labelmap_box, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.rendering import rendered_once
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import result_node, stroke_merge, stroke_node
@@ -380,7 +381,7 @@ class StrokeSync:
             changed = mrml.window(start, part.shape)
         # Strokes undone in the Segment Editor: the mask is right already, and only the engine follows.
         follow = shown == self._shown and (numbers != shown or numbers == held.numbers)
-        with self._callbacks.paused():
+        with rendered_once(), self._callbacks.paused():
             stroke_node.set_answers(node, numbers, answer["strokes"])
             different = follow and self._write(numbers, part, changed)
             if follow:

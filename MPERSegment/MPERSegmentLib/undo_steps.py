@@ -49,6 +49,10 @@ class UndoSteps:
         """The Segment Editor has no states of a result any more."""
         self._steps[node.GetID()] = [self.current(node)]
 
+    def drop(self, nodeId: str) -> None:
+        """A result leaves the scene."""
+        self._steps.pop(nodeId, None)
+
     def _known(self, node: slicer.vtkMRMLSegmentationNode) -> tuple[list[str], int]:
         """The steps of a result, and which of them it shows."""
         current = self.current(node)

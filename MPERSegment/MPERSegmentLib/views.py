@@ -21,7 +21,8 @@ _NONE = "MPER.NoResult"  # of a result: the user has chosen to see none
 def show_scan(scan: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Show a scan and its result in the slices, unless one of the slices shows it already."""
     if scan.GetID() not in _shown_scans():
-        slicer.util.setSliceViewerLayers(background=scan)
+        with rendered_once():
+            slicer.util.setSliceViewerLayers(background=scan)
         later(lambda: slicer.app.layoutManager().resetSliceViews(), "fit slices")
     later(show_results, "results in view")
 

@@ -11,6 +11,7 @@ from MPERLib.callbacks import slot
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
+from MPERLib.rendering import rendered_once
 from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
@@ -107,7 +108,8 @@ class WallPanel:
             return
         self._call = None
         if scalar and mrml.alive(self._node):
-            wall_model.show(self._node, result_node.scan_of(self._node), mesh, scalar)
+            with rendered_once():
+                wall_model.show(self._node, result_node.scan_of(self._node), mesh, scalar)
 
     def _fail(self, message: str) -> None:
         self._call = None

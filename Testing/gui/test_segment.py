@@ -558,7 +558,7 @@ def test_an_update_that_was_asked_for_can_be_undone(window):
     panel._onSegmented(request, True, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
     assert panel.resultPanel.node is node
     assert segmentation_node.mask_of(node, scan).sum() == 8
-    assert "A better one" in panel.ui.resultWords.text
+    window.wait_until(lambda: "A better one" in panel.ui.resultWords.text, 5, "the new figures")
     assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 2.0.0 (sha256:d097f80d)"}
     panel.segmentEditorPanel.editor.widget.undo()
     assert (segmentation_node.mask_of(node, scan) == before).all()

@@ -550,6 +550,9 @@ def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     scene.panel._makeSurface(scene.node, False)  # of before, which comes late
     for _step in range(9):
         window.events()
+    scene.node.RemoveClosedSurfaceRepresentation()  # Show 3D, off and on: no step of the history
+    scene.node.CreateClosedSurfaceRepresentation()
+    assert scene.node.GetSegmentation().ContainsRepresentation("Closed surface")
     for expected in masks[1:]:
         window.click(ui.strokeRedoButton)
         scene.rest()
@@ -953,3 +956,17 @@ def test_the_scene_closes_in_the_middle_of_a_stroke(scene, window):
     window.events()
     assert not scene.ui.brushAddButton.checked
     assert not scene.ui.strokesBox.enabled
+
+
+def test_a_result_in_a_new_scene_knows_no_steps_of_the_one_before(scene, window):
+    window.click(scene.ui.brushAddButton)
+    scene.draw((8, 20, 34))
+    window.click(scene.ui.strokeUndoButton)
+    scene.rest()
+    steps, before = scene.panel.editTracker.steps, scene.node.GetID()
+    assert steps.canRedo(scene.node)
+    slicer.mrmlScene.Clear(0)
+    window.events()
+    scene.__init__(window, scene.engine)
+    assert scene.node.GetID() == before
+    assert not steps.canRedo(scene.node) and not scene.ui.strokeRedoButton.enabled

@@ -211,6 +211,16 @@ def test_mask_is_exact_to_the_voxel(scan: Any) -> None:
     np.testing.assert_array_equal(segmentation_node.mask_of(node, scan), whole(blobs(), (3, 4, 5)))
 
 
+def test_of_segments_that_lie_on_the_whole_scan_the_drawn_part_is_read(scan: Any) -> None:
+    mask = whole(blobs(), (3, 4, 5))
+    node = segmentation_node.show_mask(mask, (0, 0, 0), LABELS, scan, "heart")
+    part, start = segmentation_node.mask_part(node, scan)
+    assert (part.shape, start) == ((5, 5, 6), (3, 5, 5))  # without its empty first row and last column
+    np.testing.assert_array_equal(mask[mrml.window(start, part.shape)], part)
+    counts = np.bincount(mask.reshape(-1))[1:].tolist()
+    assert segmentation_node.voxel_counts(node, scan) == dict(zip(("RV", "MYO", "LV"), counts, strict=True))
+
+
 def test_segments_lie_where_slicer_puts_the_scan(scan: Any) -> None:
     node = segmentation_node.show_mask(blobs(), (3, 4, 5), LABELS, scan, "heart")
     labelmap = scan.GetScene().AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
