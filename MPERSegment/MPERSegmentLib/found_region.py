@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import slicer
 import slicer.util
-from MPERLib import mrml
+from MPERLib import mrml, roi_box
 from slicer.i18n import tr as _
 
 _SCAN, _RESULT = "MPER.RegionOf", "MPER.RegionOfResult"  # references of a box
 _HIDDEN = "MPER.Hidden"  # of a box's display: hidden here, not by the user
 _ASIDE = "drawn"  # hidden as long as the user has chosen a box of their own
-_COLOUR = (0.35, 0.85, 0.95)
-_THIN = 0.08  # relative to the control points, as Slicer measures lines
-_POINTS = 1.0  # percent of the view
 
 Node = Any
 
@@ -63,37 +59,15 @@ def show(scan: Node, result: Node, box_mm: Sequence[float]) -> Node:
         node.SetName(scene.GetUniqueNameByString(_("Region of {scan}").format(scan=scan.GetName())))
         scene.AddNode(node)
         node.SetNodeReferenceID(_SCAN, scan.GetID())
-        style(node)
+        roi_box.style(node)
         mrml.place(node, scan)
-    low, high = np.array(box_mm[::2], float), np.array(box_mm[1::2], float)
-    middle = (low + high) / 2
     with mrml.modifying(node):
         node.SetNodeReferenceID(_RESULT, result.GetID())
-        node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
-        node.SetCenter(-middle[0], -middle[1], middle[2])
-        node.SetSize(*(high - low))
+        roi_box.move(node, box_mm, scan)
     display = node.GetDisplayNode()
     display.SetAttribute(_HIDDEN, None)
     display.SetVisibility(True)
     return node
-
-
-def style(roi: Node) -> None:
-    """A thin outline without filling, with handles to drag it."""
-    roi.CreateDefaultDisplayNodes()
-    display = roi.GetDisplayNode()
-    display.SetFillVisibility(False)
-    display.SetOutlineVisibility(True)
-    display.SetSelectedColor(*_COLOUR)
-    display.SetColor(*_COLOUR)
-    display.SetLineThickness(_THIN)
-    display.SetGlyphScale(_POINTS)
-    display.SetPropertiesLabelVisibility(False)
-    display.SetPointLabelsVisibility(False)
-    display.SetHandlesInteractive(True)
-    display.SetTranslationHandleVisibility(True)
-    display.SetScaleHandleVisibility(True)
-    display.SetRotationHandleVisibility(False)
 
 
 def belongs_to(roi: Node, result: Node) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import mrml
+from MPERLib import mrml, roi_box
 from MPERLib.callbacks import later, slot
 from MPERLib.panel_context import PanelContext
+from MPERLib.placement import BoxPlacement, Placement
 from MPERLib.widgets import silent
 from slicer.i18n import tr as _
 
 from MPERSegmentLib import found_region
-from MPERSegmentLib.placement import BoxPlacement, Placement, PointPlacement
+from MPERSegmentLib.placement import PointPlacement
 
 
 class RegionPanel:
@@ -151,7 +152,7 @@ class RegionPanel:
         ui, scene = self._context.ui, slicer.mrmlScene
         self._before = ui.roiSelector.currentNode()
         roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName(_("Region")))
-        found_region.style(roi)
+        roi_box.style(roi)
         ui.roiSelector.setCurrentNode(roi)
         text = _("Click two opposite corners of the box. Esc cancels.")
         self._placement = BoxPlacement(roi, text, self.cancel)

@@ -412,6 +412,8 @@ def _tip(case: dict) -> str:
         lines.append(_("Only a part of the scan is labelled. The rest is ignored in training."))
     if case.get("excluded"):
         lines.append(_("Excluded: not used for training, and nothing is measured on it."))
+    if case.get("region_mm"):
+        lines.append(_("Drafts and trainings use the inside of its region alone."))
     if case.get("strokes"):
         lines.append(_("The strokes of the label are saved with it."))
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from MPERLib import licences, mrml
+from MPERLib import licences
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
 from MPERLib.panel_context import PanelContext
@@ -16,7 +16,7 @@ from MPERTrainerLib.open_dataset import OpenDataset, structureKey
 
 
 class LabelDraft:
-    """The button *Draft by model*, the region in which it drafts, and the job.
+    """The button *Draft by model*, and the job.
 
     Parameters
     ----------
@@ -46,17 +46,13 @@ class LabelDraft:
         if self._job.running:
             self._job.cancel()
 
-    def start(self, case: str, of: str | None, volume: Any, labels: Sequence[Mapping[str, Any]]) -> None:
-        """Let the model segment a case of a dataset, whose scan is in the scene, in the region that is chosen."""
+    def start(
+        self, case: str, of: str | None, box_mm: Sequence[float] | None, labels: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Let the model segment a case of a dataset inside a box (LPS mm), None for the whole scan."""
         model = self.model(labels)
         known = self._session.model(model)
         if known is not None and not licences.acknowledged(known):
-            return
-        region = self._context.ui.caseRegionSelector.currentNode()
-        try:
-            box = mrml.roi_mm(region, volume) if region is not None else None
-        except ValueError as error:
-            self._context.showMessage(str(error))
             return
 
         def withScan(answer: dict) -> None:
@@ -72,7 +68,7 @@ class LabelDraft:
 
                 self._session.getArray(route("predictions", prediction, "mask"), take)
 
-            body = {"scan": scan, "model": model, "device": AUTO, "roi_mm": box, "tta": False}
+            body = {"scan": scan, "model": model, "device": AUTO, "roi_mm": box_mm, "tta": False}
             self._job.start("/jobs/segment", body, segmented)
 
         self._context.clearMessage()

@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 
 from mper.labels import UNLABELLED
 from MPERTrainerLib.case_nodes import CaseNodes
+from MPERTrainerLib.case_region import CaseRegion
 from MPERTrainerLib.label_draft import LabelDraft
 from MPERTrainerLib.label_parts import Part, equal, labelledSlices, values_of
 from MPERTrainerLib.open_dataset import OpenDataset
@@ -59,6 +60,7 @@ class LabelPanel:
         self._entered = False
         ui = context.ui
         self.editor = SegmentEditor(ui.editorPlace, _EDITOR_TAG)
+        self.region = CaseRegion(context, session, dataset)
         self._drafts = LabelDraft(context, session, dataset, self._onDrafted)
         ui.authorEdit.text = settings.setting(settings.AUTHOR_KEY) or _userName()
         ui.authorEdit.connect("editingFinished()", slot(self._storeAuthor))
@@ -192,6 +194,7 @@ class LabelPanel:
         parent = self._parent or {}
         self._context.ui.slicesCheckBox.checked = bool(parent.get("partial")) and not parent.get("strokes")
         self._caseNodes.hideOthers(segmentation)
+        self.region.open(self.case or "", self._of, self.volume)
         self._checksums.compute(self.volume)
         self._observe()
         self._show()
@@ -225,6 +228,7 @@ class LabelPanel:
         Without `keep` they are discarded.
         """
         self._drafts.cancel()
+        self.region.leave()
         self.editor.deactivate()
         self._stopObserving()
         self.editor.release()
@@ -286,7 +290,12 @@ class LabelPanel:
         if self._drafts.running:
             self._drafts.cancel()
         elif self.case is not None:
-            self._drafts.start(self.case, self._of, self.volume, self._labels)
+            try:
+                box = self.region.box()
+            except ValueError as error:
+                self._context.showMessage(str(error))
+                return
+            self._drafts.start(self.case, self._of, box, self._labels)
 
     def _onDrafted(self, case: str, array: np.ndarray, header: dict, result: dict) -> None:
         if self.case == case and mrml.alive(self.segmentation):
@@ -408,6 +417,7 @@ class LabelPanel:
     def leave(self) -> None:
         """The user goes to another module: no effect stays active in the views."""
         self._entered = False
+        self.region.cancel()
         self.editor.deactivate()
 
     def _activateEditor(self) -> None:
@@ -435,6 +445,7 @@ class LabelPanel:
     def reset(self) -> None:
         """The scene is being closed."""
         self._stopObserving()
+        self.region.reset()
         self._drafts.cancel()
         self.editor.leaveScene()
         self._forget()
@@ -444,6 +455,7 @@ class LabelPanel:
         """The module is being closed."""
         self._navigate = lambda: None
         self.reset()
+        self.region.close()
         self.editor.destroy()
 
     # ---- what is shown
@@ -474,6 +486,7 @@ class LabelPanel:
         ui.discardButton.enabled = ready and self._unsaved
         ui.saveLabelButton.enabled = ready
         ui.draftButton.enabled = ready or self._drafts.running
+        ui.caseRegionSelector.enabled = ui.drawRegionButton.enabled = self.segmentation is not None
         self._navigate()
 
 

@@ -1121,3 +1121,57 @@ def test_a_chart_follows_its_lines_and_survives_a_closed_scene(window):
     chart.close()
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode") == 0
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 0
+
+
+def test_a_region_is_stored_with_its_case_shown_again_and_used_by_drafts(window, shared_engine, tmp_path):
+    dataset = dataset_on_disk(tmp_path, 1, 1)
+    panel = opened(window, tmp_path)
+    ui = panel.ui
+
+    def openCase(n: int) -> None:
+        ui.casesTable.cellDoubleClicked(n, 1)
+        case = panel.casesPanel.table.keys[n]
+        window.wait_until(lambda: panel.labelPanel.case == case and panel.labelPanel.segmentation, 20, "the case")
+
+    def stored() -> dict:
+        from mper.datasets.dataset import Dataset
+
+        return dict(Dataset.open(dataset).regions)
+
+    def boxes() -> list[str]:
+        return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")]
+
+    openCase(0)
+    assert ui.caseRegionSelector.currentNode() is None and not boxes()
+    window.click(ui.drawRegionButton)
+    roi = ui.caseRegionSelector.currentNode()
+    roi.SetCenter(0, 2, 20)  # RAS
+    roi.SetSize(30, 36, 24)
+    slicer.app.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()  # as after the second click
+    window.wait_until(lambda: "region is stored" in ui.messageLabel.text, 10, "the region")
+    assert stored() == {"case-001": (-15, 15, -20, 16, 8, 32)}
+    openCase(1)
+    assert ui.caseRegionSelector.currentNode() is None and not boxes()  # each case has its own
+    openCase(0)
+    roi = ui.caseRegionSelector.currentNode()
+    assert mrml.roi_mm(roi, panel.labelPanel.volume) == pytest.approx([-15, 15, -20, 16, 8, 32])
+    asked = []
+    panel.labelPanel._drafts.start = lambda *arguments: asked.append(arguments)
+    window.click(ui.draftButton)
+    assert asked[0][2] == pytest.approx([-15, 15, -20, 16, 8, 32])
+
+    roi.SetSize(30, 36, 20)  # dragged; stored though the user goes on at once
+    openCase(1)
+    window.wait_until(lambda: stored()["case-001"] == (-15, 15, -20, 16, 10, 30), 10, "the dragged region")
+    openCase(0)
+    slicer.mrmlScene.RemoveNode(ui.caseRegionSelector.currentNode())  # in another module: it is no choice
+    window.wait_until(boxes, 10, "the box again")
+    ui.caseRegionSelector.currentNode().SetCenter(500, 2, 20)
+    window.wait_until(lambda: "lies outside the scan" in ui.messageLabel.text, 10, "the refusal")
+    assert stored()["case-001"] == (-15, 15, -20, 16, 10, 30)
+    ui.caseRegionSelector.currentNode().SetSize(4, 36, 20)
+    ui.caseRegionSelector.currentNode().SetCenter(0, 2, 20)
+    window.wait_until(lambda: "The region is not stored: " in ui.messageLabel.text, 10, "the engine's refusal")
+    ui.caseRegionSelector.setCurrentNode(None)
+    window.wait_until(lambda: "whole scan of case-001 is used again" in ui.messageLabel.text, 10, "the whole scan")
+    assert not stored() and not boxes()
