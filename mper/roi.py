@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Index3, as_index
 
 _TOLERANCE_MM = 1e-4  # a voxel centre this near to a face of the box is inside: boxes are written with few digits
@@ -78,19 +79,19 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
     """
     low, high = check_box(box_mm)
     if not geometry.spacing_known:
-        raise ValueError(
-            "an ROI in mm needs a scan of known spacing; the spacing of this one is unknown, leave the ROI out"
-        )
+        line = "an ROI in mm needs a scan of known spacing; the spacing of this one is unknown, leave the ROI out"
+        raise ValueError(Coded(line, "roi-without-spacing"))
     corners = np.array([(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     index = geometry.to_index(corners)
     reach = _TOLERANCE_MM / np.asarray(geometry.step_lengths)
     first = np.clip(np.ceil(index.min(axis=0) - reach), 0, geometry.shape).astype(int)
     last = np.clip(np.floor(index.max(axis=0) + reach) + 1, 0, geometry.shape).astype(int)
     scan_low, scan_high = extent_of(geometry)
-    outside = ValueError(
-        f"the ROI {_words(low, high)} contains no voxel of the scan, whose extent is {_words(scan_low, scan_high)} "
-        "(LPS mm); choose an ROI inside the scan"
+    box, extent = _words(low, high), _words(scan_low, scan_high)
+    line = (
+        f"the ROI {box} contains no voxel of the scan, whose extent is {extent} (LPS mm); choose an ROI inside the scan"
     )
+    outside = ValueError(Coded(line, "roi-outside", box=box, extent=extent))
     if (first >= last).any():
         raise outside
     inside = _voxels_inside(geometry.crop(first, last), low, high)
@@ -102,9 +103,8 @@ def region_of_box(geometry: Geometry, box_mm: Sequence[float]) -> Region:
     stop = start + inside.shape
     notes = []
     if (low < scan_low - _TOLERANCE_MM).any() or (high > scan_high + _TOLERANCE_MM).any():
-        notes.append(
-            f"the ROI extends beyond the scan, whose extent is {_words(scan_low, scan_high)} (LPS mm); it is cut there"
-        )
+        line = f"the ROI extends beyond the scan, whose extent is {extent} (LPS mm); it is cut there"
+        notes.append(Coded(line, "roi-cut", extent=extent))
     return Region(as_index(start), as_index(stop), None if inside.all() else inside, tuple(notes))
 
 

@@ -1,6 +1,6 @@
-"""What the engine says, in the user's language: refusals by their codes, progress, devices, methods of training.
+"""What the engine says, in the user's language: refusals, progress, plans of trainings, devices, methods.
 
-The engine's own lines are English. What has no words here is shown as the engine wrote it.
+The engine's own lines are English. What has no words here, or in `engine_lines`, is shown as the engine wrote it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from MPERLib import engine_lines
 from MPERLib.formatting import duration, sentence
 
 
@@ -27,50 +28,54 @@ def refusal(answer: Mapping[str, Any]) -> str:
     KeyError
         If it is no such answer.
     """
-    line = str(answer["error"])
-    values = answer.get("values")
-    words = _refusals().get(str(answer.get("code") or ""))
-    if words is None:
-        return line
-    known = {**values} if isinstance(values, Mapping) else {}
-    if "dataset" in known:
-        known["dataset"] = str(known["dataset"]).replace("~", "/").rpartition("/")[2]
-    if "field" in known:
-        known["field"] = _fields().get(str(known["field"]), known["field"])
+    line, values = str(answer["error"]), answer.get("values")
+    return said(line, str(answer.get("code") or ""), values if isinstance(values, Mapping) else {})
+
+
+def in_words(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer whose lines with a code are in the user's language; any other dictionary as it is.
+
+    The codes stay, by the new lines: a result that was stored with a scene can be put into other words once more.
+    """
+    codes = answer.get("line_codes")
+    if not isinstance(codes, Mapping) or not codes:
+        return answer
+    lines: dict[Any, str] = {}
+    for line, coded in codes.items():  # a line that is a value of others comes before them
+        coded = coded if isinstance(coded, Mapping) else {}
+        values = {name: lines.get(value, value) for name, value in (coded.get("values") or {}).items()}
+        lines[line] = said(line, str(coded.get("code")), values)
+    rest = {name: _replaced(value, lines) for name, value in answer.items() if name != "line_codes"}
+    return {**rest, "line_codes": {lines[line]: _replaced(coded, lines) for line, coded in codes.items()}}
+
+
+def said(line: str, code: str, values: Mapping[str, Any], table: Mapping[str, str] | None = None) -> str:
+    """The words of a code, by default those of all tables; the line where there are none."""
+    known = dict(values)
     try:
-        return words.format(**known)
-    except (KeyError, IndexError, ValueError):  # an engine of another version sends other values
+        if code == "joined":
+            separator = {" and ": _(" and ")}.get(known["separator"], known["separator"])
+            return str(separator).join(known[f"part{n}"] for n in range(1, len(known)))
+        if "dataset" in known:
+            known["dataset"] = str(known["dataset"]).replace("~", "/").rpartition("/")[2]
+        if "seconds" in known:
+            known["time"] = duration(max(60.0, known["seconds"]))
+        if "field" in known:
+            known["field"] = _fields().get(str(known["field"]), known["field"])
+        return (table or engine_lines.words())[code].format(**known)
+    except (KeyError, IndexError, TypeError, ValueError):  # of an engine of another version
         return line
 
 
-def _refusals() -> dict[str, str]:
-    return {
-        "no-dataset": _("The folder of '{dataset}' was moved or deleted. Use Open to find it."),
-        "no-model": _("The model {model} was moved or deleted. Choose another model."),
-        "no-prediction": _("The model's result is not in memory any more. Segment the scan again."),
-        "no-scan": _("The scan is not in memory any more. Try again: it is sent once more."),
-        "no-room": _("There is no room for another scan. Wait until the work that is under way has ended."),
-        "no-holdout": _("Lock a hold-out set first (under Cases); otherwise the comparison is biased."),
-        "disk-full": _("The disk is nearly full. Make room on it, then try again."),
-        "busy": _("{n} tasks are under way already. Wait for one to end, or cancel one."),
-        "ending": _("MPER's program is ending. Start it again."),
-        "wrong-token": _("The access token is missing or wrong. Enter it again, under Engine."),
-        "too-large": _("This is too large to be sent: {megabytes} MB at most. Choose a smaller region."),
-        "string-too-long": _("The {field} is too long ({limit} characters at most)."),
-        "string-too-short": _("The {field} is too short ({limit} characters at least)."),
-        "run-works": _("The training {run} is at work. Pause or cancel it first."),
-        "run-finished": _("The training {run} is finished. Start a new one from its model."),
-        "run-over": _("The training {run} has ended already."),
-        "scan-held-out": _("This scan is {case} of the hold-out set already. It is never used for training."),
-        "other-image": _(
-            "This mask was drawn on another image than the scan of {case}. Save it as a case of its own, under another "
-            "name."
-        ),
-        "cohort-works": _("The cohort {folder} is being segmented already. Pause it first, or choose another folder."),
-        "no-results": _("The folder {folder} holds no results of a cohort. Choose one that was segmented into."),
-        "no-folder": _("The folder {folder} was moved or deleted. Choose another."),
-        "inside-dataset": _("The folder '{folder}' lies inside a dataset. Choose a folder next to it."),
-    }
+def _replaced(value: Any, lines: Mapping[Any, str]) -> Any:
+    """A part of an answer with lines in place of others."""
+    if isinstance(value, str):
+        return lines.get(value, value)
+    if isinstance(value, list):
+        return [_replaced(each, lines) for each in value]
+    if isinstance(value, dict):
+        return {name: _replaced(each, lines) for name, each in value.items()}
+    return value
 
 
 def _fields() -> dict[str, str]:
@@ -132,57 +137,7 @@ def advice(line: str, coded: Mapping[str, Any]) -> str:
     coded : mapping
         Its ``code`` and ``values``.
     """
-    words = _advice().get(str(coded.get("code") or ""))
-    values = dict(coded.get("values") or {})
-    if "seconds" in values:
-        values["time"] = duration(max(60.0, values["seconds"]))
-    try:
-        return sentence(line) if words is None else words.format(**values)
-    except (KeyError, IndexError, ValueError):
-        return sentence(line)
-
-
-def _advice() -> dict[str, str]:
-    return {
-        "takes": _("About {time} on this computer, about {steps} steps."),
-        "takes-too-short": _(
-            "About {time} on this computer, about {steps} steps: too short to change the model. Allow more time."
-        ),
-        "takes-measured": _("About {time} on this computer, measured on the last training."),
-        "takes-perhaps": _("Perhaps {time} on this computer; no training was measured yet."),
-        "label-first": _("Label a case first."),
-        "choose-start": _("Choose another start."),
-        "too-few-labels": _("There are {there} labelled cases, fewer than {asked}. Label more, or use fewer."),
-        "no-label": _("No case has a label. Label at least one, better two."),
-        "unfit-start": _("{model} cannot be the start: {reason}."),
-        "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),
-        "never-drawn": _("{structures}: drawn in no labelled case, so it cannot be learned. Draw it first."),
-        "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
-        "regions": _("Only the region is used of {cases}."),
-        "label-outside-region": _(
-            "{percent} % of the label of {case} lie outside its region and are not learned from. Enlarge the region, "
-            "or clear it."
-        ),
-        "no-holdout": _("No hold-out set is locked, so the quality cannot be measured. Lock a few labelled cases."),
-        "holdout-drafts": _("Hold-out set: the labels of {cases} are unedited drafts of a model. Correct them."),
-        "holdout-parts": _("Hold-out set: {cases} are labelled only in part. Label the rest."),
-        "small-holdout": _("The hold-out set has {n} labelled cases, too few for a reliable measurement. Label more."),
-        "none-unlabelled": _("The method also uses scans without labels, and there are none. Choose another method."),
-        "painted": _(
-            "{n} cases are labelled by strokes alone; such cases made models worse. Correct whole masks with strokes, "
-            "or add scans without labels and choose a method that uses them."
-        ),
-        "other-structures": _("{model} segments {theirs}, not {ours}: these structures are learned from scratch."),
-        "other-slices": _("The scans are stacks of slices; {model} was trained on volumes. Choose another start."),
-        "other-volumes": _("The scans are volumes; {model} was trained on thick slices. Choose another start."),
-        "unlike-start": _(
-            "{cases} look unlike the scans that {model} was trained on. Check the result on the hold-out set, and "
-            "compare with a training without a start model."
-        ),
-        "no-card": _("No graphics card is in use: training on the processor is slow."),
-        "other-run": _("The training {run} is still running: both will be slower."),
-        "no-room": _("Less than 1 GB is free on the disk of the dataset. Make room first."),
-    }
+    return sentence(said(line, str(coded.get("code") or ""), coded.get("values") or {}, engine_lines.plans()))
 
 
 def device(name: str, words: str) -> str:

@@ -20,6 +20,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MPERLib import callbacks, engine_words
+from MPERLib.engine_words import in_words
 
 ErrorCallback = Callable[[str], None]
 
@@ -233,20 +234,22 @@ class JsonCall(BytesCall):
     def _finish(self) -> None:
         text = self._rest()
         if self._noted is not None:
-            self._noted(_notes(bytes(self._reply.rawHeader(b"MPER-Notes").data())))
+            names = (b"MPER-Notes", b"MPER-Note-Codes")
+            self._noted(_notes(*(bytes(self._reply.rawHeader(name).data()) for name in names)))
         try:
-            answer = json.loads(text) if text else None
+            answer = json.loads(text, object_hook=in_words) if text else None
         except ValueError:
             self.fail(_("the engine's answer cannot be read; it may be of another version than this module"))
         else:
             self._end(self._done, answer)
 
 
-def _notes(header: bytes) -> list[str]:
+def _notes(header: bytes, codes: bytes = b"") -> list[str]:
     """The lines of ``MPER-Notes``; a header that cannot be read is no reason to lose the answer."""
     try:
         lines = json.loads(header or b"[]")
-    except ValueError:
+        lines = in_words({"lines": lines, "line_codes": json.loads(codes or b"{}")})["lines"]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
     return [str(line) for line in lines] if isinstance(lines, list) else []
 
@@ -324,7 +327,7 @@ class StreamCall(Call):
         for line in lines:
             if line.strip() and not self.over:
                 try:
-                    self._last = json.loads(line)
+                    self._last = json.loads(line, object_hook=in_words)
                 except ValueError:
                     self.fail(_("the engine's answer cannot be read; it may be of another version than this module"))
                     return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from MPERLib import formatting
+from MPERLib import engine_words, formatting
 from MPERLib.formatting import sentence
 from slicer.i18n import tr as _
 
@@ -68,7 +68,7 @@ def line(node: slicer.vtkMRMLSegmentationNode | None, hasBox: bool) -> str:
         return " ".join([_not_found(node), _("Check that the scan shows it."), _help(hasBox)])
     if not level:
         return ""
-    quality = of(node) or {}
+    quality = engine_words.in_words(result_node.of(node) or {}).get("quality") or {}
     numbers = _("{share} ({low} to {high})").format(
         share=formatting.percent(quality["expected_dice"]),
         low=f"{100 * quality['low']:.0f}",

@@ -55,7 +55,7 @@ class ResultPanel:
         self.node = node
         if ui.resultSelector.currentNode() is not node:
             ui.resultSelector.setCurrentNode(node)
-        result = result_node.of(node)
+        result = engine_words.in_words(result_node.of(node) or {}) or None
         rows, text = _content(node, result)
         self._table.fill(rows)
         self._table.widget.visible = bool(rows)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from MPERLib.callbacks import slot
 from MPERLib.engine_session import AUTO, EngineSession
+from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Cell, Table
 from slicer.i18n import tr as _
@@ -59,7 +60,7 @@ class NextCasePanel:
             return
 
         def done(result: dict, _job: str, notices: list[str]) -> None:
-            self._ranked = result["cases"]
+            self._ranked = [{**case, "words": sentence(case["words"])} for case in result["cases"]]
             self._context.showMessage("\n".join(notices))
             self._show()
             if self.table.keys:

@@ -99,6 +99,9 @@ def test_a_run_that_was_killed_is_resumed_and_a_broken_scan_stops_no_other(
     listed = rows(engine, cohort)
     assert [row["state"] for row in listed.values()] == ["done", "done", "failed", "done", "done"]
     assert "c.nrrd" in listed["c.seg.nrrd"]["error"] and listed["v.seg.nrrd"]["volumes_ml"]
+    assert listed["v.seg.nrrd"]["flags"] and set(listed["v.seg.nrrd"]["flags"]) <= set(
+        listed["v.seg.nrrd"]["line_codes"]
+    )
     assert (out / "a.seg.nrrd").stat().st_mtime_ns == before and (out / "summary.html").is_file()
 
 
@@ -214,7 +217,9 @@ def test_accepted_masks_become_labels_once_and_the_hold_out_stays_apart(
     dataset.lock_holdout([held.id])
     found = keep(engine, cohort, dataset)
     assert [(kept["mask"], kept["case"]) for kept in found["kept"]] == [("a.seg.nrrd", "known"), ("b.seg.nrrd", "b")]
-    assert [one["mask"] for one in found["skipped"]] == ["c.seg.nrrd"] and "hold-out" in found["skipped"][0]["reason"]
+    (skipped,) = found["skipped"]
+    assert skipped["mask"] == "c.seg.nrrd" and "hold-out" in skipped["reason"]
+    assert found["line_codes"][skipped["reason"]] == {"code": "scan-held-out", "values": {"case": "held"}}
     case = dataset.case("b")
     label, revision = case.label(), case.revisions()[-1]
     assert label is not None

@@ -110,6 +110,8 @@ def test_a_foreign_or_damaged_dataset_json_hides_nothing_else(engine: Served, ho
             *("the dataset Data", "the dataset Data/a foreign one")
         ]
         assert str(home) not in "".join(notes(engine, route))
+        codes = json.loads(engine.get(route).headers["mper-note-codes"])
+        assert {codes[line]["code"] for line in notes(engine, route)} == {"skipped"}
     assert notes(engine, DATA) == []
     assert engine.engine.trainings() == []
     answer = engine.get("/datasets/Data~a foreign one".replace(" ", "%20"))

@@ -518,6 +518,7 @@ def test_a_plan_chooses_what_is_left_open(engine: Served, root: Path) -> None:
     assert engine.post(f"{data}/plan", {"steps": 5, "budget_s": 5.0}).status == 422
     auto = engine.post(f"{data}/plan", {"method": "auto"}).json()
     assert (auto["method"], auto["reason"]) == ("supervised", "there are no scans without labels")
+    assert auto["line_codes"][auto["reason"]] == {"code": "auto-none-unlabelled", "values": {}}
     assert plan["reason"] is None
     assert engine.post(f"{data}/plan", {"start_from": "nobody"}).status == 404
     assert engine.post(f"{data}/plan", {"optimizer": "adam"}).status == 422
@@ -595,7 +596,8 @@ def test_unlabelled_cases_are_ranked_once_a_model(
     found = engine.result(engine.post(f"{data}/rank", body).json())
     assert {each["id"] for each in found["cases"]} == {"case4", "case5"} and found["labelled"] == 2
     scores = [each["score"] for each in found["cases"]]
-    assert scores == sorted(scores, reverse=True) and all(each["words"] for each in found["cases"])
+    assert scores == sorted(scores, reverse=True)
+    assert all(each["words"] in found["line_codes"] for each in found["cases"])
     predictor = Predictor(random_bundle("vnet", preprocessing={"spacing_mm": (2.0, 1.5, 1.25)}), "cpu")
     cases = {case["id"]: case for case in engine.get(f"{data}/cases").json()}
     for each in found["cases"]:
@@ -617,6 +619,8 @@ def test_versions_are_compared_on_the_hold_out_and_their_masks_kept(
     found = engine.result(job)
     assert {case["id"] for case in found["cases"]} == {"case2", "case3"} and found["split"] == "holdout"
     assert "On 2 held-out cases" in found["words"]
+    coded = found["line_codes"]
+    assert coded[coded[found["words"]]["values"]["part1"]]["values"]["n"] == 2
     for case in found["cases"]:
         truth = dataset.case(case["id"]).label().array == 1  # type: ignore[union-attr]
         for when in ("before", "after"):

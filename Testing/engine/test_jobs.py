@@ -22,6 +22,7 @@ from mper.engine.services.devices import Devices
 from mper.engine.services.jobs import Job, JobStore, Turn
 from mper.engine.settings import Limits
 from mper.progress import Progress
+from mper.utils.coded import line_of
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def no_turn(device: str, job: Job) -> Iterator[str]:
 
 @contextlib.contextmanager
 def a_store(folder: Path, turn: Turn, limits: Limits) -> Iterator[JobStore]:
-    store = JobStore(folder, turn, str, limits)
+    store = JobStore(folder, turn, line_of, limits)
     yield store
     store.cancel_all()
     store.wait(10)
@@ -295,6 +296,7 @@ def test_a_device_that_is_not_here_fails_the_job_with_its_reason(queue: JobStore
     status = ended(queue.submit("a", "load", "cuda:7", waits(threading.Event())))
     assert status["state"] == "failed"
     assert "no device 'cuda:7'" in status["error"]
+    assert status["line_codes"][status["error"]] == {"code": "no-device", "values": {"device": "cuda:7"}}
 
 
 def test_a_client_cannot_queue_without_end(jobs: JobStore) -> None:

@@ -131,6 +131,7 @@ def test_the_answer_tells_what_each_stroke_changed(
         assert row["removed_ml"] == pytest.approx({str(v): ml for v, ml in change.removed_ml.items()})
     assert answer["strokes"][0]["added_ml"]["1"] > 0
     assert any("replaces" in note and note.startswith("stroke 3: ") for note in answer["notes"])
+    assert {coded["code"] for coded in answer["line_codes"].values()} == {"stroke-note", "replaces-stroke"}
     (told,) = answer["structures"]
     (expected,) = measure(refiner.segmentation)
     assert told["voxels"] == expected.voxels and told["components"] == expected.components

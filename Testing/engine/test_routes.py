@@ -24,6 +24,7 @@ ADDED = {
     "excluded",
     "voxels_sha256",
     "region_mm",
+    "line_codes",
 }  # names that answers have gained since
 RECORDED = Path(__file__).with_name("protocol_1.json")  # the forms of all answers of version 0.1
 

@@ -97,7 +97,9 @@ def test_flags_say_why_to_look_with_care(segmented: dict, direct) -> None:
     codes = {flag["code"] for flag in segmented["flags"]}
     assert ("border" in codes) == any("touches the border" in note for note in direct.notes)
     assert "border" in codes  # a random network's mask does
-    assert all(flag["words"] for flag in segmented["flags"])
+    lines = {*segmented["notes"], *(flag["words"] for flag in segmented["flags"])}
+    assert set(segmented["line_codes"]) >= lines and all(lines), "for words of other languages"
+    assert {"at-scan-border"} <= {coded["code"] for coded in segmented["line_codes"].values()}
 
 
 def test_prototypes_tell_their_voxels_and_typical_places(segmented: dict, scan: Volume, direct) -> None:
@@ -176,6 +178,8 @@ def test_a_region_outside_the_scan_fails_with_one_line(engine: Served, scan: Vol
     last = engine.ended(engine.post("/jobs/segment", body).json()["job"])
     assert last["state"] == "failed" and last["result"] is None
     assert "\n" not in last["error"] and "ROI" in last["error"]
+    coded = last["line_codes"][last["error"]]
+    assert coded["code"] == "roi-outside" and coded["values"]["box"] in last["error"]
 
 
 def test_figures_in_mm_are_null_where_the_spacing_is_unknown(engine: Served, scan: Volume) -> None:

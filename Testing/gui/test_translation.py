@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import string
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
-from MPERLib import mrml, segmentation_node
+from MPERLib import engine_lines, engine_words, mrml, segmentation_node
 
+import mper
 from mper.labels import make_label
+from mper.models.calibration import REASONS
+from mper.utils.coded import Coded, joined, with_codes
 
 OPEN, CLOSE = "\u27e6", "\u27e7"  # what the made-up language puts around each text
 TEXTS = ("text", "title", "toolTip", "placeholderText", "specialValueText", "prefix", "suffix")
@@ -24,11 +29,14 @@ pytestmark = pytest.mark.skipif("host.scripted" not in sys.modules, reason="a re
 
 
 @pytest.fixture
-def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Slicer in a language in which each text stands in brackets."""
     from host import scripted
 
     monkeypatch.setattr(scripted, "translate", lambda _context, text: f"{OPEN}{text}{CLOSE}" if text.strip() else text)
+    engine_lines.words.cache_clear()
+    yield
+    engine_lines.words.cache_clear()
 
 
 def texts(panel: Any) -> Iterator[tuple[str, str]]:
@@ -100,6 +108,47 @@ def test_every_text_of_both_panels_is_translated(
     window.wait_until(lambda: panel.trainingPanel.plan, 20, "the plan")
     window.events()
     assert untranslated(panel, (data + words).casefold()) == []
+
+
+def codes_of_the_library() -> dict[str, list[set[str] | None]]:
+    """The codes in the library's source, with the names of their values at each place; None: not written there."""
+    found: dict[str, list[set[str] | None]] = {f"evidence-{name}": [set()] for name in REASONS}
+    kinds = {"Coded", "InvalidRequest", "Unauthorized", "Forbidden", "NotFound", "Conflict"}
+    for file in Path(mper.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in kinds and len(node.args) > 1:
+                values = {each.arg for each in node.keywords}
+                for each in ast.walk(node.args[1]):
+                    if isinstance(each, ast.Constant) and re.fullmatch(r"[a-z]+(-[a-z]+)*", str(each.value)):
+                        names = None if None in values else {str(name) for name in values}
+                        found.setdefault(str(each.value), []).append(names)
+    return found
+
+
+def test_every_code_of_the_library_has_words_that_need_no_other_values() -> None:
+    words = {**engine_lines.words(), "joined": ""}
+    known = codes_of_the_library()
+    assert len(known) > 100
+    parts = {"uncertain-", "border", "outside", "-size-unknown", "evidence-"}  # of codes that are put together
+    assert sorted(set(known) - set(words) - parts) == []
+    for code, places in known.items():
+        fields = {name for _, name, _, _ in string.Formatter().parse(words.get(code, "")) if name} - {"time"}
+        assert all(values is None or fields <= values for values in places), (code, fields, places)
+
+
+def test_lines_of_an_answer_are_put_into_words_wherever_they_stand(foreign: None) -> None:
+    reason = Coded("the model is unsure of the boundary", "evidence-confidence")
+    flag = Coded(f"check: {reason} and free text", "quality-check", dice="0.65", low="0.4", high="0.8")
+    flag.values["reasons"] = joined([reason, "free text"], " and ")
+    later = Coded("a line of a later version", "later")
+    answer = {"flags": [{"code": "quality", "words": flag}], "quality": {"level": "check", "reasons": [reason]}}
+    sent = json.loads(json.dumps(with_codes({**answer, "notes": [flag, later], "n": 1})))
+    shown = json.loads(json.dumps(sent), object_hook=engine_words.in_words)
+    assert shown["quality"] == {"level": "check", "reasons": [f"{OPEN}{reason}{CLOSE}"]}
+    assert shown["flags"][0]["words"] == shown["notes"][0]
+    both = f"{OPEN}{reason}{CLOSE}{OPEN} and {CLOSE}free text"
+    assert shown["notes"] == [f"{OPEN}check (expected Dice 0.65, 0.4 to 0.8): {both}{CLOSE}", later]
+    assert (shown["n"], engine_words.in_words(shown)) == (1, shown)  # a stored result is put into words again
 
 
 def test_a_text_that_is_not_translated_is_found(foreign: None) -> None:

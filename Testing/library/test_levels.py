@@ -25,6 +25,7 @@ ROOT = ("progress", "phases", "provenance", "volume", "labels", "roi", "strokes"
 
 # From the ground up: a package or module, and its floor. Each imports from itself and from those before it.
 ORDER = {
+    "utils.coded": 0,  # what errors of all others are made of
     **dict.fromkeys(ROOT, 0),
     "utils": 0,
     "utils.cleanup": 1,  # psutil

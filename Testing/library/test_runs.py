@@ -16,6 +16,7 @@ from mper.progress import Cancelled
 from mper.training import runs
 from mper.training.curves import write_curves
 from mper.training.runs import RunFolder, RunLog, read_events
+from mper.utils.coded import Coded
 
 
 def test_status_tells_state_process_and_heartbeat(tmp_path: Path) -> None:
@@ -61,6 +62,15 @@ def test_lock_tells_at_once_that_a_process_is_gone(tmp_path: Path) -> None:
     assert folder.is_alive() and folder.state() == "running"  # its lock is not seen from here, its heartbeat is
     (tmp_path / "status.json").write_text(json.dumps({**status, "state": "finished"}))
     assert folder.state() == "finished" and RunFolder(tmp_path / "none").state() == "new"
+
+
+def test_what_a_run_failed_of_is_stored_with_its_code(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ValueError, match="the loss"), RunLog(folder):
+        raise ValueError(Coded("the loss is nan\nat step 3", "training-diverged", step=3))
+    codes = {"the loss is nan": {"code": "training-diverged", "values": {"step": 3}}}
+    assert (folder.status()["message"], folder.status()["line_codes"]) == ("the loss is nan", codes)
+    assert read_events(tmp_path)[-1]["line_codes"] == codes
 
 
 def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:

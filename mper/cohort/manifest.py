@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mper.cohort.files import ScanFiles, file_sha256
+from mper.utils.coded import with_codes
 from mper.utils.files import read_json, this_host, write_json
 from mper.utils.text import shorten
 
@@ -258,7 +259,7 @@ class CohortLog:
         OSError
             If it cannot be written.
         """
-        line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+        line = json.dumps(with_codes(entry), ensure_ascii=False, allow_nan=False) + "\n"
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()

@@ -17,13 +17,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mper.cohort.manifest import MANIFEST, WORK, CohortScan, now
 from mper.progress import Cancelled, Progress
+from mper.utils.coded import decoded, with_codes
 from mper.utils.files import read_json, write_json
 from mper.utils.locking import is_locked
 
@@ -97,7 +98,7 @@ class CohortStatus:
     def _write(self) -> None:
         if self._folder.is_dir():
             with contextlib.suppress(OSError):  # a full disk is reported where a result is written
-                write_json(self._folder / STATUS, self._entry)
+                write_json(self._folder / STATUS, with_codes(self._entry))
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,14 @@ def read_state(folder: Path) -> RunState:
     if alive:
         pausing = started is not None and _pause_request(folder / WORK) == started
         figures = (_number(entry.get("fraction")), _number(entry.get("eta_s")))
-        return RunState(RUNNING, str(entry.get("message", "")), *figures, started, pausing)
+        return RunState(RUNNING, _message(entry), *figures, started, pausing)
     state = str(entry.get("state") or (FINISHED if (folder / MANIFEST).is_file() else NEW))
-    return RunState(INTERRUPTED if state == RUNNING else state, str(entry.get("message", "")), started=started)
+    return RunState(INTERRUPTED if state == RUNNING else state, _message(entry), started=started)
+
+
+def _message(entry: Mapping[str, Any]) -> str:
+    codes = entry.get("line_codes")
+    return decoded(str(entry.get("message", "")), codes if isinstance(codes, dict) else {})
 
 
 def request_pause(folder: Path) -> bool:

@@ -155,6 +155,7 @@ def _row(entry: Entry, result: Mapping[str, Any], error: str | None) -> Row:
         "phase": result.get("phase"),
         "quality": "failed" if error else quality_of(result),
         "flags": _reasons(result),
+        "line_codes": entry.get("line_codes", {}),
         "volumes_ml": result.get("volumes_ml", {}),
         "confidence": result.get("confidence"),
         "expected_dice": _expected(result),

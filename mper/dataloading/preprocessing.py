@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mper.labels import UNLABELLED
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Index3, Spacing
 
 NORMALISATIONS = ("zscore", "percentile", "window")
@@ -109,18 +110,18 @@ class WorkingGrid:
             wanted = [shape[0], *(lengths[1:] * scale)]
         else:
             if source_steps is None:
+                line = "the scan's voxel spacing is unknown and the model needs it; "
                 raise ValueError(
-                    "the scan's voxel spacing is unknown and the model needs it; "
-                    "use a format that stores spacing (NRRD, NIfTI, DICOM)"
+                    Coded(f"{line}use a format that stores spacing (NRRD, NIfTI, DICOM)", "spacing-needed")
                 )
             wanted = list(np.asarray(shape) * steps / np.asarray(preprocessing.spacing_mm))
             if dimensions == 2:
                 wanted[0] = shape[0]
         k, j, i = (max(1, round(float(n))) for n in wanted)
         if k * j * i > _MAX_VOXELS:
+            line = f"at the voxel size of the model the scan has {k}x{j}x{i} voxels, more than any memory holds; "
             raise ValueError(
-                f"at the voxel size of the model the scan has {k}x{j}x{i} voxels, more than any memory holds; "
-                "correct its spacing, or give an ROI"
+                Coded(f"{line}correct its spacing, or give an ROI", "too-many-voxels", size=f"{k}x{j}x{i}")
             )
         sk, sj, si = (float(n * s / m) for n, s, m in zip(shape, steps, (k, j, i), strict=True))
         return cls(geometry.shape, axes, flips, (k, j, i), (sk, sj, si))
@@ -252,7 +253,8 @@ def normalise(image: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor
     if not high > low:
         low, high = float(image.min()), float(image.max())
     if not high > low:
-        raise ValueError("the region to segment is constant: it holds no image; check the scan or the ROI")
+        line = "the region to segment is constant: it holds no image; check the scan or the ROI"
+        raise ValueError(Coded(line, "constant-region"))
     clipped = image.clamp(low, high)
     if preprocessing.normalisation == "percentile":
         return (clipped - low) * (2 / (high - low)) - 1

@@ -89,7 +89,7 @@ class AccessMiddleware:
                 self._answer(error)  # writes the log
                 raise _Broken from None
             code, line = self._answer(error)
-            content = {"error": line, **code_and_values(error)}
+            content = {"error": line, **code_and_values(line)}
             await _refuse(sent, code, content, error.headers if isinstance(error, RequestError) else {})
         finally:
             if connection is not None:

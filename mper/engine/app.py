@@ -20,6 +20,7 @@ from mper.engine.schemas.common import ErrorAnswer
 from mper.engine.schemas.runs import RunEvent
 from mper.engine.services.engine import Engine
 from mper.engine.settings import Settings
+from mper.utils.coded import line_of
 
 _ROUTERS = (
     info.router,
@@ -82,8 +83,8 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses: unknown routes, methods, bodies that are not JSON."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, RequestError):  # raised by the middleware while the body was read
-        cause = error.__cause__
-        return _error(cause.status, str(cause), more=code_and_values(cause))
+        line = line_of(error.__cause__)
+        return _error(error.__cause__.status, line, more=code_and_values(line))
     lines = {
         404: "there is no such route; /openapi.json lists them",
         405: f"this route does not take {request.method}",

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from mper.utils.errors import explain, raised_by_us
+from mper.utils.coded import Coded, changed, line_of
+from mper.utils.errors import explain, one_line, raised_by_us
 
 
 class RequestError(Exception):
@@ -37,9 +38,8 @@ class RequestError(Exception):
     status: ClassVar[int] = 400
     headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, line: str, code: str = "", **values: str | int | float):
-        super().__init__(line)
-        self.code, self.values = code, values
+    def __init__(self, line: str, code: str = "", /, **values: str | int | float):
+        super().__init__(Coded(line, code, **values) if code else line)
 
 
 class InvalidRequest(RequestError):
@@ -132,19 +132,23 @@ def status_and_line(error: BaseException, folders: Mapping[Path, str]) -> tuple[
     return (422 if isinstance(error, ValueError) and raised_by_us(error) else 500), line
 
 
-def code_and_values(error: BaseException) -> dict[str, object]:
-    """What an error's answer holds besides its line: nothing, or the code and the values of a `RequestError`."""
-    return {"code": error.code, "values": error.values} if isinstance(error, RequestError) and error.code else {}
+def code_and_values(line: str) -> dict[str, object]:
+    """What an error's answer holds besides its line: nothing, or the line's code and values."""
+    return {"code": line.code, "values": line.values} if isinstance(line, Coded) else {}
 
 
 def explained(error: BaseException, folders: Mapping[Path, str]) -> str:
     """One line for a person, in which `folders` are written by their names."""
-    line = " ".join(str(error).split()) if isinstance(error, RequestError) else explain(error)
+    line = changed(line_of(error), one_line) if isinstance(error, RequestError) else explain(error)
     return without_folders(line, folders)
 
 
 def without_folders(text: str, folders: Mapping[Path, str]) -> str:
     """`text` in which `folders` are written by their names, the longest path first."""
-    for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
-        text = text.replace(str(folder), name)
-    return text
+
+    def named(part: str) -> str:
+        for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
+            part = part.replace(str(folder), name)
+        return part
+
+    return changed(text, named)

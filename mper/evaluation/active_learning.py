@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from mper.labels import BACKGROUND
 from mper.progress import Report, ignore_progress
+from mper.utils.coded import Coded, joined
 
 if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
@@ -206,15 +207,20 @@ def _places(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _words(chosen: CaseSummary, far: float, unlike: float, middle: float, usual: float) -> str:
     if not chosen.voxels:
-        return "The model segments nothing in this scan."
-    reasons = []
+        return Coded("The model segments nothing in this scan.", "segments-nothing")
+    reasons: list[str] = []
     if far > 1.5 * usual:
-        reasons.append(f"{100 * far:.0f} % of the structure matches no prototype well (usual: {100 * usual:.0f} %)")
+        percent, common = f"{100 * far:.0f}", f"{100 * usual:.0f}"
+        line = f"{percent} % of the structure matches no prototype well (usual: {common} %)"
+        reasons.append(Coded(line, "far-from-prototypes", percent=percent, usual=common))
     if chosen.confidence < middle - _LOWER:
-        reasons.append(f"its confidence is low ({chosen.confidence:.2f}, median {middle:.2f})")
+        low, median = f"{chosen.confidence:.2f}", f"{middle:.2f}"
+        line = f"its confidence is low ({low}, median {median})"
+        reasons.append(Coded(line, "low-confidence", confidence=low, median=median))
     if unlike > _MUCH_UNLIKE / 2:
-        reasons.append("its prototypes differ from those of the labelled cases")
+        reasons.append(Coded("its prototypes differ from those of the labelled cases", "unlike-prototypes"))
     if not reasons:
-        return f"Similar to the other cases (confidence {chosen.confidence:.2f})."
-    text = "; ".join(reasons)
-    return f"{text[0].upper()}{text[1:]}."
+        confidence = f"{chosen.confidence:.2f}"
+        return Coded(f"Similar to the other cases (confidence {confidence}).", "ordinary", confidence=confidence)
+    text = joined(reasons, "; ")
+    return Coded(f"{text[0].upper()}{text[1:]}.", text.code, **text.values)

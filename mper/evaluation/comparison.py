@@ -11,6 +11,7 @@ import numpy as np
 from mper.evaluation.evaluate import LabelledScan, evaluate
 from mper.labels import Label
 from mper.progress import Notify, Report, ignore_notice, ignore_progress, part_of
+from mper.utils.coded import Coded, joined
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -112,24 +113,33 @@ def summary_text(pairs: Sequence[tuple[float, float]]) -> str:
     n = len(pairs)
     counts = "" if n == 1 else f" (better on {better}, worse on {worse}, as good on {n - better - worse})"
     cases = "1 held-out case" if n == 1 else f"{n} held-out cases"
-    sentences = [f"On {cases} the mean Dice changes from {before.mean():.3f} to {after.mean():.3f}{counts}."]
+    old, new = f"{before.mean():.3f}", f"{after.mean():.3f}"
+    line = f"On {cases} the mean Dice changes from {old} to {new}{counts}."
+    figures = {"n": n, "better": better, "worse": worse, "same": n - better - worse}
+    sentences = [Coded(line, "compared-one" if n == 1 else "compared", before=old, after=new, **figures)]
     if not better and not worse:
-        sentences.append("There is no difference.")
+        sentences.append(Coded("There is no difference.", "no-difference"))
     elif n == 1:
-        sentences.append("One case allows no conclusion; label more cases for the hold-out.")
+        line = "One case allows no conclusion; label more cases for the hold-out."
+        sentences.append(Coded(line, "one-case"))
     elif n < _FEW:
         resolution = _resolution(change)
         small = abs(change.mean()) <= resolution
         verdict = "this one may be chance" if small else "this one is larger, but based on few cases"
-        sentences.append(f"So few cases cannot show mean differences below about {resolution:.3f}: {verdict}.")
+        shown = f"{resolution:.3f}"
+        line = f"So few cases cannot show mean differences below about {shown}: {verdict}."
+        sentences.append(Coded(line, "few-cases-chance" if small else "few-cases-larger", resolution=shown))
     else:
         p = _wilcoxon(change)
         verdict = "is unlikely to be chance" if p < _LEVEL else "may be chance"
-        sentences.append(f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)}).")
+        line = f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)})."
+        sentences.append(Coded(line, "no-chance" if p < _LEVEL else "may-be-chance", p=_p(p)))
     if worse:
         lost = int(change.argmin())
-        sentences.append(f"The largest loss is {-change[lost]:.3f} ({before[lost]:.3f} to {after[lost]:.3f}).")
-    return " ".join(sentences)
+        loss, old, new = f"{-change[lost]:.3f}", f"{before[lost]:.3f}", f"{after[lost]:.3f}"
+        line = f"The largest loss is {loss} ({old} to {new})."
+        sentences.append(Coded(line, "largest-loss", loss=loss, before=old, after=new))
+    return joined(sentences, " ")
 
 
 def _resolution(change: np.ndarray) -> float:
@@ -147,4 +157,4 @@ def _wilcoxon(change: np.ndarray) -> float:
 
 
 def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.001 else "below 0.001"
+    return f"{p:.2g}" if p >= 0.001 else Coded("below 0.001", "p-small")

@@ -11,6 +11,7 @@ import numpy as np
 from mper.evaluation.metrics import MeanFigures, case_metrics, cohort_metrics
 from mper.labels import BACKGROUND, UNLABELLED, Label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress, part_of
+from mper.utils.coded import Coded
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -74,12 +75,17 @@ def match_labels(
     pairs = [(by_name[label.name.casefold()], label) for label in dataset if label.name.casefold() in by_name]
     ours, theirs = (", ".join(label.name for label in labels) for labels in (model, dataset))
     if not pairs:
-        raise ValueError(f"the model segments {ours}, the dataset has labels of {theirs}: no structure can be compared")
+        line = f"the model segments {ours}, the dataset has labels of {theirs}: no structure can be compared"
+        raise ValueError(Coded(line, "nothing-to-compare", ours=ours, theirs=theirs))
     shared = {label.name for _, label in pairs}
     if missing := [label.name for label in dataset if label.name not in shared]:
-        notify(f"the model does not segment {', '.join(missing)}: not evaluated")
+        names = ", ".join(missing)
+        line = f"the model does not segment {names}: not evaluated"
+        notify(Coded(line, "not-evaluated", structures=names))
     if len(pairs) < len(model):
-        notify(f"the dataset does not label all of {ours}: only {', '.join(sorted(shared))} is evaluated")
+        names = ", ".join(sorted(shared))
+        line = f"the dataset does not label all of {ours}: only {names} is evaluated"
+        notify(Coded(line, "partly-evaluated", ours=ours, structures=names))
     return pairs
 
 
@@ -159,15 +165,17 @@ def evaluate(
             )
         )
         for note in prediction.notes:
-            notify(f"{case.id}: {note}")
+            notify(Coded(f"{case.id}: {note}", "case-note", case=case.id, note=note))
     if unlabelled:
-        notify(f"{unlabelled} of {len(cases)} cases have no label and were left out")
+        line = f"{unlabelled} of {len(cases)} cases have no label and were left out"
+        notify(Coded(line, "unlabelled-left-out", n=unlabelled, total=len(cases)))
     if partly:
-        notify(
-            f"{', '.join(partly)}: partly labelled. Only labelled voxels are evaluated, and these are no random sample"
-        )
+        names = ", ".join(partly)
+        line = f"{names}: partly labelled. Only labelled voxels are evaluated, and these are no random sample"
+        notify(Coded(line, "partly-labelled", cases=names))
     if not results:
-        raise ValueError(f"none of the {len(cases)} cases has a label; label at least one")
+        line = f"none of the {len(cases)} cases has a label; label at least one"
+        raise ValueError(Coded(line, "none-labelled", n=len(cases)))
     cohort = cohort_metrics(metrics)
     return {
         "mean": cohort["mean"],

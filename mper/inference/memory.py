@@ -14,6 +14,7 @@ import torch
 
 from mper.inference.sliding_window import SLICE_BATCH_VOXELS, tile_starts
 from mper.nets.network import NetConfig
+from mper.utils.coded import Coded
 from mper.volume import Index3
 
 WHOLE, TILES = "whole", "tiles"
@@ -110,7 +111,8 @@ def affordable_strategies(
 
     The last candidate is kept even if its estimate does not fit: an estimate is no reason to refuse.
     """
-    fitting, notes = [], []
+    fitting: list[Strategy] = []
+    notes: list[str] = []
     for n, strategy in enumerate(candidates):
         needed, available = bytes_needed(workload, strategy, dtype(strategy.device)), free(strategy.device)
         limit = math.inf if available is None else available * _SHARE
@@ -119,22 +121,29 @@ def affordable_strategies(
         if needed <= limit:
             fitting.append(strategy)
             continue
-        note = (
-            f"memory is short: {describe_strategy(strategy)} needs about {needed / 1e9:.1f} GB, "
-            f"{limit / 1e9:.1f} GB can be used"
+        what, gigabytes, usable = describe_strategy(strategy), f"{needed / 1e9:.1f}", f"{limit / 1e9:.1f}"
+        line, values = (
+            f"memory is short: {what} needs about {gigabytes} GB, {usable} GB can be used",
+            {
+                "what": what,
+                "needed": gigabytes,
+                "usable": usable,
+            },
         )
         if n == len(candidates) - 1 and not fitting:
             fitting.append(strategy)
-            notes.append(f"{note}; trying it anyway")
+            notes.append(Coded(f"{line}; trying it anyway", "memory-short-tried", **values))
         elif not fitting:
-            notes.append(note)
+            notes.append(Coded(line, "memory-short", **values))
     return fitting, notes
 
 
 def describe_strategy(strategy: Strategy) -> str:
     """The strategy in words: ``the whole volume at once on cuda``."""
-    what = "the whole volume at once" if strategy.method == WHOLE else "the volume in tiles"
-    return f"{what} on {strategy.device.type}"
+    device = strategy.device.type
+    if strategy.method == WHOLE:
+        return Coded(f"the whole volume at once on {device}", "whole-volume", device=device)
+    return Coded(f"the volume in tiles on {device}", "in-tiles", device=device)
 
 
 def round_up(n: int, divisor: int) -> int:

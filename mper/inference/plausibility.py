@@ -13,6 +13,7 @@ from mper.labels import Label
 from mper.models.card import Card
 from mper.progress import Progress, Report
 from mper.roi import Region
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Volume
 
 QUALITY, BORDER, INTENSITIES = "quality", "border", "intensities"
@@ -74,21 +75,26 @@ def check_intensities(
     card : Card
     """
     if correlation < _NOISE:
-        return [
-            QualityFlag(NOISE, "the scan looks like noise: neighbouring voxels are unrelated; the mask means nothing")
-        ]
+        line = "the scan looks like noise: neighbouring voxels are unrelated; the mask means nothing"
+        return [QualityFlag(NOISE, Coded(line, "noise"))]
     flags = []
     window = card.preprocessing.get("window")
     if window is not None:
         low, high = np.percentile(np.asarray(crop.array, dtype=np.float32), (1, 99)).tolist()
         if high <= window[0] or low >= window[1] or high - low < 0.01 * (window[1] - window[0]):
-            words = (
+            words = Coded(
                 f"the intensities ({low:g} to {high:g}) lie outside the model's window of {window[0]:g} to "
-                f"{window[1]:g}; check that the scan is in Hounsfield units"
+                f"{window[1]:g}; check that the scan is in Hounsfield units",
+                "outside-window",
+                low=f"{low:g}",
+                high=f"{high:g}",
+                window_low=f"{window[0]:g}",
+                window_high=f"{window[1]:g}",
             )
             flags.append(QualityFlag(INTENSITIES, words))
     if has_unusual_percentiles(percentiles, card):
-        words = "the intensities are distributed unlike those of the training scans; check the mask"
+        line = "the intensities are distributed unlike those of the training scans; check the mask"
+        words = Coded(line, "unlike-intensities")
         flags.append(QualityFlag(INTENSITIES, words))
     return flags
 
@@ -136,9 +142,14 @@ def check_border(
         for end, at_scan in ((0, region.start[axis] == 0), (-1, region.stop[axis] == geometry.shape[axis])):
             if classes.take(end, axis).any():
                 words = (
-                    "the mask touches the border of the scan; the structure may reach beyond it"
+                    Coded(
+                        "the mask touches the border of the scan; the structure may reach beyond it", "at-scan-border"
+                    )
                     if at_scan
-                    else "the mask touches the border of the region; a larger ROI may show more of it"
+                    else Coded(
+                        "the mask touches the border of the region; a larger ROI may show more of it",
+                        "at-region-border",
+                    )
                 )
                 flags.append(QualityFlag(BORDER, words))
     return flags
@@ -156,19 +167,25 @@ def check_volumes(
     if not any(voxels):
         names = ", ".join(label.name for label in labels)
         were = "was" if len(labels) == 1 else "were"
-        return [QualityFlag(EMPTY, f"the mask is empty: {names} {were} not found; check the scan and the model")]
+        line = f"the mask is empty: {names} {were} not found; check the scan and the model"
+        return [QualityFlag(EMPTY, Coded(line, "empty-mask", structures=names))]
     usual = card.about.get("volume_ml", {})
     flags = []
     for label, count in zip(labels, voxels, strict=True):
         if not count:
-            flags.append(QualityFlag(EMPTY, f"{label.name} was not found"))
+            flags.append(QualityFlag(EMPTY, Coded(f"{label.name} was not found", "not-found", structure=label.name)))
         elif geometry.voxel_ml is not None and label.name in usual:
             ml = count * geometry.voxel_ml
             low, high = usual[label.name]
             if not low / _VOLUME_ROOM <= ml <= high * _VOLUME_ROOM:
-                words = (
+                words = Coded(
                     f"the volume of {label.name} ({ml:.3g} mL) is unlike that of the training labels "
-                    f"({low:.3g} to {high:.3g} mL); check that it is the right kind of scan"
+                    f"({low:.3g} to {high:.3g} mL); check that it is the right kind of scan",
+                    "unlike-volume",
+                    structure=label.name,
+                    ml=f"{ml:.3g}",
+                    low=f"{low:.3g}",
+                    high=f"{high:.3g}",
                 )
                 flags.append(QualityFlag(VOLUME, words))
     return flags

@@ -39,6 +39,7 @@ from mper.models.calibration import GOOD, Calibration, Quality
 from mper.progress import Progress, Report, ignore_progress
 from mper.provenance import Provenance
 from mper.roi import Region
+from mper.utils.coded import Coded
 from mper.utils.devices import (
     autocast_dtype,
     describe_device,
@@ -155,7 +156,7 @@ class Predictor:
                 self._finder.tell(scan, best.region, notes)
             self._flag(scan, best, notes)
             if "prototypes" in want and best.nearest is None:
-                notes("the model has no prototypes; there is no prototype map")
+                notes(Coded("the model has no prototypes; there is no prototype map", "no-prototypes"))
             prediction = self._prediction(scan, best, want)
         report(Progress("done", 1.0))
         return replace(
@@ -182,7 +183,9 @@ class Predictor:
         image = normalise(grid.forward(crop.array), self._preprocessing)
         workload = self._workload(grid, tta, want)
         if tta and workload.passes == 1:
-            notes("the model was trained without mirrored scans; no mirrored copies are averaged")
+            notes(
+                Coded("the model was trained without mirrored scans; no mirrored copies are averaged", "not-mirrored")
+            )
         strategies = self._strategies(workload, notes)
         for strategy, next_strategy in zip(strategies, [*strategies[1:], None], strict=True):
             try:
@@ -196,7 +199,8 @@ class Predictor:
             release_memory(strategy.device)
             why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
-            notes(f"{why} with {failed}; went on with {instead}")
+            line = f"{why} with {failed}; went on with {instead}"
+            notes(Coded(line, "operation-missing" if lacking else "memory-ran-out", failed=failed, instead=instead))
         card = self.bundle.card
         correlation, percentiles = neighbour_correlation(crop.array), usual_percentiles(image, card)
         found.flags = check_intensities(crop, correlation, percentiles, card)
@@ -268,9 +272,14 @@ class Predictor:
         grid = WorkingGrid.plan(crop.geometry, self._preprocessing, self._config.dimensions)
         assumed = self._preprocessing.assumed_spacing_mm
         if not crop.geometry.spacing_known and assumed is not None:
+            spacing = " x ".join(f"{s:g}" for s in assumed)
             notes(
-                "the scan has no voxel spacing; the spacing and orientation of the training scans are assumed: "
-                f"{' x '.join(f'{s:g}' for s in assumed)} mm (k, j, i)"
+                Coded(
+                    "the scan has no voxel spacing; the spacing and orientation of the training scans are assumed: "
+                    f"{spacing} mm (k, j, i)",
+                    "spacing-assumed",
+                    spacing=spacing,
+                )
             )
         return grid
 

@@ -14,6 +14,7 @@ from mper.inference.plausibility import NoteCollector
 from mper.models.bundle import ModelBundle
 from mper.models.localization import Localization
 from mper.roi import Box, Region, extent_of, region_of_box
+from mper.utils.coded import Coded
 from mper.volume import Volume
 
 _HALF_WIDTH_MM = 75.0  # of the box around a point, for a model that does not know the size of its structures
@@ -87,23 +88,24 @@ class RegionFinder:
             return [region]
         if self._bundle.network.dimensions == 2 or not is_wide(scan.geometry):
             return [Region.whole(scan.geometry)]
-        wide = f"the field of view is {field_of_view_mm(scan.geometry):.0f} mm wide"
+        mm = f"{field_of_view_mm(scan.geometry):.0f}"
+        wide = f"the field of view is {mm} mm wide"
         if search is None or self._localizer is None:
-            notes(f"{wide} and {self._missing}; the whole scan is segmented. Set an ROI for a better mask")
+            line = f"{wide} and {self._missing}; the whole scan is segmented. Set an ROI for a better mask"
+            notes(Coded(line, "wide-unlocated", mm=mm, reason=self._missing))
             return [Region.whole(scan.geometry)]
         found = self._localizer.candidates(search)
         if not found:
-            notes(f"{wide} and nothing in it looks like the structure; set an ROI if the scan does show it")
+            line = f"{wide} and nothing in it looks like the structure; set an ROI if the scan does show it"
+            notes(Coded(line, "nothing-located", mm=mm))
         return found
 
     def tell(self, scan: Volume, region: Region, notes: NoteCollector) -> None:
         """Note which of the proposed regions was taken."""
         box = ",".join(str(round(v)) for v in region.box_mm(scan.geometry))
-        field = field_of_view_mm(scan.geometry)
-        notes(
-            f"the field of view is {field:.0f} mm wide: the region {box} (LPS mm) was located automatically; check it, "
-            "or set an ROI"
-        )
+        mm = f"{field_of_view_mm(scan.geometry):.0f}"
+        line = f"the field of view is {mm} mm wide: the region {box} (LPS mm) was located automatically; check it, "
+        notes(Coded(f"{line}or set an ROI", "located", mm=mm, box=box))
 
     def box_around(self, point: Sequence[float], scan: Volume) -> Box:
         """A box in LPS mm around a point in the structure that holds all of it.
@@ -119,9 +121,8 @@ class RegionFinder:
         low, high = extent_of(scan.geometry)
         if scan.geometry.spacing_known and not all(a <= v <= b for a, v, b in zip(low, point, high, strict=True)):
             extent = ", ".join(f"{name} {a:.0f} to {b:.0f}" for name, a, b in zip("xyz", low, high, strict=True))
-            raise ValueError(
-                f"the point {words} lies outside the scan, whose extent is {extent} (LPS mm); choose one inside it"
-            )
+            line = f"the point {words} lies outside the scan, whose extent is {extent} (LPS mm); choose one inside it"
+            raise ValueError(Coded(line, "point-outside", point=words, extent=extent))
         x, y, z = point
         dx, dy, dz = (self._half_width(axis) for axis in "ijk")
         return x - dx, x + dx, y - dy, y + dy, z - dz, z + dz
@@ -144,10 +145,10 @@ def _localizer_of(bundle: ModelBundle) -> tuple[Localization | ModelBundle | Non
         return bundle.localization, ""
     name = bundle.card.about.get("locator")
     if not name:
-        return None, "this model has no localizer"
+        return None, Coded("this model has no localizer", "no-localizer")
     from mper.resources import models_dir
 
     try:
         return ModelBundle.load(models_dir() / str(name)), ""
     except FileNotFoundError:
-        return None, f"its localizer {name!r} is not installed"
+        return None, Coded(f"its localizer {name!r} is not installed", "localizer-missing", name=str(name))

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from mper.inference.prediction import Prediction
 from mper.roi import bounding_box
+from mper.utils.coded import Coded
 from mper.volume import Index3
 
 _BLUR_MM, _APART_MM, _AROUND_MM = 6.0, 15.0, 6.0
@@ -79,7 +80,14 @@ def uncertain_regions(prediction: Prediction, count: int = 10) -> tuple[Uncertai
         name = next((labels[v] for v in np.unique(around).tolist() if v in labels), "")
         size = "" if ml is None else f"{ml:.1f} mL "
         where = f"at the border of {name}" if name else "outside all structures"
-        words = f"{size}uncertain {where} (probability {certain[k, j, i]:.0%} here)"
+        percent = f"{certain[k, j, i]:.0%}"
+        words = Coded(
+            f"{size}uncertain {where} (probability {percent} here)",
+            f"uncertain-{'border' if name else 'outside'}" + ("" if size else "-size-unknown"),
+            structure=name,
+            ml="" if ml is None else f"{ml:.1f}",
+            percent=percent,
+        )
         regions.append(
             UncertainRegion((k, j, i), geometry.position_mm((k, j, i)), float(level[tuple(middle)]), ml, words)
         )

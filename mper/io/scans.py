@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.utils.files import is_dicom_file
 from mper.volume import Geometry, Spacing, Volume
 
@@ -31,25 +32,21 @@ def check_scan(volume: Volume) -> None:
     """
     shape = volume.array.shape
     if min(shape) < 2:
-        raise ValueError(
-            f"the scan is a single slice ({volume.geometry.describe()}); at least two are needed: "
-            "give the folder of the series, or a file of the whole volume"
-        )
+        line = f"the scan is a single slice ({volume.geometry.describe()}); at least two are needed: "
+        raise ValueError(Coded(f"{line}give the folder of the series, or a file of the whole volume", "single-slice"))
     if max(shape) > _MAX_VOXELS:
         axis = int(np.argmax(shape))
-        raise ValueError(
-            f"the scan has {shape[axis]} voxels along axis {'kji'[axis]}, more than {_MAX_VOXELS}; "
-            "it is probably several series or a time series: give one volume"
-        )
+        line = f"the scan has {shape[axis]} voxels along axis {'kji'[axis]}, more than {_MAX_VOXELS}; "
+        line += "it is probably several series or a time series: give one volume"
+        raise ValueError(Coded(line, "too-long-axis", n=shape[axis], axis="kji"[axis], most=_MAX_VOXELS))
     if volume.array.dtype.kind == "f":
         bad = int(volume.array.size - np.count_nonzero(np.isfinite(volume.array)))
         if bad:
-            raise ValueError(
-                f"the scan holds {bad} of {volume.array.size} voxels that are NaN or infinite; replace them first"
-            )
+            line = f"the scan holds {bad} of {volume.array.size} voxels that are NaN or infinite; replace them first"
+            raise ValueError(Coded(line, "not-finite", n=bad, total=volume.array.size))
     low, high = volume.array.min(), volume.array.max()
     if low == high:
-        raise ValueError(f"the scan is empty: every voxel is {low}")
+        raise ValueError(Coded(f"the scan is empty: every voxel is {low}", "empty-scan", value=f"{low}"))
 
 
 def check_extent(geometry: Geometry) -> None:
@@ -68,11 +65,12 @@ def check_extent(geometry: Geometry) -> None:
             "x".join(f"{mm:.4g}" if mm < 1000 else f"{mm:.0f}" for mm in sizes)
             for sizes in (geometry.extent_mm, geometry.spacing_mm)
         )
-        raise ValueError(
+        line = (
             f"the scan would be {extent} mm large, with voxels of {voxel} mm (k, j, i), and no patient is: its header "
             "states a wrong spacing, in another unit perhaps. Correct the file, or give the spacing in mm on the "
             "command line, with --spacing K,J,I (--spacing keep takes it as it is)"
         )
+        raise ValueError(Coded(line, "impossible-size", extent=extent, voxel=voxel))
 
 
 def with_spacing(volume: Volume, spacing_mm: SpacingChoice, notify: Notify = ignore_notice) -> Volume:

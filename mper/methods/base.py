@@ -24,6 +24,7 @@ from mper.methods.losses import over_resolutions, region_loss
 from mper.methods.recipe import EMA, PUBLISHED, Published, Recipe
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
+from mper.utils.coded import Coded
 from mper.utils.devices import full_precision
 
 _PATCHES = {3: 24, 2: 96}  # for k-means, by dimensions
@@ -181,7 +182,8 @@ class Method(nn.Module):
                 embeddings.append(rows[chosen])
                 targets.append(labels[chosen])
         if not targets:
-            raise ValueError("the patches of the labelled scans contain no labelled voxel; label more voxels")
+            line = "the patches of the labelled scans contain no labelled voxel; label more voxels"
+            raise ValueError(Coded(line, "no-labelled-voxel"))
         self.student.prototypes.fit(torch.cat(embeddings), torch.cat(targets), int(rng.integers(2**31)))
         self.teacher.prototypes.vectors.copy_(self.student.prototypes.vectors)
         network.train(training)

@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 from mper.nets.registry import BACKBONES, DEFAULT_BACKBONES, Backbone
+from mper.utils.coded import Coded
 
 if TYPE_CHECKING:
     from mper.methods.base import Method
@@ -212,7 +213,8 @@ def check_backbone(method: str, backbone: str) -> None:
     if any(info.takes(entry) for entry in meant):
         return
     suitable = ", ".join(dict.fromkeys(entry.name for entry in BACKBONES.values() if info.takes(entry)))
-    raise ValueError(f"method {method} cannot train backbone {backbone}; choose, or start from, one of {suitable}")
+    line = f"method {method} cannot train backbone {backbone}; choose, or start from, one of {suitable}"
+    raise ValueError(Coded(line, "unfit-backbone", method=method, backbone=backbone, suitable=suitable))
 
 
 def check_batch(method: str, batch: int) -> None:

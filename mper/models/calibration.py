@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mper.provenance import LIKELY_WRONG, quality_text
+from mper.utils.coded import Coded, joined
 
 GOOD, CHECK, WRONG = "good", "check", LIKELY_WRONG
 GOOD_FROM, WRONG_BELOW = 0.8, 0.5  # expected Dice
@@ -68,7 +69,12 @@ class Quality:
     @property
     def words(self) -> str:
         """One sentence for people."""
-        return self.short + (f": {' and '.join(self.reasons)}" if self.reasons and self.level != GOOD else "")
+        if not self.reasons or self.level == GOOD:
+            return self.short
+        reasons = joined(self.reasons, " and ")
+        values = {"dice": f"{self.expected_dice:.2f}", "low": f"{self.low:.2f}", "high": f"{self.high:.2f}"}
+        code = "quality-check" if self.level == CHECK else "quality-likely-wrong"
+        return Coded(f"{self.short}: {reasons}", code, reasons=reasons, **values)
 
     @property
     def short(self) -> str:
@@ -140,7 +146,7 @@ class Calibration:
         worst = sorted((part, name) for name, part in parts.items() if part < _REASON_BELOW)[:_REASONS]
         if not worst and parts and level != GOOD:
             worst = [min((part, name) for name, part in parts.items())]
-        reasons = tuple(REASONS.get(name, name) for _, name in worst) if level != GOOD else ()
+        reasons = tuple(_reason(name) for _, name in worst) if level != GOOD else ()
         return Quality(expected, max(0.0, expected + below), min(1.0, expected + above), level, reasons)
 
     def to_json(self) -> str:
@@ -167,6 +173,10 @@ class Calibration:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the calibration of the model is damaged ({error}); get the model again") from error
+
+
+def _reason(name: str) -> str:
+    return Coded(REASONS[name], f"evidence-{name}") if name in REASONS else name
 
 
 def level_of(expected_dice: float) -> str:

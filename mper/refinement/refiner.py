@@ -24,6 +24,7 @@ from mper.refinement import stroke_response
 from mper.refinement.box_response import respond_in_box
 from mper.refinement.changes import AppliedStroke, Change, StrokeBox, Window
 from mper.strokes import Stroke
+from mper.utils.coded import Coded
 from mper.volume import Index3
 
 _FREE = 255  # not painted
@@ -127,10 +128,10 @@ class Refiner:
             raise ValueError(f"{which} has the label {stroke.value}, which the model does not have; known are {known}")
         if not len(self._voxels(stroke)):
             x, y, z = stroke.points_mm[0]
-            raise ValueError(
-                f"{which} lies outside the segmented region (its first point is {x:.6g}, {y:.6g}, {z:.6g} "
-                "LPS mm); draw inside it, or segment with another ROI"
-            )
+            point = f"{x:.6g}, {y:.6g}, {z:.6g}"
+            line = f"{which} lies outside the segmented region (its first point is {point} LPS mm); "
+            line += "draw inside it, or segment with another ROI"
+            raise ValueError(Coded(line, "stroke-outside", point=point))
 
     def add(self, stroke: Stroke) -> Change:
         """Add a stroke: the quick answer.
@@ -273,11 +274,12 @@ class Refiner:
         return np.unique(np.clip(index, 0, np.asarray(self._grid.size) - 1), axis=0)
 
     def _notes(self, stroke: Stroke) -> tuple[str, ...]:
-        notes = []
+        notes: list[str] = []
         index = self._geometry.to_index(np.asarray(stroke.points_mm))
         outside = int(((index < -0.5) | (index > np.asarray(self._geometry.shape) - 0.5)).any(axis=1).sum())
         if outside:
-            notes.append(f"{outside} of its {len(index)} points lie outside the segmented region")
+            line = f"{outside} of its {len(index)} points lie outside the segmented region"
+            notes.append(Coded(line, "points-outside", n=outside, total=len(index)))
         mine = self._flat(stroke)
         held = self._painted.reshape(-1)[mine]
         contradicted = mine[(held != _FREE) & (held != self._class_of(stroke))]
@@ -285,7 +287,8 @@ class Refiner:
             common = int(np.isin(contradicted, done.painted, assume_unique=True).sum())
             if common and done.stroke.value != stroke.value:
                 name = self._names[done.stroke.value]
-                notes.append(f"it replaces {common} voxels of stroke {number} ({name}): the later stroke counts")
+                line = f"it replaces {common} voxels of stroke {number} ({name}): the later stroke counts"
+                notes.append(Coded(line, "replaces-stroke", n=common, number=number, name=name))
         return tuple(notes)
 
     def _flat(self, stroke: Stroke) -> npt.NDArray[np.int64]:

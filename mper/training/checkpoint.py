@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mper.utils.coded import Coded
 from mper.utils.errors import is_disk_full
 from mper.utils.text import first_line
 
@@ -50,9 +51,8 @@ def save_checkpoint(
         temporary.replace(folder / _FILE)
     except SafetensorError as error:
         why = "the disk is full" if is_disk_full(error) else first_line(error)
-        raise OSError(
-            f"cannot write the checkpoint {folder / _FILE}: {why}; make room on the disk, then resume the run"
-        ) from error
+        line = f"cannot write the checkpoint {folder / _FILE}: {why}; make room on the disk, then resume the run"
+        raise OSError(Coded(line, "checkpoint-not-written", reason=str(why))) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,9 +87,11 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
             about = dict(json.loads(metadata["about"]))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"the checkpoint {path} cannot be read ({error}); start the run again") from error
+        line = f"the checkpoint {path} cannot be read ({error}); start the run again"
+        raise ValueError(Coded(line, "checkpoint-damaged", path=str(path))) from error
     if metadata.get("checksum", checksum := _checksum(tensors)) != checksum:  # version 0.1 wrote none
-        raise ValueError(f"the checkpoint {path} is damaged (its checksum differs); start the run again")
+        line = f"the checkpoint {path} is damaged (its checksum differs); start the run again"
+        raise ValueError(Coded(line, "checkpoint-damaged", path=str(path)))
     try:
         module.load_state_dict({n[len(_MODULE) :]: v for n, v in tensors.items() if n.startswith(_MODULE)})
     except RuntimeError as error:

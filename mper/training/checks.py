@@ -10,6 +10,7 @@ from mper.methods.recipe import Recipe
 from mper.methods.registry import MethodInfo, default_method
 from mper.nets.registry import find_backbone
 from mper.training.data import TrainingData
+from mper.utils.coded import Coded
 from mper.utils.text import shorten
 
 _SPARSE = 0.05  # share of a scan's voxels
@@ -114,7 +115,8 @@ def _absent_structures(data: TrainingData, method: MethodInfo) -> list[str]:
         return []
     line = f"{', '.join(absent)}: in none of the {len(cases)} labelled cases, so it cannot be learned"
     if method.needs_every_class:
-        raise ValueError(f"{line}, and method {method.name} needs it; label it, or choose another --method")
+        words = f"{line}, and method {method.name} needs it; label it, or choose another --method"
+        raise ValueError(Coded(words, "never-drawn", structures=", ".join(absent)))
     return [f"{line}; label it in one of them"]
 
 

@@ -17,6 +17,7 @@ from mper.labels import Label, same_structures
 from mper.models.card import Card
 from mper.nets.registry import BACKBONES
 from mper.training.planning import scan_dimensions
+from mper.utils.coded import Coded
 
 _FEW_SCANS = 4  # labelled ones, up to which unlabelled ones were of use with volumes
 _LOOKED_AT = 3  # scans that tell whether slices or volumes are segmented
@@ -40,19 +41,21 @@ def choose_method(labelled: int, unlabelled: int, *, slices: bool, fine_tunes: b
         Its name, and the reason as a sentence without a full stop.
     """
     if not unlabelled:
-        return "supervised", "there are no scans without labels"
+        return "supervised", Coded("there are no scans without labels", "auto-none-unlabelled")
     if fine_tunes:
-        return "supervised", (
+        line = (
             "scans without labels gained 0.0 points of Dice when a model was fine-tuned on more scans of its kind, and "
             "none (-0.3 with 2 labelled scans, five draws) when it was adapted to another sequence"
         )
+        return "supervised", Coded(line, "auto-fine-tuned")
     if slices:
-        return "mper", "with slices of 3 labelled patients scans without labels gained 8 points of Dice (one seed)"
+        line = "with slices of 3 labelled patients scans without labels gained 8 points of Dice (one seed)"
+        return "mper", Coded(line, "auto-slices")
     if labelled <= _FEW_SCANS:
-        return "bcp", "with 4 labelled volumes scans without labels gained 0.6 and 1.4 points of Dice (two seeds)"
-    return "supervised", (
-        f"{labelled} scans are labelled, and already with 8 of them scans without labels gained only 0.2 points of Dice"
-    )
+        line = "with 4 labelled volumes scans without labels gained 0.6 and 1.4 points of Dice (two seeds)"
+        return "bcp", Coded(line, "auto-few-labels")
+    line = f"{labelled} scans are labelled, and already with 8 of them scans without labels gained only 0.2 points of "
+    return "supervised", Coded(f"{line}Dice", "auto-many-labels", n=labelled)
 
 
 def choose_for(

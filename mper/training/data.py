@@ -24,6 +24,7 @@ from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
 from mper.training.localization import CoarseScan, coarse_scan
 from mper.training.planning import Plan, check_patch, plan, scan_dimensions
+from mper.utils.coded import Coded, line_of
 from mper.volume import Geometry, Index3, Volume, as_index
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def load_training_data(
     dataset = open_dataset(Path(config.dataset))
     for name in config.splits:
         if name in dataset.locked_splits:
-            raise ValueError(f"split {name!r} is the locked hold-out of {dataset.name!r}: it is never trained on")
+            line = f"split {name!r} is the locked hold-out of {dataset.name!r}: it is never trained on"
+            raise ValueError(Coded(line, "split-locked", split=name))
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
     copies = set(dataset.held_out_copies())
     left_out = tuple(case_id for name in config.splits for case_id in dataset.splits.get(name, ()) if case_id in copies)
@@ -121,7 +123,8 @@ def load_training_data(
         try:
             working = normalise(grid.forward(scan.image.array), chosen.preprocessing)
         except ValueError as error:
-            raise ValueError(f"case {scan.id}: {error}") from error
+            reason = line_of(error)
+            raise ValueError(Coded(f"case {scan.id}: {reason}", "case-note", case=scan.id, note=reason)) from error
         label = None if scan.mask is None else grid.forward_labels(scan.mask, len(dataset.labels) + 1).to(device)
         _check_region(scan, grid, chosen)
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if scan.image.geometry.spacing_known else None
@@ -190,12 +193,12 @@ def _read_split(
             scan = replace(scan, start=case.region.start, outside=outside, whole=case.whole)
         scans.append(scan)
     if not with_label:
-        raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; training needs at least one")
+        line = f"none of the {len(cases)} cases of split {split!r} has a label; training needs at least one"
+        raise ValueError(Coded(line, "none-labelled", n=len(cases)))
     if config.labeled is not None and with_label < config.labeled:
-        raise ValueError(
-            f"split {split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
-            "label more, or ask for fewer"
-        )
+        line = f"split {split!r} has {with_label} labelled cases, {config.labeled} were asked for; "
+        line += "label more, or ask for fewer"
+        raise ValueError(Coded(line, "too-few-labels", there=with_label, asked=config.labeled))
     return scans
 
 
@@ -280,8 +283,8 @@ def _backbones(config: TrainConfig, images: list[Volume]) -> Mapping[int, str]:
         (only,) = method.dimensions
         segmented, scans = ("volumes", "stacks of thick slices") if only == 3 else ("slices", "volumes")
         backbone = find_backbone(method.default_backbones[only]).name
-        raise ValueError(
-            f"method {method.name} segments {segmented}, and these scans are {scans}; choose another method, or "
-            f"--backbone {backbone} to train on them anyway"
-        )
+        line = f"method {method.name} segments {segmented}, and these scans are {scans}; choose another method, or "
+        line += f"--backbone {backbone} to train on them anyway"
+        code = "method-of-slices" if segmented == "slices" else "method-of-volumes"
+        raise ValueError(Coded(line, code, method=method.name))
     return method.default_backbones

@@ -24,6 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mper.utils.coded import changed, line_of, with_codes
 from mper.utils.files import read_json, write_json
 from mper.utils.locking import is_locked, locked
 
@@ -182,7 +183,8 @@ class RunLog:
         with self._alone:
             if kind is not None and self._status["state"] not in ENDED:
                 state = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
-                self.set(state=state, message=(str(error) or kind.__name__).splitlines()[0])
+                line = changed(line_of(error or kind()), lambda text: (text.splitlines() or [kind.__name__])[0])
+                self.set(state=state, message=line)
             else:
                 self._write()
 
@@ -204,7 +206,7 @@ class RunLog:
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a line to events.jsonl."""
-        line = json.dumps({"time": time.time(), "event": kind, **values}, ensure_ascii=False)
+        line = json.dumps(with_codes({"time": time.time(), "event": kind, **values}), ensure_ascii=False)
         with (self.folder.path / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
@@ -223,7 +225,7 @@ class RunLog:
     def _write(self) -> None:
         with self._lock:
             self._status["heartbeat"] = time.time()
-            write_json(self.folder.path / "status.json", self._status)
+            write_json(self.folder.path / "status.json", with_codes(self._status))
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

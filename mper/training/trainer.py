@@ -51,6 +51,7 @@ from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
+from mper.utils.coded import Coded
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
 from mper.utils.text import first_line
@@ -475,10 +476,8 @@ class _Training:
         """
         loss = float(self.losses.total.detach()) if self.losses else 0.0
         if not np.isfinite(loss):
-            raise ValueError(
-                f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
-                "or choose another --seed or method"
-            )
+            line = f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
+            raise ValueError(Coded(f"{line}or choose another --seed or method", "training-diverged", step=self.step))
         return loss
 
     def _report_progress(

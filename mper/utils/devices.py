@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from mper.utils.coded import Coded
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -28,9 +30,11 @@ def pick_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         number = name[len("cuda:") :] or "0"
         if not (number.isdigit() and int(number) < count):
-            raise ValueError(f"there is no device {name!r}: torch finds {count} CUDA GPUs; take 'auto' or 'cpu'")
+            line = f"there is no device {name!r}: torch finds {count} CUDA GPUs; take 'auto' or 'cpu'"
+            raise ValueError(Coded(line, "no-device", device=name))
     if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("there is no device 'mps': it needs an Apple GPU; take 'auto' or 'cpu'")
+        line = "there is no device 'mps': it needs an Apple GPU; take 'auto' or 'cpu'"
+        raise ValueError(Coded(line, "no-device", device=name))
     return torch.device(name)
 
 

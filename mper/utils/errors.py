@@ -18,15 +18,16 @@ from types import TracebackType
 
 from mper import __version__
 from mper.progress import Cancelled
+from mper.utils.coded import Coded, changed, line_of
 
 OK, FAILED, USAGE, CANCELLED = 0, 1, 2, 3
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOG_LIMIT = 1_000_000  # bytes; the log before it is kept as mper.log.1
 _DISK = {
-    errno.ENOSPC: "the disk is full",
-    getattr(errno, "EDQUOT", -1): "the disk quota is used up",  # Windows has none
-    errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: Coded("the disk is full", "disk-is-full"),
+    getattr(errno, "EDQUOT", -1): Coded("the disk quota is used up", "disk-quota"),  # Windows has none
+    errno.EROFS: Coded("the disk is read-only", "disk-read-only"),
 }
 _FULL_DISK_TEXTS = ("No space left on device", "errno = 28", "(os error 28)", "(os error 112)")  # 112 on Windows
 
@@ -46,21 +47,24 @@ class ReportedError(Exception):
 def explain(error: BaseException) -> str:
     """Any error in one line for the user; a fault of the program is logged, and the line names the log."""
     if isinstance(error, (UsageError, ReportedError)):
-        return _one_line(str(error))
+        return changed(line_of(error), one_line)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
-        return "not enough memory; close other programs, or segment a smaller region (--roi)"
+        line = "not enough memory; close other programs, or segment a smaller region (--roi)"
+        return Coded(line, "out-of-memory")
     if isinstance(error, OSError):
         return _explain_os_error(error)
     if isinstance(error, ImportError) and error.name and not error.name.startswith("mper"):
-        reason = _one_line(str(error))
-        return f"the package {error.name} is missing or damaged ({reason}); install it: pip install {error.name}"
+        reason = one_line(str(error))
+        line = f"the package {error.name} is missing or damaged ({reason}); install it: pip install {error.name}"
+        return Coded(line, "package-missing", package=error.name, reason=reason)
     if str(error) and raised_by_us(error):
-        return _one_line(str(error))
+        return changed(line_of(error), one_line)
     if is_disk_full(error):
-        return f"{_DISK[errno.ENOSPC]}; make room, or choose another disk, and try again"
+        return _disk_failed(_DISK[errno.ENOSPC])
     log = write_log(error)
     where = f"please send us {log}, which holds the details and no patient data" if log else "it could not be logged"
-    return f"an internal error ({_one_line(f'{type(error).__name__}: {error}')}); {where}"
+    what = one_line(f"{type(error).__name__}: {error}")
+    return Coded(f"an internal error ({what}); {where}", "internal-error", what=what, log=str(log or "mper.log"))
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -82,12 +86,17 @@ def _explain_os_error(error: OSError) -> str:
     """An error of the operating system: the file and the reason; our own messages hold both already."""
     reason = _DISK.get(error.errno or 0) or (error.strerror or "").lower()
     if error.filename is None:
-        text = str(error)
+        text = line_of(error)
         known = _DISK.get(error.errno or 0)
         if known and text.startswith("[Errno"):  # the system's own words
-            return f"{known}; make room, or choose another disk, and try again"
-        return _one_line(f"{text} ({known})" if known and known not in text else text or type(error).__name__)
-    return _one_line(f"{error.filename}: {reason}")
+            return _disk_failed(known)
+        return changed(f"{text} ({known})" if known and known not in text else text or type(error).__name__, one_line)
+    line = f"{error.filename}: {reason}"
+    return changed(Coded(line, "file-failed", file=str(error.filename), reason=reason), one_line)
+
+
+def _disk_failed(reason: str) -> str:
+    return Coded(f"{reason}; make room, or choose another disk, and try again", "disk-failed", reason=reason)
 
 
 def raised_by_us(error: BaseException) -> bool:
@@ -98,7 +107,8 @@ def raised_by_us(error: BaseException) -> bool:
     return not frames or _PACKAGE in Path(frames[-1][0].f_code.co_filename).resolve().parents
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text without line breaks."""
     return " ".join(text.split())
 
 

@@ -14,6 +14,7 @@ from mper.engine.schemas.common import NDJSON, AnswerModel
 from mper.engine.services.engine import Engine
 from mper.engine.services.notes import Notes
 from mper.engine.settings import Client
+from mper.utils.coded import line_codes
 
 
 def _engine(request: Request) -> Engine:
@@ -35,13 +36,17 @@ WhoDep = Annotated[Client, Depends(_client)]  # with what the client may do
 ClientDep = Annotated[str, Depends(_client_name)]  # its name: the owner of jobs, scans and predictions
 ArrayHeaderText = Annotated[str | None, Header(alias=HEADER, json_schema_extra=HEADER_SCHEMA)]
 
-NOTES_HEADER = "MPER-Notes"
+NOTES_HEADER, CODES_HEADER = "MPER-Notes", "MPER-Note-Codes"
+_LONGEST_HEADER = 6000  # characters; clients take 8192 at most
 
 
 def add_notes(response: Response, notes: Notes) -> None:
     """Send what an answer leaves out as a header: a list of lines in JSON, in ASCII."""
     if notes.lines:
         response.headers[NOTES_HEADER] = json.dumps(notes.lines)
+        codes = json.dumps(line_codes(notes.lines))
+        if len(codes) < _LONGEST_HEADER:
+            response.headers[CODES_HEADER] = codes
 
 
 class EventResponse(StreamingResponse):

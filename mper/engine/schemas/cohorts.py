@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mper.engine.schemas.common import AnswerModel, Name, RequestModel
+from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Name, RequestModel
 
 CohortState = Literal["new", "starting", "running", "paused", "finished", "failed", "interrupted", "submitted"]
 RowState = Literal["done", "failed", "waiting"]
@@ -39,7 +39,7 @@ class CohortModel(AnswerModel):
     sha256: str
 
 
-class CohortAnswer(AnswerModel):
+class CohortAnswer(AnswerWithLines):
     """How a cohort stands."""
 
     id: str
@@ -72,7 +72,7 @@ class KeptAs(AnswerModel):
     revision: int
 
 
-class CohortRowAnswer(AnswerModel):
+class CohortRowAnswer(AnswerWithLines):
     """A mask of a cohort, or a scan that has none yet, or failed."""
 
     id: str
@@ -132,7 +132,7 @@ class SkippedMask(AnswerModel):
     reason: str
 
 
-class KeepResult(AnswerModel):
+class KeepResult(AnswerWithLines):
     """Result of a job that keeps masks as labels."""
 
     kept: list[KeptMask]

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_validator
 
+from mper.utils.coded import line_codes
+
 NDJSON = "application/x-ndjson"
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d{1,2}|mps)$")]
@@ -52,6 +54,27 @@ class ErrorAnswer(AnswerModel):
     values: Annotated[
         dict[str, str | int | float] | None, Field(description="Names and numbers for the words of the code.")
     ] = None
+
+
+class Coded(AnswerModel):
+    """What a line says: a code, empty where only the line says it, with names and numbers."""
+
+    code: str
+    values: Annotated[dict[str, str | int | float], Field(description="A text may be a line with a code of its own.")]
+
+
+class AnswerWithLines(AnswerModel):
+    """An answer with lines for people."""
+
+    line_codes: Annotated[
+        dict[str, Coded],
+        Field(description="Of its lines that have a code, by the line; for words of the reader's own."),
+    ] = Field(default_factory=dict)
+
+
+def codes_for(*lines: object) -> dict[str, Coded]:
+    """`line_codes` as an answer has them."""
+    return {line: Coded.model_validate(each) for line, each in line_codes(*lines).items()}
 
 
 class CodeModel(AnswerModel):

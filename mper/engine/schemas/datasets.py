@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, FailFast, Field
 
 from mper.engine.schemas.common import (
     AnswerModel,
+    AnswerWithLines,
     BoxMm,
     CaseIds,
     Index,
@@ -124,7 +125,7 @@ class HoldoutRequest(RequestModel):
     author: Name = "unknown"
 
 
-class HoldoutAnswer(AnswerModel):
+class HoldoutAnswer(AnswerWithLines):
     """The locked hold-out."""
 
     holdout: str
@@ -182,14 +183,14 @@ class CaseAnswer(AnswerModel):
     region_mm: Annotated[BoxMm | None, Field(description="The box that it is used in; null where that is the scan.")]
 
 
-class AddedCase(CaseAnswer):
+class AddedCase(CaseAnswer, AnswerWithLines):
     """A case that was just added."""
 
     duplicates: Annotated[list[str], Field(description="Cases with the very same voxels.")]
     notices: list[str]
 
 
-class DamagedCase(AnswerModel):
+class DamagedCase(AnswerWithLines):
     """A case that cannot be read."""
 
     id: str

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mper.engine.schemas.common import AnswerModel, Device, RequestModel
+from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Device, RequestModel
 
 
 class RankRequest(RequestModel):
@@ -27,7 +27,7 @@ class RankedCase(AnswerModel):
     words: str
 
 
-class RankResult(AnswerModel):
+class RankResult(AnswerWithLines):
     """Result of a job that ranks cases: the most instructive first."""
 
     cases: list[RankedCase]
@@ -59,7 +59,7 @@ class ComparedCase(AnswerModel):
     labels: dict[str, DicePair]
 
 
-class CompareResult(AnswerModel):
+class CompareResult(AnswerWithLines):
     """Result of a job that compares two models: the worst case after first."""
 
     cases: list[ComparedCase]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mper.engine.schemas.cohorts import KeepResult
-from mper.engine.schemas.common import AnswerModel
+from mper.engine.schemas.common import AnswerWithLines
 from mper.engine.schemas.evaluation import CompareResult, RankResult
 from mper.engine.schemas.info import LoadResult
 from mper.engine.schemas.segmentation import SegmentResult
@@ -17,7 +17,7 @@ JobState = Literal["queued", "running", "finished", "failed", "cancelled"]
 JobResult = SegmentResult | LoadResult | RankResult | CompareResult | KeepResult
 
 
-class JobStatus(AnswerModel):
+class JobStatus(AnswerWithLines):
     """How a job stands."""
 
     n: Annotated[int, Field(description="Rises with every change.")]

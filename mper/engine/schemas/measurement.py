@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
 
-from mper.engine.schemas.common import AnswerModel, Name, RequestModel
+from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Name, RequestModel
 
 _Triple = Annotated[list[float], Field(min_length=3, max_length=3)]
 
@@ -96,7 +96,7 @@ class VolumeCurve(AnswerModel):
     ml: list[float]
 
 
-class Measurement(AnswerModel):
+class Measurement(AnswerWithLines):
     """The figures of a case."""
 
     figures: list[FigureModel]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from mper.engine.schemas.common import AnswerModel, Device, JsonObject, RequestModel
+from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Coded, Device, JsonObject, RequestModel
 from mper.methods.registry import AUTO, METHODS, find_method
 from mper.nets.registry import backbone_names, find_backbones
 
@@ -77,14 +77,7 @@ class TrainingOptions(AnswerModel):
     backbones: list[Option]
 
 
-class Coded(AnswerModel):
-    """What a line says: a code, empty where only the line says it, with names and numbers."""
-
-    code: str
-    values: dict[str, str | int | float]
-
-
-class PlanAnswer(AnswerModel):
+class PlanAnswer(AnswerWithLines):
     """What a run that is asked for would be."""
 
     split: str
@@ -110,7 +103,7 @@ class PlanAnswer(AnswerModel):
     options: TrainingOptions
 
 
-class Run(AnswerModel):
+class Run(AnswerWithLines):
     """A training run, which is a process of its own and outlives the engine."""
 
     run: str

@@ -6,7 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mper.engine.schemas.common import AnswerModel, Box, Device, Index, LabelModel, PointMm, RequestModel
+from mper.engine.schemas.common import (
+    AnswerModel,
+    AnswerWithLines,
+    Box,
+    Device,
+    Index,
+    LabelModel,
+    PointMm,
+    RequestModel,
+)
 
 
 class ScanId(AnswerModel):
@@ -71,7 +80,7 @@ class PrototypeRow(AnswerModel):
     typical_mm: PointMm | None
 
 
-class UncertainRegionModel(AnswerModel):
+class UncertainRegionModel(AnswerWithLines):
     """A place where a stroke is worth most."""
 
     index: Index
@@ -98,7 +107,7 @@ class QualityModel(AnswerModel):
     reasons: list[str]
 
 
-class SegmentResult(AnswerModel):
+class SegmentResult(AnswerWithLines):
     """Result of a job that segments a scan."""
 
     prediction: str

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import FailFast, Field
 
-from mper.engine.schemas.common import AnswerModel, Box, PointMm, RequestModel
+from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Box, PointMm, RequestModel
 from mper.engine.schemas.segmentation import QuickStructure, Structure
 from mper.strokes import Stroke, StrokeList
 
@@ -63,7 +63,7 @@ class StrokeChange(AnswerModel):
     notes: list[str]
 
 
-class RefineAnswer(AnswerModel):
+class RefineAnswer(AnswerWithLines):
     """The mask after all strokes."""
 
     strokes: list[StrokeChange]

@@ -13,13 +13,14 @@ from mper.datasets.events import CaseHistory
 from mper.datasets.revisions import Revision
 from mper.datasets.scan_record import voxels_sha256
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
-from mper.engine.schemas.common import ModelName
+from mper.engine.schemas.common import ModelName, codes_for
 from mper.engine.schemas.datasets import AddedCase, CaseAnswer, CaseRequest, DamagedCase, PredictedBy, RevisionAnswer
 from mper.engine.schemas.strokes import KeptStroke, KeptStrokes, StrokesRequest
 from mper.engine.services.engine import Engine
 from mper.engine.services.uploads import Upload
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.strokes import StrokeList
+from mper.utils.coded import Coded
 from mper.utils.files import nfc
 from mper.volume import Geometry, Volume
 
@@ -36,7 +37,8 @@ def list_cases(
         try:
             answers.append(case_answer(dataset.case(case_id), split, history))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            answers.append(DamagedCase(id=case_id, split=split, error=engine.explain(error)))
+            line = engine.explain(error)
+            answers.append(DamagedCase(id=case_id, split=split, error=line, line_codes=codes_for(line)))
     return answers
 
 
@@ -95,7 +97,8 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
     """
     split = None if request.split is None else nfc(request.split)
     if split is not None and split in dataset.locked_splits:
-        raise Conflict(f"split {split!r} is the locked hold-out of this dataset; choose another")
+        line = f"split {split!r} is the locked hold-out of this dataset; choose another"
+        raise Conflict(line, "split-locked", split=split)
     with engine.scans.using(client, request.scan) as scan:
         image = scan.volume()
         same = dataset.same_scan(image)
@@ -106,8 +109,10 @@ def add_case(engine: Engine, client: str, dataset: Dataset, request: CaseRequest
             case = dataset.add_case(request.id, image, request.source)
     if split is not None:
         dataset.add_to_split(split, [case.id])
-    notices = [f"this scan is in the dataset already, as {', '.join(same)}"] if same else []
-    return AddedCase(**dict(case_answer(case, split, dataset.history)), duplicates=same, notices=notices)
+    names = ", ".join(same)
+    notices = [Coded(f"this scan is in the dataset already, as {names}", "same-scan", cases=names)] if same else []
+    answer = dict(case_answer(case, split, dataset.history))
+    return AddedCase(**answer, duplicates=same, notices=list(notices), line_codes=codes_for(notices))
 
 
 def check_not_held_out(dataset: Dataset, same: Iterable[str]) -> None:

@@ -15,6 +15,8 @@ from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import Conflict, RequestError
 from mper.engine.schemas.cohorts import KeepRequest, KeepResult, KeptMask, SkippedMask
+from mper.engine.schemas.common import Coded as AnswerCode
+from mper.engine.schemas.common import codes_for
 from mper.engine.services.cases import check_not_held_out
 from mper.engine.services.cohort_store import Cohort
 from mper.engine.services.cohorts import mask_of, scan_of
@@ -23,6 +25,7 @@ from mper.engine.services.jobs import Job
 from mper.engine.settings import Client
 from mper.labels import Segmentation, value_table
 from mper.progress import Progress
+from mper.utils.coded import Coded
 from mper.volume import Volume
 
 
@@ -38,14 +41,15 @@ def accepted_rows(cohort: Cohort) -> list[CohortRow]:
         cohort.results.refresh()
         rows = [row for row in cohort.results.rows() if row.review.decision in (ACCEPTED, CORRECTED)]
     if not rows:
-        raise Conflict("no mask of this cohort is accepted; accept or correct some first")
+        raise Conflict("no mask of this cohort is accepted; accept or correct some first", "none-accepted")
     return rows
 
 
 def check_keepable(dataset: Dataset, split: str | None) -> None:
     """Raise `Conflict` if new cases would go into a locked hold-out."""
     if split in dataset.locked_splits:
-        raise Conflict(f"split {split!r} is the locked hold-out of this dataset; choose another")
+        line = f"split {split!r} is the locked hold-out of this dataset; choose another"
+        raise Conflict(line, "split-locked", split=split)
 
 
 def keep_masks(
@@ -55,6 +59,7 @@ def keep_masks(
     rows = accepted_rows(cohort)
     kept: list[KeptMask] = []
     skipped: list[SkippedMask] = []
+    codes: dict[str, AnswerCode] = {}
     for n, row in enumerate(rows):
         job(Progress(f"mask {n + 1} of {len(rows)}", n / len(rows)))
         try:
@@ -62,8 +67,11 @@ def keep_masks(
             if found is not None:
                 kept.append(KeptMask(mask=row.id, case=found.case, revision=found.revision))
         except (OSError, ValueError, RequestError) as error:
-            skipped.append(SkippedMask(mask=row.id, reason=engine.explain(error)))
-    return KeepResult(kept=kept, skipped=skipped, before=len(rows) - len(kept) - len(skipped))
+            reason = engine.explain(error)
+            skipped.append(SkippedMask(mask=row.id, reason=reason))
+            codes |= codes_for(reason)
+    before = len(rows) - len(kept) - len(skipped)
+    return KeepResult(kept=kept, skipped=skipped, before=before, line_codes=codes)
 
 
 def _keep(
@@ -112,13 +120,14 @@ def _label(mask: Segmentation, dataset: Dataset) -> npt.NDArray[np.uint8]:
     table, missing = value_table(mask.labels, dataset.labels)
     names = ", ".join(label.name for label in mask.labels)
     if len(missing) == len(mask.labels):
-        raise ValueError(f"the mask shows {names}, which the dataset does not have")
+        line = f"the mask shows {names}, which the dataset does not have"
+        raise ValueError(Coded(line, "mask-of-others", structures=names))
     reached = {int(table[label.value]) for label in mask.labels}
     if absent := [label.name for label in dataset.labels if label.value not in reached]:
-        raise ValueError(
-            f"the dataset also has {', '.join(absent)}, which the mask does not show and would call background; "
-            "keep it in a dataset of its own structures"
-        )
+        others = ", ".join(absent)
+        line = f"the dataset also has {others}, which the mask does not show and would call background; "
+        line += "keep it in a dataset of its own structures"
+        raise ValueError(Coded(line, "mask-without", structures=others))
     return table[mask.labelmap.array]
 
 
@@ -142,10 +151,9 @@ def _parent(case: Case, before: Kept | None) -> int | None:
         return None
     own = before is not None and (before.case, before.revision) == (case.id, newest[0].number)
     if not own and (newest[0].how != "model" or newest[0].edited):
-        raise ValueError(
-            f"its scan is case {case.id}, which has a label by {newest[0].author} already; "
-            "compare the two in MPER Trainer"
-        )
+        author = newest[0].author
+        line = f"its scan is case {case.id}, which has a label by {author} already; compare the two in MPER Trainer"
+        raise ValueError(Coded(line, "labelled-already", case=case.id, author=author))
     return newest[0].number
 
 

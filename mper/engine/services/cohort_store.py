@@ -149,7 +149,7 @@ class CohortStore:
             path = self._roots.inside(root, relative)
             if relative and path.is_dir():
                 return self.open(path, outside=False)
-        raise NotFound(f"there is no cohort {wanted!r} here; open its folder first")
+        raise NotFound(f"there is no cohort {wanted!r} here; open its folder first", "no-cohort", cohort=wanted)
 
     def all(self, client: Client) -> list[Cohort]:
         """Those that were opened or started and that a client may see, by id."""
@@ -162,5 +162,6 @@ class CohortStore:
             if relative not in ("", ".") and "~" not in relative:
                 return f"{name}/{relative}"
         if not outside:
-            raise Forbidden("only who started this engine may work on folders outside of its roots")
+            line = "only who started this engine may work on folders outside of its roots"
+            raise Forbidden(line, "outside-roots")
         return _OUTSIDE + self._outside.add(path)

@@ -20,6 +20,7 @@ from mper.engine.schemas.cohorts import (
     CohortRows,
     ReviewRequest,
 )
+from mper.engine.schemas.common import codes_for
 from mper.engine.services.cases import on_grid
 from mper.engine.services.cohort_store import STARTING, Cohort
 from mper.engine.services.engine import Engine
@@ -28,6 +29,7 @@ from mper.engine.services.uploads import Upload
 from mper.engine.settings import Client
 from mper.labels import BACKGROUND, Segmentation
 from mper.models.card import StoredBundle, read_bundle
+from mper.utils.coded import decoded
 from mper.utils.files import check_name
 from mper.volume import Volume
 
@@ -87,7 +89,7 @@ def start_cohort(engine: Engine, client: Client, request: CohortRequest) -> Coho
     else:
         out = _free_folder(source / COHORTS, stored, request.tta)
     if out.is_file():
-        raise InvalidRequest(f"{out} is a file; choose a folder for the results")
+        raise InvalidRequest(f"{out} is a file; choose a folder for the results", "folder-is-file", file=out.name)
     before = CohortFolder.read(out)
     if before is not None:
         before.check_run(_run(stored, request.tta))
@@ -139,13 +141,16 @@ def steer(cohort: Cohort, command: str) -> None:
     state = cohort.state().state
     if command == "pause":
         if state == STARTING:
-            raise Conflict("the run is just starting; pause it when the first scan is being segmented")
+            line = "the run is just starting; pause it when the first scan is being segmented"
+            raise Conflict(line, "cohort-starting")
         if not request_pause(cohort.path):
-            raise Conflict(f"{cohort.path.name} is not being segmented; there is nothing to pause")
+            line = f"{cohort.path.name} is not being segmented; there is nothing to pause"
+            raise Conflict(line, "cohort-idle", folder=cohort.path.name)
         return
     words = cohort.command()
     if words is None:
-        raise Conflict(f"how {cohort.path.name} was segmented is not recorded; start it again with the same folders")
+        line = f"how {cohort.path.name} was segmented is not recorded; start it again with the same folders"
+        raise Conflict(line, "cohort-unrecorded", folder=cohort.path.name)
     cohort.start(words)
 
 
@@ -159,6 +164,7 @@ def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
         state = replace(state, state=FINISHED)
     model = results.header.get("model") or {}
     known = {"name", "version", "sha256"} <= model.keys()
+    message = without_folders(state.message, engine.folders())
     resumable = (state.state not in (RUNNING, STARTING, SUBMITTED) and segmented < scans) or state.state == FAILED
     return CohortAnswer.model_validate(
         {
@@ -167,7 +173,8 @@ def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
             "folder": str(cohort.path) if client.local else without_folders(str(cohort.path), engine.folders()),
             "state": state.state,
             "pausing": state.pausing,
-            "message": without_folders(state.message, engine.folders()),
+            "message": message,
+            "line_codes": codes_for(message),
             "fraction": (segmented + failed) / scans if scans else None,
             "eta_s": state.eta_s,
             "scans": scans,
@@ -192,7 +199,11 @@ def row_answer(row: CohortRow, folders: Mapping[Path, str]) -> CohortRowAnswer:
     """A row; `folders` are written by their names."""
     figures, kept = row.figures, row.kept
     named = None if kept is None else {"dataset": Path(kept.dataset).name, "case": kept.case, "revision": kept.revision}
-    same = ("phase", "quality", "expected_dice", "confidence", "flags", "volumes_ml", "seconds")
+    same = ("phase", "quality", "expected_dice", "confidence", "volumes_ml", "seconds")
+    codes = figures.get("line_codes", {})
+    flags = [decoded(flag, codes) for flag in figures.get("flags", ())]
+    failed = figures.get("error")
+    error = None if failed is None else without_folders(decoded(str(failed), codes), folders)
     return CohortRowAnswer.model_validate(
         {
             **{name: figures.get(name) for name in same},
@@ -200,7 +211,9 @@ def row_answer(row: CohortRow, folders: Mapping[Path, str]) -> CohortRowAnswer:
             "name": row.name,
             "scan": without_folders(str(row.scan), folders),
             "state": row.state,
-            "error": None if figures.get("error") is None else without_folders(str(figures["error"]), folders),
+            "flags": flags,
+            "error": error,
+            "line_codes": codes_for(flags, error),
             "decision": row.review.decision,
             "author": row.review.author,
             "when": row.review.when,
@@ -254,7 +267,7 @@ def scan_of(engine: Engine, client: Client, cohort: Cohort, row: CohortRow) -> V
     """
     whole = row.scan.resolve()
     if not client.local and not any(whole.is_relative_to(home) for home in engine.roots.folders.values()):
-        raise Forbidden("the scan lies outside of the roots of this engine")
+        raise Forbidden("the scan lies outside of the roots of this engine", "scan-outside-roots")
     grid = mask_of(cohort, row).labelmap.geometry
     return read_scan(row.scan, row.figures.get("phase"), cohort.results.header.get("options", {}), grid)
 

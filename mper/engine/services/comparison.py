@@ -11,13 +11,15 @@ import numpy.typing as npt
 from mper.datasets.dataset import Dataset
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.engine.errors import Conflict, NotFound
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.evaluation import CompareRequest, CompareResult
 from mper.engine.services.cropping import cropped_to_mask
 from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.engine import Engine
-from mper.engine.services.holdout import DRAFTS
+from mper.engine.services.holdout import about_drafts
 from mper.engine.services.jobs import Job
 from mper.engine.services.notes import Notes
+from mper.utils.coded import Coded
 from mper.utils.files import read_json, write_atomically, write_json
 from mper.volume import Geometry, Index3, Volume
 
@@ -53,16 +55,17 @@ def compare_models(engine: Engine, dataset: Dataset, request: CompareRequest, de
     )
     write_json(job.folder / "cases.json", places)
     if drafts := [case.id for case in cases if case.is_draft]:
-        job.notice(f"{', '.join(drafts)}: {DRAFTS}")
+        job.notice(about_drafts(drafts))
     notes = Notes(engine.explain)
     for model in (request.old, request.new):
         if ids := trained_on(dataset, [case.id for case in cases], notes, engine.models.path(model)):
-            job.notice(
-                f"{model} was trained on {', '.join(ids)} before they were held out: its figures are too good there"
-            )
+            names = ", ".join(ids)
+            line = f"{model} was trained on {names} before they were held out: its figures are too good there"
+            job.notice(Coded(line, "trained-on-holdout", model=model, cases=names))
     for line in notes.lines:
         job.notice(line)
-    return CompareResult.model_validate({**found, "new": request.new, "old": request.old, "split": dataset.holdout})
+    models = {"new": request.new, "old": request.old, "split": dataset.holdout}
+    return CompareResult.model_validate({**found, **models, "line_codes": codes_for(found["words"])})
 
 
 def kept_mask(job: Job, case_id: str, when: str) -> tuple[npt.NDArray[np.uint8], Index3, Geometry]:

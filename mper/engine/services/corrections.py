@@ -21,6 +21,7 @@ from mper.engine.schemas.strokes import StrokeChange
 from mper.labels import BACKGROUND
 from mper.progress import Cancelled, Progress
 from mper.roi import bounding_box
+from mper.utils.coded import Coded
 from mper.volume import Index3, Volume
 
 if TYPE_CHECKING:
@@ -229,10 +230,8 @@ class Corrections:
             from mper.refinement.stroke_response import warm_up
 
             if self._prediction.embeddings is None:
-                raise Conflict(
-                    "the model gives no embeddings, so its mask cannot be refined by strokes; "
-                    "take another model, or correct the mask by hand"
-                )
+                line = "the model gives no embeddings, so its mask cannot be refined by strokes; "
+                raise Conflict(f"{line}take another model, or correct the mask by hand", "no-embeddings")
             self._refiner = Refiner(self._prediction)
             warm_up()
         return self._refiner
@@ -275,7 +274,7 @@ class Corrections:
             changed=hull([change.box for key, change in (before | now).items() if not (key in before and key in now)]),
             settled=refiner.settled,
             notes=[
-                f"stroke {number}: {note}"
+                Coded(f"stroke {number}: {note}", "stroke-note", number=number, note=note)
                 for number, change in enumerate(self._reported, 1)
                 if id(change) not in before
                 for note in change.notes

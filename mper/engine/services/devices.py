@@ -14,6 +14,7 @@ from typing import Any
 from mper.engine.schemas.info import DeviceModel
 from mper.engine.services.jobs import Job
 from mper.progress import Progress
+from mper.utils.coded import Coded
 from mper.utils.processes import available_cores
 
 _LOOK_EVERY_S = 0.25
@@ -120,10 +121,12 @@ class Devices:
             return name
         trainings = self._trainings()
         if trainings and device == "auto":
-            job.notice(f"the training {trainings[0]} uses the GPU, so this job ran on the CPU")
+            line = f"the training {trainings[0]} uses the GPU, so this job ran on the CPU"
+            job.notice(Coded(line, "ran-on-cpu", run=trainings[0]))
             return "cpu"
         if trainings:
-            job.notice(f"waited for the training {trainings[0]}, which used the GPU")
+            line = f"waited for the training {trainings[0]}, which used the GPU"
+            job.notice(Coded(line, "waited-for-training", run=trainings[0]))
             job(Progress(f"waiting for the training {trainings[0]}: pause it, or choose the CPU"))
         while trainings:
             job.wait(_TRAINING_EVERY_S)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from mper.datasets.dataset import Dataset
 from mper.datasets.index import SECOND_HOLDOUT
 from mper.datasets.maintenance import hold_out_more
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.datasets import HoldoutAnswer
 from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.notes import Notes
+from mper.utils.coded import Coded
 
 DRAFTS = "labelled by a model alone; figures there flatter that model, so look at these labels and correct them first"
 PARTS = "labelled only in part; figures there count the labelled voxels alone, so label the rest first"
@@ -35,15 +37,30 @@ def lock_more(dataset: Dataset, case_ids: Sequence[str], notes: Notes, author: s
 def _answer(dataset: Dataset, name: str, ids: Sequence[str], asked: Sequence[str], notes: Notes) -> HoldoutAnswer:
     cases = [dataset.case(case_id) for case_id in ids]
     drawn = [case for case in cases if case.is_drawn]
-    notices = []
+    notices: list[str] = []
     if copies := [case_id for case_id in ids if case_id not in asked]:
-        notices.append(f"{', '.join(copies)}: the same scan as a case of the hold-out, so locked too")
+        names = ", ".join(copies)
+        notices.append(
+            Coded(f"{names}: the same scan as a case of the hold-out, so locked too", "copies-locked", cases=names)
+        )
     if unlabelled := [case.id for case in cases if case not in drawn]:
-        notices.append(f"{', '.join(unlabelled)}: no label yet, and nothing is measured on it before")
+        names = ", ".join(unlabelled)
+        line = f"{names}: no label yet, and nothing is measured on it before"
+        notices.append(Coded(line, "held-out-unlabelled", cases=names))
     if drafts := [case.id for case in cases if case.is_draft]:
-        notices.append(f"{', '.join(drafts)}: {DRAFTS}")
+        notices.append(about_drafts(drafts))
     if parts := [case.id for case in drawn if case.is_partial]:
-        notices.append(f"{', '.join(parts)}: {PARTS}")
+        names = ", ".join(parts)
+        notices.append(Coded(f"{names}: {PARTS}", "held-out-parts", cases=names))
     if seen := trained_on(dataset, ids, notes):
-        notices.append(f"{', '.join(seen)} was trained on before: figures of those models are too good there")
-    return HoldoutAnswer(holdout=name, cases=list(ids), notices=[*notices, *notes.lines])
+        names = ", ".join(seen)
+        line = f"{names} was trained on before: figures of those models are too good there"
+        notices.append(Coded(line, "held-out-trained-on", cases=names))
+    notices += notes.lines
+    return HoldoutAnswer(holdout=name, cases=list(ids), notices=notices, line_codes=codes_for(notices))
+
+
+def about_drafts(case_ids: Sequence[str]) -> str:
+    """That the labels of cases are a model's own."""
+    names = ", ".join(case_ids)
+    return Coded(f"{names}: {DRAFTS}", "held-out-drafts", cases=names)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mper.engine.errors import Conflict, NotFound
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.jobs import JobKind, JobResult, JobState, JobStatus
 from mper.engine.settings import Limits
 from mper.progress import Cancelled, Progress
@@ -112,6 +113,7 @@ class Job:
         """How it stands; ``n`` rises with every change."""
         with self._lock:
             return JobStatus(
+                line_codes=codes_for(self._message, self._error, self._notices),
                 n=self._n,
                 job=self.id,
                 kind=self.kind,

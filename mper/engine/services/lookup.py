@@ -9,6 +9,7 @@ from mper.datasets.dataset import Dataset
 from mper.engine.errors import NotFound
 from mper.engine.services.engine import Engine
 from mper.training.runs import RunFolder
+from mper.utils.coded import line_of
 from mper.utils.files import check_name, existing_name
 
 
@@ -29,7 +30,7 @@ def open_case(engine: Engine, dataset_id: str, case_id: str) -> Case:
     try:
         case = dataset.case(case_id)
     except ValueError as error:
-        raise NotFound(str(error)) from error
+        raise NotFound(line_of(error)) from error
     if not case.path.resolve().is_relative_to(dataset.path.resolve()):
         raise NotFound(f"case {case_id} is a link that leads out of its dataset; copy it into the dataset")
     return case

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from mper.utils.coded import Coded
+
 _MOST = 20  # lines that are kept
 
 
@@ -29,11 +31,13 @@ class Notes:
             yield
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if len(self._lines) < _MOST:
-                self._lines.append(f"{what} is skipped: {self._explain(error)}")
+                reason = self._explain(error)
+                self._lines.append(Coded(f"{what} is skipped: {reason}", "skipped", what=what, reason=reason))
             else:
                 self._more += 1
 
     @property
     def lines(self) -> list[str]:
         """The lines, oldest first; at last how many more there would be."""
-        return [*self._lines, f"{self._more} more are skipped"] if self._more else list(self._lines)
+        more = [Coded(f"{self._more} more are skipped", "more-skipped", n=self._more)] if self._more else []
+        return [*self._lines, *more]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import Conflict
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.evaluation import RankedCase, RankResult
 from mper.engine.services.engine import Engine
 from mper.engine.services.jobs import Job
 from mper.labels import structure_of
 from mper.models.card import read_bundle
 from mper.progress import Report, part_of
+from mper.utils.coded import Coded, line_of
 
 if TYPE_CHECKING:
     from mper.evaluation.active_learning import CaseSummary
@@ -28,10 +30,9 @@ def check_rankable(engine: Engine, dataset: Dataset, model_id: str) -> None:
     """Raise `Conflict` if a model segments none of the structures of a dataset."""
     drawn = read_bundle(engine.models.path(model_id)).card.labels
     if not {structure_of(label) for label in drawn} & {structure_of(label) for label in dataset.labels}:
-        raise Conflict(
-            f"{model_id} segments {', '.join(label.name for label in drawn)}, none of which this dataset has, so it "
-            "cannot choose the next case; train a version first"
-        )
+        names = ", ".join(label.name for label in drawn)
+        line = f"{model_id} segments {names}, none of which this dataset has, so it cannot choose the next case; "
+        raise Conflict(f"{line}train a version first", "cannot-rank", model=model_id, structures=names)
 
 
 def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job: Job) -> RankResult:
@@ -59,7 +60,10 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
         [summaries[case.id] for case in references if case.id in summaries],
     )
     return RankResult(
-        cases=[RankedCase.model_validate(each) for each in ranked], model=model_id, labelled=len(references)
+        line_codes=codes_for([each.words for each in ranked]),
+        cases=[RankedCase.model_validate(each) for each in ranked],
+        model=model_id,
+        labelled=len(references),
     )
 
 
@@ -69,7 +73,8 @@ def _leaving_out(case_id: str, job: Job) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
-        job.notice(f"case {case_id} is left out: {error}")
+        reason = line_of(error)
+        job.notice(Coded(f"case {case_id} is left out: {reason}", "case-left-out", case=case_id, reason=reason))
 
 
 def _summary(case: Case, predictor: Predictor, report: Report) -> CaseSummary:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import Conflict, without_folders
-from mper.engine.schemas.common import JsonObject
+from mper.engine.schemas.common import JsonObject, codes_for
 from mper.engine.schemas.runs import CommandRequest, Run, RunRequest
 from mper.engine.services.engine import Engine
 from mper.engine.services.lookup import open_dataset
@@ -17,6 +17,7 @@ from mper.engine.services.training_plan import plan_run, start_config
 from mper.resources import models_dir
 from mper.training.publish import published_version
 from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
+from mper.utils.coded import Coded, decoded
 from mper.utils.files import check_name, write_json
 
 IDLE = (NEW, *ENDED)
@@ -63,11 +64,14 @@ def run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
         damage = run.damage()
         return _run_answer(engine, dataset_id, run) if damage is None else _damaged(run, damage)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return _damaged(run, f"a file of this run is damaged ({engine.explain(error)}); restore it from a backup")
+        reason = engine.explain(error)
+        line = f"a file of this run is damaged ({reason}); restore it from a backup"
+        return _damaged(run, Coded(line, "run-damaged", reason=reason))
 
 
 def _damaged(run: RunFolder, message: str) -> Run:
     return Run(
+        line_codes=codes_for(message),
         run=run.path.name,
         state="failed",
         alive=False,
@@ -90,17 +94,20 @@ def _run_answer(engine: Engine, dataset_id: str, run: RunFolder) -> Run:
     status, config = run.status(), run.config()
     version = published_version(run.path)
     name = config.get("name")
-    message = status.get("message", "")
+    message = decoded(status.get("message", ""), status.get("line_codes", {}))
     if state == "interrupted":
-        message = "the training stopped unexpectedly; Resume continues from the last saved state"
+        line = "the training stopped unexpectedly; Resume continues from the last saved state"
+        message = Coded(line, "run-stopped")
     elif state == "failed" and status.get("state") == LAUNCHING:
-        message = _last_line(run) or "its process could not be started"
+        message = _last_line(run) or Coded("its process could not be started", "run-not-started")
+    message = without_folders(message, engine.folders())
     return Run.model_validate(
         {
             "run": run.path.name,
             "state": "starting" if state == LAUNCHING else state,
             "alive": state not in IDLE,
-            "message": without_folders(message, engine.folders()),
+            "message": message,
+            "line_codes": codes_for(message),
             "fraction": status.get("fraction"),
             "eta_s": status.get("eta_s") if state == "running" else None,
             "step": status.get("step"),

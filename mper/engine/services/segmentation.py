@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.engine.errors import Conflict
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.info import LoadResult
 from mper.engine.schemas.segmentation import (
     Flag,
@@ -35,6 +36,7 @@ from mper.engine.services.models import ModelCatalog, label_answers
 from mper.engine.services.predictions import PredictionStore, StoredPrediction, cropped
 from mper.engine.services.scans import Scan
 from mper.progress import Progress
+from mper.utils.coded import Coded
 from mper.volume import Index3
 
 if TYPE_CHECKING:
@@ -132,7 +134,10 @@ def segment(
     store.add(stored)
     job.on_undo(lambda: store.discard(stored.id))
     card = predictor.bundle.card
+    flags = [*prediction.flags, *_in_parts(structures)]
+    reasons = () if prediction.quality is None else prediction.quality.reasons
     return SegmentResult(
+        line_codes=codes_for(prediction.notes, [flag.words for flag in flags], reasons),
         prediction=stored.id,
         model=card.name,
         model_version=card.version,
@@ -145,7 +150,7 @@ def segment(
         confidence=prediction.confidence,
         quality=None if prediction.quality is None else QualityModel.model_validate(prediction.quality),
         notes=list(prediction.notes),
-        flags=_flags(prediction.flags, structures),
+        flags=[Flag(code=flag.code, words=flag.words) for flag in flags],
         roi_mm=None if prediction.roi_mm is None else list(prediction.roi_mm),
         device=prediction.device,
         method=prediction.method,
@@ -244,7 +249,9 @@ def structures(stored: StoredPrediction) -> list[Structure]:
 
 
 def _region(region: UncertainRegion, start: Index3) -> UncertainRegionModel:
-    return UncertainRegionModel.model_validate({**asdict(region), "index": _moved(region.index, start)})
+    codes = codes_for(region.words)
+    index = _moved(region.index, start)
+    return UncertainRegionModel.model_validate({**asdict(region), "index": index, "line_codes": codes})
 
 
 def _moved(index: Index3 | None, start: Index3) -> list[int] | None:
@@ -252,13 +259,19 @@ def _moved(index: Index3 | None, start: Index3) -> list[int] | None:
 
 
 def _no_prototypes() -> Conflict:
-    return Conflict("the model has no prototypes, so there is no prototype map; take another model")
+    line = "the model has no prototypes, so there is no prototype map; take another model"
+    return Conflict(line, "no-prototype-map")
 
 
-def _flags(found: Sequence[QualityFlag], structures: Sequence[Measures]) -> list[Flag]:
-    """Reasons to check the mask."""
-    flags = [Flag(code=flag.code, words=flag.words) for flag in found]
-    for structure in structures:
-        if structure.components > 1:
-            flags.append(Flag(code="components", words=f"{structure.name} is in {structure.components} parts"))
-    return flags
+def _in_parts(structures: Sequence[Measures]) -> list[QualityFlag]:
+    """Flags for structures that are not in one piece."""
+    from mper.inference.prediction import QualityFlag
+
+    return [
+        QualityFlag(
+            "components",
+            Coded(f"{each.name} is in {each.components} parts", "in-parts", structure=each.name, n=each.components),
+        )
+        for each in structures
+        if each.components > 1
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
@@ -21,7 +21,7 @@ from mper.models.card import Card, read_bundle
 from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
 from mper.training.runs import RunFolder
-from mper.utils.coded import Coded, codes_of
+from mper.utils.coded import Coded, codes_of, line_codes
 
 if TYPE_CHECKING:
     from mper.training.config import TrainConfig
@@ -66,6 +66,11 @@ class RunPlan:
     words: str
     warnings: tuple[str, ...]
     ready: bool
+
+    @property
+    def line_codes(self) -> dict[str, dict[str, Any]]:
+        """Code and values of its lines, by the line."""
+        return line_codes(self.words, self.warnings, self.reason)
 
     @property
     def codes(self) -> list[dict[str, object]]:
@@ -189,7 +194,8 @@ def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
     available = 0
     for name in (split, *body.also):
         if name in dataset.locked_splits:
-            raise InvalidRequest(f"split {name!r} is the locked hold-out and never trained on; choose another")
+            line = f"split {name!r} is the locked hold-out and never trained on; choose another"
+            raise InvalidRequest(line, "split-locked", split=name)
         if name != split and name not in others:
             raise InvalidRequest(f"there is no split {name!r}; choose of {', '.join(others)}")
         cases = dataset.split(name) if name in dataset.splits else ()

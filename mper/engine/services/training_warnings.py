@@ -21,7 +21,7 @@ from mper.methods.registry import MethodInfo, check_backbone, default_method
 from mper.models.card import Card
 from mper.roi import Box, region_of_box
 from mper.training.runs import RunFolder
-from mper.utils.coded import Coded
+from mper.utils.coded import Coded, line_of
 from mper.utils.text import shorten
 
 _FEW_LABELLED = 2  # below which a model overfits to one case
@@ -77,7 +77,7 @@ def unsuitable(method: MethodInfo, start: Card) -> str:
     try:
         check_backbone(method.name, str(start.network["kind"]))
     except ValueError as error:
-        return str(error)
+        return line_of(error)
     return ""
 
 
