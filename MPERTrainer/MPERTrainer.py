@@ -103,6 +103,8 @@ class MPERTrainerTest(ScriptedLoadableModuleTest):
         array, affine = mrml.array_of(scan), mrml.geometry_of(scan).affine
         others = [mrml.show_scan(array + n, affine, f"case {n}", slicer.mrmlScene) for n in (1, 2)]
         panel.casesPanel.caseImport.addVolumes([scan, *others])
+        self._wait(lambda: ui.previewBox.visible, 60, "the preview")
+        ui.addPreviewButton.click()
         self._wait(lambda: ui.casesTable.rowCount == 3, 60, "the cases")
         for n in range(3):
             panel.labelPanel.open(f"case {n}")

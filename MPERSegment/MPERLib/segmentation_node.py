@@ -256,6 +256,18 @@ def mask_part(
     return _union(pieces, names)
 
 
+def labelmap_part(labelmapNode: Node, volumeNode: Node) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The part of a scan's grid that a label map volume fills, and where it begins; of no voxel where there is none."""
+    image = slicer.vtkOrientedImageData()
+    image.ShallowCopy(labelmapNode.GetImageData())
+    matrix = vtk.vtkMatrix4x4()
+    labelmapNode.GetIJKToRASMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    shape = mrml.geometry_of(volumeNode).shape
+    move = np.linalg.inv(mrml.ijk_to_ras(volumeNode)) @ mrml.between(labelmapNode, volumeNode)
+    return _on_grid(image, move, shape, volumeNode)
+
+
 def voxel_counts(segmentationNode: Node, volumeNode: Node) -> dict[str, int]:
     """Voxels of the scan's grid in each segment, by name; segments may overlap."""
     shape = mrml.geometry_of(volumeNode).shape

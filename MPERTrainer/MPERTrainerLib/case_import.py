@@ -7,7 +7,8 @@ import json
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,22 @@ from MPERLib.python_process import PythonProcess
 from MPERLib.scan_checksum import ScanChecksums
 from slicer.i18n import tr as _
 
+from MPERTrainerLib import loaded_masks
 from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.case_upload import CaseUpload
 from MPERTrainerLib.import_preview import ImportPreview, needed
-from MPERTrainerLib.loaded_masks import loaded_mask
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A volume of the scene: a phase of it, or its mask with the structures that the values of the mask mean."""
+
+    node: Any
+    phase: int | None = None
+    mask: Any = None
+    structures: Mapping[int, int] = field(default_factory=dict)
 
 
 class CaseImport:
@@ -60,7 +71,8 @@ class CaseImport:
     ):
         self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
         self._phasesPanel, self._bar, self._changed = phasesPanel, bar, changed
-        self._volumes: deque[tuple[Any, int | None]] = deque()  # nodes, with the phase of a time series
+        self._volumes: deque[_Loaded] = deque()  # what is to be added
+        self._loaded: list[_Loaded] = []  # what the preview shows
         self._process: PythonProcess | None = None
         self._folder: Path | None = None
         self._total = self._done = self._requested = 0
@@ -82,16 +94,77 @@ class CaseImport:
 
     def addVolumes(self, nodes: Sequence) -> None:
         """Add loaded volumes; of one that a sequence browser shows, the phases that the user chooses."""
-        if not self._begin(len(nodes)):
+        if self._begin(len(nodes)):
+            self._previewing, self._previews, self._loaded = True, [], []
+            self._withCases(lambda: self._lookAt(list(nodes)))
+
+    def _lookAt(self, nodes: list) -> None:
+        """Look at one loaded volume after the other, then ask what is added."""
+        if not self.busy:
             return
-        self._volumes = deque((node, None) for node in nodes)
-        self._withCases(self._nextVolume)
+        if not nodes:
+            self._onPreviewed()
+            return
+        node = nodes.pop(0)
+
+        def looked() -> None:
+            if self.busy:
+                self._describe(node)
+                self._step()
+                self._session.later(lambda: self._lookAt(nodes), "loaded volume is looked at")
+
+        try:
+            series = phases.shown(node) is not None
+            mrml.geometry_of(node)
+        except ValueError as error:
+            self._upload.problems.append(str(error))
+            self._step()
+            self._lookAt(nodes)
+            return
+        if series:
+            looked()
+        else:
+            self._checksums.compute(node, looked)
+
+    def _describe(self, node: Any) -> None:
+        """Rows of the preview for a loaded volume: one for each of its masks; the first is ticked."""
+        if not mrml.alive(node):
+            return
+        row: dict[str, Any] = {"id": node.GetName(), "mask": None, "notices": []}
+        if phases.shown(node) is not None:
+            self._addRow(_Loaded(node), {**row, "series": True})
+            return
+        geometry = mrml.geometry_of(node)
+        row |= {"shape": list(geometry.shape), "spacing_mm": list(geometry.spacing_mm or ()) or None}
+        row["voxels_sha256"] = self._checksums.of(node)
+        masks = loaded_masks.masks_of(node)
+        for n, mask in enumerate(masks):
+            about, lines = loaded_masks.described(mask, node, self._dataset.labels)
+            self._addRow(_Loaded(node, mask=mask), {**row, "mask": about, "notices": lines, "ticked": n == 0})
+        if not masks:
+            self._addRow(_Loaded(node), row)
+
+    def _addRow(self, loaded: _Loaded, row: dict) -> None:
+        self._previews.append({**row, "number": len(self._loaded)})
+        self._loaded.append(loaded)
+
+    def _addLoaded(self, scans: list[dict]) -> None:
+        """Add what was chosen in the preview of loaded volumes."""
+        self._total, self._done = max(len(scans), 1), 0
+        self._volumes = deque()
+        for scan in scans:
+            loaded = self._loaded[scan["number"]]
+            structures = {int(value): to for value, to in scan.get("structures", {}).items()}
+            self._volumes.append(replace(loaded, mask=loaded.mask if scan.get("mask") else None, structures=structures))
+        self._show()
+        self._nextVolume()
 
     def _nextVolume(self) -> None:
         if not self._volumes:
             self._finish()
             return
-        node, number = self._volumes.popleft()
+        loaded = self._volumes.popleft()
+        node, number = loaded.node, loaded.phase
         if not mrml.alive(node):
             self._step()
             self._nextVolume()
@@ -132,16 +205,19 @@ class CaseImport:
             if not mrml.alive(node):
                 added(None)
                 return
-            mask, note = loaded_mask(node, self._dataset.labels) if number is None else (None, "")
-            if note:
-                self._upload.problems.append(note)
+            mask = None
+            if mrml.alive(loaded.mask):
+                try:
+                    mask = loaded_masks.label_array(loaded.mask, node, loaded.structures)
+                except ValueError as error:
+                    self._upload.problems.append(f"{name}: {error}")
             self._upload.offer(self._checksums.of(voxels), array, header, shown, source, mask, added)
 
         self._checksums.compute(voxels, send)
 
     def _onVolumePhases(self, node: Any, numbers: list[int]) -> None:
         self._endSearch()
-        self._volumes.extendleft((node, number) for number in reversed(numbers))
+        self._volumes.extendleft(_Loaded(node, number) for number in reversed(numbers))
         if numbers:
             self._total += len(numbers) - 1
         else:
@@ -226,9 +302,12 @@ class CaseImport:
         self._previewing = False
         if needed(rows, known):
             self._bar.visible = False
-            self._preview.show(rows, self._dataset.labels, known, self._addChosen, self.cancel)
-        else:
+            add = self._addLoaded if self._loaded else self._addChosen
+            self._preview.show(rows, self._dataset.labels, known, add, self.cancel)
+        elif self._process is not None:
             self._addChosen([{"number": row["number"]} for row in rows])
+        else:
+            self._addLoaded([{"number": row["number"]} for row in rows])
 
     def _addChosen(self, scans: list[dict]) -> None:
         if self._process is None:
@@ -387,6 +466,7 @@ class CaseImport:
         self._phasesPanel.hide()
         self._total = 0
         self._volumes.clear()
+        self._loaded = []
         process, self._process = self._process, None
         folder, self._folder = self._folder, None
 

@@ -48,7 +48,7 @@ class ImportPreview:
         Parameters
         ----------
         rows : sequence of dict
-            The answers "preview" of ``mper stage``.
+            The answers "preview" of ``mper stage``; ``ticked`` is false of a row that is not added unless it is chosen.
         labels : sequence of dict
             The structures of the dataset.
         known : mapping of str to str
@@ -64,7 +64,7 @@ class ImportPreview:
             case = known.get(row.get("voxels_sha256") or "")
             item = qt.QTreeWidgetItem([row["id"], _size(row), _mask(row), _note(row, case)])
             item.setToolTip(3, "\n".join(sentence(text) for text in row["notices"]))
-            item.setCheckState(0, qt.Qt.Unchecked if case else qt.Qt.Checked)
+            item.setCheckState(0, qt.Qt.Checked if not case and row.get("ticked", True) else qt.Qt.Unchecked)
             tree.addTopLevelItem(item)
         tree.blockSignals(False)
         for column in range(3):
@@ -132,10 +132,9 @@ class ImportPreview:
             scan = {"number": row["number"]}
             mask = row["mask"]
             if mask is not None:
-                scan["mask"] = mask["usable"] and (not mask["empty"] or self.ui.emptyMasksCheckBox.checked)
-                scan["structures"] = {
-                    str(value["value"]): int(chosen(self._boxes[_key(value)])) for value in mask["values"]
-                }
+                structures = {str(value["value"]): int(chosen(self._boxes[_key(value)])) for value in mask["values"]}
+                says = self.ui.emptyMasksCheckBox.checked if mask["empty"] else any(structures.values())
+                scan["mask"], scan["structures"] = mask["usable"] and says, structures
             scans.append(scan)
         add = self._add
         self.hide()

@@ -1,4 +1,4 @@
-"""The segmentation that was loaded with a volume, as the label of the case that the volume becomes."""
+"""Masks in the scene of a loaded volume: segmentations and label maps that may become the label of its case."""
 
 from __future__ import annotations
 
@@ -10,48 +10,102 @@ import slicer
 from MPERLib import mrml, segmentation_node
 from slicer.i18n import tr as _
 
-from mper.labels import UNLABELLED, label_from_dict, matching_labels
+from mper.labels import BACKGROUND, UNLABELLED, label_from_dict, matching_labels
 
 _NOT_LOADED = ("MPER.Result", "MPER.Unsaved", "MPER.Trainer")  # attributes of segmentations that MPER itself has made
+_LABELMAP = "vtkMRMLLabelMapVolumeNode"
+
+Node = Any
 
 
-def loaded_mask(volumeNode: Any, labels: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray | None, str]:
-    """The mask of a volume, with the values of the structures of a dataset, and a line for the user.
+def masks_of(volumeNode: Node) -> list[Node]:
+    """The masks of a volume, the likeliest first.
 
-    It is the segmentation whose reference volume is this one. None, and maybe a line that says why, where there is no
-    such segmentation, or none of its segments is a structure of the dataset, by code or by name.
+    Segmentations that refer to it and were not made by MPER, the newest first, then label maps that overlap it.
     """
-    found = _segmentation_of(volumeNode)
-    if found is None:
-        return None, ""
-    names = {"scan": volumeNode.GetName(), "segmentation": found.GetName()}
-    own = segmentation_node.labels_of(found)
-    match = matching_labels(own, [label_from_dict(dict(label)) for label in labels])
-    if not match:
-        text = _("{segmentation} shows none of the dataset's structures; {scan} is added without a label")
-        return None, text.format(**names)
-    try:
-        mask = segmentation_node.mask_of(found, volumeNode)
-    except ValueError as error:
-        return None, f"{names['segmentation']}: {error}"
-    table = np.zeros(256, np.uint8)
-    table[UNLABELLED] = UNLABELLED
-    for value, structure in match.items():
-        table[value] = structure
-    left_out = [label.name for label in own if label.value not in match]
-    text = _("the segmentation {segmentation} is the label of {scan}").format(**names)
-    if left_out:
-        text += "; " + _("{structures} is no structure of the dataset").format(structures=", ".join(left_out))
-    return table[mask], text
-
-
-def _segmentation_of(volumeNode: Any) -> Any:
-    """The newest segmentation that refers to a volume and was not made by MPER."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    nodes = [
+    segmentations = [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        if node.GetNodeReference(role) is volumeNode and not any(map(node.GetAttribute, _NOT_LOADED))
+        if node.GetNodeReference(role) is volumeNode
+        and not any(map(node.GetAttribute, _NOT_LOADED))
+        and not mrml.case_of(node)[1]
+        and node.GetSegmentation().GetNumberOfSegments()
     ]
-    nodes = [node for node in nodes if not mrml.case_of(node)[1] and node.GetSegmentation().GetNumberOfSegments()]
-    return nodes[-1] if nodes else None
+    labelmaps = [node for node in slicer.util.getNodesByClass(_LABELMAP) if _overlap(node, volumeNode)]
+    return [*reversed(segmentations), *reversed(labelmaps)]
+
+
+def described(maskNode: Node, volumeNode: Node, labels: Sequence[Mapping[str, Any]]) -> tuple[dict, list[str]]:
+    """A mask on the grid of its volume as `ImportPreview` shows it, and lines for the user.
+
+    Segments are matched with the structures of the dataset, `labels`, by code and by name; the values of a label map
+    are taken as they are if all of them are values of the structures.
+    """
+    kind = _("label map {name}") if maskNode.IsA(_LABELMAP) else _("segmentation {name}")
+    lines = [kind.format(name=maskNode.GetName())]
+    try:
+        part, _start = _part(maskNode, volumeNode)
+    except ValueError as error:
+        lines.append(_("{reason}; it would be added without a label").format(reason=error))
+        return {"values": [], "empty": False, "usable": False}, lines
+    counts = np.bincount(part.ravel(), minlength=UNLABELLED + 1)
+    held = [value for value in np.flatnonzero(counts).tolist() if value not in (BACKGROUND, UNLABELLED)]
+    wanted = [label_from_dict(dict(label)) for label in labels]
+    own = () if maskNode.IsA(_LABELMAP) else segmentation_node.labels_of(maskNode)
+    named, match = {label.value: label for label in own}, matching_labels(own, wanted)
+    known = {label.value for label in wanted}
+    values = []
+    for value in held:
+        label = named.get(value)
+        values.append(
+            {
+                "value": value,
+                "voxels": int(counts[value]),
+                "name": label.name if label is not None else "",
+                "meaning": label.type.meaning if label is not None and label.type is not None else "",
+                "structure": match.get(value, BACKGROUND) if own else value if set(held) <= known else None,
+            }
+        )
+    return {"values": values, "empty": not held, "usable": True}, lines
+
+
+def label_array(maskNode: Node, volumeNode: Node, structures: Mapping[int, int]) -> np.ndarray:
+    """A mask (k, j, i) on the grid of its volume, with the values of structures; what has none becomes background.
+
+    Raises
+    ------
+    ValueError
+        If segments overlap, or a value is no label.
+    """
+    table = np.zeros(256, np.uint8)
+    table[UNLABELLED] = UNLABELLED
+    for value, structure in structures.items():
+        table[value] = structure
+    part, start = _part(maskNode, volumeNode)
+    return mrml.on_whole_grid(table[part], start, mrml.geometry_of(volumeNode).shape)
+
+
+def _part(maskNode: Node, volumeNode: Node) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The drawn part (k, j, i) of a mask on the grid of its volume, uint8, and where it begins."""
+    if not maskNode.IsA(_LABELMAP):
+        return segmentation_node.mask_part(maskNode, volumeNode)
+    array, start = segmentation_node.labelmap_part(maskNode, volumeNode)
+    if array.dtype.kind == "f" and (array != np.rint(array)).any():
+        raise ValueError(_("{name} holds values that are not whole numbers").format(name=maskNode.GetName()))
+    if array.size and (array.min() < 0 or array.max() > UNLABELLED):
+        raise ValueError(_("{name} holds values beyond 0 to 255").format(name=maskNode.GetName()))
+    return array.astype(np.uint8), start
+
+
+def _overlap(one: Node, other: Node) -> bool:
+    """Whether the boxes of two volumes have a part in common; one under a transform that is not linear has none."""
+    ends = []
+    for node in (one, other):
+        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+            return False
+        bounds = [0.0] * 6
+        node.GetRASBounds(bounds)  # in the world
+        ends.append((np.array(bounds[::2]), np.array(bounds[1::2])))
+    (low, high), (others_low, others_high) = ends
+    return bool((low < others_high).all() and (others_low < high).all())

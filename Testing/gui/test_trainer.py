@@ -131,6 +131,8 @@ def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path
     # scans that are loaded become cases
     scans = [volume(n) for n in range(5)]
     panel.casesPanel.caseImport.addVolumes(scans)
+    window.wait_until(lambda: ui.previewBox.visible, 20, "the preview")
+    window.click(ui.addPreviewButton)
     window.wait_until(lambda: ui.casesTable.rowCount == 5, 20, "the cases")
     assert ui.startButton.enabled is False  # nothing is labelled yet
 
@@ -527,6 +529,9 @@ def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
     panel = opened(window, tmp_path)
     ui, adding, grid = panel.ui, panel.casesPanel.caseImport, Geometry(AFFINE, SHAPE)
     adding.addVolumes([volume(0)])  # under another name
+    window.wait_until(lambda: ui.previewBox.visible, 20, "the preview")
+    ui.previewTree.topLevelItem(0).setCheckState(0, qt.Qt.Checked)
+    window.click(ui.addPreviewButton)
     window.wait_until(lambda: not adding.busy, 60, "the scan")
     assert "in the dataset already, as case-001" in ui.messageLabel.text
     assert ui.casesTable.rowCount == 1
@@ -551,24 +556,53 @@ def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
     assert [folder.name for folder in (path / "cases").iterdir()] == ["case-001"]
 
 
-def test_a_segmentation_that_was_loaded_with_its_volume_is_its_label(window, shared_engine, tmp_path):
-    """Its segments are matched by name: "left atrium" is LA of the dataset; the result of a model is no label."""
+def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_maps_of_the_scene(
+    window, shared_engine, tmp_path
+):
+    """Segments are matched by name: "left atrium" is LA of the dataset; the result of a model is no label."""
     path = dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)
-    one, other = volume(10), volume(11)
+    ui, scans = panel.ui, [volume(n) for n in (10, 11, 12, 0)]
     named = [{**panel.dataset.labels[0], "value": 1, "name": "left atrium"}]
-    segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, one, "pat segmentation")
-    result = segmentation_node.show_mask(blob(11)[1], (0, 0, 0), named, other, "result")
+    segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, scans[0], "pat segmentation")
+    result = segmentation_node.show_mask(blob(11)[1], (0, 0, 0), named, scans[1], "result")
     result.SetAttribute("MPER.Result", "{}")
-    adding = panel.casesPanel.caseImport
-    adding.addVolumes([one, other])
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "drawn elsewhere")
+    mrml.fill_volume(drawn, 4 * blob(12)[1].astype(np.int16), AFFINE)
+    far = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "another patient")
+    away = AFFINE.copy()
+    away[0, 3] += 500
+    mrml.fill_volume(far, blob(12)[1], away)
+
+    adding, tree = panel.casesPanel.caseImport, ui.previewTree
+    adding.addVolumes(scans)
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    entries = [tree.topLevelItem(n) for n in range(tree.topLevelItemCount)]
+    assert [(item.text(0), item.text(2), item.text(3), bool(item.checkState(0))) for item in entries] == [
+        ("scan 10", "left atrium (Left atrium)", "Segmentation pat segmentation.", True),
+        ("scan 10", "Value 4", "Label map drawn elsewhere.", False),
+        ("scan 11", "Value 4", "Label map drawn elsewhere.", True),
+        ("scan 12", "Value 4", "Label map drawn elsewhere.", True),
+        ("scan 0", "Value 4", "is case-001 already", False),
+    ]
+    assert entries[0].text(1) == "18 x 24 x 22, 2 x 2 x 2 mm"
+    assert not ui.addPreviewButton.enabled and "Value 4" in ui.addPreviewButton.toolTip
+    entries[2].setCheckState(0, qt.Qt.Unchecked)
+    choose(adding._preview._boxes["Value 4"], "1")
+    window.click(ui.addPreviewButton)
     window.wait_until(lambda: not adding.busy, 60, "the scans")
-    assert "the segmentation pat segmentation is the label of scan 10" in panel.ui.messageLabel.text
     window.wait_until(lambda: len(panel.dataset.cases) == 3, 20, "the cases")
     from mper.datasets.dataset import Dataset
 
     dataset = Dataset.open(path)
     assert (dataset.case("scan 10").label().array == blob(10)[1]).all()
+    assert (dataset.case("scan 12").label().array == blob(12)[1]).all()
+
+    adding.addVolumes([scans[1]])
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    choose(adding._preview._boxes["Value 4"], "0")  # no structure of the dataset: no label, not an empty one
+    window.click(ui.addPreviewButton)
+    window.wait_until(lambda: not adding.busy, 60, "the scan")
     assert not dataset.case("scan 11").is_labelled
 
 
