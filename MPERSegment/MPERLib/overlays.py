@@ -14,6 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MPERLib import mrml
+from MPERLib.rendering import rendered_once
 
 Node = Any
 
@@ -55,10 +56,10 @@ class PrototypeOverlay:
         """Show only voxels that are at least this similar to their prototype (cosine)."""
         if self._similarity is None or not mrml.alive(self.node):
             return
-        slicer.util.updateVolumeFromArray(
-            self.node, np.where(self._similarity >= similarity, self._values, 0).astype(np.uint8)
-        )
-        self.node.SetAttribute(_THRESHOLD, f"{similarity:g}")
+        shown = np.where(self._similarity >= similarity, self._values, 0).astype(np.uint8)
+        with rendered_once():
+            slicer.util.updateVolumeFromArray(self.node, shown)
+            self.node.SetAttribute(_THRESHOLD, f"{similarity:g}")
 
     def hidden(self) -> set[int]:
         """Values of the prototypes that are hidden."""

@@ -1,7 +1,8 @@
 """What all panels of a module share: the widgets, the user's choices, and one message bar.
 
 The message bar stands below the button that was pressed last, where the user looks. When it goes above that button,
-its place stays empty, so that no button moves under the mouse.
+its place stays empty, so that no button moves under the mouse. A message goes when the user closes it, when another
+comes, and when the panel is about something else than it was: another scan, another result, an engine that runs again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ class PanelContext:
         Widgets by name.
     parameters : callable
         Returns the module's parameters, None while a scene is being closed or loaded.
+    about : callable
+        Returns what the panel is about now, to be compared with what it was when a message came.
     """
 
-    def __init__(self, ui: Any, parameters: Callable[[], Any]):
+    def __init__(self, ui: Any, parameters: Callable[[], Any], about: Callable[[], object]):
         self.ui = ui
-        self._parameters = parameters
+        self._parameters, self._about = parameters, about
+        self._messageAbout: object = None
         self._action: Callable[[], object] | None = None
         self._pressed: Any = None  # the button that was pressed last
         self._gaps: list[Any] = []  # left by messages above it
@@ -51,6 +55,7 @@ class PanelContext:
         With a button for what to do about it.
         """
         self._action = action
+        self._messageAbout = self._about()
         if message:
             self._leave()
         if message and not (self._pressed is not None and place_below(self.ui.messageFrame, self._pressed)):
@@ -60,6 +65,11 @@ class PanelContext:
         self.ui.messageButton.text = button
         self.ui.messageButton.visible = action is not None
         self.ui.messageFrame.visible = bool(message)
+
+    def update(self) -> None:
+        """The panel may be about something else now: a message about what it was before goes."""
+        if self.ui.messageFrame.visible and self._about() != self._messageAbout:
+            self.clearMessage()
 
     def clearMessage(self) -> None:
         """Hide the message."""

@@ -240,7 +240,8 @@ class ExplanationPanel:
         def takeUncertainty(percent: np.ndarray, header: dict) -> None:
             self._calls.pop(kind, None)
             if self._shown(kind) is not None:
-                slicer.util.updateVolumeFromArray(self._uncertainty, percent)
+                with rendered_once():
+                    slicer.util.updateVolumeFromArray(self._uncertainty, percent)
             elif mrml.alive(scan):
                 name = _("{scan} uncertainty").format(scan=scan.GetName())
                 with rendered_once():

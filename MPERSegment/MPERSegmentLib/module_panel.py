@@ -59,7 +59,7 @@ class ModulePanel(VTKObservationMixin):
         self._showing = False
         self._engineState = ""
         useLastEngine()
-        context = self.context = PanelContext(self.ui, lambda: self._parameters)
+        context = self.context = PanelContext(self.ui, lambda: self._parameters, self._about)
         session = self.session = EngineSession(context.showMessage)
         scans = self.scans = UploadedScans(session)
         self.editTracker = EditTracker(self._onEdited)
@@ -101,6 +101,12 @@ class ModulePanel(VTKObservationMixin):
         self.phaseTracker = PhaseTracker(self._onBrowser)
         self._observeScene()
         self._bind()
+
+    def _about(self) -> tuple[Any, ...]:
+        """The scan, the result and the state of the engine that a message may be about."""
+        parameters = self._parameters
+        nodes = (None, None) if parameters is None else (parameters.scan(), parameters.result())
+        return *(node and node.GetID() for node in nodes), self.session.engine.state
 
     def cleanup(self) -> None:
         """The module is being unloaded, or Slicer quits."""
@@ -230,6 +236,7 @@ class ModulePanel(VTKObservationMixin):
     def _onEngineChanged(self) -> None:
         """The engine, its state or its models have changed."""
         engine = self.session.engine
+        self.context.update()
         if engine.state != self._engineState:
             self._engineState = engine.state
             if engine.state == "failed":
@@ -408,6 +415,7 @@ class ModulePanel(VTKObservationMixin):
             self.segmentPanel.show()
         finally:
             self._showing = False
+        self.context.update()
 
     def _explain(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Explain a result, unless another phase is shown than its own, over which the maps would lie."""

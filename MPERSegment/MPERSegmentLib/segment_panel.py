@@ -168,6 +168,9 @@ class SegmentPanel:
             self._context.parameters.InputVolume = node
             if node is not None:
                 later(lambda: self._showScan(node), "scan into view")  # a node that was just added has no voxels yet
+            if not self.running:
+                self._context.ui.progressLabel.visible = False  # it says how the last segmentation has ended
+            self._context.update()
         self.showPhase()
         self._showButton()
 

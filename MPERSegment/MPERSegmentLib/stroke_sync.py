@@ -2,7 +2,7 @@
 
 The engine has a prediction and a list of strokes on it, and answers with its mask. Three lists are kept apart: the
 strokes that are wanted, those that the mask in the scene includes (`stroke_node.applied`), and those that the engine
-had when it was last asked. How the scene's mask follows the engine's is in `stroke_merge`.
+had when it was last asked. How the scene's mask follows the engine's is in `stroke_writer`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import qt
-from MPERLib import formatting, labelmap_box, mrml, phases
+from MPERLib import formatting, mrml, phases
 from MPERLib.callbacks import later, slot
 from MPERLib.engine import route
 from MPERLib.engine_session import AUTO, EngineSession
 from MPERLib.rendering import rendered_once
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import result_node, stroke_merge, stroke_node
+from MPERSegmentLib import result_node, stroke_node
 from MPERSegmentLib.segmentation_job import SegmentationCallbacks, SegmentationJob, SegmentationRequest
-from MPERSegmentLib.stroke_merge import Overwritten
+from MPERSegmentLib.stroke_writer import StrokeWriter
 from MPERSegmentLib.uploaded_scans import UploadedScans
 
 _REST_MS = 400  # without a new stroke, after which the last one is fitted to image edges
@@ -90,12 +90,11 @@ class StrokeSync:
         self._job: SegmentationJob | None = None
         self._busy = False
         self._over = False
-        self._overwritten: dict[int, Overwritten] = {}  # by stroke
-        self._overlap = stroke_node.overlap(node)  # voxels that strokes have removed below the user's own segments
-        self._byHand = np.zeros(0, np.int64)  # voxels (flat) of manual edits, from a stroke until it is fitted
+        self._writer = StrokeWriter(node, callbacks.editable, lambda line: callbacks.message(node, line))
         self._past: list[tuple[int, ...]] = []  # lists that the mask has not followed yet, to undo to
         self._undone: list[tuple[int, ...]] = []  # lists to redo that the history does not have
         self._unsaved = False  # the next change of the mask goes back, and is no step of the history
+        self._said = False  # a message says why the mask does not follow
         self._rest = qt.QTimer()
         self._rest.setSingleShot(True)
         self._rest.interval = _REST_MS
@@ -211,7 +210,7 @@ class StrokeSync:
             return
         if not self._session.ready:
             if self.pending:
-                self._callbacks.message(self._node, _("The strokes are applied once the engine is running."))
+                self._say(_("The strokes are applied once the engine is running."))
             return
         held = self._held
         if held is None:
@@ -284,7 +283,7 @@ class StrokeSync:
 
     def _renewed(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         self._job = None
-        self._busy = False
+        self._busy = self._said = False
         if old.get("scan_sha256") not in (None, new.get("scan_sha256")):
             self._refuse(
                 _("the voxels of the scan are not those of the image that this mask was made from; segment it again")
@@ -345,6 +344,11 @@ class StrokeSync:
         self._held = None
         self._job = None
         self._busy = False
+        self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Show why the mask does not follow, until it does."""
+        self._said = True
         self._callbacks.message(self._node, message)
 
     def _refuse(self, message: str) -> None:
@@ -376,6 +380,9 @@ class StrokeSync:
         if self._over or held is None or not mrml.alive(node):
             self._busy = False
             return
+        if self._said:
+            self._said = False
+            self._callbacks.message(node, "")
         changed = None
         if part is not None and start is not None:
             changed = mrml.window(start, part.shape)
@@ -388,7 +395,7 @@ class StrokeSync:
                 stroke_node.set_fitted(node, bool(answer["settled"]))
             if answer["settled"]:
                 result_node.note_figures(node, numbers, answer["structures"])
-                self._byHand = np.zeros(0, np.int64)
+                self._writer.settled()
         if changed is not None:
             held.mask[changed] = part
         held.numbers, held.settled = numbers, bool(answer["settled"])
@@ -398,15 +405,14 @@ class StrokeSync:
     def _write(self, numbers: tuple[int, ...], part: np.ndarray | None, changed: mrml.Window | None) -> bool:
         """Update the mask in the scene from the strokes that it includes to `numbers`; whether voxels changed."""
         node = self._node
+        assert self._held is not None
         step = numbers != self._shown and not self._unsaved
         if step:
             self._callbacks.before(node)
         self._unsaved = False
-        common = _common(self._shown, numbers)
-        removed = [self._overwritten.pop(number) for number in self._shown[common:] if number in self._overwritten]
         different = False
         try:
-            different = self._merge(part, changed, numbers[common:], removed, common == len(self._shown))
+            different = self._writer.write(self._held.mask, part, changed, self._shown, numbers)
         except ValueError as error:
             self._callbacks.message(node, str(error))
         self._shown = numbers
@@ -418,89 +424,6 @@ class StrokeSync:
         if step:
             self._callbacks.noted(node)
         return different
-
-    def _merge(
-        self,
-        part: np.ndarray | None,
-        changed: mrml.Window | None,
-        added: Sequence[int],
-        removed: Sequence[Overwritten],
-        limited: bool,
-    ) -> bool:
-        """Write a change of the engine's mask, added and removed strokes into the scene; whether any voxel changed.
-
-        The limits of strokes hold where `limited`; what is undone goes back wherever it was.
-        """
-        held, node = self._held, self._node
-        assert held is not None
-        scan = result_node.scan_of(node)
-        geometry = mrml.geometry_of(scan)
-        strokes = [(one, one.stroke.voxels(geometry)) for one in stroke_node.of(node, added)]
-        boxes = [box for _one, voxels in strokes for box in stroke_merge.box_of(voxels)]
-        boxes += [box for one in removed for box in stroke_merge.box_of(one.voxels(geometry.shape))]
-        if changed is not None:
-            boxes.append((np.array([s.start for s in changed]), np.array([s.stop for s in changed])))
-        union = stroke_merge.union_of(boxes)
-        if union is None:
-            return False
-        low, high = union
-        before = held.mask[mrml.window(low, high - low)]
-        after = before.copy()
-        if part is not None and changed is not None:
-            after[mrml.window([s.start for s in changed] - low, part.shape)] = part
-        scene, foreign = labelmap_box.read_box(node, scan, (tuple(low.tolist()), tuple(high.tolist())))
-        taken = foreign & (scene == 0)  # the mask does not grow into the user's own segments ...
-        taken[tuple(self._inBox(self._overlap, low, high, geometry.shape).T)] = (
-            False  # ... but comes back where it overlapped them before
-        )
-        new = np.where(taken, scene, stroke_merge.followed(scene, before, after))
-        for one in reversed(removed):
-            stroke_merge.restore(new, low, one, geometry.shape)
-        fresh = np.zeros(scene.shape, bool)
-        for one, voxels in strokes:
-            if one.number not in self._shown:
-                fresh[tuple((voxels - low).T)] = True
-            over = stroke_merge.paint(new, low, voxels, one.stroke.value, geometry.shape, taken)
-            if len(over.index):
-                self._overwritten[one.number] = over
-        hand = scene != before  # what was edited by hand since the strokes stays
-        hand[tuple(self._inBox(self._byHand, low, high, geometry.shape).T)] = True
-        hand &= ~fresh
-        for (
-            one
-        ) in removed:  # what it painted outside the engine's region is no edit by hand, unless it was edited since
-            at = tuple((one.voxels(geometry.shape) - low).T)
-            hand[at] &= scene[at] != one.value
-        new = np.where(hand, scene, new)
-        self._byHand = np.union1d(
-            self._byHand, np.ravel_multi_index(tuple((np.argwhere(hand) + low).T), geometry.shape)
-        )
-        if limited and self._limit(low, scene, new)[fresh].any():
-            self._callbacks.message(node, _("The limits of strokes kept a part of what you painted as it was."))
-        if (new == scene).all():
-            return False
-        gone = np.argwhere(foreign & (scene != 0) & (new == 0)) + low
-        if len(gone):
-            self._overlap = np.union1d(self._overlap, np.ravel_multi_index(tuple(gone.T), geometry.shape))
-            stroke_node.set_overlap(node, self._overlap)
-        labelmap_box.write_box(node, scan, low.tolist(), new)
-        return True
-
-    def _limit(self, low: np.ndarray, scene: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Put voxels of `new` back that strokes must not change; returns which (bool)."""
-        kept = np.zeros(scene.shape, bool)
-        for value in np.unique(new[new != scene]).tolist():
-            open_ = self._callbacks.editable(self._node, low, scene, value)
-            if open_ is not None:
-                kept |= (new == value) & (new != scene) & ~open_
-        new[kept] = scene[kept]
-        return kept
-
-    @staticmethod
-    def _inBox(flat: np.ndarray, low: np.ndarray, high: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Those of flat indices in a scan of `shape` that lie in a box, (n, 3) from its first voxel."""
-        index = np.stack(np.unravel_index(flat, tuple(shape)), axis=1) - low
-        return index[((index >= 0) & (index < high - low)).all(axis=1)]
 
     def _done(self) -> None:
         self._busy = False
@@ -521,14 +444,6 @@ class StrokeSync:
         self._places = self._session.get(
             path, lambda found: self._callbacks.places(self._node, found), lambda _message: None
         )
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Number of strokes with which both lists begin."""
-    n = 0
-    while n < min(len(one), len(other)) and one[n] == other[n]:
-        n += 1
-    return n
 
 
 def _text(index: Sequence[int]) -> str:

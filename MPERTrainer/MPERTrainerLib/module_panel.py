@@ -45,7 +45,7 @@ class ModulePanel(VTKObservationMixin):
         self._logic = logic
         self._parameters: TrainerParameters | None = TrainerParameters(logic.getParameterNode())
         self._engineState: tuple = ()
-        context = self.context = PanelContext(self.ui, lambda: self._parameters)
+        context = self.context = PanelContext(self.ui, lambda: self._parameters, self._about)
         session = self.session = EngineSession(context.showMessage)
         dataset = self.dataset = OpenDataset(context, session)
         caseNodes = self.caseNodes = CaseNodes(session, dataset)
@@ -53,8 +53,8 @@ class ModulePanel(VTKObservationMixin):
         self.labelPanel = LabelPanel(context, session, dataset, caseNodes)
         self.casesPanel = CasesPanel(context, session, dataset, caseNodes, self.labelPanel)
         self.navigation = CaseNavigation(context, self.labelPanel, lambda: self.casesPanel.table.keys)
-        self.labelPanel.onShown(self.navigation.show)
-        dataset.onChange(self.navigation.show)
+        self.labelPanel.onShown(self._onCase)
+        dataset.onChange(self._onCase)
         self.runsPanel = RunsPanel(context, session, dataset, self._onRunFinished)
         self.trainingPanel = TrainingPanel(context, session, dataset, self.runsPanel.watch)
         self.comparisonPanel = ComparisonPanel(context, session, dataset, caseNodes)
@@ -76,6 +76,15 @@ class ModulePanel(VTKObservationMixin):
             section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
         dataset.announce()
         self._onEngineChanged()
+
+    def _about(self) -> tuple[Any, ...]:
+        """The dataset, the case and the state of the engine that a message may be about."""
+        return self.dataset.id, self.labelPanel.case, self.session.engine.state
+
+    def _onCase(self) -> None:
+        """Another case is open, or the dataset has changed."""
+        self.navigation.show()
+        self.context.update()
 
     def cleanup(self) -> None:
         """The module is being unloaded, or Slicer quits; training runs and the engine continue."""
@@ -139,6 +148,7 @@ class ModulePanel(VTKObservationMixin):
         if state == self._engineState:
             return
         self._engineState = state
+        self.context.update()
         ui.engineButton.visible = engine.state in ("stopped", "failed")
         ui.engineLabel.text = sentence(engine.reason) if engine.state == "failed" else self.session.stateText()
         if self.session.running:

@@ -5,8 +5,9 @@ and how long our callbacks held its window.
 
 The sample scan three times, then a made-up scan of 640 x 640 x 88 (the sample, tiled), then strokes on a mask of the
 sample scan; at last 20 results of the sample scan in one scene: memory of Slicer and of the engine before, with them,
-and after the scene was closed (Linux), and the slowest callbacks. MPER_PYTHON names the Python that runs the engine;
-MPER_BENCHMARK=memory, strokes or speed measures one of these alone.
+and after the scene was closed (Linux), and the slowest callbacks; the slowest callbacks of all that one does with a
+result, on two large scans. MPER_PYTHON names the Python that runs the engine; MPER_BENCHMARK=speed, strokes, memory or
+large measures one of these alone.
 """
 
 from __future__ import annotations
@@ -135,33 +136,98 @@ def main() -> None:
     panel = slicer.modules.MPERSegmentWidget.panel
     wait(lambda: panel.session.ready)
     chosen = os.environ.get("MPER_BENCHMARK")
-    for name, measure in (("speed", speed), ("strokes", strokes), ("memory", memory)):
+    for name, measure in (("speed", speed), ("strokes", strokes), ("memory", memory), ("large", large)):
         if chosen in (None, "", name):
             measure(panel)
 
 
-def strokes(panel, count: int = 5) -> None:
-    """From the end of a stroke to the mask with it, and to the same fitted to image edges."""
-    from MPERLib import callbacks, licences, mrml
-    from MPERSegmentLib import stroke_node
+def tiled(scan, shape: tuple[int, int, int]):
+    """A large scan, made of copies of another one."""
+    array = slicer.util.arrayFromVolume(scan)
+    node = slicer.modules.volumes.logic().CloneVolume(scan, "large")
+    copies = [-(-n // m) for n, m in zip(shape, array.shape, strict=True)]
+    whole = np.tile(array, copies)[tuple(slice(n) for n in shape)]
+    slicer.util.updateVolumeFromArray(node, whole.astype(np.int16))
+    return node
+
+
+def large(panel) -> None:
+    """The slowest callbacks while one segments, explains, corrects and measures large scans."""
+    from MPERLib import callbacks, licences
 
     from mper.resources import sample_scan
 
     for model in panel.session.models:
         licences.acknowledge(model)
     slicer.mrmlScene.Clear(0)
-    scan = slicer.util.loadVolume(str(sample_scan()))
-    run(panel, scan)
-    node, ui = panel.resultPanel.node, panel.ui
+    run(panel, slicer.util.loadVolume(str(sample_scan())))  # loads the model
+    ui = panel.ui
+
+    def explain(n: int) -> None:
+        ui.whySection.collapsed = n == 0
+        ui.overlayBox.currentIndex = n
+        wait_s(3)
+
+    def open_editor() -> None:
+        ui.refineSection.collapsed = False
+        wait_s(3)
+        ui.brushAddButton.click()
+        wait_s(2)
+
+    def undo_redo() -> None:
+        for button in (ui.strokeUndoButton, ui.strokeRedoButton):
+            button.click()
+            wait_s(2)
+
+    def measure() -> None:
+        ui.measureSection.collapsed = False
+        wait(lambda: not panel.measurePanel.stale)
+        ui.surfaceBox.setCurrentIndex(1)
+        wait(lambda: not panel.measurePanel.busy)
+
+    def another() -> None:
+        run(panel, scan)
+        wait_s(2)
+        for n in (0, 1):
+            ui.resultSelector.setCurrentNodeIndex(n)
+            wait_s(2)
+
+    print("| scan | step | callbacks | over 100 ms | the slowest |\n| --- | --- | --- | --- | --- |", flush=True)
+    for shape in ((88, 640, 640), (180, 320, 320)):
+        slicer.mrmlScene.Clear(0)
+        wait_s(2)
+        scan = tiled(slicer.util.loadVolume(str(sample_scan())), shape)
+        for name, act in (
+            ("segment", lambda: run(panel, scan)),  # noqa: B023
+            ("prototypes", lambda: explain(1)),
+            ("uncertainty", lambda: explain(2)),
+            ("Correct is opened", open_editor),
+            ("three strokes", lambda: draw(panel, scan, 3)),  # noqa: B023
+            ("undo, redo", undo_redo),
+            ("figures, wall", measure),
+            ("an edit by hand", lambda: edit(panel, scan, 1)),  # noqa: B023
+            ("a second result", another),
+        ):
+            callbacks.clear()
+            act()
+            wait_s(3)
+            found = callbacks.slowest(1)
+            late = sum(each.seconds > callbacks.TOO_LONG_S for each in callbacks.records())
+            slowest = ", ".join(f"{1000 * each.seconds:.0f} ms ({each.name})" for each in found)
+            print(f"| {shape} | {name} | {len(callbacks.records())} | {late} | {slowest} |", flush=True)
+            ui.brushAddButton.checked = ui.brushAddButton.checked and name != "undo, redo"
+
+
+def draw(panel, scan, count: int) -> None:
+    """Paint so many strokes over the border of the mask, and wait until each is fitted to image edges."""
+    from MPERLib import mrml
+    from MPERSegmentLib import stroke_node
+
+    node = panel.resultPanel.node
+    sync, brush = panel.strokesPanel._sync(), panel.strokesPanel._brush
     inside = np.argwhere(
         slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), scan)
     )
-    ui.refineSection.collapsed = False
-    wait_s(3)
-    callbacks.clear()
-    ui.brushAddButton.click()
-    wait_s(2)
-    sync, brush = panel.strokesPanel._sync(), panel.strokesPanel._brush
     print("| stroke | to the mask | to the fitted mask |\n| --- | --- | --- |", flush=True)
     for number in range(1, count + 1):
         rows = inside[inside[:, 0] == np.percentile(inside[:, 0], 15 * number, method="nearest")]
@@ -175,6 +241,26 @@ def strokes(panel, count: int = 5) -> None:
         wait(lambda: sync.settled)
         print(f"| {number} | {mask:.2f} s | {time.perf_counter() - began:.2f} s |", flush=True)
         wait_s(1)
+
+
+def strokes(panel, count: int = 5) -> None:
+    """From the end of a stroke to the mask with it, and to the same fitted to image edges."""
+    from MPERLib import callbacks, licences
+
+    from mper.resources import sample_scan
+
+    for model in panel.session.models:
+        licences.acknowledge(model)
+    slicer.mrmlScene.Clear(0)
+    scan = slicer.util.loadVolume(str(sample_scan()))
+    run(panel, scan)
+    ui = panel.ui
+    ui.refineSection.collapsed = False
+    wait_s(3)
+    callbacks.clear()
+    ui.brushAddButton.click()
+    wait_s(2)
+    draw(panel, scan, count)
     print(callbacks.report(), flush=True)
 
 
@@ -188,9 +274,7 @@ def speed(panel) -> None:
         licences.acknowledge(model)
     scan = slicer.util.loadVolume(str(sample_scan()))
     array = slicer.util.arrayFromVolume(scan)
-    large = slicer.modules.volumes.logic().CloneVolume(scan, "large")
-    times = (1, -(-640 // array.shape[1]), -(-640 // array.shape[2]))
-    slicer.util.updateVolumeFromArray(large, np.tile(array, times)[:, :640, :640].astype(np.int16))
+    large = tiled(scan, (len(array), 640, 640))
     run(panel, scan)  # loads the model
     print("| | to the mask | to the surface |\n| --- | --- | --- |", flush=True)
     for name, volume, repeats in (("sample", scan, 3), ("640 x 640 x 88", large, 1)):

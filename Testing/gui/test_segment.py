@@ -363,6 +363,27 @@ def test_a_message_that_goes_moves_no_button_below_it(window):
 
 
 @pytest.mark.usefixtures("alone")
+def test_a_message_goes_when_the_panel_is_about_another_scan_or_result(window):
+    (_first_scan, first), (second_scan, second) = small_result("one"), small_result("two")
+    panel = window.open("MPERSegment")
+    ui = panel.ui
+    ui.resultSelector.setCurrentNode(first)
+    for change in (
+        lambda: ui.inputSelector.setCurrentNode(second_scan),
+        lambda: ui.resultSelector.setCurrentNode(second),
+        lambda: slicer.mrmlScene.RemoveNode(second),
+    ):
+        window.events()
+        panel.context.showMessage("Something is wrong with it.")
+        panel.context.update()
+        window.events()
+        assert ui.messageFrame.visible
+        change()
+        window.events()
+        assert not ui.messageFrame.visible
+
+
+@pytest.mark.usefixtures("alone")
 def test_the_panel_is_as_wide_with_all_sections_open_as_with_one(window):
     _scan, node = small_result()
     ui = window.open("MPERSegment").ui

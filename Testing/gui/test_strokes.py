@@ -767,7 +767,9 @@ def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_repla
 def test_an_engine_that_dies_loses_no_stroke(scene, window):
     window.click(scene.ui.brushAddButton)
     scene.draw((8, 20, 28))
+    scene.engine.reason = "It stopped."
     scene.engine.become("failed")
+    assert scene.ui.messageLabel.text == "It stopped." and scene.ui.messageFrame.visible
     scene.engine.predictions = {}
     scene.drag((8, 20, 38))
     window.events()
@@ -777,6 +779,8 @@ def test_an_engine_that_dies_loses_no_stroke(scene, window):
     scene.rest()
     assert scene.mask()[8, 20, [28, 38]].tolist() == [1, 1]
     assert len(scene.rows()) == 2
+    assert not scene.ui.messageFrame.visible  # old messages go when their cause goes
+    assert "once the engine is running" not in scene.ui.strokesWords.text
 
 
 def test_strokes_are_in_a_saved_scene_and_go_on_in_another_session(scene, window):

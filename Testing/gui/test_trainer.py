@@ -625,6 +625,8 @@ def test_a_message_stands_below_the_button_that_was_pressed(window, shared_engin
     panel.context.showMessage("the engine has stopped")
     window.events()
     assert top(ui.messageFrame) < top(ui.casesSection)
+    panel.labelPanel.closeCase()
+    assert not ui.messageFrame.visible  # it was about the case
 
 
 def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_is(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from small_series import write_classic
 from system_tools import tool
 
 from mper.cli import main
-from mper.cli.measure import _origin
+from mper.cli.measure_report import ReportedMask, _origin
 from mper.dicom.grid_match import onto_grid
 from mper.dicom.series import read_series
 from mper.dicom.sr_write import read_sr
@@ -83,9 +82,9 @@ def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(f
     mask = read_segmentation(files / "mask.seg.nrrd")
     words = "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
     told = replace(mask, provenance={value: replace(made, quality=words) for value, made in mask.provenance.items()})
-    options = argparse.Namespace(patient=False, creator="")
-    assert f"Expected quality: {words}" in _origin(told, None, options, None)
-    usual = [line for line in _origin(mask, None, options, None) if line.startswith("Expected quality")]
+    lines, usual = (_origin(ReportedMask(Path("mask.seg.nrrd"), None, one, None, "", ())) for one in (told, mask))
+    assert f"Expected quality: {words}" in lines
+    usual = [line for line in usual if line.startswith("Expected quality")]
     assert len(usual) == 1 and usual[0].startswith("Expected quality: Dice 0.")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mper.cli import outputs
 from mper.cli.console import print_error, print_json, print_note, print_result, print_table
 from mper.cli.dicom import phase_number, tell_notes
+from mper.cli.measure_report import ReportedMask, write_report
 from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
 from mper.progress import Cancelled
 from mper.utils.errors import FAILED, OK, UsageError, explain
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mper.labels import Label, Segmentation
     from mper.measurement.case import CaseSettings, MeasuredCase
     from mper.measurement.figures import Figure
-    from mper.models.card import StoredBundle
     from mper.progress import Notify
     from mper.volume import Volume
 
@@ -153,7 +153,11 @@ class _Case:
         measured = measure_case(phases, enhanced, self._settings(series), probability)
         self.measured = measured
         self._notes += measured.notes
-        files = self._write_report(measured, phases, scan, series)
+        files = []
+        if self._report is not None:
+            patient = series if arguments.patient else None
+            about = ReportedMask(self._masks[0], self._scan, phases[0], patient, arguments.creator, self._notes)
+            files = write_report(self._report, about, measured, scan)
         if arguments.sr is not None:
             from mper.dicom.sr_write import write_sr
 
@@ -227,30 +231,6 @@ class _Case:
             end_diastole=arguments.ed,
             end_systole=arguments.es,
         )
-
-    def _write_report(
-        self, measured: MeasuredCase, phases: Sequence[Segmentation], scan: Volume | None, series: DicomSeries | None
-    ) -> list[Path]:
-        if self._report is None:
-            return []
-        from mper.visualization.report import ReportText, figure_table_csv, report_page
-
-        self._report.mkdir(parents=True, exist_ok=True)
-        pictures = _pictures(measured, phases, scan)
-        text = ReportText(
-            f"Measurements: {outputs.stem(self._masks[0])}",
-            tuple(_origin(phases[0], self._scan, self._arguments, series)),
-            tuple(dict.fromkeys(self._notes)),
-        )
-        written = [
-            (self._report / "report.html", report_page(text, measured.figures, pictures)),
-            (self._report / "figures.csv", figure_table_csv(measured.figures)),
-        ]
-        from mper.utils.files import write_atomically
-
-        for path, content in written:
-            write_atomically(path, [content.encode("utf-8")])
-        return [path for path, _ in written] + _write_surfaces(self._report, measured)
 
 
 def read_mask(
@@ -359,80 +339,6 @@ def check_report(path: Path) -> None:
         read_sr(path)
     except ValueError:
         raise UsageError(f"{path} exists and is no report, so it is not replaced; choose another name") from None
-
-
-def _pictures(measured: MeasuredCase, phases: Sequence[Segmentation], scan: Volume | None) -> dict[str, bytes]:
-    from mper.visualization.figure import segmentation_png
-    from mper.visualization.wall_figure import draw_wall
-
-    pictures = {}
-    if scan is not None and scan.geometry.spacing_known:
-        pictures["Mask on the scan"] = segmentation_png(scan, phases[0], None, 1, "", ())
-    if measured.atrium is not None and measured.atrium.surface is not None:
-        ratio = "iir" in measured.atrium.surface.scalars
-        caption = "Wall, coloured by image intensity ratio" if ratio else "Surface"
-        pictures[caption] = draw_wall(measured.atrium.surface)
-    return pictures
-
-
-def _write_surfaces(folder: Path, measured: MeasuredCase) -> list[Path]:
-    if measured.atrium is None or measured.atrium.surface is None:
-        return []
-    from mper.io.surfaces import SURFACE_ENDINGS, write_surface
-
-    surface = measured.atrium.surface
-    body = surface.kept(surface.scalars["wall"] > 0)
-    files = [folder / f"wall{ending}" for ending in SURFACE_ENDINGS]
-    for file in files:
-        write_surface(file, body)
-    return files
-
-
-def _origin(
-    mask: Segmentation, scan: Path | None, arguments: argparse.Namespace, series: DicomSeries | None
-) -> list[str]:
-    """Who made the mask and with what, its expected quality, and the scan."""
-    from mper import __version__
-    from mper.provenance import MANUAL, SEMIAUTOMATIC
-
-    lines = []
-    if arguments.patient and series is not None:
-        image = series.instances[0]
-        told = (str(image.get(key) or "unknown") for key in ("PatientName", "PatientID", "PatientBirthDate"))
-        lines.append("Patient: " + ", ".join(told))
-    for made in dict.fromkeys(mask.provenance.values()):
-        how = {MANUAL: "drawn manually", SEMIAUTOMATIC: "edited manually"}.get(made.type, "unedited")
-        lines.append(f"Mask: {made.name}, {how}" if made.name else f"Mask: {how}")
-        stored = _bundle_of(made.algorithm, made.version)
-        if made.quality:
-            lines.append(f"Expected quality: {made.quality}")
-        elif stored is not None:
-            lines += _quality(stored)
-    if not mask.provenance:
-        lines.append("Mask: the file does not say how it was made")
-    lines.append(f"Grid: {mask.labelmap.geometry.describe()}" + ("" if scan is None else f"; scan: {scan.name}"))
-    lines.append(f"Measured with MPER {__version__}" + (f", by {arguments.creator}" if arguments.creator else ""))
-    return lines
-
-
-def _bundle_of(algorithm: str, version: str) -> StoredBundle | None:
-    from mper.models.card import read_bundle
-    from mper.resources import bundled_models
-
-    bundles = map(read_bundle, bundled_models()) if algorithm.startswith("MPER ") else ()
-    return next(
-        (each for each in bundles if (f"MPER {each.card.name}", each.card.version) == (algorithm, version)), None
-    )
-
-
-def _quality(stored: StoredBundle) -> list[str]:
-    quality = stored.card.about.get("quality")
-    if not isinstance(quality, dict):  # a text: not measured
-        return []
-    dice = (quality.get("mean") or {}).get("dice")
-    if dice is None:
-        return []
-    return [f"Expected quality: Dice {dice:.3f}, the model's mean over {quality.get('cases', 'its test cases')}"]
 
 
 def _cohort(masks: Sequence[Path], arguments: argparse.Namespace) -> dict[str, Any]:
