@@ -404,3 +404,7 @@ def test_the_bundled_model_segments_the_sample_scan_and_again_in_a_box_without_a
     box = Region((4, 4, 4), (84, 134, 173)).box_mm(read_volume(sample_scan()).geometry)
     again = engine.segment(scan, "la", roi_mm=list(box))
     assert again["start"] == [4, 4, 4] and again["quality"]["level"] == "good"
+    store = engine.engine.predictions
+    kept = store._stored[again["prediction"]]
+    assert store.search(kept.client, kept.scan, kept.model, kept.localization) is kept.prediction.search is not None
+    assert store.search(kept.client, kept.scan, kept.model, "another") is None, "the same weights, other places"

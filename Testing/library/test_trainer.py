@@ -37,6 +37,7 @@ from mper.training import curves, folds, learner, trainer
 from mper.training.calibration import Sample
 from mper.training.checks import check_training_data
 from mper.training.data import load_training_data
+from mper.training.run_calibration import FOLDS_ALONE
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network, start_dice
 from mper.training.trainer import TrainConfig, start_run, train
@@ -953,13 +954,16 @@ def two_processes(script: Path, *words: str | Path) -> list[str]:
 def test_two_processes_end_with_equal_weights_and_prototypes_also_after_a_cancel(solid: Path, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
-    whole, broken = (begin(solid, tmp_path / name, method="mper") for name in ("whole", "broken"))
+    both = {"method": "mper", "calibrate_folds": True}
+    whole, broken = (begin(solid, tmp_path / name, **both) for name in ("whole", "broken"))
     assert two_processes(script, "go", whole, broken) == ["equal", "cancelled"]
     assert two_processes(script, "resume", broken) == ["equal"]
     states = [event["state"] for event in read_events(broken) if event["event"] == "state"]
     assert states == ["running", "cancelled", "running", "finished"]
     assert_same(whole / "model", broken / "model")
-    assert ModelBundle.load(whole / "model").card.about["training"]["processes"] == 2
+    about = ModelBundle.load(whole / "model").card.about
+    assert about["training"]["processes"] == 2 and about["calibration_from"].endswith(FOLDS_ALONE)
+    assert FOLDS_ALONE in [event["message"] for event in read_events(whole) if event["event"] == "notice"]
     alone = train(begin(solid, tmp_path / "alone", method="mper"))
     assert differing(alone, whole / "model")
 

@@ -137,7 +137,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         default=None,
         help="without a hold-out, learn how good the model's masks are from two more models, each trained on half of "
-        "the labels (half of the time again)",
+        "the labels (half of the time again; not with torchrun)",
     )
     how.add_argument("--compile", action="store_true", default=None, help="compile the network first (torch.compile)")
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")

@@ -20,6 +20,7 @@ _ON_FOLDS = (
     "scans as they are and made worse on purpose"
 )
 _NOTHING = "nothing: there is no hold-out with three cases that are labelled throughout, or the run was too short"
+FOLDS_ALONE = "--calibrate-folds does nothing in a training of several processes (torchrun): lock a hold-out instead"
 _SHARE = 0.1  # of the run's time, for measuring on the hold-out
 
 
@@ -40,6 +41,7 @@ def calibration_of_run(
     holdout: Sequence[LabelledScan],
     folds: Folds | None,
     *,
+    folds_ignored: bool = False,
     run_s: float,
     device: str,
     report: Report,
@@ -54,7 +56,9 @@ def calibration_of_run(
     holdout : sequence of LabelledScan
         Empty where nothing is held out.
     folds : Folds or None
-        For where the hold-out is too small; None: not wanted.
+        For where the hold-out is too small; None: not wanted, or not possible.
+    folds_ignored : bool
+        Whether they are wanted, and several processes train.
     run_s : float
         How long the run took.
     device : {"auto", "cpu", "cuda", "mps"}
@@ -67,7 +71,7 @@ def calibration_of_run(
         if found is not None:
             return found, _ON_HOLDOUT
     if folds is None:
-        return None, f"{_NOTHING}; see --calibrate-folds"
+        return None, f"{_NOTHING}; {FOLDS_ALONE if folds_ignored else 'see --calibrate-folds'}"
     if can_fold(data.sampler):
         samples = fold_samples(
             data,

@@ -46,7 +46,7 @@ from mper.training.localization import (
 from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
 from mper.training.result import expected_ranges, make_bundle, quality_of
-from mper.training.run_calibration import Folds, calibration_of_run
+from mper.training.run_calibration import FOLDS_ALONE, Folds, calibration_of_run
 from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.training.unlike_scans import unlike_scans
@@ -220,6 +220,8 @@ class _Training:
         self.batch = self.config.batch or default
         for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
             self._notify(line)
+        if self._folds_ignored:
+            self._notify(FOLDS_ALONE)
         if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
             self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         return self._new_method(self.data, self.config.seed)
@@ -403,7 +405,8 @@ class _Training:
                 bundle,
                 self.data,
                 self.curve.cases if self.curve else (),
-                self._folds() if self.config.calibrate_folds and self.fabric.world_size == 1 else None,
+                self._folds() if self.config.calibrate_folds and not self._folds_ignored else None,
+                folds_ignored=self._folds_ignored,
                 run_s=self.elapsed_s,
                 device=self._device,
                 report=self._report_measuring,
@@ -413,6 +416,10 @@ class _Training:
         except (ValueError, OSError, RuntimeError) as error:
             self._notify(f"the quality of masks could not be measured: {first_line(error)}")
             return None, f"nothing: {first_line(error)}"
+
+    @property
+    def _folds_ignored(self) -> bool:
+        return self.config.calibrate_folds and self.fabric.world_size > 1
 
     def _folds(self) -> Folds:
         """Two models of half of the labels, in half of the run's time."""

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 class StoredPrediction:
     """A prediction, cropped.
 
-    client : its owner; scan : its scan's id; model : its model's checksum; prediction : as the model made it, on the
+    client : its owner; scan : its scan's id; model : its model's checksum; localization : what its model localises
+    with, the checksum of its own localisation or the name of another model; prediction : as the model made it, on the
     crop's grid, with confidence, prototypes and embeddings; start, shape : index of the crop's first voxel in the scan,
     and the scan's shape; scan_sha256 : of the scan's voxels; vectors, references : the model's prototypes, and the
     labelled voxels that it keeps; structures : figures of the model's mask; corrections : what strokes make of it.
@@ -46,6 +47,7 @@ class StoredPrediction:
     client: str
     scan: str
     model: str
+    localization: str
     prediction: Prediction
     start: Index3
     shape: Index3
@@ -148,11 +150,12 @@ class PredictionStore:
         stored.used = time.monotonic()
         return stored
 
-    def search(self, client: str, scan: str, model: str) -> Search | None:
+    def search(self, client: str, scan: str, model: str, localization: str) -> Search | None:
         """What the localisation of a model saw in a client's scan, where a prediction of these is kept."""
+        key = client, scan, model, localization
         with self._lock:
-            of_scan = [s for s in self._stored.values() if (s.client, s.scan, s.model) == (client, scan, model)]
-        return next((s.prediction.search for s in of_scan if s.prediction.search is not None), None)
+            same = [s for s in self._stored.values() if (s.client, s.scan, s.model, s.localization) == key]
+        return next((s.prediction.search for s in same if s.prediction.search is not None), None)
 
     def expire(self) -> None:
         """Remove predictions that have not been used for long."""

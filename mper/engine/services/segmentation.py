@@ -95,14 +95,15 @@ def segment(
         share = None if progress.fraction is None else _PREDICTED * progress.fraction
         job(replace(progress, fraction=share))
 
-    model = predictor.bundle.sha256
+    card, model = predictor.bundle.card, predictor.bundle.sha256
+    localization = str((card.localization or {}).get("sha256") or card.about.get("locator") or "")
     whole = predictor.predict(
         scan,
         roi=request.roi_mm,
         at=request.at_mm,
         tta=request.tta,
         want=_WANTED,
-        search=store.search(upload.client, upload.id, model),
+        search=store.search(upload.client, upload.id, model, localization),
         report=report,
     )
     release_memory(predictor.device)
@@ -114,6 +115,7 @@ def segment(
         upload.client,
         upload.id,
         model,
+        localization,
         prediction,
         start,
         scan.geometry.shape,
@@ -133,7 +135,6 @@ def segment(
     job.check()
     store.add(stored)
     job.on_undo(lambda: store.discard(stored.id))
-    card = predictor.bundle.card
     flags = [*prediction.flags, *_in_parts(structures)]
     reasons = () if prediction.quality is None else prediction.quality.reasons
     return SegmentResult(
