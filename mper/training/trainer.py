@@ -26,11 +26,9 @@ from mper.methods.co_training import CoTraining
 from mper.methods.recipe import PUBLISHED
 from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
-from mper.models.calibration import Calibration
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
-from mper.training.calibration import labels_of, usual_shapes
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
@@ -45,16 +43,15 @@ from mper.training.localization import (
 )
 from mper.training.localization import STEPS as LOCALIZATION_STEPS
 from mper.training.publish import publish_run
+from mper.training.reporter import RunReporter
 from mper.training.result import expected_ranges, make_bundle, quality_of
-from mper.training.run_calibration import FOLDS_ALONE, Folds, calibration_of_run
-from mper.training.runs import COMMANDS, RunFolder, RunLog, read_events
+from mper.training.run_calibration import FOLDS_ALONE, Folds
+from mper.training.run_evaluation import RunEvaluation
+from mper.training.runs import COMMANDS, RunFolder, RunLog
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
-from mper.training.unlike_scans import unlike_scans
-from mper.training.validation import HoldoutCurve
 from mper.utils.coded import Coded
 from mper.utils.devices import describe_device
 from mper.utils.files import write_json
-from mper.utils.text import first_line
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -134,10 +131,6 @@ def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_n
         return _Training(config, folder, fabric, log, report, notify).run()
 
 
-class _CommandReceived(Exception):
-    """The run is told to pause or to stop."""
-
-
 class _Training:
     """One process's share of a run. `log` is None on all ranks but the first."""
 
@@ -150,8 +143,8 @@ class _Training:
         report: Report,
         notify: Notify,
     ):
-        self.notify = notify
-        self.config, self.folder, self.fabric, self.log, self.report = config, folder, fabric, log, report
+        self.config, self.folder, self.fabric, self.log = config, folder, fabric, log
+        self.reporter = RunReporter(folder, log, report, notify, self._save_begun, fabric.world_size)
         self.recipe = config.make_recipe()
         self.step = 0
         self.elapsed_s = 0.0
@@ -163,10 +156,13 @@ class _Training:
 
     def run(self) -> Path:
         """Train to the end; gives the folder of the finished bundle."""
-        self._report_progress("reading the scans", 0.0, {})
+        self.reporter.progress("reading the scans", 0.0, {})
         self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize)
-        self.curve = self._make_curve() if self.log else None
+        self.evaluation: RunEvaluation | None = None
         if self.log:
+            self.evaluation = RunEvaluation(
+                self.config, self.data, self.log, self.reporter, self._bundle, self.fabric.device
+            )
             trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         self.method = self._make_method()
@@ -186,8 +182,8 @@ class _Training:
                 method=self.config.method,
                 recipe=self.config.recipe,
             )
-        if self.curve and not self.step and self.data.refines:
-            self._measure(self.config.budget_s or math.inf)  # the model that is to be improved
+        if self.evaluation and not self.step and self.data.refines:
+            self.evaluation.holdout(0, 0.0, self.config.budget_s or math.inf)  # the model that is to be improved
         self._loop()
         return self._finish()
 
@@ -219,9 +215,9 @@ class _Training:
         default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
         self.batch = self.config.batch or default
         for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
-            self._notify(line)
+            self.reporter.notify(line)
         if self._folds_ignored:
-            self._notify(FOLDS_ALONE)
+            self.reporter.notify(FOLDS_ALONE)
         if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
             self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         return self._new_method(self.data, self.config.seed)
@@ -250,7 +246,7 @@ class _Training:
         averages = self.config.recipe == "plus" and found >= AVERAGED_DICE
         if not has_checkpoint(self.folder.checkpoint):
             averaged = ", and the result is averaged with it" if averages else ""
-            self._notify(
+            self.reporter.notify(
                 f"{start.card.name} has a Dice of {found:.2f} on the labelled scans, as on another scanner or "
                 f"sequence: it is adapted at the full learning rate{averaged}"
             )
@@ -273,18 +269,18 @@ class _Training:
                 self._follow(command)
                 started += clock() - paused
                 continue
-            if self.curve and self.curve.due(t, self.elapsed_s):
+            if self.evaluation and self.evaluation.curve and self.evaluation.curve.due(t, self.elapsed_s):
                 paused = clock()
-                self._measure(self.elapsed_s / t)
+                self.evaluation.holdout(self.step, t, self.elapsed_s / t)
                 started += clock() - paused
 
             stage = self.method.stage
             self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
-            if self.log and self.method.stage > stage:
+            if self.evaluation and self.method.stage > stage:
                 paused = clock()
                 whole_s = self.config.budget_s or self.elapsed_s / max(t, 0.1)
-                self._look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
+                self.evaluation.look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
                 started += clock() - paused
 
             if self.step == _ESTIMATE_AT:
@@ -296,33 +292,6 @@ class _Training:
             if now - saved >= _CHECKPOINT_S:
                 saved = now
                 self._save()
-
-    def _look_at_unlabelled(self, seconds: float) -> None:
-        """A notice of unlabelled scans that seem to show something else. An error becomes a notice, too."""
-        labels = labels_of(self.data.sampler.labelled)
-        usual = usual_shapes(labels, self.data.plan.dimensions, len(self.data.labels))
-        names = [case.id for case in self.data.sampler.unlabelled]
-        if not usual or not names:
-            return
-        dataset = open_dataset(Path(self.config.dataset))
-        regions = dataset.regions
-        cases = {case.id: in_region(case, regions) for split in self.config.splits for case in dataset.split(split)}
-        labelled = [cases[case.id].image() for case in self.data.sampler.labelled[:_LOOKED_AT]]
-        scans = ((name, cases[name].image()) for name in names)
-        told, device = self._report_measuring, self._device
-        try:
-            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=told)
-            unlike = list(found)
-        except _CommandReceived:
-            return
-        except (ValueError, OSError, RuntimeError) as error:
-            self._notify(f"the unlabelled scans could not be looked at: {first_line(error)}")
-            return
-        if unlike:
-            self._notify(
-                f"{', '.join(unlike)}: the mask of the model has another shape than the labels; if the scan shows "
-                "something else, exclude it from training or take it out of the split"
-            )
 
     def _progress(self) -> float:
         """Share of the run that is done."""
@@ -339,7 +308,7 @@ class _Training:
         with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
         if with_unlabelled < _SHORT_STAGE:
             self.told_short = True
-            self._notify(
+            self.reporter.notify(
                 f"the run has time for about {steps} steps, {with_unlabelled} of them with scans without labels: too "
                 "few to learn from these; train for longer, or choose --method supervised"
             )
@@ -370,52 +339,92 @@ class _Training:
         if self.log:
             self.log.set(state="running")
 
-    # ------------------------------------------------------------------ the hold-out
+    # ------------------------------------------------------------------ reporting
 
-    def _make_curve(self) -> HoldoutCurve | None:
-        dataset = open_dataset(Path(self.config.dataset))
-        if dataset.holdout is None:
-            return None
-        before = [event["seconds"] for event in read_events(self.folder.path) if event["event"] == "holdout"]
-        cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
-        return HoldoutCurve(cases, self.data.labels, self._device, sum(before))
-
-    def _measure(self, whole_s: float = math.inf) -> dict[str, float] | None:
-        """A point of the curve. An error becomes a notice and does not end the run."""
-        assert self.curve is not None and self.log is not None
-        begin = time.monotonic()
-        try:
-            dice = self.curve.measure(self._bundle(), self._report_measuring, whole_s)
-        except _CommandReceived:
-            return None
-        except (ValueError, OSError, RuntimeError) as error:
-            self._notify(f"the hold-out could not be measured: {first_line(error)}")
-            self.curve = None
-            return None
-        if dice:
-            seconds = round(time.monotonic() - begin, 1)
-            done = min(1.0, round(self._progress(), 5))
-            self.log.event("holdout", step=self.step, fraction=done, dice=dice, seconds=seconds)
-        return dice
-
-    def _calibrate(self, bundle: ModelBundle) -> tuple[Calibration | None, str]:
-        """The calibration of the model, and what it comes from. An error becomes a notice."""
-        try:
-            return calibration_of_run(
-                bundle,
-                self.data,
-                self.curve.cases if self.curve else (),
-                self._folds() if self.config.calibrate_folds and not self._folds_ignored else None,
-                folds_ignored=self._folds_ignored,
-                run_s=self.elapsed_s,
-                device=self._device,
-                report=self._report_measuring,
+    def _report_step(self, t: float, rate: float) -> None:
+        """Report the last step: beside saving, the only place of the loop that waits for the device."""
+        assert self.losses is not None
+        figures = {"loss": self._checked_loss(), **{name: float(value) for name, value in self.losses.parts.items()}}
+        values = {name: round(value, 6) for name, value in figures.items()}
+        values |= {"rate": float(f"{rate:.6g}"), "step": self.step}
+        if self.log:
+            eta = self.elapsed_s * (1 - t) / t if t > 0 else None
+            self.log.set(
+                step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
             )
-        except _CommandReceived:
-            return None, "nothing: the run was stopped before"
-        except (ValueError, OSError, RuntimeError) as error:
-            self._notify(f"the quality of masks could not be measured: {first_line(error)}")
-            return None, f"nothing: {first_line(error)}"
+            self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
+            self.reporter.progress("self-training" if self.method.stage else "training", t, values, eta)
+
+    def _checked_loss(self) -> float:
+        """The last loss.
+
+        Raises
+        ------
+        ValueError
+            If it is not finite: nothing of what follows is worth saving.
+        """
+        loss = float(self.losses.total.detach()) if self.losses else 0.0
+        if not np.isfinite(loss):
+            line = f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
+            raise ValueError(Coded(f"{line}or choose another --seed or method", "training-diverged", step=self.step))
+        return loss
+
+    def _report_loading(self, progress: Progress) -> None:
+        command = self.folder.command()
+        if self.fabric.world_size == 1 and command != "run":  # several processes follow it together, later
+            self._follow(command)
+        self.reporter.progress(progress.message, progress.fraction, {})
+
+    # ------------------------------------------------------------------ saving
+
+    def _save_begun(self) -> None:
+        if self.step:
+            self._save()
+
+    def _save(self) -> None:
+        if self.log:
+            self._checked_loss()
+            about = {
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "stage": self.method.stage,
+                "steps_averaged": self.method.steps_averaged,
+            }
+            save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
+
+    def _restore(self) -> None:
+        about = load_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser)
+        self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
+        self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
+
+    def _finish(self) -> Path:
+        self.reporter.progress("finishing the model", 1.0, {})
+        self._save()
+        if self.fabric.world_size > 1:
+            for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
+                torch.distributed.broadcast(buffer, src=0)
+        if self.method.two_stages and not self.method.stage and not self.told_short:
+            self.reporter.notify(
+                f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
+                "model learned from labels alone; train for longer, or choose --method supervised"
+            )
+        self.learner.finish(self.step, self.data.sampler)
+        if self.log:
+            write_curves(self.folder.path, self.reporter.notify)
+            assert self.evaluation is not None
+            dice = self.evaluation.holdout(self.step, 1.0)
+            quality = quality_of(dice, len(self.evaluation.curve.cases) if self.evaluation.curve else 0)
+            bundle = self._bundle(**expected_ranges(self.data), quality=quality)
+            folds = self._folds() if self.config.calibrate_folds and not self._folds_ignored else None
+            calibration, source = self.evaluation.calibration(
+                bundle, folds, folds_ignored=self._folds_ignored, run_s=self.elapsed_s
+            )
+            about = {**bundle.card.about, "calibration_from": source}
+            replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
+            publish_run(self.folder.path)
+            self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
+        self.fabric.barrier()
+        return self.folder.model
 
     @property
     def _folds_ignored(self) -> bool:
@@ -440,119 +449,6 @@ class _Training:
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),
             seconds=_FOLD_SHARE * self.elapsed_s,
         )
-
-    @property
-    def _device(self) -> str:
-        """The name of the device, for a Predictor."""
-        device = self.fabric.device
-        return str(device) if device.type == "cuda" else device.type
-
-    def _report_measuring(self, progress: Progress) -> None:
-        if self.folder.command() != "run":
-            raise _CommandReceived
-        self._report_progress(progress.message, None, {})
-
-    # ------------------------------------------------------------------ reporting
-
-    def _notify(self, message: str) -> None:
-        if self.log:
-            self.log.event("notice", message=message)
-            self.notify(message)
-
-    def _report_step(self, t: float, rate: float) -> None:
-        """Report the last step: beside saving, the only place of the loop that waits for the device."""
-        assert self.losses is not None
-        figures = {"loss": self._checked_loss(), **{name: float(value) for name, value in self.losses.parts.items()}}
-        values = {name: round(value, 6) for name, value in figures.items()}
-        values |= {"rate": float(f"{rate:.6g}"), "step": self.step}
-        if self.log:
-            eta = self.elapsed_s * (1 - t) / t if t > 0 else None
-            self.log.set(
-                step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
-            )
-            self.log.event("step", fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), **values)
-            self._report_progress("self-training" if self.method.stage else "training", t, values, eta)
-
-    def _checked_loss(self) -> float:
-        """The last loss.
-
-        Raises
-        ------
-        ValueError
-            If it is not finite: nothing of what follows is worth saving.
-        """
-        loss = float(self.losses.total.detach()) if self.losses else 0.0
-        if not np.isfinite(loss):
-            line = f"training diverged at step {self.step} (the loss is {loss}): look for damaged scans or labels, "
-            raise ValueError(Coded(f"{line}or choose another --seed or method", "training-diverged", step=self.step))
-        return loss
-
-    def _report_progress(
-        self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None
-    ) -> None:
-        """Report; if the report raises Cancelled, the run is saved and cancelled."""
-        if self.log:
-            self.log.note(message=message)
-        try:
-            self.report(Progress(message, fraction, eta_s, values))
-        except Cancelled:
-            if self.fabric.world_size > 1:  # the other processes learn of it as of any command
-                self.folder.steer("cancel")
-                return
-            if self.step:
-                self._save()
-            if self.log:
-                self.log.set(state="cancelled")
-            raise
-
-    def _report_loading(self, progress: Progress) -> None:
-        command = self.folder.command()
-        if self.fabric.world_size == 1 and command != "run":  # several processes follow it together, later
-            self._follow(command)
-        self._report_progress(progress.message, progress.fraction, {})
-
-    # ------------------------------------------------------------------ saving
-
-    def _save(self) -> None:
-        if self.log:
-            self._checked_loss()
-            about = {
-                "step": self.step,
-                "elapsed_s": self.elapsed_s,
-                "stage": self.method.stage,
-                "steps_averaged": self.method.steps_averaged,
-            }
-            save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
-
-    def _restore(self) -> None:
-        about = load_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser)
-        self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
-        self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
-
-    def _finish(self) -> Path:
-        self._report_progress("finishing the model", 1.0, {})
-        self._save()
-        if self.fabric.world_size > 1:
-            for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
-                torch.distributed.broadcast(buffer, src=0)
-        if self.method.two_stages and not self.method.stage and not self.told_short:
-            self._notify(
-                f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
-                "model learned from labels alone; train for longer, or choose --method supervised"
-            )
-        self.learner.finish(self.step, self.data.sampler)
-        if self.log:
-            write_curves(self.folder.path, self.notify)
-            dice = self._measure() if self.curve else None
-            quality = quality_of(dice, len(self.curve.cases) if self.curve else 0)
-            bundle = self._bundle(**expected_ranges(self.data), quality=quality)
-            calibration, source = self._calibrate(bundle)
-            about = {**bundle.card.about, "calibration_from": source}
-            replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
-            publish_run(self.folder.path)
-            self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
-        self.fabric.barrier()
-        return self.folder.model
 
     def _bundle(self, **about: object) -> ModelBundle:
         """The model as it stands."""

@@ -1,0 +1,146 @@
+"""What a run measures of its model between its steps and at its end.
+
+None of it changes the model, and an error becomes a notice.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mper.dataloading.case_region import in_region
+from mper.datasets.packed import open_dataset
+from mper.models.bundle import ModelBundle
+from mper.models.calibration import Calibration
+from mper.training.calibration import labels_of, usual_shapes
+from mper.training.config import TrainConfig
+from mper.training.data import TrainingData
+from mper.training.reporter import CommandReceived, RunReporter
+from mper.training.run_calibration import Folds, calibration_of_run
+from mper.training.runs import RunLog, read_events
+from mper.training.unlike_scans import unlike_scans
+from mper.training.validation import HoldoutCurve
+from mper.utils.text import first_line
+
+_LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
+_FAULTS = (ValueError, OSError, RuntimeError)
+
+
+class RunEvaluation:
+    """Evaluates the model of a run, in the first of its processes.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : TrainingData
+    log : RunLog
+    reporter : RunReporter
+    bundle : callable
+        Gives the model as it stands.
+    device : torch.device
+
+    Attributes
+    ----------
+    curve : HoldoutCurve or None
+        None where nothing is held out, or it could not be measured.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        log: RunLog,
+        reporter: RunReporter,
+        bundle: Callable[[], ModelBundle],
+        device: torch.device,
+    ):
+        self._config, self._data, self._log, self._reporter, self._bundle = config, data, log, reporter, bundle
+        self._device = str(device) if device.type == "cuda" else device.type  # as a Predictor takes it
+        self.curve = self._make_curve()
+
+    def _make_curve(self) -> HoldoutCurve | None:
+        dataset = open_dataset(Path(self._config.dataset))
+        if dataset.holdout is None:
+            return None
+        before = [event["seconds"] for event in read_events(self._log.folder.path) if event["event"] == "holdout"]
+        cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
+        return HoldoutCurve(cases, self._data.labels, self._device, sum(before))
+
+    def holdout(self, step: int, done: float, whole_s: float = math.inf) -> dict[str, float] | None:
+        """A point of the curve: mean Dice of each structure, None where it was not measured.
+
+        Parameters
+        ----------
+        step : int
+        done : float
+            The share of the run that is done.
+        whole_s : float
+            Expected length of the run, which measuring takes a part of at most.
+        """
+        if self.curve is None:
+            return None
+        begin = time.monotonic()
+        try:
+            dice = self.curve.measure(self._bundle(), self._reporter.measuring, whole_s)
+        except CommandReceived:
+            return None
+        except _FAULTS as error:
+            self._reporter.notify(f"the hold-out could not be measured: {first_line(error)}")
+            self.curve = None
+            return None
+        if dice:
+            seconds = round(time.monotonic() - begin, 1)
+            self._log.event("holdout", step=step, fraction=min(1.0, round(done, 5)), dice=dice, seconds=seconds)
+        return dice
+
+    def look_at_unlabelled(self, seconds: float) -> None:
+        """A notice of unlabelled scans that seem to show something else."""
+        data = self._data
+        usual = usual_shapes(labels_of(data.sampler.labelled), data.plan.dimensions, len(data.labels))
+        names = [case.id for case in data.sampler.unlabelled]
+        if not usual or not names:
+            return
+        dataset = open_dataset(Path(self._config.dataset))
+        regions = dataset.regions
+        cases = {case.id: in_region(case, regions) for split in self._config.splits for case in dataset.split(split)}
+        labelled = [cases[case.id].image() for case in data.sampler.labelled[:_LOOKED_AT]]
+        scans = ((name, cases[name].image()) for name in names)
+        told, device = self._reporter.measuring, self._device
+        try:
+            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=told)
+            unlike = list(found)
+        except CommandReceived:
+            return
+        except _FAULTS as error:
+            self._reporter.notify(f"the unlabelled scans could not be looked at: {first_line(error)}")
+            return
+        if unlike:
+            self._reporter.notify(
+                f"{', '.join(unlike)}: the mask of the model has another shape than the labels; if the scan shows "
+                "something else, exclude it from training or take it out of the split"
+            )
+
+    def calibration(
+        self, bundle: ModelBundle, folds: Folds | None, *, folds_ignored: bool, run_s: float
+    ) -> tuple[Calibration | None, str]:
+        """The calibration of the finished model, and what it comes from: see `calibration_of_run`."""
+        try:
+            return calibration_of_run(
+                bundle,
+                self._data,
+                self.curve.cases if self.curve else (),
+                folds,
+                folds_ignored=folds_ignored,
+                run_s=run_s,
+                device=self._device,
+                report=self._reporter.measuring,
+            )
+        except CommandReceived:
+            return None, "nothing: the run was stopped before"
+        except _FAULTS as error:
+            self._reporter.notify(f"the quality of masks could not be measured: {first_line(error)}")
+            return None, f"nothing: {first_line(error)}"
