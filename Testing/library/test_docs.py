@@ -196,7 +196,7 @@ def test_the_two_commands_of_the_readme_are_those_that_ci_runs() -> None:
     assert [len(lines) for lines in marked] == [1, 1]
     assert [line for lines in marked for line in lines] == [
         "pip install -e . && mper demo",
-        "pip install -e '.[test]' && pytest",
+        "pip install -e '.[test]' && pytest -n 2 --dist loadfile",
     ]
 
 
