@@ -20,7 +20,7 @@ import torch
 from _data import la_cases, la_scan
 from _timing import add_options
 
-from mper.dataloading.preprocessing import Preprocessing
+from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
 from mper.datasets.dataset import Dataset
 from mper.evaluation.evaluate import evaluate
 from mper.inference.predictor import Predictor
@@ -35,6 +35,7 @@ from mper.volume import Volume
 SPACING_MM, PATCH = 2.0, (32, 48, 48)
 FIRST_LABELS = 4  # cases 1 to 4 of train.list are labelled from the start
 DEV = (73, 80)
+UNSEEN = (41, 80)  # cases that no training of these experiments sees
 _LA = make_label(1, "LA")
 
 
@@ -106,6 +107,20 @@ class Bench:
         found = evaluate(Predictor(model, "cpu"), dataset.split("dev"), dataset.labels)
         return [round(case["dice"], 4) for case in found["cases"]]
 
+    def unseen_dice(self, model: ModelBundle) -> list[float]:
+        """Of each case of UNSEEN, on the coarse grid."""
+        path = self.folder / "unseen"
+        if not (path / "complete").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            made = Dataset.create(path, "la", [_LA])
+            for case_id in la_cases(*(DEV if self.sizes is QUICK else UNSEEN)):
+                scan = la_scan(case_id)
+                add_case(made, case_id, scan.image, scan.atrium)
+            (path / "complete").touch()
+        dataset = Dataset.open(path)
+        found = evaluate(Predictor(model, "cpu"), [dataset.case(case) for case in dataset.cases], dataset.labels)
+        return [round(case["dice"], 4) for case in found["cases"]]
+
     def once(self, experiment: str, seed: int, way: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Figures of one way and seed: those on file, or new ones that are put there."""
         for row in self.rows():
@@ -152,12 +167,25 @@ class Bench:
         return ModelBundle.load(made)
 
 
-def begin(text: str | None, seeds: Sequence[int]) -> tuple[argparse.Namespace, Bench]:
+def add_case(dataset: Dataset, name: str, image: Volume, atrium: np.ndarray) -> None:
+    """Add a scan with its label, on the coarse grid."""
+    grid = WorkingGrid.plan(image.geometry, Preprocessing((SPACING_MM,) * 3), 3)
+    small = Volume(grid.forward(image.array).numpy(), grid.geometry(image.geometry))
+    case = dataset.add_case(name, small, {"format": "coarser grid"})
+    mask = grid.forward_labels(atrium.astype(np.uint8), 2).numpy()
+    case.add_label(small.with_array(mask), author="coarser grid", how="imported")
+
+
+def begin(
+    text: str | None, seeds: Sequence[int], switches: Mapping[str, str] | None = None
+) -> tuple[argparse.Namespace, Bench]:
     """The command line of an experiment, whose module says `text`, and the folder that it works in."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of data sets, models and results.jsonl")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--quick", action="store_true", help="a few steps: shows that it runs, and measures nothing")
+    for name, words in (switches or {}).items():
+        parser.add_argument(name, action="store_true", help=words)
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -50,6 +50,7 @@ def take_turns(
     repeats: int,
     warm_up: int = 1,
     wait: Callable[[], object] = nothing,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Time several ways in turn.
 
@@ -60,16 +61,18 @@ def take_turns(
         Rounds that count, and rounds before that do not.
     wait : callable
         Called before and after each: waits for a device that works on its own (``torch.cuda.synchronize``).
+    clock : callable
+        ``time.process_time`` where other programs must not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeats):
         for name, way in ways.items():
             wait()
-            started = time.perf_counter()
+            started = clock()
             way()
             wait()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: Times(tuple(each)) for name, each in seconds.items()}
 
 

@@ -26,10 +26,10 @@ from unittest import mock
 import numpy as np
 import torch
 from _adaptation import WAYS, Way
+from _coarse import PATCH, add_case
 from _data import data_home, la_cases, la_scan
 from _timing import add_options, keep, show
 
-from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
 from mper.dataloading.wide_field import region_around
 from mper.datasets.dataset import Dataset
 from mper.evaluation.evaluate import evaluate
@@ -39,22 +39,12 @@ from mper.labels import make_label
 from mper.models.bundle import ModelBundle
 from mper.training.config import TrainConfig
 from mper.training.trainer import start_run, train
-from mper.volume import Volume
 
-SPACING_MM, MARGIN_MM, PATCH, BATCH = 2.0, 10.0, (32, 48, 48), 2
+MARGIN_MM, BATCH = 10.0, 2
 START_STEPS, STEPS = 2000, 300
 HELD_OUT = 2
 _LA = make_label(1, "LA")
 Row = Mapping[str, Any]
-
-
-def add_case(dataset: Dataset, name: str, image: Volume, atrium: np.ndarray) -> None:
-    """A scan with its label, on the coarse grid."""
-    grid = WorkingGrid.plan(image.geometry, Preprocessing((SPACING_MM,) * 3), 3)
-    small = Volume(grid.forward(image.array).numpy(), grid.geometry(image.geometry))
-    case = dataset.add_case(name, small, {"format": "coarser grid"})
-    mask = grid.forward_labels(atrium.astype(np.uint8), 2).numpy()
-    case.add_label(small.with_array(mask), author="coarser grid", how="imported")
 
 
 def make_lge(path: Path, last: int) -> None:

@@ -6,6 +6,7 @@ its patches ready. Weights: those of a bundle, so that pseudo-labels look like a
 
     python Testing/benchmarks/step.py                              on the CPU
     python Testing/benchmarks/step.py --device cuda --repeats 20
+    python Testing/benchmarks/step.py --compile --threads 1        a step of recipe plus with torch.compile
     python Testing/benchmarks/step.py --device cuda --full-run DATASET            1300 + 8000 steps, really
     python Testing/benchmarks/step.py --device cuda --full-run DATASET --steps 93   extrapolated from 13 + 80
 
@@ -15,8 +16,10 @@ DATASET holds the left atria in a split `train` (`mper import`, or packed by `mp
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +43,7 @@ from _timing import (
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, normalise
+from mper.methods.base import Method
 from mper.methods.mper import MPER
 from mper.methods.recipe import PUBLISHED, Recipe
 from mper.methods.registry import make_method
@@ -51,27 +55,29 @@ from mper.training.setup import make_optimiser
 from mper.utils.devices import autocast_dtype, keep_freed_memory
 
 _T = 0.6  # share of the run at which the step is measured: nothing but weights depends on it
+_LATE = 0.9  # when methods of recipe plus learn from unlabelled scans
 _QUICK_PATCH = (48, 48, 48)
+PLUS_PATCH = (64, 96, 128)  # of an atrium at 1 mm
 _NAMES = ("published", "mper")
 
 
-def paper_step(network: Network, sampler: PatchSampler, device: torch.device) -> tuple[Callable[[], None], MPER]:
+def training_step(
+    network: Network, sampler: PatchSampler, device: torch.device, name: str, recipe: Recipe, batch: int, t: float = _T
+) -> tuple[Callable[[], None], Method]:
     """A step as `mper.training.trainer` takes it, in self-training with its prototypes in place."""
-    recipe = Recipe.named("paper")
     torch.manual_seed(0)
-    method = make_method("mper", network, recipe, PUBLISHED[3].batch)
-    assert isinstance(method, MPER)
+    method = make_method(name, network, recipe, batch)
     method.to(device=device, memory_format=network.memory_format())  # type: ignore[call-overload]
     method.train()
     optimiser = make_optimiser(method, recipe, device)
     rng = np.random.default_rng(0)
-    method.prepare(_T, sampler, rng)
+    method.prepare(t, sampler, rng)
     dtype = autocast_dtype(device)
 
     def step() -> None:
-        batch = sampler.batch(*method.patch_counts(_T), rng)
+        batch = sampler.batch(*method.patch_counts(t), rng)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            losses = method(batch, _T)
+            losses = method(batch, t)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
@@ -94,7 +100,8 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
         label = grid.forward_labels(scan.atrium.astype(np.uint8), 2).to(device)
         cases.append(TrainingCase(scan.id, normalise(grid.forward(scan.image.array), preprocessing).to(device), label))
     sampler = PatchSampler(cases[: len(cases) // 2], cases[len(cases) // 2 :], patch, affine=False)
-    ours, method = paper_step(network, sampler, device)
+    ours, method = training_step(network, sampler, device, "mper", Recipe.named("paper"), PUBLISHED[3].batch)
+    assert isinstance(method, MPER)
     theirs = PublishedStep(method.student, device)
     batch = sampler.batch(*method.patch_counts(_T), np.random.default_rng(1))
     weight = method.prototype_weight(_T)
@@ -102,6 +109,35 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
         "published": lambda: theirs(batch, weight),
         "mper": ours,
     }
+
+
+def compiled_steps(arguments: argparse.Namespace) -> None:
+    """A step of recipe plus as it is and with `torch.compile`, in processor time, and what compiling costs."""
+    device = torch.device(arguments.device)
+    patch = _QUICK_PATCH if arguments.quick else PLUS_PATCH
+    cases = []
+    for scan in [made_scan(n, patch) for n in range(3)]:
+        image = torch.from_numpy(np.asarray(scan.image.array, np.float32))
+        label = torch.from_numpy(scan.atrium.astype(np.uint8))
+        cases.append(TrainingCase(scan.id, (image - image.mean()) / image.std(), label))
+    for name in ("supervised", "mper"):
+        ways, costs = {}, {}
+        for way in ("as it is", "compiled"):
+            torch.manual_seed(0)
+            network = Network(NetConfig("vnet", 2, smooth=True, dropout=(0.5, 0.0)))
+            sampler = PatchSampler(cases[:2], cases[2:], patch)
+            step, method = training_step(network, sampler, device, name, Recipe.named("plus", (), name), 2, _LATE)
+            begin = sum(os.times()[:4])
+            if way == "compiled":
+                method.student.compile()
+            step()
+            ways[way], costs[way] = step, sum(os.times()[:4]) - begin
+        times = take_turns(ways, arguments.repeats, clock=time.process_time)
+        rows = [
+            [name, way, duration(times[way].median), duration(times[way].best), duration(costs[way])] for way in ways
+        ]
+        show(("method", "step", "median", "best", "the first, with compiling"), rows)
+        print(f"{times['as it is'].median / times['compiled'].median:.2f} times faster when compiled\n")
 
 
 def alone(name: str, arguments: argparse.Namespace) -> Finished:
@@ -199,12 +235,15 @@ def main() -> None:
     parser.add_argument("--full-run", type=Path, metavar="DATASET", help="measure a whole published run instead")
     parser.add_argument("--steps", type=int, metavar="N", help="of --full-run: so many, and extrapolate")
     parser.add_argument("--only", choices=_NAMES, help=argparse.SUPPRESS)  # for `alone`
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile with recipe plus instead")
     add_repeats(parser)
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.only:
         _take_alone(arguments.only, arguments)
+    elif arguments.compile:
+        compiled_steps(arguments)
     elif arguments.full_run:
         _measure_run(arguments)
     else:
