@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 
 def libraryHome() -> Path:
     """The folder that holds the package `mper`.
@@ -22,7 +24,8 @@ def libraryHome() -> Path:
     for home in (here.parents[1], here.parents[2]):
         if (home / "mper" / "__init__.py").is_file():
             return home
-    raise FileNotFoundError(f"the package mper was not found next to {here.parent}; install the extension MPER again")
+    text = _("the package mper was not found next to {folder}; install the extension MPER again")
+    raise FileNotFoundError(text.format(folder=here.parent))
 
 
 if str(libraryHome()) not in sys.path:

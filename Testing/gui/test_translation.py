@@ -7,7 +7,7 @@ import json
 import re
 import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +93,10 @@ def test_every_text_of_both_panels_is_translated(
     panel = window.open("MPERSegment")
     window.wait_until(lambda: panel.session.ready, 60, "the engine")
     panel.ui.resultSelector.setCurrentNode(node)
+    panel.ui.inputSelector.setCurrentNode(scan)
+    window.click(panel.ui.segmentButton)
+    window.wait_until(lambda: panel.ui.messageFrame.visible, 60, "why an empty scan is not segmented")
+    assert panel.ui.messageLabel.text.startswith(f"{OPEN}The scan is empty: every voxel is 0.{CLOSE}")
     words = "scan reader hand atria case label utah decaaf"  # data, and names of scales
     data = json.dumps([panel.session.models, panel.session.engine.info, str(tmp_path)], ensure_ascii=False)
     window.events()
@@ -106,7 +110,8 @@ def test_every_text_of_both_panels_is_translated(
     panel.ui.casesTable.cellDoubleClicked(1, 1)
     window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
     window.wait_until(lambda: panel.trainingPanel.plan, 20, "the plan")
-    window.events()
+    window.click(panel.ui.saveLabelButton)
+    assert panel.ui.messageFrame.visible and panel.ui.messageLabel.text.startswith(OPEN)
     assert untranslated(panel, (data + words).casefold()) == []
 
 
@@ -149,6 +154,70 @@ def test_lines_of_an_answer_are_put_into_words_wherever_they_stand(foreign: None
     both = f"{OPEN}{reason}{CLOSE}{OPEN} and {CLOSE}free text"
     assert shown["notes"] == [f"{OPEN}check (expected Dice 0.65, 0.4 to 0.8): {both}{CLOSE}", later]
     assert (shown["n"], engine_words.in_words(shown)) == (1, shown)  # a stored result is put into words again
+
+
+# Calls whose texts a user reads, and those whose texts are names for a report of slow callbacks.
+TOLD = {"showMessage", "showStatusMessage", "_say", "_message", "_fail", "_failed", "fail", "failed", "sentence"}
+NAMED = {"later", "after", "slot", "report_exception", "_next"}
+NO_TEXTS = {  # of the library, of Slicer and of files
+    *("likely wrong", "late gadolinium", "left ventricle", "volume loaded in Slicer", "SNOMED CT", "MPER export"),
+    *("Binary labelmap", "Closed surface", "Conversion method", "SurfaceNets smoothing", "Application Support"),
+    *("Installing collected packages", "The MPER contributors", "Active Learning", "space directions: "),
+    *("kinds: domain domain domain", "space origin: "),
+    *("PythonSlicer", "callbacks: none yet", ", of which ", " ms; the slowest:"),  # of a report for developers
+}
+
+
+def plain_texts(source: str) -> list[str]:
+    """Texts in a module's source that people would read in English: of several words, or given to a message."""
+    known: set[int] = set()
+    told: set[int] = set()
+
+    def mark(into: set[int], parts: Iterable[ast.AST]) -> None:
+        into.update(id(each) for part in parts for each in ast.walk(part))
+
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+        described = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        tested = isinstance(node, ast.ClassDef) and node.name.endswith("Test")
+        if name in ("_", "tr", "get", "removeprefix", "findall"):
+            mark(known, node.args)
+        elif name in NAMED:
+            known.update(id(each) for each in node.args)
+        elif name in TOLD or isinstance(node, ast.Raise):
+            mark(told, [node])
+        elif isinstance(node, ast.Dict):
+            mark(known, filter(None, node.keys))
+        elif isinstance(node, ast.Subscript):
+            mark(known, [node.slice])
+        elif described or tested or isinstance(node, ast.Compare):
+            mark(known, [node])
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in known:
+            continue
+        several = re.search(r"[^\W\d_]{2,},? [^\W\d_]{2,}", node.value)
+        code = node.value in NO_TEXTS or re.search(r"\(\?P<|\|\w+\||import |</?span", node.value)
+        if not code and (several or (id(node) in told and re.search(r"[^\W\d_]{3,}", node.value))):
+            found.append((node.lineno, node.value))
+    return [f"{line}: {text}" for line, text in sorted(found)]
+
+
+def test_no_text_of_a_message_passes_by_the_translation() -> None:
+    home = Path(engine_words.__file__).parents[1]
+    files = [file for module in (home, home.parent / "MPERTrainer") for file in module.rglob("*.py")]
+    assert len(files) > 100
+    assert {file.name: texts for file in files if (texts := plain_texts(file.read_text(encoding="utf-8")))} == {}
+    source = """
+def f(context, name, error):
+    "What it does."
+    context.showMessage(_("Translated {n}.").format(n=1) + "Saved")
+    later(f, "name of a callback")
+    text = {"key of a table": "two words"}
+    raise ValueError(f"{name} failed")
+"""
+    assert plain_texts(source) == ["4: Saved", "6: two words", "7:  failed"]
 
 
 def test_a_text_that_is_not_translated_is_found(foreign: None) -> None:
