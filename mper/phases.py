@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mper.utils.coded import Coded
+
 ED, ES, ALL = "ED", "ES", "all"
 _NAMES = {ED: "end diastole", ES: "end systole"}
 _SHOWN = 40  # trigger times in one message
@@ -81,8 +83,12 @@ class Phases:
         if choice is None:
             if self.count > 1:
                 raise ValueError(
-                    f"the scan is a time series of {self.describe()}; choose with --phase 1 to {self.count}, "
-                    "ED, ES or all"
+                    Coded(
+                        f"the scan is a time series of {self.describe()}; choose with --phase 1 to {self.count}, "
+                        "ED, ES or all",
+                        "time-series",
+                        n=self.count,
+                    )
                 )
             return (1,)
         if choice == ALL:

@@ -6,6 +6,8 @@ import functools
 
 from slicer.i18n import tr as _
 
+from MPERLib.import_lines import about_datasets, about_dicom, about_files, about_labels
+
 
 @functools.cache
 def words() -> dict[str, str]:
@@ -21,6 +23,10 @@ def words() -> dict[str, str]:
         **_about_strokes(),
         **_about_cases(),
         **_about_models(),
+        **about_files(),
+        **about_dicom(),
+        **about_labels(),
+        **about_datasets(),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from MPERLib import mrml, phases, settings
 from MPERLib.engine_session import EngineSession
+from MPERLib.engine_words import in_words
 from MPERLib.heart_phase_search import HeartPhaseSearch, Take, ventricle_model
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess
@@ -251,7 +252,7 @@ class CaseImport:
 
     def _onLine(self, line: str) -> None:
         try:
-            answer = json.loads(line)
+            answer = json.loads(line, object_hook=in_words)
         except ValueError:  # printed by a library
             return
         if isinstance(answer, dict) and "event" in answer:

@@ -127,6 +127,7 @@ def test_a_mask_that_lies_elsewhere_or_is_empty_is_no_label(
     (answer,) = (entry for entry in _ask(tmp_path / "out", [{"path": str(challenge)}]) if "image" in entry)
     assert answer["mask"] is None
     assert notice in answer["notices"][-1] and "without a label" in answer["notices"][-1]
+    assert answer["line_codes"][answer["notices"][-1]]["code"] == "added-without-label"
 
 
 @pytest.mark.parametrize(("labels", "notice"), [(("LA",), "255 is taken as LA"), (("LA", "RA"), "without a label")])
@@ -161,6 +162,7 @@ def test_a_mask_that_lies_next_to_a_chosen_scan_is_its_mask_and_never_a_scan(
     mask.rename(scan.with_name("nameless.nrrd"))
     told = _ask(tmp_path / "nameless", [{"path": str(scan.with_name("nameless.nrrd"))}])
     assert told[1]["event"] == "failed" and "looks like a mask" in told[1]["message"]
+    assert told[1]["line_codes"][told[1]["message"]]["code"] == "looks-like-a-mask"
 
 
 def test_a_segment_is_known_by_its_code_and_a_structure_by_its_long_name(

@@ -19,6 +19,7 @@ from mper.cli.options import Commands, add_command
 from mper.cli.stage_masks import ChosenMask, label_of, preview, read_case
 from mper.phases import ED, ES, Phases
 from mper.progress import Notify
+from mper.utils.coded import Coded, with_codes
 from mper.utils.errors import OK, UsageError, explain
 from mper.utils.text import shorten
 
@@ -78,7 +79,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
         ) from error
 
     def answer(event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}), file=answers, flush=True)
+        print(json.dumps(with_codes({"event": event, **values})), file=answers, flush=True)
 
     cases = []
     for source in _sources(paths, answer):
@@ -222,12 +223,16 @@ class _Stager:
                     raise ValueError(f"there is no {one} {missing[0]}: there are {count}, counted from 1")
             except (KeyError, TypeError, ValueError, OSError) as error:
                 known = isinstance(error, ValueError | OSError) and not isinstance(error, json.JSONDecodeError)
-                self.answer("failed", id=case_id, message=explain(error) if known else f"no {one} was chosen")
+                self.answer("failed", id=case_id, message=explain(error) if known else _none_chosen(one))
                 return []
             if not wanted:
-                self.answer("failed", id=case_id, message=f"no {one} was chosen; nothing was added")
+                self.answer("failed", id=case_id, message=_none_chosen(one))
             return wanted
         return None
+
+
+def _none_chosen(what: str) -> str:
+    return Coded(f"no {what} was chosen; nothing was added", "no-phase-chosen" if what == "phase" else "no-type-chosen")
 
 
 def _image_types(case: SourceCase, source: Source) -> dict[str, int]:
@@ -318,7 +323,13 @@ def _files(folder: Path, files: Sequence[Path]) -> list[Source]:
     others = chosen - {case.files[0].resolve() for case in paired.cases.values()}
     dicom = [file for file in files if file.resolve() in others and file not in volume_files(folder)]
     if not scans and not dicom:
-        raise ValueError(f"{shorten(file.name for file in files)} is a mask; choose the scan that it belongs to")
+        raise ValueError(
+            Coded(
+                f"{shorten(file.name for file in files)} is a mask; choose the scan that it belongs to",
+                "mask-without-scan",
+                files=shorten(file.name for file in files),
+            )
+        )
     alone = [find_source(file) for file in dicom]
     return [*([replace(paired, cases=by_id(scans), splits={}, notices=())] if scans else []), *alone]
 
@@ -332,7 +343,9 @@ def _source(path: Path, series: str | None) -> Source:
         return find_source(path)
     found = {case.id: case for case in dicom_cases(path, series)}
     if not found:
-        raise ValueError("the folder does not hold the series that was asked for; was it moved or deleted?")
+        raise ValueError(
+            Coded("the folder does not hold the series that was asked for; was it moved or deleted?", "series-gone")
+        )
     return Source("scans", found, masks=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mper.utils.coded import Coded
 from mper.utils.errors import explain
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from mper.datasets.source import Source, SourceCase
     from mper.labels import Label
     from mper.volume import Volume
+
+
+_ITS_MASK = Coded("its mask", "its-mask")
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,11 @@ def preview(case: SourceCase, source: Source, labels: Sequence[Label]) -> dict[s
         described = {"values": [asdict(value) for value in values], "empty": not values, "usable": True}
         try:
             one = with_structures(mask, dict.fromkeys((value.value for value in values), labels[0].value))
-            label_for_scan(one, image.geometry, labels, "its mask", notices.append, outside_of(source))
+            label_for_scan(one, image.geometry, labels, _ITS_MASK, notices.append, outside_of(source))
         except ValueError as error:
             described["usable"] = False
-            notices.append(f"{explain(error)}; it would be added without a label")
+            reason = explain(error)
+            notices.append(Coded(f"{reason}; it would be added without a label", "without-label", reason=reason))
     spacing = image.geometry.spacing_mm
     return {
         "id": case.id,
@@ -84,20 +89,24 @@ def label_of(
         values = mask_values(mask, source, labels)
         structures, why = _seeming(values)
         if not values:
-            why = "its mask is empty. Open the case to draw the label"
+            why = Coded("its mask is empty. Open the case to draw the label", "mask-empty-draw")
         if why:
-            notices.append(f"{why}; added without a label")
+            notices.append(Coded(f"{why}; added without a label", "added-without-label", reason=why))
             return None
         if UNLABELLED in structures:
             name = next(label.name for label in labels if label.value == structures[UNLABELLED])
-            notices.append(f"the mask holds 0 and 255: 255 is taken as {name}, not as unlabelled")
+            line = f"the mask holds 0 and 255: 255 is taken as {name}, not as unlabelled"
+            notices.append(Coded(line, "mask-of-255", structure=name))
         if left_out := [value.name for value in values if not value.structure]:
-            notices.append(f"{', '.join(left_out)} of its mask is no structure of the dataset: background here")
+            names = ", ".join(left_out)
+            line = f"{names} of its mask is no structure of the dataset: background here"
+            notices.append(Coded(line, "mask-left-out", structures=names))
     try:
         mapped = with_structures(mask, structures)
-        return label_for_scan(mapped, image.geometry, labels, "its mask", notices.append, outside_of(source))
+        return label_for_scan(mapped, image.geometry, labels, _ITS_MASK, notices.append, outside_of(source))
     except ValueError as error:
-        notices.append(f"{explain(error)}; added without a label")
+        reason = explain(error)
+        notices.append(Coded(f"{reason}; added without a label", "added-without-label", reason=reason))
         return None
 
 
@@ -105,11 +114,13 @@ def _seeming(values: Sequence[MaskValue]) -> tuple[dict[int, int], str]:
     """What the values of a mask mean without a person, or why that cannot be said."""
     if unknown := [value.value for value in values if value.structure is None]:
         if unknown == [255]:
-            return {}, "its mask holds only 0 and 255, and 255 means unlabelled here"
-        return {}, f"its mask holds the values {unknown}, which no label names"
+            line = "its mask holds only 0 and 255, and 255 means unlabelled here"
+            return {}, Coded(line, "mask-only-255")
+        line = f"its mask holds the values {unknown}, which no label names"
+        return {}, Coded(line, "mask-values-unknown", values=", ".join(map(str, unknown)))
     if values and not any(value.structure for value in values):
         names = ", ".join(value.name for value in values)
-        return {}, f"its mask shows {names}, which the dataset does not have"
+        return {}, Coded(f"its mask shows {names}, which the dataset does not have", "mask-of-others", structures=names)
     return {value.value: value.structure for value in values if value.structure}, ""
 
 

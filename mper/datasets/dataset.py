@@ -33,6 +33,7 @@ from mper.datasets.revisions import Revision
 from mper.datasets.scan_record import geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels
 from mper.roi import Box
+from mper.utils.coded import Coded
 from mper.utils.files import (
     check_name,
     existing_name,
@@ -69,13 +70,29 @@ class Dataset(ModelStore):
         """
         index = Index(name, check_label_names(check_labels(labels)), {})
         if path.exists() and not path.is_dir():
-            raise FileExistsError(f"{path} is a file; choose a new or empty folder for the dataset")
+            raise FileExistsError(
+                Coded(
+                    f"{path} is a file; choose a new or empty folder for the dataset", "folder-is-file", file=path.name
+                )
+            )
         path.mkdir(parents=True, exist_ok=True)
         if any(not entry.name.startswith(".") and entry.name != DATASET for entry in path.iterdir()):
-            raise FileExistsError(f"{path} holds other files; choose a new or empty folder for the dataset")
+            raise FileExistsError(
+                Coded(
+                    f"{path} holds other files; choose a new or empty folder for the dataset",
+                    "folder-not-empty",
+                    folder=path.name,
+                )
+            )
         with locked(path / _LOCK):
             if (path / DATASET).exists():
-                raise FileExistsError(f"{path} already is a dataset; open it, or choose another folder")
+                raise FileExistsError(
+                    Coded(
+                        f"{path} already is a dataset; open it, or choose another folder",
+                        "is-a-dataset-already",
+                        folder=path.name,
+                    )
+                )
             write_json(path / DATASET, index.to_dict())
         return cls(path, index)
 
@@ -158,7 +175,13 @@ class Dataset(ModelStore):
             If there is none.
         """
         if case_id not in self:
-            raise ValueError(f"dataset {self.name!r} has no case {case_id!r}; it has {len(self.cases)} others")
+            raise ValueError(
+                Coded(
+                    f"dataset {self.name!r} has no case {case_id!r}; it has {len(self.cases)} others",
+                    "no-case",
+                    case=case_id,
+                )
+            )
         return Case(self._case_folder(case_id), self.labels)
 
     def split(self, name: str) -> tuple[Case, ...]:
@@ -194,7 +217,13 @@ class Dataset(ModelStore):
 
         target = self._case_folder(case_id)
         if target.name in self.history.removed:  # models that were trained on it name it
-            raise FileExistsError(f"a case {case_id!r} was removed from dataset {self.name!r}; choose another id")
+            raise FileExistsError(
+                Coded(
+                    f"a case {case_id!r} was removed from dataset {self.name!r}; choose another id",
+                    "case-was-removed",
+                    case=case_id,
+                )
+            )
         target.parent.mkdir(exist_ok=True)
         unfinished = temporary_sibling(target)
         unfinished.mkdir()
@@ -205,7 +234,13 @@ class Dataset(ModelStore):
             record = {"source": dict(source), "geometry": geometry_to_dict(grid), "voxels_sha256": voxels_sha256(image)}
             write_json(unfinished / "case.json", record)
             if not rename_folder(unfinished, target):
-                raise FileExistsError(f"dataset {self.name!r} has a case {case_id!r} already; choose another id")
+                raise FileExistsError(
+                    Coded(
+                        f"dataset {self.name!r} has a case {case_id!r} already; choose another id",
+                        "case-taken",
+                        case=case_id,
+                    )
+                )
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return Case(target, self.labels)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mper.datasets.events import read_history
 from mper.labels import Label, check_labels, label_from_dict
+from mper.utils.coded import Coded
 from mper.utils.files import nfc, read_json
 
 DATASET = "dataset.json"
@@ -96,14 +97,24 @@ class Index:
         after = (*(i for i in before if i not in moving), *ids)
         if self.holdout is not None and after != before:
             if name in self.locked_splits:
-                raise ValueError(f"split {name!r} is the locked hold-out of this dataset and cannot be changed")
+                raise ValueError(
+                    Coded(
+                        f"split {name!r} is the locked hold-out of this dataset and cannot be changed",
+                        "split-locked",
+                        split=name,
+                    )
+                )
             for locked in self.locked_splits:
                 there = set(self.splits[locked])
                 held = [i for i in ids if i in there]
                 if held:
                     raise ValueError(
-                        f"{', '.join(held)} cannot go into split {name!r}: "
-                        f"they belong to the locked hold-out {locked!r}"
+                        Coded(
+                            f"{', '.join(held)} cannot go into split {name!r}: "
+                            f"they belong to the locked hold-out {locked!r}",
+                            "cases-held-out",
+                            cases=", ".join(held),
+                        )
                     )
         return replace(self, splits={**self.splits, name: after})
 
@@ -121,12 +132,18 @@ class Index:
     def with_second_holdout(self, ids: Sequence[str]) -> Index:
         """With cases moved to the second hold-out."""
         if self.holdout is None:
-            raise ValueError("no hold-out is locked yet; lock the first one before a second")
+            raise ValueError(Coded("no hold-out is locked yet; lock the first one before a second", "no-first-holdout"))
         if not self.second and self.splits.get(SECOND_HOLDOUT):
             raise ValueError(f"there is a split {SECOND_HOLDOUT!r} already; the second hold-out needs that name")
         first = set(self.splits[self.holdout])
         if held := [case_id for case_id in ids if case_id in first]:
-            raise ValueError(f"{', '.join(held)} belongs to the locked hold-out {self.holdout!r} already")
+            raise ValueError(
+                Coded(
+                    f"{', '.join(held)} belongs to the locked hold-out {self.holdout!r} already",
+                    "cases-held-out",
+                    cases=", ".join(held),
+                )
+            )
         return replace(self, second=tuple(dict.fromkeys([*self.second, *ids])))
 
     def with_holdout(self, cases: str | Sequence[str]) -> Index:
@@ -141,9 +158,13 @@ class Index:
         if self.holdout is not None:
             if (name, ids) == (self.holdout, self.splits[self.holdout]):
                 return self
-            raise ValueError(f"the hold-out {self.holdout!r} of this dataset is locked and cannot be changed")
+            raise ValueError(
+                Coded(
+                    f"the hold-out {self.holdout!r} of this dataset is locked and cannot be changed", "holdout-locked"
+                )
+            )
         if not ids:
-            raise ValueError("a hold-out needs at least one case")
+            raise ValueError(Coded("a hold-out needs at least one case", "nothing-to-hold-out"))
         moving = set(ids)
         splits = {other: tuple(i for i in held if i not in moving) for other, held in self.splits.items()}
         return replace(replace(self, splits=splits).extended(name, ids), holdout=name)
@@ -195,7 +216,17 @@ def check_label_names(labels: tuple[Label, ...]) -> tuple[Label, ...]:
     """Labels of a new dataset, whose names must differ in more than case, as for segments in Slicer."""
     names = [nfc(label.name).casefold() for label in labels]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two structures have the name {twice[0]!r}, except for case; give each a name of its own")
+        raise ValueError(
+            Coded(
+                f"two structures have the name {twice[0]!r}, except for case; give each a name of its own",
+                "structure-twice",
+                name=twice[0],
+            )
+        )
     if taken := sorted({"background", "unlabelled"} & set(names)):
-        raise ValueError(f"{taken[0]!r} is no structure and part of every dataset; leave it out")
+        raise ValueError(
+            Coded(
+                f"{taken[0]!r} is no structure and part of every dataset; leave it out", "no-structure", name=taken[0]
+            )
+        )
     return labels

@@ -26,6 +26,7 @@ from mper.datasets.pairs import paired_source
 from mper.datasets.public_sets import public_source, with_scribbles
 from mper.datasets.source import Pair, Source, SourceCase, by_id, file_case, stem, sub_folders
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.utils.text import shorten
 
 
@@ -45,7 +46,7 @@ def find_source(path: Path, scribbles: bool = False) -> Source:
 
 def _find(path: Path) -> Source:
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(Coded(f"{path} does not exist", "file-missing", path=str(path)))
     if path.is_file():
         return _scans(path, [path])
     if is_export(path):
@@ -53,7 +54,13 @@ def _find(path: Path) -> Source:
     if is_nnunet(path):
         return nnunet_source(path)
     if is_dataset(path):
-        raise ValueError(f"{path} is a dataset or part of one already; import the folder that its scans came from")
+        raise ValueError(
+            Coded(
+                f"{path} is a dataset or part of one already; import the folder that its scans came from",
+                "is-a-dataset",
+                path=str(path),
+            )
+        )
     if tasks := [folder for folder in sub_folders(path) if is_nnunet(folder)]:
         if len(tasks) > 1:
             raise ValueError(f"{path} holds {shorten(folder.name for folder in tasks)} of nnU-Net; import one of them")

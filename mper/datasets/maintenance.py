@@ -15,6 +15,7 @@ from mper.datasets.dataset import Dataset
 from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REGION_SET, REMOVED, RENAMED, STRUCTURE_ADDED
 from mper.labels import Label
 from mper.roi import Box, Region, region_of_box
+from mper.utils.coded import Coded
 from mper.utils.files import rename_folder
 from mper.volume import Geometry
 
@@ -91,10 +92,18 @@ def rename_case(dataset: Dataset, case_id: str, name: str, by: str) -> None:
     """
     case, name = dataset.case(case_id), " ".join(name.split())
     if len(name) > _NAME_LENGTH:
-        raise ValueError(f"the name is too long ({len(name)} characters); use {_NAME_LENGTH} at most")
+        raise ValueError(
+            Coded(
+                f"the name is too long ({len(name)} characters); use {_NAME_LENGTH} at most",
+                "name-too-long",
+                most=_NAME_LENGTH,
+            )
+        )
     shown = {other: dataset.history.names.get(other, other).casefold() for other in dataset.cases if other != case.id}
     if taken := [other for other, its in shown.items() if name and its == name.casefold()]:
-        raise ValueError(f"case {taken[0]} has the name {name!r}; choose another")
+        raise ValueError(
+            Coded(f"case {taken[0]} has the name {name!r}; choose another", "name-taken", case=taken[0], name=name)
+        )
     dataset.change(lambda index: index, RENAMED, by, case=case.id, name=name)
 
 
@@ -115,9 +124,11 @@ def hold_out_more(dataset: Dataset, case_ids: Sequence[str], by: str) -> list[st
     held = set(dataset.held_out)
     added = [case_id for case_id in [*dict.fromkeys(asked), *dataset.copies_of(asked)] if case_id not in held]
     if not added:
-        raise ValueError("a hold-out needs at least one case that is not held out yet")
+        raise ValueError(Coded("a hold-out needs at least one case that is not held out yet", "nothing-to-hold-out"))
     if excluded := [case_id for case_id in added if case_id in dataset.history.excluded]:
-        raise ValueError(f"{', '.join(excluded)} is excluded; include it first")
+        raise ValueError(
+            Coded(f"{', '.join(excluded)} is excluded; include it first", "is-excluded", cases=", ".join(excluded))
+        )
     dataset.change(lambda index: index.with_second_holdout(added), HELD_OUT, by, cases=added)
     return added
 
@@ -195,4 +206,10 @@ def check_region(geometry: Geometry, region_mm: Sequence[float], where: str) -> 
 
 def _refuse_held_out(dataset: Dataset, case_id: str, done: str) -> None:
     if case_id in dataset.held_out:
-        raise ValueError(f"{case_id} belongs to the locked hold-out, which never changes; it cannot be {done}")
+        raise ValueError(
+            Coded(
+                f"{case_id} belongs to the locked hold-out, which never changes; it cannot be {done}",
+                "is-held-out",
+                case=case_id,
+            )
+        )

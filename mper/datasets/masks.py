@@ -8,6 +8,7 @@ import numpy as np
 
 from mper.labels import BACKGROUND, UNLABELLED, Label, Segmentation
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Volume
 
 _GRID_TOLERANCE = 0.02  # of the smallest voxel spacing
@@ -38,7 +39,13 @@ def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_no
     if _is_same(own, grid):
         return Volume(mask.array, grid)
     if not (own.spacing_known and grid.spacing_known):
-        raise ValueError(f"{where} is on another grid ({own.describe()}) than the scan ({grid.describe()})")
+        raise ValueError(
+            Coded(
+                f"{where} is on another grid ({own.describe()}) than the scan ({grid.describe()})",
+                "mask-of-another-grid",
+                mask=where,
+            )
+        )
     values = np.full(grid.shape, outside, np.uint8)
     plane = np.moveaxis(np.indices((1, *grid.shape[1:])), 0, -1)
     for k in range(grid.shape[0]):
@@ -50,11 +57,22 @@ def on_grid(mask: Volume, grid: Geometry, where: str, notify: Notify = ignore_no
     if whole.any() and not drawn.any():
         apart = f"; the grids lie up to {own.distance_mm(grid):.3g} mm apart" if own.shape == grid.shape else ""
         raise ValueError(
-            f"{where} lies outside of the scan: nothing of what it shows is in the scan's field of view{apart}"
+            Coded(
+                f"{where} lies outside of the scan: nothing of what it shows is in the scan's field of view{apart}",
+                "mask-outside",
+                mask=where,
+            )
         )
     volume, scale = np.count_nonzero(whole) * np.prod(own.step_lengths), np.prod(grid.step_lengths)
     share = min(1.0, np.count_nonzero(drawn) * scale / volume) if volume else 1.0
-    notify(f"{where} was resampled from {own.describe()} to the scan's grid; {share:.0%} of its volume is in the scan")
+    notify(
+        Coded(
+            f"{where} was resampled from {own.describe()} to the scan's grid; {share:.0%} of its volume is in the scan",
+            "mask-resampled",
+            mask=where,
+            percent=f"{share:.0%}",
+        )
+    )
     return Volume(values, grid)
 
 
@@ -90,7 +108,11 @@ def label_for_scan(
         if mask.geometry.shape == grid.shape and not _shares_voxels(mask.geometry, grid):
             check_mask(checked, grid, labels, where)  # raises, with the distance
     if is_empty(label):
-        notify(f"{where} is empty: the label says that the scan shows none of the structures")
+        notify(
+            Coded(
+                f"{where} is empty: the label says that the scan shows none of the structures", "mask-empty", mask=where
+            )
+        )
     return label
 
 
@@ -115,8 +137,13 @@ def check_not_a_mask(image: Volume, where: str) -> None:
     if len(values) <= _FEW_VALUES and values[0] == 0 and (values == np.rint(values)).all():
         held = ", ".join(f"{value:g}" for value in values)
         raise ValueError(
-            f"{where} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
-            "or put them into a folder labels next to the folder images of the scans"
+            Coded(
+                f"{where} holds only the values {held} and looks like a mask, not a scan; name masks <scan>_seg, "
+                "or put them into a folder labels next to the folder images of the scans",
+                "looks-like-a-mask",
+                scan=where,
+                values=held,
+            )
         )
 
 
@@ -139,14 +166,32 @@ def check_mask(
         if not known or apart is None or apart > _GRID_TOLERANCE * min(grid.step_lengths):
             distance = f", up to {apart:.3g} mm apart" if known and apart is not None else ""
             raise ValueError(
-                f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
-                f"{grid.describe()}{distance}; a label must lie on its image's grid"
+                Coded(
+                    f"{where}: the label's grid differs from the image's: {mask.geometry.describe()}, image "
+                    f"{grid.describe()}{distance}; a label must lie on its image's grid",
+                    "label-of-another-grid",
+                    mask=where,
+                )
             )
         notify(f"the mask's grid lies {apart:.2g} mm from the image's, less than {_GRID_TOLERANCE:.0%} of a voxel")
     if mask.array.dtype.kind not in "biu":
-        raise ValueError(f"{where}: a label holds whole numbers, this one is {mask.array.dtype}; round it first")
+        raise ValueError(
+            Coded(
+                f"{where}: a label holds whole numbers, this one is {mask.array.dtype}; round it first",
+                "mask-not-whole",
+                mask=where,
+            )
+        )
     if mask.array.dtype.kind != "b" and (mask.array.min() < 0 or mask.array.max() > 255):
-        raise ValueError(f"{where}: label values are 0 to 255, this one has {mask.array.min()} to {mask.array.max()}")
+        raise ValueError(
+            Coded(
+                f"{where}: label values are 0 to 255, this one has {mask.array.min()} to {mask.array.max()}",
+                "mask-values",
+                mask=where,
+                low=f"{mask.array.min()}",
+                high=f"{mask.array.max()}",
+            )
+        )
     whole = Volume(mask.array.astype(np.uint8), grid)
     try:
         Segmentation(whole, tuple(labels))

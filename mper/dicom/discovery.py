@@ -19,6 +19,7 @@ from pydicom.multival import MultiValue
 from mper.dicom.headers import Header, frame_count, is_colour, is_localiser, read_header
 from mper.dicom.slice_series import slice_stacks
 from mper.progress import Notify
+from mper.utils.coded import Coded
 from mper.utils.text import shorten
 
 _LOCALISERS = re.compile(r"locali[sz]er|scout|survey|3[ _-]?plane", re.IGNORECASE)  # of descriptions
@@ -115,7 +116,8 @@ def discover(path: Path) -> Discovery:
         below = sorted(file for file in path.rglob("*") if file.is_file() and file.parent != path)
         found = _grouped(path, headers + _headers(below))
     if not found.series:
-        raise ValueError(found.damaged[0].damage if found.damaged else f"{path} holds no DICOM image")
+        none = Coded(f"{path} holds no DICOM image", "no-dicom", path=str(path))
+        raise ValueError(found.damaged[0].damage if found.damaged else none)
     return found
 
 
@@ -137,7 +139,13 @@ def select_series(found: Discovery, series_uid: str | None, notify: Notify) -> S
     """
     chosen = _named(found, series_uid) if series_uid is not None else _only_scan(found)
     if chosen.info.slices:
-        notify(f"took {len(chosen.info.slices)} series of one slice each as one stack")
+        notify(
+            Coded(
+                f"took {len(chosen.info.slices)} series of one slice each as one stack",
+                "one-stack",
+                n=len(chosen.info.slices),
+            )
+        )
     for header in chosen.headers:
         if header.damage:
             raise ValueError(header.damage)
@@ -150,10 +158,11 @@ def select_series(found: Discovery, series_uid: str | None, notify: Notify) -> S
                 )
         left_out = [one.info.describe() for one in found.series if one is not chosen]
         if left_out:
-            notify(f"left out what is no scan: {shorten(left_out, _SHOWN, '; ')}")
+            names = shorten(left_out, _SHOWN, "; ")
+            notify(Coded(f"left out what is no scan: {names}", "no-scans-left-out", names=names))
     others = [header for one in found.series if one is not chosen and series_uid is None for header in one.headers]
     for header in (*found.damaged, *(header for header in others if header.damage)):
-        notify(f"left out a damaged file: {header.damage}")
+        notify(Coded(f"left out a damaged file: {header.damage}", "damaged-left-out", reason=header.damage))
     return chosen
 
 
@@ -248,7 +257,11 @@ def _named(found: Discovery, uid: str) -> Series:
     for header in found.damaged:
         if header.series_uid == uid:
             raise ValueError(header.damage)
-    raise ValueError(f"{found.path} holds no series {uid}; it holds {_listed(found.series)}")
+    raise ValueError(
+        Coded(
+            f"{found.path} holds no series {uid}; it holds {_listed(found.series)}", "no-series", path=str(found.path)
+        )
+    )
 
 
 def _only_scan(found: Discovery) -> Series:
@@ -256,9 +269,20 @@ def _only_scan(found: Discovery) -> Series:
     if len(candidates) == 1:
         return candidates[0]
     if not found.scans:
-        raise ValueError(f"{found.path} holds no scan; it holds {_listed(found.series)}")
+        raise ValueError(
+            Coded(
+                f"{found.path} holds no scan; it holds {_listed(found.series)}",
+                "no-scan-in-folder",
+                path=str(found.path),
+            )
+        )
     raise ValueError(
-        f"{found.path} holds {len(candidates)} series, take one of them with --series UID: {_listed(candidates)}"
+        Coded(
+            f"{found.path} holds {len(candidates)} series, take one of them with --series UID: {_listed(candidates)}",
+            "several-series",
+            path=str(found.path),
+            n=len(candidates),
+        )
     )
 
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from mper.dicom.headers import Header, frame_count, is_colour, is_complete, is_localiser
+from mper.utils.coded import Coded
 from mper.utils.text import first_line
 
 # What tells images at one position apart as parallel images of one scan, with the sign that the value is shown with.
@@ -101,25 +102,54 @@ def frames_of(header: Header) -> list[Frame]:
     except ValueError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in the parser
-        raise ValueError(f"{header.path.name} is damaged: its header cannot be read ({first_line(error)})") from error
+        raise ValueError(
+            Coded(
+                f"{header.path.name} is damaged: its header cannot be read ({first_line(error)})",
+                "dicom-damaged",
+                file=header.path.name,
+                reason=first_line(error),
+            )
+        ) from error
 
 
 def _frames(header: Header) -> Iterator[Frame]:
     dataset = header.dataset
     if not is_complete(dataset):
-        raise ValueError(f"{header.path.name} is truncated: its header ends early")
+        raise ValueError(
+            Coded(f"{header.path.name} is truncated: its header ends early", "dicom-truncated", file=header.path.name)
+        )
     if is_colour(dataset):
         kind = dataset.get("PhotometricInterpretation", "of unknown kind")
-        raise ValueError(f"{header.path.name} holds colours ({kind!r}); images of one grey value a pixel are needed")
+        raise ValueError(
+            Coded(
+                f"{header.path.name} holds colours ({kind!r}); images of one grey value a pixel are needed",
+                "dicom-colours",
+                file=header.path.name,
+            )
+        )
     count = frame_count(header)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if per_frame is None:
         if count > 1:
-            raise ValueError(f"{header.path.name} holds {count} frames without positions; it is no volume")
+            raise ValueError(
+                Coded(
+                    f"{header.path.name} holds {count} frames without positions; it is no volume",
+                    "dicom-no-positions",
+                    file=header.path.name,
+                    n=count,
+                )
+            )
         yield _frame(header, 0, (dataset,))
         return
     if len(per_frame) != count:
-        raise ValueError(f"{header.path.name} is damaged: it announces {count} frames and describes {len(per_frame)}")
+        raise ValueError(
+            Coded(
+                f"{header.path.name} is damaged: it announces {count} frames and describes {len(per_frame)}",
+                "dicom-damaged",
+                file=header.path.name,
+                reason=f"{count}, {len(per_frame)}",
+            )
+        )
     shared = _items(dataset.get("SharedFunctionalGroupsSequence") or [])
     for number, own in enumerate(per_frame):
         yield _frame(header, number, (*_items([own]), *shared))
@@ -151,8 +181,13 @@ def _place(header: Header, items: Sequence[Dataset], keyword: str, count: int) -
     numbers = _numbers(header, items, keyword, count)
     if numbers is None:
         raise ValueError(
-            f"{header.path.name} has no {keyword}; without it the images are no volume in the patient: "
-            "export the series from the archive again"
+            Coded(
+                f"{header.path.name} has no {keyword}; without it the images are no volume in the patient: "
+                "export the series from the archive again",
+                "dicom-attribute-missing",
+                file=header.path.name,
+                attribute=keyword,
+            )
         )
     return numbers
 
@@ -166,8 +201,22 @@ def _numbers(header: Header, items: Sequence[Dataset], keyword: str, count: int)
                 continue
             numbers = np.atleast_1d(np.array(value, dtype=np.float64))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{header.path.name} is damaged: its {keyword} is not a number") from error
+            raise ValueError(
+                Coded(
+                    f"{header.path.name} is damaged: its {keyword} is not a number",
+                    "dicom-damaged",
+                    file=header.path.name,
+                    reason=keyword,
+                )
+            ) from error
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
-            raise ValueError(f"{header.path.name} is damaged: its {keyword} is {value}, {count} numbers were expected")
+            raise ValueError(
+                Coded(
+                    f"{header.path.name} is damaged: its {keyword} is {value}, {count} numbers were expected",
+                    "dicom-damaged",
+                    file=header.path.name,
+                    reason=f"{keyword} {value}",
+                )
+            )
         return numbers
     return None

@@ -19,6 +19,7 @@ from mper.dicom.frames import Frame
 from mper.dicom.stack import at_one_position, without_duplicates
 from mper.phases import Phases
 from mper.progress import Notify
+from mper.utils.coded import Coded
 
 _IN_MS = ("TriggerTime", "NominalCardiacTriggerDelayTime")  # after the R wave
 # What tells phases apart, the most telling first.
@@ -68,7 +69,13 @@ def select_type(frames: Sequence[Frame], normal: npt.NDArray[np.float64], wanted
     types = types_of(frames, normal)
     if wanted is None:
         if len(types) > 1:
-            raise ValueError(f"it holds {_listed(types)}; choose one with --image-type NAME, as in {_example(types)}")
+            raise ValueError(
+                Coded(
+                    f"it holds {_listed(types)}; choose one with --image-type NAME, as in {_example(types)}",
+                    "several-types",
+                    types=_listed(types),
+                )
+            )
         return list(frames)
     if len(types) == 1:
         if not set(_words(wanted)) <= {word for frame in frames for word in _words("\\".join(frame.image_type))}:

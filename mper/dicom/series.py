@@ -27,6 +27,7 @@ from mper.dicom.pixels import real_values
 from mper.dicom.stack import check_alike, stack_geometry, without_localisers
 from mper.phases import Phases
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded, changed, line_of
 from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
@@ -234,4 +235,6 @@ def _named(path: Path, addition: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"cannot read the series in {path}: {first_line(error)}{addition}") from error
+        reason = changed(line_of(error) or first_line(error), lambda text: (text.splitlines() or [""])[0])
+        line = f"cannot read the series in {path}: {reason}{addition}"
+        raise ValueError(Coded(line, "series-unreadable", path=str(path), reason=reason)) from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mper.dicom.frames import Frame
 from mper.dicom.pixels import decode
 from mper.progress import Notify
+from mper.utils.coded import Coded
 from mper.utils.text import shorten
 from mper.volume import Geometry
 
@@ -38,9 +39,21 @@ def without_localisers(frames: Sequence[Frame], notify: Notify) -> list[Frame]:
     """The frames that are not localisers; raises ValueError where all are."""
     scans = [frame for frame in frames if not frame.localiser]
     if not scans:
-        raise ValueError(f"its {len(frames)} images are localisers (scouts); take the scan itself")
+        raise ValueError(
+            Coded(
+                f"its {len(frames)} images are localisers (scouts); take the scan itself",
+                "only-localisers",
+                n=len(frames),
+            )
+        )
     if len(scans) < len(frames):
-        notify(f"left out {len(frames) - len(scans)} localiser images of the series")
+        notify(
+            Coded(
+                f"left out {len(frames) - len(scans)} localiser images of the series",
+                "localisers-left-out",
+                n=len(frames) - len(scans),
+            )
+        )
     return scans
 
 
@@ -50,7 +63,11 @@ def check_alike(frames: Sequence[Frame]) -> None:
     references = {str(frame.header.dataset.get("FrameOfReferenceUID") or "") for frame in frames} - {""}
     if len(references) > 1:
         raise ValueError(
-            f"its images have {len(references)} frames of reference, so their positions cannot be compared"
+            Coded(
+                f"its images have {len(references)} frames of reference, so their positions cannot be compared",
+                "several-references",
+                n=len(references),
+            )
         )
     orientations: list[npt.NDArray[np.float64]] = []
     for frame in frames:
@@ -58,8 +75,12 @@ def check_alike(frames: Sequence[Frame]) -> None:
             orientations.append(frame.orientation)
     if len(orientations) > 1:
         raise ValueError(
-            f"its images have {len(orientations)} orientations (a localiser, or several stacks in one series); "
-            "one stack of parallel slices is needed"
+            Coded(
+                f"its images have {len(orientations)} orientations (a localiser, or several stacks in one series); "
+                "one stack of parallel slices is needed",
+                "several-orientations",
+                n=len(orientations),
+            )
         )
     if np.abs(first.orientation @ first.orientation.T - np.eye(2)).max() > _ORIENTATION_TOLERANCE:
         raise ValueError(
@@ -67,11 +88,18 @@ def check_alike(frames: Sequence[Frame]) -> None:
         )
     sizes = {(int(frame.header.dataset.Rows), int(frame.header.dataset.Columns)) for frame in frames}
     if len(sizes) > 1:
-        raise ValueError(f"its images differ in size (rows, columns): {sorted(sizes)}")
+        raise ValueError(Coded(f"its images differ in size (rows, columns): {sorted(sizes)}", "several-sizes"))
     spacings = np.array([frame.spacing for frame in frames])
     if np.ptp(spacings, axis=0).max() > 1e-4 * np.abs(spacings).max():
         low, high = spacings.min(), spacings.max()
-        raise ValueError(f"its images differ in pixel spacing ({low:g} to {high:g} mm)")
+        raise ValueError(
+            Coded(
+                f"its images differ in pixel spacing ({low:g} to {high:g} mm)",
+                "several-spacings",
+                low=f"{low:g}",
+                high=f"{high:g}",
+            )
+        )
 
 
 def at_one_position(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> list[list[Frame]]:
@@ -112,13 +140,24 @@ def without_duplicates(frames: Sequence[Frame], normal: npt.NDArray[np.float64],
         counts = sorted({len(group) for group in groups})
         uneven = f"; its {len(groups)} positions hold {counts[0]} to {counts[-1]} images each: is one missing?"
         raise ValueError(
-            f"{len(clashes)} of its {len(frames)} images share a position with another that has different pixels, "
-            f"the first at {float(one.position @ normal):.2f} mm: a time series, or several echoes or stacks"
-            + (f" (they differ in {', '.join(names)})" if names else "")
-            + (uneven if len(counts) > 1 else "; one image per position is needed")
+            Coded(
+                f"{len(clashes)} of its {len(frames)} images share a position with another that has different pixels, "
+                f"the first at {float(one.position @ normal):.2f} mm: a time series, or several echoes or stacks"
+                + (f" (they differ in {', '.join(names)})" if names else "")
+                + (uneven if len(counts) > 1 else "; one image per position is needed"),
+                "shared-positions",
+                n=len(clashes),
+                total=len(frames),
+            )
         )
     names = sorted({frame.header.path.name for _, frame in repeated})
-    notify(f"dropped {len(repeated)} images that are identical duplicates ({shorten(names, 5)})")
+    notify(
+        Coded(
+            f"dropped {len(repeated)} images that are identical duplicates ({shorten(names, 5)})",
+            "duplicates-dropped",
+            n=len(repeated),
+        )
+    )
     return [group[0] for group in groups]
 
 
@@ -156,19 +195,31 @@ def _even_step(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float6
     if uneven.size:
         gaps = [f"from {depths[n]:.2f} to {depths[n + 1]:.2f} mm ({steps[n]:.2f} mm)" for n in uneven]
         what = "slices are missing" if (steps[uneven] > 1.5 * usual).all() else "slices are missing or unevenly spaced"
-        raise ValueError(f"{what}: the step is {usual:.2f} mm along the normal, but {shorten(gaps, 5)}")
+        shown, step_mm = shorten(gaps, 5), f"{usual:.2f}"
+        line = f"{what}: the step is {step_mm} mm along the normal, but {shown}"
+        raise ValueError(Coded(line, "slices-missing", step=step_mm, gaps=shown))
     span = positions[-1] - positions[0]
     step = (span @ normal) / (len(positions) - 1) * normal
     sideways = float(np.linalg.norm(span - (span @ normal) * normal))
     if sideways > max(_TILT_TOLERANCE * float(np.linalg.norm(span)), rounding):
         tilt = float(np.degrees(np.arctan2(sideways, abs(span @ normal))))
         raise ValueError(
-            f"its slices are shifted against each other (gantry tilt of {tilt:.2f} degrees); "
-            "resample it to an orthogonal grid"
+            Coded(
+                f"its slices are shifted against each other (gantry tilt of {tilt:.2f} degrees); "
+                "resample it to an orthogonal grid",
+                "gantry-tilt",
+                degrees=f"{tilt:.2f}",
+            )
         )
     off_line = np.abs(positions - (positions[0] + np.arange(len(positions))[:, None] * step)).max()
     if off_line > max(tolerance, rounding):
-        raise ValueError(f"its slices do not lie on one line (off by up to {off_line:.2f} mm)")
+        raise ValueError(
+            Coded(
+                f"its slices do not lie on one line (off by up to {off_line:.2f} mm)",
+                "not-on-a-line",
+                mm=f"{off_line:.2f}",
+            )
+        )
     return np.asarray(step)
 
 

@@ -23,6 +23,7 @@ from mper.io.scans import SCAN_SUFFIXES
 from mper.io.volumes import NIFTI, read_volume
 from mper.phases import ED, ES, Phases
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.utils.files import is_dicom_file
 from mper.volume import Geometry, Volume
 
@@ -77,7 +78,7 @@ def open_scan(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(Coded(f"{path} does not exist", "file-missing", path=str(path)))
     if path.is_dir() or (path.is_file() and not is_volume_file(path) and is_dicom_file(path)):
         from mper.dicom.series import open_series
 

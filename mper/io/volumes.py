@@ -12,6 +12,7 @@ from mper.io.labelmap import whole_numbers
 from mper.io.scans import SCAN_SUFFIXES
 from mper.labels import Segmentation
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.utils.files import is_dicom_file
 from mper.volume import Volume
 
@@ -44,7 +45,14 @@ def read_volume(path: Path, series_uid: str | None = None, notify: Notify = igno
     path = Path(path)
     name = path.name.lower()
     if path.is_file() and not name.endswith(SCAN_SUFFIXES) and not is_dicom_file(path):
-        raise ValueError(f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}")
+        raise ValueError(
+            Coded(
+                f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}",
+                "no-scan-file",
+                path=str(path),
+                kinds=", ".join(SCAN_SUFFIXES),
+            )
+        )
     if path.is_dir() or (path.is_file() and not name.endswith(SCAN_SUFFIXES)):
         from mper.dicom.series import read_series
 
@@ -97,8 +105,14 @@ def read_labelmap(path: Path, notify: Notify = ignore_notice) -> Volume:
     low, high = array.min(), array.max()
     if low < 0 or high > 255:
         raise ValueError(
-            f"{path} is not a mask: it holds values from {low:g} to {high:g}, "
-            "a mask has 0 to 254 and 255 for unlabelled"
+            Coded(
+                f"{path} is not a mask: it holds values from {low:g} to {high:g}, "
+                "a mask has 0 to 254 and 255 for unlabelled",
+                "not-a-mask",
+                path=str(path),
+                low=f"{low:g}",
+                high=f"{high:g}",
+            )
         )
     return volume.with_array(array.astype(np.uint8, copy=False))
 

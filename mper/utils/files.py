@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mper.utils.coded import Coded
+
 _LONGEST_BYTES = 255  # of a name, on all common file systems
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
@@ -36,8 +38,12 @@ def check_name(name: str, what: str) -> str:
     fits = fits and len(name.encode("utf-8", errors="replace")) <= _LONGEST_BYTES
     if not fits or re.search(_NOT_IN_NAMES, name) or name.split(".")[0].casefold() in _RESERVED:
         raise ValueError(
-            f"{name!r:.150} cannot be the name of a {what}: take up to 128 letters (255 bytes), digits, spaces, '-', "
-            "'_' and '.', and begin with a letter or a digit"
+            Coded(
+                f"{name!r:.150} cannot be the name of a {what}: take up to 128 letters (255 bytes), digits, spaces, "
+                "'-', '_' and '.', and begin with a letter or a digit",
+                "name-unusable",
+                name=name[:150],
+            )
         )
     return name
 
@@ -104,9 +110,15 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it from a backup") from error
+        raise ValueError(
+            Coded(f"{path} is damaged ({error}); restore it from a backup", "file-damaged", path=str(path))
+        ) from error
     if not isinstance(entry, dict):
-        raise ValueError(f"{path} is damaged (an object was expected); restore it from a backup")
+        raise ValueError(
+            Coded(
+                f"{path} is damaged (an object was expected); restore it from a backup", "file-damaged", path=str(path)
+            )
+        )
     return entry
 
 
@@ -136,7 +148,7 @@ def check_file(path: Path) -> None:
     """Raise FileNotFoundError unless `path` is a file."""
     if not path.is_file():
         what = "is a folder, a file was expected" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}")
+        raise FileNotFoundError(Coded(f"{path} {what}", "file-missing", path=str(path)))
 
 
 def is_dicom_file(path: Path) -> bool:
