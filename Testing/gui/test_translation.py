@@ -123,7 +123,8 @@ def codes_of_the_library() -> dict[str, list[set[str] | None]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in kinds and len(node.args) > 1:
                 values = {each.arg for each in node.keywords}
-                for each in ast.walk(node.args[1]):
+                given = node.args[1]
+                for each in (given.body, given.orelse) if isinstance(given, ast.IfExp) else ast.walk(given):
                     if isinstance(each, ast.Constant) and re.fullmatch(r"[a-z]+(-[a-z]+)*", str(each.value)):
                         names = None if None in values else {str(name) for name in values}
                         found.setdefault(str(each.value), []).append(names)
