@@ -103,7 +103,7 @@ class EditTracker:
 
     def _onSurface(self, node: slicer.vtkMRMLSegmentationNode, segmentId: str, tag: int) -> None:
         """Keep the states to redo, which Slicer drops at any change of a segment, where only its surface was made
-        or removed: its history does not get this event. The views follow another one, for the whole segmentation.
+        or removed: its history, which observes the segmentation, does not get the event; the views observe the node.
         """
         segmentation, known = node.GetSegmentation(), self._surfaces.get(node.GetID(), {})
         surface = _surface(segmentation, segmentId)
@@ -112,6 +112,7 @@ class EditTracker:
         known[segmentId] = surface
         if self.steps.canRedo(node) and _state(node) == self._states.get(node.GetID()):
             segmentation.GetCommand(tag).SetAbortFlag(1)
+            node.InvokeEvent(slicer.vtkSegmentation.SegmentModified, segmentId)
 
     def _onSegment(self, node: slicer.vtkMRMLSegmentationNode) -> None:
         """Undo restores segments with their tags and sends no other event; a new surface sends this one, too."""

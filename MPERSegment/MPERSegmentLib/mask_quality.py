@@ -75,7 +75,7 @@ def line(node: slicer.vtkMRMLSegmentationNode | None, hasBox: bool) -> str:
         high=formatting.percent(quality["high"]),
     )
     if level == EDITED:
-        text = _("Edited manually. Expected agreement of the original mask with an expert: {numbers}.")
+        text = _("Edited. Expected agreement of the original mask with an expert: {numbers}.")
         return text.format(numbers=numbers)
     if level == GOOD:
         return _("Expected agreement with an expert: {numbers}.").format(numbers=numbers)

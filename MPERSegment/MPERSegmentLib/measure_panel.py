@@ -123,6 +123,11 @@ class MeasurePanel:
         self._showFigures()
         self._onChanged()
 
+    def edited(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """The mask of a segmentation was edited."""
+        if node is self._node and self._context.ui.measureSection.collapsed:
+            self._wall.removeOld()
+
     def engineChanged(self) -> None:
         """The engine was started or stopped, or its models have changed."""
         if self._session.running and self.stale:

@@ -430,6 +430,7 @@ class ModulePanel(VTKObservationMixin):
         if node is self._result():
             self.segmentEditorPanel.showState()
             self.strokesPanel.show(node)
+            self.measurePanel.edited(node)
             self._measure.start()
 
     def _onEditsRested(self) -> None:

@@ -41,10 +41,13 @@ class SegmentEditorPanel:
 
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Edit another result, or none."""
-        self._node = node
+        other, self._node = node is not self._node, node
         self._context.ui.editorFrame.enabled = node is not None
         self.showState()
-        self._activate()
+        if other:
+            later(self._activate, "segment editor")  # Slicer reads all of a new scan for it
+        else:
+            self._activate()
 
     def showState(self) -> None:
         """Show whether, how and how long the result was edited."""

@@ -71,6 +71,11 @@ class WallPanel:
             self._call = None
         self._surface = None
 
+    def removeOld(self) -> None:
+        """The mask was edited, and nothing is measured now: show its own surface, and not that of the mask before."""
+        self.stop()
+        wall_model.remove(self._node)
+
     def close(self) -> None:
         """The scene is being closed."""
         self.stop()

@@ -326,10 +326,12 @@ def test_the_wall_is_a_model_coloured_by_a_scalar_with_a_bar_and_open_where_it_w
     ui.surfaceBox.currentIndex = ui.surfaceBox.findData("distance")
     assert legend.GetTitleText() == "Distance (mm)"
     assert display.GetActiveScalarName() == "distance"
-    ui.surfaceBox.currentIndex = 0
+    ui.measureSection.collapsed = True
+    panel._onEdited(node)  # nothing is measured now: the surface would be that of the mask before
     window.events()
     assert find() is None
     assert node.GetDisplayNode().GetVisibility3D()
+    assert ui.surfaceBox.currentData == "distance"
 
 
 def cine(counts):

@@ -110,9 +110,7 @@ def test_a_mask_that_is_likely_wrong_is_red_until_a_person_edits_it(window):
     assert drawn(node) == (None, 1, 1)
     window.wait_until(lambda: cell(ui.resultTable, 0, 1) == "0.3 mL", 5, "the edited mask")
     assert cell(ui.resultTable, 0, 3) == "\N{EN DASH}"
-    assert ui.qualityLabel.text.startswith(
-        "Edited manually. Expected agreement of the original mask with an expert: 23 %"
-    )
+    assert ui.qualityLabel.text.startswith("Edited. Expected agreement of the original mask with an expert: 23 %")
 
 
 @pytest.mark.usefixtures("alone")

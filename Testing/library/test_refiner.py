@@ -331,18 +331,55 @@ def test_a_region_painted_at_once_is_answered_on_a_coarser_grid() -> None:
     assert refiner.nbytes > 0
 
 
-def test_a_stroke_that_turns_all_around_it_ends_round_and_not_at_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+def turned_everywhere(
+    monkeypatch: pytest.MonkeyPatch, stop: tuple[int, int, int], at: tuple[int, int, int], value: int = 1
+) -> np.ndarray:
+    """What a stroke turns in a scan of 60 voxels a side, segmented up to `stop`, where the response has no end."""
     geometry = Geometry.from_axes((0, 0, 0), (1.0, 1.0, 1.0), np.eye(3), (60, 60, 60))
-    grid = WorkingGrid.plan(geometry, Preprocessing(spacing_mm=(1.0, 1.0, 1.0), normalisation="percentile"), 3)
-    scores = torch.stack([torch.full(grid.size, 0.5), torch.full(grid.size, -0.5)])
-    mask = Segmentation(Volume(np.zeros(geometry.shape, np.uint8), geometry), (make_label(1, "LA"),))
-    kept = Embeddings(torch.zeros(2, *grid.size), grid, (0, 0, 0), geometry.shape, torch.zeros(grid.size), scores)
+    scheme = Preprocessing(spacing_mm=(1.0, 1.0, 1.0), normalisation="percentile")
+    grid = WorkingGrid.plan(geometry.crop((0, 0, 0), stop), scheme, 3)
+    scores = torch.stack([torch.full(grid.size, value - 0.5), torch.full(grid.size, 0.5 - value)])
+    array = np.zeros(geometry.shape, np.uint8)
+    array[tuple(map(slice, stop))] = 1 - value
+    mask = Segmentation(Volume(array, geometry), (make_label(1, "LA"),))
+    kept = Embeddings(torch.zeros(2, *grid.size), grid, (0, 0, 0), stop, torch.zeros(grid.size), scores)
     refiner = Refiner(Prediction(mask, 0.9, embeddings=kept))
     everywhere = lambda seen: torch.full((1, *seen.shape[2:]), 9.0)  # noqa: E731
     monkeypatch.setattr("mper.refinement.stroke_response.shipped_network", lambda: everywhere)
-    refiner.add(Stroke(1, (tuple(geometry.to_world((30, 30, 30)).tolist()),), 2.0))
+    refiner.add(Stroke(value, (tuple(geometry.to_world(at).tolist()),), 2.0))
     refiner.settle()
-    turned = refiner.segmentation.labelmap.array == 1
+    return np.asarray(refiner.segmentation.labelmap.array != array)
+
+
+def test_a_stroke_that_turns_all_around_it_ends_round_and_not_at_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = turned_everywhere(monkeypatch, (60, 60, 60), (30, 30, 30))
     away = np.linalg.norm(np.argwhere(turned) - 30, axis=1)
     assert 18 < away.max() < 26
     assert turned.sum() == pytest.approx(4 / 3 * np.pi * away.max() ** 3, rel=0.15)  # a ball, and not a box
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_stroke_is_blended_to_the_border_of_the_region_where_the_scan_goes_on(
+    monkeypatch: pytest.MonkeyPatch, axis: int
+) -> None:
+    stop = tuple(38 if a == axis else 60 for a in range(3))
+    whole, part = (turned_everywhere(monkeypatch, end, (30, 30, 30)) for end in ((60, 60, 60), stop))
+    whole, part = np.moveaxis(whole, axis, 0), np.moveaxis(part, axis, 0)
+    areas = part.sum(axis=(1, 2))
+    assert (np.diff(areas[30:38]) < 0).all() and areas[37] < 0.1 * whole.sum(axis=(1, 2))[37]  # not a flat end
+    assert not (part & ~whole).any()
+    away = np.linalg.norm(np.indices(part.shape) - 30, axis=0)
+    border = np.abs(np.arange(60) - 37.5)[:, None, None]
+    free = (border > (away - 1) ** 2 / 32 + 2.5) & (np.arange(60) < 38)[:, None, None]
+    assert np.array_equal(part[free], whole[free])  # as with a larger region
+
+
+@pytest.mark.parametrize(
+    ("stop", "value"), [((60, 60, 60), 1), ((54, 60, 60), 0)], ids=["border of the scan", "what is removed"]
+)
+def test_where_nothing_is_beyond_the_border_a_stroke_is_not_blended(
+    monkeypatch: pytest.MonkeyPatch, stop: tuple[int, int, int], value: int
+) -> None:
+    turned = turned_everywhere(monkeypatch, stop, (stop[0] - 7, 30, 30), value)
+    areas = turned.sum(axis=(1, 2))
+    assert areas[stop[0] - 1] > 0.8 * areas[stop[0] - 7]

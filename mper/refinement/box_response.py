@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.dataloading.preprocessing import interpolate
-from mper.refinement.stroke_response import Mask, Scores, fading, respond, settle
+from mper.refinement.stroke_response import Mask, Scores, Sides, blending, fading, respond, settle
 from mper.volume import Index3, Spacing
 
 _PAINTED = 5.0  # log-odds at least in painted voxels
@@ -23,6 +23,7 @@ def respond_in_box(
     steps_mm: Spacing,
     quick: Scores | None = None,
     wide: bool = False,
+    ends: Sides = (),
 ) -> Scores:
     """The log-odds of the stroke's class after it, as `mper.refinement.stroke_response.respond`.
 
@@ -34,6 +35,9 @@ def respond_in_box(
         The answer of a call without it: then its clean-up at image edges is given instead.
     wide : bool
         Whether the box is that of a wide reach (`mper.refinement.stroke_response.reach`): then the stroke fades.
+    ends : sequence of (bool, bool)
+        Sides at which the stroke is blended to the border of the segmented region
+        (`mper.refinement.stroke_response.blending`); empty for none.
 
     Returns
     -------
@@ -56,14 +60,21 @@ def respond_in_box(
             (k, j, i),
         )
         gain = np.maximum(answer - low, 0)
-        final = before + coarse.back(gain * fading(coarse.any(painted), (k, j, i), middle_mm) if wide else gain)
+        final = before + coarse.back(_weakened(gain, coarse.any(painted), (k, j, i), middle_mm, wide, ends))
     else:
         final = _answer(before, quick, image, painted, hard, steps_mm)
-        if wide:
-            final = before + (final - before) * fading(painted, steps_mm, middle_mm)
+        if wide or ends:
+            final = before + _weakened(final - before, painted, steps_mm, middle_mm, wide, ends)
     final[hard < 0] = before[hard < 0]
     final[painted] = np.maximum(final[painted], _PAINTED)
     return final
+
+
+def _weakened(gain: Scores, painted: Mask, steps_mm: Spacing, middle_mm: float, wide: bool, ends: Sides) -> Scores:
+    """What a stroke adds to the log-odds, less of it where it fades and at the border of the region."""
+    if wide:
+        gain = gain * fading(painted, steps_mm, middle_mm)
+    return gain * blending(painted, steps_mm, middle_mm, ends) if ends else gain
 
 
 def _answer(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mper.refinement.stroke_response import Scores
+from mper.refinement.stroke_response import Scores, Sides
 from mper.strokes import Stroke
 from mper.volume import Index3
 
@@ -59,12 +59,14 @@ class Change:
 class StrokeBox:
     """The part of the working grid on which a stroke acts: a box, and in it the (n, 3) painted voxels.
 
-    `wide` is for a stroke that reaches further than usual, and fades.
+    `wide` is for a stroke that reaches further than usual, and fades; `ends` are the sides of the box, where there are
+    any, at which it is blended to the border of the segmented region.
     """
 
     window: Window
     painted: npt.NDArray[np.int64]
     wide: bool = False
+    ends: Sides = ()
 
     def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         out = np.zeros(shape, dtype=bool)

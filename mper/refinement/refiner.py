@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.inference.prediction import Prediction
-from mper.labels import Segmentation
+from mper.labels import BACKGROUND, Segmentation
 from mper.progress import Progress, Report, ignore_progress
 from mper.refinement import stroke_response
 from mper.refinement.box_response import respond_in_box
@@ -37,6 +37,9 @@ class Refiner:
     ----------
     prediction : Prediction
         Made with ``want=("embeddings", ...)``, which keeps what the network saw and said.
+    goes_on : sequence of (bool, bool), or None
+        Of each axis (k, j, i), whether the scan goes on before and behind the segmented region; None takes it from the
+        prediction, which must then be on the grid of the scan.
 
     Raises
     ------
@@ -44,7 +47,7 @@ class Refiner:
         If it was made without.
     """
 
-    def __init__(self, prediction: Prediction):
+    def __init__(self, prediction: Prediction, goes_on: stroke_response.Sides | None = None):
         kept = prediction.embeddings
         if kept is None or kept.logits is None or kept.image is None:
             raise ValueError(
@@ -61,6 +64,11 @@ class Refiner:
         self._geometry = volume.geometry.crop(kept.start, kept.stop)
         self._grid = kept.grid
         self._working = kept.grid.geometry(self._geometry)
+        if goes_on is None:
+            shape = volume.geometry.shape
+            goes_on = [(a > 0, b < n) for a, b, n in zip(kept.start, kept.stop, shape, strict=True)]
+        sides = [goes_on[axis] for axis in kept.grid.axes]
+        self._goes_on = [side[::-1] if axis in kept.grid.flips else side for axis, side in enumerate(sides)]
         self._mask = np.array(volume.array[self._window])
         self._image = kept.image.float().numpy()
         self._scores = _agreeing(kept.logits.float().numpy(), self._classes())
@@ -253,6 +261,11 @@ class Refiner:
             box = self._box(voxels, wide=True)
             before = self._log_odds(self._class_of(stroke), box.window)
             quick = self._respond(stroke, box, before)
+        ends = self._ends(box)
+        # What is removed may end flat: beyond the region there is nothing, and a rim of it would stay.
+        if stroke.value != BACKGROUND and stroke_response.is_cut_off(before, quick, ends):
+            box = replace(box, ends=ends)
+            quick = self._respond(stroke, box, before)
         done = self._apply(stroke, box, before, quick, self._notes(stroke))
         if agrees:  # nothing changes, and what was painted stays as it is whatever comes
             done.settled = True
@@ -268,6 +281,11 @@ class Refiner:
         high = np.minimum(voxels.max(axis=0) + 1 + margin, np.asarray(self._grid.size))
         k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         return StrokeBox((k, j, i), voxels - low, wide)
+
+    def _ends(self, box: StrokeBox) -> stroke_response.Sides:
+        """The sides of a box at which the segmented region ends, while the scan goes on."""
+        sides = zip(box.window, self._grid.size, self._goes_on, strict=True)
+        return [(low and window.start == 0, high and window.stop == n) for window, n, (low, high) in sides]
 
     def _nearest_working(self, stroke: Stroke) -> npt.NDArray[np.int64]:
         index = np.rint(self._working.to_index(np.asarray(stroke.points_mm))).astype(np.int64)
@@ -319,7 +337,14 @@ class Refiner:
         marked = self._hard[box.window]
         hard = np.where(marked == _FREE, 0, np.where(marked == c, 1, -1)).astype(np.int8)
         return respond_in_box(
-            before, self._image[box.window], box.mask(before.shape), hard, self._grid.step_lengths, quick, box.wide
+            before,
+            self._image[box.window],
+            box.mask(before.shape),
+            hard,
+            self._grid.step_lengths,
+            quick,
+            box.wide,
+            box.ends,
         )
 
     def _apply(

@@ -27,6 +27,7 @@ from mper.volume import Index3, Spacing
 
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Sides = Sequence[tuple[bool, bool]]  # of each axis, before and behind
 
 FEATURES = 12
 REACH = 16.0  # steps
@@ -35,6 +36,7 @@ _CAUTION, _DEEP, _CAUTION_DEEP = 0.25, 7.0, 0.35
 _BAND = 2  # voxels
 _WIDER = 1.5  # times the reach, for a stroke that turns voxels up to the border of its box
 _FADES = 4.0  # steps, over which such a stroke fades
+_ROUND, _BLENDS = 16.0, 2.0  # steps: radius of its end at the border of the region, and over how many it fades there
 _JUST = np.float32(0.1)  # log-odds of what is inside, but only just
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
@@ -45,7 +47,7 @@ def reach(steps_mm: Spacing, wide: bool = False) -> Index3:
     return k, j, i
 
 
-def is_cut_off(before: Scores, after: Scores, open_: Sequence[tuple[bool, bool]]) -> bool:
+def is_cut_off(before: Scores, after: Scores, open_: Sides) -> bool:
     """Whether a stroke turns voxels near a border of its box beyond which there are more.
 
     Parameters
@@ -78,6 +80,30 @@ def fading(painted: Mask, steps_mm: Spacing, middle_mm: float) -> Scores:
     """
     distance = _distance(~painted, tuple(step / middle_mm for step in steps_mm))
     return np.clip((_WIDER * REACH - _BAND - distance) / _FADES, 0, 1).astype(np.float32)
+
+
+def blending(painted: Mask, steps_mm: Spacing, middle_mm: float, ends: Sides) -> Scores:
+    """The share of the effect of a stroke that turns voxels up to the border of the segmented region.
+
+    Beyond that border only what is painted counts. So the mask ends round (a paraboloid) before the border, where the
+    stroke itself does not lie, and not in a flat cut there.
+
+    Parameters
+    ----------
+    painted, steps_mm, middle_mm
+        As for `fading`.
+    ends : sequence of (bool, bool)
+        Of each axis, whether the region ends before and behind the box, while the scan goes on.
+    """
+    steps = tuple(step / middle_mm for step in steps_mm)
+    border = np.full(painted.shape, np.inf, dtype=np.float32)  # distance to it
+    for axis, (step, (low, high)) in enumerate(zip(steps, ends, strict=True)):
+        n = painted.shape[axis]
+        along = ((np.arange(n) + 0.5) * step).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        for there, distance in ((low, along), (high, np.flip(along, axis))):
+            if there:
+                border = np.minimum(border, distance)
+    return np.clip((border - _distance(~painted, steps) ** 2 / (2 * _ROUND)) / _BLENDS, 0, 1).astype(np.float32)
 
 
 def respond(

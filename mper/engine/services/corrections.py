@@ -56,6 +56,8 @@ class Corrections:
         As the model made it.
     structures : sequence of Measures
         Figures of the model's own mask.
+    goes_on : sequence of (bool, bool)
+        Of each axis (k, j, i), whether the scan goes on before and behind the prediction's grid.
 
     Attributes
     ----------
@@ -63,8 +65,8 @@ class Corrections:
         Start and stop of the non-zero part of the model's own mask; None where it is empty.
     """
 
-    def __init__(self, prediction: Prediction, structures: Sequence[Measures]):
-        self._prediction = prediction
+    def __init__(self, prediction: Prediction, structures: Sequence[Measures], goes_on: Sequence[tuple[bool, bool]]):
+        self._prediction, self._goes_on = prediction, goes_on
         self._structures = tuple(structures)
         self._measured: tuple[Measures, ...] | None = self._structures  # of the mask as it stands, once asked for
         self._current: Prediction | None = prediction  # made when it is asked for
@@ -232,7 +234,7 @@ class Corrections:
             if self._prediction.embeddings is None:
                 line = "the model gives no embeddings, so its mask cannot be refined by strokes; "
                 raise Conflict(f"{line}take another model, or correct the mask by hand", "no-embeddings")
-            self._refiner = Refiner(self._prediction)
+            self._refiner = Refiner(self._prediction, self._goes_on)
             warm_up()
         return self._refiner
 

@@ -60,7 +60,9 @@ class StoredPrediction:
     corrections: Corrections = field(init=False)
 
     def __post_init__(self) -> None:
-        self.corrections = Corrections(self.prediction, self.structures)
+        size = self.prediction.segmentation.labelmap.array.shape
+        sides = [(a > 0, a + n < end) for a, n, end in zip(self.start, size, self.shape, strict=True)]
+        self.corrections = Corrections(self.prediction, self.structures, sides)
 
     @property
     def bytes(self) -> int:
