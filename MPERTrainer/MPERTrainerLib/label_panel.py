@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import qt
 import slicer
 from MPERLib import formatting, mrml, segmentation_node, settings, widgets
 from MPERLib.callbacks import slot
@@ -27,6 +28,7 @@ from MPERTrainerLib.label_parts import Part, equal, labelledSlices, values_of
 from MPERTrainerLib.open_dataset import OpenDataset
 
 _EDITOR_TAG = "MPERTrainer"
+_IDLE_MS = 800  # after the last edit the label is compared with the saved one: an edit may have been undone
 
 
 class LabelPanel:
@@ -56,6 +58,10 @@ class LabelPanel:
         self._observed: tuple | None = None
         self._checksums = ScanChecksums()
         self._timer = EditTimer()
+        self._idle: Any = qt.QTimer()
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(_IDLE_MS)
+        self._idle.connect("timeout()", slot(self._compare, "label is compared"))
         self._saving = False
         self._entered = False
         ui = context.ui
@@ -167,6 +173,9 @@ class LabelPanel:
                 self._parent = next((each for each in known if each["number"] == parent), None)
                 self._begin(segmentation, draft)
                 self._setUnsaved(True)
+                if self._parent is not None:  # what it was changed from, to see when that is undone
+                    path = self._dataset.route("cases", case, "labels", self._parent["number"], cropped="true")
+                    self._session.getArray(path, lambda *answer: current() and self._takeSaved(*answer))
                 self._context.showMessage(_("Your unsaved changes of {case} are shown.").format(case=case))
             elif self._parent is None:
                 self._beginWith(np.zeros((0, 0, 0), np.uint8), {})
@@ -187,6 +196,12 @@ class LabelPanel:
             name = _("{case} label").format(case=self.case)
             node = self._caseNodes.addLabel(part, header.get("start") or (0, 0, 0), self.volume, name)
             self._begin(node, None, segmentation_node.mask_part(node, self.volume, self._labels))
+
+    def _takeSaved(self, part: np.ndarray, header: dict) -> None:
+        """The label that unsaved changes began with has arrived."""
+        if self._opened is None:
+            k, j, i = header.get("start") or (0, 0, 0)
+            self._opened = (part, (k, j, i))
 
     def _begin(self, segmentation: Any, draft: dict | None, opened: Part | None = None) -> None:
         """Edit a segmentation that a model has drafted, or none; `opened` is its mask if that is saved."""
@@ -269,6 +284,8 @@ class LabelPanel:
         self._timer.restart()
 
     def _stopObserving(self) -> None:
+        if self._idle is not None:
+            self._idle.stop()
         if self._observed is not None:
             segmentation, tag = self._observed
             segmentation.RemoveObserver(tag)
@@ -279,6 +296,12 @@ class LabelPanel:
         if mrml.alive(self.segmentation):
             segmentation_node.mark_edited(self.segmentation)
             self._setUnsaved(True)
+            self._idle.start()
+
+    def _compare(self) -> None:
+        """Take the mark "not saved" away where the label is again as it was saved."""
+        if self._unsaved and not self._saving and self.segmentation is not None:
+            self._setUnsaved(self._changed())
 
     def _storeAuthor(self) -> None:
         settings.setSetting(settings.AUTHOR_KEY, self._context.ui.authorEdit.text.strip())
@@ -456,6 +479,7 @@ class LabelPanel:
         self._navigate = lambda: None
         self.reset()
         self.region.close()
+        self._idle = None  # its connection would keep this object alive
         self.editor.destroy()
 
     # ---- what is shown

@@ -399,6 +399,17 @@ def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(w
     window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
     assert ui.discardButton.visible and not ui.discardButton.enabled
     draw(panel, damage)
+    assert ui.casesTable.item(0, 2).text() == "1, not saved"
+    draw(panel, saved)  # as it is undone in the editor
+    window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "1", 10, "the mark to go")
+    assert not ui.discardButton.enabled and "not saved" not in ui.editorLabel.text
+    draw(panel, damage)
+    window.click(ui.closeCaseButton)
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: labels.segmentation is not None and labels._opened, 20, "the changes, and what was saved")
+    draw(panel, saved)
+    window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "1", 10, "the mark to go of a case that was closed")
+    draw(panel, damage)
     damaged = labels.segmentation
     window.click(ui.discardButton)
     window.wait_until(lambda: labels.segmentation is not None and labels.segmentation is not damaged, 20, "the label")
