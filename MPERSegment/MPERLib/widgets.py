@@ -205,6 +205,20 @@ class Table:
         if self._fitted or self._shortest is not None:
             self._fit()
 
+    def append(self, rows: Sequence[Sequence[str | Cell]], keys: Sequence[str], tips: Sequence[str] = ()) -> None:
+        """Add rows at the end without a signal."""
+        widget, first = self.widget, self.widget.rowCount
+        with silent(widget):
+            widget.setUpdatesEnabled(False)
+            widget.rowCount = first + len(rows)
+            self.keys += keys
+            for n, cells in enumerate(rows):
+                for column, cell in enumerate(cells):
+                    widget.setItem(first + n, column, self._item(cell, column, tips[n] if tips else ""))
+            widget.setUpdatesEnabled(True)
+        if self._fitted or self._shortest is not None:
+            self._fit()
+
     def _item(self, cell: str | Cell, column: int, row_tip: str) -> Any:
         text, swatch, tip, colour = cell if isinstance(cell, Cell) else Cell(cell)
         item = qt.QTableWidgetItem(text)

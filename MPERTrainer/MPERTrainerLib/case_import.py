@@ -419,6 +419,7 @@ class CaseImport:
 
         def take(cases: list[dict]) -> None:
             if self.busy:
+                self._upload.taken = [case["id"] for case in cases]
                 self._upload.scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
                 begin()
 

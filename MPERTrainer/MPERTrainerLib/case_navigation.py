@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from MPERLib.callbacks import slot
 from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Shortcut
 
 from MPERTrainerLib.label_panel import LabelPanel
+from MPERTrainerLib.open_dataset import OpenDataset
 
 
 class CaseNavigation:
@@ -18,12 +17,12 @@ class CaseNavigation:
     ----------
     context : PanelContext
     labelPanel : LabelPanel
-    order : callable
-        Returns the ids of the cases as the table lists them.
+    dataset : OpenDataset
+        Whose cases are gone through as the table lists them; further pages are read on the way.
     """
 
-    def __init__(self, context: PanelContext, labelPanel: LabelPanel, order: Callable[[], list[str]]):
-        self._context, self._labelPanel, self._order = context, labelPanel, order
+    def __init__(self, context: PanelContext, labelPanel: LabelPanel, dataset: OpenDataset):
+        self._context, self._labelPanel, self._dataset = context, labelPanel, dataset
         self._shortcuts: list[Shortcut] = []
         ui = context.ui
         ui.previousCaseButton.connect("clicked()", slot(self.previous))
@@ -60,11 +59,17 @@ class CaseNavigation:
         cases, ui, case = self._order(), self._context.ui, self._labelPanel.case
         at = cases.index(case) if case in cases else None
         ui.previousCaseButton.enabled = at is not None and at > 0
-        ui.nextCaseButton.enabled = bool(cases) and at != len(cases) - 1
+        ui.nextCaseButton.enabled = bool(cases) and (at != len(cases) - 1 or not self._dataset.complete)
         ui.saveNextButton.enabled = ui.saveLabelButton.enabled
 
     def _open(self, step: int) -> None:
         cases, case = self._order(), self._labelPanel.case
         at = cases.index(case) + step if case in cases else 0
-        if 0 <= at < len(cases):
+        elsewhere = case is not None and case not in cases and not self._dataset.filter
+        if not self._dataset.complete and (at >= len(cases) or elsewhere):  # on a page that was not read yet
+            self._dataset.more(lambda: self._open(step) if self._labelPanel.case == case else None)
+        elif 0 <= at < len(cases):
             self._labelPanel.open(cases[at])
+
+    def _order(self) -> list[str]:
+        return [case["id"] for case in self._dataset.cases]

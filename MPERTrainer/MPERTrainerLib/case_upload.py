@@ -33,6 +33,8 @@ class CaseUpload:
         The dataset that the cases go into; another one may be open by now.
     scans : dict
         The cases by the checksum of their scan.
+    taken : list of str
+        The ids of all cases of the dataset.
     added : list of str
         The cases that were made.
     problems : list of str
@@ -43,6 +45,7 @@ class CaseUpload:
         self._session, self._dataset, self._progress = session, dataset, progress
         self.into: str | None = None
         self.scans: dict[str, str] = {}
+        self.taken: list[str] = []
         self.added: list[str] = []
         self.problems: list[str] = []
 
@@ -137,7 +140,7 @@ class CaseUpload:
 
     def _freeName(self, wanted: str) -> str:
         """A case id that no case has yet, and that can be the name of a folder."""
-        taken = {case["id"].casefold() for case in self._dataset.cases} | {case.casefold() for case in self.added}
+        taken = {case.casefold() for case in (*self.taken, *self.added)}
         base = re.sub(r'[<>:"/\\|?*~\x00-\x1f]+', "-", wanted).strip(" .-")[:100] or "scan"
         name, number = base, 1
         while name.casefold() in taken:

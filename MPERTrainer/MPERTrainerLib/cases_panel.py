@@ -12,7 +12,7 @@ from MPERLib.callbacks import slot
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 from MPERLib.questions import agreed
-from MPERLib.widgets import Table
+from MPERLib.widgets import Table, silent
 from slicer.i18n import tr as _
 
 from MPERTrainerLib.case_import import CaseImport
@@ -28,6 +28,9 @@ _SCANS_KEY = "MPER/LastScanFolder"
 _ICON = 44  # pixels
 _CONFIDENCE = 4  # column of the table
 _SHORTEST, _TALLEST = 120, 300  # pixels
+_AHEAD = 10  # rows beyond those in view that are made ready
+_SEARCHED = 30  # cases, beyond which they can be searched
+_REST_MS = 300  # after the last key the search begins
 _FILES = "*.nrrd *.nhdr *.nii *.nii.gz *.mha *.mhd *.h5"
 
 
@@ -82,6 +85,9 @@ class CasesPanel:
         self._makeMenu()
         self.caseMenu = CaseMenu(context, session, dataset, self.table.allSelected, labelPanel.forgetCase)
         dataset.onChange(self._show)
+        dataset.onPage(self._showPage)
+        ui.casesTable.verticalScrollBar().connect("valueChanged(int)", slot(self._onScrolled))
+        ui.caseSearchEdit.connect("textChanged(QString)", slot(self._onSearch))
         labelPanel.onUnsaved(self._show)
 
     # ---- adding
@@ -157,8 +163,20 @@ class CasesPanel:
         for widget in (ui.casesTable, ui.addButton, ui.openCaseButton, ui.lockButton):
             widget.enabled = known
         ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans\N{HORIZONTAL ELLIPSIS}")
-        rows, unsaved = [], self._labelPanel.unsavedCases()
-        for case in dataset.cases:
+        self.table.fill(
+            self._rows(dataset.cases), [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases]
+        )
+        self._showConfidence()
+        self._fillIcons()
+        self._showCount()
+        ui.holdoutLabel.text = self._holdoutText()
+        ui.holdoutLabel.visible = known
+        self._showRevisions()
+        self._enable()
+
+    def _rows(self, cases: list[dict]) -> list[list[str]]:
+        dataset, rows, unsaved = self._dataset, [], self._labelPanel.unsavedCases()
+        for case in cases:
             revisions = str(case["revisions"] or formatting.UNKNOWN)
             if case.get("partial"):
                 revisions = _("{n}, partial").format(n=revisions)
@@ -176,14 +194,44 @@ class CasesPanel:
                     else formatting.split_name(case.get("split"), dataset.holdout),
                 ]
             )
-        self.table.fill(rows, [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases])
-        ranked = any(case.get("confidence") is not None for case in dataset.cases)
-        ui.casesTable.setColumnHidden(_CONFIDENCE, not ranked)  # the names of the cases need the room
+        return rows
+
+    def _showPage(self, cases: list[dict]) -> None:
+        """Another page was read: add its rows."""
+        self.table.append(self._rows(cases), [case["id"] for case in cases], [_tip(case) for case in cases])
+        self._showConfidence()
         self._fillIcons()
-        ui.holdoutLabel.text = self._holdoutText()
-        ui.holdoutLabel.visible = known
-        self._showRevisions()
-        self._enable()
+        self._showCount()
+
+    def _showConfidence(self) -> None:
+        ranked = any(case.get("confidence") is not None for case in self._dataset.cases)
+        self._context.ui.casesTable.setColumnHidden(_CONFIDENCE, not ranked)  # the names of the cases need the room
+
+    def _showCount(self) -> None:
+        """The search is there for datasets of many cases; a line says that the list goes on."""
+        ui, dataset = self._context.ui, self._dataset
+        ui.caseSearchEdit.visible = bool(dataset.filter) or dataset.count > _SEARCHED
+        if not dataset.filter:
+            with silent(ui.caseSearchEdit):
+                ui.caseSearchEdit.text = ""
+        text = _("{n} of {total} cases are listed. Scroll down for more.")
+        ui.casesShownLabel.text = text.format(n=len(dataset.cases), total=dataset.count)
+        ui.casesShownLabel.visible = not dataset.complete
+
+    def _onScrolled(self) -> None:
+        bar = self._context.ui.casesTable.verticalScrollBar()
+        if bar.value >= bar.maximum - _AHEAD:
+            self._dataset.more()
+        self._fillIcons()
+
+    def _onSearch(self) -> None:
+        text = self._context.ui.caseSearchEdit.text.strip()
+
+        def search() -> None:
+            if self._context.ui.caseSearchEdit.text.strip() == text:  # nothing was typed meanwhile
+                self._dataset.search(text)
+
+        callbacks.after(_REST_MS, self._session.guard(search), "cases are searched")
 
     def _holdoutText(self) -> str:
         about = self._dataset.about
@@ -194,7 +242,7 @@ class CasesPanel:
             held = sum(len(splits.get(name, [])) for name in self._dataset.lockedSplits)
             text = _("Hold-out set locked ({n} cases): they evaluate every version and are never used for training.")
             return text.format(n=held)
-        if not any(case["labelled"] for case in self._dataset.cases):
+        if not self._dataset.labelled:
             return _("Add scans, open one with a double click, draw its label and save it.")
         return _(
             "Before the first training, select some labelled cases and lock them as the hold-out set: only cases "
@@ -202,7 +250,11 @@ class CasesPanel:
         )
 
     def _fillIcons(self) -> None:
-        for row, case in enumerate(self.table.keys):
+        """Pictures of the rows that are in view, and some more."""
+        table = self._context.ui.casesTable
+        first = max(0, table.verticalScrollBar().value - _AHEAD)
+        last = first + table.height // max(1, table.verticalHeader().defaultSectionSize) + 2 * _AHEAD
+        for row, case in list(enumerate(self.table.keys))[first : last + 1]:
             key = self._key(case)
             if key in self._icons:
                 self._setIcon(row, self._icons[key])
@@ -249,12 +301,11 @@ class CasesPanel:
         ui.openCaseButton.enabled = len(chosen) == 1
         second = bool(self._dataset.holdout)
         ui.lockButton.text = _("Hold out more…") if second else _("Lock hold-out set…")
-        labelled = {
-            case["id"]
-            for case in self._dataset.cases
-            if case["labelled"] and not case.get("excluded") and not self._dataset.isHeldOut(case["id"])
-        }
-        fits = bool(chosen) and set(chosen) <= labelled
+        entries = [self._dataset.case(case) or {} for case in chosen]
+        fits = bool(chosen) and all(
+            each.get("labelled") and not each.get("excluded") and not self._dataset.isHeldOut(each["id"])
+            for each in entries
+        )
         ui.lockButton.enabled = fits
         if not fits:
             ui.lockButton.toolTip = _("Select labelled cases for the hold-out set (Ctrl adds a case to the selection)")
@@ -360,9 +411,14 @@ class CasesPanel:
     def lock(self) -> None:
         """Lock the selected cases as hold-out set, once the user has confirmed it."""
         cases = self.table.allSelected()
-        copies = self._copiesOf(cases)
-        rest = [case for case in self._dataset.cases if case["labelled"] and not self._dataset.isHeldOut(case["id"])]
-        labelled = sum(case["id"] not in copies for case in rest)
+        self._dataset.withAll(lambda entries: self._lockOf(cases, entries))
+
+    def _lockOf(self, cases: list[str], entries: list[dict]) -> None:
+        """Ask about cases, of all of the dataset."""
+        copies = _copiesOf(cases, entries)
+        labelled = self._dataset.trainable - sum(
+            each["labelled"] and not each.get("excluded") for each in entries if each["id"] in copies
+        )
         text = _(
             "Lock as hold-out set: {cases}?\n\nThis cannot be undone or changed. These cases are never used for "
             "training, and evaluate every version from now on. Labelled cases that remain for training: {rest}."
@@ -371,12 +427,6 @@ class CasesPanel:
             text += "\n\n" + _("The same scans, so locked with them: {copies}.").format(copies=", ".join(copies))
         if agreed(text, _("Lock the hold-out set")):
             self.lockCases(cases)
-
-    def _copiesOf(self, cases: list[str]) -> list[str]:
-        """The other cases with the same scan as one of `cases`."""
-        scans = {(self._dataset.case(case) or {}).get("voxels_sha256") for case in cases} - {None}
-        entries = [each for each in self._dataset.cases if each["id"] not in cases]
-        return [each["id"] for each in entries if each.get("voxels_sha256") in scans]
 
     def lockCases(self, cases: list[str]) -> None:
         """Lock cases as hold-out set without confirmation."""
@@ -398,6 +448,12 @@ class CasesPanel:
         self.caseImport.close()
         self._menu.close()
         self.caseMenu.close()
+
+
+def _copiesOf(cases: list[str], entries: list[dict]) -> list[str]:
+    """The other cases of a dataset with the same scan as one of `cases`."""
+    scans = {each.get("voxels_sha256") for each in entries if each["id"] in cases} - {None}
+    return [each["id"] for each in entries if each["id"] not in cases and each.get("voxels_sha256") in scans]
 
 
 def _tip(case: dict) -> str:

@@ -81,10 +81,9 @@ class DatasetPanel:
         self._context.ui.structuresLabel.text = ", ".join(names) or "–"
         if about:  # counts may have changed
             selector = self._context.ui.datasetSelector
-            labelled = sum(case["labelled"] for case in self._dataset.cases)
             index = selector.findData(about["id"])
             if index >= 0:
-                selector.setItemText(index, _datasetText(about["name"], labelled, len(self._dataset.cases)))
+                selector.setItemText(index, _datasetText(about["name"], self._dataset.labelled, self._dataset.count))
 
     # ---- an existing folder
 

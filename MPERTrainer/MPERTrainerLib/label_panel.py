@@ -157,6 +157,10 @@ class LabelPanel:
         def current() -> bool:
             return self.case == case and self._of == of == self._dataset.id
 
+        def withEntry() -> None:
+            if current():
+                self._session.get(self._dataset.route("cases", case, "labels"), withRevisions, failed)
+
         def withRevisions(revisions: list) -> None:
             if current():
                 known.extend(revisions)
@@ -188,7 +192,7 @@ class LabelPanel:
             self._show()
             self._context.showMessage(message)
 
-        self._session.get(self._dataset.route("cases", case, "labels"), withRevisions, failed)
+        self._dataset.withCase(case, withEntry)
 
     def _beginWith(self, part: np.ndarray, header: dict) -> None:
         """Edit a label of the engine."""

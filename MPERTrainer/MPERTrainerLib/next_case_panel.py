@@ -99,8 +99,8 @@ class NextCasePanel:
             self._context.parameters.setSkippedCases(self._dataset.id, cases)
 
     def _show(self) -> None:
-        unlabelled = {case["id"] for case in self._dataset.cases if not case["labelled"]}
-        waiting = [case for case in self._ranked if case["id"] in unlabelled]
+        unlabelled = self._dataset.count - self._dataset.labelled
+        waiting = [each for each in self._ranked if not (self._dataset.case(each["id"]) or {}).get("labelled")]
         skipped = self._skipped()
         first = [case for case in waiting if case["id"] not in skipped]
         last = [case for name in skipped for case in waiting if case["id"] == name]
@@ -115,7 +115,7 @@ class NextCasePanel:
         elif rows:
             text = _("Unlabelled cases: {n}, the most informative first.").format(n=len(rows))
         else:
-            text = _("Unlabelled cases: {n}.").format(n=len(unlabelled))
+            text = _("Unlabelled cases: {n}.").format(n=unlabelled)
         ui.nextLabel.text = text
         ui.rankButton.enabled = self._job.running or bool(unlabelled)
         ui.nextTable.visible = bool(rows)

@@ -9,9 +9,13 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 
+_PAGE = 200  # cases that are read at once
+
 
 class OpenDataset:
     """The dataset that is open, or none.
+
+    Its cases are read in pages, the first at once, others by `more`; `case` also knows those that `withCase` has read.
 
     Parameters
     ----------
@@ -24,13 +28,23 @@ class OpenDataset:
     about : dict or None
         The answer to ``GET /datasets/ID``.
     cases : list of dict
-        The answer to ``GET /datasets/ID/cases``.
+        The pages of ``GET /datasets/ID/cases`` that were read, of the cases with `filter` in id or name.
+    filter : str
+    complete : bool
+        Whether `cases` are all of them.
     """
 
     def __init__(self, context: PanelContext, session: EngineSession):
         self._context, self._session = context, session
         self.about: dict | None = None
         self.cases: list[dict] = []
+        self.filter = ""
+        self.complete = True
+        self._known: dict[str, dict] = {}  # cases by their ids, also of other pages
+        self._opened: str | None = None  # the case that is being edited, whichever pages were read
+        self._page = 0  # counts the requests for pages: only the answer to the last one is taken
+        self._waitsForPage: list[Callable[[], object]] | None = None
+        self._pageListeners: list[Callable[[list[dict]], None]] = []
         self._wanted: str | None = None
         self._listeners: list[Callable[[], None]] = []
         self._waiting: list[Callable[[], None]] = []  # listeners that were not called yet
@@ -60,7 +74,27 @@ class OpenDataset:
 
     def isHeldOut(self, case: str) -> bool:
         """Whether a case is in one of the hold-outs."""
-        return ((self.case(case) or {}).get("split") or None) in self.lockedSplits
+        splits = (self.about or {}).get("splits") or {}
+        return any(case in splits.get(name, ()) for name in self.lockedSplits)
+
+    @property
+    def count(self) -> int:
+        """How many cases there are, read or not."""
+        return int((self.about or {}).get("cases", len(self.cases)))
+
+    @property
+    def labelled(self) -> int:
+        """How many of all cases have a label."""
+        return int((self.about or {}).get("labelled", sum(case["labelled"] for case in self.cases)))
+
+    @property
+    def trainable(self) -> int:
+        """How many of the labelled cases are neither held out nor excluded."""
+        found = (self.about or {}).get("trainable")
+        if found is None:  # an engine of an older version, which reads no pages
+            cases = [case for case in self.cases if case["labelled"] and not self.isHeldOut(case["id"])]
+            found = sum(not case.get("excluded") for case in cases)
+        return int(found)
 
     def nameOf(self, case: str) -> str:
         """The display name of a case: its id, or the name that the user gave it."""
@@ -72,7 +106,7 @@ class OpenDataset:
 
     def case(self, caseId: str) -> dict | None:
         """The engine's entry of a case."""
-        return next((case for case in self.cases if case["id"] == caseId), None)
+        return self._known.get(caseId)
 
     def versions(self) -> list[dict]:
         """The versions of the dataset's own models, newest first: id, name, version, title, card, current."""
@@ -101,17 +135,21 @@ class OpenDataset:
         """Open a dataset by its id, or none."""
         self._wanted = dataset
         if self.about and self.about["id"] != dataset:
-            self.about, self.cases = None, []
+            self._clear()
         if self._context.parameters is not None:
             self._context.parameters.Dataset = dataset or ""
         if dataset:
             self.refresh(dataset)
         else:
-            self.about, self.cases = None, []
+            self._clear()
             self.announce()
 
+    def _clear(self) -> None:
+        self.about, self.cases, self.complete = None, [], True
+        self.filter, self._known, self._opened = "", {}, None
+
     def refresh(self, dataset: str | None = None) -> None:
-        """Read the dataset from the engine again: its description, its cases, and the models."""
+        """Read the dataset from the engine again: its description, the pages of its cases, and the models."""
         wanted = dataset or self.id
         if not wanted or not self._session.running:
             return
@@ -119,17 +157,104 @@ class OpenDataset:
         def take(about: dict) -> None:
             def takeCases(cases: list) -> None:
                 def show() -> None:
-                    if self._wanted == wanted:  # no other one was opened meanwhile
-                        self.about, self.cases = about, cases
+                    if self._wanted == wanted and page == self._page:  # nothing else was asked for meanwhile
+                        self.about = about
+                        self._takePages(cases, count)
                         self.announce()
 
                 self._session.refreshModels(show)
 
-            self._session.get(self.route("cases", of=wanted), takeCases)
+            self._page += 1
+            page, count = self._page, max(_PAGE, len(self.cases) if self.id == wanted else 0)
+            path = self.route("cases", of=wanted, first=0, count=count, contains=self.filter or None)
+            self._session.get(path, takeCases)
 
         self._session.get(self.route(of=wanted), take)
+        case = self._opened
+        if case is not None and wanted == self.id and all(each["id"] != case for each in self.cases):
+            self._session.get(self.route("cases", case), self._takeCase, lambda _message: None)
+
+    def _takePages(self, cases: list[dict], count: int) -> None:
+        """The pages were read again, or others."""
+        for case in self.cases:
+            if case["id"] != self._opened:
+                self._known.pop(case["id"], None)
+        self.cases, self._waitsForPage = cases, None
+        self.complete = len(cases) < count or len(cases) > count  # an older engine answers all of them
+        self._known.update((case["id"], case) for case in cases)
+
+    def _takeCase(self, case: dict) -> None:
+        self._known[case["id"]] = case
+
+    def search(self, text: str) -> None:
+        """List the cases with a text in id or name alone, "" for all."""
+        if text == self.filter or self.id is None:
+            return
+        self.filter = text
+        self._page += 1
+        page = self._page
+
+        def take(cases: list) -> None:
+            if page == self._page:
+                self._takePages(cases, _PAGE)
+                self.announce()
+
+        self._session.get(self.route("cases", first=0, count=_PAGE, contains=text or None), take)
+
+    def more(self, then: Callable[[], object] = lambda: None) -> None:
+        """Read the next page, then call `then`; nothing happens where all is read."""
+        if self.complete or self.id is None:
+            return
+        if self._waitsForPage is not None:
+            self._waitsForPage.append(then)
+            return
+        page, waiting = self._page, [then]
+        self._waitsForPage = waiting
+
+        def take(cases: list) -> None:
+            if page != self._page or self._waitsForPage is not waiting:
+                return
+            self._waitsForPage = None
+            self.cases = [*self.cases, *cases]
+            self._known.update((case["id"], case) for case in cases)
+            self.complete = len(cases) < _PAGE
+            for listener in self._pageListeners:
+                listener(cases)
+            for each in waiting:
+                each()
+
+        def failed(message: str) -> None:
+            self._waitsForPage = None
+            self._context.showMessage(message)
+
+        path = self.route("cases", first=len(self.cases), count=_PAGE, contains=self.filter or None)
+        self._session.get(path, take, failed)
+
+    def withCase(self, case: str, then: Callable[[], object]) -> None:
+        """Call `then` once `case` knows this one, whichever pages were read; from now on it is the opened one."""
+        self._opened = case
+        if case in self._known:
+            then()
+            return
+
+        def take(entry: dict) -> None:
+            self._takeCase(entry)
+            then()
+
+        self._session.get(self.route("cases", case), take, lambda _message: then())
+
+    def withAll(self, then: Callable[[list[dict]], object]) -> None:
+        """Call `then` with all cases, whatever was read."""
+        if self.complete and not self.filter:
+            then(self.cases)
+        else:
+            self._session.get(self.route("cases"), then)
 
     # ---- listeners
+
+    def onPage(self, listener: Callable[[list[dict]], None]) -> None:
+        """Call `listener` with the cases of a page that `more` has read."""
+        self._pageListeners.append(listener)
 
     def onChange(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the dataset may have changed."""
@@ -158,7 +283,7 @@ class OpenDataset:
             listener()
 
     def close(self) -> None:
-        self._listeners, self._waiting, self._lostListeners = [], [], []
+        self._listeners, self._waiting, self._lostListeners, self._pageListeners = [], [], [], []
 
 
 def structureKey(label: Mapping) -> str:

@@ -134,6 +134,7 @@ def _dataset(calls: Calls, home: Path, scan: Volume) -> str:
     calls.post("/datasets/{d}/cases/{c}/strokes", {"strokes": strokes}, {"author": "me"}, d=d, c="one")
     calls.post("/datasets/{d}/cases/{c}/restore", {"number": 1, "author": "me"}, d=d, c="one")
     calls.get(labels, d=d, c="one")
+    calls.get("/datasets/{d}/cases/{c}", d=d, c="one")
     calls.get(f"{labels}/{{n}}", d=d, c="one", n=1)
     calls.get(f"{labels}/{{n}}", {"cropped": True}, d=d, c="one", n=1)
     for what in ("image", "thumbnail"):

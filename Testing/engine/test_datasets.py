@@ -245,6 +245,15 @@ def test_a_large_dataset_is_listed_page_by_page(engine: Served, data: str) -> No
     pages = [engine.get(f"{data}/cases?first={first}&count=2").json() for first in (0, 2, 4)]
     assert [len(page) for page in pages] == [2, 1, 0] and [*pages[0], *pages[1]] == whole
     assert engine.get(f"{data}/cases?count=0").status == 422
+    engine.call("PUT", f"{data}/cases/case1/name", {"name": "Zweite", "author": "me"})
+    found = [engine.get(f"{data}/cases?contains={text}&count=2").json() for text in ("SE2", "zwei", "case", "no")]
+    assert [[case["id"] for case in page] for page in found] == [["case2"], ["case1"], ["case0", "case1"], []]
+    assert engine.get(f"{data}/cases/case2").json() == whole[2]
+    send(engine, data, "case0", mask_of(volume()))
+    send(engine, data, "case2", mask_of(volume()))
+    engine.post(f"{data}/holdout", {"cases": ["case2"]})
+    about = engine.get(data).json()
+    assert (about["cases"], about["labelled"], about["trainable"]) == (3, 2, 1)
 
 
 # ---------------------------------------------------------------------- labels

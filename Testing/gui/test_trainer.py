@@ -1222,3 +1222,75 @@ def test_a_region_is_stored_with_its_case_shown_again_and_used_by_drafts(window,
     ui.caseRegionSelector.setCurrentNode(None)
     window.wait_until(lambda: "whole scan of case-001 is used again" in ui.messageLabel.text, 10, "the whole scan")
     assert not stored() and not boxes()
+
+
+def test_a_dataset_of_many_cases_is_read_page_by_page_as_it_is_scrolled_searched_and_gone_through(
+    window, shared_engine, tmp_path, monkeypatch
+):
+    """The engine's answers are made up: 10,000 cases, of which the first has the files of a small dataset."""
+    dataset_on_disk(tmp_path, labelled=1)
+    panel = opened(window, tmp_path)
+    ui, dataset, real = panel.ui, panel.dataset, panel.dataset.case("case-001")
+    many = [{**real, "id": f"case-{n:05d}", "labelled": n % 2 == 0} for n in range(10_000)]
+    asked, pictures = [], []
+
+    def get(path, done, failed=None):
+        route, _mark, query = path.partition("?")
+        asked.append(path)
+        if route == dataset.route(of=dataset.id):
+            answer = {**about, "cases": len(many), "labelled": 5000, "trainable": 5000}
+        elif route.endswith("/cases"):
+            entry = dict(pair.split("=") for pair in query.split("&")) if query else {}
+            found = [case for case in many if entry.get("contains", "") in case["id"]]
+            first, count = int(entry.get("first", 0)), int(entry.get("count", len(many)))
+            answer = found[first : first + count]
+        elif route.endswith("/labels"):
+            answer = []
+        else:
+            answer = many[int(route.rpartition("-")[2])]
+        panel.session.later(lambda: done(answer), "answer")
+
+    about = dataset.about
+    panel.session.get = get  # monkeypatch would keep the panel alive
+    panel.session.getBytes = lambda path, *_: pictures.append(path)
+    panel.session.refreshModels = lambda done: done()
+    panel.labelPanel.open = lambda case: setattr(panel.labelPanel, "case", case)
+    dataset.refresh()
+    window.wait_until(lambda: ui.casesTable.rowCount == 200, 20, "the first page")
+    assert [path.partition("?")[2] for path in asked if "/cases?" in path] == ["first=0&count=200"]
+    assert len(pictures) < 50  # of the rows in view
+    assert "200 of 10000 cases are listed" in ui.casesShownLabel.text
+    assert "5000 of 10000 labelled" in ui.datasetSelector.currentText
+    panel.casesPanel.table.select("case-00003")
+
+    bar = ui.casesTable.verticalScrollBar()
+    bar.setValue(bar.maximum)
+    window.wait_until(lambda: ui.casesTable.rowCount == 400, 20, "the second page")
+    assert panel.casesPanel.table.selected() == "case-00003"
+    panel.labelPanel.case = "case-00399"
+    panel.navigation.show()
+    assert ui.nextCaseButton.enabled
+    window.click(ui.nextCaseButton)
+    window.wait_until(lambda: panel.labelPanel.case == "case-00400", 20, "the first case of the next page")
+    dataset.refresh()  # as after saving: the pages that are there, and no more
+    window.wait_until(lambda: asked[-1].endswith("first=0&count=600"), 20, "the pages again")
+    window.wait_until(lambda: ui.casesTable.rowCount == 600, 20, "the rows")
+    assert panel.casesPanel.table.selected() == "case-00003"
+
+    ui.caseSearchEdit.text = "case-0999"
+    window.wait_until(lambda: ui.casesTable.rowCount == 10, 20, "the cases that are searched for")
+    assert rows(ui.casesTable, 1)[-1] == "case-09999" and not ui.casesShownLabel.visible
+    panel.labelPanel.case = "case-09999"
+    panel.navigation.show()
+    assert not ui.nextCaseButton.enabled and ui.previousCaseButton.enabled
+    ui.caseSearchEdit.text = ""
+    window.wait_until(lambda: ui.casesTable.rowCount == 200, 20, "all cases again")
+    took = []
+    dataset.withCase("case-07000", lambda: took.append(dataset.case("case-07000")["id"]))
+    window.wait_until(lambda: took == ["case-07000"], 20, "a case of no page that was read")
+    questions = []
+    monkeypatch.setattr("MPERTrainerLib.cases_panel.agreed", lambda text, _title: questions.append(text))
+    panel.casesPanel.table.select("case-00002")
+    window.click(ui.lockButton)
+    window.wait_until(lambda: questions, 20, "the question")
+    assert "The same scans, so locked with them: case-00000, case-00001" in questions[0]  # all of them are one scan

@@ -43,7 +43,7 @@ class Case:
 
     @property
     def is_labelled(self) -> bool:
-        return bool(self._revisions.numbers())
+        return self._revisions.any()
 
     @property
     def is_drawn(self) -> bool:

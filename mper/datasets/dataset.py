@@ -20,6 +20,7 @@ a dot are unfinished work, also of killed programs, and are ignored.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -29,7 +30,7 @@ from mper.datasets.case import Case
 from mper.datasets.events import CaseHistory, append_event, read_history
 from mper.datasets.index import DATASET, Index, check_label_names, read_index
 from mper.datasets.model_store import ModelStore
-from mper.datasets.revisions import Revision
+from mper.datasets.revisions import Revision, RevisionFolder
 from mper.datasets.scan_record import geometry_to_dict, voxels_sha256
 from mper.labels import Label, check_labels
 from mper.roi import Box
@@ -157,7 +158,14 @@ class Dataset(ModelStore):
         folder = self.path / "cases"
         if not folder.is_dir():
             return ()
-        return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+        with os.scandir(folder) as entries:
+            return tuple(sorted(each.name for each in entries if not each.name.startswith(".") and each.is_dir()))
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """The ids of the cases with a label, sorted; fast, for datasets of thousands."""
+        folder = self.path / "cases"
+        return tuple(case_id for case_id in self.cases if RevisionFolder(folder / case_id / "labels").any())
 
     def __contains__(self, case_id: str) -> bool:
         return self._case_folder(case_id).is_dir()

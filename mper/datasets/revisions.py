@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -68,6 +69,14 @@ class RevisionFolder:
     def numbers(self) -> list[int]:
         """The revisions that are whole, oldest first."""
         return sorted(number for number, path in self._records() if path.stat().st_size > 0)
+
+    def any(self) -> bool:
+        """Whether there is a revision that is whole."""
+        try:
+            with os.scandir(self.path) as entries:
+                return any(_REVISION.fullmatch(each.name) and each.stat().st_size > 0 for each in entries)
+        except FileNotFoundError:
+            return False
 
     def read(self, number: int) -> Revision:
         """The record of a revision.

@@ -35,9 +35,16 @@ def list_cases(
     d: str,
     first: Annotated[int, Query(ge=0, description="How many cases to leave out before.")] = 0,
     count: Annotated[int | None, Query(ge=1, description="How many cases to answer at most; all by default.")] = None,
+    contains: Annotated[str, Query(max_length=200, description="A part of the id or of the display name.")] = "",
 ) -> list[CaseAnswer | DamagedCase]:
     """The cases of a dataset, by their ids in order: all of them, or a page of a large dataset."""
-    return cases.list_cases(engine, open_dataset(engine, d), first, count)
+    return cases.list_cases(engine, open_dataset(engine, d), first, count, contains)
+
+
+@router.get("/datasets/{d}/cases/{c}")
+def case(engine: EngineDep, d: str, c: str) -> CaseAnswer:
+    """A case."""
+    return cases.describe_case(open_dataset(engine, d), open_case(engine, d, c).id)
 
 
 @router.post("/datasets/{d}/cases")

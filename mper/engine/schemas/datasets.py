@@ -113,6 +113,9 @@ class DatasetAnswer(AnswerModel):
     locked: Annotated[list[str], Field(description="All splits that are never trained on: with the second hold-out.")]
     models: list[DatasetModel]
     runs: list[Run]
+    cases: int
+    labelled: int
+    trainable: Annotated[int, Field(description="Labelled cases that are neither held out nor excluded.")]
 
 
 class HoldoutRequest(RequestModel):

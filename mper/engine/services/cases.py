@@ -26,13 +26,18 @@ from mper.volume import Geometry, Volume
 
 
 def list_cases(
-    engine: Engine, dataset: Dataset, first: int = 0, count: int | None = None
+    engine: Engine, dataset: Dataset, first: int = 0, count: int | None = None, contains: str = ""
 ) -> list[CaseAnswer | DamagedCase]:
-    """`count` cases (all by default) from the number `first` on; a damaged one says so and hides no other."""
+    """`count` cases (all by default) from the number `first` on, of those whose id or display name has a text in it.
+
+    A damaged one says so and hides no other.
+    """
     split_of = {case_id: name for name, ids in dataset.splits.items() for case_id in ids}
     history = dataset.history
     answers: list[CaseAnswer | DamagedCase] = []
-    for case_id in dataset.cases[first : None if count is None else first + count]:
+    wanted = contains.casefold()
+    ids = [i for i in dataset.cases if wanted in i.casefold() or wanted in history.names.get(i, "").casefold()]
+    for case_id in ids[first : None if count is None else first + count]:
         split = split_of.get(case_id)
         try:
             answers.append(case_answer(dataset.case(case_id), split, history))

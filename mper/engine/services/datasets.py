@@ -41,9 +41,8 @@ def list_datasets(engine: Engine, notes: Notes) -> list[DatasetSummary]:
     for dataset_id, folder in engine.roots.datasets():
         with notes.skipping(f"the dataset {dataset_id}"):
             dataset = Dataset.open(folder)
-            cases = [dataset.case(case_id) for case_id in dataset.cases]
-            labelled = sum(case.is_labelled for case in cases)
-            summaries.append(DatasetSummary(id=dataset_id, name=dataset.name, cases=len(cases), labelled=labelled))
+            cases, labelled = len(dataset.cases), len(dataset.labelled)
+            summaries.append(DatasetSummary(id=dataset_id, name=dataset.name, cases=cases, labelled=labelled))
     return summaries
 
 
@@ -72,6 +71,7 @@ def describe(engine: Engine, dataset_id: str, notes: Notes) -> DatasetAnswer:
     """A dataset with its models and runs; what cannot be read is left out, with a note."""
     dataset_id = dataset_id.replace("~", "/")
     dataset = open_dataset(engine, dataset_id)
+    labelled = set(dataset.labelled)
     return DatasetAnswer(
         id=dataset_id,
         name=dataset.name,
@@ -81,6 +81,9 @@ def describe(engine: Engine, dataset_id: str, notes: Notes) -> DatasetAnswer:
         locked=list(dataset.locked_splits),
         models=models_of(dataset, dataset_id, notes),
         runs=runs_of(engine, dataset, dataset_id),
+        cases=len(dataset.cases),
+        labelled=len(labelled),
+        trainable=len(labelled - {*dataset.held_out, *dataset.history.excluded}),
     )
 
 
