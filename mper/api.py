@@ -18,9 +18,9 @@ from mper.strokes import Stroke
 from mper.volume import Geometry, Volume
 
 if TYPE_CHECKING:
-    from mper.datasets.dataset import Dataset
+    from mper.datasets.dataset import Case, Dataset
     from mper.datasets.importer import ImportSummary
-    from mper.datasets.packed import PackedDataset
+    from mper.datasets.packed import PackedCase, PackedDataset
     from mper.dicom.seg_check import ExportReport
     from mper.inference.prediction import Prediction
     from mper.inference.predictor import Predictor
@@ -615,19 +615,19 @@ def train(
 def evaluate(
     model: Model,
     dataset: Dataset | PackedDataset | str | Path,
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     *,
     tta: bool = False,
     report: Report = ignore_progress,
     notify: Notify | None = None,
 ) -> dict[str, Any]:
-    """Segment the labelled cases of a split and compare the masks with the labels.
+    """Segment the labelled cases of a split, or of several, and compare the masks with the labels.
 
     Parameters
     ----------
     model : Model
     dataset : Dataset, PackedDataset, str or Path
-    split : str or None
+    split : str, sequence of str or None
         None: the locked hold-out, else ``test``, else ``val``, else the only one.
     tta : bool
         Average over mirrored copies of each scan.
@@ -649,11 +649,10 @@ def evaluate(
     >>> f"Dice {found['mean']['dice']:.2f} on {len(found['cases'])} case"
     'Dice 0.94 on 1 case'
     """
-    from mper.evaluation.evaluate import choose_split
     from mper.evaluation.evaluate import evaluate as run
 
     opened = _opened(dataset)
-    cases = opened.split(split or choose_split(opened.splits, opened.holdout))
+    cases = _cases_of(opened, split)
     return run(model.predictor, cases, opened.labels, tta, report, notify or _log_note)
 
 
@@ -661,7 +660,7 @@ def compare(
     old: Model,
     new: Model,
     dataset: Dataset | PackedDataset | str | Path,
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     *,
     report: Report = ignore_progress,
     notify: Notify | None = None,
@@ -687,11 +686,18 @@ def compare(
     True
     """
     from mper.evaluation.comparison import compare as run
-    from mper.evaluation.evaluate import choose_split
 
     opened = _opened(dataset)
-    cases = opened.split(split or choose_split(opened.splits, opened.holdout))
+    cases = _cases_of(opened, split)
     return run(lambda: old.predictor, lambda: new.predictor, cases, opened.labels, report, notify or _log_note)
+
+
+def _cases_of(dataset: Dataset | PackedDataset, split: str | Sequence[str] | None) -> list[Case | PackedCase]:
+    """The cases of some splits, each once."""
+    from mper.evaluation.evaluate import choose_split
+
+    names = [split] if isinstance(split, str) else list(split or [choose_split(dataset.splits, dataset.holdout)])
+    return list({case.id: case for name in names for case in dataset.split(name)}.values())
 
 
 def _opened(dataset: Dataset | PackedDataset | str | Path) -> Dataset | PackedDataset:

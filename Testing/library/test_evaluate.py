@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +160,23 @@ def test_json_is_the_object_that_scripts_rely_on(
     assert told["mean"] == pytest.approx(expected["mean"])  # spacing is rounded in the file
     assert told["labels"] == {name: pytest.approx(figures) for name, figures in expected["labels"].items()}
     assert [case["id"] for case in told["cases"]] == ["one", "moved"] and told["seconds_per_case"] > 0
+
+
+def test_several_splits_are_evaluated_as_one_set_and_each_by_itself(
+    dataset: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*splits: str) -> dict[str, Any]:
+        words = [word for name in splits for word in ("--split", name)]
+        assert main(["evaluate", str(dataset), "--model", str(model), "--device", "cpu", "--json", *words]) == OK
+        return json.loads(capsys.readouterr().out)
+
+    both, train, val = told("train", "val", "train"), told("train"), told("val")
+    assert both["split"] == "train, val" and "splits" not in train
+    assert [case["id"] for case in both["cases"]] == ["moved", "one"]  # once, though it is in both
+    for name, alone in (("train", train), ("val", val)):
+        assert both["splits"][name]["cases"] == len(alone["cases"])
+        assert both["splits"][name]["mean"]["dice"] == pytest.approx(alone["mean"]["dice"])
+    assert both["mean"]["dice"] == pytest.approx(val["mean"]["dice"])  # the same cases
 
 
 def test_people_see_every_case_and_which_is_worst(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ Segment the labelled cases of a dataset and compare the masks with the labels.
 Dice and Jaccard (IoU) are 1 where mask and label agree completely. HD95 and ASD are distances between their surfaces,
 in voxels (as in the papers) and in mm (where the spacing is known). Each case counts once: the mean over cases of the
 mean over labels. Unlabelled voxels (255) are ignored. The default split is the locked hold-out, else test, else val,
-else the only one.
+else the only one. With several splits each has its mean, and all cases together one.
 """
 _EXAMPLES = """\
   mper import atrial-challenge dataset --split test
   mper evaluate dataset --model la
   mper evaluate dataset --model dataset/models/mine --split val --json
+  mper evaluate dataset --model dataset/models/mine --split dev --split msd
 """
 _COLUMNS = ("dice", "jaccard", "hd95_voxel", "asd_voxel", "hd95_mm", "asd_mm")
 _HEADS = ("Dice", "Jaccard", "HD95 voxel", "ASD voxel", "HD95 mm", "ASD mm")
@@ -40,7 +41,7 @@ def add(commands: Commands) -> None:
         "dataset", type=Path, metavar="DATASET", help="a dataset folder (see `mper import`), or a packed one"
     )
     add_model(command, default=None)
-    command.add_argument("--split", metavar="NAME", help="the split to evaluate on")
+    command.add_argument("--split", action="append", metavar="NAME", help="the split to evaluate on (repeatable)")
     add_device(command)
     command.add_argument("--tta", action="store_true", help="average over mirrored copies (test-time augmentation)")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
@@ -64,10 +65,11 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
 
     dataset = open_dataset(arguments.dataset)
     stored = read_bundle(_model(arguments.model, dataset))
-    split = arguments.split or choose_split(dataset.splits, dataset.holdout)
-    cases = dataset.split(split)
+    splits = list(dict.fromkeys(arguments.split or [choose_split(dataset.splits, dataset.holdout)]))
+    members = {name: dataset.split(name) for name in splits}
+    cases = list({case.id: case for group in members.values() for case in group}.values())
     if not arguments.split:
-        print_note(f"the split {split!r} is evaluated ({len(cases)} cases)")
+        print_note(f"the split {splits[0]!r} is evaluated ({len(cases)} cases)")
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 
@@ -75,7 +77,19 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     with Bar(shown=not arguments.json) as bar:
         found = evaluate(predictor, cases, dataset.labels, arguments.tta, bar, print_note)
     model = {"name": stored.card.name, "version": stored.card.version, "sha256": stored.sha256}
-    return {"model": model, "split": split, "device": str(predictor.device), **found}
+    answer = {"model": model, "split": ", ".join(splits), "device": str(predictor.device), **found}
+    if len(splits) > 1:
+        answer["splits"] = {name: _mean_of([case.id for case in group], found) for name, group in members.items()}
+    return answer
+
+
+def _mean_of(ids: Sequence[str], found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The number of evaluated cases among `ids`, and their means; None where there is none."""
+    from mper.evaluation.metrics import mean_figures
+
+    wanted = set(ids)
+    cases = [case for case in found["cases"] if case["id"] in wanted]
+    return {"cases": len(cases), "mean": dict(mean_figures(cases))} if cases else None
 
 
 def _model(name: str, dataset: Dataset | PackedDataset) -> Path:
@@ -112,12 +126,21 @@ def _show(answer: Mapping[str, Any]) -> None:
     print_result()
     model, mean = answer["model"], answer["mean"]
     print_result(
-        f"{model['name']} {model['version']} on {len(cases)} cases of split {answer['split']!r}: "
+        f"{model['name']} {model['version']} on {len(cases)} cases of {_named(answer['split'])}: "
         f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, "
         f"{answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
+    for name, entry in answer.get("splits", {}).items():
+        words = "no case with a label"
+        if entry is not None:
+            words = f"Dice {entry['mean']['dice']:.4f} on {entry['cases']} cases"
+        print_result(f"split {name!r}: {words}")
     if mean["without_distance"]:
         print_result(f"{mean['without_distance']} masks have no distances, because they or their labels are empty")
+
+
+def _named(split: str) -> str:
+    return f"split {split!r}" if ", " not in split else f"the splits {split}"
 
 
 def _figures(figures: Mapping[str, Any]) -> list[str]:
