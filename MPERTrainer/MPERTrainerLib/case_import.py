@@ -24,7 +24,7 @@ from slicer.i18n import tr as _
 
 from MPERTrainerLib import loaded_masks
 from MPERTrainerLib.case_nodes import CaseNodes
-from MPERTrainerLib.case_upload import CaseUpload
+from MPERTrainerLib.case_upload import CaseUpload, OfferedScan
 from MPERTrainerLib.import_preview import ImportPreview, needed
 from MPERTrainerLib.open_dataset import OpenDataset
 from MPERTrainerLib.phases_panel import PhasesPanel
@@ -212,7 +212,7 @@ class CaseImport:
                     mask = loaded_masks.label_array(loaded.mask, node, loaded.structures)
                 except ValueError as error:
                     self._upload.problems.append(f"{name}: {error}")
-            self._upload.offer(self._checksums.of(voxels), array, header, shown, source, mask, added)
+            self._upload.offer(OfferedScan(self._checksums.of(voxels), array, header, shown, source, mask), added)
 
         self._checksums.compute(voxels, send)
 
@@ -386,7 +386,8 @@ class CaseImport:
 
         self._sending = True
         mapped = _mapped(mask) if mask else None
-        self._upload.offer(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped, added)
+        offered = OfferedScan(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped)
+        self._upload.offer(offered, added)
 
     def _onEnded(self, reason: str | None) -> None:
         if self._process is not None and not self._allRead:  # it ended before all was read

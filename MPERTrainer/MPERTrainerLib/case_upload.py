@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,22 @@ from slicer.i18n import tr as _
 from MPERTrainerLib.open_dataset import OpenDataset
 
 SPLIT = "train"
+
+
+@dataclass(frozen=True, eq=False)
+class OfferedScan:
+    """A scan for the dataset.
+
+    checksum : of its voxels; array, header : voxels (k, j, i), and affine and known spacing; name : of the case, None
+    to have it numbered by the engine; source : where it came from; mask : its label on the same grid, or None.
+    """
+
+    checksum: str
+    array: np.ndarray
+    header: dict[str, Any]
+    name: str | None
+    source: dict[str, str]
+    mask: np.ndarray | None = None
 
 
 class CaseUpload:
@@ -53,27 +70,18 @@ class CaseUpload:
         """Begin to add scans to a dataset."""
         self.into, self.added, self.problems = into, [], []
 
-    def offer(
-        self,
-        checksum: str,
-        array: np.ndarray,
-        header: dict,
-        name: str | None,
-        source: dict,
-        mask: np.ndarray | None,
-        added: Callable[[str | None], None],
-    ) -> None:
-        """Add a scan, or its mask as another label of the case that the scan is already."""
-        case = self.scans.get(checksum)
-        shown = name or _("the scan")
+    def offer(self, scan: OfferedScan, added: Callable[[str | None], None]) -> None:
+        """Add a scan, or its mask as another label of the case that the scan is already; ``added(case id or None)``."""
+        case, mask = self.scans.get(scan.checksum), scan.mask
+        shown = scan.name or _("the scan")
         if case is None:
 
             def withCase(new: str | None) -> None:
                 if new:
-                    self.scans[checksum] = new
+                    self.scans[scan.checksum] = new
                 added(new)
 
-            self._send(array, header, name, source, mask, withCase)
+            self._send(scan, withCase)
             return
         if mask is None:
             text = _("{scan} is in the dataset already, as {case}; open {case} to draw another label")
@@ -101,31 +109,20 @@ class CaseUpload:
         path = self._dataset.route("cases", case, "labels", of=self.into, author="import", how="imported")
         self._session.postArray(path, mask, {"start": [0, 0, 0]}, labelled, failed)
 
-    def _send(
-        self,
-        array: np.ndarray,
-        header: dict,
-        name: str | None,
-        source: dict,
-        mask: np.ndarray | None,
-        added: Callable[[str | None], None],
-    ) -> None:
-        """Send a scan, add it as a case, and send its mask; ``added(case id or None)``.
-
-        Without a name the engine numbers the case.
-        """
-        session, dataset = self._session, self._dataset
-        body = {"source": source, "split": SPLIT} | ({"id": self._freeName(name)} if name else {})
+    def _send(self, scan: OfferedScan, added: Callable[[str | None], None]) -> None:
+        """Send a scan, add it as a case, and send its mask."""
+        session, dataset, name, mask = self._session, self._dataset, scan.name, scan.mask
+        body = {"source": scan.source, "split": SPLIT} | ({"id": self._freeName(name)} if name else {})
 
         def failed(message: str) -> None:
             self.problems.append(f"{name}: {message}" if name else message)
             added(None)
 
         def withScan(answer: dict) -> None:
-            scan = answer["scan"]
+            sent = answer["scan"]
 
             def withCase(case: dict) -> None:
-                session.delete(route("scans", scan))
+                session.delete(route("scans", sent))
                 self.added.append(case["id"])
                 self.problems += [f"{case['id']}: {text}" for text in case.get("notices", [])]
                 if mask is None:
@@ -134,9 +131,9 @@ class CaseUpload:
                 path = dataset.route("cases", case["id"], "labels", of=self.into, author="import", how="imported")
                 session.postArray(path, mask, {"start": [0, 0, 0]}, lambda _answer: added(case["id"]), failed)
 
-            session.post(dataset.route("cases", of=self.into), {**body, "scan": scan}, withCase, failed)
+            session.post(dataset.route("cases", of=self.into), {**body, "scan": sent}, withCase, failed)
 
-        session.postArray("/scans", array, header, withScan, failed, self._progress)
+        session.postArray("/scans", scan.array, scan.header, withScan, failed, self._progress)
 
     def _freeName(self, wanted: str) -> str:
         """A case id that no case has yet, and that can be the name of a folder."""
