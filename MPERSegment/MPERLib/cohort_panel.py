@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,23 @@ def add_section(uiWidget: Any, before: Any) -> None:
     section = slicer.util.loadUI(str(_UI))
     layout = uiWidget.layout()
     layout.insertWidget(layout.indexOf(before) if before is not None else layout.count() - 1, section)
+    at = layout.indexOf(section)
+    if at > 0 and layout.itemAt(at - 1).widget() is not None:
+        _tab_after(layout.itemAt(at - 1).widget(), section)
     # CTK's own policy widens the whole panel to the preferred width of what a section shows
     section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
+
+
+def _tab_after(before: Any, section: Any) -> None:
+    """Let the key Tab go from a section to the one below: Qt goes by the order in which they were made."""
+
+    def taking(widget: Any) -> list[Any]:
+        """A section and what it holds that takes keys; lists that pop up are windows of their own."""
+        every = [widget, *widget.findChildren(qt.QWidget)]
+        return [each for each in every if each.focusPolicy != qt.Qt.NoFocus and each.window() == section.window()]
+
+    for one, other in pairwise([taking(before)[-1], *taking(section)]):
+        qt.QWidget.setTabOrder(one, other)
 
 
 class CohortPanel:

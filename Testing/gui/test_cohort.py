@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,33 @@ def test_keys_work_while_the_section_is_open(window, shared_engine, tmp_path, sc
     window.events()
     left = [key.key.toString() for key in slicer.util.mainWindow().findChildren(qt.QShortcut)]
     assert not {"Ctrl+Down", "Ctrl+Return"} & set(left)
+
+
+@pytest.mark.parametrize("module", ["MPERSegment", "MPERTrainer"])
+def test_the_key_tab_goes_through_a_panel_as_it_is_seen_from_top_to_bottom(window, shared_engine, module):
+    """Also through the section Cohort, which is made after the others and stands between them."""
+    ui = window.open(module).ui
+    buttons = ("QPushButton", "QToolButton", "QLineEdit", "QComboBox", "QCheckBox", "QTableWidget", "QPlainTextEdit")
+    for widget in vars(ui).values():
+        if widget.className() == "ctkCollapsibleButton":
+            widget.collapsed = False
+    window.events()
+    for frame in (ui.cohortNewFrame, ui.cohortRunFrame, ui.cohortReviewFrame, ui.cohortCorrectFrame):
+        frame.visible = True
+    window.widget.resize(1500, 4000)
+    qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.LayoutRequest)
+    names = {widget: name for name, widget in vars(ui).items() if widget.className() in buttons}
+    chain, widget = [], ui.cohortStartButton
+    while widget is not ui.cohortStartButton or not chain:
+        if widget in names and widget.visible and widget.focusPolicy & qt.Qt.TabFocus:
+            corner = widget.mapToGlobal(qt.QPoint(0, 0))
+            chain.append((names[widget], corner.x(), corner.y(), corner.y() + widget.height))
+        widget = widget.nextInFocusChain()
+    first = min(range(len(chain)), key=lambda n: chain[n][2])
+    chain = chain[first:] + chain[:first]
+    wrong = [
+        (one[0], other[0])
+        for one, other in pairwise(chain)
+        if other[3] <= one[2] or (other[2] < one[3] and other[1] < one[1])
+    ]
+    assert not wrong and sum(name.startswith("cohort") for name, *_ in chain) > 15
