@@ -32,6 +32,12 @@ def refusal(answer: Mapping[str, Any]) -> str:
     return said(line, str(answer.get("code") or ""), values if isinstance(values, Mapping) else {})
 
 
+def reason(error: Exception) -> str:
+    """The message of an error that was raised in Slicer itself, by the library perhaps."""
+    line = error.args[0] if error.args else ""
+    return said(str(line), line.code, line.values) if hasattr(line, "code") else str(error)
+
+
 def in_words(answer: dict[str, Any]) -> dict[str, Any]:
     """An answer whose lines with a code are in the user's language; any other dictionary as it is.
 

@@ -10,7 +10,7 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from MPERLib import callbacks, mrml, segmentation_node, settings
+from MPERLib import callbacks, engine_words, mrml, segmentation_node, settings
 from MPERLib.callbacks import later, slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -310,7 +310,7 @@ class ClipPanel:
         try:
             clips = clip_nodes.read_file(path)
         except (OSError, ValueError) as error:
-            self._message(sentence(str(error)))
+            self._message(sentence(engine_words.reason(error)))
             return
         self._step()
         self._past.append(self._now)

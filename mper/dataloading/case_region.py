@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.roi import Box, Region, region_of_box
+from mper.utils.coded import Coded, line_of
 from mper.volume import Geometry, Volume
 
 
@@ -65,7 +66,8 @@ class CaseInRegion:
         try:
             return region_of_box(self._case.geometry, self.region_mm)
         except ValueError as error:
-            raise ValueError(f"case {self.id}: {error}") from error
+            reason = line_of(error)
+            raise ValueError(Coded(f"case {self.id}: {reason}", "case-note", case=self.id, note=reason)) from error
 
     @property
     def geometry(self) -> Geometry:

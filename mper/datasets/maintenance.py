@@ -15,7 +15,7 @@ from mper.datasets.dataset import Dataset
 from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REGION_SET, REMOVED, RENAMED, STRUCTURE_ADDED
 from mper.labels import Label
 from mper.roi import Box, Region, region_of_box
-from mper.utils.coded import Coded
+from mper.utils.coded import Coded, line_of
 from mper.utils.files import rename_folder
 from mper.volume import Geometry
 
@@ -189,7 +189,8 @@ def check_region(geometry: Geometry, region_mm: Sequence[float], where: str) -> 
     try:
         region = region_of_box(geometry, region_mm)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        reason = line_of(error)
+        raise ValueError(Coded(f"{where}: {reason}", "case-note", case=where, note=reason)) from error
     size = [b - a for a, b in zip(region.start, region.stop, strict=True)]
     steps = geometry.step_lengths
     across = [step > _THICK * min(steps) for step in steps]

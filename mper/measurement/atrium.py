@@ -15,6 +15,7 @@ from mper.measurement.figures import Figure, indexed
 from mper.measurement.surface import METHOD, Surface, extract_surface, is_stack
 from mper.measurement.wall import Extent, Wall, WallSettings, measure_wall, shell
 from mper.roi import bounding_box
+from mper.utils.coded import Coded, line_of
 from mper.volume import Geometry, Volume
 
 Mask = npt.NDArray[np.bool_]
@@ -84,17 +85,25 @@ def measure_atrium(
     """
     settings = settings or WallSettings()
     if not geometry.spacing_known:
-        raise ValueError("the spacing of the mask is unknown, so no figure in mL or mm can be given; give the spacing")
+        raise ValueError(
+            Coded(
+                "the spacing of the mask is unknown, so no figure in mL or mm can be given; give the spacing",
+                "mask-without-spacing",
+            )
+        )
     if scan is not None and not scan.geometry.is_close(geometry, 0.01):
         raise ValueError(
-            f"scan and mask lie on different grids: {scan.geometry.describe()} and {geometry.describe()}; "
-            "give the scan that the mask was made on"
+            Coded(
+                f"scan and mask lie on different grids: {scan.geometry.describe()} and {geometry.describe()}; "
+                "give the scan that the mask was made on",
+                "scan-of-another-grid",
+            )
         )
     notes: list[str] = []
     margin = [int(np.ceil(_ROOM_MM / step)) for step in geometry.step_lengths]
     window = bounding_box(mask)
     if window is None:
-        raise ValueError("the mask is empty: there is nothing to measure")
+        raise ValueError(Coded("the mask is empty: there is nothing to measure", "empty-mask-measured"))
     start = [max(0, part.start - m) for part, m in zip(window, margin, strict=True)]
     stop = [min(n, part.stop + m) for part, m, n in zip(window, margin, mask.shape, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
@@ -106,7 +115,12 @@ def measure_atrium(
     if count > 1:
         lost = (np.count_nonzero(small) - np.count_nonzero(whole)) * voxel_ml
         notes.append(
-            f"the mask has {count} components; the largest is measured, the others ({lost:.2f} mL) are left out"
+            Coded(
+                f"the mask has {count} components; the largest is measured, the others ({lost:.2f} mL) are left out",
+                "largest-measured",
+                n=count,
+                ml=f"{lost:.2f}",
+            )
         )
     clipped = clip_mask(whole, grid, clips)
     volume = _volume(clipped.kept, voxel_ml, [clip.name for clip in clips])
@@ -115,8 +129,9 @@ def measure_atrium(
     kept = np.zeros_like(mask)
     kept[box] = clipped.kept
     if is_stack(grid):
-        why = f"slices are {max(grid.step_lengths):.3g} mm apart: a surface between them would be invented"
-        notes.append(f"{why}; wall area, sphericity and wall enhancement are not given")
+        mm = f"{max(grid.step_lengths):.3g}"
+        why = f"slices are {mm} mm apart: a surface between them would be invented"
+        notes.append(Coded(f"{why}; wall area, sphericity and wall enhancement are not given", "no-surface", mm=mm))
         figures += [Figure("la_wall_area", "LA wall area", None, "mm2", why, GROUP)]
         figures += [Figure("la_sphericity", "LA sphericity", None, "%", why, GROUP)]
         return Atrium(tuple(figures), None, None, kept, tuple(notes))
@@ -131,12 +146,19 @@ def measure_atrium(
         try:
             wall = measure_wall(surface, on_wall, clipped.kept, image, settings)
         except ValueError as error:
-            notes.append(f"wall enhancement is not given: {error}")
+            reason = line_of(error)
+            notes.append(Coded(f"wall enhancement is not given: {reason}", "no-enhancement", reason=reason))
     if image is not None and wall is not None:
         around = shell(surface, on_wall, clipped.kept, grid, settings.thickness_mm) & ~small
         figures += _wall_figures(wall, settings, np.count_nonzero(around) * voxel_ml)
         if wall.outside_percent > 0.05:
-            notes.append(f"{wall.outside_percent:.1f} % of the wall lies outside the scan and is left out")
+            notes.append(
+                Coded(
+                    f"{wall.outside_percent:.1f} % of the wall lies outside the scan and is left out",
+                    "wall-outside",
+                    percent=f"{wall.outside_percent:.1f}",
+                )
+            )
         surface = surface.with_scalars(intensity=wall.intensities, iir=wall.intensities / wall.pool_mean)
     return Atrium(tuple(figures), surface, wall, kept, tuple(notes))
 

@@ -16,6 +16,7 @@ from mper.measurement.measures import measure
 from mper.measurement.surface import METHOD, is_stack
 from mper.measurement.ventricles import Cycle, find_label, measure_cycle
 from mper.measurement.wall import WallSettings
+from mper.utils.coded import Coded, line_of
 from mper.volume import Volume
 
 RANGE_LEVELS = (0.3, 0.7)
@@ -91,7 +92,8 @@ def measure_case(
     settings = settings or CaseSettings()
     first = phases[0]
     unlabelled = sum(int(np.count_nonzero(phase.labelmap.array == 255)) for phase in phases)
-    notes = [f"{unlabelled} unlabelled voxels (255) count as background"] if unlabelled else []
+    line = f"{unlabelled} unlabelled voxels (255) count as background"
+    notes: list[str] = [Coded(line, "unlabelled-as-background", n=unlabelled)] if unlabelled else []
     names = {name: find_label(first.labels, name) for name in ("LA", "LV", "RV", "MYO")}
     atrium = None
     cycle = None
@@ -101,8 +103,11 @@ def measure_case(
         figures += atrium.figures
     elif settings.clips or probability is not None:
         raise ValueError(
-            "clips and probabilities are those of one mask of a left atrium (LA); this case has "
-            f"{', '.join(label.name for label in first.labels)} in {len(phases)} phases: leave them out"
+            Coded(
+                "clips and probabilities are those of one mask of a left atrium (LA); this case has "
+                f"{', '.join(label.name for label in first.labels)} in {len(phases)} phases: leave them out",
+                "clips-need-one-atrium",
+            )
         )
     if names["LV"] is not None or names["RV"] is not None:
         cycle = measure_cycle(
@@ -117,7 +122,12 @@ def measure_case(
     if others and len(phases) == 1:
         figures += _others(first, others)
     if not figures:
-        raise ValueError("the mask has no structure that can be measured alone; name its values with --labels")
+        raise ValueError(
+            Coded(
+                "the mask has no structure that can be measured alone; name its values with --labels",
+                "nothing-to-measure",
+            )
+        )
     return MeasuredCase(tuple(figures), tuple(dict.fromkeys(notes)), atrium, cycle)
 
 
@@ -140,8 +150,11 @@ def _atrium(
         return found
     if not probability.geometry.is_close(geometry, 0.01):
         raise ValueError(
-            f"probability and mask lie on different grids: {probability.geometry.describe()} and "
-            f"{geometry.describe()}; give the probability that was written with the mask"
+            Coded(
+                f"probability and mask lie on different grids: {probability.geometry.describe()} and "
+                f"{geometry.describe()}; give the probability that was written with the mask",
+                "probability-of-another-grid",
+            )
         )
     kind, values = probability.array.dtype.kind, probability.array.astype(np.float32, copy=False)
     if kind != "f" or not (values.min() >= 0 and values.max() <= 1):
@@ -153,13 +166,20 @@ def _atrium(
         try:
             others.append(measured(np.asarray(values >= level)).figures)
         except ValueError as error:
-            notes.append(f"the mask at probability {level:g} has no figures: {error}")
+            at, reason = f"{level:g}", line_of(error)
+            line = f"the mask at probability {at} has no figures: {reason}"
+            notes.append(Coded(line, "no-range", level=at, reason=reason))
     return replace(found, figures=with_ranges(found.figures, others))
 
 
 def _others(mask: Segmentation, labels: Sequence[Label]) -> list[Figure]:
     if mask.labelmap.geometry.voxel_ml is None:
-        raise ValueError("the spacing of the mask is unknown, so no figure in mL or mm can be given; give the spacing")
+        raise ValueError(
+            Coded(
+                "the spacing of the mask is unknown, so no figure in mL or mm can be given; give the spacing",
+                "mask-without-spacing",
+            )
+        )
     stack = is_stack(mask.labelmap.geometry)
     figures = []
     for found in measure(Segmentation(mask.labelmap, mask.labels)):

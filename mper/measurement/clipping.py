@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from mper.utils.coded import Coded
 from mper.volume import Geometry
 
 Point = tuple[float, float, float]
@@ -56,7 +57,13 @@ class ClipPlane:
         _check_point(self.name, "normal", self.normal)
         length = math.hypot(*self.normal)
         if length < 1e-9:
-            raise ValueError(f"the clip {self.name!r} has a normal of length zero; give the direction to remove")
+            raise ValueError(
+                Coded(
+                    f"the clip {self.name!r} has a normal of length zero; give the direction to remove",
+                    "clip-normal",
+                    clip=self.name,
+                )
+            )
         if self.radius_mm is not None:
             _check_radius(self.name, self.radius_mm)
 
@@ -138,22 +145,34 @@ def clip_mask(mask: Mask, geometry: Geometry, clips: Sequence[Clip]) -> Clipped:
     if not clips:
         return Clipped(mask, {})
     if not geometry.spacing_known:
-        raise ValueError("the spacing of the mask is unknown, so clips in mm have no place in it; give the spacing")
+        raise ValueError(
+            Coded(
+                "the spacing of the mask is unknown, so clips in mm have no place in it; give the spacing",
+                "mask-without-spacing",
+            )
+        )
     kept = mask.copy()
     removed = {}
     for clip in clips:
         taken = clip.removes(mask, geometry)
         if not taken.any():
             raise ValueError(
-                f"the clip {clip.name!r} removes no voxel of the mask; move it (positions are LPS in mm), "
-                "turn its normal, or leave it out"
+                Coded(
+                    f"the clip {clip.name!r} removes no voxel of the mask; move it (positions are LPS in mm), "
+                    "turn its normal, or leave it out",
+                    "clip-removes-nothing",
+                    clip=clip.name,
+                )
             )
         kept &= ~taken
         removed[clip.name] = int(np.count_nonzero(taken))
     if not kept.any():
         raise ValueError(
-            f"the clips ({', '.join(clip.name for clip in clips)}) remove the whole mask; "
-            "a plane removes the side that its normal points to: turn the normal, or make the spheres smaller"
+            Coded(
+                f"the clips ({', '.join(clip.name for clip in clips)}) remove the whole mask; "
+                "a plane removes the side that its normal points to: turn the normal, or make the spheres smaller",
+                "clips-remove-all",
+            )
         )
     return Clipped(largest_component(kept)[0], removed)
 
@@ -179,20 +198,30 @@ def read_clips(path: Path) -> tuple[Clip, ...]:
         If it does not exist.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a JSON file of clips")
+        raise FileNotFoundError(
+            Coded(f"{path} does not exist; give a JSON file of clips", "file-missing", path=str(path))
+        )
     if path.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"{path} is too large for a file of clips")
+        raise ValueError(Coded(f"{path} is too large for a file of clips", "no-clips-file", path=str(path)))
     try:
         stored = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file of clips ({error})") from error
+        raise ValueError(
+            Coded(f"{path} is not a JSON file of clips ({error})", "no-clips-file", path=str(path))
+        ) from error
     entries = stored.get("clips") if isinstance(stored, dict) else None
     if not isinstance(entries, list):
-        raise ValueError(f'{path} is not a file of clips; expected {{"clips": [{{"kind": "plane", ...}}]}}')
+        raise ValueError(
+            Coded(
+                f'{path} is not a file of clips; expected {{"clips": [{{"kind": "plane", ...}}]}}',
+                "no-clips-file",
+                path=str(path),
+            )
+        )
     try:
         return clips_from_dicts(entries)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(Coded(f"{path}: {error}", "no-clips-file", path=str(path))) from error
 
 
 def write_clips(path: Path, clips: Sequence[Clip]) -> None:
@@ -217,7 +246,7 @@ def clips_from_dicts(entries: Sequence[object]) -> tuple[Clip, ...]:
     names = [clip.name for clip in clips]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ValueError(f"two clips have the name {twice!r}; each needs its own")
+        raise ValueError(Coded(f"two clips have the name {twice!r}; each needs its own", "clip-twice", clip=twice))
     return clips
 
 
@@ -265,7 +294,13 @@ def _check_point(name: str, what: str, point: Point) -> None:
 
 def _check_radius(name: str, radius_mm: float) -> None:
     if not 0 < radius_mm < 1e4:
-        raise ValueError(f"the radius of the clip {name!r} must be above zero, in mm, got {radius_mm:g}")
+        raise ValueError(
+            Coded(
+                f"the radius of the clip {name!r} must be above zero, in mm, got {radius_mm:g}",
+                "clip-radius",
+                clip=name,
+            )
+        )
 
 
 def _marked(shape: tuple[int, ...], voxels: npt.NDArray[np.int64]) -> Mask:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mper.utils.coded import Coded
+
 _HEIGHTS_CM, _WEIGHTS_KG = (30.0, 250.0), (1.0, 400.0)
 
 
@@ -100,8 +102,16 @@ def body_surface_m2(height_cm: float, weight_kg: float) -> float:
     ):
         if not low <= number <= high:
             raise ValueError(
-                f"a {name} of {number:g} {unit} is not a person's ({low:g} to {high:g} {unit} expected); "
-                f"give the {name} in {unit}"
+                Coded(
+                    f"a {name} of {number:g} {unit} is not a person's ({low:g} to {high:g} {unit} expected); "
+                    f"give the {name} in {unit}",
+                    "not-a-person",
+                    what=name,
+                    number=f"{number:g}",
+                    unit=unit,
+                    low=f"{low:g}",
+                    high=f"{high:g}",
+                )
             )
     return math.sqrt(height_cm * weight_kg / 3600)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mper.roi import bounding_box
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Volume
 
 Floats = npt.NDArray[np.float64]
@@ -104,10 +105,15 @@ def extract_surface(mask: Mask, geometry: Geometry) -> Surface:
     from skimage.measure import marching_cubes
 
     if not geometry.spacing_known:
-        raise ValueError("the spacing of the mask is unknown, so its surface has no size in mm; give the spacing")
+        raise ValueError(
+            Coded(
+                "the spacing of the mask is unknown, so its surface has no size in mm; give the spacing",
+                "mask-without-spacing",
+            )
+        )
     window = bounding_box(mask)
     if window is None:
-        raise ValueError("the mask is empty, so it has no surface")
+        raise ValueError(Coded("the mask is empty, so it has no surface", "empty-mask-measured"))
     field_ = np.pad(mask[window], _MARGIN).astype(np.float32)
     smooth = ndimage.gaussian_filter(field_, SMOOTHING_VOXELS, truncate=3)
     voxels = int(np.count_nonzero(field_))

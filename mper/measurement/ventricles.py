@@ -12,10 +12,14 @@ import numpy as np
 
 from mper.labels import Label, Segmentation, make_label, structure_of
 from mper.measurement.figures import Figure, indexed
+from mper.utils.coded import Coded
 
 MYOCARDIUM_G_PER_ML = 1.05
 _NAMES = {"LV": "Left ventricle", "RV": "Right ventricle", "LA": "Left atrium"}
 _TISSUE = "MYO"
+
+
+_ONE_PHASE = Coded("one phase is given: EF needs a mask of ED and one of ES", "one-phase")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +83,28 @@ def measure_cycle(
     curves = _curves(phases, numbers)
     reference = next((name for name in ("LV", "RV") if name in curves), None)
     if reference is None:
-        raise ValueError(f"the masks have no ventricle (LV, RV) but {_named(phases[0])}; name the values with --labels")
+        raise ValueError(
+            Coded(
+                f"the masks have no ventricle (LV, RV) but {_named(phases[0])}; name the values with --labels",
+                "no-ventricle",
+            )
+        )
     volumes = curves[reference]
     if not any(volumes):
-        raise ValueError(f"the masks are empty: no voxel is {reference}; there is nothing to measure")
+        raise ValueError(
+            Coded(
+                f"the masks are empty: no voxel is {reference}; there is nothing to measure",
+                "empty-masks",
+                structure=reference,
+            )
+        )
     if len(phases) == 1:
         if end_diastole or end_systole:
-            raise ValueError("there is one phase, and ED and ES are two; give the masks of both")
+            raise ValueError(
+                Coded("there is one phase, and ED and ES are two; give the masks of both", "one-phase-alone")
+            )
         figures = [_one_phase(name, values[0]) for name, values in curves.items()]
-        return Cycle(tuple(figures), curves, None, None, ("one phase is given: EF needs a mask of ED and one of ES",))
+        return Cycle(tuple(figures), curves, None, None, (_ONE_PHASE,))
     notes: list[str] = []
     by_number = {name: dict(zip(numbers, values, strict=True)) for name, values in curves.items()}
     ed, es = _phases(by_number[reference], end_diastole, end_systole, reference, notes)
@@ -114,13 +131,21 @@ def _curves(phases: Sequence[Segmentation], numbers: Sequence[int]) -> dict[str,
         voxel_ml = geometry.voxel_ml
         if voxel_ml is None:
             raise ValueError(
-                f"the spacing of the mask of phase {number} is unknown, so no figure in mL can be given; "
-                "give the spacing"
+                Coded(
+                    f"the spacing of the mask of phase {number} is unknown, so no figure in mL can be given; "
+                    "give the spacing",
+                    "mask-without-spacing",
+                )
             )
         if not geometry.is_close(first, 0.01):
             raise ValueError(
-                f"the masks of phases {numbers[0]} and {number} lie on different grids: {first.describe()} and "
-                f"{geometry.describe()}; give masks of one time series"
+                Coded(
+                    f"the masks of phases {numbers[0]} and {number} lie on different grids: {first.describe()} and "
+                    f"{geometry.describe()}; give masks of one time series",
+                    "phases-of-other-grids",
+                    first=numbers[0],
+                    second=number,
+                )
             )
         counts = np.bincount(phase.labelmap.array.reshape(-1), minlength=256)
         for name in ("LV", "RV", _TISSUE, "LA"):
@@ -130,8 +155,14 @@ def _curves(phases: Sequence[Segmentation], numbers: Sequence[int]) -> dict[str,
     for name, values in curves.items():
         if len(values) < len(phases):
             raise ValueError(
-                f"{len(values)} of {len(phases)} masks have the structure {name}; "
-                "give masks of one model or one list of labels"
+                Coded(
+                    f"{len(values)} of {len(phases)} masks have the structure {name}; "
+                    "give masks of one model or one list of labels",
+                    "structure-missing-in-phases",
+                    n=len(values),
+                    total=len(phases),
+                    structure=name,
+                )
             )
     return {name: tuple(values) for name, values in curves.items()}
 
@@ -144,22 +175,60 @@ def _phases(
         if number is not None and number not in volumes:
             from_one = tuple(volumes) == tuple(range(1, count + 1))
             given = "counted from 1" if from_one else f"numbers {', '.join(map(str, volumes))}"
-            raise ValueError(f"there is no phase {number} to be {what}; {count} phases are given, {given}")
+            raise ValueError(
+                Coded(
+                    f"there is no phase {number} to be {what}; {count} phases are given, {given}",
+                    "no-such-phase",
+                    n=number,
+                    what=what,
+                    count=count,
+                )
+            )
     present = {number: ml for number, ml in volumes.items() if ml > 0}
     if len(present) < count:
         missing = ", ".join(str(number) for number in volumes if number not in present)
-        notes.append(f"no voxel is {name} in phase {missing}, which is taken neither as ED nor as ES; check the mask")
+        notes.append(
+            Coded(
+                f"no voxel is {name} in phase {missing}, which is taken neither as ED nor as ES; check the mask",
+                "empty-phases",
+                structure=name,
+                phases=missing,
+            )
+        )
     ed = end_diastole or max(present, key=present.__getitem__)
     es = end_systole or min(present, key=present.__getitem__)
     if ed == es:
-        raise ValueError(f"phase {ed} is both ED and ES; give masks of two phases in which the {name} differs in size")
+        raise ValueError(
+            Coded(
+                f"phase {ed} is both ED and ES; give masks of two phases in which the {name} differs in size",
+                "same-phase",
+                phase=ed,
+                structure=name,
+            )
+        )
     if volumes[ed] < volumes[es]:
         raise ValueError(
-            f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed]:.1f} mL) than phase {es}, taken as ES "
-            f"({volumes[es]:.1f} mL); swap them"
+            Coded(
+                f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed]:.1f} mL) than phase {es}, taken as ES "
+                f"({volumes[es]:.1f} mL); swap them",
+                "ed-smaller",
+                ed=ed,
+                es=es,
+                structure=name,
+                ed_ml=f"{volumes[ed]:.1f}",
+                es_ml=f"{volumes[es]:.1f}",
+            )
         )
     if end_diastole is None or end_systole is None:
-        notes.append(f"ED is phase {ed} and ES is phase {es}: there the {name} is largest and smallest")
+        notes.append(
+            Coded(
+                f"ED is phase {ed} and ES is phase {es}: there the {name} is largest and smallest",
+                "phases-chosen",
+                ed=ed,
+                es=es,
+                structure=name,
+            )
+        )
     return ed, es
 
 
@@ -180,7 +249,15 @@ def _function(
         Figure(f"{key}_ef", f"{name} EF", ef, "%", "SV / EDV" if edv > 0 else f"no voxel is {name} at ED", group)
     )
     if edv < esv:
-        notes.append(f"the {name} is smaller in phase {ed} (ED) than in phase {es} (ES); check its masks")
+        notes.append(
+            Coded(
+                f"the {name} is smaller in phase {ed} (ED) than in phase {es} (ES); check its masks",
+                "smaller-in-ed",
+                ed=ed,
+                es=es,
+                structure=name,
+            )
+        )
     return figures
 
 

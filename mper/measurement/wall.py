@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 
 from mper.measurement.surface import Surface, sample_along_normals
 from mper.roi import bounding_box
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Volume
 
 Floats = npt.NDArray[np.float64]
@@ -63,7 +64,15 @@ class WallSettings:
     def __post_init__(self) -> None:
         for name, low, high in (("thickness_mm", 0.5, 10.0), ("pool_margin_mm", 0.0, 20.0)):
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be from {low:g} to {high:g} mm, got {getattr(self, name):g}")
+                raise ValueError(
+                    Coded(
+                        f"{name} must be from {low:g} to {high:g} mm, got {getattr(self, name):g}",
+                        "wall-setting-range",
+                        name=name,
+                        low=f"{low:g}",
+                        high=f"{high:g}",
+                    )
+                )
         if self.sampling not in ("mean", "max"):
             raise ValueError(f"the sampling is 'mean' or 'max', got {self.sampling!r}")
 
@@ -148,15 +157,23 @@ def measure_wall(
     pool = blood_pool(cavity, scan.geometry, settings.pool_margin_mm)
     if np.count_nonzero(pool) < _LEAST_POOL:
         raise ValueError(
-            f"the mask has no cavity: {np.count_nonzero(pool)} voxels lie {settings.pool_margin_mm:g} mm inside of it, "
-            f"at least {_LEAST_POOL} are needed for the blood pool; give the mask of the cavity (no wall, no shell)"
+            Coded(
+                f"the mask has no cavity: {np.count_nonzero(pool)} voxels lie {settings.pool_margin_mm:g} mm inside of "
+                f"it, at least {_LEAST_POOL} are needed for the blood pool; give the mask of the cavity (no wall, no "
+                "shell)",
+                "no-cavity",
+            )
         )
     blood = scan.array[pool].astype(np.float64)
     mean, sd = float(blood.mean()), float(blood.std())
     if not mean > 0:
         raise ValueError(
-            f"the blood pool has a mean intensity of {mean:g}; ratios need intensities above zero: "
-            "give the scan as the scanner wrote it, not normalised"
+            Coded(
+                f"the blood pool has a mean intensity of {mean:g}; ratios need intensities above zero: "
+                "give the scan as the scanner wrote it, not normalised",
+                "no-positive-blood",
+                mean=f"{mean:g}",
+            )
         )
     depths = np.arange(_STEP_MM / 2, settings.thickness_mm, _STEP_MM)
     samples = sample_along_normals(surface, scan, depths)
@@ -170,8 +187,11 @@ def measure_wall(
     whole, area = float(areas[wall].sum()), float(areas[used].sum())
     if area < _LEAST_IN_SCAN * whole:
         raise ValueError(
-            f"{100 * (1 - area / whole) if whole else 100:.0f} % of the wall lies outside the scan; "
-            "give a scan that shows the whole atrium"
+            Coded(
+                f"{100 * (1 - area / whole) if whole else 100:.0f} % of the wall lies outside the scan; "
+                "give a scan that shows the whole atrium",
+                "wall-mostly-outside",
+            )
         )
     return Wall(
         mean,

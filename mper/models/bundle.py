@@ -21,6 +21,7 @@ from mper.models.card import CALIBRATION, CARD, LOCALIZATION, STORAGES, WEIGHTS,
 from mper.models.localization import Localization
 from mper.models.references import References
 from mper.nets.network import NetConfig, Network
+from mper.utils.coded import Coded
 from mper.utils.files import rename_folder, temporary_sibling
 from mper.utils.text import first_line
 
@@ -123,8 +124,12 @@ class ModelBundle:
             wrong = [name for name, value in (state | kept).items() if not value.isfinite().all()]
             if wrong:
                 raise ValueError(
-                    f"{path}: the weights of the model are not finite ({wrong[0]!r} holds NaN or infinity); "
-                    "train it again, or get the model again"
+                    Coded(
+                        f"{path}: the weights of the model are not finite ({wrong[0]!r} holds NaN or infinity); "
+                        "train it again, or get the model again",
+                        "model-damaged",
+                        path=str(path),
+                    )
                 )
             localization = None
             if stored.card.localization is not None:
@@ -138,7 +143,11 @@ class ModelBundle:
             references = References.of(tensors, cases) if kept else None
             return cls(stored.card, state, stored.sha256, references, localization, calibration)
         except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: the model cannot be read ({error}); get the model again") from error
+            raise ValueError(
+                Coded(
+                    f"{path}: the model cannot be read ({error}); get the model again", "model-damaged", path=str(path)
+                )
+            ) from error
 
     def save(self, path: Path, storage: str = "float16") -> Path:
         """Write the bundle as a folder, beside and then renamed.

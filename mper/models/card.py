@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mper.labels import Label, check_labels, label_from_dict
+from mper.utils.coded import Coded
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -154,8 +155,12 @@ class StoredBundle:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
             raise ValueError(
-                f"{self.path}: {name} is not the file that the model's card describes "
-                f"(sha256 {found[:12]}..., expected {sha256[:12]}...); get the model again"
+                Coded(
+                    f"{self.path}: {name} is not the file that the model's card describes "
+                    f"(sha256 {found[:12]}..., expected {sha256[:12]}...); get the model again",
+                    "model-damaged",
+                    path=str(self.path),
+                )
             )
         return data
 
@@ -171,7 +176,13 @@ def read_bundle(path: Path) -> StoredBundle:
         If its card is damaged, of another format version or incomplete.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no model at {path}; `mper models` lists the models that come with mper")
+        raise FileNotFoundError(
+            Coded(
+                f"no model at {path}; `mper models` lists the models that come with mper",
+                "model-missing",
+                path=str(path),
+            )
+        )
     try:
         stored = json.loads(_member(path, CARD).decode("utf-8"))
         found = stored.pop("format", None)
@@ -179,8 +190,12 @@ def read_bundle(path: Path) -> StoredBundle:
         raise _damaged(path, error) from error
     if found not in FORMATS:
         raise ValueError(
-            f"{path} is a model of format {found!r}, this mper reads formats {FORMATS[0]} to {FORMATS[-1]}; "
-            "update mper, or train the model again"
+            Coded(
+                f"{path} is a model of format {found!r}, this mper reads formats {FORMATS[0]} to {FORMATS[-1]}; "
+                "update mper, or train the model again",
+                "model-of-another-version",
+                path=str(path),
+            )
         )
     try:
         weights = stored.pop("weights")
@@ -204,7 +219,13 @@ def read_bundle(path: Path) -> StoredBundle:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: the model's {CARD} is damaged ({type(error).__name__}: {error}); get the model again")
+    return ValueError(
+        Coded(
+            f"{path}: the model's {CARD} is damaged ({type(error).__name__}: {error}); get the model again",
+            "model-damaged",
+            path=str(path),
+        )
+    )
 
 
 def _member(path: Path, name: str) -> bytes:

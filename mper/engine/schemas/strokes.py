@@ -9,6 +9,7 @@ from pydantic import FailFast, Field
 from mper.engine.schemas.common import AnswerModel, AnswerWithLines, Box, PointMm, RequestModel
 from mper.engine.schemas.segmentation import QuickStructure, Structure
 from mper.strokes import Stroke, StrokeList
+from mper.utils.coded import Coded, line_of
 
 _Point = Annotated[list[float], Field(min_length=3, max_length=3)]
 
@@ -42,7 +43,9 @@ class StrokesRequest(RequestModel):
                 points = tuple((x, y, z) for x, y, z in each.points_mm)
                 strokes.append(Stroke(each.value, points, each.radius_mm))
             except ValueError as error:
-                raise ValueError(f"stroke {number}: {error}") from None
+                reason = line_of(error)
+                line = f"stroke {number}: {reason}"
+                raise ValueError(Coded(line, "stroke-note", number=number, note=reason)) from None
         return StrokeList(tuple(strokes), self.scan_sha256, self.model)
 
 

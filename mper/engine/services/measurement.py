@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mper.engine.errors import InvalidRequest, NotFound
+from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.measurement import FigureModel, Measurement, MeasureRequest, Stage, VolumeCurve
 from mper.labels import Segmentation, make_label
 from mper.volume import Volume
@@ -92,6 +93,7 @@ def measure(engine: Engine, client: str, request: MeasureRequest) -> Measurement
         surface = engine.surfaces.add(client, encode_surface(".vtp", found.atrium.surface))
     cycle = found.cycle
     return Measurement(
+        line_codes=codes_for(found.notes),
         figures=[_answer(figure) for figure in found.figures],
         notes=list(found.notes),
         curves=[] if cycle is None else [VolumeCurve(name=name, ml=list(ml)) for name, ml in cycle.curves_ml.items()],
@@ -129,7 +131,8 @@ def _of_prediction(stored: StoredPrediction, scan: Volume | None) -> Segmentatio
         array = stored.corrections.part((0, 0, 0), own.geometry.shape)
         return Segmentation(own.with_array(array), prediction.labels)
     if scan.geometry.shape != stored.shape:
-        raise InvalidRequest(f"the prediction is of a scan of {stored.shape} voxels, this scan has {scan.array.shape}")
+        line = f"the prediction is of a scan of {stored.shape} voxels, this scan has {scan.array.shape}"
+        raise InvalidRequest(line, "scan-of-another-grid")
     return Segmentation(scan.with_array(stored.part((0, 0, 0), stored.shape)), prediction.labels)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from mper.datasets.dataset import Dataset
 from mper.datasets.index import DATASET
 from mper.engine.errors import Forbidden, NotFound
+from mper.utils.coded import line_of
 from mper.utils.files import check_name, existing_name, nfc
 
 _DEEPEST = 4  # folders below a root in which datasets are looked for
@@ -80,7 +81,7 @@ class Roots:
             for part in relative.split("/") if relative else ():
                 path /= existing_name(path, check_name(part, "folder"))
         except ValueError as error:
-            raise Forbidden(str(error)) from error
+            raise Forbidden(line_of(error)) from error
         if not path.resolve().is_relative_to(home):
             raise Forbidden(f"{relative!r} leads out of the root {root!r}; name a folder inside it")
         return path

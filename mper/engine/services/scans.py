@@ -17,6 +17,7 @@ from mper.engine.errors import Conflict, InvalidRequest, NotFound
 from mper.engine.schemas.arrays import HEADER
 from mper.engine.services.uploads import Upload
 from mper.engine.settings import Limits
+from mper.utils.coded import line_of
 from mper.volume import Volume
 
 
@@ -167,4 +168,4 @@ def _check_extent(scan: Volume) -> None:
     try:
         check_extent(scan.geometry)
     except ValueError as error:
-        raise InvalidRequest(str(error)) from error
+        raise InvalidRequest(line_of(error)) from error
