@@ -68,7 +68,7 @@ if missing:
         pass
 print(json.dumps({"missing": missing, "card": card}))
 """
-_REMOVE = "import shutil, sys; shutil.rmtree(sys.argv[1], ignore_errors=True)"
+_REMOVE = "import shutil, sys; [shutil.rmtree(folder, ignore_errors=True) for folder in sys.argv[1:]]"
 
 
 @dataclass(frozen=True)
@@ -335,7 +335,7 @@ class Installation:
             self._failed(_("{names} still missing").format(names=missing.names))
             return
         self._over = True
-        self._clear()
+        later(self._clear, "remains of the installation are removed")
         later(self._done, "installation has ended")
 
     def _failed(self, reason: str) -> None:
@@ -367,9 +367,11 @@ class Installation:
 
     def _clear(self) -> None:
         """Remove what is not complete, and the folder that was replaced."""
+        aside = []
         for folder in (self._part, self._downloads, self._old):
             with contextlib.suppress(OSError):  # in use for another moment; the next installation removes it
-                removeFolder(folder)
+                aside += _setAside(folder)
+        _delete(aside)
 
 
 def uninstall() -> None:
@@ -385,21 +387,34 @@ def uninstall() -> None:
 
 def removeFolder(folder: Path) -> None:
     """Rename a folder at once, and delete its thousands of files in a detached process."""
+    _delete(_setAside(folder))
+
+
+def _setAside(folder: Path) -> list[Path]:
+    """Rename a folder, if it is there, so that its name is free; returns its new path."""
     if not folder.exists():
-        return
+        return []
     gone = folder.with_name(f"{folder.name}.gone")
     number = 0
     while gone.exists():
         number += 1
         gone = folder.with_name(f"{folder.name}.gone{number}")
     folder.rename(gone)
+    return [gone]
+
+
+def _delete(folders: list[Path]) -> None:
+    """Delete folders in one detached process: each start of one takes a moment."""
+    if not folders:
+        return
     try:
-        started = qt.QProcess.startDetached(str(settings.enginePython()), ["-c", _REMOVE, str(gone)])
+        started = qt.QProcess.startDetached(str(settings.enginePython()), ["-c", _REMOVE, *map(str, folders)])
     except OSError:
         started = False
     if not started:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(gone)
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(folder)
 
 
 def _name(requirement: str) -> str:
