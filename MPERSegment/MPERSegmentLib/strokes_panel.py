@@ -178,6 +178,7 @@ class StrokesPanel:
         self.endBrush()
         for nodeId in list(self._syncs):
             self.nodeRemoved(nodeId)
+        self._messages.clear()  # a node of the next scene may get the same id
         self._node = None
 
     def settled(self, node: slicer.vtkMRMLSegmentationNode) -> bool:
