@@ -6,7 +6,7 @@ import functools
 
 from slicer.i18n import tr as _
 
-from MPERLib.import_lines import about_datasets, about_dicom, about_files, about_labels
+from MPERLib.file_lines import about_datasets, about_dicom, about_exports, about_files, about_labels
 from MPERLib.measurement_lines import about_clips, about_measurements, about_model_files
 
 
@@ -28,6 +28,7 @@ def words() -> dict[str, str]:
         **about_dicom(),
         **about_labels(),
         **about_datasets(),
+        **about_exports(),
         **about_measurements(),
         **about_clips(),
         **about_model_files(),

@@ -6,6 +6,8 @@ the end of standard input reaches the child on every system, also when Slicer di
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from slicer.i18n import tr as _
 
 from MPERLib import libraryHome, settings
 from MPERLib.callbacks import after, slot
+from MPERLib.engine_words import in_words
 
 _KILL_AFTER_MS = 5000
+_FAILED = '{"error": '  # begins the line with which our commands say in codes why they failed
 _SLICERS_OWN = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONNOUSERSITE", "SSL_CERT_FILE")
 
 # Runs a module that does not read its standard input, and ends it when that ends.
@@ -50,6 +54,7 @@ def environment(python: Path, added: Mapping[str, str]) -> Any:
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
+        "MPER_ERROR_CODES": "1",
         **added,
     }
     if slicers or settings.chosenPackages() is not None:
@@ -95,7 +100,7 @@ class PythonProcess:
         python = python or settings.enginePython()
         self._line, self._ended, self._log = line, ended, log
         self._rest = b""
-        self._last = ""
+        self._last = self._reason = ""
         self.failedToStart = False
         self._stopped = self._over = False
         self._afterwards: Callable[[], None] = lambda: None
@@ -155,7 +160,10 @@ class PythonProcess:
 
     def _take(self, line: bytes) -> None:
         text = line.decode("utf-8", errors="replace").rstrip()
-        if text and not self._stopped:
+        if text.startswith(_FAILED) and not self._stopped:
+            with contextlib.suppress(ValueError):
+                self._reason = str(json.loads(text, object_hook=in_words)["error"])
+        elif text and not self._stopped:
             if self._log is None and not text.startswith(("WARNING", "[notice]")):  # of pip
                 self._last = text
             slot(self._line, "line of a process", self._raised)(text)
@@ -178,7 +186,7 @@ class PythonProcess:
         self._take(self._rest)
         good = self._process.exitCode() == 0 and self._process.exitStatus() == qt.QProcess.NormalExit
         code = _("exit code {n}").format(n=self._process.exitCode())
-        self._finish(None if good else self._last or code)
+        self._finish(None if good else self._reason or self._last or code)
 
     def _finish(self, reason: str | None) -> None:
         self._over = True

@@ -89,6 +89,8 @@ def test_phases_have_a_curve_and_a_fraction(engine: Served, mask: Volume) -> Non
     ed, es = found["curves"][0]["ml"]
     assert (found["end_diastole"], found["end_systole"]) == (1, 2)
     assert values(found)["lv_ef"] == pytest.approx(100 * (ed - es) / ed)
+    values_of = {"ed": 1, "es": 2, "structure": "LV"}
+    assert [found["line_codes"][note] for note in found["notes"]] == [{"code": "phases-chosen", "values": values_of}]
 
 
 @pytest.mark.parametrize(

@@ -654,6 +654,26 @@ def test_a_process_whose_lines_cannot_be_taken_ends_with_words(window: Any) -> N
     window.forgive()
 
 
+def test_a_command_that_fails_says_why_in_words(window: Any, tmp_path: Path) -> None:
+    ended: list[str | None] = []
+    lines: list[str] = []
+    missing = tmp_path / "no scan.nrrd"
+    words = [
+        "export-seg",
+        str(missing),
+        "--source",
+        str(missing),
+        "--out",
+        str(tmp_path / "out.dcm"),
+        "--manual",
+        "--json",
+    ]
+    python_process.PythonProcess(python_process.module("mper", *words), lines.append, ended.append)
+    window.wait_until(lambda: ended, 60, "the end of the command")
+    assert ended == [f"{missing} does not exist, or is no file"]
+    assert [line for line in lines if line.startswith("mper: error: ")] == [f"mper: error: {missing} does not exist"]
+
+
 def test_refusals_with_a_code_are_said_in_words_and_others_as_the_engine_wrote_them() -> None:
     from MPERLib import engine_words
 

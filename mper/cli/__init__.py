@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import signal
@@ -38,6 +39,7 @@ from mper.cli import (
     train,
 )
 from mper.progress import Cancelled
+from mper.utils.coded import line_codes
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, exit_code, explain
 
 _BOX = "-40,60,-30,70,-20,50"
@@ -62,6 +64,7 @@ _GROUPS = (
     doctor,
 )
 
+_CODES = "MPER_ERROR_CODES"  # set by a program that says errors in its own words: their codes come first, as JSON
 _ABOUT = """\
 Segment medical images with few labels: multi-prototype embedding refinement (MPER).
 
@@ -159,7 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except BaseException as error:
-        _last_word(f"mper: error: {explain(error)}")
+        line = explain(error)
+        if os.environ.get(_CODES) and (codes := line_codes(line)):
+            _last_word(json.dumps({"error": line, "line_codes": codes}))
+        _last_word(f"mper: error: {line}")
         return exit_code(error)
 
 

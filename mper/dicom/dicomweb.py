@@ -18,6 +18,7 @@ from mper.dicom.instances import Instance, find_instances, next_batch
 from mper.dicom.web_requests import TIMEOUT_S, Access, Backoff, NotFound, Refused, Unavailable, attempt, query
 from mper.dicom.web_retrieve import ACCEPTED, NOT_ACCEPTABLE, checked, retrieve
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
+from mper.utils.coded import Coded, line_of
 from mper.utils.files import write_atomically
 
 __all__ = ["Access", "Archive", "PulledSeries", "PushSummary"]
@@ -95,10 +96,10 @@ class Archive:
             try:
                 failed |= self._send(batch)
             except ConnectionError as error:
-                raise type(error)(
-                    f"{error}; {total - len(waiting)} of {total} instances are there: run the command again, "
-                    "what has arrived is not sent twice"
-                ) from error
+                reason, there = line_of(error), total - len(waiting)
+                line = f"{reason}; {there} of {total} instances are there: run the command again, what has arrived is "
+                line += "not sent twice"
+                raise type(error)(Coded(line, "sent-in-part", reason=reason, n=there, total=total)) from error
             waiting = waiting[len(batch) :]
         arrived = self._present(everything) if everything else set()
         for item in everything:

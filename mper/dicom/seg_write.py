@@ -22,6 +22,7 @@ from mper.dicom.sources import Sources, correct_references, describe_sources, te
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import LIKELY_WRONG, MANUAL, Provenance
+from mper.utils.coded import Coded, changed, line_of
 from mper.utils.files import write_atomically
 from mper.utils.text import first_line
 
@@ -92,14 +93,19 @@ def write_seg(
         report = replace(check_export(temporary, whole, series, notes), file=path.name)
         if not report.passed:
             raise ValueError(
-                f"{path.name} was not kept: read back, it differs from what was to be written ({report.failures()})"
+                Coded(
+                    f"{path.name} was not kept: read back, it differs from what was to be written "
+                    f"({report.failures()})",
+                    "export-differs",
+                    file=path.name,
+                )
             )
         report_files = report_paths(path)
         write_atomically(report_files[0], [report.to_text().encode("utf-8")])
         write_atomically(report_files[1], [report.to_json().encode("utf-8")])
         temporary.replace(path)
     except OSError as error:
-        renamed = type(error)(str(error).replace(str(temporary), str(path)))
+        renamed = type(error)(changed(line_of(error), lambda text: text.replace(str(temporary), str(path))))
         renamed.errno = error.errno
         raise renamed from error
     finally:
@@ -119,12 +125,18 @@ def _on_source(mask: Segmentation, series: DicomSeries, note: Notify) -> Segment
     counts = np.bincount(array.reshape(-1), minlength=256)
     if counts[UNLABELLED]:
         raise ValueError(
-            f"the mask holds {counts[UNLABELLED]} unlabelled voxels (255), which DICOM-SEG cannot say; "
-            "finish drawing, or set them to background"
+            Coded(
+                f"the mask holds {counts[UNLABELLED]} unlabelled voxels (255), which DICOM-SEG cannot say; "
+                "finish drawing, or set them to background",
+                "export-unlabelled",
+                n=int(counts[UNLABELLED]),
+            )
         )
     there = [label for label in mask.labels if counts[label.value]]
     if not there:
-        raise ValueError("the mask is empty: no voxel belongs to a structure, so there is nothing to write")
+        raise ValueError(
+            Coded("the mask is empty: no voxel belongs to a structure, so there is nothing to write", "export-empty")
+        )
     if len(there) < len(mask.labels):
         empty = [label.name for label in mask.labels if not counts[label.value]]
         note(f"left out {', '.join(empty)}: no voxels")
@@ -143,19 +155,32 @@ def _on_source(mask: Segmentation, series: DicomSeries, note: Notify) -> Segment
 def _check_label(label: Label, provenance: Provenance | None) -> None:
     if label.category is None or label.type is None:
         raise ValueError(
-            f"the structure {label.name!r} has no code, which DICOM-SEG needs; choose its terminology in 3D Slicer, "
-            "or name it as one of the known structures (LA, RA, LV, RV, MYO, LAA, PV, Heart, Scar)"
+            Coded(
+                f"the structure {label.name!r} has no code, which DICOM-SEG needs; choose its terminology in 3D "
+                "Slicer, or name it as one of the known structures (LA, RA, LV, RV, MYO, LAA, PV, Heart, Scar)",
+                "export-no-code",
+                structure=label.name,
+            )
         )
     if provenance is None:
         raise ValueError(
-            f"it is not known how {label.name!r} was made, which a DICOM-SEG states; name the model that drew it "
-            "(--model NAME, with --edited if a person corrected it) or say that a person did (--manual)"
+            Coded(
+                f"it is not known how {label.name!r} was made, which a DICOM-SEG states; name the model that drew it "
+                "(--model NAME, with --edited if a person corrected it) or say that a person did (--manual)",
+                "export-no-maker",
+                structure=label.name,
+            )
         )
     for what, text in (("name", label.name), ("algorithm", provenance.algorithm), ("version", provenance.version)):
         if len(text) > _LONGEST or "\\" in text or not text.isprintable():
             raise ValueError(
-                f"the {what} {text[:80]!r} cannot be written to DICOM: "
-                f"at most {_LONGEST} printable characters without backslash are allowed"
+                Coded(
+                    f"the {what} {text[:80]!r} cannot be written to DICOM: "
+                    f"at most {_LONGEST} printable characters without backslash are allowed",
+                    "export-text",
+                    text=text[:80],
+                    most=_LONGEST,
+                )
             )
 
 
@@ -195,7 +220,13 @@ def _dataset(mask: Segmentation, series: DicomSeries, sources: Sources, text: Se
                 content_creator_name=text.creator or None,
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the series cannot be referred to by a DICOM-SEG: {first_line(error)}") from error
+        raise ValueError(
+            Coded(
+                f"the series cannot be referred to by a DICOM-SEG: {first_line(error)}",
+                "export-series",
+                reason=first_line(error),
+            )
+        ) from error
     correct_references(dataset, series)
     encoding = text_encoding(series.instances[0], [description, text.creator, *names])
     if encoding:

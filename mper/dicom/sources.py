@@ -15,6 +15,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 from mper.dicom.frames import Frame, frames_of
 from mper.dicom.headers import Header
 from mper.progress import Notify
+from mper.utils.coded import Coded
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -121,21 +122,43 @@ def _check(series: DicomSeries) -> None:
     for image, path in zip(series.instances, series.paths, strict=True):
         for keyword in _NEEDED:
             if not str(image.get(keyword) or "").strip():
-                raise ValueError(f"{path.name} has no {keyword}, so a DICOM-SEG cannot refer to it")
+                raise ValueError(
+                    Coded(
+                        f"{path.name} has no {keyword}, so a DICOM-SEG cannot refer to it",
+                        "export-series",
+                        reason=f"{path.name}: {keyword}",
+                    )
+                )
     if len({str(image.SOPInstanceUID) for image in series.instances}) < len(series.instances):
         raise ValueError(
-            "several images of the series have one SOPInstanceUID, so a DICOM-SEG cannot refer to each; "
-            "write the mask as .seg.nrrd or .nii.gz"
+            Coded(
+                "several images of the series have one SOPInstanceUID, so a DICOM-SEG cannot refer to each; "
+                "write the mask as .seg.nrrd or .nii.gz",
+                "export-series",
+                reason="SOPInstanceUID",
+            )
         )
     if not str(series.instances[0].get("FrameOfReferenceUID") or "").strip():
         raise ValueError(
-            "the series has no FrameOfReferenceUID, without which a DICOM-SEG has no place in the patient; "
-            "write the mask as .seg.nrrd or .nii.gz"
+            Coded(
+                "the series has no FrameOfReferenceUID, without which a DICOM-SEG has no place in the patient; "
+                "write the mask as .seg.nrrd or .nii.gz",
+                "export-series",
+                reason="FrameOfReferenceUID",
+            )
         )
     if len({str(image.get("StudyInstanceUID")) for image in series.instances}) > 1:
-        raise ValueError("the images of the series name several studies; give one series of one study")
+        raise ValueError(
+            Coded(
+                "the images of the series name several studies; give one series of one study", "export-several-studies"
+            )
+        )
     if not series.volume.geometry.spacing_known:
-        raise ValueError("the series is a single image of unknown thickness; give the folder of the whole series")
+        raise ValueError(
+            Coded(
+                "the series is a single image of unknown thickness; give the folder of the whole series", "single-slice"
+            )
+        )
 
 
 def _identity(image: Dataset) -> Dataset:

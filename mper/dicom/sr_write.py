@@ -24,6 +24,7 @@ from mper.dicom.sources import describe_sources, text_encoding
 from mper.labels import Label, Segmentation, make_label, structure_of
 from mper.measurement.figures import Figure
 from mper.progress import Notify, ignore_notice
+from mper.utils.coded import Coded
 from mper.utils.files import write_atomically
 from mper.utils.text import first_line
 
@@ -85,18 +86,28 @@ def write_sr(
     segmentation = open_seg(seg)
     study = str(segmentation.get("StudyInstanceUID"))
     if study != str(series.instances[0].get("StudyInstanceUID")):
-        raise ValueError(f"{seg} is of another study than the scan; give the segmentation of this scan")
+        raise ValueError(
+            Coded(f"{seg} is of another study than the scan; give the segmentation of this scan", "export-other-study")
+        )
     with no_warnings():
         sources = describe_sources(series, notify)
         groups = _groups(figures, segmentation, mask, series, notify)
         if not groups:
-            raise ValueError(f"no figure belongs to a segment of {seg}; there is nothing to report")
+            raise ValueError(
+                Coded(f"no figure belongs to a segment of {seg}; there is nothing to report", "nothing-to-report")
+            )
         try:
             dataset = _report(
                 groups, [_evidence(segmentation, sources.main[0]), *sources.main, *sources.further], observer
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the series cannot be referred to by a DICOM report: {first_line(error)}") from error
+            raise ValueError(
+                Coded(
+                    f"the series cannot be referred to by a DICOM report: {first_line(error)}",
+                    "export-series",
+                    reason=first_line(error),
+                )
+            ) from error
         texts = [observer, *(figure.method for figure in figures)]
         encoding = text_encoding(series.instances[0], texts)
         if encoding:

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from mper.dicom.headers import no_warnings
 from mper.progress import Notify
+from mper.utils.coded import Coded, line_of
 from mper.utils.files import check_file
 from mper.utils.text import first_line
 
@@ -64,13 +65,28 @@ class Access:
         except ValueError:
             valid = False
         if not valid:
-            raise ValueError(f"{self.url!r} is no address of an archive; expected https://HOST/dicom-web")
+            raise ValueError(
+                Coded(
+                    f"{self.url!r} is no address of an archive; expected https://HOST/dicom-web",
+                    "no-archive-address",
+                    url=self.url,
+                )
+            )
         if parts.username or parts.password:
-            raise ValueError("the address holds a user or password; keep them in a file (--login-file) instead")
+            raise ValueError(
+                Coded(
+                    "the address holds a user or password; keep them in a file (--login-file) instead",
+                    "login-in-address",
+                )
+            )
         if parts.scheme == "http" and not self.plain_http and not self.is_local:
             raise ValueError(
-                f"{self.url} is not encrypted, so patient data and password could be read on the way; use https://, "
-                "or say that the network may be trusted (--plain-http)"
+                Coded(
+                    f"{self.url} is not encrypted, so patient data and password could be read on the way; use "
+                    "https://, or say that the network may be trusted (--plain-http)",
+                    "archive-not-encrypted",
+                    url=self.url,
+                )
             )
         if self.ca is not None:
             check_file(self.ca)
@@ -136,7 +152,13 @@ class Backoff:
         if self._wait_s == _FIRST_WAIT_S:
             self._notify(f"the archive {trouble}; trying again for up to {self._access.patience_s:.0f} s")
         if time.monotonic() - self._begin + self._wait_s > self._access.patience_s:
-            raise ConnectionError(f"{self._access.url} {trouble}, tried for {self._access.patience_s:.0f} s")
+            raise ConnectionError(
+                Coded(
+                    f"{self._access.url} {trouble}, tried for {self._access.patience_s:.0f} s",
+                    "archive-silent",
+                    url=self._access.url,
+                )
+            )
         time.sleep(self._wait_s)
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
 
@@ -179,11 +201,19 @@ def attempt(access: Access, call: Callable[..., Any], *arguments: Any, **options
             return call(*arguments, **options)
     except requests.exceptions.SSLError as error:
         raise ConnectionError(
-            f"{url} cannot be trusted: its certificate is not known here ({_reason(error)}); "
-            "give the hospital's certificates with --ca FILE"
+            Coded(
+                f"{url} cannot be trusted: its certificate is not known here ({_reason(error)}); "
+                "give the hospital's certificates with --ca FILE",
+                "certificate-unknown",
+                url=url,
+            )
         ) from error
     except requests.exceptions.TooManyRedirects as error:
-        raise ConnectionError(f"{url} sends elsewhere; give the address of the DICOMweb service itself") from error
+        raise ConnectionError(
+            Coded(
+                f"{url} sends elsewhere; give the address of the DICOMweb service itself", "archive-elsewhere", url=url
+            )
+        ) from error
     except requests.exceptions.HTTPError as error:
         if error.response is None:
             raise Unavailable("does not answer") from error
@@ -193,7 +223,9 @@ def attempt(access: Access, call: Callable[..., Any], *arguments: Any, **options
     except requests.exceptions.RequestException as error:
         raise Unavailable(f"does not answer ({_reason(error)})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{url} answers otherwise than DICOMweb does ({first_line(error)})") from error
+        raise ValueError(
+            Coded(f"{url} answers otherwise than DICOMweb does ({first_line(error)})", "no-dicomweb", url=url)
+        ) from error
 
 
 def _refusal(access: Access, response: Any, error: Exception) -> Any:
@@ -204,19 +236,21 @@ def _refusal(access: Access, response: Any, error: Exception) -> Any:
     if status in (401, 403):
         who = "the login" if access.login or access.token else "requests without login"
         raise PermissionError(
-            f"{url} refuses {who} ({status}); check user and password (--login-file) or token (--token-file)"
+            Coded(
+                f"{url} refuses {who} ({status}); check user and password (--login-file) or token (--token-file)",
+                "login-refused",
+                url=url,
+            )
         ) from error
     if status == 409:  # STOW-RS: nothing was stored, and why
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             return Dataset.from_json(response.json())
     if status in (404, 405):
-        raise NotFound(str(_no_dicomweb(access))) from error
+        raise NotFound(line_of(_no_dicomweb(access))) from error
     reason = _own_words(response)
-    raise Refused(
-        f"{url} answers {status} {response.reason}{reason}; check the address (of an Orthanc it ends in /dicom-web), "
-        "or ask who runs the archive",
-        status,
-    ) from error
+    said = f"{status} {response.reason}{reason}"
+    line = f"{url} answers {said}; check the address (of an Orthanc it ends in /dicom-web), or ask who runs the archive"
+    raise Refused(Coded(line, "archive-refuses", url=url, answer=said), status) from error
 
 
 def _own_words(response: Any) -> str:
@@ -226,7 +260,13 @@ def _own_words(response: Any) -> str:
 
 
 def _no_dicomweb(access: Access) -> ValueError:
-    return ValueError(f"{access.url} does not speak DICOMweb; check the address (of an Orthanc it ends in /dicom-web)")
+    return ValueError(
+        Coded(
+            f"{access.url} does not speak DICOMweb; check the address (of an Orthanc it ends in /dicom-web)",
+            "no-dicomweb",
+            url=access.url,
+        )
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,8 @@ class Coded(str):
     line : str
     code : str
     **values : str, int or float
-        A text may have a code of its own, such as the reason within a line.
+        Numpy's numbers become Python's, for JSON. A text may have a code of its own, such as the reason within a
+        line.
     """
 
     code: str
@@ -26,7 +27,8 @@ class Coded(str):
 
     def __new__(cls, line: str, code: str, /, **values: str | int | float) -> Coded:
         made = super().__new__(cls, line)
-        made.code, made.values = code, values
+        made.code = code
+        made.values = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
         return made
 
     def __getnewargs_ex__(self) -> tuple[tuple[str, str], dict[str, str | int | float]]:

@@ -1,4 +1,4 @@
-"""What the codes of files say, in the user's language: scans, DICOM, masks and datasets that are read or changed."""
+"""What the codes of files say, in the user's language: scans, DICOM, masks and datasets, read, changed or sent."""
 
 from __future__ import annotations
 
@@ -113,4 +113,38 @@ def about_datasets() -> dict[str, str]:
         "cases-held-out": _("{cases} belongs to the locked hold-out set, which never changes."),
         "is-held-out": _("{case} belongs to the locked hold-out set, which never changes."),
         "is-excluded": _("{cases} is excluded. Include it first."),
+    }
+
+
+def about_exports() -> dict[str, str]:
+    """DICOM files that cannot be written, or not be sent."""
+    return {
+        "export-differs": _("{file} was not kept: read back, it differs from what was to be written."),
+        "export-unlabelled": _(
+            "The mask holds {n} unlabelled voxels (255), which DICOM cannot say. Finish drawing, or set them to "
+            "background."
+        ),
+        "export-empty": _("The mask is empty: there is nothing to write."),
+        "export-no-code": _(
+            "The structure {structure} has no code, which DICOM needs. Choose its terminology in the Segment Editor."
+        ),
+        "export-no-maker": _("It is not known how {structure} was made, which DICOM states."),
+        "export-text": _("{text} cannot be written to DICOM: at most {most} printable characters, no backslash."),
+        "export-series": _("A DICOM file cannot refer to this series ({reason}). Export .seg.nrrd instead."),
+        "export-several-studies": _("The images of the series name several studies. Choose one series of one study."),
+        "export-other-study": _("The segmentation is of another study than the scan."),
+        "nothing-to-report": _("No figure belongs to a structure of the mask: there is nothing to report."),
+        "no-archive-address": _("{url} is no address of an archive; expected https://HOST/dicom-web"),
+        "login-in-address": _("The address holds a user or password. Enter the login separately."),
+        "archive-not-encrypted": _("{url} is not encrypted: patient data could be read on the way. Use https://."),
+        "archive-silent": _("{url} does not answer. Check the address and the network."),
+        "certificate-unknown": _("{url} cannot be trusted: its certificate is not known on this computer."),
+        "archive-elsewhere": _("{url} sends elsewhere. Enter the address of the DICOMweb service itself."),
+        "no-dicomweb": _("{url} does not speak DICOMweb. Check the address (of an Orthanc it ends in /dicom-web)."),
+        "login-refused": _("{url} refuses the login. Check user and password."),
+        "archive-refuses": _(
+            "{url} answers {answer}. Check the address (of an Orthanc it ends in /dicom-web), or ask who runs the "
+            "archive."
+        ),
+        "sent-in-part": _("{reason}; {n} of {total} files are there. Send again: what has arrived is not sent twice."),
     }
