@@ -440,7 +440,9 @@ class CaseImport:
 
     def _finish(self) -> None:
         count, problems = len(self._upload.added), self._upload.problems
-        text = _("Added: {cases}.").format(cases=", ".join(self._upload.added[:5]) + (" …" if count > 5 else ""))
+        cases = ", ".join(self._upload.added[:5])
+        cases = cases if count <= 5 else _("{cases} and {n} more").format(cases=cases, n=count - 5)
+        text = _("Added: {cases}.").format(cases=cases)
         text = text if count else _("No scan was added.")
         if problems:
             more = "" if len(problems) < 4 else "\n" + _("and {n} more").format(n=len(problems) - 3)

@@ -89,6 +89,7 @@ class CasesPanel:
         ui.casesTable.verticalScrollBar().connect("valueChanged(int)", slot(self._onScrolled))
         ui.caseSearchEdit.connect("textChanged(QString)", slot(self._onSearch))
         labelPanel.onUnsaved(self._show)
+        labelPanel.onOpened(self._selectOpened)
 
     # ---- adding
 
@@ -162,7 +163,7 @@ class CasesPanel:
         known = dataset.id is not None
         for widget in (ui.casesTable, ui.addButton, ui.openCaseButton, ui.lockButton):
             widget.enabled = known
-        ui.addButton.text = _("Cancel adding") if self.caseImport.busy else _("Add scans\N{HORIZONTAL ELLIPSIS}")
+        ui.addButton.text = _("Cancel") if self.caseImport.busy else _("Add scans\N{HORIZONTAL ELLIPSIS}")
         self.table.fill(
             self._rows(dataset.cases), [case["id"] for case in dataset.cases], [_tip(case) for case in dataset.cases]
         )
@@ -287,6 +288,12 @@ class CasesPanel:
         self._showRevisions()
         self._enable()
 
+    def _selectOpened(self, case: str) -> None:
+        """Select the case that is being opened: revisions and the menu are then of the one in the views."""
+        if case in self.table.keys and case not in self.table.allSelected():
+            self.table.select(case)
+            self._context.ui.casesTable.scrollToItem(self._context.ui.casesTable.item(self.table.keys.index(case), 1))
+
     def _openRow(self, row: int, _column: int) -> None:
         self._labelPanel.open(self.table.keys[row])
 
@@ -300,7 +307,7 @@ class CasesPanel:
         chosen = self.table.allSelected()
         ui.openCaseButton.enabled = len(chosen) == 1
         second = bool(self._dataset.holdout)
-        ui.lockButton.text = _("Hold out more…") if second else _("Lock hold-out set…")
+        ui.lockButton.text = _("Hold out more…") if second else _("Lock hold-out…")
         entries = [self._dataset.case(case) or {} for case in chosen]
         fits = bool(chosen) and all(
             each.get("labelled") and not each.get("excluded") and not self._dataset.isHeldOut(each["id"])

@@ -12,6 +12,7 @@ from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
 _CHOOSE, _LEAVE_OUT = "?", "0"
+_VOXELS, _NOTE = 1, 3  # columns
 
 
 class ImportPreview:
@@ -30,6 +31,7 @@ class ImportPreview:
         self._widgets: list[Any] = []
         self._add: Callable[[list[dict]], None] = lambda _scans: None
         self._cancel: Callable[[], None] = lambda: None
+        ui.previewTree.header().moveSection(_VOXELS, _NOTE)  # what has to be decided stands in view
         ui.previewTree.connect("itemChanged(QTreeWidgetItem*,int)", slot(self._check))
         ui.addPreviewButton.connect("clicked()", slot(self._onAdd))
         ui.cancelPreviewButton.connect("clicked()", slot(self._onCancel))

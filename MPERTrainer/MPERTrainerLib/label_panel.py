@@ -50,6 +50,7 @@ class LabelPanel:
         self._unsaved = False  # as the table of cases shows it
         self._listeners: list[Callable[[], None]] = []
         self._navigate: Callable[[], None] = lambda: None
+        self._opening: Callable[[str], None] = lambda _case: None
         self.segmentation: Any = None
         self.volume: Any = None
         self._parent: dict | None = None  # the revision that was opened
@@ -101,6 +102,10 @@ class LabelPanel:
         """Call `listener` when a case gets, or loses, unsaved changes."""
         self._listeners.append(listener)
 
+    def onOpened(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with each case that is being opened."""
+        self._opening = listener
+
     def onShown(self, listener: Callable[[], None]) -> None:
         """Call `listener` when another case is open, or can be saved."""
         self._navigate = listener
@@ -151,6 +156,7 @@ class LabelPanel:
         of = self._of = self._dataset.id
         self._labels = list(self._dataset.labels)
         self._show()
+        self._opening(case)
         self._context.ui.editSection.collapsed = False
         known: list[dict] = []
 
@@ -283,16 +289,21 @@ class LabelPanel:
     def _observe(self) -> None:
         self._stopObserving()
         segmentation = self.segmentation.GetSegmentation()
-        event = slicer.vtkSegmentation.SourceRepresentationModified
-        self._observed = (segmentation, segmentation.AddObserver(event, slot(self._onEdited, "label edited")))
+        events = slicer.vtkSegmentation
+        tags = [
+            segmentation.AddObserver(events.SourceRepresentationModified, slot(self._onEdited, "label edited")),
+            segmentation.AddObserver(events.SegmentModified, slot(self._onSegment, "segment modified")),
+        ]
+        self._observed = (segmentation, tags)
         self._timer.restart()
 
     def _stopObserving(self) -> None:
         if self._idle is not None:
             self._idle.stop()
         if self._observed is not None:
-            segmentation, tag = self._observed
-            segmentation.RemoveObserver(tag)
+            segmentation, tags = self._observed
+            for tag in tags:
+                segmentation.RemoveObserver(tag)
             self._observed = None
 
     def _onEdited(self) -> None:
@@ -302,9 +313,13 @@ class LabelPanel:
             self._setUnsaved(True)
             self._idle.start()
 
+    def _onSegment(self) -> None:
+        """Something about a segment has changed: undo and redo of the Segment Editor say no more."""
+        self._idle.start()
+
     def _compare(self) -> None:
-        """Take the mark "not saved" away where the label is again as it was saved."""
-        if self._unsaved and not self._saving and self.segmentation is not None:
+        """Mark the label "not saved" if it differs from the saved one, and only then."""
+        if not self._saving and self.segmentation is not None:
             self._setUnsaved(self._changed())
 
     def _storeAuthor(self) -> None:
@@ -481,6 +496,7 @@ class LabelPanel:
     def close(self) -> None:
         """The module is being closed."""
         self._navigate = lambda: None
+        self._opening = lambda _case: None
         self.reset()
         self.region.close()
         self._idle = None  # its connection would keep this object alive

@@ -400,7 +400,9 @@ def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(w
     assert ui.discardButton.visible and not ui.discardButton.enabled
     draw(panel, damage)
     assert ui.casesTable.item(0, 2).text() == "1, not saved"
-    draw(panel, saved)  # as it is undone in the editor
+    segmentation_node.replace_mask(labels.segmentation, saved, (0, 0, 0), panel.dataset.labels, labels.volume)
+    modified = slicer.vtkSegmentation.SegmentModified  # all that Slicer sends when a change is undone
+    labels.segmentation.GetSegmentation().InvokeEvent(modified, "1")
     window.wait_until(lambda: ui.casesTable.item(0, 2).text() == "1", 10, "the mark to go")
     assert not ui.discardButton.enabled and "not saved" not in ui.editorLabel.text
     draw(panel, damage)
@@ -714,6 +716,7 @@ def test_cases_are_gone_through_by_buttons_and_saved_on_the_way(window, shared_e
     assert not ui.nextCaseButton.enabled
     window.click(ui.previousCaseButton)
     window.wait_until(shown("case-002"), 20, "the second case again")
+    assert panel.casesPanel.table.selected() == "case-002"
     height = ui.casesTable.height
     assert height < 300 and ui.casesTable.verticalScrollBar().maximum == 0  # as high as its three rows
 
