@@ -109,8 +109,14 @@ def _mesh(image: Node | None, value: int) -> Node:
     world = vtk.vtkTransformPolyDataFilter()
     world.SetInputConnection(nets.GetOutputPort())
     world.SetTransform(transform)
-    world.Update()
-    return world.GetOutput()
+    if matrix.Determinant() > 0:
+        world.Update()
+        return world.GetOutput()
+    outwards = vtk.vtkReverseSense()  # a mirrored grid turns all faces inwards
+    outwards.SetInputConnection(world.GetOutputPort())
+    outwards.ReverseCellsOn()
+    outwards.Update()
+    return outwards.GetOutput()
 
 
 def _with_normals(mesh: Node) -> Node:
@@ -119,7 +125,9 @@ def _with_normals(mesh: Node) -> Node:
     normals = vtk.vtkPolyDataNormals()
     normals.SetInputData(mesh)
     normals.SplittingOff()
-    normals.ConsistencyOn()
+    # The faces of the nets agree already. VTK's search for faces that do not turns parts of the surface inside out
+    # where voxels touch only at an edge.
+    normals.ConsistencyOff()
     normals.Update()
     surface = vtk.vtkPolyData()
     surface.ShallowCopy(normals.GetOutput())

@@ -9,6 +9,7 @@ import pytest
 import vtk
 from MPERLib import mrml, segmentation_node, surface
 from scenes import grid
+from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.labels import make_label
 
@@ -47,6 +48,22 @@ def test_surfaces_hold_the_volume_of_their_structures(mask: Any) -> None:
         assert volume_mm3(surface_of(mask, n)) == pytest.approx(4 / 3 * np.pi * 7**3, rel=0.07)
         assert surface_of(mask, n).GetPointData().GetNormals() is not None
     assert surface_of(mask, 2).GetNumberOfPoints() == 0
+
+
+@pytest.mark.parametrize("left_handed", [False, True], ids=["right-handed", "left-handed"])
+def test_all_faces_look_outwards_also_where_voxels_touch_at_an_edge(scene: Any, left_handed: bool) -> None:
+    scan = mrml.show_scan(np.zeros(SHAPE, np.float32), grid(left_handed), "scan", scene)
+    part = np.zeros((16, 16, 20), np.uint8)
+    part[1:8, 1:8], part[8:15, 8:15] = 3, 3
+    node = segmentation_node.show_mask(part, (2, 3, 4), LABELS, scan, "heart")
+    list(surface.surface_steps(node))
+    faces = vtk.vtkTriangleFilter()
+    faces.SetInputData(surface_of(node, 2))
+    faces.Update()
+    points = vtk_to_numpy(faces.GetOutput().GetPoints().GetData()).astype(float)
+    a, b, c = points[vtk_to_numpy(faces.GetOutput().GetPolys().GetConnectivityArray()).reshape(-1, 3)].swapaxes(0, 1)
+    signed_mm3 = np.einsum("ni,ni->", a - points.mean(0), np.cross(b - points.mean(0), c - points.mean(0))) / 6
+    assert signed_mm3 == pytest.approx(np.count_nonzero(part) * np.prod(scan.GetSpacing()), rel=0.15)
 
 
 def test_surface_lies_where_slicers_own_does(mask: Any) -> None:
