@@ -170,6 +170,24 @@ def method(name: str, title: str) -> str:
     }.get(name, title)
 
 
+def tip(name: str, text: str) -> str:
+    """What a method or a recipe of training does."""
+    return {
+        "mper": _(
+            "Copy-paste self-training in which several prototypes per class shape the embedding and explain the result."
+        ),
+        "bcp": _(
+            "Copy-paste self-training: a mean teacher labels unlabelled patches, which are pasted into labelled ones."
+        ),
+        "supervised": _("Trains on the labelled scans only."),
+        "embedding-matching": _(
+            "A mean teacher labels unlabelled patches; uncertain voxels get the label of the nearest labelled voxel in "
+            "the embedding."
+        ),
+        "dk-uxnet": _("Two networks with class queries teach each other; for volumes only."),
+    }.get(name, recipe(name, text))
+
+
 def recipe(name: str, title: str) -> str:
     """A recipe of training."""
     return {"plus": _("Improved (default)"), "paper": _("As published")}.get(name, title)

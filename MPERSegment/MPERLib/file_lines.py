@@ -119,6 +119,8 @@ def about_datasets() -> dict[str, str]:
 def about_exports() -> dict[str, str]:
     """DICOM files that cannot be written, or not be sent."""
     return {
+        "no-voxels": _("left out {structures}: no voxels"),
+        "not-in-report": _("not in the report, as they belong to no segment: {names}"),
         "export-differs": _("{file} was not kept: read back, it differs from what was to be written."),
         "export-unlabelled": _(
             "The mask holds {n} unlabelled voxels (255), which DICOM cannot say. Finish drawing, or set them to "

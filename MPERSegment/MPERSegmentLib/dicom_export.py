@@ -15,6 +15,7 @@ from typing import Any
 import slicer
 from MPERLib import phases, segmentation_node
 from MPERLib.callbacks import later
+from MPERLib.engine_words import in_words
 from MPERLib.python_process import PythonProcess, module
 from slicer.i18n import tr as _
 
@@ -116,7 +117,7 @@ class DicomExport:
             self._fail(reason.removeprefix("mper: ").removeprefix("error: "))
             return
         try:
-            answer = json.loads("\n".join(self._lines[self._lines.index("{") :]))
+            answer = json.loads("\n".join(self._lines[self._lines.index("{") :]), object_hook=in_words)
             report = Path(answer["check_files"][0]).read_text(encoding="utf-8")
             summary = "\n".join([_check_line(answer["check"]), *answer["check"]["notes"]])
             written = Written(Path(answer["seg"]), summary, report)
@@ -148,7 +149,9 @@ class DicomExport:
                 self._withoutReport(written, reason.removeprefix("mper: ").removeprefix("error: "))
                 return
             try:
-                notes = tuple(json.loads("\n".join(self._lines[self._lines.index("{") :]))["notes"])
+                notes = tuple(
+                    json.loads("\n".join(self._lines[self._lines.index("{") :]), object_hook=in_words)["notes"]
+                )
             except (ValueError, KeyError, TypeError):
                 notes = ()
             self._end()

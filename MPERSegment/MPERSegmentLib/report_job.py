@@ -14,6 +14,7 @@ import numpy as np
 import slicer
 from MPERLib import mrml, phases
 from MPERLib.callbacks import later
+from MPERLib.engine_words import in_words
 from MPERLib.python_process import PythonProcess, module
 from slicer.i18n import tr as _
 
@@ -114,7 +115,7 @@ class ReportJob:
             self._fail(reason.removeprefix("mper: ").removeprefix("error: "))
             return
         try:
-            answer = json.loads("\n".join(self._lines[self._lines.index("{") :]))
+            answer = json.loads("\n".join(self._lines[self._lines.index("{") :]), object_hook=in_words)
             files = [Path(file) for file in answer["files"]]
         except (ValueError, KeyError, TypeError):
             self._fail(_("the program that writes reports gave no answer; it may be of another version"))

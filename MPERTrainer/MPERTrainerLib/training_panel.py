@@ -187,7 +187,8 @@ class TrainingPanel:
                 wanted = chosen(box) if name in self._changed else plan.get(name)
                 fill_box(box, [(option["name"], title(option["name"], option["title"])) for option in options], wanted)
                 for row, option in enumerate(options):
-                    box.setItemData(row, option.get("description") or option["title"], qt.Qt.ToolTipRole)
+                    tip = engine_words.tip(option["name"], option.get("description") or option["title"])
+                    box.setItemData(row, tip, qt.Qt.ToolTipRole)
             if "start_from" not in self._changed:
                 index = ui.startSelector.findData(plan.get("start_from") or _SCRATCH)
                 ui.startSelector.currentIndex = max(index, 0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qt
 import slicer
 from MPERLib import engine_lines, engine_words, mrml, segmentation_node
 
@@ -48,6 +49,8 @@ def texts(panel: Any) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{kind}", value
         if hasattr(widget, "itemText"):
             yield from ((f"{name}, entry", widget.itemText(n)) for n in range(widget.count))
+            tips = (widget.itemData(n, qt.Qt.ToolTipRole) for n in range(widget.count))
+            yield from ((f"{name}, tip of an entry", str(tip)) for tip in tips if tip)
         if hasattr(widget, "horizontalHeaderItem"):
             heads = (widget.horizontalHeaderItem(n) for n in range(widget.columnCount))
             for head in filter(None, heads):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mper.cli import outputs
 from mper.cli.console import print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, add_phase, names
+from mper.utils.coded import with_codes
 from mper.utils.errors import OK, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         answer, text = _export(arguments)
     if arguments.json:
-        print_json(answer)
+        print_json(with_codes(answer))
     else:
         print_result(text)
     return OK

@@ -17,6 +17,7 @@ from mper.cli.dicom import phase_number, tell_notes
 from mper.cli.measure_report import ReportedMask, write_report
 from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
 from mper.progress import Cancelled
+from mper.utils.coded import with_codes
 from mper.utils.errors import FAILED, OK, UsageError, explain
 from mper.utils.text import short_number
 
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         answer = _measure(arguments)
     if arguments.json:
-        print_json(answer)
+        print_json(with_codes(answer))
     return FAILED if answer.get("failed") else OK
 
 

@@ -139,7 +139,8 @@ def _on_source(mask: Segmentation, series: DicomSeries, note: Notify) -> Segment
         )
     if len(there) < len(mask.labels):
         empty = [label.name for label in mask.labels if not counts[label.value]]
-        note(f"left out {', '.join(empty)}: no voxels")
+        names = ", ".join(empty)
+        note(Coded(f"left out {names}: no voxels", "no-voxels", structures=names))
     for label in there:
         _check_label(label, mask.provenance.get(label.value))
     numbers = np.zeros(256, np.uint8)

@@ -154,13 +154,25 @@ def _groups(
         elif figure.value is not None:
             by_label.setdefault(label.value, []).append(figure)
     if orphans:
-        notify(f"not in the report, for they belong to no segment: {', '.join(orphans)}")
+        notify(
+            Coded(
+                f"not in the report, for they belong to no segment: {', '.join(orphans)}",
+                "not-in-report",
+                names=", ".join(orphans),
+            )
+        )
     labels = {label.value: label for label in mask.labels}
     made = []
     for value, own in by_label.items():
         segment = _segment(segmentation, labels[value])
         if segment is None:
-            notify(f"not in the report: the segmentation has no segment {labels[value].name}")
+            notify(
+                Coded(
+                    f"not in the report: the segmentation has no segment {labels[value].name}",
+                    "not-in-report",
+                    names=labels[value].name,
+                )
+            )
         else:
             made.append(_group(segment, segmentation, own, series))
     return made
