@@ -96,6 +96,8 @@ def _fields() -> dict[str, str]:
 
 def progress(message: str) -> str:
     """What the engine is doing."""
+    if part := re.fullmatch(r"(?P<what>.+) \((?P<percent>\d+) %\)", message):
+        return _("{what} ({percent} %)").format(what=progress(part["what"]), percent=part["percent"])
     known = {
         "waiting": _("Waiting"),
         "getting ready (the first start takes longest)": _("Starting; the first time, this may take a minute"),

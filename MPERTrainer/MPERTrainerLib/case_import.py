@@ -128,7 +128,7 @@ class CaseImport:
             self._checksums.compute(node, looked)
 
     def _describe(self, node: Any) -> None:
-        """Rows of the preview for a loaded volume: one for each of its masks; the first is ticked."""
+        """Rows of the preview for a loaded volume: one for each of its masks, or without one; the first is ticked."""
         if not mrml.alive(node):
             return
         row: dict[str, Any] = {"id": node.GetName(), "mask": None, "notices": []}
@@ -138,12 +138,14 @@ class CaseImport:
         geometry = mrml.geometry_of(node)
         row |= {"shape": list(geometry.shape), "spacing_mm": list(geometry.spacing_mm or ()) or None}
         row["voxels_sha256"] = self._checksums.of(node)
-        masks = loaded_masks.masks_of(node)
-        for n, mask in enumerate(masks):
-            about, lines = loaded_masks.described(mask, node, self._dataset.labels)
-            self._addRow(_Loaded(node, mask=mask), {**row, "mask": about, "notices": lines, "ticked": n == 0})
+        masks, near = loaded_masks.masks_of(node)
         if not masks:
             self._addRow(_Loaded(node), row)
+        for mask in (*masks, *near):
+            about, lines = loaded_masks.described(mask, node, self._dataset.labels)
+            self._addRow(
+                _Loaded(node, mask=mask), {**row, "mask": about, "notices": lines, "ticked": mask in masks[:1]}
+            )
 
     def _addRow(self, loaded: _Loaded, row: dict) -> None:
         self._previews.append({**row, "number": len(self._loaded)})

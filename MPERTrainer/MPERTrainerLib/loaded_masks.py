@@ -14,14 +14,16 @@ from mper.labels import BACKGROUND, UNLABELLED, label_from_dict, matching_labels
 
 _NOT_LOADED = ("MPER.Result", "MPER.Unsaved", "MPER.Trainer")  # attributes of segmentations that MPER itself has made
 _LABELMAP = "vtkMRMLLabelMapVolumeNode"
+_SAME_MM = 2.0  # boxes of grids of different resolution differ by a voxel
 
 Node = Any
 
 
-def masks_of(volumeNode: Node) -> list[Node]:
-    """The masks of a volume, the likeliest first.
+def masks_of(volumeNode: Node) -> tuple[list[Node], list[Node]]:
+    """The masks of a volume, the newest first, and those that may be.
 
-    Segmentations that refer to it and were not made by MPER, the newest first, then label maps that overlap it.
+    Its masks are segmentations that refer to it and were not made by MPER, and label maps that fill the same box. A
+    label map that only overlaps it may be: it may also be that of another patient.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     segmentations = [
@@ -32,8 +34,16 @@ def masks_of(volumeNode: Node) -> list[Node]:
         and not mrml.case_of(node)[1]
         and node.GetSegmentation().GetNumberOfSegments()
     ]
-    labelmaps = [node for node in slicer.util.getNodesByClass(_LABELMAP) if _overlap(node, volumeNode)]
-    return [*reversed(segmentations), *reversed(labelmaps)]
+    box = _box(volumeNode)
+    others = [_box(node) for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if not node.IsA(_LABELMAP)]
+    same, near = [], []
+    for node in reversed(slicer.util.getNodesByClass(_LABELMAP)):
+        its = _box(node)
+        if _same(its, box):
+            same.append(node)
+        elif _overlap(its, box) and not any(_same(its, other) for other in others):
+            near.append(node)
+    return [*reversed(segmentations), *same], near
 
 
 def described(maskNode: Node, volumeNode: Node, labels: Sequence[Mapping[str, Any]]) -> tuple[dict, list[str]]:
@@ -98,14 +108,18 @@ def _part(maskNode: Node, volumeNode: Node) -> tuple[np.ndarray, tuple[int, int,
     return array.astype(np.uint8), start
 
 
-def _overlap(one: Node, other: Node) -> bool:
-    """Whether the boxes of two volumes have a part in common; one under a transform that is not linear has none."""
-    ends = []
-    for node in (one, other):
-        if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
-            return False
-        bounds = [0.0] * 6
-        node.GetRASBounds(bounds)  # in the world
-        ends.append((np.array(bounds[::2]), np.array(bounds[1::2])))
-    (low, high), (others_low, others_high) = ends
-    return bool((low < others_high).all() and (others_low < high).all())
+def _box(node: Node) -> np.ndarray | None:
+    """Lowest and highest RAS of a volume in the world, (2, 3); None without voxels."""
+    if node.GetImageData() is None or node.GetImageData().GetNumberOfPoints() == 0:
+        return None
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    return np.array([bounds[::2], bounds[1::2]])
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and bool(np.abs(one - other).max() < _SAME_MM)
+
+
+def _overlap(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and bool((one[0] < other[1]).all() and (other[0] < one[1]).all())

@@ -205,6 +205,8 @@ class RunsPanel:
         parts = [formatting.run_state(status)]
         if status.get("state") == "running" and status.get("message") not in (None, "", "training"):
             parts.append(engine_words.progress(status["message"]))
+        if status.get("state") == "starting" and status.get("message"):
+            parts[0] = engine_words.progress(status["message"])
         if status.get("step"):
             parts.append(_("step {step}").format(step=status["step"]))
         if active and status.get("state") != "paused" and status.get("eta_s"):

@@ -618,6 +618,15 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     window.wait_until(lambda: not adding.busy, 60, "the scan")
     assert not dataset.case("scan 11").is_labelled
 
+    slicer.mrmlScene.RemoveNode(drawn)
+    away[0, 3] -= 490  # it overlaps the scan, and lies on a grid of its own
+    mrml.fill_volume(far, blob(12)[1], away)
+    adding.addVolumes([volume(13)])
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    entries = [tree.topLevelItem(n) for n in range(tree.topLevelItemCount)]
+    assert [(item.text(2), bool(item.checkState(0))) for item in entries] == [("none", True), ("Value 1", False)]
+    window.click(ui.cancelPreviewButton)
+
 
 def test_a_message_stands_below_the_button_that_was_pressed(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
@@ -654,6 +663,8 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     running = {"run": "r1", "name": "mine", "state": "running", "alive": True, "step": 3}
     ui.runBox.visible = True
     runs._run = "r1"
+    runs._take({**running, "step": None, "state": "starting", "message": "learning where the structure lies (22 %)"})
+    assert ui.runLabel.text == "Learning where the structure lies (22 %)"
     runs._take(running)
     window.click(ui.pauseButton)
     assert ui.runLabel.text.startswith("Pausing after this step")

@@ -374,6 +374,8 @@ class _Training:
         if self.fabric.world_size == 1 and command != "run":  # several processes follow it together, later
             self._follow(command)
         self.reporter.progress(progress.message, progress.fraction, {})
+        if self.log and progress.fraction is not None:  # that of the run counts its steps
+            self.log.note(message=f"{progress.message} ({100 * progress.fraction:.0f} %)")
 
     # ------------------------------------------------------------------ saving
 
