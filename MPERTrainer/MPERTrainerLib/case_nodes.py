@@ -15,6 +15,7 @@ from MPERTrainerLib.open_dataset import OpenDataset
 _UNSAVED = "MPER.Unsaved"  # attribute of a segmentation: the case whose label it is, with unsaved changes
 _DRAWN_BY = "MPER.DrawnBy"
 _BASED_ON = "MPER.BasedOn"  # attribute of such a label: the revision that was changed
+_FETCHED = "MPER.Fetched"  # attribute of a scan that came from the dataset, and not from the user
 _GROUP = "MPER.Trainer"  # attribute of a segmentation that is shown for comparison: its group
 
 
@@ -61,6 +62,7 @@ class CaseNodes:
         def take(array, header) -> None:
             if current():
                 volume = mrml.show_scan(array, header["affine"], case, slicer.mrmlScene)
+                volume.SetAttribute(_FETCHED, "yes")
                 self.mark(volume, case)
                 self._session.later(lambda: show(volume), "show case")
 
@@ -80,6 +82,15 @@ class CaseNodes:
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             if view.GetBackgroundVolumeID() == volumeNode.GetID():
                 view.SetBackgroundVolumeID(None)
+
+    def removeScan(self, volumeNode) -> None:
+        """Take a scan out of the views; one that came from the dataset also out of the scene, if no mask lies on it."""
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        masks = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if not volumeNode.GetAttribute(_FETCHED) or any(node.GetNodeReference(role) is volumeNode for node in masks):
+            self.takeOutOfViews(volumeNode)
+        else:
+            slicer.mrmlScene.RemoveNode(volumeNode)
 
     def addLabel(self, part, start, volumeNode, name: str):
         """Add a label, or its part that begins at voxel `start`, as a segmentation to edit."""

@@ -231,7 +231,8 @@ class LabelPanel:
             volume = self.volume
             self._leave(keep=False)
             if mrml.alive(volume):
-                slicer.mrmlScene.RemoveNode(volume)
+                mrml.mark_case(volume, "", "")
+                self._caseNodes.removeScan(volume)
             self._show()
         self._caseNodes.discardUnsaved(case)
 
@@ -243,7 +244,7 @@ class LabelPanel:
             if kept:
                 self._caseNodes.takeOutOfViews(volume)
             else:
-                slicer.mrmlScene.RemoveNode(volume)
+                self._caseNodes.removeScan(volume)
         self._show()
         return kept
 

@@ -141,6 +141,8 @@ def test_from_loaded_scans_to_a_promoted_version(window, shared_engine, tmp_path
         label(window, panel, n)
         assert panel.labelPanel.volume is scans[n]  # it was in the scene already
     assert panel.dataset.case("scan 0")["how"] == "hand"
+    panel.labelPanel.closeCase()
+    assert mrml.alive(scans[3])  # the user has loaded it
 
     # two of them are held out, for good
     panel.casesPanel.table.select("scan 2")
@@ -334,6 +336,7 @@ def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, shared
     window.wait_until(lambda: "Saved" in ui.messageLabel.text, 20)
     window.click(ui.closeCaseButton)
     assert segmentations() == []
+    assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")  # they came from the dataset
 
 
 def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shared_engine, tmp_path):
