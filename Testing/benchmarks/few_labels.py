@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BASE = "supervised"
 _SURE = 0.95
-_COLUMN, _HEIGHT = 430, 640  # pixels
+_COLUMN, _HEIGHT = 520, 640  # pixels
 _OFFSET = 0.07  # between methods, of the distance of two numbers of labels
 
 

@@ -111,7 +111,7 @@ def steps(model: str, device: torch.device, patch: tuple[int, int, int]) -> dict
 
 
 def compiled_steps(arguments: argparse.Namespace) -> None:
-    """A supervised step of recipe plus with and without `torch.compile`, in processor time, and what compiling costs."""
+    """A supervised step of recipe plus with and without `torch.compile`, in processor time, and what that costs."""
     device = torch.device(arguments.device)
     patch = _QUICK_PATCH if arguments.quick else PLUS_PATCH
     cases = []
