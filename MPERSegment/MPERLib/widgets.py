@@ -236,7 +236,10 @@ class Table:
         if self._fitted or widget.wordWrap:
             widget.resizeRowsToContents()
         height = widget.horizontalHeader().sizeHint.height() + 2 * widget.frameWidth + 2
-        height += sum(widget.rowHeight(row) for row in range(widget.rowCount))
+        for row in range(widget.rowCount):
+            if height >= self._tallest:  # of thousands of rows the first few fill it
+                break
+            height += widget.rowHeight(row)
         widget.setFixedHeight(min(max(height, self._shortest or 0), self._tallest))
 
     # ---- selection, by key

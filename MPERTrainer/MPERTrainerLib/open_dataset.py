@@ -9,7 +9,7 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
 
-_PAGE = 200  # cases that are read at once
+_PAGE = 100  # cases that are read at once
 
 
 class OpenDataset:

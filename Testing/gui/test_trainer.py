@@ -1273,25 +1273,25 @@ def test_a_dataset_of_many_cases_is_read_page_by_page_as_it_is_scrolled_searched
     panel.session.refreshModels = lambda done: done()
     panel.labelPanel.open = lambda case: setattr(panel.labelPanel, "case", case)
     dataset.refresh()
-    window.wait_until(lambda: ui.casesTable.rowCount == 200, 20, "the first page")
-    assert [path.partition("?")[2] for path in asked if "/cases?" in path] == ["first=0&count=200"]
+    window.wait_until(lambda: ui.casesTable.rowCount == 100, 20, "the first page")
+    assert [path.partition("?")[2] for path in asked if "/cases?" in path] == ["first=0&count=100"]
     assert len(pictures) < 50  # of the rows in view
-    assert "200 of 10000 cases are listed" in ui.casesShownLabel.text
+    assert "100 of 10000 cases are listed" in ui.casesShownLabel.text
     assert "5000 of 10000 labelled" in ui.datasetSelector.currentText
     panel.casesPanel.table.select("case-00003")
 
     bar = ui.casesTable.verticalScrollBar()
     bar.setValue(bar.maximum)
-    window.wait_until(lambda: ui.casesTable.rowCount == 400, 20, "the second page")
+    window.wait_until(lambda: ui.casesTable.rowCount == 200, 20, "the second page")
     assert panel.casesPanel.table.selected() == "case-00003"
-    panel.labelPanel.case = "case-00399"
+    panel.labelPanel.case = "case-00199"
     panel.navigation.show()
     assert ui.nextCaseButton.enabled
     window.click(ui.nextCaseButton)
-    window.wait_until(lambda: panel.labelPanel.case == "case-00400", 20, "the first case of the next page")
+    window.wait_until(lambda: panel.labelPanel.case == "case-00200", 20, "the first case of the next page")
     dataset.refresh()  # as after saving: the pages that are there, and no more
-    window.wait_until(lambda: asked[-1].endswith("first=0&count=600"), 20, "the pages again")
-    window.wait_until(lambda: ui.casesTable.rowCount == 600, 20, "the rows")
+    window.wait_until(lambda: asked[-1].endswith("first=0&count=300"), 20, "the pages again")
+    window.wait_until(lambda: ui.casesTable.rowCount == 300, 20, "the rows")
     assert panel.casesPanel.table.selected() == "case-00003"
 
     ui.caseSearchEdit.text = "case-0999"
@@ -1301,7 +1301,7 @@ def test_a_dataset_of_many_cases_is_read_page_by_page_as_it_is_scrolled_searched
     panel.navigation.show()
     assert not ui.nextCaseButton.enabled and ui.previousCaseButton.enabled
     ui.caseSearchEdit.text = ""
-    window.wait_until(lambda: ui.casesTable.rowCount == 200, 20, "all cases again")
+    window.wait_until(lambda: ui.casesTable.rowCount == 100, 20, "all cases again")
     took = []
     dataset.withCase("case-07000", lambda: took.append(dataset.case("case-07000")["id"]))
     window.wait_until(lambda: took == ["case-07000"], 20, "a case of no page that was read")
