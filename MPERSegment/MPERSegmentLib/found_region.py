@@ -14,6 +14,7 @@ from MPERLib import mrml, roi_box
 from slicer.i18n import tr as _
 
 _SCAN, _RESULT = "MPER.RegionOf", "MPER.RegionOfResult"  # references of a box
+_FOUND = "MPER.RegionFound"  # attribute of a result: it was segmented in a region that was found, or in its box
 _HIDDEN = "MPER.Hidden"  # of a box's display: hidden here, not by the user
 _ASIDE = "drawn"  # hidden as long as the user has chosen a box of their own
 
@@ -62,7 +63,7 @@ def show(scan: Node, result: Node, box_mm: Sequence[float]) -> Node:
         roi_box.style(node)
         mrml.place(node, scan)
     with mrml.modifying(node):
-        node.SetNodeReferenceID(_RESULT, result.GetID())
+        belongs_to(node, result)
         roi_box.move(node, box_mm, scan)
     display = node.GetDisplayNode()
     display.SetAttribute(_HIDDEN, None)
@@ -73,6 +74,18 @@ def show(scan: Node, result: Node, box_mm: Sequence[float]) -> Node:
 def belongs_to(roi: Node, result: Node) -> None:
     """Note that a box is now that of another result of the same scan."""
     roi.SetNodeReferenceID(_RESULT, result.GetID())
+    result.SetAttribute(_FOUND, "yes")
+
+
+def follow(scan: Node | None, result: Node, box_mm: Sequence[float] | None) -> None:
+    """Move the box of a scan to the region of the result that is shown now, unless a person gave that region."""
+    roi = of(scan)
+    if roi is None or box_mm is None or not result.GetAttribute(_FOUND):
+        return
+    if roi.GetNodeReferenceID(_RESULT) != result.GetID():
+        with mrml.modifying(roi):
+            belongs_to(roi, result)
+            roi_box.move(roi, box_mm, scan)
 
 
 def without(node: Node) -> list[Node]:

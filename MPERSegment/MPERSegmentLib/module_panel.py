@@ -18,7 +18,7 @@ from MPERLib.rendering import rendered_once
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from MPERSegmentLib import mask_quality, result_node, stroke_node, views
+from MPERSegmentLib import found_region, mask_quality, result_node, stroke_node, views
 from MPERSegmentLib.edit_tracker import EditTracker
 from MPERSegmentLib.engine_panel import EnginePanel, useLastEngine
 from MPERSegmentLib.explanation_panel import ExplanationPanel
@@ -333,6 +333,7 @@ class ModulePanel(VTKObservationMixin):
         self._parameters.Target = NEW  # the user chooses each time to replace a result
         if phases.mismatch(node, request.scan) and self._showsPhaseOf(request.scan):
             views.show_results()  # hides it until its phase is shown
+            self._followRegion(self._result())
             self.measurePanel.show(self._result())  # the figures of all phases have one phase more
             return
         alone = views.is_alone(node)
@@ -412,10 +413,17 @@ class ModulePanel(VTKObservationMixin):
             ):
                 panel.show(node)
             self._explain(node)
+            self._followRegion(node)
             self.segmentPanel.show()
         finally:
             self._showing = False
         self.context.update()
+
+    def _followRegion(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Show the box of the region of this result, and not of another one of its scan."""
+        result = result_node.of(node)
+        if node is not None and result is not None:
+            found_region.follow(result_node.scan_of(node), node, result.get("roi_mm"))
 
     def _explain(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Explain a result, unless another phase is shown than its own, over which the maps would lie."""

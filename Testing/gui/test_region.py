@@ -386,6 +386,23 @@ def test_the_slices_go_to_a_mask_that_they_do_not_cut(scene):
     assert red.GetSliceOffset() == pytest.approx(offset)
 
 
+@pytest.mark.usefixtures("alone")
+def test_the_box_is_that_of_the_result_that_is_shown(window):
+    from MPERSegmentLib import found_region, result_node
+
+    scan, first = small_result()
+    second = segmentation_node.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LA, scan, "another")
+    moved = [low + 3 for low in BOX]
+    for node, box in ((first, BOX), (second, moved)):
+        result_node.record(node, {**RESULT, "prediction": node.GetName(), "roi_mm": box})
+        roi = found_region.show(scan, node, box)
+    ui = window.open("MPERSegment").ui
+    for node, box in ((second, moved), (first, BOX), (second, moved)):
+        ui.resultSelector.setCurrentNode(node)
+        window.events()
+        assert mrml.roi_mm(roi) == pytest.approx(box)
+
+
 def test_the_box_is_hidden_with_its_scan_and_removed_with_it(scene):
     box = scene.box
     other = mrml.show_scan(VOXELS, AFFINE, "another", slicer.mrmlScene)
