@@ -7,7 +7,7 @@ import functools
 from slicer.i18n import tr as _
 
 from MPERLib.file_lines import about_datasets, about_dicom, about_exports, about_files, about_labels
-from MPERLib.measurement_lines import about_clips, about_measurements, about_model_files
+from MPERLib.measurement_lines import about_clips, about_figures, about_measurements, about_model_files
 
 
 @functools.cache
@@ -29,6 +29,7 @@ def words() -> dict[str, str]:
         **about_labels(),
         **about_datasets(),
         **about_exports(),
+        **about_figures(),
         **about_measurements(),
         **about_clips(),
         **about_model_files(),

@@ -32,7 +32,8 @@ def about_measurements() -> dict[str, str]:
         ),
         "wall-mostly-outside": _("most of the wall lies outside the scan; choose a scan that shows the whole atrium"),
         "wall-setting-range": _("{name} must be from {low} to {high} mm"),
-        "not-a-person": _("{what}: {number} {unit} is not a person's ({low} to {high} {unit} expected)"),
+        "not-a-height": _("A height of {number} {unit} is not a person's ({low} to {high} {unit} expected)."),
+        "not-a-weight": _("A weight of {number} {unit} is not a person's ({low} to {high} {unit} expected)."),
         "no-ventricle": _("The masks have no ventricle (LV, RV)."),
         "empty-masks": _("The masks are empty: no voxel is {structure}. There is nothing to measure."),
         "one-phase": _("one phase is given: EF needs a mask of ED and one of ES"),
@@ -55,18 +56,64 @@ def about_measurements() -> dict[str, str]:
     }
 
 
+def about_figures() -> dict[str, str]:
+    """Names, groups and methods of figures."""
+    return {
+        "left-atrium": _("Left atrium"),
+        "left-ventricle": _("Left ventricle"),
+        "right-ventricle": _("Right ventricle"),
+        "myocardium": _("Myocardium"),
+        "wall": _("Wall (LGE)"),
+        "la-wall-area": _("LA wall area"),
+        "la-sphericity": _("LA sphericity"),
+        "la-emptying": _("LA total emptying fraction"),
+        "lv-mass": _("LV mass"),
+        "shell-volume": _("Wall shell volume"),
+        "pool-mean": _("Blood pool mean"),
+        "pool-sd": _("Blood pool SD"),
+        "wall-iir-median": _("Wall IIR, median"),
+        "figure-volume": _("{structure} volume"),
+        "figure-surface": _("{structure} surface"),
+        "figure-index": _("{name} index"),
+        "figure-area": _("{name}, area"),
+        "figure-extent": _("{name}, extent"),
+        "openings-left-out": _("openings of the clips left out"),
+        "sampled-max": _("maximum along the normal, 0 to {mm} mm outward"),
+        "sampled-mean": _("mean along the normal, 0 to {mm} mm outward"),
+        "method-voxels": _("voxels x voxel size"),
+        "method-unclipped": _(
+            "voxels x voxel size, largest component; not clipped: veins and appendage as far as the mask has them"
+        ),
+        "method-clipped": _("voxels x voxel size, largest component; clipped at {clips}"),
+        "method-phase": _("voxels x voxel size over all slices, phase {phase}"),
+        "method-one-phase": _("voxels x voxel size over all slices, one phase"),
+        "method-surface": _("marching cubes on the mask smoothed by a Gaussian of {n} voxel, at constant volume"),
+        "method-surface-alone": _("marching cubes on the mask smoothed by a Gaussian of {n} voxel"),
+        "method-no-surface": _("slices are {mm} mm apart: a surface between them would be invented"),
+        "method-sphericity": _("100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013)"),
+        "method-pool": _("intensity, cavity eroded by {mm} mm, {n} voxels"),
+        "method-shell": _("voxels within {mm} mm outside of the surface, openings left out"),
+        "method-iir": _("wall intensity / blood pool mean; {sampled}"),
+        "method-threshold": _("threshold {value} ({source}); {sampled}; share of the wall's area"),
+        "method-index": _("{name} / body surface area of {area} m2 (Mosteller)"),
+        "method-emptying": _("(max - min) / max over {n} phases"),
+        "method-none-at-ed": _("no voxel is {structure} at ED"),
+        "method-mass": _("volume of the myocardium at phase {phase} (ED) x {density} g/mL"),
+    }
+
+
 def about_clips() -> dict[str, str]:
     """Planes and spheres that clip an atrium."""
     return {
-        "clip-removes-nothing": _("The clip {clip} removes no voxel of the mask. Move it, turn it, or leave it out."),
+        "clip-removes-nothing": _("The clip '{clip}' removes no voxel of the mask. Move it, turn it, or leave it out."),
         "clips-remove-all": _(
             "The clips remove the whole mask. A plane removes the side that its normal points to: turn it, or make the "
             "spheres smaller."
         ),
         "no-clips-file": _("{path} is no file of clips that can be read"),
-        "clip-twice": _("Two clips have the name {clip}. Give each its own."),
-        "clip-radius": _("The radius of the clip {clip} must be above zero."),
-        "clip-normal": _("The clip {clip} has no direction to remove. Turn it."),
+        "clip-twice": _("Two clips have the name '{clip}'. Give each its own."),
+        "clip-radius": _("The radius of the clip '{clip}' must be above zero."),
+        "clip-normal": _("The clip '{clip}' has no direction to remove. Turn it."),
     }
 
 

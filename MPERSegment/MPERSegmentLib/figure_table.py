@@ -48,7 +48,7 @@ def rows(figures: Sequence[Figure], stale: bool) -> list[list[Cell]]:
                 tip += "\n" + _("{scheme}: stage {stage}").format(**stage)
             stages = {stage["scheme"]: stage["stage"].partition(" ")[0] for stage in figure["stages"]}
             texts = (
-                figure["name"].removesuffix(", extent"),
+                figure["name"].removesuffix(_(", extent")),
                 value,
                 _range(figure),
                 *(stages.get(scheme, "") for scheme in SCHEMES),

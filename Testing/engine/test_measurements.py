@@ -91,6 +91,7 @@ def test_phases_have_a_curve_and_a_fraction(engine: Served, mask: Volume) -> Non
     assert values(found)["lv_ef"] == pytest.approx(100 * (ed - es) / ed)
     values_of = {"ed": 1, "es": 2, "structure": "LV"}
     assert [found["line_codes"][note] for note in found["notes"]] == [{"code": "phases-chosen", "values": values_of}]
+    assert found["line_codes"][found["figures"][0]["group"]]["code"] == "left-ventricle"
 
 
 @pytest.mark.parametrize(

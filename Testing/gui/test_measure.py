@@ -373,7 +373,7 @@ def test_phases_have_a_fraction_a_curve_and_a_choice_of_ed_and_es(window, shared
     assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)
     ui.edBox.currentIndex = ui.edBox.findData("3")
     measured(window, panel)
-    assert "Phase 3, taken as ED, has a smaller LV" in ui.measureWords.text and "swap them" in ui.measureWords.text
+    assert "Phase 3, taken as ED, has a smaller LV" in ui.measureWords.text and "Swap them" in ui.measureWords.text
     ui.edBox.currentIndex = ui.esBox.currentIndex = 0
     ui.heightBox.value, ui.weightBox.value = 180, 80
     measured(window, panel)

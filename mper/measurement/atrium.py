@@ -15,11 +15,13 @@ from mper.measurement.figures import Figure, indexed
 from mper.measurement.surface import METHOD, Surface, extract_surface, is_stack
 from mper.measurement.wall import Extent, Wall, WallSettings, measure_wall, shell
 from mper.roi import bounding_box
-from mper.utils.coded import Coded, line_of
+from mper.utils.coded import Coded, joined, line_of
 from mper.volume import Geometry, Volume
 
 Mask = npt.NDArray[np.bool_]
-GROUP, WALL_GROUP = "Left atrium", "Wall (LGE)"
+GROUP, WALL_GROUP = Coded("Left atrium", "left-atrium"), Coded("Wall (LGE)", "wall")
+_WALL_AREA, _SPHERICITY = Coded("LA wall area", "la-wall-area"), Coded("LA sphericity", "la-sphericity")
+_WITHOUT = Coded("openings of the clips left out", "openings-left-out")
 _ROOM_MM = 12.0  # around the mask: the thickest wall, and two millimetres
 
 # Upper limits in % of the wall, and whether a limit itself belongs to the lower stage.
@@ -130,10 +132,10 @@ def measure_atrium(
     kept[box] = clipped.kept
     if is_stack(grid):
         mm = f"{max(grid.step_lengths):.3g}"
-        why = f"slices are {mm} mm apart: a surface between them would be invented"
+        why = Coded(f"slices are {mm} mm apart: a surface between them would be invented", "method-no-surface", mm=mm)
         notes.append(Coded(f"{why}; wall area, sphericity and wall enhancement are not given", "no-surface", mm=mm))
-        figures += [Figure("la_wall_area", "LA wall area", None, "mm2", why, GROUP)]
-        figures += [Figure("la_sphericity", "LA sphericity", None, "%", why, GROUP)]
+        figures += [Figure("la_wall_area", _WALL_AREA, None, "mm2", why, GROUP)]
+        figures += [Figure("la_sphericity", _SPHERICITY, None, "%", why, GROUP)]
         return Atrium(tuple(figures), None, None, kept, tuple(notes))
     surface = extract_surface(whole, grid)
     on_wall = wall_points(surface, whole, clipped.kept, grid)
@@ -195,43 +197,56 @@ def stages(percent: float) -> dict[str, str]:
 
 
 def _volume(kept: Mask, voxel_ml: float, clips: Sequence[str]) -> Figure:
-    how = "voxels x voxel size, largest component; "
-    how += f"clipped at {', '.join(clips)}" if clips else "not clipped: veins and appendage as far as the mask has them"
-    return Figure("la_volume", "LA volume", np.count_nonzero(kept) * voxel_ml, "mL", how, GROUP)
+    names = ", ".join(clips)
+    how: str = Coded(
+        "voxels x voxel size, largest component; not clipped: veins and appendage as far as the mask has them",
+        "method-unclipped",
+    )
+    if clips:
+        line = f"voxels x voxel size, largest component; clipped at {names}"
+        how = Coded(line, "method-clipped", clips=names)
+    name = Coded("LA volume", "figure-volume", structure="LA")
+    return Figure("la_volume", name, np.count_nonzero(kept) * voxel_ml, "mL", how, GROUP)
 
 
 def _shape(surface: Surface, on_wall: npt.NDArray[np.bool_], centre: npt.NDArray[np.float64]) -> list[Figure]:
     areas = surface.point_areas_mm2()
-    without = "" if on_wall.all() else ", openings of the clips left out"
-    figures = [Figure("la_wall_area", "LA wall area", float(areas[on_wall].sum()), "mm2", METHOD + without, GROUP)]
+    without = [] if on_wall.all() else [_WITHOUT]
+    how = joined([METHOD, *without], ", ")
+    figures = [Figure("la_wall_area", _WALL_AREA, float(areas[on_wall].sum()), "mm2", how, GROUP)]
     if on_wall.any():
         found = sphericity(surface.points_mm[on_wall], areas[on_wall], centre)
-        how = f"100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013){without}"
-        figures.append(Figure("la_sphericity", "LA sphericity", found, "%", how, GROUP))
+        line = "100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013)"
+        how = joined([Coded(line, "method-sphericity"), *without], ", ")
+        figures.append(Figure("la_sphericity", _SPHERICITY, found, "%", how, GROUP))
     return figures
 
 
 def _wall_figures(wall: Wall, settings: WallSettings, shell_ml: float) -> list[Figure]:
-    pool = f"cavity eroded by {settings.pool_margin_mm:g} mm, {wall.pool_voxels} voxels"
-    sampled = f"{settings.sampling} along the normal, 0 to {settings.thickness_mm:g} mm outward"
+    margin, mm = f"{settings.pool_margin_mm:g}", f"{settings.thickness_mm:g}"
+    line = f"intensity, cavity eroded by {margin} mm, {wall.pool_voxels} voxels"
+    pool = Coded(line, "method-pool", mm=margin, n=wall.pool_voxels)
+    line, code = f"{settings.sampling} along the normal, 0 to {mm} mm outward", f"sampled-{settings.sampling}"
+    sampled = Coded(line, code, mm=mm)
+    shell = f"voxels within {mm} mm outside of the surface, openings left out"
     seen = np.isfinite(wall.intensities)
     figures = [
         Figure(
             "la_shell_volume",
-            "Wall shell volume",
+            Coded("Wall shell volume", "shell-volume"),
             shell_ml,
             "mL",
-            f"voxels within {settings.thickness_mm:g} mm outside of the surface, openings left out",
+            Coded(shell, "method-shell", mm=mm),
             WALL_GROUP,
         ),
-        Figure("la_pool_mean", "Blood pool mean", wall.pool_mean, "1", f"intensity, {pool}", WALL_GROUP),
-        Figure("la_pool_sd", "Blood pool SD", wall.pool_sd, "1", f"intensity, {pool}", WALL_GROUP),
+        Figure("la_pool_mean", Coded("Blood pool mean", "pool-mean"), wall.pool_mean, "1", pool, WALL_GROUP),
+        Figure("la_pool_sd", Coded("Blood pool SD", "pool-sd"), wall.pool_sd, "1", pool, WALL_GROUP),
         Figure(
             "la_wall_iir_median",
-            "Wall IIR, median",
+            Coded("Wall IIR, median", "wall-iir-median"),
             float(np.median(wall.intensities[seen])) / wall.pool_mean,
             "1",
-            f"wall intensity / blood pool mean; {sampled}",
+            Coded(f"wall intensity / blood pool mean; {sampled}", "method-iir", sampled=sampled),
             WALL_GROUP,
         ),
     ]
@@ -242,10 +257,13 @@ def _wall_figures(wall: Wall, settings: WallSettings, shell_ml: float) -> list[F
 
 def _extent_figures(extent: Extent, sampled: str) -> list[Figure]:
     name, key = extent_name(extent), _extent_key(extent)
-    how = f"threshold {extent.threshold:.4g} ({extent.source}); {sampled}; share of the wall's area"
+    value, source = f"{extent.threshold:.4g}", extent.source
+    line = f"threshold {value} ({source}); {sampled}; share of the wall's area"
+    how = Coded(line, "method-threshold", value=value, source=source, sampled=sampled)
+    area, share = Coded(f"{name}, area", "figure-area", name=name), Coded(f"{name}, extent", "figure-extent", name=name)
     return [
-        Figure(f"{key}_area", f"{name}, area", extent.area_mm2, "mm2", how, WALL_GROUP),
-        Figure(f"{key}_extent", f"{name}, extent", extent.percent, "%", how, WALL_GROUP, stages(extent.percent)),
+        Figure(f"{key}_area", area, extent.area_mm2, "mm2", how, WALL_GROUP),
+        Figure(f"{key}_extent", share, extent.percent, "%", how, WALL_GROUP, stages(extent.percent)),
     ]
 
 

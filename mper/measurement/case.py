@@ -186,11 +186,11 @@ def _others(mask: Segmentation, labels: Sequence[Label]) -> list[Figure]:
         if found.value not in {label.value for label in labels}:
             continue
         key = "".join(c if c.isalnum() else "_" for c in found.name.lower())
-        volume = Figure(
-            f"{key}_volume", f"{found.name} volume", found.volume_ml, "mL", "voxels x voxel size", found.name
-        )
-        figures.append(volume)
+        name = Coded(f"{found.name} volume", "figure-volume", structure=found.name)
+        how = Coded("voxels x voxel size", "method-voxels")
+        figures.append(Figure(f"{key}_volume", name, found.volume_ml, "mL", how, found.name))
         if not stack:
-            how = f"{METHOD.split(', ')[0]}"
-            figures.append(Figure(f"{key}_area", f"{found.name} surface", found.surface_mm2, "mm2", how, found.name))
+            name = Coded(f"{found.name} surface", "figure-surface", structure=found.name)
+            how = Coded(METHOD.split(", ")[0], "method-surface-alone", **METHOD.values)
+            figures.append(Figure(f"{key}_area", name, found.surface_mm2, "mm2", how, found.name))
     return figures

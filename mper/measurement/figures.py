@@ -105,8 +105,7 @@ def body_surface_m2(height_cm: float, weight_kg: float) -> float:
                 Coded(
                     f"a {name} of {number:g} {unit} is not a person's ({low:g} to {high:g} {unit} expected); "
                     f"give the {name} in {unit}",
-                    "not-a-person",
-                    what=name,
+                    "not-a-height" if name == "height" else "not-a-weight",
                     number=f"{number:g}",
                     unit=unit,
                     low=f"{low:g}",
@@ -120,11 +119,12 @@ def indexed(figure: Figure, body_m2: float | None) -> Figure | None:
     """A figure divided by body surface area; None where that is unknown, or the figure is."""
     if body_m2 is None or figure.value is None:
         return None
+    area, name = f"{body_m2:.2f}", figure.name
     return Figure(
         f"{figure.key}_index",
-        f"{figure.name} index",
+        Coded(f"{name} index", "figure-index", name=name),
         figure.value / body_m2,
         f"{figure.unit}/m2",
-        f"{figure.name} / body surface area of {body_m2:.2f} m2 (Mosteller)",
+        Coded(f"{name} / body surface area of {area} m2 (Mosteller)", "method-index", name=name, area=area),
         figure.group,
     )

@@ -20,7 +20,11 @@ from mper.volume import Geometry, Volume
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 SMOOTHING_VOXELS = 1.0
-METHOD = f"marching cubes on the mask smoothed by a Gaussian of {SMOOTHING_VOXELS:g} voxel, at constant volume"
+METHOD = Coded(
+    f"marching cubes on the mask smoothed by a Gaussian of {SMOOTHING_VOXELS:g} voxel, at constant volume",
+    "method-surface",
+    n=f"{SMOOTHING_VOXELS:g}",
+)
 _MARGIN = 5  # voxels around the mask: the Gaussian ends within
 _LEVELS = 0.25, 0.75  # a level beyond is that of a structure as thin as the smoothing
 STACK_RATIO, STACK_MM = 2.5, 4.0

@@ -15,7 +15,11 @@ from mper.measurement.figures import Figure, indexed
 from mper.utils.coded import Coded
 
 MYOCARDIUM_G_PER_ML = 1.05
-_NAMES = {"LV": "Left ventricle", "RV": "Right ventricle", "LA": "Left atrium"}
+_NAMES = {
+    "LV": Coded("Left ventricle", "left-ventricle"),
+    "RV": Coded("Right ventricle", "right-ventricle"),
+    "LA": Coded("Left atrium", "left-atrium"),
+}
 _TISSUE = "MYO"
 
 
@@ -116,8 +120,9 @@ def measure_cycle(
     if "LA" in curves and max(curves["LA"]) > 0:
         largest, smallest = max(curves["LA"]), min(curves["LA"])
         share = 100 * (largest - smallest) / largest
-        how = f"(max - min) / max over {len(phases)} phases"
-        figures.append(Figure("la_emptying", "LA total emptying fraction", share, "%", how, _NAMES["LA"]))
+        how = Coded(f"(max - min) / max over {len(phases)} phases", "method-emptying", n=len(phases))
+        title = Coded("LA total emptying fraction", "la-emptying")
+        figures.append(Figure("la_emptying", title, share, "%", how, _NAMES["LA"]))
     return Cycle(tuple(figures), curves, ed, es, tuple(notes))
 
 
@@ -237,17 +242,19 @@ def _function(
 ) -> list[Figure]:
     group, key = _NAMES[name], name.lower()
     edv, esv = volumes[ed], volumes[es]
-    how = "voxels x voxel size over all slices, phase {}"
+
+    def how(phase: str) -> str:
+        return Coded(f"voxels x voxel size over all slices, phase {phase}", "method-phase", phase=phase)
+
     figures = [
-        Figure(f"{key}_edv", f"{name} EDV", edv, "mL", how.format(f"{ed} (ED)"), group),
-        Figure(f"{key}_esv", f"{name} ESV", esv, "mL", how.format(f"{es} (ES)"), group),
+        Figure(f"{key}_edv", f"{name} EDV", edv, "mL", how(f"{ed} (ED)"), group),
+        Figure(f"{key}_esv", f"{name} ESV", esv, "mL", how(f"{es} (ES)"), group),
         Figure(f"{key}_sv", f"{name} SV", edv - esv, "mL", "EDV - ESV", group),
     ]
     figures += [each for each in (indexed(figure, body_m2) for figure in list(figures)) if each is not None]
     ef = 100 * (edv - esv) / edv if edv > 0 else None
-    figures.append(
-        Figure(f"{key}_ef", f"{name} EF", ef, "%", "SV / EDV" if edv > 0 else f"no voxel is {name} at ED", group)
-    )
+    ratio = "SV / EDV" if edv > 0 else Coded(f"no voxel is {name} at ED", "method-none-at-ed", structure=name)
+    figures.append(Figure(f"{key}_ef", f"{name} EF", ef, "%", ratio, group))
     if edv < esv:
         notes.append(
             Coded(
@@ -262,16 +269,17 @@ def _function(
 
 
 def _mass(ml: float, ed: int, body_m2: float | None) -> list[Figure]:
-    how = f"volume of the myocardium at phase {ed} (ED) x {MYOCARDIUM_G_PER_ML} g/mL"
-    mass = Figure("lv_mass", "LV mass", ml * MYOCARDIUM_G_PER_ML, "g", how, _NAMES["LV"])
+    line = f"volume of the myocardium at phase {ed} (ED) x {MYOCARDIUM_G_PER_ML} g/mL"
+    how = Coded(line, "method-mass", phase=ed, density=MYOCARDIUM_G_PER_ML)
+    mass = Figure("lv_mass", Coded("LV mass", "lv-mass"), ml * MYOCARDIUM_G_PER_ML, "g", how, _NAMES["LV"])
     return [each for each in (mass, indexed(mass, body_m2)) if each is not None]
 
 
 def _one_phase(name: str, ml: float) -> Figure:
-    long = {"MYO": "Myocardium"}.get(name, _NAMES.get(name, name))
-    return Figure(
-        f"{name.lower()}_volume", f"{name} volume", ml, "mL", "voxels x voxel size over all slices, one phase", long
-    )
+    group = Coded("Myocardium", "myocardium") if name == _TISSUE else _NAMES.get(name, name)
+    how = Coded("voxels x voxel size over all slices, one phase", "method-one-phase")
+    title = Coded(f"{name} volume", "figure-volume", structure=name)
+    return Figure(f"{name.lower()}_volume", title, ml, "mL", how, group)
 
 
 def _named(phase: Segmentation) -> str:

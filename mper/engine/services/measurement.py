@@ -93,7 +93,7 @@ def measure(engine: Engine, client: str, request: MeasureRequest) -> Measurement
         surface = engine.surfaces.add(client, encode_surface(".vtp", found.atrium.surface))
     cycle = found.cycle
     return Measurement(
-        line_codes=codes_for(found.notes),
+        line_codes=codes_for(found.notes, [(each.name, each.group, each.method) for each in found.figures]),
         figures=[_answer(figure) for figure in found.figures],
         notes=list(found.notes),
         curves=[] if cycle is None else [VolumeCurve(name=name, ml=list(ml)) for name, ml in cycle.curves_ml.items()],
