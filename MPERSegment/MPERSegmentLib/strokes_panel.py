@@ -116,7 +116,9 @@ class StrokesPanel:
     def show(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         """Show the strokes of another result, or none."""
         node = node if result_node.is_result(node) else None
+        mode = ""
         if node is not self._node:
+            mode = self._mode if self._isOtherPhase(node) else ""
             self.endBrush()
             self._choose(-1)
             self._node = node
@@ -128,6 +130,14 @@ class StrokesPanel:
         if node is not None and node.GetID() in self._syncs:
             self._syncs[node.GetID()].update()
         self._fill()
+        if mode:
+            self._switch(mode)
+
+    def _isOtherPhase(self, node: slicer.vtkMRMLSegmentationNode | None) -> bool:
+        """Whether a result is of the same time series as the one that is shown: the brush stays on."""
+        if node is None or not mrml.alive(self._node) or phases.of(node) is None:
+            return False
+        return result_node.scan_of(node) is result_node.scan_of(self._node)
 
     def restore(self) -> None:
         """Show the radius that is stored in the scene."""

@@ -532,6 +532,27 @@ def test_the_buttons_of_strokes_stay_where_they_are_while_strokes_come_and_go(sc
     assert [button.mapTo(ui.refineSection, button.pos).y() for button in buttons] == before
 
 
+def test_the_brush_stays_on_from_phase_to_phase(scene, window):
+    from MPERLib import phases
+    from MPERSegmentLib import result_node
+
+    others = [
+        segmentation_node.show_mask(scene.engine.mask, (0, 0, 0), LABELS, scene.scan, f"phase {n}", result_of("p0"))
+        for n in (1, 2)
+    ]
+    for number, node in enumerate(others, 1):
+        result_node.record(node, result_of("p0"))
+        phases.note(node, number)
+    ui, strokes = scene.ui, scene.panel.strokesPanel
+    ui.resultSelector.setCurrentNode(others[0])
+    window.click(ui.brushAddButton)
+    ui.resultSelector.setCurrentNode(others[1])
+    assert ui.brushAddButton.checked and strokes._brush is not None
+    assert strokes._sync()._node is others[1]
+    ui.resultSelector.setCurrentNode(scene.node)  # of no phase
+    assert not ui.brushAddButton.checked and strokes._brush is None
+
+
 def test_undo_redo_and_a_stroke_out_of_the_middle(scene, window):
     ui, masks = scene.ui, [scene.mask()]
     window.click(ui.brushAddButton)
