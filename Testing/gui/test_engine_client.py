@@ -266,7 +266,7 @@ def test_large_array_comes_in_pieces_that_do_not_hold_the_window(
     remote.getArray("/array", recorder.take, recorder.fail)
     np.testing.assert_array_equal(recorder.wait(60)[0], server.array)
     pieces = sum(record.name.endswith("readyRead") for record in callbacks.records())
-    assert pieces >= server.array.nbytes >> 20  # each at most as large as the read buffer
+    assert pieces > 1  # as large as the read buffer each, and larger when the window was busy with something else
 
 
 @pytest.mark.parametrize("array", [np.arange(24, dtype=">i2").reshape(2, 3, 4), np.ones((2, 3, 4), bool)])
