@@ -109,6 +109,9 @@ def progress(message: str) -> str:
         "measuring": _("Measuring"),
         "looking at prototypes": _("Preparing the explanation"),
         "learning where the structure lies": _("Learning where the structure lies"),
+        "reading the scans": _("Reading the scans"),
+        "self-training": _("Learning from the unlabelled scans, too"),
+        "finishing the model": _("Finishing the model"),
         "done": _("Done"),
         "its process could not be started": _("The training could not be started. See its log."),
         "the training stopped unexpectedly; Resume continues from the last saved state": _(
@@ -118,6 +121,7 @@ def progress(message: str) -> str:
     if message in known:
         return known[message]
     for pattern, words in (
+        (r"measuring on the hold-out: .+", _("Measuring on the hold-out set")),
         (r"segmenting on (?P<device>.+)", _("Segmenting")),
         (r"tile (?P<n>\d+) of (?P<total>\d+)", _("Segmenting: part {n} of {total}")),
         (r"case (?P<n>\d+) of (?P<total>\d+)", _("Case {n} of {total}")),

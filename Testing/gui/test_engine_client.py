@@ -689,6 +689,7 @@ def test_refusals_with_a_code_are_said_in_words_and_others_as_the_engine_wrote_t
     assert engine_words.advice("about 25 minutes", takes) == "About 25 min on this computer, about 830 steps."
     assert engine_words.advice("as the engine wrote it", {"code": "later"}) == "As the engine wrote it."
     assert engine_words.progress("tile 3 of 8") == "Segmenting: part 3 of 8"
+    assert engine_words.progress("measuring on the hold-out: tile 3 of 8") == "Measuring on the hold-out set"
     assert engine_words.progress("reading case-003 (40 %)") == "Reading case-003 (40 %)"
     assert engine_words.progress("something new") == "something new"
     assert engine_words.device("cpu", "CPU (2 threads, bfloat16)") == "without graphics card"
