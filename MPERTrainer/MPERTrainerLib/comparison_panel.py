@@ -28,6 +28,7 @@ _WORSE = "#c0392b"
 _BETTER = "#1e8449"
 _MISSED = 0.005  # a Dice below is 0.00
 _SAME = 0.0005  # a smaller difference is not seen in three decimals
+_OF_A_MASK = "was located automatically"  # in a note about the mask of one case, which is no part of the comparison
 
 
 class ComparisonPanel:
@@ -148,15 +149,17 @@ class ComparisonPanel:
         self._chosen = {"new": pair[0], "old": pair[1]}  # stays, whatever is put in use meanwhile
 
         def done(result: dict, job: str, notices: list[str]) -> None:
-            text = "\n".join([*_missed(result["cases"]), result["words"], *notices[:3]])
+            about = [line for line in notices if _OF_A_MASK not in line]
+            text = "\n".join([*_missed(result["cases"]), result["words"], *about[:3]])
             self._result, self._pair, self._jobId = {**result, "words": text}, pair, job
             self._wanted = None
-            self._fillTable(result["cases"])
+            self._fillTable(result["cases"], [line for line in notices if _OF_A_MASK in line])
             self._show()
 
         self.job.start(self._dataset.route("compare"), {"new": pair[0], "old": pair[1], "device": AUTO}, done)
 
-    def _fillTable(self, cases: list[dict]) -> None:
+    def _fillTable(self, cases: list[dict], notes: list[str]) -> None:
+        """Fill the table; `notes` about masks are tooltips of their cases."""
         rows, tips = [], []
         for case in cases:
             before, after = case["before"], case["after"]
@@ -165,12 +168,12 @@ class ComparisonPanel:
                 colour = "" if abs(after - before) < _SAME else _BETTER if after > before else _WORSE
                 change = Cell(f"{after - before:+.3f}", colour=colour)
             rows.append([case["id"], formatting.number(before, 3), formatting.number(after, 3), change])
-            tips.append(
-                "\n".join(
-                    f"{name}: {formatting.number(dice['before'], 3)} → {formatting.number(dice['after'], 3)}"
-                    for name, dice in case["labels"].items()
-                )
-            )
+            figures = [
+                f"{name}: {formatting.number(dice['before'], 3)} → {formatting.number(dice['after'], 3)}"
+                for name, dice in case["labels"].items()
+            ]
+            own = [formatting.sentence(line) for line in notes if line.startswith(f"{case['id']}: ")]
+            tips.append("\n".join([*figures, *own]))
         self.table.fill(rows, [case["id"] for case in cases], tips)
 
     def showCase(self) -> None:

@@ -209,7 +209,8 @@ class RunsPanel:
             parts[0] = engine_words.progress(status["message"])
         if status.get("step"):
             parts.append(_("step {step}").format(step=status["step"]))
-        if active and status.get("state") != "paused" and status.get("eta_s"):
+        steps = status.get("message") in (None, "", "training", "self-training")  # what the time left is known of
+        if active and steps and status.get("state") != "paused" and status.get("eta_s"):
             parts.append(formatting.remaining(status["eta_s"]))
         if status.get("state") in ("failed", "interrupted") and status.get("message"):
             parts.append(engine_words.progress(status["message"]))

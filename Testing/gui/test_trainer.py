@@ -790,6 +790,10 @@ def test_two_runs_are_laid_over_each_other_in_the_charts(window, shared_engine, 
     choose(panel.ui.runSelector, "r1")  # the run that is laid over the other is shown itself: nothing lies over it
     window.wait_until(lambda: runs.lossChart.values() == {"total": [(1, 4.0), (2, 3.0)]}, 20, "the curves of it alone")
     assert runs.overlay.selector.currentData == "" and runs.overlay.losses() == {}
+    case = {"id": "case-001", "before": 0.5, "after": 0.75, "labels": {"LA": {"before": 0.5, "after": 0.75}}}
+    panel.comparisonPanel._fillTable([case], ["case-001: the region 1,2 was located automatically; check it"])
+    tip = panel.ui.compareTable.item(0, 0).toolTip()  # such a note hides no figure
+    assert tip.splitlines()[0] == "LA: 0.500 → 0.750" and "located automatically" in tip.splitlines()[1]
 
 
 def test_two_models_that_both_find_nothing_of_a_structure_are_not_called_equal():
