@@ -230,6 +230,7 @@ class CasesPanel:
 
         def search() -> None:
             if self._context.ui.caseSearchEdit.text.strip() == text:  # nothing was typed meanwhile
+                self._context.ui.casesTable.scrollToTop()
                 self._dataset.search(text)
 
         callbacks.after(_REST_MS, self._session.guard(search), "cases are searched")

@@ -69,7 +69,7 @@ class ImportPreview:
             item.setCheckState(0, qt.Qt.Checked if not case and row.get("ticked", True) else qt.Qt.Unchecked)
             tree.addTopLevelItem(item)
         tree.blockSignals(False)
-        for column in range(3):
+        for column in range(tree.columnCount):
             tree.resizeColumnToContents(column)
         self._makeBoxes(labels)
         ui.emptyMasksCheckBox.visible = any((row["mask"] or {}).get("empty") for row in rows)
