@@ -69,6 +69,14 @@ def _refusals() -> dict[str, str]:
         "cohort-starting": _("The run is just starting. Pause it when the first scan is being segmented."),
         "cohort-idle": _("{folder} is not being segmented: there is nothing to pause."),
         "cohort-unrecorded": _("It is not recorded how {folder} was segmented. Start it again with the same folders."),
+        "cohort-of-another-model": _(
+            "The folder {folder} holds masks of the model {theirs}, not of {ours}. Choose another folder."
+        ),
+        "cohort-of-other-options": _("The folder {folder} holds masks made with other options. Choose another folder."),
+        "cohort-of-others": _("The folder {folder} holds the results of another cohort. Choose another folder."),
+        "cohort-damaged": _("The results in the folder {folder} are damaged. Choose another folder."),
+        "cohort-not-started": _("The work could not be started. See its log."),
+        "scan-gone": _("The scan {scan} was moved or deleted. Put it back, or segment the cohort again."),
         "folder-is-file": _("{file} is a file. Choose a folder for the results."),
         "none-accepted": _("No mask of this cohort is accepted. Accept or correct some first."),
         "outside-roots": _("Only who started MPER's program may choose folders of that computer."),

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mper.cohort.files import ScanFiles, file_sha256
-from mper.utils.coded import with_codes
+from mper.utils.coded import Coded, with_codes
 from mper.utils.files import read_json, this_host, write_json
 from mper.utils.text import shorten
 
@@ -208,18 +208,19 @@ class CohortFolder:
         """Raise ValueError if the masks are of another model, or were made with other options."""
         there, wanted = self.header["model"], run.model
         if (there["sha256"], there.get("version")) != (wanted["sha256"], wanted["version"]):
-            raise ValueError(
-                f"{self.path} holds masks of the model {_describe(there)}, this run has {_describe(wanted)}; {_ADVICE}"
-            )
+            theirs, ours = _describe(there), _describe(wanted)
+            line = f"{self.path} holds masks of the model {theirs}, this run has {ours}; {_ADVICE}"
+            raise ValueError(Coded(line, "cohort-of-another-model", folder=self.path.name, theirs=theirs, ours=ours))
         options = json.loads(json.dumps(dict(run.options)))
         for name in sorted({*options, *self.header["options"]}):
             old, new = self.header["options"].get(name), options.get(name)
             if (None if old is False else old) != (None if new is False else new):  # an older mper had no such option
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(
+                line = (
                     f"{self.path} holds masks that were made {_with(option, old)}, this run is {_with(option, new)}; "
-                    f"take the same options, or {_ADVICE}"
                 )
+                line += f"take the same options, or {_ADVICE}"
+                raise ValueError(Coded(line, "cohort-of-other-options", folder=self.path.name))
 
     def _check_scans(self, scans: Sequence[CohortScan]) -> None:
         """Refuse another cohort: other scans under the same names, or none of the same scans."""
@@ -234,7 +235,11 @@ class CohortFolder:
         if others or (self.entries and not common):
             named = [self.entries[key]["input"] for key in others or self.entries]
             raise ValueError(
-                f"{self.path} holds the results of another cohort (of {shorten(named, 1)}); choose another folder"
+                Coded(
+                    f"{self.path} holds the results of another cohort (of {shorten(named, 1)}); choose another folder",
+                    "cohort-of-others",
+                    folder=self.path.name,
+                )
             )
 
 
@@ -339,7 +344,7 @@ def _checked(path: Path) -> Entry:
     model, cases = entry.get("model"), entry.get("cases", [])
     whole = isinstance(model, dict) and isinstance(model.get("sha256"), str) and isinstance(entry.get("options"), dict)
     if not whole or not isinstance(cases, list) or not all(map(_is_entry, cases)):
-        raise ValueError(f"{path} is damaged; {_ADVICE}")
+        raise ValueError(Coded(f"{path} is damaged; {_ADVICE}", "cohort-damaged", folder=path.parent.name))
     return entry
 
 

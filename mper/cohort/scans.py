@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -53,5 +54,11 @@ def _open(scan: Path, options: Mapping[str, Any]) -> OpenedScan:
     if scan.exists():
         return open_scan(scan, options.get("series"), image_type=image_type)
     if not scan.parent.is_dir():
-        raise FileNotFoundError(f"the scan {scan} is not there any more; put it back, or segment the cohort again")
+        raise FileNotFoundError(
+            Coded(
+                f"the scan {scan} is not there any more; put it back, or segment the cohort again",
+                "scan-gone",
+                scan=str(scan),
+            )
+        )
     return open_scan(scan.parent, scan.name, image_type=image_type)  # one of several series in a folder

@@ -149,7 +149,7 @@ def expand_inputs(paths: Sequence[Path]) -> list[Path]:
                 raise FileNotFoundError(f"nothing matches {path}")
             found |= dict.fromkeys(map(Path, matches))
         else:
-            raise FileNotFoundError(f"{path} does not exist")
+            raise FileNotFoundError(Coded(f"{path} does not exist", "file-missing", path=str(path)))
     return list(found)
 
 
@@ -157,7 +157,13 @@ def _cohort(folder: Path) -> list[Path]:
     scans = [path for path in folder.iterdir() if is_scan_file(path)]
     scans += [path for path in folder.rglob("*") if path.is_dir() and holds_dicom(path)]
     if not scans:
-        raise FileNotFoundError(f"{folder} holds no scan; expected DICOM or files ending in {', '.join(SCAN_SUFFIXES)}")
+        raise FileNotFoundError(
+            Coded(
+                f"{folder} holds no scan; expected DICOM or files ending in {', '.join(SCAN_SUFFIXES)}",
+                "no-scan-in-folder",
+                path=str(folder),
+            )
+        )
     return sorted(scans)
 
 

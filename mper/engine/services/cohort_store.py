@@ -18,11 +18,13 @@ from mper.cohort.status import FAILED, FINISHED, INTERRUPTED, LOG, RUNNING, RunS
 from mper.engine.errors import Conflict, Forbidden, NotFound
 from mper.engine.services.roots import Roots
 from mper.engine.settings import Client
+from mper.utils.coded import Coded
 from mper.utils.processes import start_detached
 
 STARTING = "starting"
 _OUTSIDE = "@"
 _ERROR = "mper: error: "
+_NOT_STARTED = Coded("its process could not be started", "cohort-not-started")
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Cohort:
             return RunState(STARTING, "starting")
         if child.returncode == 0:
             return replace(state, state=FINISHED, message="")
-        return replace(state, state=FAILED, message=self._reason() or "its process could not be started")
+        return replace(state, state=FAILED, message=self._reason() or _NOT_STARTED)
 
     def _came_to_work(self, state: RunState) -> bool:
         return max(state.started or "", str(self.results.header.get("finished", ""))) >= self._launched
