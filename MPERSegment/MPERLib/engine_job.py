@@ -26,6 +26,8 @@ class Job:
         As soon as the engine has accepted it.
     notices : list of str
         Notices of the engine besides the result, so far.
+    codes : dict
+        Code and values of the notices that have them, by the line.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Job:
     ):
         self.id: str | None = None
         self.notices: list[str] = []
+        self.codes: dict[str, dict] = {}
         self._engine = engine
         self._done = done
         self._failed = failed or (lambda message: None)
@@ -89,6 +92,7 @@ class Job:
         self._seen = int(event.get("n", self._seen)) + 1
         self._tries = 0
         self.notices = event.get("notices") or self.notices
+        self.codes = event.get("line_codes") or self.codes
         if event.get("state") in ("queued", "running") and not self.over:
             self._progress(event)
 

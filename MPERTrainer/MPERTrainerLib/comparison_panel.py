@@ -28,7 +28,7 @@ _WORSE = "#c0392b"
 _BETTER = "#1e8449"
 _MISSED = 0.005  # a Dice below is 0.00
 _SAME = 0.0005  # a smaller difference is not seen in three decimals
-_OF_A_MASK = "was located automatically"  # in a note about the mask of one case, which is no part of the comparison
+_OF_A_MASK = "located"  # code of a note about the mask of one case, which is no part of the comparison
 
 
 class ComparisonPanel:
@@ -149,11 +149,12 @@ class ComparisonPanel:
         self._chosen = {"new": pair[0], "old": pair[1]}  # stays, whatever is put in use meanwhile
 
         def done(result: dict, job: str, notices: list[str]) -> None:
-            about = [line for line in notices if _OF_A_MASK not in line]
+            own = [line for line in notices if _codeOfNote(line, self.job.codes) == _OF_A_MASK]
+            about = [line for line in notices if line not in own]
             text = "\n".join([*_missed(result["cases"]), result["words"], *about[:3]])
             self._result, self._pair, self._jobId = {**result, "words": text}, pair, job
             self._wanted = None
-            self._fillTable(result["cases"], [line for line in notices if _OF_A_MASK in line])
+            self._fillTable(result["cases"], own)
             self._show()
 
         self.job.start(self._dataset.route("compare"), {"new": pair[0], "old": pair[1], "device": AUTO}, done)
@@ -263,6 +264,12 @@ def _chooseInSegment(model: str) -> None:
     node = slicer.mrmlScene.GetSingletonNode("MPERSegment", "vtkMRMLScriptedModuleNode")
     if node is not None:
         node.SetParameter("Model", model)
+
+
+def _codeOfNote(line: str, codes: dict[str, dict]) -> str:
+    """What a notice says of one case; empty where it has no code, or is about something else."""
+    note = codes.get(line, {}).get("values", {}).get("note", "")
+    return str(codes.get(note, {}).get("code", ""))
 
 
 def _missed(cases: list[dict]) -> list[str]:

@@ -30,6 +30,7 @@ class JobButton:
         self._context, self._session, self._button, self._bar = context, session, button, bar
         self._text = button.text
         self._job: Any = None
+        self.codes: dict[str, dict] = {}  # of the notices of the last job
         bar.visible = False
         dataset.onLost(self._reset)
 
@@ -45,6 +46,7 @@ class JobButton:
 
         def finished(result: dict) -> None:
             self._reset()
+            self.codes = job.codes
             done(result, job.id, job.notices)
 
         def failed(message: str) -> None:

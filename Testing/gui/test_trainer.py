@@ -792,6 +792,11 @@ def test_two_runs_are_laid_over_each_other_in_the_charts(window, shared_engine, 
     assert runs.overlay.selector.currentData == "" and runs.overlay.losses() == {}
     case = {"id": "case-001", "before": 0.5, "after": 0.75, "labels": {"LA": {"before": 0.5, "after": 0.75}}}
     panel.comparisonPanel._fillTable([case], ["case-001: the region 1,2 was located automatically; check it"])
+    line, note = "case-001: Hier", "Hier"  # in another language
+    codes = {note: {"code": "located", "values": {}}, line: {"code": "case-note", "values": {"note": note}}}
+    from MPERTrainerLib.comparison_panel import _codeOfNote
+
+    assert [_codeOfNote(each, codes) for each in (line, note, "plain")] == ["located", "", ""]
     tip = panel.ui.compareTable.item(0, 0).toolTip()  # such a note hides no figure
     assert tip.splitlines()[0] == "LA: 0.500 → 0.750" and "located automatically" in tip.splitlines()[1]
 

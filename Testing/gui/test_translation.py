@@ -202,7 +202,7 @@ def plain_texts(source: str) -> list[str]:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in known:
             continue
         several = re.search(r"[^\W\d_]{2,},? [^\W\d_]{2,}", node.value)
-        code = node.value in NO_TEXTS or re.search(r"\(\?P<|\|\w+\||import |</?span", node.value)
+        code = node.value in NO_TEXTS or re.search(r"\.\+|\(\?P<|\|\w+\||import |</?span", node.value)
         if not code and (several or (id(node) in told and re.search(r"[^\W\d_]{3,}", node.value))):
             found.append((node.lineno, node.value))
     return [f"{line}: {text}" for line, text in sorted(found)]
