@@ -139,7 +139,12 @@ def add(commands: Commands) -> None:
         help="without a hold-out, learn how good the model's masks are from two more models, each trained on half of "
         "the labels (half of the time again; not with torchrun)",
     )
-    how.add_argument("--compile", action="store_true", default=None, help="compile the network first (torch.compile)")
+    how.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="compile the network first (torch.compile); on a CPU steps are slower with it",
+    )
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
         "--background", action="store_true", help="stay behind other programs: lower priority, and a core left to them"
