@@ -121,7 +121,7 @@ def progress(message: str) -> str:
     if message in known:
         return known[message]
     for pattern, words in (
-        (r"measuring on the hold-out: .+", _("Measuring on the hold-out set")),
+        (r"measuring on the hold-out: (?P<what>.+)", _("Measuring on the hold-out set")),
         (r"segmenting on (?P<device>.+)", _("Segmenting")),
         (r"tile (?P<n>\d+) of (?P<total>\d+)", _("Segmenting: part {n} of {total}")),
         (r"case (?P<n>\d+) of (?P<total>\d+)", _("Case {n} of {total}")),
