@@ -58,6 +58,7 @@ class CasesPanel:
         self._context, self._session, self._dataset = context, session, dataset
         self._caseNodes, self._labelPanel = caseNodes, labelPanel
         self._icons: dict[str, Any] = {}  # by dataset and case
+        self._searchedIn: str | None = None  # the dataset that the text of the search is about
         self._requested: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, number of revisions
         ui = context.ui
@@ -212,7 +213,8 @@ class CasesPanel:
         """The search is there for datasets of many cases; a line says that the list goes on."""
         ui, dataset = self._context.ui, self._dataset
         ui.caseSearchEdit.visible = bool(dataset.filter) or dataset.count > _SEARCHED
-        if not dataset.filter:
+        if self._searchedIn != dataset.id:  # while one is searched, the user may be typing
+            self._searchedIn = dataset.id
             with silent(ui.caseSearchEdit):
                 ui.caseSearchEdit.text = ""
         text = _("{n} of {total} cases are listed. Scroll down for more.")

@@ -100,7 +100,7 @@ class NextCasePanel:
 
     def _show(self) -> None:
         unlabelled = self._dataset.count - self._dataset.labelled
-        waiting = [each for each in self._ranked if not (self._dataset.case(each["id"]) or {}).get("labelled")]
+        waiting = [each for each in self._ranked if self._waits(each["id"])]
         skipped = self._skipped()
         first = [case for case in waiting if case["id"] not in skipped]
         last = [case for name in skipped for case in waiting if case["id"] == name]
@@ -121,6 +121,13 @@ class NextCasePanel:
         ui.nextTable.visible = bool(rows)
         ui.unskipButton.visible = bool(last)
         self._enable()
+
+    def _waits(self, case: str) -> bool:
+        """Whether a case is there and has no label, as far as the list of cases was read."""
+        entry = self._dataset.case(case)
+        if entry is None:
+            return bool(self._dataset.filter) or not self._dataset.complete
+        return not entry["labelled"]
 
     def _enable(self) -> None:
         ui = self._context.ui

@@ -43,6 +43,7 @@ class OpenDataset:
         self._known: dict[str, dict] = {}  # cases by their ids, also of other pages
         self._opened: str | None = None  # the case that is being edited, whichever pages were read
         self._page = 0  # counts the requests for pages: only the answer to the last one is taken
+        self._about = 0  # counts the descriptions that were read, likewise
         self._waitsForPage: list[Callable[[], object]] | None = None
         self._pageListeners: list[Callable[[list[dict]], None]] = []
         self._wanted: str | None = None
@@ -145,8 +146,9 @@ class OpenDataset:
             self.announce()
 
     def _clear(self) -> None:
+        self._page += 1  # what is on the way belongs to the dataset before
         self.about, self.cases, self.complete = None, [], True
-        self.filter, self._known, self._opened = "", {}, None
+        self.filter, self._known, self._opened, self._waitsForPage = "", {}, None, None
 
     def refresh(self, dataset: str | None = None) -> None:
         """Read the dataset from the engine again: its description, the pages of its cases, and the models."""
@@ -157,34 +159,46 @@ class OpenDataset:
         def take(about: dict) -> None:
             def takeCases(cases: list) -> None:
                 def show() -> None:
-                    if self._wanted == wanted and page == self._page:  # nothing else was asked for meanwhile
-                        self.about = about
+                    if self._wanted != wanted or read != self._about:  # another one was asked for meanwhile
+                        return
+                    self.about = about
+                    if page == self._page:  # else a search was begun
                         self._takePages(cases, count)
+                    else:
                         self.announce()
 
                 self._session.refreshModels(show)
 
             self._page += 1
-            page, count = self._page, max(_PAGE, len(self.cases) if self.id == wanted else 0)
+            self._about += 1
+            read, page = self._about, self._page
+            count = max(_PAGE, len(self.cases) if self.id == wanted else 0)
             path = self.route("cases", of=wanted, first=0, count=count, contains=self.filter or None)
             self._session.get(path, takeCases)
 
         self._session.get(self.route(of=wanted), take)
         case = self._opened
         if case is not None and wanted == self.id and all(each["id"] != case for each in self.cases):
-            self._session.get(self.route("cases", case), self._takeCase, lambda _message: None)
+            self._session.get(
+                self.route("cases", case), lambda entry: self._takeCase(wanted, entry), lambda _line: None
+            )
 
     def _takePages(self, cases: list[dict], count: int) -> None:
-        """The pages were read again, or others."""
+        """The pages were read again, or others; who waits for the page after them goes on waiting."""
         for case in self.cases:
             if case["id"] != self._opened:
                 self._known.pop(case["id"], None)
-        self.cases, self._waitsForPage = cases, None
+        waiting, self._waitsForPage = self._waitsForPage or [], None
+        self.cases = cases
         self.complete = len(cases) < count or len(cases) > count  # an older engine answers all of them
         self._known.update((case["id"], case) for case in cases)
+        self.announce()
+        for each in waiting:
+            self.more(each)
 
-    def _takeCase(self, case: dict) -> None:
-        self._known[case["id"]] = case
+    def _takeCase(self, of: str | None, case: dict) -> None:
+        if self.id == of:
+            self._known[case["id"]] = case
 
     def search(self, text: str) -> None:
         """List the cases with a text in id or name alone, "" for all."""
@@ -197,7 +211,6 @@ class OpenDataset:
         def take(cases: list) -> None:
             if page == self._page:
                 self._takePages(cases, _PAGE)
-                self.announce()
 
         self._session.get(self.route("cases", first=0, count=_PAGE, contains=text or None), take)
 
@@ -224,31 +237,33 @@ class OpenDataset:
                 each()
 
         def failed(message: str) -> None:
-            self._waitsForPage = None
-            self._context.showMessage(message)
+            if self._waitsForPage is waiting:
+                self._waitsForPage = None
+                self._context.showMessage(message)
 
         path = self.route("cases", first=len(self.cases), count=_PAGE, contains=self.filter or None)
         self._session.get(path, take, failed)
 
     def withCase(self, case: str, then: Callable[[], object]) -> None:
         """Call `then` once `case` knows this one, whichever pages were read; from now on it is the opened one."""
-        self._opened = case
+        self._opened, of = case, self.id
         if case in self._known:
             then()
             return
 
         def take(entry: dict) -> None:
-            self._takeCase(entry)
+            self._takeCase(of, entry)
             then()
 
         self._session.get(self.route("cases", case), take, lambda _message: then())
 
     def withAll(self, then: Callable[[list[dict]], object]) -> None:
-        """Call `then` with all cases, whatever was read."""
+        """Call `then` with all cases, whatever was read, unless another dataset is opened meanwhile."""
+        of = self.id
         if self.complete and not self.filter:
             then(self.cases)
         else:
-            self._session.get(self.route("cases"), then)
+            self._session.get(self.route("cases"), lambda cases: then(cases) if self.id == of else None)
 
     # ---- listeners
 
@@ -279,6 +294,7 @@ class OpenDataset:
     def lose(self) -> None:
         """The engine has stopped: abort all requests."""
         self._session.abortAll()
+        self._waitsForPage = None
         for listener in self._lostListeners:
             listener()
 

@@ -755,13 +755,9 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
 
 def run_on_disk(dataset: Path, run: str, name: str, losses: list[float], dice: float) -> None:
     """A finished training run."""
-    from dataclasses import asdict
-
-    from mper.training.config import TrainConfig
-
     folder = dataset / "runs" / run
     folder.mkdir(parents=True)
-    config = asdict(TrainConfig(dataset=str(dataset), name=name))
+    config = {"dataset": str(dataset), "name": name, "method": "mper", "start_from": None}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     started = f"2026-01-0{run[-1]}T10:15:00+00:00"
     status = {"state": "finished", "message": "finished", "heartbeat": 1.0, "started": started, "step": len(losses)}
@@ -1314,9 +1310,17 @@ def test_a_dataset_of_many_cases_is_read_page_by_page_as_it_is_scrolled_searched
     took = []
     dataset.withCase("case-07000", lambda: took.append(dataset.case("case-07000")["id"]))
     window.wait_until(lambda: took == ["case-07000"], 20, "a case of no page that was read")
+    dataset.refresh()
+    dataset.more(lambda: took.append(len(dataset.cases)))  # as Save and next at the end of a page
+    window.wait_until(lambda: took[1:] == [200], 20, "the next page, though all were read again meanwhile")
     questions = []
     monkeypatch.setattr("MPERTrainerLib.cases_panel.agreed", lambda text, _title: questions.append(text))
     panel.casesPanel.table.select("case-00002")
     window.click(ui.lockButton)
     window.wait_until(lambda: questions, 20, "the question")
     assert "The same scans, so locked with them: case-00000, case-00001" in questions[0]  # all of them are one scan
+    dataset.more()
+    dataset.withCase("case-08000", lambda: took.append("late"))
+    dataset.open(None)
+    window.wait_until(lambda: took[-1] == "late", 20, "answers about a dataset that was closed meanwhile")
+    assert dataset.cases == [] and dataset.case("case-08000") is None and ui.casesTable.rowCount == 0
