@@ -345,8 +345,18 @@ def plans() -> dict[str, str]:
         "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
         "regions": _("Only the region is used of {cases}."),
         "label-outside-region": _(
-            "{percent} % of the label of {case} lie outside its region and are not learned from. Enlarge the region, "
+            "{percent} % of the label of {case} lies outside its region and is not learned from. Enlarge the region, "
             "or clear it."
+        ),
+        "label-all-outside": _(
+            "The whole label of {case} lies outside its region. Draw the region around it, or clear it."
+        ),
+        "region-too-small": _(
+            "The region holds only {size} voxels of the scan. Draw one of at least {least} voxels along each axis."
+        ),
+        "region-below-patch": _(
+            "The region of {case} is too small to train on: it has {size} voxels of the network's grid, a patch has "
+            "{patch}. Draw a larger region, or clear it."
         ),
         "no-holdout": _("No hold-out set is locked, so the quality cannot be measured. Lock a few labelled cases."),
         "holdout-drafts": _("Hold-out set: the labels of {cases} are unedited drafts of a model. Correct them."),

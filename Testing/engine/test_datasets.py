@@ -385,7 +385,7 @@ def test_cases_are_excluded_renamed_and_removed_given_a_region_and_more_are_held
     send(engine, data, "two", mask_of(volume(1)))
     put("two/region", region_mm=[x0 + 1.5, x1, y0, y1, z0, z1])
     (line,) = [line for line in engine.post(f"{data}/plan", {}).json()["warnings"] if "outside its region" in line]
-    assert line.startswith("10 % of the label of two lie outside its region")
+    assert line.startswith("10 % of the label of two lies outside its region")
     assert put("two/region", region_mm=None).json()["region_mm"] is None
     gone = engine.call("DELETE", f"{data}/cases/three?author=me").json()
     assert gone["id"] == "three" and gone["folder"].startswith("recycled/three-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from small_data import blob_dataset
 from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.datasets.events import read_events
-from mper.datasets.export import ExportOptions, export_dataset
+from mper.datasets.export import RECORD, ExportOptions, export_dataset
 from mper.datasets.importer import import_source
-from mper.datasets.maintenance import set_region
+from mper.datasets.maintenance import remove_case, set_region
 from mper.datasets.packed import open_dataset, pack
 from mper.labels import make_label
 from mper.training.checks import check_training_data
 from mper.training.config import TrainConfig
 from mper.training.data import TrainingData, load_training_data
+from mper.training.run_evaluation import RunEvaluation
+from mper.training.runs import RunFolder
 
 BOX = (11.0, 45.0, 9.0, 47.0, 3.0, 39.0)  # x, y, z in mm: voxels 2 to 19, 5 to 23 and 6 to 22 of scans of 2 mm
 START, STOP = (2, 5, 6), (20, 24, 23)
@@ -120,7 +123,7 @@ def test_a_label_that_reaches_out_of_its_region_is_named_with_how_much(dataset: 
     assert 0.05 < share < 0.95
     data = loaded(dataset.path, patch=(16, 32, 32))
     assert data.regions == {"case1": pytest.approx(share)}
-    line = f"{100 * share:.0f} % of the label of case1 lie outside its region and are not learned from"
+    line = f"{100 * share:.0f} % of the label of case1 lies outside its region and is not learned from"
     assert any(text.startswith(line) for text in notices(data))
     edge = np.zeros(mask.array.shape, np.uint8)
     edge[:2] = 1
@@ -144,6 +147,29 @@ def test_regions_come_back_from_an_export_and_from_shards(dataset: Dataset, tmp_
     pack(dataset, tmp_path / "shards", 50, ["train"])
     for place in ("again", "shards"):
         assert open_dataset(tmp_path / place).regions == {"case2": BOX}
+    record = tmp_path / "bids" / RECORD
+    changed = record.read_text(encoding="utf-8").replace(f"{BOX[1]:g}", "900").replace(f"{BOX[0]:g}.0", "890.0")
+    record.write_text(changed, encoding="utf-8")
+    summary = import_source(tmp_path / "bids", tmp_path / "elsewhere")
+    assert list(summary.failed) == ["case2"] and "contains no voxel of the scan" in summary.failed["case2"]
+    assert Dataset.open(tmp_path / "elsewhere").cases == ("case0", "case1")  # and no case without its region
+
+
+def test_a_hold_out_is_measured_on_whole_scans_and_a_removed_case_has_no_region(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    for case_id in ("case1", "case2"):
+        set_region(dataset, case_id, BOX, "me")
+    dataset.lock_holdout(["case1"])
+    remove_case(dataset, "case2", "me")
+    assert dataset.regions == {"case1": BOX}
+    folder = RunFolder(tmp_path)
+    log, config = SimpleNamespace(folder=folder), TrainConfig(str(dataset.path), method="mper", steps=1)
+    data = SimpleNamespace(labels=dataset.labels)
+    curve = RunEvaluation(config, data, log, None, None, CPU).curve  # type: ignore[arg-type]
+    assert curve is not None
+    (case,) = curve.cases
+    assert case.image().array.shape == (20, 24, 24)
 
 
 def test_an_import_gives_its_scans_a_region_and_takes_none_that_lies_elsewhere(
@@ -157,3 +183,5 @@ def test_an_import_gives_its_scans_a_region_and_takes_none_that_lies_elsewhere(
     assert main([*command, f"--region={words}"]) == 0
     (found,) = Dataset.open(target).regions.values()
     assert found == BOX
+    assert main([*command, "--region=500,540,0,40,0,40"]) == 0  # it has one already
+    assert list(Dataset.open(target).regions.values()) == [BOX]

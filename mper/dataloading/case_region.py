@@ -108,6 +108,6 @@ def label_outside(case_id: str, share: float) -> str:
     """A line about a label of which a part lies outside the region of its case."""
     percent = "less than 1" if share < 0.005 else f"{100 * share:.0f}"
     return (
-        f"{percent} % of the label of {case_id} lie outside its region and are not learned from; enlarge the region, "
+        f"{percent} % of the label of {case_id} lies outside its region and is not learned from; enlarge the region, "
         "or clear it"
     )

@@ -63,6 +63,7 @@ def read_history(dataset: Path) -> CaseHistory:
             excluded.pop(case, None)
         elif what == REMOVED:
             removed.add(case)
+            regions.pop(case, None)
         elif what == HELD_OUT:
             second.update(dict.fromkeys(map(str, entry.get("cases") or ())))
         elif what == REGION_SET:

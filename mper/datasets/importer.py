@@ -192,8 +192,9 @@ class _Import:
             case = self.target.case(found.id) if self.target is not None and found.id in self.target else None
             if case is not None:
                 _check_same(case, image)
-            if self._region_mm is not None:
-                check_region(image.geometry, self._region_mm, found.id)
+            region = self._region(found, case)
+            if region is not None:
+                check_region(image.geometry, region)
         except (OSError, ValueError) as error:
             if is_disk_full(error):
                 raise
@@ -209,13 +210,18 @@ class _Import:
             origin = {"format": self._source.layout, "sha256": found.sha256(), **found.origin}
             case = self.target.add_case(found.id, image, origin | ({"file": found.named} if found.named else {}))
             self.added += 1
-            if found.region_mm is not None and self._region_mm is None:
-                set_region(self.target, case.id, found.region_mm, self._source.layout)
-        if self._region_mm is not None and case.id not in self.target.regions:
-            set_region(self.target, case.id, self._region_mm, self._source.layout)
+        if region is not None:
+            set_region(self.target, case.id, region, self._source.layout)
         if mask is not None and _is_new(case, mask):
             case.add_label(mask, author=self._source.layout, how="imported")
             self.labels_added += 1
+
+    def _region(self, found: SourceCase, case: Case | None) -> Sequence[float] | None:
+        """The region that a case gets: the one asked for if it has none, and of a new case else that of the source."""
+        if self._region_mm is None:
+            return found.region_mm if case is None else None
+        has_one = case is not None and self.target is not None and case.id in self.target.regions
+        return None if has_one else self._region_mm
 
     def _read(self, found: SourceCase, notify: Notify) -> tuple[Volume, Volume | None]:
         """Image and mask of a case, checked."""

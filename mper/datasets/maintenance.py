@@ -14,7 +14,7 @@ from pathlib import Path
 from mper.datasets.dataset import Dataset
 from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REGION_SET, REMOVED, RENAMED, STRUCTURE_ADDED
 from mper.labels import Label
-from mper.roi import Box, Region, region_of_box
+from mper.roi import Box, region_of_box
 from mper.utils.coded import Coded, line_of
 from mper.utils.files import rename_folder
 from mper.volume import Geometry
@@ -170,7 +170,11 @@ def set_region(dataset: Dataset, case_id: str, region_mm: Sequence[float] | None
     before = dataset.history.regions.get(case.id)
     box = None
     if region_mm is not None:
-        check_region(case.geometry, region_mm, f"case {case.id}")
+        try:
+            check_region(case.geometry, region_mm)
+        except ValueError as error:
+            reason = line_of(error)
+            raise ValueError(Coded(f"case {case.id}: {reason}", "case-note", case=case.id, note=reason)) from error
         x0, x1, y0, y1, z0, z1 = (round(float(value), 4) for value in region_mm)
         box = (x0, x1, y0, y1, z0, z1)
     if box != before:
@@ -178,19 +182,9 @@ def set_region(dataset: Dataset, case_id: str, region_mm: Sequence[float] | None
     return box
 
 
-def check_region(geometry: Geometry, region_mm: Sequence[float], where: str) -> Region:
-    """The voxels of a scan in the region of its case.
-
-    Raises
-    ------
-    ValueError
-        As `set_region`; the line begins with `where`.
-    """
-    try:
-        region = region_of_box(geometry, region_mm)
-    except ValueError as error:
-        reason = line_of(error)
-        raise ValueError(Coded(f"{where}: {reason}", "case-note", case=where, note=reason)) from error
+def check_region(geometry: Geometry, region_mm: Sequence[float]) -> None:
+    """Raise ValueError, as `set_region`, for a box that cannot be the region of a scan."""
+    region = region_of_box(geometry, region_mm)
     size = [b - a for a, b in zip(region.start, region.stop, strict=True)]
     steps = geometry.step_lengths
     across = [step > _THICK * min(steps) for step in steps]
@@ -198,11 +192,9 @@ def check_region(geometry: Geometry, region_mm: Sequence[float], where: str) -> 
         n < min(_LEAST_VOXELS, whole) and not slices
         for n, whole, slices in zip(size, geometry.shape, across, strict=True)
     ):
-        raise ValueError(
-            f"{where}: the region holds only {'x'.join(map(str, size))} voxels of the scan; "
-            f"draw one of at least {_LEAST_VOXELS} voxels along each axis"
-        )
-    return region
+        held = "x".join(map(str, size))
+        line = f"the region holds only {held} voxels of the scan; draw one of at least {_LEAST_VOXELS} voxels along "
+        raise ValueError(Coded(f"{line}each axis", "region-too-small", size=held, least=_LEAST_VOXELS))
 
 
 def _refuse_held_out(dataset: Dataset, case_id: str, done: str) -> None:

@@ -179,9 +179,8 @@ def _read_split(
         label = case.label() if config.labeled is None or with_label < config.labeled else None
         outside = case.share_outside() if isinstance(case, CaseInRegion) and label is not None else 0.0
         if outside == 1:
-            raise ValueError(
-                f"the whole label of {case.id} lies outside its region; draw the region around it, or clear it"
-            )
+            line = f"the whole label of {case.id} lies outside its region; draw the region around it, or clear it"
+            raise ValueError(Coded(line, "label-all-outside", case=case.id))
         if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
             label = None
         if label is None and not uses_unlabelled:
@@ -244,10 +243,9 @@ def _check_region(scan: _Scan, grid: WorkingGrid, plan: Plan) -> None:
     whole = WorkingGrid.plan(scan.whole, plan.preprocessing, plan.dimensions)
     if any(n < min(all_, wanted / 2) for n, all_, wanted in zip(grid.size, whole.size, plan.patch, strict=True)):
         size, patch = ("x".join(map(str, each)) for each in (grid.size, plan.patch))
-        raise ValueError(
-            f"the region of {scan.id} is too small for a patch: it has {size} voxels of the network's grid, "
-            f"a patch has {patch}; draw a larger region, or clear it"
-        )
+        line = f"the region of {scan.id} is too small for a patch: it has {size} voxels of the network's grid, "
+        line += f"a patch has {patch}; draw a larger region, or clear it"
+        raise ValueError(Coded(line, "region-below-patch", case=scan.id, size=size, patch=patch))
 
 
 def _to_classes(mask: np.ndarray, labels: tuple[Label, ...]) -> np.ndarray:

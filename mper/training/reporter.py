@@ -1,4 +1,4 @@
-"""What a run tells: into its folder, and to the caller."""
+"""Progress and notices of a training run: into its folder, and to the caller."""
 
 from __future__ import annotations
 

@@ -63,6 +63,7 @@ class RunEvaluation:
         self.curve = self._make_curve()
 
     def _make_curve(self) -> HoldoutCurve | None:
+        """The curve of the hold-out's whole scans, also of those with a region: so a model is used on a new scan."""
         dataset = open_dataset(Path(self._config.dataset))
         if dataset.holdout is None:
             return None
@@ -104,14 +105,14 @@ class RunEvaluation:
         names = [case.id for case in data.sampler.unlabelled]
         if not usual or not names:
             return
-        dataset = open_dataset(Path(self._config.dataset))
-        regions = dataset.regions
-        cases = {case.id: in_region(case, regions) for split in self._config.splits for case in dataset.split(split)}
-        labelled = [cases[case.id].image() for case in data.sampler.labelled[:_LOOKED_AT]]
-        scans = ((name, cases[name].image()) for name in names)
-        told, device = self._reporter.measuring, self._device
+        report, device = self._reporter.measuring, self._device
         try:
-            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=told)
+            dataset = open_dataset(Path(self._config.dataset))
+            regions = dataset.regions
+            cases = {case.id: in_region(case, regions) for name in self._config.splits for case in dataset.split(name)}
+            labelled = [cases[case.id].image() for case in data.sampler.labelled[:_LOOKED_AT]]
+            scans = ((name, cases[name].image()) for name in names)
+            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=report)
             unlike = list(found)
         except CommandReceived:
             return

@@ -435,6 +435,7 @@ class _Training:
     def _folds(self) -> Folds:
         """Two models of half of the labels, in half of the run's time."""
         dataset = open_dataset(Path(self.config.dataset))
+        regions = dataset.regions
 
         def bundle_of(data: TrainingData, learner: Learner) -> ModelBundle:
             return self._bundle_of(data, learner.method, expected_ranges(data))
@@ -445,7 +446,7 @@ class _Training:
             return Learner(method, self.recipe, self.fabric, (seed, fold), self.tuned, self.averaged_with)
 
         return Folds(
-            [in_region(case, dataset.regions) for name in self.config.splits for case in dataset.split(name)],
+            [in_region(case, regions) for name in self.config.splits for case in dataset.split(name)],
             learner_of,
             bundle_of,
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),
