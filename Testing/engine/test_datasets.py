@@ -16,6 +16,7 @@ from PIL import Image
 from small_models import random_bundle
 
 from mper.datasets.dataset import Dataset
+from mper.datasets.maintenance import set_region
 from mper.datasets.scan_record import voxels_sha256
 from mper.engine.services.training_plan import duration_in_words
 from mper.evaluation import active_learning
@@ -596,10 +597,12 @@ def test_unlabelled_cases_are_ranked_once_a_model(
     engine: Served, judged: tuple[str, Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, dataset = judged
-    looked = []
+    looked: list[tuple[int, ...]] = []
     summarise_case = active_learning.summarise_case
     monkeypatch.setattr(
-        active_learning, "summarise_case", lambda *arguments: (looked.append(1), summarise_case(*arguments))[1]
+        active_learning,
+        "summarise_case",
+        lambda *given: (looked.append(given[1].array.shape), summarise_case(*given))[1],
     )
     body = {"model": f"{ROOT}/judged/small", "device": "cpu"}
     found = engine.result(engine.post(f"{data}/rank", body).json())
@@ -617,6 +620,10 @@ def test_unlabelled_cases_are_ranked_once_a_model(
     assert engine.result(engine.post(f"{data}/rank", body).json()) == found and len(looked) == 4
     engine.result(engine.post(f"{data}/rank", {**body, "model": f"{ROOT}/judged/small/2"}).json())
     assert len(looked) == 8
+    for box, shape in ((region_mm(volume()), (8, 10, 12)), (None, (14, 32, 36))):
+        set_region(dataset, "case4", box, "me")
+        engine.result(engine.post(f"{data}/rank", {**body, "model": f"{ROOT}/judged/small/2"}).json())
+        assert looked.pop() == shape and len(looked) == 8  # that case alone, in its region
 
 
 def test_versions_are_compared_on_the_hold_out_and_their_masks_kept(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from mper.dataloading.case_region import in_region
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import Conflict
@@ -17,6 +18,7 @@ from mper.engine.services.jobs import Job
 from mper.labels import structure_of
 from mper.models.card import read_bundle
 from mper.progress import Report, part_of
+from mper.roi import Box
 from mper.utils.coded import Coded, line_of
 
 if TYPE_CHECKING:
@@ -50,11 +52,11 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
     references = references[:_REFERENCES]
     summaries: dict[str, CaseSummary] = {}
     everyone = [*candidates, *references]
-    predictor = engine.models.predictor(model_id, device)
+    predictor, regions = engine.models.predictor(model_id, device), dataset.regions
     for n, case in enumerate(everyone):
         report = part_of(job, n / len(everyone), 1 / len(everyone), f"case {n + 1} of {len(everyone)}")
         with _leaving_out(case.id, job):
-            summaries[case.id] = _summary(case, predictor, report)
+            summaries[case.id] = _summary(case, regions, predictor, report)
     ranked = rank(
         {case.id: summaries[case.id] for case in candidates if case.id in summaries},
         [summaries[case.id] for case in references if case.id in summaries],
@@ -77,18 +79,19 @@ def _leaving_out(case_id: str, job: Job) -> Iterator[None]:
         job.notice(Coded(f"case {case_id} is left out: {reason}", "case-left-out", case=case_id, reason=reason))
 
 
-def _summary(case: Case, predictor: Predictor, report: Report) -> CaseSummary:
-    """What ranking needs of the model's prediction; it is computed once and kept with the case."""
+def _summary(case: Case, regions: Mapping[str, Box], predictor: Predictor, report: Report) -> CaseSummary:
+    """What ranking needs of the model's prediction in the region of the case; computed once and kept with the case."""
     from mper.evaluation.active_learning import CaseSummary, summarise_case
 
     bundle = predictor.bundle
     who = {"name": bundle.card.name, "version": bundle.card.version, "sha256": bundle.sha256}
+    box = list(regions[case.id]) if case.id in regions else None
     known = case.last_prediction()
     with contextlib.suppress(KeyError, TypeError, ValueError):  # of an older version, or damaged: computed again
-        if known is not None and known["model"] == who:
+        if known is not None and (known["model"], known.get("region_mm")) == (who, box):
             return CaseSummary.from_dict(known)
-    found = summarise_case(predictor, case.image(), report)
+    found = summarise_case(predictor, in_region(case, regions).image(), report)
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs only the time
-        case.keep_prediction({"model": who, "when": when, **found.to_dict()})
+        case.keep_prediction({"model": who, "when": when, "region_mm": box, **found.to_dict()})
     return found
