@@ -209,7 +209,10 @@ class CaseImport:
                 added(None)
                 return
             mask = None
-            if mrml.alive(loaded.mask):
+            if loaded.mask is not None and not mrml.alive(loaded.mask):
+                text = _("{scan}: its mask is not in the scene any more; added without a label")
+                self._upload.problems.append(text.format(scan=name))
+            elif loaded.mask is not None:
                 try:
                     mask = loaded_masks.label_array(loaded.mask, node, loaded.structures)
                 except ValueError as error:

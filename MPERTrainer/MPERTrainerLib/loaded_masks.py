@@ -22,8 +22,9 @@ Node = Any
 def masks_of(volumeNode: Node) -> tuple[list[Node], list[Node]]:
     """The masks of a volume, the newest first, and those that may be.
 
-    Its masks are segmentations that refer to it and were not made by MPER, and label maps that fill the same box. A
-    label map that only overlaps it may be: it may also be that of another patient.
+    Its masks are segmentations that refer to it and were not made by MPER, and label maps that fill the same box: those
+    with its name where other volumes fill that box, too. Other label maps that overlap it may be its masks, or those of
+    another patient.
     """
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     segmentations = [
@@ -35,12 +36,14 @@ def masks_of(volumeNode: Node) -> tuple[list[Node], list[Node]]:
         and node.GetSegmentation().GetNumberOfSegments()
     ]
     box = _box(volumeNode)
-    others = [_box(node) for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if not node.IsA(_LABELMAP)]
+    scans = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if not node.IsA(_LABELMAP)]
+    others = [_box(node) for node in scans if node is not volumeNode]
+    alone = not any(_same(other, box) for other in others)
     same, near = [], []
     for node in reversed(slicer.util.getNodesByClass(_LABELMAP)):
         its = _box(node)
         if _same(its, box):
-            same.append(node)
+            (same if alone or _named_after(node, volumeNode) else near).append(node)
         elif _overlap(its, box) and not any(_same(its, other) for other in others):
             near.append(node)
     return [*reversed(segmentations), *same], near
@@ -106,6 +109,12 @@ def _part(maskNode: Node, volumeNode: Node) -> tuple[np.ndarray, tuple[int, int,
     if array.size and (array.min() < 0 or array.max() > UNLABELLED):
         raise ValueError(_("{name} holds values beyond 0 to 255").format(name=maskNode.GetName()))
     return array.astype(np.uint8), start
+
+
+def _named_after(maskNode: Node, volumeNode: Node) -> bool:
+    """Whether a mask has the name of a volume, maybe with more after it, such as "_seg"."""
+    rest = maskNode.GetName().removeprefix(volumeNode.GetName())
+    return rest != maskNode.GetName() and not rest[:1].isalnum()
 
 
 def _box(node: Node) -> np.ndarray | None:

@@ -583,7 +583,7 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, scans[0], "pat segmentation")
     result = segmentation_node.show_mask(blob(11)[1], (0, 0, 0), named, scans[1], "result")
     result.SetAttribute("MPER.Result", "{}")
-    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "drawn elsewhere")
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "scan 12_seg")
     mrml.fill_volume(drawn, 4 * blob(12)[1].astype(np.int16), AFFINE)
     far = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "another patient")
     away = AFFINE.copy()
@@ -596,9 +596,11 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     entries = [tree.topLevelItem(n) for n in range(tree.topLevelItemCount)]
     assert [(item.text(0), item.text(2), item.text(3), bool(item.checkState(0))) for item in entries] == [
         ("scan 10", "left atrium (Left atrium)", "Segmentation pat segmentation.", True),
-        ("scan 10", "Value 4", "Label map drawn elsewhere.", False),
-        ("scan 11", "Value 4", "Label map drawn elsewhere.", True),
-        ("scan 12", "Value 4", "Label map drawn elsewhere.", True),
+        ("scan 10", "Value 4", "Label map scan 12_seg.", False),  # of the same box, as all scans here
+        ("scan 11", "none", "", True),
+        ("scan 11", "Value 4", "Label map scan 12_seg.", False),
+        ("scan 12", "Value 4", "Label map scan 12_seg.", True),
+        ("scan 0", "none", "is case-001 already", False),
         ("scan 0", "Value 4", "is case-001 already", False),
     ]
     assert entries[0].text(1) == "18 x 24 x 22, 2 x 2 x 2 mm"
@@ -614,6 +616,7 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     assert (dataset.case("scan 10").label().array == blob(10)[1]).all()
     assert (dataset.case("scan 12").label().array == blob(12)[1]).all()
 
+    drawn.SetName("scan 11_seg")
     adding.addVolumes([scans[1]])
     window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
     choose(adding._preview._boxes["Value 4"], "0")  # no structure of the dataset: no label, not an empty one
