@@ -49,7 +49,7 @@ def in_words(answer: dict[str, Any]) -> dict[str, Any]:
     lines: dict[Any, str] = {}
     for line, coded in codes.items():  # a line that is a value of others comes before them
         coded = coded if isinstance(coded, Mapping) else {}
-        values = {name: lines.get(value, value) for name, value in (coded.get("values") or {}).items()}
+        values = _replaced(coded.get("values") or {}, lines)
         lines[line] = said(line, str(coded.get("code")), values)
     rest = {name: _replaced(value, lines) for name, value in answer.items() if name != "line_codes"}
     return {**rest, "line_codes": {lines[line]: _replaced(coded, lines) for line, coded in codes.items()}}
