@@ -305,6 +305,9 @@ class Installation:
             self._part.rename(self._folder)
             self._changed = True
         except OSError as error:
+            if self._old.exists() and not self._folder.exists():
+                with contextlib.suppress(OSError):
+                    self._old.rename(self._folder)  # the packages of before
             self._failed(
                 _("the folder {folder} is in use ({error}); stop the engine and close other Slicer windows").format(
                     folder=self._folder, error=error

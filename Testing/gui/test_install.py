@@ -202,6 +202,28 @@ def test_a_failed_installation_says_what_to_do_and_changes_nothing(
     assert not folder.with_name(folder.name + ".part").exists()
 
 
+def test_packages_that_cannot_take_their_place_leave_those_of_before(
+    window: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = folder.with_name(folder.name + ".part")
+    folder.mkdir(parents=True)
+    (folder / "before.py").write_text("")
+    part.mkdir()
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path == part:
+            raise PermissionError("used by another program")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    ended = Ended()
+    assert not ended.start(install.MissingPackages((), False), None)._swap()
+    window.events()
+    assert "nothing was changed" in ended.failed[0] and f"the folder {folder} is in use" in ended.failed[0]
+    assert [path.name for path in folder.iterdir()] == ["before.py"]
+
+
 def test_cancelled_installation_leaves_nothing(window: Any, folder: Path, two_packages: None, tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "mper-test-one", "1.5")
     ended = Ended()

@@ -16,10 +16,11 @@ def test_detached_process_prints_to_its_log_and_knows_no_token(tmp_path: Path, m
     monkeypatch.setenv("MPER_TOKEN", "secret" * 4)
     log = tmp_path / "mit Umlaut ä.txt"
     log.write_text("before\n", encoding="utf-8")
-    process = start_detached(["--version"], log)
-    assert process.wait(60) == 0 and process.stdin is None
-    assert log.read_text(encoding="utf-8").splitlines()[0] == "before"
-    assert log.read_text(encoding="utf-8").splitlines()[1].startswith("mper ")
+    monkeypatch.setenv("MPER_ERROR_CODES", "1")
+    process = start_detached(["segment", str(tmp_path / "none.nrrd"), str(tmp_path / "mask.nrrd")], log)
+    assert process.wait(60) == 1 and process.stdin is None
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "before" and lines[1].startswith("mper: error: ") and len(lines) == 2
     assert os.environ["MPER_TOKEN"] == "secret" * 4
 
 

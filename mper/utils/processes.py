@@ -43,7 +43,8 @@ def start_detached(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     to `log`.
     """
     home = Path(mper.__file__).resolve().parents[1]
-    environment = {name: value for name, value in os.environ.items() if name != "MPER_TOKEN"}
+    left_out = ("MPER_TOKEN", "MPER_ERROR_CODES")  # people read the log, no program
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     paths = [str(home), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     flags = 0
