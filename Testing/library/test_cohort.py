@@ -18,16 +18,19 @@ from small_models import random_bundle
 
 from mper.cli import main, parser
 from mper.cli.cohort_options import command_options
+from mper.cli.cohort_processes import planned_task
 from mper.cohort.files import ScanFiles
 from mper.cohort.manifest import CohortFolder, CohortLog, CohortRun, CohortScan
 from mper.cohort.review import ReviewLog
 from mper.cohort.status import command_of, planned_scans, read_state, request_pause
 from mper.cohort.tables import rows_of, summary_page, table_csv
 from mper.datasets.dataset import Dataset
+from mper.datasets.maintenance import set_region
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, write_volume
 from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
+from mper.roi import extent_of, region_of_box
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.utils.locking import locked
 from mper.volume import Volume
@@ -355,9 +358,19 @@ def test_the_cases_of_a_dataset_without_a_label_are_a_cohort(
         dataset.add_case(name, blob_volume[0].with_array(blob_volume[0].array + np.float32(n)), {})
     dataset.case("drawn").add_label(blob_volume[1].labelmap, author="me", how="hand")
     dataset.lock_holdout(["held"])
+    low, high = extent_of(blob_volume[0].geometry)
+    box = [float(v) for a, b, part in zip(low, high, (0.5, 0.5, 1), strict=True) for v in (a, a + part * (b - a))]
+    set_region(dataset, "two", box, "me")
     out = tmp_path / "out"
     assert segment(dataset.path, out, "--unlabelled") == OK
     assert [case["key"] for case in manifest(out)["cases"]] == ["one.seg.nrrd", "two.seg.nrrd"]
+    for name, outside in (("one", True), ("two", False)):
+        mask = read_labelmap(out / f"{name}.seg.nrrd").array.copy()
+        mask[region_of_box(blob_volume[0].geometry, box).window] = 0
+        assert mask.any() == outside, "a case with a region is segmented in it alone"
+    entry = {"scan": "s", "mask": "m", "prototypes": None, "probabilities": None, "files": []}  # for other processes
+    for given, wanted in (({"region_mm": json.loads(json.dumps(box))}, tuple(box)), ({}, None)):
+        assert planned_task(entry | given).region_mm == wanted
     dataset.case("one").add_label(blob_volume[1].labelmap, author="me", how="hand")
     assert segment(dataset.path, out, "--unlabelled") == OK, "a case that was labelled since stays in the cohort"
     assert segment(dataset.path, dataset.path, tmp_path / "other", "--unlabelled") == USAGE

@@ -87,6 +87,7 @@ def write_plan(
             "prototypes": str(task.prototypes.absolute()) if task.prototypes else None,
             "probabilities": str(task.probabilities.absolute()) if task.probabilities else None,
             "files": [str(path.absolute()) for path in task.files],
+            "region_mm": task.region_mm,
         }
         for task, _ in left
     ]
@@ -97,12 +98,14 @@ def write_plan(
 
 def planned_task(entry: Mapping[str, Any]) -> SegmentationTask:
     """A task of a plan."""
+    from mper.datasets.events import box_of
 
     def path(name: str) -> Path | None:
         return Path(entry[name]) if entry[name] else None
 
     files = tuple(Path(file) for file in entry["files"])
-    return SegmentationTask(Path(entry["scan"]), Path(entry["mask"]), path("prototypes"), path("probabilities"), files)
+    extras = path("prototypes"), path("probabilities")
+    return SegmentationTask(Path(entry["scan"]), Path(entry["mask"]), *extras, files, box_of(entry.get("region_mm")))
 
 
 def follow(

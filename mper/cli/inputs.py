@@ -73,7 +73,7 @@ def plan(
 
 
 def unlabelled_tasks(inputs: Sequence[Path], output: Path, extras: Extras) -> list[SegmentationTask]:
-    """The tasks of the cases of a dataset that have no label, are not held out and not excluded.
+    """The tasks of the cases of a dataset that have no label, are not held out and not excluded, each in its region.
 
     A case that was labelled since its mask was made stays in the cohort.
 
@@ -87,14 +87,15 @@ def unlabelled_tasks(inputs: Sequence[Path], output: Path, extras: Extras) -> li
     if len(inputs) != 1:
         raise UsageError(f"--unlabelled takes one dataset, here are {len(inputs)} inputs; name the folder of one")
     dataset = Dataset.open(inputs[0])
-    left_out = {*dataset.held_out, *dataset.history.excluded}
+    left_out, regions = {*dataset.held_out, *dataset.history.excluded}, dataset.regions
     tasks = []
     for case_id in dataset.cases:
         mask = output / f"{case_id}.seg.nrrd"
         if case_id in left_out or (_is_drawn(dataset, case_id) and not mask.exists()):
             continue
         prototypes, probabilities = (folder / f"{case_id}.nrrd" if folder else None for folder in extras)
-        tasks.append(SegmentationTask(dataset.case(case_id).image_file, mask, prototypes, probabilities))
+        scan, region = dataset.case(case_id).image_file, regions.get(case_id)
+        tasks.append(SegmentationTask(scan, mask, prototypes, probabilities, region_mm=region))
     if not tasks:
         raise UsageError(f"every case of the dataset {dataset.name} has a label, or is held out; add scans first")
     _make_folders(output, extras)

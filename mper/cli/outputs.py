@@ -9,9 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mper.utils.cleanup import remove_unfinished
 from mper.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from mper.roi import Box
 
 VOLUME_ENDINGS = (".nrrd", ".nii.gz", ".nii", ".mha")
 MASK_ENDINGS = (".seg.nrrd", *VOLUME_ENDINGS)
@@ -21,13 +25,18 @@ _SCAN_ENDINGS = (*MASK_ENDINGS, ".nhdr", ".mhd", ".h5", ".dcm")
 
 @dataclass(frozen=True)
 class SegmentationTask:
-    """One scan and the files that it becomes; `files` are those of a DICOM series that was found below a folder."""
+    """One scan and the files that it becomes.
+
+    `files` are those of a DICOM series that was found below a folder; `region_mm` is the region of a case of a dataset,
+    in LPS mm.
+    """
 
     scan: Path
     mask: Path
     prototypes: Path | None = None
     probabilities: Path | None = None
     files: tuple[Path, ...] = ()
+    region_mm: Box | None = None
 
     def of_phase(self, number: int, count: int) -> SegmentationTask:
         """The task of one phase of several: ``mask.nii.gz`` becomes ``mask-phase03.nii.gz``."""

@@ -12,7 +12,8 @@ from mper.utils.errors import OK, UsageError
 _TEXT = """\
 Show, set or clear the region of a case: a box in mm (LPS: x to the patient's left, y to the back, z to the head).
 Drafts and trainings use such a case inside its region alone, whether it has a label or not; nothing of the scan is
-removed. It is the region that MPER Trainer shows and draws. Without CASE the regions of all cases are shown.
+removed, and evaluation uses the whole scan. It is the region that MPER Trainer shows and draws. Without CASE the
+regions of all cases are shown.
 """
 _EXAMPLES = """\
   mper region dataset

@@ -131,7 +131,8 @@ def add(commands: Commands) -> None:
     several.add_argument(
         "--unlabelled",
         action="store_true",
-        help="INPUT is a dataset (see `mper import`): segment its cases that have no label and are not held out",
+        help="INPUT is a dataset (see `mper import`): segment its cases that have no label and are not held out, those "
+        "with a region in it alone",
     )
     several.add_argument("--background", action="store_true", help=argparse.SUPPRESS)  # for programs that show it
     several.add_argument("--plan", type=Path, help=argparse.SUPPRESS)  # for the processes that --workers starts
@@ -253,8 +254,9 @@ def segment_task(
     for position, (number, target) in enumerate(targets.items()):
         volume, series = read if number == first else read_phase(scan, number, task, arguments.spacing)
         beat = part_of(report, position / len(targets), 1 / len(targets), f"phase {number}") if every else report
+        roi = task.region_mm if arguments.roi is None and arguments.at is None else arguments.roi
         prediction = predictor.predict(
-            volume, roi=arguments.roi, at=arguments.at, tta=arguments.tta, want=_wanted(task), report=beat
+            volume, roi=roi, at=arguments.at, tta=arguments.tta, want=_wanted(task), report=beat
         )
         target.make_folders()
         result = _write(target, prediction, series, [*dict.fromkeys(notes)], predictor.bundle.network.prototypes)
