@@ -77,10 +77,10 @@ def _refusals() -> dict[str, str]:
         "cohort-damaged": _("The results in the folder {folder} are damaged. Choose another folder."),
         "cohort-not-started": _("The work could not be started. See its log."),
         "scan-gone": _("The scan {scan} was moved or deleted. Put it back, or segment the cohort again."),
-        "folder-is-file": _("{file} is a file. Choose a folder for the results."),
+        "folder-is-file": _("{file} is a file. Choose a folder."),
         "none-accepted": _("No mask of this cohort is accepted. Accept or correct some first."),
-        "outside-roots": _("Only who started MPER's program may choose folders of that computer."),
-        "scan-outside-roots": _("Only who started MPER's program may open this scan."),
+        "outside-roots": _("Only the user who started MPER's program may choose folders of that computer."),
+        "scan-outside-roots": _("Only the user who started MPER's program may open this scan."),
     }
 
 
@@ -215,7 +215,7 @@ def _about_masks() -> dict[str, str]:
             "the field of view is {mm} mm wide and {reason}; the whole scan is segmented. Set an ROI for a better mask"
         ),
         "no-localizer": _("this model cannot find its region"),
-        "localizer-missing": _("what finds its region, {name}, is not installed"),
+        "localizer-missing": _("the model that finds its region, {name}, is not installed"),
         "nothing-located": _(
             "the field of view is {mm} mm wide and nothing in it looks like the structure; set an ROI if the scan does "
             "show it"
