@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from small_models import random_bundle, threshold_bundle, threshold_localization
 
 from mper.dataloading.wide_field import TRAINING_MARGIN_MM, is_wide
 from mper.datasets.dataset import Dataset
+from mper.datasets.maintenance import set_region
 from mper.inference.localization import Localizer
 from mper.inference.predictor import Predictor
 from mper.labels import make_label
@@ -247,6 +249,13 @@ def test_of_a_wide_scan_the_region_around_its_label_is_trained_on(dataset: Path)
         voxels = float((case.label == 1).sum()) * float(np.prod(case.grid.step_lengths))
         assert math.isclose(voxels, mask.sum() * np.prod(SPACING), rel_tol=0.1)
         assert is_wide(image.geometry) and case.grid.source_shape != image.array.shape
+
+
+def test_a_wide_region_of_a_small_structure_is_large_enough_to_train_on(dataset: Path, tmp_path: Path) -> None:
+    made = Dataset.open(shutil.copytree(dataset, tmp_path / "data"))
+    set_region(made, "case0", (0, 190, 0, 190, 0, 120), "me")
+    case = load_training_data(config(made.path, method="mper", patch=(16, 64, 64)), CPU).sampler.labelled[0]
+    assert case.id == "case0" and case.grid is not None and max(case.grid.size) < 32  # half a patch
 
 
 def test_unlabelled_wide_scans_are_cropped_to_what_is_located(dataset: Path, learned: Localization) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mper.utils.coded import Coded
+from mper.utils.coded import Coded, line_of
 from mper.volume import Geometry
 
 Point = tuple[float, float, float]
@@ -221,7 +221,8 @@ def read_clips(path: Path) -> tuple[Clip, ...]:
     try:
         return clips_from_dicts(entries)
     except ValueError as error:
-        raise ValueError(Coded(f"{path}: {error}", "no-clips-file", path=str(path))) from error
+        reason = line_of(error)
+        raise ValueError(Coded(f"{path}: {reason}", "case-note", case=str(path), note=reason)) from error
 
 
 def write_clips(path: Path, clips: Sequence[Clip]) -> None:

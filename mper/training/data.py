@@ -112,6 +112,8 @@ def load_training_data(
     ]
     regions = {scan.id: scan.outside for scan in scans if scan.outside is not None}
     chosen = _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
+    for scan in scans:
+        _check_region(scan, chosen)
     localization = None
     if chosen.dimensions == 3:
         localization = _localization(config, scans, dataset.labels, start, localize)
@@ -126,7 +128,6 @@ def load_training_data(
             reason = line_of(error)
             raise ValueError(Coded(f"case {scan.id}: {reason}", "case-note", case=scan.id, note=reason)) from error
         label = None if scan.mask is None else grid.forward_labels(scan.mask, len(dataset.labels) + 1).to(device)
-        _check_region(scan, grid, chosen)
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if scan.image.geometry.spacing_known else None
         loaded.append(TrainingCase(scan.id, working.to(device), label, voxel_ml, grid, scan.start, scan.group))
     labelled = [case for case in loaded if case.label is not None]
@@ -236,13 +237,14 @@ def _around_structures(scan: _Scan, localization: Localization | None) -> _Scan:
     return replace(scan, image=scan.image.crop(region.start, region.stop), mask=mask, start=start)
 
 
-def _check_region(scan: _Scan, grid: WorkingGrid, plan: Plan) -> None:
+def _check_region(scan: _Scan, plan: Plan) -> None:
     """Refuse a region of which most of a patch would be repeated borders, unless the whole scan is as small."""
     if scan.whole is None:
         return
-    whole = WorkingGrid.plan(scan.whole, plan.preprocessing, plan.dimensions)
-    if any(n < min(all_, wanted / 2) for n, all_, wanted in zip(grid.size, whole.size, plan.patch, strict=True)):
-        size, patch = ("x".join(map(str, each)) for each in (grid.size, plan.patch))
+    grids = (scan.image.geometry, scan.whole)
+    part, whole = (WorkingGrid.plan(each, plan.preprocessing, plan.dimensions).size for each in grids)
+    if any(n < min(most, wanted / 2) for n, most, wanted in zip(part, whole, plan.patch, strict=True)):
+        size, patch = ("x".join(map(str, each)) for each in (part, plan.patch))
         line = f"the region of {scan.id} is too small for a patch: it has {size} voxels of the network's grid, "
         line += f"a patch has {patch}; draw a larger region, or clear it"
         raise ValueError(Coded(line, "region-below-patch", case=scan.id, size=size, patch=patch))

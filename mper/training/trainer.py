@@ -348,7 +348,8 @@ class _Training:
         values = {name: round(value, 6) for name, value in figures.items()}
         values |= {"rate": float(f"{rate:.6g}"), "step": self.step}
         if self.log:
-            eta = self.elapsed_s * (1 - t) / t if t > 0 else None
+            known = t > 0 and not self.config.processor_time  # whose seconds are not those that people wait
+            eta = self.elapsed_s * (1 - t) / t if known else None
             self.log.set(
                 step=self.step, fraction=round(t, 5), elapsed_s=round(self.elapsed_s, 1), eta_s=eta and round(eta, 1)
             )
