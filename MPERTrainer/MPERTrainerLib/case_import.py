@@ -74,6 +74,7 @@ class CaseImport:
         self._phasesPanel, self._bar, self._changed = phasesPanel, bar, changed
         self._volumes: deque[_Loaded] = deque()  # what is to be added
         self._loaded: list[_Loaded] = []  # what the preview shows
+        self._looking: list | None = None  # volumes that are looked at before; another list after *Cancel*
         self._process: PythonProcess | None = None
         self._folder: Path | None = None
         self._total = self._done = self._requested = 0
@@ -97,11 +98,12 @@ class CaseImport:
         """Add loaded volumes; of one that a sequence browser shows, the phases that the user chooses."""
         if self._begin(len(nodes)):
             self._previewing, self._previews, self._loaded = True, [], []
-            self._withCases(lambda: self._lookAt(list(nodes)))
+            volumes = self._looking = list(nodes)
+            self._withCases(lambda: self._lookAt(volumes))
 
     def _lookAt(self, nodes: list) -> None:
         """Look at one loaded volume after the other, then ask what is added."""
-        if not self.busy:
+        if self._looking is not nodes:
             return
         if not nodes:
             self._onPreviewed()
@@ -109,7 +111,7 @@ class CaseImport:
         node = nodes.pop(0)
 
         def looked() -> None:
-            if self.busy:
+            if self._looking is nodes:
                 self._describe(node)
                 self._step()
                 self._session.later(lambda: self._lookAt(nodes), "loaded volume is looked at")
@@ -476,7 +478,7 @@ class CaseImport:
         self._phasesPanel.hide()
         self._total = 0
         self._volumes.clear()
-        self._loaded = []
+        self._loaded, self._looking = [], None
         process, self._process = self._process, None
         folder, self._folder = self._folder, None
 

@@ -592,6 +592,9 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
 
     adding, tree = panel.casesPanel.caseImport, ui.previewTree
     adding.addVolumes(scans)
+    window.wait_until(lambda: adding._previews, 20, "the first row")
+    adding.cancel()  # while the second is looked at
+    adding.addVolumes(scans)
     window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
     entries = [tree.topLevelItem(n) for n in range(tree.topLevelItemCount)]
     assert [(item.text(0), item.text(2), item.text(3), bool(item.checkState(0))) for item in entries] == [
