@@ -379,7 +379,7 @@ def test_cases_are_excluded_renamed_and_removed_given_a_region_and_more_are_held
     x0, x1, y0, y1, z0, z1 = box = region_mm(volume())
     assert put("two/region", region_mm=box).json()["region_mm"] == box == cases()["two"]["region_mm"]
     plan = engine.post(f"{data}/plan", {}).json()
-    assert "only the region is used of two" in plan["warnings"] and "regions" in [c["code"] for c in plan["codes"]]
+    assert "two: only the region is used" in plan["warnings"] and "regions" in [c["code"] for c in plan["codes"]]
     away = put("two/region", region_mm=[x0 + 500, x1 + 500, y0, y1, z0, z1])
     assert away.status == 422 and "contains no voxel of the scan" in away.error()
     assert put("two/region", region_mm=[x0, x1]).status == 422 and cases()["two"]["region_mm"] == box

@@ -112,7 +112,7 @@ def test_a_training_sees_a_case_as_if_its_scan_ended_where_its_region_ends(datas
             assert (one.label is None) == (other.label is None)
             assert one.label is None or torch.equal(one.label, other.label)
             assert one.start == ((0, 0, 0) if one.id == "case0" else START)
-        assert "only the region is used of case1, case2" in notices(found)
+        assert "case1, case2: only the region is used" in notices(found)
 
 
 def test_a_label_that_reaches_out_of_its_region_is_named_with_how_much(dataset: Dataset) -> None:

@@ -125,8 +125,9 @@ def _show(answer: Mapping[str, Any]) -> None:
     print_table([head[c] for c in known], [[row[c] for c in known] for row in rows])
     print_result()
     model, mean = answer["model"], answer["mean"]
+    where = f"the splits {answer['split']}" if "splits" in answer else f"split {answer['split']!r}"
     print_result(
-        f"{model['name']} {model['version']} on {len(cases)} cases of {_named(answer['split'])}: "
+        f"{model['name']} {model['version']} on {len(cases)} cases of {where}: "
         f"Dice {mean['dice']:.4f}, worst {cases[worst]['dice']:.4f}, "
         f"{answer['seconds_per_case']:.2f} s a case ({answer['device']})"
     )
@@ -137,10 +138,6 @@ def _show(answer: Mapping[str, Any]) -> None:
         print_result(f"split {name!r}: {words}")
     if mean["without_distance"]:
         print_result(f"{mean['without_distance']} masks have no distances, because they or their labels are empty")
-
-
-def _named(split: str) -> str:
-    return f"split {split!r}" if ", " not in split else f"the splits {split}"
 
 
 def _figures(figures: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ def _held_out_scans(data: TrainingData) -> list[str]:
 def _regions(data: TrainingData) -> list[str]:
     if not data.regions:
         return []
-    found = [f"only the region is used of {shorten(sorted(data.regions))}"]
+    found = [f"{shorten(sorted(data.regions))}: only the region is used"]
     found += [label_outside(case_id, share) for case_id, share in data.regions.items() if share]
     return found
 

@@ -68,7 +68,7 @@ class AnswerWithLines(AnswerModel):
 
     line_codes: Annotated[
         dict[str, Coded],
-        Field(description="Of its lines that have a code, by the line; for words of the reader's own."),
+        Field(description="Code and values of its lines, by the line; lines without a code are not here."),
     ] = Field(default_factory=dict)
 
 

@@ -153,7 +153,7 @@ def _about_regions(dataset: Dataset, cases: TrainingCases) -> list[str]:
     if not inside:
         return []
     names = shorten([case.id for case in inside])
-    found: list[str] = [Coded(f"only the region is used of {names}", "regions", cases=names)]
+    found: list[str] = [Coded(f"{names}: only the region is used", "regions", cases=names)]
     used = {case.id for case in cases.labelled}
     for case in [case for case in inside if case.id in used][:_MOST_READ]:
         newest = case.revisions()[-1]
