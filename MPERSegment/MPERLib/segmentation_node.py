@@ -363,6 +363,7 @@ def _resample(image: Node, low: np.ndarray, high: np.ndarray, move: np.ndarray, 
 def _union(
     pieces: list[tuple[np.ndarray, tuple[int, int, int]]], names: Mapping[int, str]
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
+    pieces = [(piece, start) for piece, start in pieces if piece.size]  # nothing is drawn in the others
     if not pieces:
         return np.zeros((1, 1, 1), np.uint8), (0, 0, 0)
     low = np.min([start for _piece, start in pieces], axis=0)
