@@ -122,10 +122,10 @@ def lines(cells: Sequence[Cell]) -> list[list[str]]:
 def draw(tables: Mapping[str, Sequence[Cell]], path: Path) -> None:
     """A column for each length: Dice against labels, and the points over `supervised` with their intervals."""
     figure = new_figure(_COLUMN * len(tables), _HEIGHT)
-    axes = figure.subplots(2, len(tables), squeeze=False, sharex="col", sharey="row")
+    axes = figure.subplots(2, len(tables), squeeze=False, sharex=True, sharey="row")
     methods = list(dict.fromkeys(cell.method for cells in tables.values() for cell in cells))
+    counts = sorted({cell.labeled for cells in tables.values() for cell in cells})
     for column, (title, cells) in enumerate(tables.items()):
-        counts = sorted({cell.labeled for cell in cells})
         for number, method in enumerate(methods):
             shift = _OFFSET * (number - (len(methods) - 1) / 2)
             mine = [cell for cell in cells if cell.method == method]
