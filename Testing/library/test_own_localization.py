@@ -237,6 +237,25 @@ def test_it_is_learned_where_a_labelled_scan_is_wide_or_on_request(
     assert load_training_data(config(dataset, localization="never"), CPU, localize=localize).localization is None
 
 
+def test_it_learns_from_the_whole_scan_of_a_case_with_a_region(dataset: Path, tmp_path: Path) -> None:
+    made = Dataset.open(shutil.copytree(dataset, tmp_path / "data"))
+    fields: list[list[CoarseScan]] = []
+
+    def localize(scans: Any, start: Localization | None) -> Localization:
+        fields.append(list(scans))
+        return Localization(LocalizationNet().state_dict())
+
+    load_training_data(config(made.path), CPU, localize=localize)
+    for n in range(2):
+        _image, mask = wide_scan(n)
+        low, high = (np.argwhere(mask).min(0) - 3) * SPACING, (np.argwhere(mask).max(0) + 3) * SPACING
+        set_region(made, f"case{n}", [end for axis in (2, 1, 0) for end in (low[axis], high[axis])], "me")
+    data = load_training_data(config(made.path), CPU, localize=localize)
+    assert data.localization is not None and set(data.regions) == {"case0", "case1"}
+    for before, after in zip(*fields, strict=True):
+        assert after.wide and np.array_equal(before.mask, after.mask) and np.array_equal(before.image, after.image)
+
+
 def test_of_a_wide_scan_the_region_around_its_label_is_trained_on(dataset: Path) -> None:
     data = load_training_data(config(dataset, method="mper"), CPU)
     for case in data.sampler.labelled:

@@ -1,11 +1,12 @@
 """A case of a dataset inside its region, the box in which a person wants it to be used.
 
 A training takes the scan as if it had been acquired in the region: it is cropped to it, without a margin, before the
-working grid is planned. Patches cannot leave the region then, nothing outside is learned from or normalised with, and
-the network sees what it sees when it drafts a mask in an ROI, which the predictor crops in the same way. A margin would
-give the patches at the border real voxels instead of repeated ones, and intensities that are normalised over other
-tissue than in the prediction. On a scan that is oblique to the patient's axes it is the smallest part of the voxel
-array that contains the region.
+working grid is planned. Patches cannot leave the region then, the network learns from nothing outside and no intensity
+there counts; it sees what it sees when it drafts a mask in an ROI, which the predictor crops in the same way. A margin
+would give the patches at the border real voxels instead of repeated ones, and intensities that are normalised over
+other tissue than in the prediction. The localisation alone learns from the whole scan, in which it will have to find
+the structure. On a scan that is oblique to the patient's axes the region is the smallest part of the voxel array that
+contains the box.
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ class CaseInRegion:
     case : Scan
     region_mm : six numbers
         x0, x1, y0, y1, z0, z1 in LPS mm.
+
+    Attributes
+    ----------
+    whole : Scan
+        The case without its region, from which the localisation learns what a wide field of view looks like.
     """
 
     def __init__(self, case: Scan, region_mm: Box):
-        self._case, self.region_mm = case, region_mm
+        self.whole, self.region_mm = case, region_mm
 
     @property
     def id(self) -> str:
-        return self._case.id
+        return self.whole.id
 
     @cached_property
     def region(self) -> Region:
@@ -64,31 +70,26 @@ class CaseInRegion:
             If it lies outside the scan.
         """
         try:
-            return region_of_box(self._case.geometry, self.region_mm)
+            return region_of_box(self.whole.geometry, self.region_mm)
         except ValueError as error:
             reason = line_of(error)
             raise ValueError(Coded(f"case {self.id}: {reason}", "case-note", case=self.id, note=reason)) from error
 
     @property
     def geometry(self) -> Geometry:
-        return self._case.geometry.crop(self.region.start, self.region.stop)
-
-    @property
-    def whole(self) -> Geometry:
-        """The grid of the whole scan."""
-        return self._case.geometry
+        return self.whole.geometry.crop(self.region.start, self.region.stop)
 
     def image(self) -> Volume:
-        image = self._case.image()
+        image = self.whole.image()
         return image.crop(self.region.start, self.region.stop)
 
     def label(self) -> Volume | None:
-        label = self._case.label()
+        label = self.whole.label()
         return None if label is None else label.crop(self.region.start, self.region.stop)
 
     def share_outside(self) -> float:
         """The share of the label's structures outside the region, 0 to 1; 0 without a label."""
-        label = self._case.label()
+        label = self.whole.label()
         return 0.0 if label is None else share_outside(np.asarray(label.array), self.region)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mper.dataloading.case_region import CaseInRegion, in_region
+from mper.dataloading.case_region import CaseInRegion, Scan, in_region
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.dataloading.wide_field import is_wide, region_around
@@ -25,7 +25,7 @@ from mper.training.config import TrainConfig
 from mper.training.localization import CoarseScan, coarse_scan
 from mper.training.planning import Plan, check_patch, plan, scan_dimensions
 from mper.utils.coded import Coded, line_of
-from mper.volume import Geometry, Index3, Volume, as_index
+from mper.volume import Index3, Volume, as_index
 
 if TYPE_CHECKING:
     from mper.datasets.dataset import Dataset
@@ -147,8 +147,8 @@ def load_training_data(
 class _Scan:
     """A scan to train on: its mask holds class numbers (None: unlabelled), `start` is its first voxel in the case.
 
-    outside : share of its structures outside the region of its case, None where that has none; whole : the case's
-    grid.
+    outside : share of its structures outside the region of its case, None where that has none; whole : the case
+    without its region.
     """
 
     id: str
@@ -157,7 +157,7 @@ class _Scan:
     group: int
     start: Index3 = (0, 0, 0)
     outside: float | None = None
-    whole: Geometry | None = None
+    whole: Scan | None = None
 
 
 def _read_split(
@@ -209,16 +209,28 @@ def _localization(
     start: ModelBundle | None,
     localize: Localize | None,
 ) -> Localization | None:
-    """The localisation that is learned from the scans; that of the model to start from where they teach nothing."""
+    """The localisation that is learned from the labelled scans, in their whole fields of view.
+
+    That of the model to start from where they teach nothing.
+    """
     known = start.localization if start is not None and same_structures(labels, start.card.labels) else None
-    wide = [scan for scan in scans if scan.mask is not None and is_wide(scan.image.geometry)]
+    labelled = [scan for scan in scans if scan.mask is not None]
+    wide = any(is_wide((scan.whole or scan.image).geometry) for scan in labelled)
     if localize is None or config.localization == "never" or not (wide or config.localization == "always"):
         return known
-    coarse = [
-        coarse_scan(scan.image, scan.mask, is_wide(scan.image.geometry)) for scan in scans if scan.mask is not None
-    ]
+    fields = (_whole_field(scan, labels) for scan in labelled)
+    coarse = (coarse_scan(image, mask, is_wide(image.geometry)) for image, mask in fields)
     found = [scan for scan in coarse if scan is not None]
     return localize(found, known) if found else known
+
+
+def _whole_field(scan: _Scan, labels: tuple[Label, ...]) -> tuple[Volume, np.ndarray]:
+    """A labelled scan and its class numbers, also outside the region of its case."""
+    label = None if scan.whole is None else scan.whole.label()
+    if scan.whole is None or label is None:
+        assert scan.mask is not None
+        return scan.image, scan.mask
+    return scan.whole.image(), _to_classes(np.asarray(label.array), labels)
 
 
 def _around_structures(scan: _Scan, localization: Localization | None) -> _Scan:
@@ -241,7 +253,7 @@ def _check_region(scan: _Scan, plan: Plan) -> None:
     """Refuse a region of which most of a patch would be repeated borders, unless the whole scan is as small."""
     if scan.whole is None:
         return
-    grids = (scan.image.geometry, scan.whole)
+    grids = (scan.image.geometry, scan.whole.geometry)
     part, whole = (WorkingGrid.plan(each, plan.preprocessing, plan.dimensions).size for each in grids)
     if any(n < min(most, wanted / 2) for n, most, wanted in zip(part, whole, plan.patch, strict=True)):
         size, patch = ("x".join(map(str, each)) for each in (part, plan.patch))
