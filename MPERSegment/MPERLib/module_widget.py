@@ -49,10 +49,12 @@ class ModuleWidget(ScriptedLoadableModuleWidget):
             self.panel.cleanup()
 
     def enter(self) -> None:
-        self.panel.enter()
+        if self.panel is not None:  # else its set-up failed, which Slicer has reported; other modules work on
+            self.panel.enter()
 
     def exit(self) -> None:
-        self.panel.exit()
+        if self.panel is not None:
+            self.panel.exit()
 
     def onReload(self) -> None:
         """Reload the module with its own package; MPERLib, which both modules share, stays loaded."""

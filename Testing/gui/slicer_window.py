@@ -78,7 +78,11 @@ class SlicerWindow:
         """Load a module if need be, select it, and return its `ModulePanel`."""
         for module in MODULES:
             self._host.load(REPOSITORY / module / f"{module}.py")
-        panel = self._host.show(name).panel
+        try:
+            panel = self._host.show(name).panel
+        except BaseException:
+            self._host.unload(name)  # or the tests that follow find a module without its panel
+            raise
         self._opened[name] = weakref.ref(panel)
         self.events()
         return panel

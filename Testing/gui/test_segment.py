@@ -127,6 +127,20 @@ def cell(table, row, column):
 # ---- run
 
 
+def test_a_panel_that_could_not_be_made_holds_up_no_other_module(window, shared_engine, monkeypatch):
+    from MPERSegmentLib import module_panel
+
+    def broken(*_args):
+        raise RuntimeError("a file is missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_panel.ModulePanel, "__init__", broken)
+        with pytest.raises((RuntimeError, TypeError)):  # Slicer itself prints what a set-up raised
+            window.open("MPERSegment")
+    window.open("MPERTrainer")
+    assert window.open("MPERSegment").ui.segmentButton.visible
+
+
 def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine, atrium):
     scan = show(atrium)
     panel = opened(window)

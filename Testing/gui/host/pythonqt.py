@@ -494,7 +494,15 @@ class Slot:
                 raise ValueError(f"Trying to call '{self.__name__}' on a destroyed {type(target).__name__} object")
             # What Python overrides is asked of the base, else the override would call itself.
             function = getattr(super(type(raw), raw) if "_host_shell" in type(raw).__dict__ else raw, self.__name__)
-        return wrap(_first_of_two(self.__name__, _convert_and_call(function, self.__name__, given, self._function)))
+        value = _convert_and_call(function, self.__name__, given, self._function)
+        if self.__name__ == "children" and not all(map(shiboken6.isValid, value)):
+            # PySide6 found the wrapper of a destroyed object that was at the same address; it goes with the garbage.
+            del value
+            gc.collect()
+            value = _convert_and_call(function, self.__name__, given, self._function)
+            if not all(map(shiboken6.isValid, value)):
+                raise RuntimeError(f"a child of {target} has the wrapper of a destroyed object")
+        return wrap(_first_of_two(self.__name__, value))
 
     def __eq__(self, other: object) -> bool:
         return (
