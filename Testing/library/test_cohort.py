@@ -373,6 +373,11 @@ def test_the_cases_of_a_dataset_without_a_label_are_a_cohort(
         assert planned_task(entry | given).region_mm == wanted
     dataset.case("one").add_label(blob_volume[1].labelmap, author="me", how="hand")
     assert segment(dataset.path, out, "--unlabelled") == OK, "a case that was labelled since stays in the cohort"
+    finished = {case["key"]: case["finished"] for case in manifest(out)["cases"]}
+    set_region(dataset, "two", None, "me")
+    assert segment(dataset.path, out, "--unlabelled") == OK
+    again = [case["key"] for case in manifest(out)["cases"] if case["finished"] != finished[case["key"]]]
+    assert again == ["two.seg.nrrd"], "another region, another mask"
     assert segment(dataset.path, dataset.path, tmp_path / "other", "--unlabelled") == USAGE
     assert "--unlabelled takes one dataset" in capsys.readouterr().err
 

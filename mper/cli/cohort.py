@@ -156,7 +156,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _cohort_scan(task: SegmentationTask, out: Path) -> CohortScan:
     from mper.cohort.manifest import CohortScan
 
-    return CohortScan(task.mask.relative_to(out).as_posix(), task.scan.absolute(), task.files)
+    return CohortScan(task.mask.relative_to(out).as_posix(), task.scan.absolute(), task.files, task.region_mm)
 
 
 def _left(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mper.cohort.files import ScanFiles, file_sha256
+from mper.roi import Box
 from mper.utils.coded import Coded, with_codes
 from mper.utils.files import read_json, this_host, write_json
 from mper.utils.text import shorten
@@ -48,11 +49,14 @@ class CohortScan:
     scan : Path
     files : tuple of Path
         Of a DICOM series that was found below a folder; empty where the scan is a file or folder of its own.
+    region_mm : six numbers or None
+        The region of a case of a dataset, as `mper.roi.Box`; it is segmented again when another one is set.
     """
 
     key: str
     scan: Path
     files: tuple[Path, ...] = ()
+    region_mm: Box | None = None
 
     def on_disk(self) -> ScanFiles:
         """Its files.
@@ -171,7 +175,10 @@ class CohortFolder:
         written = {self.path / name: digest for name, digest in entry["written"].items()}
         if not all(path.is_file() for path in written):
             return "new"
-        return "done" if all(file_sha256(path) == digest for path, digest in written.items()) else "edited"
+        if not all(file_sha256(path) == digest for path, digest in written.items()):
+            return "edited"
+        region = entry.get("region_mm")
+        return "done" if (tuple(region) if region else None) == scan.region_mm else "new"
 
     def finish(self, scans: Sequence[CohortScan]) -> list[Entry]:
         """Write the manifest, and remove the logs that it replaces; returns the entries in the order of the scans.
@@ -277,6 +284,7 @@ class CohortLog:
             "key": scan.key,
             "input": str(scan.scan),
             "scan": scan.on_disk().entry(),
+            "region_mm": scan.region_mm,
             "results": [dict(result) for result in results],
             "written": written,
             "finished": now(),
