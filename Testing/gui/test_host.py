@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import qt
+import shiboken6
 import slicer
 from host import pythonqt
 from PySide6 import QtWidgets
@@ -163,3 +164,16 @@ def test_settings_are_a_test_users_own(window) -> None:
     assert slicer.app.userSettings().value("MPER/Test") == "1"
     assert Path(qt.QSettings().fileName()).is_relative_to(window._host.application._home)
     assert os.environ["MPER_PYTHON"] == sys.executable
+
+
+def test_an_item_of_a_layout_is_forgotten_with_its_last_reference() -> None:
+    """Else it would answer for a widget that is made where the item was."""
+    panel, button = qt.QWidget(), qt.QPushButton()
+    layout = qt.QVBoxLayout(panel)
+    layout.addWidget(button)
+    item = layout.itemAt(0)
+    raw = item._host_raw
+    assert layout.itemAt(0) is item and item.widget() is button
+    del item
+    assert not shiboken6.isValid(raw)
+    assert layout.itemAt(0).widget() is button

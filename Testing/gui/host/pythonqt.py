@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import shiboken6
-from PySide6 import QtCore
+from PySide6 import QtCore, QtWidgets
 from shibokensupport.signature import get_signature
 from vtkmodules.vtkCommonCore import vtkObjectBase
 
@@ -96,14 +96,26 @@ def wrap(value: Any) -> Any:
     return value  # VTK and MRML objects travel as they are
 
 
+_layout_items: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
+
+
 def _instance(raw: Any) -> Instance:
     known = getattr(raw, "_host_wrapper", None)
     known = known() if isinstance(known, weakref.ref) else known
     if known is not None:
         return known
+    known = _layout_items.get(id(raw))
+    if known is not None:
+        return known
     wrapper_class = wrapper_of(type(raw))
     wrapper = wrapper_class.__new__(wrapper_class)
     _bind(wrapper, raw)
+    if isinstance(raw, QtWidgets.QLayoutItem) and not isinstance(raw, QtCore.QObject):
+        # A layout's PySide6 object keeps those of its items, which do not learn that C++ deletes one when a widget is
+        # moved, and answer for whatever is made at the same address. In PythonQt they go with the script's reference.
+        _layout_items[id(raw)] = wrapper
+        if not shiboken6.ownedByPython(raw):
+            weakref.finalize(wrapper, shiboken6.invalidate, raw)
     return wrapper
 
 
@@ -494,15 +506,7 @@ class Slot:
                 raise ValueError(f"Trying to call '{self.__name__}' on a destroyed {type(target).__name__} object")
             # What Python overrides is asked of the base, else the override would call itself.
             function = getattr(super(type(raw), raw) if "_host_shell" in type(raw).__dict__ else raw, self.__name__)
-        value = _convert_and_call(function, self.__name__, given, self._function)
-        if self.__name__ == "children" and not all(map(shiboken6.isValid, value)):
-            # PySide6 found the wrapper of a destroyed object that was at the same address; it goes with the garbage.
-            del value
-            gc.collect()
-            value = _convert_and_call(function, self.__name__, given, self._function)
-            if not all(map(shiboken6.isValid, value)):
-                raise RuntimeError(f"a child of {target} has the wrapper of a destroyed object")
-        return wrap(_first_of_two(self.__name__, value))
+        return wrap(_first_of_two(self.__name__, _convert_and_call(function, self.__name__, given, self._function)))
 
     def __eq__(self, other: object) -> bool:
         return (
