@@ -25,6 +25,7 @@ from mper.methods.embedding_matching import BANK_VOXELS
 from mper.methods.matching import best_cosines
 from mper.methods.recipe import Recipe
 from mper.methods.registry import make_method
+from mper.methods.stages import TwoStages
 from mper.nets.network import NetConfig, Network
 from mper.nets.registry import BACKBONES
 from mper.training.setup import make_optimiser
@@ -33,7 +34,7 @@ from mper.utils.devices import autocast_dtype, keep_freed_memory
 _VOXELS, _QUICK_VOXELS = 1_200_000, 20_000
 _PATCHES = {"vnet": (64, 96, 96), "unet": (1, 224, 224)}  # about as many voxels as a `plus` run takes
 _QUICK_PATCHES = {"vnet": (16, 32, 32), "unet": (1, 64, 64)}
-_T = 0.31  # share of the run: just in self-training, when most voxels are looked up
+_BEGUN = 0.01  # share of the run since self-training began: most voxels are looked up then
 _METHODS = ("mper", "embedding-matching")
 
 
@@ -65,11 +66,12 @@ def step(name: str, kind: str, patch: tuple[int, int, int], device: torch.device
     method.train()
     optimiser = make_optimiser(method, recipe, device)
     dtype = autocast_dtype(device)
+    t = _BEGUN + (method.pretrain_share if isinstance(method, TwoStages) else 0.0)
 
     def once() -> None:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            method.prepare(_T, sampler, rng)
-            losses = method(sampler.batch(*method.patch_counts(_T), rng), _T)
+            method.prepare(t, sampler, rng)
+            losses = method(sampler.batch(*method.patch_counts(t), rng), t)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from small_models import random_bundle
 
-from mper.cli import main
+from mper.cli import console, main
+from mper.cli.console import Bar
 from mper.cli.options import seconds
 from mper.datasets.dataset import Dataset
 from mper.io import write_volume
-from mper.labels import make_label
+from mper.labels import UNLABELLED, make_label
 from mper.progress import Cancelled, Progress
 from mper.training import trainer
 from mper.training.choice import choose_method
@@ -114,7 +115,35 @@ def test_auto_takes_the_method_that_did_best_and_says_why(
 def test_many_labelled_volumes_are_trained_on_without_unlabelled_ones() -> None:
     assert choose_method(4, 60, slices=False, fine_tunes=False)[0] == "bcp"
     method, reason = choose_method(5, 60, slices=False, fine_tunes=False)
-    assert method == "supervised" and reason.startswith("5 scans are labelled")
+    assert method == "supervised" and reason.endswith("here 5 are labelled")
+
+
+def test_auto_counts_the_labels_that_the_training_uses(
+    dataset: Path, asked: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So many of each split, and none that has no labelled voxel."""
+    made = Dataset.open(dataset)
+    for n in range(3, 7):
+        scan, mask = blob(seed=n)
+        begun = n == 6
+        label = mask.with_array(np.full_like(mask.array, UNLABELLED)) if begun else mask
+        made.add_case(f"case{n}", scan, {"format": "test"}).add_label(label, author="test", how="imported")
+    made.add_to_split("more", ["case3", "case4", "case5", "case6"])
+    for words, count, method in (([], 5, "supervised"), (["--labeled", "2"], 4, "bcp"), (["--labeled", "1"], 2, "bcp")):
+        assert train(dataset, "--method", "auto", "--split", "train", "--also", "more", *words) == OK
+        assert asked[-1].method == method, count
+    assert "here 5 are labelled" in capsys.readouterr().err
+
+
+def test_the_time_that_is_left_is_told_from_where_the_work_was_resumed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.time, "monotonic", lambda: 0.0)
+    bar = Bar()
+    for now, fraction in ((0.0, 0.0), (10.0, 0.9), (20.0, 0.6), (60.0, 0.7)):  # reading, then a training at 60 %
+        monkeypatch.setattr(console.time, "monotonic", lambda now=now: now)
+        bar(Progress("working", fraction))
+    assert "70% (2 min 00 s left)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

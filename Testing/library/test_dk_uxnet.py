@@ -29,7 +29,8 @@ from mper.nets.registry import BACKBONES
 from mper.nets.ux_net import Depthwise
 from mper.progress import Progress
 from mper.training import curves, trainer
-from mper.training.setup import make_optimiser
+from mper.training.data import load_training_data
+from mper.training.setup import make_network, make_optimiser
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
 
@@ -359,6 +360,7 @@ def test_the_result_is_the_network_of_the_weak_view() -> None:
 
 def test_a_model_that_is_fine_tuned_is_both_networks_beginning() -> None:
     network = lively()
+    network.taken_over = frozenset(network.state_dict())
     method = DKUXNet(network, PLUS, 2)
     for name, value in method.partner.state_dict().items():
         assert torch.equal(value, network.state_dict()[name]), name
@@ -469,6 +471,15 @@ def test_other_structures_get_new_queries_and_keep_the_features(solid: Path, tmp
     found = ModelBundle.load(train(begin(more.path, tmp_path / "tuned", steps=1, start_from=str(start))))
     assert (found.network.classes, found.network.prototypes) == (3, 8)
     assert found.state["backbone.classifier.queries"].shape[0] == 24
+
+    config = TrainConfig(str(more.path), "dk-uxnet", device="cpu", patch=(16, 16, 16), batch=2, start_from=str(start))
+    network = make_network(config, load_training_data(config, torch.device("cpu")))
+    partner = DKUXNet(network, Recipe(), 2).partner.state_dict()
+    stored = ModelBundle.load(start).state
+    new = {name for name, value in network.state_dict().items() if value.shape != stored[name].shape}
+    assert new and all(torch.equal(partner[name], stored[name]) for name in network.taken_over)
+    queries = "backbone.classifier.queries"
+    assert queries in new and not torch.equal(partner[queries], network.state_dict()[queries])
 
 
 def test_a_class_that_no_label_shows_is_told_and_costs_the_run_nothing(tmp_path: Path, tiny: None) -> None:

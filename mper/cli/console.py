@@ -56,6 +56,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_result("  ".join(cells).rstrip())
 
 
+_FIRST_ESTIMATE_S = 2.0  # of work, before which the rest is not estimated
+
+
 class Bar:
     """A progress bar on stderr, which takes `Progress`; where stderr is no screen, a line now and then.
 
@@ -65,7 +68,9 @@ class Bar:
     def __init__(self, shown: bool = True):
         self._shown = shown
         self._tqdm: Any = None
-        self._begin = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._begin: tuple[float, float] | None = None  # time and fraction that the rest is expected from
+        self._fraction = 0.0
 
     def __enter__(self) -> Bar:
         return self
@@ -73,9 +78,8 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         if not self._shown:
             return
-        if progress.eta_s is None and progress.fraction and progress.fraction < 1:
-            gone = time.monotonic() - self._begin
-            progress = replace(progress, eta_s=gone * (1 - progress.fraction) / progress.fraction if gone > 2 else None)
+        if progress.eta_s is None and progress.fraction is not None:
+            progress = replace(progress, eta_s=self._expected(progress.fraction))
         if not sys.stderr.isatty():
             if time.monotonic() - self._last_line >= _LINE_EVERY_S:
                 self._last_line = time.monotonic()
@@ -91,6 +95,18 @@ class Bar:
         if progress.fraction is not None:
             self._tqdm.n = min(max(progress.fraction, 0.0), 1.0)
         self._tqdm.refresh()
+
+    def _expected(self, fraction: float) -> float | None:
+        """Seconds until the work is done, by how long its part so far took.
+
+        What is resumed begins in the middle; where the fraction falls another kind of work has begun.
+        """
+        now = time.monotonic()
+        if self._begin is None or fraction < self._fraction:
+            self._begin = now, fraction
+        self._fraction = fraction
+        gone, done = now - self._begin[0], fraction - self._begin[1]
+        return gone * (1 - fraction) / done if gone > _FIRST_ESTIMATE_S and done > 0 and fraction < 1 else None
 
     def print_result(self, text: str) -> None:
         """One line of the result on stdout while the bar is shown; the two do not mix on one screen."""

@@ -137,7 +137,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         default=None,
         help="without a hold-out, learn how good the model's masks are from two more models, each trained on half of "
-        "the labels (half of the time again; not with torchrun)",
+        "the labels (up to three quarters of the time again; not with torchrun)",
     )
     how.add_argument(
         "--compile",
@@ -393,9 +393,13 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         from mper.models.card import read_bundle
         from mper.training.choice import choose_for
 
-        cases = [case for name in (split, *(arguments.also or ())) for case in dataset.split(name)]
+        left_out = set(dataset.held_out_copies())
+        splits = [
+            [case for case in dataset.split(name) if case.id not in left_out]
+            for name in (split, *(arguments.also or ()))
+        ]
         start = read_bundle(Path(start_from)).card if start_from else None
-        method, reason = choose_for(cases, dataset.labels, arguments.labeled, start, arguments.backbone)
+        method, reason = choose_for(splits, dataset.labels, arguments.labeled, start, arguments.backbone)
         print_note(f"method {method}: {reason}")
     device = arguments.device or "auto"
     if arguments.cluster is None:  # that of a job is there

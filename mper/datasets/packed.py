@@ -31,7 +31,7 @@ from mper.datasets.dataset import Dataset
 from mper.datasets.events import box_of
 from mper.datasets.index import DATASET, SECOND_HOLDOUT, Index
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
-from mper.labels import Label
+from mper.labels import UNLABELLED, Label
 from mper.progress import Progress, Report, ignore_progress
 from mper.roi import Box
 from mper.utils.cleanup import remove_unfinished
@@ -181,6 +181,12 @@ class PackedCase:
     def is_labelled(self) -> bool:
         with self._group() as group:
             return "label" in group
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the label has a labelled voxel."""
+        label = self.label()
+        return label is not None and bool((label.array != UNLABELLED).any())
 
     def image(self) -> Volume:
         with self._group() as group:

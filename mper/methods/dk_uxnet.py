@@ -13,7 +13,7 @@ figure 2 and defined there: two networks, strong and weak views, a segmentation 
 a consistency of segmentations and one of clusters. Everything else is our assumption:
 
 - The networks are two (no shared weights) and start from different random numbers, or both from the model that is
-  fine-tuned.
+  fine-tuned (their classifiers from different numbers where it segments other structures).
 - The weak view is the geometry of the patches alone, the strong one adds intensity augmentation to it.
 - The result is the network of the weak view; with `Recipe.ema_result` its mean, averaged from the first step. It is
   the last one: nothing is chosen.
@@ -66,8 +66,8 @@ class DKUXNet(Method):
             raise ValueError(f"method dk-uxnet needs a network with class queries, got a {network.config.kind}")
         super().__init__(network, recipe, batch, keep_largest)
         self.partner = Network(network.config)
-        if network.prototypes.vectors.any():  # a trained one, whose prototypes its queries left behind
-            self.partner.load_state_dict(network.state_dict())
+        learned = {name: value for name, value in network.state_dict().items() if name in network.taken_over}
+        self.partner.load_state_dict({**self.partner.state_dict(), **learned})
 
     def patch_counts(self, t: float) -> tuple[int, int]:
         return self.batch, self.batch

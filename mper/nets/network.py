@@ -106,7 +106,15 @@ class Output(NamedTuple):
 
 
 class Network(nn.Module):
-    """A backbone with its prototypes."""
+    """A backbone with its prototypes.
+
+    Attributes
+    ----------
+    taken_over : frozenset of str
+        Names of its state that come from a trained model; the rest is random.
+    """
+
+    taken_over: frozenset[str] = frozenset()
 
     def __init__(self, config: NetConfig):
         super().__init__()

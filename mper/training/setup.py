@@ -63,6 +63,7 @@ def make_network(config: TrainConfig, data: TrainingData) -> Network:
     new = () if data.refines else heads
     taken = {name: value for name, value in start.state.items() if not name.startswith(new)}
     network.load_state_dict({**network.state_dict(), **taken})
+    network.taken_over = frozenset(taken)
     return network
 
 

@@ -118,7 +118,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     if body.method == AUTO and cases.labelled:
         from mper.training.choice import choose_for  # which loads torch
 
-        name, reason = choose_for(cases.all, dataset.labels, body.labeled, start, body.network)
+        name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network)
         method = find_method(name)
     gpu = _has_gpu(engine, body.device)
     reasons = obstacles(body, cases, method, start)
@@ -189,7 +189,7 @@ def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
     """
     others = [name for name in dataset.splits if name not in dataset.locked_splits]
     split = body.split or (others[0] if len(others) == 1 else "train")
-    found: list[Case] = []
+    splits: list[tuple[Case, ...]] = []
     labelled: list[Case] = []
     available = 0
     for name in (split, *body.also):
@@ -202,8 +202,9 @@ def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
         drawn = [case for case in cases if case.is_drawn]
         available += len(drawn)
         labelled += drawn[: body.labeled]
-        found += cases
-    return TrainingCases(split, tuple(labelled), available, len(found) - len(labelled), tuple(found))
+        splits.append(tuple(cases))
+    unlabelled = sum(map(len, splits)) - len(labelled)
+    return TrainingCases(split, tuple(labelled), available, unlabelled, tuple(splits))
 
 
 def _best_start(dataset: Dataset, dataset_id: str, method: MethodInfo, notes: Notes) -> str | None:

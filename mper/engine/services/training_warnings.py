@@ -37,14 +37,18 @@ class TrainingCases:
     """The cases of the splits as a run would use them.
 
     split : the name of the first; labelled : the cases whose labels are used; available : labelled cases in the
-    splits; unlabelled : number of all others; all : all cases.
+    splits; unlabelled : number of all others; splits : all cases of each split.
     """
 
     split: str
     labelled: tuple[Case, ...]
     available: int
     unlabelled: int
-    all: tuple[Case, ...]
+    splits: tuple[tuple[Case, ...], ...]
+
+    @property
+    def all(self) -> tuple[Case, ...]:
+        return tuple(case for split in self.splits for case in split)
 
 
 class Obstacle(NamedTuple):
