@@ -85,9 +85,11 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--labeled", "1"], "bcp", "with 1 or 2 labelled volumes"),
         (["--backbone", "unet"], "mper", "with slices"),
         (["--backbone", "resenc"], "bcp", "with 1 or 2 labelled volumes"),
-        (["--from", "LA"], "supervised", "when a model was fine-tuned"),
+        (["--from", "LA"], "supervised", "where a model was fine-tuned"),
         (["--from", "RA"], "bcp", "with 1 or 2 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
+        (["--steps", "50"], "supervised", "about 50 steps are too few"),
+        (["--budget", "60s"], "supervised", "steps are too few"),
     ],
 )
 def test_auto_takes_the_method_that_did_best_and_says_why(
@@ -112,10 +114,25 @@ def test_auto_takes_the_method_that_did_best_and_says_why(
     assert reason in line
 
 
-def test_many_labelled_volumes_are_trained_on_without_unlabelled_ones() -> None:
-    assert choose_method(4, 60, slices=False, fine_tunes=False)[0] == "bcp"
-    method, reason = choose_method(5, 60, slices=False, fine_tunes=False)
-    assert method == "supervised" and reason.endswith("here 5 are labelled")
+@pytest.mark.parametrize(
+    ("labelled", "strokes", "steps", "method"),
+    [
+        (4, 0, 300, "bcp"),
+        (4, 0, 199, "supervised"),
+        (5, 0, 1000, "supervised"),
+        (8, 0, 6000, "bcp"),
+        (8, 0, None, "bcp"),
+        (9, 0, None, "supervised"),
+        (8, 5, 100, "bcp"),
+        (8, 4, 100, "supervised"),
+    ],
+)
+def test_auto_looks_at_labels_their_kind_and_the_length(
+    labelled: int, strokes: int, steps: int | None, method: str
+) -> None:
+    chosen, reason = choose_method(labelled, 60, slices=False, fine_tunes=False, strokes=strokes, steps=steps)
+    assert chosen == method
+    assert f"here {labelled} are labelled" in reason or labelled <= 4 or strokes > 4 or steps == 100
 
 
 def test_auto_counts_the_labels_that_the_training_uses(
@@ -130,7 +147,7 @@ def test_auto_counts_the_labels_that_the_training_uses(
         made.add_case(f"case{n}", scan, {"format": "test"}).add_label(label, author="test", how="imported")
     made.add_to_split("more", ["case3", "case4", "case5", "case6"])
     for words, count, method in (([], 5, "supervised"), (["--labeled", "2"], 4, "bcp"), (["--labeled", "1"], 2, "bcp")):
-        assert train(dataset, "--method", "auto", "--split", "train", "--also", "more", *words) == OK
+        assert train(dataset, "--method", "auto", "--steps", "999", "--split", "train", "--also", "more", *words) == OK
         assert asked[-1].method == method, count
     assert "here 5 are labelled" in capsys.readouterr().err
 

@@ -736,9 +736,11 @@ def test_a_start_model_is_judged_by_its_dice_on_the_labelled_voxels(background: 
     with torch.no_grad():
         network.backbone.classifier.weight.zero_()
         network.backbone.classifier.bias.copy_(torch.tensor([background, 0.0]))
-    sampler = PatchSampler([case], [], (16, 16, 16))
-    assert start_dice(network, sampler, 0) == pytest.approx(expected) and network.training
-    assert start_dice(network, sampler, 0, without=["a"]) == 1.0, "strokes alone tell nothing"
+    for patch in ((16, 16, 16), (16, 8, 8)):
+        sampler = PatchSampler([case], [], patch)
+        found = start_dice(network, sampler, (16, 16, 16), 0)
+        assert found == pytest.approx(expected) and network.training, "whatever patches it will learn from"
+    assert start_dice(network, sampler, (16, 16, 16), 0, without=["a"]) == 1.0, "strokes alone tell nothing"
 
 
 @pytest.mark.parametrize(("method", "told"), [("supervised", True), ("bcp", False)])

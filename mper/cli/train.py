@@ -21,7 +21,7 @@ from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_f
 from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
 from mper.methods.recipe import RECIPES
-from mper.methods.registry import AUTO, METHODS, default_method
+from mper.methods.registry import AUTO, METHODS, default_method, find_method
 from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
 from mper.utils.errors import OK, ReportedError, UsageError, exit_code, explain
@@ -392,6 +392,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     if method == AUTO:
         from mper.models.card import read_bundle
         from mper.training.choice import choose_for
+        from mper.training.duration import expected_steps
 
         left_out = set(dataset.held_out_copies())
         splits = [
@@ -399,7 +400,16 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
             for name in (split, *(arguments.also or ()))
         ]
         start = read_bundle(Path(start_from)).card if start_from else None
-        method, reason = choose_for(splits, dataset.labels, arguments.labeled, start, arguments.backbone)
+        steps = arguments.steps
+        if arguments.budget is not None:
+            method, gpu = (
+                find_method(default_method(unlabelled=True)),
+                pick_device(arguments.device or "auto").type != "cpu",
+            )
+            steps = expected_steps(
+                arguments.dataset, method, arguments.budget, gpu=gpu, co_train=bool(arguments.co_train)
+            )
+        method, reason = choose_for(splits, dataset.labels, arguments.labeled, start, arguments.backbone, steps)
         print_note(f"method {method}: {reason}")
     device = arguments.device or "auto"
     if arguments.cluster is None:  # that of a job is there

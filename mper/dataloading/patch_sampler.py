@@ -120,10 +120,19 @@ class PatchSampler:
         labelled, unlabelled = (
             [case for case in group if case.id not in cases] for group in (self.labelled, self.unlabelled)
         )
+        return self._like(labelled, unlabelled, self.patch)
+
+    def with_patch(self, patch: Sequence[int]) -> PatchSampler:
+        """A sampler like this one of patches of another size (k, j, i)."""
+        return self._like(self.labelled, self.unlabelled, patch)
+
+    def _like(
+        self, labelled: Sequence[TrainingCase], unlabelled: Sequence[TrainingCase], patch: Sequence[int]
+    ) -> PatchSampler:
         return PatchSampler(
             labelled,
             unlabelled,
-            self.patch,
+            patch,
             affine=self.affine,
             flip_axes=self.flip_axes,
             other_fields=self.other_fields,

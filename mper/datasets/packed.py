@@ -188,6 +188,11 @@ class PackedCase:
         label = self.label()
         return label is not None and bool((label.array != UNLABELLED).any())
 
+    @property
+    def is_painted(self) -> bool:
+        """Whether the label holds the voxels of strokes alone; a packed case does not tell."""
+        return False
+
     def image(self) -> Volume:
         with self._group() as group:
             return self._volume(group, "image")

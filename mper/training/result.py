@@ -20,6 +20,7 @@ from mper.training.config import TrainConfig
 from mper.training.data import TrainingData
 
 _PERCENTS = (5, 25, 50, 75, 95)
+_FEWEST_VOLUMES = 3  # of a structure, from which the usual ones are known
 _TURNED_AXES = (1, 2)  # along which the published augmentation flips
 
 
@@ -110,7 +111,10 @@ def _intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
 
 
 def _volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str, list[float]]:
-    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it."""
+    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it.
+
+    Of structures that few of them show there is none: what one person has says nothing of the next.
+    """
     volumes: dict[str, list[float]] = {}
     for case in sampler.labelled:
         if case.label is None or case.voxel_ml is None or (case.label == UNLABELLED).any():
@@ -119,7 +123,7 @@ def _volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str,
         for label, count in zip(labels, voxels[1:], strict=True):
             if count:
                 volumes.setdefault(label.name, []).append(round(count * case.voxel_ml, 1))
-    return {name: [min(found), max(found)] for name, found in volumes.items()}
+    return {name: [min(found), max(found)] for name, found in volumes.items() if len(found) >= _FEWEST_VOLUMES}
 
 
 def _with_known(about: dict[str, object], start: ModelBundle | None, labels: tuple[Label, ...]) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -68,8 +68,12 @@ def make_network(config: TrainConfig, data: TrainingData) -> Network:
 
 
 @torch.no_grad()
-def start_dice(network: Network, sampler: PatchSampler, seed: int, without: Collection[str] = ()) -> float:
+def start_dice(
+    network: Network, sampler: PatchSampler, window: Sequence[int], seed: int, without: Collection[str] = ()
+) -> float:
     """Dice of a start model on patches of the labelled scans, over all of them, mean over the structures.
+
+    The patches are as large as the windows that it predicts with: in smaller ones it knows less than it does.
 
     Neither the distance of the scans' embeddings from the model's prototypes nor that of their statistics from those of
     its batch norms told bSSFP scans from the LGE scans that a model had learned; labels do, and some are always there.
@@ -79,6 +83,7 @@ def start_dice(network: Network, sampler: PatchSampler, seed: int, without: Coll
     cases = [case for case in sampler.labelled if case.id not in without]
     if not cases:
         return 1.0
+    sampler = sampler.with_patch(window)
     rng = np.random.default_rng(seed)
     training = network.training
     network.eval()

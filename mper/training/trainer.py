@@ -240,7 +240,8 @@ class _Training:
             return False, None
         network = self.method.student.to(self.fabric.device)
         with self.fabric.autocast():
-            found = start_dice(network, self.data.sampler, self.config.seed, sparsely_labelled(self.data))
+            sparse = sparsely_labelled(self.data)
+            found = start_dice(network, self.data.sampler, start.card.window, self.config.seed, sparse)
         if found >= KNOWN_DICE:
             return True, None
         averages = self.config.recipe == "plus" and found >= AVERAGED_DICE

@@ -20,7 +20,7 @@ from mper.methods.registry import AUTO, METHODS, MethodInfo, default_method, fin
 from mper.models.card import Card, read_bundle
 from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
-from mper.training.runs import RunFolder
+from mper.training.duration import expected_steps, guessed_step_s, measured_step_s
 from mper.utils.coded import Coded, codes_of, line_codes
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _BUDGET_S = {  # (fine-tuning, on a graphics card)
     (False, False): 60 * _MINUTE,
 }
 _FEW_STEPS = 50  # below which a training changes a model hardly
-_STEP_S = {True: 0.1, False: 3.0}  # of method mper, on a graphics card or not, where no run was measured
 _GPU_WAIT_S = 20.0  # until torch is imported, which knows whether there is a graphics card
 
 
@@ -114,17 +113,18 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     start_from = body.start_from if asked else _best_start(dataset, dataset_id, method, notes)
     start_path = None if start_from is None else engine.models.path(start_from)
     start = None if start_path is None else read_bundle(start_path).card
+    gpu = _has_gpu(engine, body.device)
+    budget = body.budget_s
+    if budget is None and body.steps is None:
+        budget = _BUDGET_S[start is not None, gpu]
     reason = None
     if body.method == AUTO and cases.labelled:
         from mper.training.choice import choose_for  # which loads torch
 
-        name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network)
+        steps = body.steps or expected_steps(dataset.path, method, float(budget or 0), gpu=gpu, co_train=body.co_train)
+        name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network, steps)
         method = find_method(name)
-    gpu = _has_gpu(engine, body.device)
     reasons = obstacles(body, cases, method, start)
-    budget = body.budget_s
-    if budget is None and body.steps is None:
-        budget = _BUDGET_S[start is not None, gpu]
     return RunPlan(
         split=cases.split,
         labelled=len(cases.labelled),
@@ -246,33 +246,23 @@ def _rounded(steps: int) -> int:
 
 
 def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method: MethodInfo, gpu: bool) -> Coded:
-    measured = _seconds_per_step(dataset, method.name)
     if budget_s is not None:
-        step_s = measured or _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
-        steps = max(1, round(budget_s / step_s))
+        steps = expected_steps(dataset.path, method, budget_s, gpu=gpu, co_train=body.co_train)
         words = f"{duration_in_words(budget_s)} on this computer, about {_rounded(steps)} steps"
         if steps >= _FEW_STEPS:
             return Coded(words, "takes", seconds=budget_s, steps=_rounded(steps))
         words = f"{words}: too short to change the model; allow more time"
         return Coded(words, "takes-too-short", seconds=budget_s, steps=_rounded(steps))
     assert body.steps is not None
+    measured = measured_step_s(dataset.path, method.name)
     if measured is not None:
         seconds = body.steps * measured
         words = f"{duration_in_words(seconds)} on this computer, measured on the last run"
         return Coded(words, "takes-measured", seconds=seconds)
-    seconds = body.steps * _STEP_S[gpu] * method.step_time * (2 if body.co_train else 1)
+    seconds = body.steps * guessed_step_s(method, gpu=gpu, co_train=body.co_train)
     guess = duration_in_words(seconds).removeprefix("about ")
     words = f"perhaps {guess} on this computer; no run has been measured yet"
     return Coded(words, "takes-perhaps", seconds=seconds)
-
-
-def _seconds_per_step(dataset: Dataset, method: str) -> float | None:
-    """Of the newest run with that method; None if there is none."""
-    for folder in sorted((dataset.path / "runs").glob("*/config.json"), reverse=True):
-        status = RunFolder(folder.parent).status()
-        if status.get("method") == method and status.get("step", 0) >= 5 and status.get("elapsed_s"):
-            return float(status["elapsed_s"]) / int(status["step"])
-    return None
 
 
 def duration_in_words(seconds: float) -> str:
