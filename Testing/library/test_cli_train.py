@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from small_models import random_bundle
 
 from mper.cli import console, main
+from mper.cli import train as command_of_training
 from mper.cli.console import Bar
 from mper.cli.options import seconds
 from mper.datasets.dataset import Dataset
@@ -25,7 +27,7 @@ from mper.training import trainer
 from mper.training.choice import choose_method
 from mper.training.runs import RunFolder
 from mper.training.trainer import TrainConfig
-from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
+from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, UsageError
 from mper.volume import Geometry, Volume
 
 
@@ -289,6 +291,22 @@ def test_every_end_is_an_event_and_an_exit_code(
     assert said.err.count("\n") == 1
     if code == CANCELLED:
         assert f"mper train --resume {tmp_path / 'run'}" in said.err
+
+
+def test_resuming_refuses_every_choice_of_what_to_learn_and_how() -> None:
+    commands = argparse.ArgumentParser().add_subparsers()
+    command_of_training.add(commands)
+    parser = commands.choices["train"]
+    groups = {group.title: group._group_actions for group in parser._action_groups}
+    titles = ("what to learn", "about the structure and the scans (the dataset tells most of it)")
+    choices = [action for title in (*titles, "how long and where") for action in groups[title]]
+    assert len(choices) > 20
+    unset = parser.parse_args(["--resume", "run"])
+    assert command_of_training._resumed(unset) == Path("run")
+    for action in choices:
+        name = "--from" if action.dest == "start_from" else f"--{action.dest.replace('_', '-')}"
+        with pytest.raises(UsageError, match=f"does not take {name};"):
+            command_of_training._resumed(argparse.Namespace(**{**vars(unset), action.dest: "given"}))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +30,10 @@ from mper.models.card import read_bundle
 from mper.models.localization import Localization
 from mper.nets.localization_net import LocalizationNet
 from mper.progress import Cancelled, Progress, ignore_progress
-from mper.training import curves, localization, trainer
+from mper.training import curves, localization, run_clock, trainer
 from mper.training.data import load_training_data
-from mper.training.localization import CoarseScan, coarse_scan, train_localization
+from mper.training.localization import LOCALIZATION_RECORD, CoarseScan, coarse_scan, train_localization
+from mper.training.runs import read_events
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.volume import Geometry, Volume
 
@@ -201,6 +205,7 @@ def test_a_run_on_wide_scans_learns_it_within_its_budget_and_once(
     run = tmp_path / "run"
     start_run(config(dataset, steps=3), run)
     monkeypatch.setattr(trainer, "_REPORT_S", 0.0)
+    monkeypatch.setattr(trainer, "train_localization", partial(train_localization, filters=4))
 
     def stop(progress: Progress) -> None:
         if progress.values.get("step") == 2:
@@ -217,6 +222,41 @@ def test_a_run_on_wide_scans_learns_it_within_its_budget_and_once(
     )
     for name, value in expected.state.items():
         torch.testing.assert_close(model.localization.state[name], value, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_its_share_of_a_budget_is_measured_by_the_clock_of_the_run_and_pauses_do_not_count(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    folder, states = start_run(config(dataset, steps=None, budget_s=10.0, processor_time=True), run), []
+
+    def wait(seconds: float) -> None:
+        states.append(folder.status()["state"])
+        [processor() for _ in range(50)]  # what a pause takes of it
+        folder.steer("run")
+
+    wall, processor = (count(0, step).__next__ for step in (1000.0, 1.0))
+    time = SimpleNamespace(monotonic=wall, process_time=processor, sleep=wait)
+    for module in (trainer, run_clock):
+        monkeypatch.setattr(module, "time", time)
+    monkeypatch.setattr(localization, "_REPORT_S", 0.0)
+    monkeypatch.setattr(trainer, "train_localization", partial(train_localization, filters=4))
+    steps: list[str] = []
+
+    def report(progress: Progress) -> None:
+        if progress.message == "learning where the structure lies":
+            steps.append(progress.message)
+            if len(steps) == 1:
+                folder.steer("pause")
+
+    train(run, report)
+    assert len(steps) == 2, "a fifth of the budget, with a second a step"
+    assert states == ["paused"]
+    seconds = json.loads((run / LOCALIZATION_RECORD).read_text(encoding="utf-8"))["seconds"]
+    assert 2 < seconds < 10
+    elapsed = [event["elapsed_s"] for event in read_events(run) if event["event"] == "step"]
+    assert elapsed[-1] == 10 - 2 - 1
 
 
 @pytest.mark.parametrize(("choice", "narrow", "learns"), [("auto", False, 1), ("auto", True, 0), ("always", True, 1)])

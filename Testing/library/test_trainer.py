@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from small_data import LPS, blob_dataset, blobs, labels_on_source
 from small_models import random_bundle, train_with_filters
 
@@ -28,16 +31,17 @@ from mper.inference.predictor import Predictor
 from mper.labels import make_label
 from mper.methods import base
 from mper.methods.bcp import BCP
-from mper.methods.registry import find_method
+from mper.methods.co_training import CoTraining
+from mper.methods.registry import find_method, make_method
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
 from mper.nets.network import NetConfig, Network
-from mper.progress import Cancelled, Progress
-from mper.training import curves, folds, learner, trainer
+from mper.progress import Cancelled, Progress, ignore_progress
+from mper.training import curves, folds, learner, run_calibration, run_clock, setup, trainer
 from mper.training.calibration import Sample
 from mper.training.checks import check_training_data
 from mper.training.data import load_training_data
-from mper.training.run_calibration import FOLDS_ALONE
+from mper.training.run_calibration import FOLDS_ALONE, calibration_of_run
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network, start_dice
 from mper.training.trainer import TrainConfig, start_run, train
@@ -322,6 +326,97 @@ def test_run_that_broke_while_finishing_finishes(
     assert_same(train(run), unbroken("plus"))
 
 
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five labelled scans of thin slices, three of them held out."""
+    dataset = blob_dataset(tmp_path_factory.mktemp("held") / "data", 5)
+    dataset.lock_holdout(["case2", "case3", "case4"])
+    return dataset.path
+
+
+@pytest.fixture(scope="module")
+def adapted(held: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Path, Path]]:
+    """A start model, and the model of a run that adapts it, is averaged with it and was not stopped."""
+
+    @functools.cache
+    def make() -> tuple[Path, Path]:
+        home = tmp_path_factory.mktemp("adapted")
+        start = start_from(home / "start", "LA")
+        return start, train(begin(held, home / "run", method="supervised", start_from=str(start), steps=2))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("stop", "work"),
+    [
+        ("report", "measuring the quality of masks"),
+        ("cancel", "measuring on the hold-out"),
+        ("pause", "measuring on the hold-out"),
+    ],
+)
+def test_what_stops_a_run_while_its_model_is_measured_changes_neither_the_model_nor_what_is_measured(
+    held: Path,
+    tmp_path: Path,
+    adapted: Callable[[], tuple[Path, Path]],
+    stop: str,
+    work: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer, "start_dice", lambda *_: 0.7)
+    monkeypatch.setattr(run_calibration, "_SHARE", 0.0)  # a mask, whose quality is not enough to calibrate with
+    start, whole = adapted()
+    run = begin(held, tmp_path / "run", method="supervised", start_from=str(start), steps=2)
+    folder, told = RunFolder(run), []
+
+    def report(progress: Progress) -> None:
+        told.append(progress.message)
+        if "finishing the model" in told and progress.message.startswith(work):
+            if stop == "report":
+                raise Cancelled
+            folder.steer(stop)
+
+    states: list[str] = []
+
+    def go_on(seconds: float) -> None:
+        states.append(folder.status()["state"])
+        folder.steer("run")
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=time.monotonic, sleep=go_on))
+    if stop == "pause":
+        assert train(run, report) == run / "model" and states and set(states) == {"paused"}
+    else:
+        with pytest.raises(Cancelled):
+            train(run, report)
+        assert folder.status()["state"] == "cancelled" and not (run / "model").exists()
+        train(run)
+    assert folder.status()["state"] == "finished"
+    assert_same(run / "model", whole)
+    one, other = (ModelBundle.load(model).card.about for model in (run / "model", whole))
+    assert one["quality"] == other["quality"] != "not measured"
+    assert one["calibration_from"] == other["calibration_from"]
+
+
+@pytest.mark.filterwarnings("ignore:The `srun` command")
+def test_the_scale_of_a_loss_in_float16_comes_back(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalers: list[torch.amp.GradScaler] = []
+
+    def fabric(config: TrainConfig) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+        scalers.append(scaler)
+        return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+    monkeypatch.setattr(trainer, "make_fabric", fabric)
+    monkeypatch.setattr(setup, "autocast_dtype", lambda device: torch.float16)
+    run = begin(solid, tmp_path / "run", method="supervised", steps=3, batch=2)
+    with pytest.raises(Crash):
+        train(run, at(2, crash))  # the first step was saved
+    train(run)
+    assert [scaler.get_scale() for scaler in scalers] == [4.0 * 2**2, 4.0 * 2**3]
+
+
 @pytest.mark.parametrize("step", [1, 5])
 def test_cancelling_acts_within_a_step_and_can_be_taken_back(
     solid: Path, tmp_path: Path, unbroken: Callable[[str], Path], step: int
@@ -420,8 +515,7 @@ from dataclasses import replace
 from pathlib import Path
 from mper.methods import base
 from mper.nets.registry import BACKBONES
-from mper.training import curves, folds, trainer
-from mper.training.calibration import Sample
+from mper.training import curves, trainer
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
 trainer._REPORT_S = 0.0
@@ -453,6 +547,26 @@ def test_killed_process_leaves_a_run_that_goes_on(
     assert_same(train(run), unbroken("plus"))
 
 
+@pytest.mark.parametrize(
+    ("method", "kind", "co_train", "learning"),
+    [("bcp", "vnet", False, 1), ("bcp", "vnet", True, 2), ("dk-uxnet", "ux-net-small", False, 2)],
+)
+def test_every_network_that_learns_is_compiled(
+    method: str, kind: str, co_train: bool, learning: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Network] = []
+    monkeypatch.setattr(Network, "compile", lambda network: compiled.append(network))
+    recipe = TrainConfig("data", method).make_recipe()
+    one, other = (make_method(method, Network(NetConfig(kind, 2, filters=8)), recipe, 2) for _ in range(2))
+    fabric: Any = SimpleNamespace(device=torch.device("cpu"), global_rank=0, setup=lambda *parts: parts)
+    made = learner.Learner(CoTraining(one, other) if co_train else one, recipe, fabric, (0,), tuned=False)
+    made.begin()
+    assert compiled == []
+    made.begin(compiled=True)
+    assert len(compiled) == len(set(map(id, compiled))) == learning
+    assert all(parameter.requires_grad for network in compiled for parameter in network.parameters())
+
+
 # ---------------------------------------------------------------------- budgets
 
 
@@ -469,9 +583,15 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
+    def tell(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """From now on runs have this time."""
+        for module in (trainer, run_clock):
+            monkeypatch.setattr(module, "time", self)
+        return self
+
 
 def test_budget_ends_in_time_at_a_rate_of_zero(solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "time", Clock(0.02))
+    Clock(0.02).tell(monkeypatch)
     run = begin(solid, tmp_path / "run", method="supervised", steps=None, budget_s=3.0, batch=1, patch=(16, 16, 32))
     train(run)
     events = told_steps(run)
@@ -484,8 +604,7 @@ def test_budget_ends_in_time_at_a_rate_of_zero(solid: Path, tmp_path: Path, monk
 def test_a_budget_of_processor_time_is_not_spent_by_other_programs(
     solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(100.0)  # a busy machine: much time passes, of which the process has little
-    monkeypatch.setattr(trainer, "time", clock)
+    clock = Clock(100.0).tell(monkeypatch)  # a busy machine: much time passes, of which the process has little
     clock.process_time = iter(np.arange(0, 9, 0.1)).__next__  # type: ignore[attr-defined]
     choices = {"method": "supervised", "steps": None, "budget_s": 0.45, "batch": 1, "patch": (16, 16, 32)}
     run = begin(solid, tmp_path / "run", **choices, processor_time=True)
@@ -496,8 +615,7 @@ def test_a_budget_of_processor_time_is_not_spent_by_other_programs(
 def test_budget_is_not_spent_by_pausing_nor_given_twice(
     solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock(0.05)
-    monkeypatch.setattr(trainer, "time", clock)
+    clock = Clock(0.05).tell(monkeypatch)
     run = begin(solid, tmp_path / "run", method="supervised", steps=None, budget_s=2.0, batch=1, patch=(16, 16, 32))
     folder = RunFolder(run)
     clock.sleep = lambda seconds: folder.steer("run") or setattr(clock, "now", clock.now + 1000)  # type: ignore
@@ -621,6 +739,25 @@ def test_a_copy_of_a_held_out_scan_is_left_out_and_named_also_of_a_packed_datase
         assert found.left_out == (("copy",) if path == dataset.path else ())
     notes = check_training_data(replace(found, left_out=("copy",)), find_method("supervised"), 4, config.make_recipe())
     assert notes[0].startswith("copy shows the scan of a held-out case and is left out")
+
+
+def test_a_copy_of_a_held_out_scan_counts_among_the_first_cases_and_labels_of_its_split(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 5)
+    dataset.lock_holdout(["case0"])
+    held = dataset.case("case0")
+    copy = dataset.add_case("copy", held.image(), {"format": "synthetic"})
+    copy.add_label(Volume(np.asarray(held.label().array), held.image().geometry), author="test", how="imported")
+    dataset.add_to_split("train", ["case1", "copy", "case2", "case3", "case4"])
+    config = TrainConfig(str(dataset.path), method="mper", steps=1, device="cpu", **SOLID)
+    for cases, labeled, labelled, unlabelled in (
+        (4, None, ["case1", "case2", "case3"], []),
+        (4, 2, ["case1"], ["case2", "case3"]),
+        (1, None, ["case1"], []),
+    ):
+        found = load_training_data(replace(config, cases=cases, labeled=labeled), torch.device("cpu"))
+        assert [case.id for case in found.sampler.labelled] == labelled
+        assert [case.id for case in found.sampler.unlabelled] == unlabelled
+        assert found.left_out == (("copy",) if cases > 1 else ())
 
 
 def test_scan_that_holds_no_image_is_named(tmp_path: Path) -> None:
@@ -748,12 +885,7 @@ def test_a_start_model_is_judged_by_its_dice_on_the_labelled_voxels(background: 
 def test_cases_of_which_next_to_nothing_is_labelled_are_told(
     tmp_path: Path, method: str, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def edit(mask: np.ndarray) -> np.ndarray:
-        dabs = np.full_like(mask, 255)
-        dabs[10, 12, 10:14], dabs[1, 1, 1:4] = 1, 0
-        return dabs
-
-    data = blob_dataset(tmp_path / "data", 3, labelled=1, edit_label=edit).path
+    data = blob_dataset(tmp_path / "data", 3, labelled=1, edit_label=strokes).path
     heard: list[str] = []
     anchored = first_steps(monkeypatch)
     train(begin(data, tmp_path / "run", method=method, steps=1, batch=4), notify=heard.append)
@@ -840,18 +972,43 @@ def test_patch_that_the_network_cannot_take_is_refused(
 
 @pytest.mark.parametrize("network", ["vnet", "unet3d"])
 @pytest.mark.parametrize(
-    ("method", "batch", "advice"),
-    [("supervised", 1, "--patch or --batch"), ("mper", 2, "--patch or --batch"), ("bcp", 2, "--patch or --batch")],
+    ("method", "batch", "choices"),
+    [
+        ("supervised", 1, {}),
+        ("mper", 2, {"without": ("anchored",)}),
+        ("bcp", 2, {"recipe": "paper"}),
+        ("embedding-matching", 2, {"recipe": "paper"}),
+    ],
 )
 def test_a_patch_of_one_value_per_channel_is_refused_before_the_first_step(
-    solid: Path, tmp_path: Path, method: str, network: str, batch: int, advice: str
+    solid: Path, tmp_path: Path, method: str, network: str, batch: int, choices: dict[str, Any]
 ) -> None:
-    run = begin(solid, tmp_path / "run", patch=(16, 16, 16), batch=batch, method=method, network=network)
-    with pytest.raises(ValueError, match=rf"patch 16,16,16 is a single voxel .* choose a larger {advice}"):
-        train(run)
+    choices = {"method": method, "network": network, "steps": 1, **choices}
+    with pytest.raises(ValueError, match=r"patch 16,16,16 is a single voxel .* choose a larger --patch or --batch"):
+        train(begin(solid, tmp_path / "run", batch=batch, **choices))
     if network == "unet3d" and method == "supervised":  # the advice helps
-        larger = begin(solid, tmp_path / "two", patch=(16, 16, 16), batch=2, method=method, network=network, steps=1)
-        assert (train(larger) / "card.json").is_file()
+        assert (train(begin(solid, tmp_path / "two", batch=2 * batch, **choices)) / "card.json").is_file()
+
+
+@pytest.mark.parametrize(("method", "batch", "steps"), [("bcp", 2, 4), ("dk-uxnet", 1, 1)])
+def test_a_patch_of_one_value_per_channel_trains_where_the_network_never_sees_it_alone(
+    solid: Path, tmp_path: Path, method: str, batch: int, steps: int
+) -> None:
+    run = begin(solid, tmp_path / "run", method=method, batch=batch, steps=steps)
+    assert (train(run) / "card.json").is_file()
+
+
+def strokes(mask: np.ndarray) -> np.ndarray:
+    """A label of two strokes: one in the structure, one in the background."""
+    drawn = np.full_like(mask, 255)
+    drawn[10, 12, 10:14], drawn[1, 1, 1:4] = 1, 0
+    return drawn
+
+
+def test_strokes_alone_turn_anchored_off_before_a_patch_of_one_value_per_channel_is_refused(tmp_path: Path) -> None:
+    data = blob_dataset(tmp_path / "data", 2, edit_label=strokes).path
+    with pytest.raises(ValueError, match="patch 16,16,16 is a single voxel"):
+        train(begin(data, tmp_path / "run", method="bcp", batch=2))
 
 
 def test_configuration_comes_back_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
@@ -876,8 +1033,7 @@ from mper.dataloading.patch_sampler import PatchSampler
 from mper.methods import base
 from mper.nets.registry import BACKBONES
 from mper.progress import Cancelled
-from mper.training import curves, folds, trainer
-from mper.training.calibration import Sample
+from mper.training import curves, trainer
 
 BACKBONES["vnet"] = replace(BACKBONES["vnet"], filters=4)
 base._PATCHES = {2: 6, 3: 4}
@@ -1000,3 +1156,24 @@ def test_without_a_hold_out_a_model_is_calibrated_on_two_models_of_half_of_the_l
     assert folded.card.about["calibration_from"].startswith("masks of two models")
     assert plain.calibration is None and "--calibrate-folds" in plain.card.about["calibration_from"]
     assert all(torch.equal(value, plain.state[name]) for name, value in folded.state.items())
+
+
+def test_too_few_masks_of_the_folds_are_told_apart_from_too_few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_calibration, "can_fold", lambda sampler: sampler.enough)
+    monkeypatch.setattr(run_calibration, "fold_samples", lambda *_, **__: [Sample("a", "as it is", {}, 1.0)] * 9)
+    for enough, words in (
+        (True, "9 masks of two models of half of the labels are too few"),
+        (False, "nor six to train"),
+    ):
+        data: Any = SimpleNamespace(sampler=SimpleNamespace(labelled=[], enough=enough), labels=())
+        data.plan = SimpleNamespace(dimensions=3)
+        made = run_calibration.Folds((), *[crash] * 2, steps=1, seconds=1.0)  # type: ignore[arg-type]
+        found, source = calibration_of_run(None, data, (), made, run_s=1.0, device="cpu", report=ignore_progress)  # type: ignore[arg-type]
+        assert found is None and words in source
+
+
+def test_the_models_of_half_of_the_labels_have_their_time_by_the_clock_of_the_run() -> None:
+    steps: list[float] = []
+    stub: Any = SimpleNamespace(begin=int, step=lambda n, t, sampler: steps.append(t), finish=lambda n, sampler: None)
+    folds._learn(stub, None, None, 3.5, ignore_progress, iter(range(99)).__next__, "one")  # type: ignore[arg-type]
+    assert len(steps) == 3, "the clock is looked at before each step"

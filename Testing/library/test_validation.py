@@ -65,7 +65,8 @@ def test_cases_without_a_label_count_in_nothing(tmp_path: Path) -> None:
     dataset.lock_holdout(["case1", "case2"])
     bundle = threshold_bundle(1.0)
     alone = HoldoutCurve([dataset.case("case1")], dataset.labels, "cpu").measure(bundle, ignore_progress)
-    assert curve(dataset).measure(bundle, ignore_progress) == alone
+    both = curve(dataset)
+    assert both.measure(bundle, ignore_progress) == alone and (both.measured, len(both.cases)) == (1, 2)
     assert HoldoutCurve([dataset.case("case2")], dataset.labels, "cpu").measure(bundle, ignore_progress) is None
 
 
@@ -83,6 +84,9 @@ def test_measuring_keeps_within_a_tenth_of_the_time(held: Dataset) -> None:
     assert dear.due(0.05, 50.0) is False and dear.due(0.1, 79.0) is False and dear.due(0.2, 81.0) is True
     given_up = curve(held)
     assert given_up.measure(threshold_bundle(1.0), ignore_progress, whole_s=1e-6) is None
+    ticks = curve(held, clock=iter(range(99)).__next__)
+    ticks.measure(threshold_bundle(1.0), ignore_progress)
+    assert ticks.spent_s == 3, "one tick a case, and one at the end"
     assert given_up._cost_s > 0 and not given_up.due(0.0, 0.0) and not given_up.due(0.1, given_up._cost_s)
     assert given_up.due(0.2, 1e6)
 
@@ -92,11 +96,11 @@ def test_run_measures_the_hold_out_and_ends_with_the_same_weights(
 ) -> None:
     models = []
     for hold in (False, True):
-        dataset = blob_dataset(tmp_path / f"data {hold}", 3)
+        dataset = blob_dataset(tmp_path / f"data {hold}", 4, labelled=3)
         dataset.add_to_split("train", ["case0", "case1"])
-        dataset.add_to_split("other", ["case2"])
+        dataset.add_to_split("other", ["case2", "case3"])
         if hold:
-            dataset.lock_holdout(["case2"])
+            dataset.lock_holdout(["case2", "case3"])
         config = {"dataset": str(dataset.path), "steps": 10, "patch": (16, 16, 16), "batch": 4, "device": "cpu"}
         if not hold:
             index = dataset.index.splits["train"]
@@ -112,7 +116,7 @@ def test_run_measures_the_hold_out_and_ends_with_the_same_weights(
     assert [event["step"] for event in points] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert all(0 <= event["dice"]["LA"] <= 1 and event["seconds"] >= 0 for event in points)
     quality = measured.card.about["quality"]
-    assert quality["mean"]["dice"] == points[-1]["dice"]["LA"] and "locked hold-out" in quality["cases"]
+    assert quality["mean"]["dice"] == points[-1]["dice"]["LA"] and quality["cases"].startswith("1 case of the locked")
     assert plain.card.about["quality"] == "not measured"
 
 

@@ -143,7 +143,7 @@ def add(commands: Commands) -> None:
         "--compile",
         action="store_true",
         default=None,
-        help="compile the network first (torch.compile); on a CPU steps are slower with it",
+        help="compile each network that learns first (torch.compile); on a CPU steps are slower with it",
     )
     how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
@@ -338,7 +338,7 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     options = (
         *("method", "recipe", "without", "split", "labeled", "name", "budget", "steps", "device", "seed", "out"),
         *("pieces", "window", "mirror", "backbone", "patch", "batch", "compile", "co_train", "prototypes"),
-        *("also", "cross_scanner", "localization"),
+        *("also", "cross_scanner", "localization", "calibrate_folds"),
     )
     others = {"a dataset": arguments.dataset, "--from": arguments.start_from}
     others |= {f"--{name.replace('_', '-')}": getattr(arguments, name) for name in options}

@@ -1,8 +1,9 @@
-"""Co-training: two networks with different initial weights, each of which learns from the other one's mean teacher.
+"""Co-training: two networks, each of which learns from the other one's mean teacher.
 
 A mean teacher repeats the errors of its student; another network, with other initial weights and other augmentations of
 the same patches, does so less often (mutual teaching; MEDL, DualFete and others lead the left atrium's tables with two
-networks). A step costs twice as much.
+networks). Where a model is fine-tuned both start from its weights (of other structures their classifiers differ), and
+have other augmentations and dropout. A step costs twice as much.
 
 The result is the first network: a bundle holds one network, and a prediction takes no longer. The second one is used in
 training only and stays in the checkpoint.

@@ -29,6 +29,7 @@ from mper.labels import UNLABELLED, Label
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import CHECK, GOOD, HIGHEST, LOWEST, WRONG, Calibration, Quality, Term, level_of
 from mper.progress import Progress, Report, ignore_progress
+from mper.training.run_clock import Clock
 from mper.volume import Volume
 
 _GOOD_DICE = 0.8  # of samples that say what is usual
@@ -102,6 +103,7 @@ def collect(
     seed: int = 0,
     seconds: float = math.inf,
     report: Report = ignore_progress,
+    clock: Clock = time.monotonic,
 ) -> list[Sample]:
     """Segment cases, as they are and made worse, and measure evidence and Dice of each mask that is not empty.
 
@@ -119,8 +121,10 @@ def collect(
         When to stop; the cases take turns, so that each has been looked at.
     report : Report
         May raise, which ends it.
+    clock : Clock
+        Measures the seconds.
     """
-    begin = time.monotonic()
+    begin = clock()
     predictor = Predictor(replace(bundle, calibration=Calibration(usual)), device)
     queues = [
         (name, _versions(image, truth, np.random.default_rng([seed, n]), bundle.network.dimensions == 3))
@@ -141,7 +145,7 @@ def collect(
                 continue
             if prediction.evidence:
                 found.append(Sample(name, kind, dict(prediction.evidence), _mean_dice(prediction, truth)))
-            if time.monotonic() - begin > seconds:
+            if clock() - begin > seconds:
                 return found
     return found
 
@@ -153,6 +157,7 @@ def calibrate(
     device: str,
     seconds: float,
     report: Report,
+    clock: Clock = time.monotonic,
 ) -> Calibration | None:
     """The calibration of a model from cases that did not train it; None where these, or the time, are too few.
 
@@ -168,11 +173,13 @@ def calibrate(
         When to stop.
     report : Report
         May raise, which ends it.
+    clock : Clock
+        Measures the seconds.
     """
     labelled = labelled_throughout(cases, bundle.card.labels)
     if len(labelled) < LEAST_CASES:
         return None
-    samples = collect(bundle, usual, labelled, device=device, seconds=seconds, report=report)
+    samples = collect(bundle, usual, labelled, device=device, seconds=seconds, report=report, clock=clock)
     return fit(samples, usual) if len(samples) >= LEAST_MASKS else None
 
 

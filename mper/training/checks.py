@@ -63,15 +63,19 @@ def _regions(data: TrainingData) -> list[str]:
 
 def _refuse_single_value(data: TrainingData, method: MethodInfo, batch: int, recipe: Recipe) -> None:
     """Batch norm has no variance where the deepest layer of the network has one value per channel."""
-    patches = batch // 2 if method.pairs else batch  # pasted into each other, two become one
-    partial = any(case.label is not None and bool((case.label == UNLABELLED).any()) for case in data.sampler.labelled)
-    if method.pairs and partial and not recipe.clean_teacher:
-        patches = 1  # a teacher with batch statistics may see the one partly labelled patch of a step
+    anchored = recipe.anchored and data.plan.dimensions == 3
+    batch_teacher = not recipe.clean_teacher and "clean_teacher" not in method.unused_changes
+    patches, advice = batch, "choose a larger --patch or --batch"
+    if batch_teacher and method.pairs and 0 < data.sampler.partly_labelled < len(data.sampler.labelled):
+        patches, advice = 1, "choose a larger --patch"  # the teacher may see one partly labelled patch alone
+    elif batch_teacher or (method.pairs and not anchored):  # unlabelled patches, or pairs pasted into each other
+        patches = max(1, batch // 2)
+    elif method.uses_unlabelled and not method.load().two_stages:
+        patches = batch + 1  # unlabelled ones are there from the first step on
     divisor = find_backbone(data.plan.network).divisor
     if patches * math.prod(math.ceil(n / divisor) for n in data.plan.patch) > 1:
         return
     size = ",".join(map(str, data.plan.patch))
-    advice = "choose a larger --patch" if patches < batch // 2 else "choose a larger --patch or --batch"
     raise ValueError(
         f"patch {size} is a single voxel in the deepest layer of the network, and method {method.name} trains it with "
         f"1 patch at a time here (--batch {batch}); batch norm needs more than one value: {advice}"

@@ -104,7 +104,12 @@ def load_training_data(
             raise ValueError(Coded(line, "split-locked", split=name))
     start = ModelBundle.load(Path(config.start_from)) if config.start_from else None
     copies = set(dataset.held_out_copies())
-    left_out = tuple(case_id for name in config.splits for case_id in dataset.splits.get(name, ()) if case_id in copies)
+    left_out = tuple(
+        case_id
+        for name in config.splits
+        for case_id in dataset.splits.get(name, ())[: config.cases]
+        if case_id in copies
+    )
     scans = [
         scan
         for group, name in enumerate(config.splits)
@@ -168,31 +173,31 @@ def _read_split(
     without: Collection[str],
     report: Report,
 ) -> list[_Scan]:
-    """The scans of a split, in its order."""
+    """The scans of a split, in its order; those `without` are left out, but count among its first cases and labels."""
     regions = dataset.regions
-    cases = [in_region(case, regions) for case in dataset.split(split) if case.id not in without]
-    cases = cases[: config.cases]
+    cases = [in_region(case, regions) for case in dataset.split(split)[: config.cases]]
     scans: list[_Scan] = []
-    with_label = 0
+    with_label = used = 0
     uses_unlabelled = find_method(config.method).uses_unlabelled
     for n, case in enumerate(cases):
         report(Progress(f"reading {case.id}", n / len(cases)))
         label = case.label() if config.labeled is None or with_label < config.labeled else None
         outside = case.share_outside() if isinstance(case, CaseInRegion) and label is not None else 0.0
-        if outside == 1:
+        if outside == 1 and case.id not in without:
             line = f"the whole label of {case.id} lies outside its region; draw the region around it, or clear it"
             raise ValueError(Coded(line, "label-all-outside", case=case.id))
         if label is not None and (label.array == UNLABELLED).all():  # begun, and nothing said yet
             label = None
-        if label is None and not uses_unlabelled:
-            continue
         with_label += label is not None
+        if case.id in without or (label is None and not uses_unlabelled):
+            continue
+        used += label is not None
         mask = None if label is None else _to_classes(np.asarray(label.array), dataset.labels)
         scan = _Scan(case.id, case.image(), mask, group)
         if isinstance(case, CaseInRegion):
             scan = replace(scan, start=case.region.start, outside=outside, whole=case.whole)
         scans.append(scan)
-    if not with_label:
+    if not used:
         line = f"none of the {len(cases)} cases of split {split!r} has a label; training needs at least one"
         raise ValueError(Coded(line, "none-labelled", n=len(cases)))
     if config.labeled is not None and with_label < config.labeled:

@@ -19,6 +19,7 @@ from mper.progress import Progress, Report
 from mper.training.calibration import LEAST_CASES, MOST_CASES, Sample, collect, labelled_throughout
 from mper.training.data import TrainingData
 from mper.training.learner import Learner
+from mper.training.run_clock import Clock
 
 FOLDS = 2
 _REPORT_S = 2.0
@@ -40,6 +41,7 @@ def fold_samples(
     seconds: float,
     device: str,
     report: Report,
+    clock: Clock = time.monotonic,
 ) -> list[Sample]:
     """Train a model on each half of the labelled cases, and measure its masks of the other half.
 
@@ -62,6 +64,8 @@ def fold_samples(
     device : {"auto", "cpu", "cuda", "mps"}
     report : Report
         May raise, which ends it.
+    clock : Clock
+        Measures the seconds.
     """
     scans = {case.id: case for case in cases}
     whole = {case.id for case in _whole(data.sampler)}
@@ -70,26 +74,40 @@ def fold_samples(
         judged = [case.id for case in data.sampler.labelled if case.id in whole][fold::FOLDS]
         part = replace(data, sampler=data.sampler.without(judged))
         learner = learner_of(part, fold)
-        _learn(learner, part.sampler, steps, seconds, report, f"model {fold + 1} of {FOLDS} on half of the labels")
+        what = f"model {fold + 1} of {FOLDS} on half of the labels"
+        _learn(learner, part.sampler, steps, seconds, report, clock, what)
         labelled = labelled_throughout([scans[name] for name in judged[:MOST_CASES]], data.labels)
         found += collect(
-            bundle_of(part, learner), usual, labelled, device=device, seed=fold, seconds=seconds / 2, report=report
+            bundle_of(part, learner),
+            usual,
+            labelled,
+            device=device,
+            seed=fold,
+            seconds=seconds / 2,
+            report=report,
+            clock=clock,
         )
     return found
 
 
 def _learn(
-    learner: Learner, sampler: PatchSampler, steps: int | None, seconds: float, report: Report, what: str
+    learner: Learner,
+    sampler: PatchSampler,
+    steps: int | None,
+    seconds: float,
+    report: Report,
+    clock: Clock,
+    what: str,
 ) -> None:
-    begin, number, reported = time.monotonic(), 0, -math.inf
+    begin, number, reported = clock(), 0, -math.inf
     learner.begin()
     while True:
-        elapsed = time.monotonic() - begin
-        t = elapsed / seconds if steps is None else number / steps
+        t = (clock() - begin) / seconds if steps is None else number / steps
         if t >= 1 and number:
             break
-        if elapsed - reported >= _REPORT_S:
-            reported = elapsed
+        now = time.monotonic()
+        if now - reported >= _REPORT_S:
+            reported = now
             report(Progress(f"training {what} to measure the quality of masks", min(t, 1.0)))
         learner.step(number, min(t, 0.999), sampler)
         number += 1

@@ -84,7 +84,9 @@ class Learner:
     def begin(self, compiled: bool = False) -> None:
         """Put method and optimiser, as restored from a checkpoint, on the devices."""
         if compiled:
-            self.method.student.compile()
+            for network in self.method.modules():
+                if isinstance(network, Network) and any(p.requires_grad for p in network.parameters()):
+                    network.compile()
         self._wrapped, self._stepper = self.fabric.setup(self.method, self.optimiser)
 
     @property

@@ -26,6 +26,7 @@ from mper.models.card import LOCALIZATION
 from mper.models.localization import Localization
 from mper.nets.localization_net import DIVISOR, LocalizationNet
 from mper.progress import Progress, Report
+from mper.training.run_clock import Clock
 from mper.utils.files import read_json, write_atomically, write_json
 from mper.volume import Volume
 
@@ -82,6 +83,7 @@ def train_localization(
     *,
     steps: int = STEPS,
     seconds: float = math.inf,
+    clock: Clock = time.monotonic,
     device: torch.device | str = "cpu",
     start: Localization | None = None,
     filters: int = 12,
@@ -96,6 +98,8 @@ def train_localization(
         Told every two seconds; may raise, which ends the training.
     steps, seconds : int, float
         The longest that it takes: whichever ends first.
+    clock : Clock
+        Measures the seconds.
     device : torch.device or str
     start : Localization or None
         To go on from; None: from random weights.
@@ -119,7 +123,7 @@ def train_localization(
     reported, spent_s = time.monotonic(), 0.0
     step, t = 0, 0.0
     while t < 1:
-        begin = time.monotonic()
+        begin = clock()
         for group in optimiser.param_groups:
             group["lr"] = _RATE * min(t / _WARM + 0.04, 0.5 * (1 + math.cos(math.pi * t)))
         optimiser.zero_grad()
@@ -136,9 +140,9 @@ def train_localization(
         with torch.no_grad():
             for name, value in network.state_dict().items():
                 average[name].lerp_(value, 1 - decay)
-        now = time.monotonic()
-        spent_s += now - begin
+        spent_s += clock() - begin
         t = max(step / steps, spent_s / seconds)
+        now = time.monotonic()
         if now - reported >= _REPORT_S:
             reported = now
             values = {"loss": round(float(loss.detach()) * _FIELDS, 4)}
@@ -147,7 +151,9 @@ def train_localization(
     return Localization(state, (SPACING_MM,) * 3, filters=filters if start is None else start.filters)
 
 
-def stored_localization(folder: Path, learn: Callable[[], Localization]) -> tuple[Localization, float]:
+def stored_localization(
+    folder: Path, learn: Callable[[], Localization], clock: Clock = time.monotonic
+) -> tuple[Localization, float]:
     """The localisation that a run has learned before, else what `learn` gives, which is stored.
 
     Parameters
@@ -155,6 +161,8 @@ def stored_localization(folder: Path, learn: Callable[[], Localization]) -> tupl
     folder : Path
         Of the run.
     learn : callable
+    clock : Clock
+        Measures how long it takes.
 
     Returns
     -------
@@ -164,10 +172,10 @@ def stored_localization(folder: Path, learn: Callable[[], Localization]) -> tupl
     """
     weights, about = folder / LOCALIZATION, folder / LOCALIZATION_RECORD
     if not about.exists():
-        begin = time.monotonic()
+        begin = clock()
         found = learn()
         write_atomically(weights, [save({name: value.contiguous() for name, value in found.state.items()})])
-        write_json(about, {**found.described(), "seconds": round(time.monotonic() - begin, 1)})
+        write_json(about, {**found.described(), "seconds": round(clock() - begin, 1)})
     described = read_json(about)
     return Localization.of(load(weights.read_bytes()), described), float(described["seconds"])
 

@@ -91,11 +91,11 @@ def expected_ranges(data: TrainingData) -> dict[str, object]:
 
 
 def quality_of(dice: Mapping[str, float] | None, cases: int) -> object:
-    """The quality of a model, for its card: mean Dice of each structure over so many cases of the hold-out."""
+    """The quality of a model, for its card: mean Dice of each structure over so many labelled cases of the hold-out."""
     if not dice:
         return "not measured"
     return {
-        "cases": f"{cases} cases of the locked hold-out: not trained on, used for no choice",
+        "cases": f"{cases} case{'' if cases == 1 else 's'} of the locked hold-out: not trained on, used for no choice",
         "mean": {"dice": round(float(np.mean(list(dice.values()))), 4)},
         "labels": {name: {"dice": value} for name, value in dice.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from mper.training.calibration import LEAST_MASKS, calibrate, fit, labels_of, us
 from mper.training.data import TrainingData
 from mper.training.folds import can_fold, fold_samples
 from mper.training.learner import Learner
+from mper.training.run_clock import Clock
 
 _ON_HOLDOUT = "masks of this model on the locked hold-out, as it is and made worse on purpose"
 _ON_FOLDS = (
@@ -45,6 +47,7 @@ def calibration_of_run(
     run_s: float,
     device: str,
     report: Report,
+    clock: Clock = time.monotonic,
 ) -> tuple[Calibration | None, str]:
     """The calibration of a model, if it can have one, and what it comes from.
 
@@ -60,30 +63,35 @@ def calibration_of_run(
     folds_ignored : bool
         Whether they are wanted, and several processes train.
     run_s : float
-        How long the run took.
+        How long the run took, by the clock.
     device : {"auto", "cpu", "cuda", "mps"}
     report : Report
         May raise, which ends it.
+    clock : Clock
+        Measures all times.
     """
     usual = usual_shapes(labels_of(data.sampler.labelled), data.plan.dimensions, len(data.labels))
     if holdout:
-        found = calibrate(bundle, usual, holdout, device, _SHARE * run_s, report)
+        found = calibrate(bundle, usual, holdout, device, _SHARE * run_s, report, clock)
         if found is not None:
             return found, _ON_HOLDOUT
     if folds is None:
         return None, f"{_NOTHING}; {FOLDS_ALONE if folds_ignored else 'see --calibrate-folds'}"
-    if can_fold(data.sampler):
-        samples = fold_samples(
-            data,
-            folds.cases,
-            usual,
-            folds.learner_of,
-            folds.bundle_of,
-            steps=folds.steps,
-            seconds=folds.seconds,
-            device=device,
-            report=report,
-        )
-        if len(samples) >= LEAST_MASKS:
-            return fit(samples, usual), _ON_FOLDS
-    return None, f"{_NOTHING}; nor six to train on"
+    if not can_fold(data.sampler):
+        return None, f"{_NOTHING}; nor six to train on"
+    samples = fold_samples(
+        data,
+        folds.cases,
+        usual,
+        folds.learner_of,
+        folds.bundle_of,
+        steps=folds.steps,
+        seconds=folds.seconds,
+        device=device,
+        report=report,
+        clock=clock,
+    )
+    if len(samples) < LEAST_MASKS:
+        few = f"{len(samples)} mask{'' if len(samples) == 1 else 's'} of two models of half of the labels"
+        return None, f"{_NOTHING}; and {few} are too few: train for longer"
+    return fit(samples, usual), _ON_FOLDS

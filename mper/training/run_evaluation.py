@@ -16,11 +16,13 @@ from mper.dataloading.case_region import in_region
 from mper.datasets.packed import open_dataset
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import Calibration
+from mper.progress import Report
 from mper.training.calibration import labels_of, usual_shapes
 from mper.training.config import TrainConfig
 from mper.training.data import TrainingData
 from mper.training.reporter import CommandReceived, RunReporter
 from mper.training.run_calibration import Folds, calibration_of_run
+from mper.training.run_clock import Clock
 from mper.training.runs import RunLog, read_events
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
@@ -42,6 +44,8 @@ class RunEvaluation:
     bundle : callable
         Gives the model as it stands.
     device : torch.device
+    clock : Clock
+        Measures all times.
 
     Attributes
     ----------
@@ -57,8 +61,10 @@ class RunEvaluation:
         reporter: RunReporter,
         bundle: Callable[[], ModelBundle],
         device: torch.device,
+        clock: Clock = time.monotonic,
     ):
         self._config, self._data, self._log, self._reporter, self._bundle = config, data, log, reporter, bundle
+        self._clock = clock
         self._device = str(device) if device.type == "cuda" else device.type  # as a Predictor takes it
         self.curve = self._make_curve()
 
@@ -69,9 +75,11 @@ class RunEvaluation:
             return None
         before = [event["seconds"] for event in read_events(self._log.folder.path) if event["event"] == "holdout"]
         cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
-        return HoldoutCurve(cases, self._data.labels, self._device, sum(before))
+        return HoldoutCurve(cases, self._data.labels, self._device, sum(before), self._clock)
 
-    def holdout(self, step: int, done: float, whole_s: float = math.inf) -> dict[str, float] | None:
+    def holdout(
+        self, step: int, done: float, whole_s: float = math.inf, report: Report | None = None
+    ) -> dict[str, float] | None:
         """A point of the curve: mean Dice of each structure, None where it was not measured.
 
         Parameters
@@ -81,12 +89,14 @@ class RunEvaluation:
             The share of the run that is done.
         whole_s : float
             Expected length of the run, which measuring takes a part of at most.
+        report : Report or None
+            None: measuring ends at a command.
         """
         if self.curve is None:
             return None
-        begin = time.monotonic()
+        begin = self._clock()
         try:
-            dice = self.curve.measure(self._bundle(), self._reporter.measuring, whole_s)
+            dice = self.curve.measure(self._bundle(), report or self._reporter.measuring, whole_s)
         except CommandReceived:
             return None
         except _FAULTS as error:
@@ -94,7 +104,7 @@ class RunEvaluation:
             self.curve = None
             return None
         if dice:
-            seconds = round(time.monotonic() - begin, 1)
+            seconds = round(self._clock() - begin, 1)
             self._log.event("holdout", step=step, fraction=min(1.0, round(done, 5)), dice=dice, seconds=seconds)
         return dice
 
@@ -112,7 +122,16 @@ class RunEvaluation:
             cases = {case.id: in_region(case, regions) for name in self._config.splits for case in dataset.split(name)}
             labelled = [cases[case.id].image() for case in data.sampler.labelled[:_LOOKED_AT]]
             scans = ((name, cases[name].image()) for name in names)
-            found = unlike_scans(self._bundle(), usual, labelled, scans, device=device, seconds=seconds, report=report)
+            found = unlike_scans(
+                self._bundle(),
+                usual,
+                labelled,
+                scans,
+                device=device,
+                seconds=seconds,
+                report=report,
+                clock=self._clock,
+            )
             unlike = list(found)
         except CommandReceived:
             return
@@ -126,7 +145,7 @@ class RunEvaluation:
             )
 
     def calibration(
-        self, bundle: ModelBundle, folds: Folds | None, *, folds_ignored: bool, run_s: float
+        self, bundle: ModelBundle, folds: Folds | None, *, folds_ignored: bool, run_s: float, report: Report
     ) -> tuple[Calibration | None, str]:
         """The calibration of the finished model, and what it comes from: see `calibration_of_run`."""
         try:
@@ -138,10 +157,9 @@ class RunEvaluation:
                 folds_ignored=folds_ignored,
                 run_s=run_s,
                 device=self._device,
-                report=self._reporter.measuring,
+                report=report,
+                clock=self._clock,
             )
-        except CommandReceived:
-            return None, "nothing: the run was stopped before"
         except _FAULTS as error:
             self._reporter.notify(f"the quality of masks could not be measured: {first_line(error)}")
             return None, f"nothing: {first_line(error)}"

@@ -46,6 +46,7 @@ from mper.training.publish import publish_run
 from mper.training.reporter import RunReporter
 from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.run_calibration import FOLDS_ALONE, Folds
+from mper.training.run_clock import RunClock
 from mper.training.run_evaluation import RunEvaluation
 from mper.training.runs import COMMANDS, RunFolder, RunLog
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
@@ -64,7 +65,6 @@ _PAUSE_POLL_S = 0.2
 _FOLD_SHARE = 0.25  # of the run's length, for each of two models
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
 _SHORT_STAGE = 50  # steps of self-training, below which it is hardly begun
-_LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
 _LOOK_SHARE, _LOOK_S = 0.05, 20.0  # of the run's time, and at least, to look at unlabelled scans first
 _ESTIMATE_AT = 10  # the step from which the length of a run is known, whatever its budget
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
@@ -146,8 +146,10 @@ class _Training:
         self.config, self.folder, self.fabric, self.log = config, folder, fabric, log
         self.reporter = RunReporter(folder, log, report, notify, self._save_begun, fabric.world_size)
         self.recipe = config.make_recipe()
+        self.clock = RunClock(config.processor_time)
         self.step = 0
-        self.elapsed_s = 0.0
+        self.elapsed_s = 0.0  # of training, by the clock
+        self.finishing = False  # from then on the weights are no longer those that a resumed run goes on from
         self.localization_s = 0.0  # a part of the budget
         self.told_short = False  # that the run is too short for self-training
         self.losses: Losses | None = None  # of the last step
@@ -161,7 +163,7 @@ class _Training:
         self.evaluation: RunEvaluation | None = None
         if self.log:
             self.evaluation = RunEvaluation(
-                self.config, self.data, self.log, self.reporter, self._bundle, self.fabric.device
+                self.config, self.data, self.log, self.reporter, self._bundle, self.fabric.device, self.clock
             )
             trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
             write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
@@ -199,14 +201,15 @@ class _Training:
                 self._report_loading,
                 steps=min(steps, self.config.steps or steps),
                 seconds=min(_LOCALIZATION_S, _LOCALIZATION_SHARE * budget_s),
+                clock=self.clock,
                 device=self.fabric.device,
                 start=start,
             )
 
         if self.log:
-            stored_localization(self.folder.path, learn)
+            stored_localization(self.folder.path, learn, self.clock)
         self.fabric.barrier()
-        found, seconds = stored_localization(self.folder.path, learn)
+        found, seconds = stored_localization(self.folder.path, learn, self.clock)
         self.localization_s = min(seconds, _LOCALIZATION_SHARE * budget_s)
         return found
 
@@ -214,12 +217,12 @@ class _Training:
         dimensions = self.data.plan.dimensions
         default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
         self.batch = self.config.batch or default
+        if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
+            self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
             self.reporter.notify(line)
         if self._folds_ignored:
             self.reporter.notify(FOLDS_ALONE)
-        if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
-            self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         return self._new_method(self.data, self.config.seed)
 
     def _new_method(self, data: TrainingData, seed: int) -> Method:
@@ -231,7 +234,8 @@ class _Training:
             method.fine_tunes = data.refines
             return method
 
-        return CoTraining(make(), make()) if self.config.co_train else make()  # two networks with different weights
+        # Two networks from different random numbers; a model that is fine-tuned gives both the same weights.
+        return CoTraining(make(), make()) if self.config.co_train else make()
 
     def _look_at_start(self) -> tuple[bool, Mapping[str, torch.Tensor] | None]:
         """Whether the start model is good on the labelled scans, and else the weights that the result goes back to."""
@@ -257,32 +261,27 @@ class _Training:
 
     def _loop(self) -> None:
         saved = reported = time.monotonic()
-        clock = time.process_time if self.config.processor_time else time.monotonic
-        started = clock() - self.elapsed_s
+        started = self.clock() - self.elapsed_s
         while True:
-            self.elapsed_s = clock() - started
+            self.elapsed_s = self.clock() - started
             t, command = self._synchronise(self._progress(), self.folder.command())
             if t >= 1:
                 return
             if command != "run":
                 self._save()
-                paused = clock()
                 self._follow(command)
-                started += clock() - paused
                 continue
             if self.evaluation and self.evaluation.curve and self.evaluation.curve.due(t, self.elapsed_s):
-                paused = clock()
-                self.evaluation.holdout(self.step, t, self.elapsed_s / t)
-                started += clock() - paused
+                with self.clock.uncounted():
+                    self.evaluation.holdout(self.step, t, self.elapsed_s / t)
 
             stage = self.method.stage
             self.losses = self.learner.step(self.step, t, self.data.sampler)
             self.step += 1
             if self.evaluation and self.method.stage > stage:
-                paused = clock()
                 whole_s = self.config.budget_s or self.elapsed_s / max(t, 0.1)
-                self.evaluation.look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
-                started += clock() - paused
+                with self.clock.uncounted():
+                    self.evaluation.look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
 
             if self.step == _ESTIMATE_AT:
                 self._check_length()
@@ -327,9 +326,10 @@ class _Training:
         """Wait while paused; leave when cancelled."""
         if self.log and command == "pause":
             self.log.set(state="paused")
-        while command == "pause":
-            time.sleep(_PAUSE_POLL_S)
-            _, command = self._synchronise(0.0, self.folder.command())
+        with self.clock.uncounted():
+            while command == "pause":
+                time.sleep(_PAUSE_POLL_S)
+                _, command = self._synchronise(0.0, self.folder.command())
         if command == "cancel":
             if self.log:
                 write_curves(self.folder.path)
@@ -386,13 +386,14 @@ class _Training:
             self._save()
 
     def _save(self) -> None:
-        if self.log:
+        if self.log and not self.finishing:
             self._checked_loss()
             about = {
                 "step": self.step,
                 "elapsed_s": self.elapsed_s,
                 "stage": self.method.stage,
                 "steps_averaged": self.method.steps_averaged,
+                "precision": self.fabric.strategy.precision.state_dict(),  # the scale of the loss, with float16
             }
             save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
 
@@ -400,10 +401,14 @@ class _Training:
         about = load_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser)
         self.step, self.elapsed_s = int(about["step"]), float(about["elapsed_s"])
         self.method.stage, self.method.steps_averaged = int(about["stage"]), int(about["steps_averaged"])
+        if precision := about.get("precision"):
+            self.fabric.strategy.precision.load_state_dict(precision)
 
     def _finish(self) -> Path:
+        """Make the model of the run, measure and publish it; what stops that is made up for by resuming the run."""
         self.reporter.progress("finishing the model", 1.0, {})
         self._save()
+        self.finishing = True
         if self.fabric.world_size > 1:
             for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
                 torch.distributed.broadcast(buffer, src=0)
@@ -414,21 +419,43 @@ class _Training:
             )
         self.learner.finish(self.step, self.data.sampler)
         if self.log:
-            write_curves(self.folder.path, self.reporter.notify)
-            assert self.evaluation is not None
-            dice = self.evaluation.holdout(self.step, 1.0)
-            quality = quality_of(dice, len(self.evaluation.curve.cases) if self.evaluation.curve else 0)
-            bundle = self._bundle(**expected_ranges(self.data), quality=quality)
-            folds = self._folds() if self.config.calibrate_folds and not self._folds_ignored else None
-            calibration, source = self.evaluation.calibration(
-                bundle, folds, folds_ignored=self._folds_ignored, run_s=self.elapsed_s
-            )
-            about = {**bundle.card.about, "calibration_from": source}
-            replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
-            publish_run(self.folder.path)
-            self.log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
-        self.fabric.barrier()
+            self._publish(self.log)
+            self._synchronise(1.0, "run")
+        else:
+            self._wait_for_model()
         return self.folder.model
+
+    def _publish(self, log: RunLog) -> None:
+        """Measure the finished model, and save it."""
+        write_curves(self.folder.path, self.reporter.notify)
+        evaluation, report = self.evaluation, self._report_finishing
+        assert evaluation is not None
+        dice = evaluation.holdout(self.step, 1.0, report=report)
+        quality = quality_of(dice, evaluation.curve.measured if evaluation.curve else 0)
+        bundle = self._bundle(**expected_ranges(self.data), quality=quality)
+        folds = self._folds() if self.config.calibrate_folds and not self._folds_ignored else None
+        calibration, source = evaluation.calibration(
+            bundle, folds, folds_ignored=self._folds_ignored, run_s=self.elapsed_s, report=report
+        )
+        about = {**bundle.card.about, "calibration_from": source}
+        replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
+        publish_run(self.folder.path)
+        log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
+
+    def _report_finishing(self, progress: Progress) -> None:
+        """Report from the measuring of the finished model, and follow commands, as `_wait_for_model` does."""
+        self.reporter.progress(progress.message, None, {})
+        _, command = self._synchronise(0.0, self.folder.command())
+        if command != "run":
+            self._follow(command)
+
+    def _wait_for_model(self) -> None:
+        """Follow commands until the first process has saved the model."""
+        done = 0.0
+        while done < 1:
+            done, command = self._synchronise(0.0, "run")
+            if command != "run":
+                self._follow(command)
 
     @property
     def _folds_ignored(self) -> bool:

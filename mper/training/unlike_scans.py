@@ -21,6 +21,7 @@ from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import Calibration
 from mper.progress import Progress, Report
+from mper.training.run_clock import Clock
 
 if TYPE_CHECKING:
     from mper.volume import Volume
@@ -37,6 +38,7 @@ def unlike_scans(
     device: str = "auto",
     seconds: float,
     report: Report,
+    clock: Clock = time.monotonic,
 ) -> Iterator[str]:
     """The ids of scans in which a model segments something of another shape than that of the labels.
 
@@ -53,8 +55,10 @@ def unlike_scans(
     seconds : float
     report : Report
         May raise, which ends it.
+    clock : Clock
+        Measures the seconds.
     """
-    begin = time.monotonic()
+    begin = clock()
     predictor = Predictor(bundle, device)
     card, dimensions = bundle.card, bundle.network.dimensions
     class_of = np.zeros(256, np.uint8)
@@ -70,7 +74,7 @@ def unlike_scans(
     if any(is_unlike(image) for image in labelled):
         return
     for name, image in scans:
-        if time.monotonic() - begin > seconds:
+        if clock() - begin > seconds:
             return
         report(Progress(f"looking at {name}"))
         if is_unlike(image):

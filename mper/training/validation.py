@@ -19,6 +19,7 @@ from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED, Label
 from mper.models.bundle import ModelBundle
 from mper.progress import Progress, Report, part_of
+from mper.training.run_clock import Clock
 
 _POINTS = 10
 _SHARE = 0.1
@@ -36,12 +37,28 @@ class HoldoutCurve:
     device : {"auto", "cpu", "cuda", "mps"}
     spent_s : float
         Time that this run has spent on measuring before.
+    clock : Clock
+        Measures all times.
+
+    Attributes
+    ----------
+    measured : int
+        Cases with a label, over which the last point is the mean.
     """
 
-    def __init__(self, cases: Sequence[LabelledScan], labels: Sequence[Label], device: str, spent_s: float = 0.0):
+    def __init__(
+        self,
+        cases: Sequence[LabelledScan],
+        labels: Sequence[Label],
+        device: str,
+        spent_s: float = 0.0,
+        clock: Clock = time.monotonic,
+    ):
         self.cases, self.labels = cases, tuple(labels)
         self.device = device
         self.spent_s = spent_s
+        self.measured = 0
+        self._clock = clock
         self._cost_s = 0.0  # of a point, as far as is known
         self._next: float | None = None
 
@@ -66,7 +83,7 @@ class HoldoutCurve:
             Expected length of the run: if the first case shows that measuring would take more than its share of it,
             measuring stops, and is tried again later.
         """
-        begin, limit_s = time.monotonic(), _SHARE * whole_s - self.spent_s
+        begin, limit_s = self._clock(), _SHARE * whole_s - self.spent_s
         try:
             predictor = Predictor(bundle, self.device)
             scores = []
@@ -76,11 +93,12 @@ class HoldoutCurve:
                 one = self._case(predictor, case, beat)
                 if one is not None:
                     scores.append(one)
-                self._cost_s = (time.monotonic() - begin) * len(self.cases) / (n + 1)
+                self._cost_s = (self._clock() - begin) * len(self.cases) / (n + 1)
                 if self._cost_s > limit_s:
                     return None
         finally:
-            self.spent_s += time.monotonic() - begin
+            self.spent_s += self._clock() - begin
+        self.measured = len(scores)
         if not scores:
             return None
         return {label.name: round(float(np.mean([one[label.name] for one in scores])), 4) for label in self.labels}
