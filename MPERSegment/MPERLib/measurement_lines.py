@@ -121,6 +121,7 @@ def about_model_files() -> dict[str, str]:
     """Models that cannot be read."""
     return {
         "model-missing": _("There is no model at {path}."),
+        "not-a-model": _("{path} is not a model. Choose the folder of a model, or its zip."),
         "model-damaged": _("The model in {path} is damaged. Get it again, or train it again."),
         "model-of-another-version": _("The model in {path} is of another version. Update MPER, or train it again."),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,11 +56,36 @@ def test_card_whose_labels_do_not_fit_the_network_cannot_be() -> None:
 def test_place_without_a_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no model at .*mper models"):
         read_bundle(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"is not a model: .* card\.json is missing"):
-        read_bundle(tmp_path)
     (tmp_path / "scan.nrrd").write_bytes(b"NRRD")
-    with pytest.raises(ValueError, match="is not a model"):
-        read_bundle(tmp_path / "scan.nrrd")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("a/b.txt", "text")
+    for name in ("", "scan.nrrd", "other.zip"):
+        with pytest.raises(ValueError, match=r"is not a model: it should be .* card\.json is missing"):
+            read_bundle(tmp_path / name)
+
+
+def test_a_dataset_a_folder_of_models_or_a_run_in_place_of_a_model_is_told_with_what_to_give(tmp_path: Path) -> None:
+    data, packed, run = tmp_path / "data", tmp_path / "packed", tmp_path / "run"
+    model = data / "models" / "mine"
+    for path in (
+        *(data / "dataset.json", packed / "shard-1-of-1.h5", run / "config.json", run / "control.json"),
+        model / "current",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path, told in (
+        (data, f"data is a dataset, not a model; give one of its models, such as {model} ("),
+        (packed, "packed is a dataset, not a model; it has no models yet"),
+        (model.parent, f"models holds models; give one of them, such as {model}"),
+        (run, f"run is a training run, not a model; finish it first: mper train --resume {run}"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)) as caught:
+            read_bundle(path)
+        assert "damaged" not in str(caught.value) and caught.value.args[0].code == "not-a-model"
+    (run / "model").mkdir()
+    (run / "model" / CARD).touch()
+    with pytest.raises(ValueError, match=re.escape(f"give its model: {run / 'model'}")):
+        read_bundle(run)
 
 
 @pytest.mark.parametrize("version", [0, 3, "1", None])
@@ -95,6 +122,7 @@ def test_damaged_card_is_told_in_one_line(tmp_path: Path, change: dict[str, Any]
     with pytest.raises(ValueError, match=r"card\.json is damaged") as caught:
         read_bundle(stored(tmp_path, change))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert not re.search(r"[A-Z]\w+Error|__init__", str(caught.value))
 
 
 @pytest.mark.parametrize("name", ["name", "labels", "network", "window", "weights", "mirror_axes"])

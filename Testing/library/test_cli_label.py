@@ -102,6 +102,8 @@ def test_what_does_not_fit_is_told_in_one_line(
     mask = mask_of(dataset)
     write_volume(tmp_path / "m.nrrd", mask)
     write_volume(tmp_path / "255.nrrd", mask.with_array(mask.array * np.uint8(255)))
+    write_volume(tmp_path / "open.nrrd", mask.with_array(np.full_like(mask.array, 255)))
+    write_volume(tmp_path / "empty.nrrd", mask.with_array(np.zeros_like(mask.array)))
     far = {"strokes": [{"label": 1, "points_mm": [[5000, 0, 0]]}]}
     (tmp_path / "far.json").write_text(json.dumps(far), encoding="utf-8")
     wrong = Segmentation(mask_of(dataset), (make_label(1, "Liver"),))
@@ -116,6 +118,9 @@ def test_what_does_not_fit_is_told_in_one_line(
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 covers no voxel of case case0"),
         ([tmp_path / "255.nrrd"], FAILED, "255.nrrd holds only 0 and 255, and 255 means unlabelled"),
         ([tmp_path / "255.nrrd", "--drawn-slices"], FAILED, "holds only 0 and 255"),
+        ([tmp_path / "open.nrrd"], FAILED, "open.nrrd is 255 throughout, which means unlabelled"),
+        ([tmp_path / "open.nrrd", "--strokes", strokes], FAILED, "write 0 for background and 1 for LA"),
+        ([tmp_path / "empty.nrrd", "--drawn-slices"], FAILED, "shows no structure in any slice"),
     ):
         assert label(dataset, *words) == code
         error = capsys.readouterr().err

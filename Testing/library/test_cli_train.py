@@ -25,9 +25,11 @@ from mper.labels import UNLABELLED, make_label
 from mper.progress import Cancelled, Progress
 from mper.training import trainer
 from mper.training.choice import choose_method
-from mper.training.runs import RunFolder
+from mper.training.planning import check_patch
+from mper.training.runs import RunFolder, RunLog
 from mper.training.trainer import TrainConfig
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE, UsageError
+from mper.utils.text import duration_option
 from mper.volume import Geometry, Volume
 
 
@@ -180,7 +182,7 @@ def test_a_size_a_window_or_axes_that_make_no_sense_are_refused(
     [("90s", 90), ("20m", 1200), ("1h30m", 5400), ("0.5h", 1800), (" 1H 30M".replace(" ", ""), 5400)],
 )
 def test_a_budget_is_read_as_people_write_it(text: str, expected: float) -> None:
-    assert seconds(text) == expected
+    assert seconds(text) == seconds(duration_option(expected)) == expected
 
 
 def test_every_option_reaches_the_run(dataset: Path, asked: list[TrainConfig], tmp_path: Path) -> None:
@@ -317,7 +319,17 @@ def test_resuming_refuses_every_choice_of_what_to_learn_and_how() -> None:
         (["DATA", "--split", "test"], FAILED, "no split 'test'; its splits: train, blank"),
         (["DATA", "--split", "blank"], FAILED, "has a label"),
         (["DATA", "--from", "nothing"], FAILED, "no model 'nothing'"),
-        (["DATA", "--without", "magic"], FAILED, "cutmix"),
+        (["DATA", "--without", "magic"], USAGE, "cutmix"),
+        (["DATA", "--name", "../evil"], USAGE, "--name '../evil' cannot be the name of a model"),
+        (["DATA", "--labeled", "3"], USAGE, "--labeled 3 asks for more labels than split 'train' has (2)"),
+        (["DATA", "--also", "blank", "--labeled", "1"], FAILED, "split 'blank' has a label"),
+        (["DATA", "--out", "DATA"], USAGE, "is a dataset; give a folder for the run"),
+        (["DATA", "--out", "start/card.json"], USAGE, "is a file; give a folder"),
+        (["DATA", "--split", "train", "--from", "start", "--backbone", "unet3d"], USAGE, "has the backbone vnet"),
+        (["DATA", "--split", "train", "--from", "start", "--prototypes", "5"], USAGE, "--prototypes 5 does not fit"),
+        (["DATA", "--from", "start", "--method", "dk-uxnet"], USAGE, "cannot train backbone vnet"),
+        (["DATA", "--from", "start", "--patch", "1,32,32"], USAGE, "for a network of volumes"),
+        (["DATA", "--processor-time"], USAGE, "unrecognized arguments: --processor-time (see `mper train --help`)"),
         (["DATA", "--resume", "run"], USAGE, "does not take a dataset"),
         (["--resume", "run", "--seed", "3"], USAGE, "does not take --seed"),
         (["--resume", "run"], FAILED, "run is not a training run"),
@@ -329,15 +341,94 @@ def test_what_cannot_be_trained_is_one_line_and_makes_no_run(
     code: int,
     told: str,
     dataset: Path,
+    asked: list[TrainConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    random_bundle("vnet", 2).save(tmp_path / "start")
     assert train(*[str(dataset) if word == "DATA" else word for word in words]) == code
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("mper: error: ") and said.err.count("\n") == 1 and told in said.err
     assert not (dataset / "runs").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--from", "start", "--co-train"], "--method auto chose supervised, which has no co-training; choose one of"),
+        (["--from", "start", "--without", "cutmix"], "--method auto chose supervised, which has no change 'cutmix'"),
+        (["--backbone", "ux-net-small"], "--method auto chose bcp, which cannot train backbone ux-net-small"),
+        (["--batch", "3"], "--method auto chose bcp, which pastes labelled patches into each other: an even --batch"),
+        (["--recipe", "paper", "--cross-scanner"], "mper: error: recipe paper has no augmentation across scanners"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_the_method_of_auto_does_not_take_is_told_with_what_to_do(
+    words: list[str],
+    told: str,
+    dataset: Path,
+    asked: list[TrainConfig],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bundle = random_bundle("vnet", 2)
+    replace(bundle, card=replace(bundle.card, labels=(make_label(1, "LA"),))).save(tmp_path / "start")
+    words = [str(tmp_path / word) if word == "start" else word for word in words]
+    assert train(dataset, "--split", "train", "--method", "auto", *words) == USAGE
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert told in line and line.endswith("(or name a method in place of auto, or leave that option out)") == (
+        "auto chose" in told
+    )
+
+
+@pytest.mark.parametrize("made", ["by the command", "before", "with a checkpoint", "with a step"])
+def test_a_new_run_that_bad_input_ends_leaves_no_folder(
+    made: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if made == "before":
+        run.mkdir()
+
+    def stop(run: Path, report: Any, notify: Any) -> Path:
+        with RunLog(RunFolder(run)) as log:
+            if made == "with a checkpoint":
+                (run / "checkpoint").mkdir()
+            if made == "with a step":
+                log.set(step=1)
+            check_patch((1, 2, 3))
+        raise AssertionError
+
+    monkeypatch.setattr(trainer, "train", stop)
+    assert train(dataset, "--out", run) == FAILED
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "multiples of 16" in said.err
+    assert run.exists() == (made != "by the command")
+    if made == "before":
+        assert train("--resume", run) == FAILED and RunFolder(run).state() == "failed"
+
+
+def test_ctrl_c_right_after_the_start_says_how_to_continue(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(run: Path) -> TrainConfig:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainConfig, "read", stop)
+    assert train(dataset, "--out", tmp_path / "run") == CANCELLED
+    assert f"mper train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_a_run_whose_name_no_model_can_have_keeps_its_model(
+    dataset: Path, asked: list[TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an older version has begun it."""
+    trainer.start_run(TrainConfig(str(dataset), name="../evil"), tmp_path / "run")
+    assert train("--resume", tmp_path / "run") == OK
+    said = capsys.readouterr()
+    assert "'../evil' cannot be the name of a model" in said.err
+    assert f"model: {tmp_path / 'run' / 'model'}" in said.out and not (dataset / "models").exists()
 
 
 def test_the_locked_holdout_is_never_trained_on(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

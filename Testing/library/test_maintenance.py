@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mper.cli import main
 from mper.datasets import maintenance
 from mper.datasets.dataset import Dataset
 from mper.datasets.events import EVENTS, read_events
 from mper.datasets.packed import check_training_split
 from mper.labels import make_label
+from mper.utils.errors import FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
 
 SHAPE = (2, 3, 4)
@@ -73,6 +75,37 @@ def test_an_excluded_case_is_in_no_split_until_it_is_included_again(dataset: Dat
     assert opened(dataset).splits == {"train": ("a", "c", "d", "b")}
     assert not opened(dataset).history.excluded
     assert len(read_events(dataset.path)) == 2
+
+
+def test_the_command_excludes_cases_says_which_are_and_changes_nothing_where_one_cannot_be(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exclude(*words: str) -> int:
+        return main(["exclude", str(dataset.path), *words])
+
+    dataset.lock_holdout(["a"])
+    for words, code, told in (
+        (["b", "x", "y"], FAILED, "has no case 'x', 'y'; nothing was changed"),
+        (["b", "a"], FAILED, "a: of the locked hold-out, which never changes; nothing was changed"),
+        (["--undo"], USAGE, "--undo needs a CASE"),
+        (["b", "--author", " "], USAGE, "--author is empty"),
+    ):
+        assert exclude(*words) == code
+        said = capsys.readouterr()
+        assert told in said.err and said.err.count("\n") == 1 and not said.out
+    assert not opened(dataset).history.excluded
+    assert exclude() == OK and capsys.readouterr().out.endswith("no case is excluded\n")
+    assert exclude("b", "c", "b", "--author", "A. Reader") == OK
+    assert capsys.readouterr().out == "b: excluded, was in split 'train'\nc: excluded, was in split 'train'\n"
+    assert opened(dataset).splits == {"train": ("d",), "holdout": ("a",)}
+    assert exclude("c", "--undo", "--json") == OK
+    assert json.loads(capsys.readouterr().out) == {"excluded": {"b": "train"}}
+    assert opened(dataset).splits["train"] == ("d", "c")
+    assert [(event["event"], event["case"], event["by"]) for event in read_events(dataset.path)[-3:]] == [
+        ("case excluded", "b", "A. Reader"),
+        ("case excluded", "c", "A. Reader"),
+        ("case included", "c", "unknown"),
+    ]
 
 
 def test_a_display_name_changes_no_file_and_is_no_others(dataset: Dataset) -> None:

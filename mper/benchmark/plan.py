@@ -19,8 +19,9 @@ from mper.methods.recipe import Recipe
 from mper.methods.registry import METHODS, find_method
 from mper.training.config import TrainConfig
 from mper.utils.files import read_json, write_json
+from mper.utils.text import duration_option
 
-_CONFIG = "benchmark.json"
+CONFIG = "benchmark.json"
 _GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more
 _OPTIONS = {"task": "the task", "variants": "--methods", "budget_s": "--budget", "made_up": "--smoke"}
 
@@ -205,7 +206,7 @@ class Benchmark:
         """
         for run in self.runs():
             train_config(self, cohort, run, "auto")
-        path = home / _CONFIG
+        path = home / CONFIG
         mine = json.loads(json.dumps({**asdict(self), "data": cohort.key}))
         if path.exists():
             there = read_json(path)
@@ -225,13 +226,20 @@ def _compare(home: Path, name: str, there: Any, wanted: Any) -> None:
     if not same:
         option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
         raise ValueError(
-            f"{home} holds a benchmark with {option} {_as_text(there)}, this one has {_as_text(wanted)}; go on "
-            "with the same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"
+            f"{home} holds a benchmark {_as_typed(option, there)}, and one {_as_typed(option, wanted)} was asked for; "
+            "go on with the same (only more --labeled, --methods and --seeds may be asked for), or choose another --out"
         )
 
 
-def _as_text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else "unset" if value is None else str(value)
+def _as_typed(option: str, value: Any) -> str:
+    """``with --steps 3``, ``without --steps``: an option as a person writes it."""
+    if value is None or value is False:
+        return f"without {option}"
+    if value is True:
+        return f"with {option}"
+    if option == "--budget":
+        value = duration_option(value)
+    return f"with {option} {','.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 @dataclass(frozen=True)

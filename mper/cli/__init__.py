@@ -27,6 +27,7 @@ from mper.cli import (
     dicomweb,
     doctor,
     evaluate,
+    exclude,
     export_dataset,
     measure,
     models,
@@ -53,6 +54,7 @@ _GROUPS = (
     models,
     datasets,
     region,
+    exclude,
     export_dataset,
     train,
     evaluate,
@@ -85,9 +87,12 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As in the base class, which does not take the words of one argument from both sides of an option."""
-        if args is not None and self._subparsers is None:
-            args = self._words_before_options(args)
-        return super().parse_known_args(args, namespace)
+        if args is None or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(self._words_before_options(args), namespace)
+        if unknown:  # here and not by the parser of all commands, so that the error names the help of this command
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def _words_before_options(self, words: Sequence[str]) -> list[str]:
         takes = {name: action.nargs for action in self._actions for name in action.option_strings}

@@ -10,7 +10,7 @@ from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_f
 from mper.cli.console import Bar, print_error, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, count, names, number, seconds, size
 from mper.methods.recipe import RECIPES
-from mper.methods.registry import METHODS, benchmark_methods
+from mper.methods.registry import AUTO, METHODS, benchmark_methods
 from mper.nets.registry import backbone_names
 from mper.progress import Cancelled, Progress
 from mper.utils.errors import FAILED, OK, UsageError
@@ -102,21 +102,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.processor_time and (arguments.budget is None or arguments.device != "cpu"):
         raise UsageError("--processor-time counts the --budget of a processor; give --budget and --device cpu with it")
     from mper.benchmark.figures import write_figures
-    from mper.benchmark.plan import select_cases
     from mper.benchmark.run import TimeLimitReached, read_results, run_benchmark
-    from mper.benchmark.synthetic import make_data
     from mper.benchmark.tables import write_tables
     from mper.utils.plots import MissingMatplotlib
 
-    benchmark = _configured(arguments)
+    try:
+        benchmark = _configured(arguments)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     settings = cluster_settings(arguments)
     if settings is not None and arguments.limit is not None:
         raise UsageError("--for limits the time of this computer, --time that of a job; give one of them")
     out: Path = arguments.out
-    cohort = select_cases(
-        benchmark, make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
-    )
-    benchmark.prepare_folder(out, cohort)
+    cohort = _prepared(benchmark, arguments)
     if arguments.only is not None:
         return _work_on(benchmark, cohort, arguments)
     total = len(benchmark.runs())
@@ -166,6 +164,34 @@ def run(arguments: argparse.Namespace) -> int:
     if stopped:
         print_result(so_far())
     return FAILED if failed else OK
+
+
+def _prepared(benchmark: Benchmark, arguments: argparse.Namespace) -> Cohort:
+    """The cases, and the folder made ready.
+
+    Raises
+    ------
+    UsageError
+        If the data or the folder do not go with what is asked for.
+    ValueError
+        If a file of the data or of the folder is damaged.
+    """
+    from mper.benchmark.plan import CONFIG, select_cases
+    from mper.benchmark.synthetic import make_data
+    from mper.datasets.packed import open_dataset
+    from mper.utils.files import read_json
+
+    out: Path = arguments.out
+    data = make_data(benchmark.task, out / f"made-up-{benchmark.task}") if arguments.smoke else arguments.data
+    open_dataset(data)
+    if (out / CONFIG).exists():
+        read_json(out / CONFIG)
+    try:
+        cohort = select_cases(benchmark, data)
+        benchmark.prepare_folder(out, cohort)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return cohort
 
 
 def _work_on(benchmark: Benchmark, cohort: Cohort, arguments: argparse.Namespace) -> int:
@@ -248,6 +274,11 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
     usual = benchmark_methods()
     if arguments.smoke:
         usual = tuple(name for name in METHODS if suits(name, arguments.task))
+    if AUTO in [word.partition(":")[0] for word in arguments.methods or ()]:
+        raise UsageError(
+            f"--methods {AUTO}: {AUTO} is for `mper train`, which chooses one method by the data; name the methods to "
+            f"compare, of {', '.join(METHODS)}"
+        )
     words = (
         ablation(arguments.recipe, TASKS[arguments.task].slices) if arguments.ablation else arguments.methods or usual
     )

@@ -152,6 +152,7 @@ def run_label(arguments: argparse.Namespace) -> int:
         mask = _read_mask(arguments.mask, case)
         if arguments.drawn_slices:
             mask = _only_drawn_slices(mask)
+        _check_says_something(mask, case, arguments)
         if strokes is not None and not strokes.strokes:
             raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out")
         how = "hand" if strokes is None else "strokes"
@@ -185,6 +186,24 @@ def _read_mask(path: Path, case: Case) -> Volume:
             f"{path} holds {missing[0]!r}, which the dataset does not have (it has {known}); rename it there"
         )
     return found.labelmap.with_array(table[found.labelmap.array])
+
+
+def _check_says_something(mask: Volume, case: Case, arguments: argparse.Namespace) -> None:
+    """Refuse a mask that is unlabelled throughout: as the newest revision it would take the case its label."""
+    from mper.labels import UNLABELLED
+
+    if (mask.array != UNLABELLED).any():
+        return
+    if arguments.drawn_slices:
+        raise ValueError(
+            f"{arguments.mask} shows no structure in any slice, so that with --drawn-slices nothing of case {case.id} "
+            "would be labelled; draw in a slice, or leave --drawn-slices out to label all of it as background"
+        )
+    known = ", ".join(f"{label.value} for {label.name}" for label in case.labels)
+    raise ValueError(
+        f"{arguments.mask} is 255 throughout, which means unlabelled: nothing of case {case.id} would be labelled; "
+        f"write 0 for background and {known}"
+    )
 
 
 def _only_drawn_slices(mask: Volume) -> Volume:

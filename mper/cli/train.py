@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -20,10 +21,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
 from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
+from mper.cli.train_checks import check_label_count, check_places, check_start, of_auto, remove_failed
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import AUTO, METHODS, default_method, find_method
 from mper.nets.registry import backbone_names, backbone_titles
 from mper.progress import Cancelled, Progress, Report, ignore_progress
+from mper.utils.coded import line_of
 from mper.utils.errors import OK, ReportedError, UsageError, exit_code, explain
 from mper.utils.processes import lower_priority, reserve_one_core
 from mper.utils.text import duration
@@ -219,9 +222,23 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
     settings = cluster_settings(arguments)
     if settings is not None and arguments.events:
         raise UsageError("--events belongs to a run on this computer; leave it out, or --cluster")
-    folder = _resumed(arguments) if arguments.resume else _started(arguments, output)
+    folder, made = (_resumed(arguments), False) if arguments.resume else _started(arguments, output)
     if settings is not None:
         return _train_in_job(folder.resolve(), settings, arguments)
+    from mper.training.runs import RunFolder
+
+    try:
+        return _train_here(folder, arguments, output)
+    except (Cancelled, KeyboardInterrupt):
+        raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
+    except ValueError as error:
+        if made:
+            remove_failed(RunFolder(folder), error)
+        raise
+
+
+def _train_here(folder: Path, arguments: argparse.Namespace, output: _Output) -> int:
+    """Work on a run in this process until it is finished."""
     import lightning_fabric
 
     from mper.training.runs import RunFolder
@@ -250,8 +267,6 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
 
         try:
             model = train(folder, report, print_note)
-        except (Cancelled, KeyboardInterrupt):
-            raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
         finally:
             _close_process_group()
     if not output.first:
@@ -349,15 +364,16 @@ def _resumed(arguments: argparse.Namespace) -> Path:
     return Path(arguments.resume)
 
 
-def _started(arguments: argparse.Namespace, output: _Output) -> Path:
-    """The run folder of a new run, made by the first process."""
+def _started(arguments: argparse.Namespace, output: _Output) -> tuple[Path, bool]:
+    """The run folder of a new run, prepared by the first process, and whether this process has made it."""
     if arguments.dataset is None:
         raise UsageError("no dataset was given; give its folder (mper train DATASET), or continue a run (--resume RUN)")
     store = _store()
     if not output.first:
         if store is None:
             raise UsageError("several processes need torchrun: torchrun --nproc-per-node 2 -m mper train ...")
-        return Path(store.get(_STORE_KEY).decode("utf-8"))
+        return Path(store.get(_STORE_KEY).decode("utf-8")), False
+    check_places(arguments)
     config = _config(arguments)
     if arguments.tensorboard:
         from mper.training.tensorboard import check_installed
@@ -366,40 +382,45 @@ def _started(arguments: argparse.Namespace, output: _Output) -> Path:
     from mper.datasets.dataset import new_run_folder
     from mper.training.trainer import start_run
 
-    folder = arguments.out or new_run_folder(arguments.dataset)
-    start_run(config, folder)
+    made = arguments.out is None or not arguments.out.exists()
+    folder = Path(arguments.out or new_run_folder(arguments.dataset))
+    try:
+        start_run(config, folder)
+    except BaseException:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if store is not None:
         store.set(_STORE_KEY, str(folder))
-    return Path(folder)
+    return folder, made
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """The configuration that was asked for, checked before anything is written."""
     from mper.datasets.packed import check_training_split, open_dataset
+    from mper.models.card import read_bundle
     from mper.resources import find_model
 
     dataset = open_dataset(arguments.dataset)
     split = arguments.split or (
         "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
     )
-    for name in (split, *(arguments.also or ())):
+    splits = (split, *(arguments.also or ()))
+    for name in splits:
         check_training_split(dataset, name)
+    check_label_count(dataset, splits, arguments.labeled)
     start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
+    start = read_bundle(Path(start_from)).card if start_from else None
     from mper.training.trainer import TrainConfig
     from mper.utils.devices import pick_device
 
     method = arguments.method or default_method(unlabelled=True)
     if method == AUTO:
-        from mper.models.card import read_bundle
         from mper.training.choice import choose_for
         from mper.training.duration import expected_steps
 
         left_out = set(dataset.held_out_copies())
-        splits = [
-            [case for case in dataset.split(name) if case.id not in left_out]
-            for name in (split, *(arguments.also or ()))
-        ]
-        start = read_bundle(Path(start_from)).card if start_from else None
+        scans = [[case for case in dataset.split(name) if case.id not in left_out] for name in splits]
         steps = arguments.steps
         if arguments.budget is not None:
             method, gpu = (
@@ -409,38 +430,45 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
             steps = expected_steps(
                 arguments.dataset, method, arguments.budget, gpu=gpu, co_train=bool(arguments.co_train)
             )
-        method, reason = choose_for(splits, dataset.labels, arguments.labeled, start, arguments.backbone, steps)
+        method, reason = choose_for(scans, dataset.labels, arguments.labeled, start, arguments.backbone, steps)
         print_note(f"method {method}: {reason}")
     device = arguments.device or "auto"
     if arguments.cluster is None:  # that of a job is there
         pick_device(device)
-    return TrainConfig(
-        dataset=str(arguments.dataset.resolve()),
-        method=method,
-        recipe=arguments.recipe or "plus",
-        without=tuple(name.replace("-", "_") for name in arguments.without or ()),
-        split=split,
-        also=tuple(arguments.also or ()),
-        labeled=arguments.labeled,
-        start_from=start_from,
-        steps=arguments.steps,
-        budget_s=arguments.budget,
-        device=device,
-        seed=arguments.seed or 0,
-        name=arguments.name,
-        batch=arguments.batch,
-        network=arguments.backbone,
-        patch=arguments.patch,
-        window=arguments.window,
-        flip_axes=arguments.mirror or (),
-        cross_scanner=bool(arguments.cross_scanner),
-        localization=arguments.localization or "auto",
-        keep_largest=arguments.pieces != "many",
-        calibrate_folds=bool(arguments.calibrate_folds),
-        compile=bool(arguments.compile),
-        prototypes=arguments.prototypes,
-        co_train=bool(arguments.co_train),
-    )
+    try:
+        config = TrainConfig(
+            dataset=str(arguments.dataset.resolve()),
+            method=method,
+            recipe=arguments.recipe or "plus",
+            without=tuple(name.replace("-", "_") for name in arguments.without or ()),
+            split=split,
+            also=tuple(arguments.also or ()),
+            labeled=arguments.labeled,
+            start_from=start_from,
+            steps=arguments.steps,
+            budget_s=arguments.budget,
+            device=device,
+            seed=arguments.seed or 0,
+            name=arguments.name,
+            batch=arguments.batch,
+            network=arguments.backbone,
+            patch=arguments.patch,
+            window=arguments.window,
+            flip_axes=arguments.mirror or (),
+            cross_scanner=bool(arguments.cross_scanner),
+            localization=arguments.localization or "auto",
+            keep_largest=arguments.pieces != "many",
+            calibrate_folds=bool(arguments.calibrate_folds),
+            compile=bool(arguments.compile),
+            prototypes=arguments.prototypes,
+            co_train=bool(arguments.co_train),
+        )
+        if start is not None:
+            check_start(config, start)
+    except ValueError as error:
+        line = line_of(error)
+        raise UsageError(of_auto(method, line) if arguments.method == AUTO else line) from error
+    return config
 
 
 def _store() -> Any:

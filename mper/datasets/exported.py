@@ -17,7 +17,7 @@ from mper.datasets.source import Pair, Source, SourceCase, by_id, read_mask_valu
 from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, label_from_dict
 from mper.progress import Notify
 from mper.utils.files import read_json
-from mper.utils.text import shorten
+from mper.utils.text import reason_of, shorten
 from mper.volume import Geometry, Volume
 
 
@@ -57,7 +57,7 @@ def exported_source(folder: Path) -> Source:
         layout = LAYOUTS[entry["layout"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{where} is damaged ({type(error).__name__}: {error}); restore it, or delete it to import the folder by "
+            f"{where} is damaged ({reason_of(error)}); restore it, or delete it to import the folder by "
             "its layout alone"
         ) from error
     there = [case for case in cases if case.files[0].is_file()]

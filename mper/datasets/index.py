@@ -12,6 +12,7 @@ from mper.datasets.events import read_history
 from mper.labels import Label, check_labels, label_from_dict
 from mper.utils.coded import Coded
 from mper.utils.files import nfc, read_json
+from mper.utils.text import reason_of
 
 DATASET = "dataset.json"
 _FORMAT = "mper-dataset"
@@ -82,9 +83,7 @@ class Index:
             splits = {name: tuple(ids) for name, ids in entry["splits"].items()}
             return cls(entry["name"], labels, splits, entry["holdout"], tuple(second))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup"
-            ) from error
+            raise ValueError(f"{where} is damaged ({reason_of(error)}); restore it from a backup") from error
 
     def extended(self, name: str, ids: Sequence[str]) -> Index:
         """With `ids` in a split, in their order, after its other cases."""

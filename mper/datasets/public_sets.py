@@ -38,7 +38,7 @@ from mper.datasets.source import (
 )
 from mper.labels import UNLABELLED, Label, make_label
 from mper.progress import Notify
-from mper.utils.text import shorten
+from mper.utils.text import reason_of, shorten
 from mper.volume import Geometry, Spacing, Volume
 
 LA = (make_label(1, "LA"),)
@@ -163,7 +163,7 @@ def _known_spacing(path: Path) -> Spacing | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f'{file} does not tell voxel sizes as {{"patient001": {{"spacing_kji_mm": [10.0, 1.37, 1.37]}}}} '
-            f"({type(error).__name__}: {error}); mend it, or move it away to import the files without a spacing"
+            f"({reason_of(error)}); mend it, or move it away to import the files without a spacing"
         ) from error
     return k, j, i
 

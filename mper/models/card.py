@@ -23,6 +23,7 @@ from typing import Any
 
 from mper.labels import Label, check_labels, label_from_dict
 from mper.utils.coded import Coded
+from mper.utils.text import reason_of
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -173,7 +174,7 @@ def read_bundle(path: Path) -> StoredBundle:
     FileNotFoundError
         If there is no such bundle.
     ValueError
-        If its card is damaged, of another format version or incomplete.
+        If it is no model, or its card is damaged, of another format version or incomplete.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -183,8 +184,9 @@ def read_bundle(path: Path) -> StoredBundle:
                 path=str(path),
             )
         )
+    text = _member(path, CARD)
     try:
-        stored = json.loads(_member(path, CARD).decode("utf-8"))
+        stored = json.loads(text.decode("utf-8"))
         found = stored.pop("format", None)
     except (AttributeError, TypeError, ValueError) as error:  # JSON and UTF-8 errors are ValueErrors
         raise _damaged(path, error) from error
@@ -221,7 +223,7 @@ def read_bundle(path: Path) -> StoredBundle:
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
         Coded(
-            f"{path}: the model's {CARD} is damaged ({type(error).__name__}: {error}); get the model again",
+            f"{path}: the model's {CARD} is damaged ({reason_of(error)}); get the model again",
             "model-damaged",
             path=str(path),
         )
@@ -242,10 +244,28 @@ def _member(path: Path, name: str) -> bytes:
             _check_size(path, name, entry.file_size, min(limit, max(_SMALL, _MAX_RATIO * entry.compress_size)))
             return archive.read(entry)
     except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(
+        line = (_other_folder(path) if name == CARD else None) or (
             f"{path} is not a model: it should be a folder or zip that holds {CARD} and {WEIGHTS}, "
             f"and {name} is missing or unreadable"
-        ) from error
+        )
+        raise ValueError(Coded(line, "not-a-model", path=str(path))) from error
+
+
+def _other_folder(path: Path) -> str | None:
+    """What to give in place of a folder that is a dataset, its models or a training run; None for any other."""
+    if not path.is_dir():
+        return None
+    if (path / "dataset.json").is_file() or next(path.glob("shard-*-of-*.h5"), None):
+        published = sorted(current.parent for current in path.glob("models/*/current"))
+        advice = f"give one of its models, such as {published[0]}" if published else "it has no models yet"
+        return f"{path} is a dataset, not a model; {advice} (`mper models` lists those that come with mper)"
+    if published := sorted(current.parent for current in path.glob("*/current")):
+        return f"{path} holds models; give one of them, such as {published[0]}"
+    if (path / "config.json").is_file() and (path / "control.json").is_file():
+        there = (path / "model" / CARD).is_file()
+        advice = f"give its model: {path / 'model'}" if there else f"finish it first: mper train --resume {path}"
+        return f"{path} is a training run, not a model; {advice}"
+    return None
 
 
 def _check_size(path: Path, name: str, size: int, limit: int) -> None:

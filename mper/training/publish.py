@@ -11,7 +11,7 @@ from mper.models.card import CARD
 from mper.progress import Notify, ignore_notice
 from mper.training.runs import RunFolder
 from mper.utils.cleanup import remove_unfinished
-from mper.utils.files import read_json, write_json
+from mper.utils.files import check_name, read_json, write_json
 
 _PUBLISHED = "published.json"
 
@@ -28,12 +28,17 @@ def publish_run(run: Path, notify: Notify = ignore_notice) -> Path | None:
     Returns
     -------
     Path or None
-        The folder of the version; None where the run has no name, or its dataset is a packed one, which keeps no
-        models (`notify` is called).
+        The folder of the version; None where the run has no name, or one that no model can have, or its dataset is a
+        packed one, which keeps no models (`notify` is called in both cases).
     """
     folder = RunFolder(run)
     config = folder.config()
     if config["name"] is None:
+        return None
+    try:
+        check_name(config["name"], "model")
+    except ValueError as error:  # of a run that a version without this check has begun
+        notify(f"the model is not published ({error}); it stays in {folder.model}")
         return None
     dataset = open_dataset(Path(config["dataset"]))
     if not isinstance(dataset, Dataset):
