@@ -367,6 +367,7 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
     [
         (["la"], USAGE, "--out"),
         (["la", "--out", "x"], USAGE, "--data"),
+        (["la", "--smoke", "--out", __file__], USAGE, "is a file; give a folder"),
         (["la", "--smoke", "--out", "x", "--ablation", "--methods", "mper"], USAGE, "give it, or --methods"),
         (["la", "--smoke", "--out", "x", "--methods", "magic"], USAGE, "unknown method 'magic'"),
         (["la", "--smoke", "--out", "x", "--methods", "mper,auto"], USAGE, "auto is for `mper train`, which chooses"),

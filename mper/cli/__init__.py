@@ -91,7 +91,7 @@ class _Parser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         found, unknown = super().parse_known_args(self._words_before_options(args), namespace)
         if unknown:  # here and not by the parser of all commands, so that the error names the help of this command
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(word for word in args if word in unknown)}")
         return found, unknown
 
     def _words_before_options(self, words: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
 from mper.cli.console import Bar, print_error, print_message, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device, count, names, number, seconds, size
+from mper.cli.options import Commands, add_command, add_device, count, names, number, out_folder, seconds, size
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import AUTO, METHODS, benchmark_methods
 from mper.nets.registry import backbone_names
@@ -46,7 +46,9 @@ _SMOKE = {"labeled": (2,), "seeds": 2, "steps": 3, "batch": 2}
 def add(commands: Commands) -> None:
     command = add_command(commands, "benchmark", "compare methods with few labels", _TEXT, _EXAMPLES)
     command.add_argument("task", choices=_TASKS, help="la: left atrium; acdc: ventricles and heart muscle")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the benchmark's folder, new or begun")
+    command.add_argument(
+        "--out", type=out_folder, required=True, metavar="DIR", help="the benchmark's folder, new or begun"
+    )
     data = command.add_mutually_exclusive_group(required=True)
     data.add_argument("--data", type=Path, metavar="DATASET", help="a dataset folder, or a packed one")
     data.add_argument(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mper.cli.console import Bar, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device
+from mper.cli.options import Commands, add_command, add_device, out_folder
 from mper.labels import Segmentation, prototype_labels
 from mper.progress import Progress, Report, ignore_progress
 from mper.utils.errors import OK
@@ -25,7 +25,11 @@ def add(commands: Commands) -> None:
         commands, "demo", "try mper on its sample scan", _TEXT, "  mper demo\n  mper demo --out my-folder\n"
     )
     command.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("mper-demo"), help="folder for the results (default: mper-demo)"
+        "--out",
+        type=out_folder,
+        metavar="DIR",
+        default=Path("mper-demo"),
+        help="folder for the results (default: mper-demo)",
     )
     add_device(command)
     command.set_defaults(run=run)

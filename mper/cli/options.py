@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mper.phases import ALL, parse_choice
@@ -225,6 +226,15 @@ def size(text: str) -> tuple[int, int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers; write a size as 64,96,128 (k, j, i)")
     k, j, i = (count(word) for word in words)
     return k, j, i
+
+
+def out_folder(text: str) -> Path:
+    """A folder to write into, there or not."""
+    path = Path(text)
+    file = next((place for place in (path, *path.parents) if place.is_file()), None)
+    if file is not None:
+        raise argparse.ArgumentTypeError(f"{file} is a file; give a folder")
+    return path
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.cli.console import print_error, print_json, print_result, print_table
-from mper.cli.options import Commands, add_command
+from mper.cli.options import Commands, add_command, out_folder
 from mper.utils.errors import FAILED, OK, UsageError, explain
 from mper.utils.text import duration
 
@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "runs", "list training runs, and export their curves", _TEXT, _EXAMPLES)
     command.usage = "mper runs FOLDER... [--json]\n       mper runs export FOLDER... [--out DIR]"
     command.add_argument("paths", nargs="+", metavar="FOLDER", help="datasets, benchmarks or runs")
-    command.add_argument("--out", type=Path, metavar="DIR", help="export: a sub-folder a run goes here")
+    command.add_argument("--out", type=out_folder, metavar="DIR", help="export: a sub-folder a run goes here")
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
     command.set_defaults(run=run)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
 from mper.cli.console import Bar, print_message, print_note, print_result
-from mper.cli.options import Commands, add_command, add_device, axes, count, number, seconds, size, window
+from mper.cli.options import Commands, add_command, add_device, axes, count, number, out_folder, seconds, size, window
 from mper.cli.train_checks import check_label_count, check_places, check_start, of_auto, remove_failed
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import AUTO, METHODS, default_method, find_method
@@ -148,7 +148,7 @@ def add(commands: Commands) -> None:
         default=None,
         help="compile each network that learns first (torch.compile); on a CPU steps are slower with it",
     )
-    how.add_argument("--out", type=Path, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
+    how.add_argument("--out", type=out_folder, metavar="RUN", help="the run folder (default: DATASET/runs/<time>)")
     command.add_argument(
         "--background", action="store_true", help="stay behind other programs: lower priority, and a core left to them"
     )

@@ -37,8 +37,6 @@ def check_places(arguments: argparse.Namespace) -> None:
     out: Path | None = arguments.out
     if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; give a folder, new or empty")
     for file, what in (("dataset.json", "a dataset"), (CARD, "a model")):
         if (out / file).exists():
             raise UsageError(f"--out {out} is {what}; give a folder for the run, new or empty")
