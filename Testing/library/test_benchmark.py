@@ -123,7 +123,7 @@ def test_fewer_labelled_scans_than_patches_a_step_are_told(left_atria: Path, tmp
     run.run_benchmark(benchmark, started(benchmark, left_atria, tmp_path), tmp_path, "cpu", notify=heard.append)
     assert heard[0] == (
         "supervised, 2 labelled, seed 0: 2 labelled scans for 4 labelled patches per step: some scans provide several; "
-        "label more, or choose a smaller --batch"
+        "more labels would help"
     )
     assert any(line.startswith("supervised, 2 labelled, seed 0: scan6: ") for line in heard)  # of evaluating
 

@@ -679,9 +679,16 @@ def test_a_run_too_short_for_self_training_says_so_as_soon_as_its_length_is_know
     train(run, at(1, lambda: heard.append("step 1")), heard.append)
     assert heard[-2:] == [
         "step 1",
-        "the run has time for about 4 steps, 1 of them with scans without labels: too few to learn from these; train "
+        "the run has 4 steps, 1 of them with scans without labels: too few to learn from these; train "
         "for longer, or choose --method supervised",
     ]
+
+
+@pytest.mark.parametrize("method", ["supervised", "embedding-matching"])
+def test_a_budget_of_next_to_no_steps_is_told(solid: Path, tmp_path: Path, method: str) -> None:
+    heard: list[str] = []
+    train(begin(solid, tmp_path / "run", method=method, steps=None, budget_s=0.01), notify=heard.append)
+    assert "the run ended after 1 step: too few for a model to learn; train for longer" in heard
 
 
 def test_run_that_is_cancelled_while_it_reads_its_scans_obeys(solid: Path, tmp_path: Path) -> None:
@@ -902,8 +909,7 @@ def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path
     name = ModelBundle.load(model).card.name
     assert heard == [
         f"{name} segments RA, not LA: the network starts from it, the structures from scratch",
-        "1 labelled scan for 4 labelled patches per step: it provides all of them; label more, or choose a smaller "
-        "--batch",
+        "1 labelled scan for 4 labelled patches per step: all patches of a step come from it; more labels would help",
         "method bcp also learns from scans without labels, and there are none: the labelled ones take their place; "
         "add scans, or choose --method supervised",
         "the run ended after 1 step, before self-training began: the model learned from labels alone; train for "

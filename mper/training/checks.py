@@ -96,8 +96,8 @@ def _few_scans(data: TrainingData, batch: int) -> list[str]:
         return []
     return [
         f"{count} labelled scan{'' if count == 1 else 's'} for {batch} labelled patches per step: "
-        f"{'it provides all of them' if count == 1 else 'some scans provide several'}; label more, or choose a smaller "
-        "--batch"
+        f"{'all patches of a step come from it' if count == 1 else 'some scans provide several'}; more labels would "
+        "help"
     ]
 
 

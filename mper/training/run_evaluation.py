@@ -26,9 +26,10 @@ from mper.training.run_clock import Clock
 from mper.training.runs import RunLog, read_events
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
-from mper.utils.text import first_line
+from mper.utils.text import first_line, shorten
 
 _LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
+_NAMED = 5  # scans, of all that a notice is about
 _FAULTS = (ValueError, OSError, RuntimeError)
 
 
@@ -140,8 +141,8 @@ class RunEvaluation:
             return
         if unlike:
             self._reporter.notify(
-                f"{', '.join(unlike)}: the mask of the model has another shape than the labels; if the scan shows "
-                "something else, exclude it from training or take it out of the split"
+                f"of {len(names)} scans without labels {len(unlike)} ({shorten(unlike, _NAMED)}) got a mask of another "
+                "shape than the labels have; look at them, and exclude those that show something else (`mper exclude`)"
             )
 
     def calibration(

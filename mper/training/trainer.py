@@ -64,7 +64,7 @@ _REPORT_S = 2.0
 _PAUSE_POLL_S = 0.2
 _FOLD_SHARE = 0.25  # of the run's length, for each of two models
 _LOCALIZATION_SHARE, _LOCALIZATION_S = 0.2, 1200.0  # of the budget, and at most
-_SHORT_STAGE = 50  # steps of self-training, below which it is hardly begun
+_SHORT = 50  # steps of a run, or of self-training, below which a model learns next to nothing
 _LOOK_SHARE, _LOOK_S = 0.05, 20.0  # of the run's time, and at least, to look at unlabelled scans first
 _ESTIMATE_AT = 10  # the step from which the length of a run is known, whatever its budget
 _DEFAULT_STEPS = {3: 9300, 2: 40_000}  # the published lengths, by dimensions
@@ -284,7 +284,8 @@ class _Training:
                     self.evaluation.look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
 
             if self.step == _ESTIMATE_AT:
-                self._check_length()
+                steps = self.total or round(self.step / max(self._progress(), 1e-6))
+                self._check_length(steps, f"the run has {'' if self.total else 'time for about '}{steps} steps")
             now = time.monotonic()
             if now - reported >= _REPORT_S or self.step in (1, self.total):
                 reported = now
@@ -300,18 +301,19 @@ class _Training:
         assert self.config.budget_s is not None
         return self.elapsed_s / (self.config.budget_s - self.localization_s)
 
-    def _check_length(self) -> None:
-        """A notice where the run leaves next to no steps for self-training."""
-        steps = round(self.step / max(self._progress(), 1e-6))
-        if not self.method.two_stages or steps > 10 * _SHORT_STAGE:
-            return
-        with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
-        if with_unlabelled < _SHORT_STAGE:
+    def _check_length(self, steps: int, has: str) -> None:
+        """A notice where the run is too short to learn, or leaves next to no steps for self-training."""
+        if self.total is None and steps < _SHORT:
             self.told_short = True
-            self.reporter.notify(
-                f"the run has time for about {steps} steps, {with_unlabelled} of them with scans without labels: too "
-                "few to learn from these; train for longer, or choose --method supervised"
-            )
+            self.reporter.notify(f"{has}: too few for a model to learn; train for longer")
+        elif self.method.two_stages and self.data.sampler.unlabelled and steps <= 10 * _SHORT:
+            with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
+            if with_unlabelled < _SHORT:
+                self.told_short = True
+                self.reporter.notify(
+                    f"{has}, {with_unlabelled} of them with scans without labels: too few to learn from these; train "
+                    "for longer, or choose --method supervised"
+                )
 
     def _synchronise(self, t: float, command: str) -> tuple[float, str]:
         """The clock and the command of the first rank, for all ranks."""
@@ -412,10 +414,13 @@ class _Training:
         if self.fabric.world_size > 1:
             for buffer in self.method.buffers():  # batch norm's, which DDP evens out before a step and not after it
                 torch.distributed.broadcast(buffer, src=0)
+        after = f"the run ended after {self.step} step{'' if self.step == 1 else 's'}"
+        if self.step < _ESTIMATE_AT and self.total is None:
+            self._check_length(self.step, after)
         if self.method.two_stages and not self.method.stage and not self.told_short:
             self.reporter.notify(
-                f"the run ended after {self.step} step{'' if self.step == 1 else 's'}, before self-training began: the "
-                "model learned from labels alone; train for longer, or choose --method supervised"
+                f"{after}, before self-training began: the model learned from labels alone; train for longer, or "
+                "choose --method supervised"
             )
         self.learner.finish(self.step, self.data.sampler)
         if self.log:
