@@ -336,6 +336,16 @@ def _close_process_group() -> None:
         distributed.destroy_process_group()
 
 
+def _has_gpu(arguments: argparse.Namespace) -> bool:
+    """Whether the training has a graphics card; of a job on a cluster, whether it asks for one."""
+    from mper.utils.devices import pick_device
+
+    device = arguments.device or "auto"
+    if arguments.cluster is not None:
+        return device == "cuda" or bool(arguments.gpus)
+    return pick_device(device).type != "cpu"
+
+
 def _for_screen(bar: Report, device: str) -> Report:
     """Progress for a person: the loss and the device; the rest is in the curves."""
     from mper.utils.devices import describe_device, pick_device
@@ -423,12 +433,12 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         scans = [[case for case in dataset.split(name) if case.id not in left_out] for name in splits]
         steps = arguments.steps
         if arguments.budget is not None:
-            method, gpu = (
-                find_method(default_method(unlabelled=True)),
-                pick_device(arguments.device or "auto").type != "cpu",
-            )
             steps = expected_steps(
-                arguments.dataset, method, arguments.budget, gpu=gpu, co_train=bool(arguments.co_train)
+                arguments.dataset,
+                find_method(default_method(unlabelled=True)),
+                arguments.budget,
+                gpu=_has_gpu(arguments),
+                co_train=bool(arguments.co_train),
             )
         method, reason = choose_for(scans, dataset.labels, arguments.labeled, start, arguments.backbone, steps)
         print_note(f"method {method}: {reason}")
