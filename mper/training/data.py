@@ -78,6 +78,7 @@ def load_training_data(
     """Read the splits, plan, and put every case on the device on the working grid.
 
     Cases that show the scan of a held-out case are left out: a hold-out that an older version locked may have such.
+    They count among the first cases, and the first labels, of their split.
     A case with a region of its own is cropped to it (`mper.dataloading.case_region`). Of a scan with a wide field of
     view only the region around its structures is taken: that of its labels, or the one that the localisation finds.
 
