@@ -80,10 +80,10 @@ class SlicerWindow:
             self._host.load(REPOSITORY / module / f"{module}.py")
         try:
             panel = self._host.show(name).panel
+            self._opened[name] = weakref.ref(panel)
         except BaseException:
             self._host.unload(name)  # or the tests that follow find a module without its panel
             raise
-        self._opened[name] = weakref.ref(panel)
         self.events()
         return panel
 

@@ -137,6 +137,7 @@ def test_a_panel_that_could_not_be_made_holds_up_no_other_module(window, shared_
         patch.setattr(module_panel.ModulePanel, "__init__", broken)
         with pytest.raises((RuntimeError, TypeError)):  # Slicer itself prints what a set-up raised
             window.open("MPERSegment")
+    window.forgive()
     window.open("MPERTrainer")
     assert window.open("MPERSegment").ui.segmentButton.visible
 
