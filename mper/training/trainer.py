@@ -428,6 +428,7 @@ class _Training:
             self._synchronise(1.0, "run")
         else:
             self._wait_for_model()
+        self.fabric.barrier()  # a process that ends its group while another still uses it may be aborted
         return self.folder.model
 
     def _publish(self, log: RunLog) -> None:
