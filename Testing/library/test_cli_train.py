@@ -85,12 +85,12 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
 @pytest.mark.parametrize(
     ("words", "method", "reason"),
     [
-        ([], "bcp", "with 1 or 2 labelled volumes"),
-        (["--labeled", "1"], "bcp", "with 1 or 2 labelled volumes"),
+        ([], "bcp", "with 1, 2 and 4 labelled volumes"),
+        (["--labeled", "1"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--backbone", "unet"], "mper", "with slices"),
-        (["--backbone", "resenc"], "bcp", "with 1 or 2 labelled volumes"),
+        (["--backbone", "resenc"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--from", "LA"], "supervised", "where a model was fine-tuned"),
-        (["--from", "RA"], "bcp", "with 1 or 2 labelled volumes"),
+        (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
         (["--steps", "50"], "supervised", "about 50 steps are too few"),
         (["--budget", "60s"], "supervised", "steps are too few"),

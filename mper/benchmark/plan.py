@@ -310,13 +310,13 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     if both := sorted(set(train) & set(evaluated)):
         raise ValueError(f"{both[0]} would be trained on and evaluated on: split {split!r} overlaps with {TRAIN!r}")
     counts = {n: _labelled_cases(train, n, task.unit) for n in benchmark.labeled}
-    with_label = [case_id for case_id in train[: max(counts.values())] if dataset.case(case_id).is_labelled]
+    with_label = [case_id for case_id in train[: max(counts.values())] if dataset.case(case_id).is_drawn]
     if len(with_label) < max(counts.values()):
         raise ValueError(
             f"{max(counts)} labelled {task.unit} were asked for, and {data} has {len(with_label)} labels among the "
             f"first {max(counts.values())} cases of split {TRAIN!r}; ask for fewer with --labeled"
         )
-    if unlabelled := [case_id for case_id in evaluated if not dataset.case(case_id).is_labelled]:
+    if unlabelled := [case_id for case_id in evaluated if not dataset.case(case_id).is_drawn]:
         raise ValueError(
             f"{len(unlabelled)} of the {len(evaluated)} cases to evaluate on have no label ({unlabelled[0]} is the "
             "first); label them, or choose another split with --split"
