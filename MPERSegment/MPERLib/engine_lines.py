@@ -319,7 +319,7 @@ def _about_models() -> dict[str, str]:
         "auto-fine-tuned": _(
             "scans without labels gained no Dice where a model was fine-tuned: 0.0 points with more scans of its kind, "
             "-0.3 when it was adapted to another sequence in 300 steps (volumes; 2 labelled scans, five draws); in "
-            "3,600 steps mper gained 2.1 there (one draw)"
+            "3,600 steps mper gained 2.1 and 0.4 there (two draws)"
         ),
         "auto-short": _(
             "about {steps} steps are too few to learn from scans without labels; train for longer to use them"
