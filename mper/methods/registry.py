@@ -56,7 +56,7 @@ class MethodInfo:
     unused_changes : tuple of str
         Changes of `mper.methods.recipe.Recipe` that make no difference to it.
     step_time : float
-        Mean time of a step relative to ``mper``, over a run of recipe plus with volumes (measured on a processor).
+        Mean time of a step relative to ``mper``, over a run of recipe plus with volumes (from steps on a processor).
     default_for : tuple of {"semi-supervised", "supervised", "benchmark"}
         Where it is taken if the user names no method: trainings with scans without labels, trainings without any,
         benchmarks.
