@@ -67,6 +67,39 @@ def test_optimisers_memory_lies_as_the_parameters_do(tmp_path: Path, make) -> No
             assert value.shape == () or value.stride() == parameter.stride()
 
 
+@ALL
+def test_nothing_that_was_read_keeps_the_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make) -> None:  # type: ignore[no-untyped-def]
+    """What safetensors gives maps the file, and Windows lets nobody replace a file that is mapped."""
+    module, read = network(0), []
+
+    class Remembering:
+        def __init__(self, *words: object, **options: object):
+            self.stored = safe_open(*words, **options)
+
+        def __enter__(self) -> Remembering:
+            self.stored.__enter__()
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.stored.__exit__(*error)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.stored, name)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            read.append(self.stored.get_tensor(name))
+            return read[-1]
+
+    optimiser = make(module.parameters())
+    step(module, optimiser, 0)
+    save_checkpoint(tmp_path, module, optimiser, {})
+    monkeypatch.setattr("safetensors.safe_open", Remembering)
+    load_checkpoint(tmp_path, module, optimiser)
+    kept = [*module.state_dict().values(), *(value for state in optimiser.state.values() for value in state.values())]
+    assert len(read) == len(kept)
+    assert {t.untyped_storage().data_ptr() for t in kept}.isdisjoint(t.untyped_storage().data_ptr() for t in read)
+
+
 def test_what_breaks_while_writing_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = network(0)
     optimiser = OPTIMISERS["sgd"](module.parameters())

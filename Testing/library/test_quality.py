@@ -257,10 +257,21 @@ def test_cross_validation_never_uses_the_scan_itself() -> None:
     for sample, one, other in zip(samples, before, after, strict=True):
         if sample.scan == "scan 3":
             assert one == other
-    found = figures(np.array([s.dice for s in samples]), np.array([q.expected_dice for q in before]))
+    found = figures(np.array([s.dice for s in samples]), np.array(before))
     assert found["auroc_below_0.7"] is not None and found["auroc_below_0.7"] > 0.95
     with pytest.raises(ValueError, match="at least 10 masks"):
         fit(samples[:9], {})
+
+
+def test_evidence_that_does_not_rise_with_the_dice_is_told_and_that_of_some_scans_is_no_fault() -> None:
+    dice = np.linspace(0.2, 0.95, 18).tolist()
+    falling = [Sample(f"scan {n % 3}", "", {"shape": -true}, true) for n, true in enumerate(dice)]
+    with pytest.raises(ValueError, match="no quality measure of 18 masks rises with their Dice; label more cases"):
+        fit(falling, {})
+    one = [replace(s, evidence={"shape": 20 * s.dice}) if s.scan == "scan 0" else s for s in falling]
+    without = [sample for sample in one if sample.scan != "scan 0"]
+    assert fit(one, {}).terms and len(set(cross_validate(one)[::3])) == 1, "the rest tells nothing of this scan"
+    assert cross_validate(one)[0] == pytest.approx(np.mean([sample.dice for sample in without]), abs=0.01)
 
 
 def test_figures_are_those_of_the_definition() -> None:

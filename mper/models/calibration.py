@@ -135,12 +135,16 @@ class Calibration:
             if name in evidence and math.isfinite(evidence[name])
         }
 
+    def expected_dice(self, evidence: Mapping[str, float]) -> float:
+        """The formula; without terms it is the same for every mask."""
+        return 1 / (1 + math.exp(-(self.bias + sum(self.contributions(evidence).values()))))
+
     def quality(self, evidence: Mapping[str, float]) -> Quality | None:
         """What to expect of a mask; None where the calibration was not fitted."""
         if not self.terms:
             return None
         parts = self.contributions(evidence)
-        expected = 1 / (1 + math.exp(-(self.bias + sum(parts.values()))))
+        expected = self.expected_dice(evidence)
         level = level_of(expected)
         below, above = self.ranges.get(level, (-0.1, 0.1))
         worst = sorted((part, name) for name, part in parts.items() if part < _REASON_BELOW)[:_REASONS]

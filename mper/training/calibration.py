@@ -27,7 +27,7 @@ from mper.inference.prediction import Prediction
 from mper.inference.predictor import Predictor
 from mper.labels import UNLABELLED, Label
 from mper.models.bundle import ModelBundle
-from mper.models.calibration import CHECK, GOOD, HIGHEST, LOWEST, WRONG, Calibration, Quality, Term, level_of
+from mper.models.calibration import CHECK, GOOD, HIGHEST, LOWEST, WRONG, Calibration, Term, level_of
 from mper.progress import Progress, Report, ignore_progress
 from mper.training.run_clock import Clock
 from mper.volume import Volume
@@ -213,15 +213,16 @@ def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> 
     Raises
     ------
     ValueError
-        If there are fewer than ten samples.
+        If there are fewer than ten samples, or no evidence of theirs rises with the Dice.
     """
     if len(samples) < LEAST_MASKS:
         raise ValueError(f"a calibration needs at least {LEAST_MASKS} masks of known Dice, got {len(samples)}")
     calibration = _fitted(samples, usual)
-    judged = cross_validate(samples)
+    if not calibration.terms:
+        raise ValueError(f"no quality measure of {len(samples)} masks rises with their Dice; label more cases")
     true = np.array([sample.dice for sample in samples])
-    expected = np.array([quality.expected_dice for quality in judged])
-    levels = np.array([quality.level for quality in judged])
+    expected = np.array(cross_validate(samples))
+    levels = np.array([level_of(dice) for dice in expected])
     ranges = {}
     for level in (GOOD, CHECK, WRONG):
         own = levels == level
@@ -232,9 +233,9 @@ def fit(samples: Sequence[Sample], usual: Mapping[str, tuple[float, float]]) -> 
     return replace(calibration, ranges=ranges, about=about)
 
 
-def cross_validate(samples: Sequence[Sample]) -> list[Quality]:
-    """The quality of each sample, by a fit without its scan; the ranges are left out."""
-    judged: dict[int, Quality] = {}
+def cross_validate(samples: Sequence[Sample]) -> list[float]:
+    """The expected Dice of each sample, by a fit without its scan."""
+    expected: dict[int, float] = {}
     scans = sorted({sample.scan for sample in samples})
     folds = [scans[n :: min(10, len(scans))] for n in range(min(10, len(scans)))]
     for fold in folds:
@@ -242,10 +243,8 @@ def cross_validate(samples: Sequence[Sample]) -> list[Quality]:
         calibration = _fitted(rest, {})
         for n, sample in enumerate(samples):
             if sample.scan in fold:
-                quality = calibration.quality(sample.evidence)
-                assert quality is not None
-                judged[n] = quality
-    return [judged[n] for n in range(len(samples))]
+                expected[n] = calibration.expected_dice(sample.evidence)
+    return [expected[n] for n in range(len(samples))]
 
 
 def figures(true: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> dict[str, float | None]:

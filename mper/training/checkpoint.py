@@ -103,8 +103,11 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
         if name.startswith(_OPTIMISER):
             index, key = name[len(_OPTIMISER) :].split(".", 1)
             like = parameters[int(index)]
+            # Copied: what was read maps the file, which Windows then does not let the next checkpoint replace.
             if value.shape == like.shape:  # fused optimisers need the memory layout of the parameter
                 value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
+            else:
+                value = value.clone()
             entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
     return about

@@ -128,8 +128,8 @@ def choose_for(
     used = [case for split in splits for case in [case for case in split if case.is_drawn][:labeled]]
     labelled, strokes = len(used), sum(case.is_painted for case in used)
     kinds = [entry for entry in BACKBONES.values() if backbone in (entry.name, entry.kind)]
-    if start is not None:
-        kinds = [BACKBONES[str(start.network["kind"])]]
+    if start is not None and (known := BACKBONES.get(str(start.network["kind"]))):  # else it is refused when loaded
+        kinds = [known]
     dimensions = {entry.dimensions for entry in kinds}
     if len(dimensions) != 1:
         dimensions = {scan_dimensions([case.image() for case in cases[:_LOOKED_AT]])}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
@@ -32,7 +32,7 @@ def can_fold(sampler: PatchSampler) -> bool:
 
 def fold_samples(
     data: TrainingData,
-    cases: Sequence[LabelledScan],
+    case_of: Callable[[str], LabelledScan],
     usual: Mapping[str, tuple[float, float]],
     learner_of: Callable[[TrainingData, int], Learner],
     bundle_of: Callable[[TrainingData, Learner], ModelBundle],
@@ -49,8 +49,8 @@ def fold_samples(
     ----------
     data : TrainingData
         Of the run.
-    cases : sequence of LabelledScan
-        Its cases, with scans and labels as they were read.
+    case_of : callable
+        From the id of one of its cases to its scan and label as they were read.
     usual : mapping
         From `mper.training.calibration.usual_shapes`.
     learner_of : callable
@@ -67,7 +67,6 @@ def fold_samples(
     clock : Clock
         Measures the seconds.
     """
-    scans = {case.id: case for case in cases}
     whole = {case.id for case in _whole(data.sampler)}
     found: list[Sample] = []
     for fold in range(FOLDS):
@@ -76,7 +75,7 @@ def fold_samples(
         learner = learner_of(part, fold)
         what = f"model {fold + 1} of {FOLDS} on half of the labels"
         _learn(learner, part.sampler, steps, seconds, report, clock, what)
-        labelled = labelled_throughout([scans[name] for name in judged[:MOST_CASES]], data.labels)
+        labelled = labelled_throughout([case_of(name) for name in judged[:MOST_CASES]], data.labels)
         found += collect(
             bundle_of(part, learner),
             usual,

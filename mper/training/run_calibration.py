@@ -30,7 +30,7 @@ _SHARE = 0.1  # of the run's time, for measuring on the hold-out
 class Folds:
     """How the models of half of the labels are made: see `mper.training.folds.fold_samples`."""
 
-    cases: Sequence[LabelledScan]
+    case_of: Callable[[str], LabelledScan]
     learner_of: Callable[[TrainingData, int], Learner]
     bundle_of: Callable[[TrainingData, Learner], ModelBundle]
     steps: int | None
@@ -81,7 +81,7 @@ def calibration_of_run(
         return None, f"{_NOTHING}; nor six to train on"
     samples = fold_samples(
         data,
-        folds.cases,
+        folds.case_of,
         usual,
         folds.learner_of,
         folds.bundle_of,

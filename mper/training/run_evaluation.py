@@ -120,9 +120,11 @@ class RunEvaluation:
         try:
             dataset = open_dataset(Path(self._config.dataset))
             regions = dataset.regions
-            cases = {case.id: in_region(case, regions) for name in self._config.splits for case in dataset.split(name)}
-            labelled = [cases[case.id].image() for case in data.sampler.labelled[:_LOOKED_AT]]
-            scans = ((name, cases[name].image()) for name in names)
+            # By their ids: since the run began, a case may have left its split (`mper exclude`).
+            labelled = [
+                in_region(dataset.case(case.id), regions).image() for case in data.sampler.labelled[:_LOOKED_AT]
+            ]
+            scans = ((name, in_region(dataset.case(name), regions).image()) for name in names)
             found = unlike_scans(
                 self._bundle(),
                 usual,
@@ -133,16 +135,18 @@ class RunEvaluation:
                 report=report,
                 clock=self._clock,
             )
-            unlike = list(found)
+            looked_at = dict(found)
         except CommandReceived:
             return
         except _FAULTS as error:
             self._reporter.notify(f"the unlabelled scans could not be looked at: {first_line(error)}")
             return
-        if unlike:
+        if unlike := [name for name, is_unlike in looked_at.items() if is_unlike]:
+            of = f"{'the first ' if len(looked_at) < len(names) else ''}{len(looked_at)}"
             self._reporter.notify(
-                f"of {len(names)} scans without labels {len(unlike)} ({shorten(unlike, _NAMED)}) got a mask of another "
-                "shape than the labels have; look at them, and exclude those that show something else (`mper exclude`)"
+                f"of {of} scan{'' if len(looked_at) == 1 else 's'} without labels {len(unlike)} "
+                f"({shorten(unlike, _NAMED)}) got a mask of another shape than the labels have; look at them, and "
+                "exclude those that show something else (`mper exclude`)"
             )
 
     def calibration(

@@ -37,15 +37,15 @@ def unlike_start(cases: Sequence[Case], start: Card) -> str | None:
     start : Card
     """
     looked_at = cases[:_LOOKED_AT]
-    if not looked_at:
+    backbone = BACKBONES.get(str(start.network["kind"]))
+    if not looked_at or backbone is None:  # of another version, which is said when it is loaded
         return None
     modality = str(start.about.get("modality") or "")
     trained_on = f"the scans that {start.name} was trained on" + (f" ({modality})" if modality else "")
-    dimensions = BACKBONES[str(start.network["kind"])].dimensions
-    if scan_dimensions([case.image() for case in looked_at]) != dimensions:
-        ours, theirs = ("stacks of thick slices", "volumes")[:: 1 if dimensions == 3 else -1]
+    if scan_dimensions([case.image() for case in looked_at]) != backbone.dimensions:
+        ours, theirs = ("stacks of thick slices", "volumes")[:: 1 if backbone.dimensions == 3 else -1]
         line = f"the scans are {ours}, {trained_on} are {theirs}: choose another start, or train from scratch"
-        return Coded(line, "other-slices" if dimensions == 3 else "other-volumes", model=start.name)
+        return Coded(line, "other-slices" if backbone.dimensions == 3 else "other-volumes", model=start.name)
     unlike = [case.id for case in looked_at if _looks_unlike(case, start)]
     if not unlike:
         return None

@@ -284,7 +284,7 @@ class _Training:
                     self.evaluation.look_at_unlabelled(max(_LOOK_S, _LOOK_SHARE * whole_s))
 
             if self.step == _ESTIMATE_AT:
-                steps = self.total or round(self.step / max(self._progress(), 1e-6))
+                steps = self.total or round((self.step - 1) / max(self._progress(), 1e-6))  # the last one is not timed
                 self._check_length(steps, f"the run has {'' if self.total else 'time for about '}{steps} steps")
             now = time.monotonic()
             if now - reported >= _REPORT_S or self.step in (1, self.total):
@@ -446,7 +446,7 @@ class _Training:
         about = {**bundle.card.about, "calibration_from": source}
         replace(bundle, card=replace(bundle.card, about=about), calibration=calibration).save(self.folder.model)
         publish_run(self.folder.path)
-        log.set(state="finished", step=self.step, fraction=1.0, eta_s=0.0)
+        log.set(state="finished", step=self.step, fraction=1.0, elapsed_s=round(self.elapsed_s, 1), eta_s=0.0)
 
     def _report_finishing(self, progress: Progress) -> None:
         """Report from the measuring of the finished model, and follow commands, as `_wait_for_model` does."""
@@ -481,7 +481,7 @@ class _Training:
             return Learner(method, self.recipe, self.fabric, (seed, fold), self.tuned, self.averaged_with)
 
         return Folds(
-            [in_region(case, regions) for name in self.config.splits for case in dataset.split(name)],
+            lambda case_id: in_region(dataset.case(case_id), regions),  # it may have left its split meanwhile
             learner_of,
             bundle_of,
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),

@@ -39,8 +39,8 @@ def unlike_scans(
     seconds: float,
     report: Report,
     clock: Clock = time.monotonic,
-) -> Iterator[str]:
-    """The ids of scans in which a model segments something of another shape than that of the labels.
+) -> Iterator[tuple[str, bool]]:
+    """The ids of scans, and whether a model segments something of another shape than that of the labels in each.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def unlike_scans(
     labelled : sequence of Volume
         Some labelled scans: where the masks of these are unlike the labels, the model knows too little to tell.
     scans : iterable of (str, Volume)
-        Unlabelled ones; those that there is no time for are not looked at.
+        Unlabelled ones; those that there is no time for are left out.
     device : {"auto", "cpu", "cuda", "mps"}
     seconds : float
     report : Report
@@ -77,5 +77,4 @@ def unlike_scans(
         if clock() - begin > seconds:
             return
         report(Progress(f"looking at {name}"))
-        if is_unlike(image):
-            yield name
+        yield name, is_unlike(image)

@@ -254,7 +254,7 @@ def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method
         words = f"{words}: too short to change the model; allow more time"
         return Coded(words, "takes-too-short", seconds=budget_s, steps=_rounded(steps))
     assert body.steps is not None
-    measured = measured_step_s(dataset.path, method.name)
+    measured = measured_step_s(dataset.path, method.name, gpu=gpu, co_train=body.co_train)
     if measured is not None:
         seconds = body.steps * measured
         words = f"{duration_in_words(seconds)} on this computer, measured on the last run"
