@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -418,6 +419,27 @@ def test_ctrl_c_right_after_the_start_says_how_to_continue(
     monkeypatch.setattr(TrainConfig, "read", stop)
     assert train(dataset, "--out", tmp_path / "run") == CANCELLED
     assert f"mper train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_resumed_run_starts_is_not_forgotten(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trainer.start_run(TrainConfig(str(dataset)), tmp_path / "run")
+    with RunLog(folder) as log:
+        log.set(state="cancelled")
+
+    def work(run: Path, report: Any, notify: Any) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        with RunLog(folder):
+            assert folder.command() == "run"
+            report(Progress("reading the scans", 0.0))
+            if folder.command() == "cancel":
+                raise Cancelled
+        raise AssertionError("the run goes on")
+
+    monkeypatch.setattr(trainer, "train", work)
+    assert train("--resume", folder.path) == CANCELLED
+    assert "stopping after this step" in capsys.readouterr().err
 
 
 def test_a_run_whose_name_no_model_can_have_keeps_its_model(

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mper.methods.registry import find_method
 from mper.progress import Cancelled
 from mper.training import runs
 from mper.training.curves import write_curves
+from mper.training.duration import expected_steps, measured_step_s
 from mper.training.runs import RunFolder, RunLog, read_events
 from mper.utils.coded import Coded
 
@@ -215,3 +217,22 @@ def test_curves_without_matplotlib_are_a_table_and_one_notice(tmp_path: Path, mo
 def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:
     write_curves(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_step_is_that_of_the_newest_run_on_such_a_device_with_as_many_networks(tmp_path: Path) -> None:
+    cpu, card = "CPU (2 threads, float32)", "NVIDIA H200 (140 GiB, bfloat16)"
+    for name, device, co_train, step, seconds in (
+        ("1", cpu, False, 100, 200.0),
+        ("2", cpu, False, 100, 300.0),
+        ("3", card, False, 100, 5.0),
+        ("4", cpu, True, 100, 700.0),
+        ("5", cpu, False, 4, 400.0),
+    ):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        status = {"state": "finished", "heartbeat": 0.0, "method": "bcp", "device": device}
+        (run / "status.json").write_text(json.dumps({**status, "step": step, "elapsed_s": seconds}), encoding="utf-8")
+        (run / "config.json").write_text(json.dumps({"co_train": co_train}), encoding="utf-8")
+    found = {(gpu, two): measured_step_s(tmp_path, "bcp", gpu=gpu, co_train=two) for gpu in (0, 1) for two in (0, 1)}
+    assert found == {(0, 0): 3.0, (0, 1): 7.0, (1, 0): 0.05, (1, 1): None}
+    assert expected_steps(tmp_path, find_method("bcp"), 60.0, gpu=True) == 1200

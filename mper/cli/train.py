@@ -168,7 +168,7 @@ def _train_here(folder: Path, arguments: argparse.Namespace, output: _Output) ->
     begin = time.monotonic()
     with (
         _curves(folder, arguments.tensorboard and output.first) as update_curves,
-        _stop_through(RunFolder(folder)),
+        _stop_through(RunFolder(folder)) as stop_again,
         Bar(shown=output.first and not arguments.events) as bar,
     ):
         show = (
@@ -178,6 +178,7 @@ def _train_here(folder: Path, arguments: argparse.Namespace, output: _Output) ->
         )
 
         def report(progress: Progress) -> None:
+            stop_again()
             update_curves()
             show(progress)
 
@@ -316,23 +317,32 @@ def _store() -> Any:
 
 
 @contextlib.contextmanager
-def _stop_through(folder: RunFolder) -> Iterator[None]:
-    """Within this context Ctrl-C tells the run to save and stop, which it does within a step; a second one ends it."""
+def _stop_through(folder: RunFolder) -> Iterator[Callable[[], None]]:
+    """Within this context Ctrl-C tells the run to save and stop, which it does within a step; a second one ends it.
+
+    Gives what tells it again, if it was told: a run that is resumed forgets commands from before it has begun.
+    """
+    asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
         for name in before:
             signal.signal(name, before[name])
         if os.environ.get("RANK", "0") == "0":
             print_message("mper: stopping after this step ...")
+            asked.append(number)
+            stop_again()
+
+    def stop_again() -> None:
+        if asked:
             folder.steer("cancel")
 
     try:
         before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: the run is steered through its folder
-        yield
+        yield stop_again
         return
     try:
-        yield
+        yield stop_again
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
