@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from small_models import random_bundle
 
-from mper.cli import console, main
+from mper.cli import console, main, train_options
 from mper.cli import train as command_of_training
 from mper.cli.console import Bar
 from mper.cli.options import seconds
@@ -155,6 +155,26 @@ def test_auto_counts_the_labels_that_the_training_uses(
         assert train(dataset, "--method", "auto", "--steps", "999", "--split", "train", "--also", "more", *words) == OK
         assert asked[-1].method == method, count
     assert "here 5 are labelled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "card"),
+    [
+        (["--device", "cpu"], False),
+        (["--cluster", "slurm"], False),
+        (["--cluster", "slurm", "--gpus", "1"], True),
+        (["--cluster", "slurm", "--device", "cuda"], True),
+        (["--cluster", "slurm", "--cluster-config", "cluster.toml"], True),
+    ],
+)
+def test_auto_knows_whether_the_training_has_a_graphics_card_of_a_job_by_its_settings(
+    words: list[str], card: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.toml").write_text("gpus = 1\n", encoding="utf-8")
+    commands = argparse.ArgumentParser().add_subparsers()
+    command_of_training.add(commands)
+    assert train_options._has_gpu(commands.choices["train"].parse_args(["data", *words])) == card
 
 
 def test_the_time_that_is_left_is_told_from_where_the_work_was_resumed(

@@ -77,6 +77,20 @@ def test_an_excluded_case_is_in_no_split_until_it_is_included_again(dataset: Dat
     assert len(read_events(dataset.path)) == 2
 
 
+def test_a_case_of_several_splits_goes_back_to_all_of_them(dataset: Dataset) -> None:
+    dataset.add_to_split("few", ["a", "b"])
+    maintenance.exclude_case(dataset, "a", "me")
+    assert opened(dataset).splits == {"train": ("b", "c", "d"), "few": ("b",)}
+    assert opened(dataset).history.excluded == {"a": "train"}
+    maintenance.include_case(opened(dataset), "a", "me")
+    assert opened(dataset).splits == {"train": ("b", "c", "d", "a"), "few": ("b", "a")}
+    with (dataset.path / EVENTS).open("a", encoding="utf-8") as file:  # of a version that kept one split
+        file.write('{"event": "case excluded", "case": "c", "split": "few", "by": "me"}\n')
+    assert opened(dataset).history.excluded_from == {"c": ("few",)}
+    maintenance.remove_case(opened(dataset), "c", "me")
+    assert not opened(dataset).history.excluded and not opened(dataset).history.excluded_from
+
+
 def test_the_command_excludes_cases_says_which_are_and_changes_nothing_where_one_cannot_be(
     dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +120,19 @@ def test_the_command_excludes_cases_says_which_are_and_changes_nothing_where_one
         ("case excluded", "c", "A. Reader"),
         ("case included", "c", "unknown"),
     ]
+
+
+def test_the_command_puts_no_case_back_where_the_split_of_one_is_the_locked_hold_out(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset.add_to_split("dev", ["d", "c"])
+    words = ["exclude", str(dataset.path), "a", "d"]
+    assert main(words) == OK
+    assert capsys.readouterr().out == "a: excluded, was in split 'train'\nd: excluded, was in splits 'train', 'dev'\n"
+    opened(dataset).lock_holdout("dev")
+    assert main([*words, "--undo"]) == FAILED
+    assert "d: of the locked hold-out, which never changes; nothing was changed" in capsys.readouterr().err
+    assert opened(dataset).splits == {"train": ("b",), "dev": ("c",)}
 
 
 def test_a_display_name_changes_no_file_and_is_no_others(dataset: Dataset) -> None:

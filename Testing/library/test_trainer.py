@@ -725,6 +725,21 @@ def test_run_tells_what_it_was_trained_on(solid: Path, tmp_path: Path) -> None:
         assert json.loads((run / "cases.json").read_text(encoding="utf-8")) == {"trained_on": wanted}
 
 
+def test_a_case_that_is_held_out_after_a_run_learned_from_it_is_no_test_of_that_run(tmp_path: Path) -> None:
+    dataset, heard = blob_dataset(tmp_path / "data", 4), []
+    run = begin(dataset.path, tmp_path / "run", method="supervised", steps=3)
+    with pytest.raises(Crash):
+        train(run, at(2, crash))
+    case = dataset.add_case("new", dataset.case("case0").image().with_array(blobs((20, 24, 24), 9)[0]), {})
+    case.add_label(Volume(blobs((20, 24, 24), 9)[1], case.image().geometry), author="test", how="imported")
+    dataset.lock_holdout(["case3", "new"])
+    train(run, notify=heard.append)
+    assert json.loads((run / "cases.json").read_text(encoding="utf-8"))["trained_on"] == [f"case{n}" for n in range(4)]
+    assert sum(line.startswith("case3: held out after this run began to learn from it") for line in heard) == 1
+    quality = ModelBundle.load(run / "model").card.about["quality"]
+    assert quality["cases"].startswith("1 case of the locked hold-out")
+
+
 def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path) -> None:
     dataset = blob_dataset(tmp_path / "data", 2)
     run = begin(dataset.path, tmp_path / "run", method="supervised", name="mine", steps=1)

@@ -10,9 +10,9 @@ from mper.cli.options import Commands, add_command, add_json
 from mper.utils.errors import OK, UsageError
 
 _TEXT = """\
-Exclude cases from training: each is taken out of its split, so that nothing is trained on it or measured on it. Its
-scan and its labels stay in the dataset, and --undo puts it back into its split. A case of the locked hold-out cannot be
-excluded. Without CASE the excluded cases are shown. MPER Trainer shows and changes the same.
+Exclude cases from training: each is taken out of its splits, so that nothing is trained on it or measured on it. Its
+scan and its labels stay in the dataset, and --undo puts it back, as the last case of its splits. A case of the locked
+hold-out cannot be excluded. Without CASE the excluded cases are shown. MPER Trainer shows and changes the same.
 """
 _EXAMPLES = """\
   mper exclude dataset case-007 case-011 --author "A. Reader"
@@ -45,18 +45,21 @@ def run(arguments: argparse.Namespace) -> int:
             f"dataset {dataset.name!r} has no case {', '.join(map(repr, unknown))}; nothing was changed: correct the id"
         )
     cases = list(dict.fromkeys(dataset.case(case).id for case in arguments.cases))
-    if not arguments.undo and (held := [case for case in cases if case in dataset.held_out]):
+    before = dataset.history.excluded_from if arguments.undo else {}  # the splits that the cases go back to
+    locked = set(dataset.locked_splits)
+    if held := [case for case in cases if case in dataset.held_out or locked & set(before.get(case, ()))]:
         raise ValueError(
             f"{', '.join(held)}: of the locked hold-out, which never changes; nothing was changed: leave them out"
         )
     for case in cases:
         (include_case if arguments.undo else exclude_case)(dataset, case, arguments.author)
-    excluded = dataset.history.excluded
+    excluded = dataset.history.excluded_from
     if arguments.json:
-        print_json({"excluded": dict(excluded)})
+        print_json({"excluded": dict(dataset.history.excluded)})
         return OK
     if not excluded:
         print_result(f"{arguments.dataset}: no case is excluded")
-    for case, split in excluded.items():
-        print_result(f"{case}: excluded" + ("" if split is None else f", was in split {split!r}"))
+    for case, splits in excluded.items():
+        words = f", was in split{'' if len(splits) == 1 else 's'} {', '.join(map(repr, splits))}" if splits else ""
+        print_result(f"{case}: excluded{words}")
     return OK

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mper.cli.cluster import cluster_settings
 from mper.cli.console import print_note
 from mper.cli.options import add_device, axes, count, number, out_folder, seconds, size, window
 from mper.cli.train_checks import check_label_count, check_start, of_auto
@@ -204,6 +205,6 @@ def _has_gpu(arguments: argparse.Namespace) -> bool:
     from mper.utils.devices import pick_device
 
     device = arguments.device or "auto"
-    if arguments.cluster is not None:
-        return device == "cuda" or bool(arguments.gpus)
+    if (settings := cluster_settings(arguments)) is not None:
+        return device == "cuda" or settings.gpus > 0
     return pick_device(device).type != "cpu"

@@ -30,7 +30,9 @@ class CaseHistory:
     names : mapping of str to str
         Display names by case id, of the cases that have one.
     excluded : mapping of str to str or None
-        Excluded cases, with the split that each was in.
+        Excluded cases, with the split that each was in, the first of several.
+    excluded_from : mapping of str to tuple of str
+        All splits that each of them was in.
     removed : frozenset of str
         Cases that are in the recycle folder; their ids are not used again.
     second_holdout : tuple of str
@@ -41,6 +43,7 @@ class CaseHistory:
 
     names: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, str | None] = field(default_factory=dict)
+    excluded_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
     second_holdout: tuple[str, ...] = ()
     regions: Mapping[str, Box] = field(default_factory=dict)
@@ -50,6 +53,7 @@ def read_history(dataset: Path) -> CaseHistory:
     """What the events of a dataset's folder leave; a torn line, and events of newer programs, are left out."""
     names: dict[str, str] = {}
     excluded: dict[str, str | None] = {}
+    excluded_from: dict[str, tuple[str, ...]] = {}
     removed: set[str] = set()
     second: dict[str, None] = {}
     regions: dict[str, Box] = {}
@@ -58,12 +62,15 @@ def read_history(dataset: Path) -> CaseHistory:
         if what == RENAMED:
             names[case] = str(entry.get("name") or "")
         elif what == EXCLUDED:
-            excluded[case] = entry.get("split")
+            split = excluded[case] = entry.get("split")
+            excluded_from[case] = tuple(map(str, entry.get("splits") or ([] if split is None else [split])))
         elif what == INCLUDED:
             excluded.pop(case, None)
+            excluded_from.pop(case, None)
         elif what == REMOVED:
             removed.add(case)
-            regions.pop(case, None)
+            for state in (excluded, excluded_from, regions):
+                state.pop(case, None)
         elif what == HELD_OUT:
             second.update(dict.fromkeys(map(str, entry.get("cases") or ())))
         elif what == REGION_SET:
@@ -71,7 +78,7 @@ def read_history(dataset: Path) -> CaseHistory:
             if box := box_of(entry.get("region_mm")):
                 regions[case] = box
     names = {case: name for case, name in names.items() if name}
-    return CaseHistory(names, excluded, frozenset(removed), tuple(second), regions)
+    return CaseHistory(names, excluded, excluded_from, frozenset(removed), tuple(second), regions)
 
 
 def box_of(numbers: Any) -> Box | None:

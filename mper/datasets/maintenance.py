@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mper.datasets.dataset import Dataset
 from mper.datasets.events import EXCLUDED, HELD_OUT, INCLUDED, REGION_SET, REMOVED, RENAMED, STRUCTURE_ADDED
+from mper.datasets.index import Index
 from mper.labels import Label
 from mper.roi import Box, region_of_box
 from mper.utils.coded import Coded, line_of
@@ -50,7 +51,7 @@ def remove_case(dataset: Dataset, case_id: str, by: str) -> Path:
 
 
 def exclude_case(dataset: Dataset, case_id: str, by: str) -> None:
-    """Take a case out of its split, so that nothing is trained on it or measured on it; its files stay.
+    """Take a case out of its splits, so that nothing is trained on it or measured on it; its files stay.
 
     Raises
     ------
@@ -61,25 +62,29 @@ def exclude_case(dataset: Dataset, case_id: str, by: str) -> None:
     if case.id in dataset.history.excluded:
         return
     _refuse_held_out(dataset, case.id, "excluded")
-    split = next((name for name, ids in dataset.splits.items() if case.id in ids), None)
-    dataset.change(lambda index: index.without([case.id]), EXCLUDED, by, case=case.id, split=split)
+    splits = [name for name, ids in dataset.splits.items() if case.id in ids]
+    first = splits[0] if splits else None  # all that older programs know
+    dataset.change(lambda index: index.without([case.id]), EXCLUDED, by, case=case.id, split=first, splits=splits)
 
 
 def include_case(dataset: Dataset, case_id: str, by: str) -> None:
-    """Put an excluded case back into the split that it was in.
+    """Put an excluded case back into the splits that it was in, as their last case.
 
     Raises
     ------
     ValueError
-        If there is no such case.
+        If there is no such case, or it or one of those splits has been held out since.
     """
     case = dataset.case(case_id)
     if case.id not in dataset.history.excluded:
         return
-    split = dataset.history.excluded[case.id]
-    dataset.change(
-        lambda index: index if split is None else index.extended(split, [case.id]), INCLUDED, by, case=case.id
-    )
+
+    def put_back(index: Index) -> Index:
+        for split in dataset.history.excluded_from[case.id]:
+            index = index.extended(split, [case.id])
+        return index
+
+    dataset.change(put_back, INCLUDED, by, case=case.id)
 
 
 def rename_case(dataset: Dataset, case_id: str, name: str, by: str) -> None:

@@ -95,7 +95,10 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
     try:
         module.load_state_dict({n[len(_MODULE) :]: v for n, v in tensors.items() if n.startswith(_MODULE)})
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint {path} belongs to another network: {first_line(error)}") from error
+        line = (
+            f"the checkpoint {path} belongs to another network ({first_line(error).rstrip(':')}), as where structures "
+        )
+        raise ValueError(f"{line}were added to the dataset since; start a new run") from error
     state = optimiser.state_dict()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     entries: dict[int, dict[str, torch.Tensor]] = {}

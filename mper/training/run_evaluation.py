@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -47,6 +47,8 @@ class RunEvaluation:
     device : torch.device
     clock : Clock
         Measures all times.
+    without : collection of str
+        The cases that the run was trained on; one that was held out since it was begun is left out.
 
     Attributes
     ----------
@@ -63,19 +65,26 @@ class RunEvaluation:
         bundle: Callable[[], ModelBundle],
         device: torch.device,
         clock: Clock = time.monotonic,
+        without: Collection[str] = (),
     ):
         self._config, self._data, self._log, self._reporter, self._bundle = config, data, log, reporter, bundle
         self._clock = clock
         self._device = str(device) if device.type == "cuda" else device.type  # as a Predictor takes it
-        self.curve = self._make_curve()
+        self.curve = self._make_curve(without)
 
-    def _make_curve(self) -> HoldoutCurve | None:
+    def _make_curve(self, without: Collection[str]) -> HoldoutCurve | None:
         """The curve of the hold-out's whole scans, also of those with a region: so a model is used on a new scan."""
         dataset = open_dataset(Path(self._config.dataset))
         if dataset.holdout is None:
             return None
         before = [event["seconds"] for event in read_events(self._log.folder.path) if event["event"] == "holdout"]
         cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
+        if seen := [case.id for case in cases if case.id in without]:
+            self._reporter.notify(
+                f"{shorten(seen, _NAMED)}: held out after this run began to learn from it, so the hold-out is measured "
+                "without it; start a new run for a model that has not seen it"
+            )
+            cases = [case for case in cases if case.id not in seen]
         return HoldoutCurve(cases, self._data.labels, self._device, sum(before), self._clock)
 
     def holdout(

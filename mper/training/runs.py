@@ -29,6 +29,7 @@ from mper.utils.files import read_json, write_json
 from mper.utils.locking import is_locked, locked
 
 HEARTBEAT_S = 5.0
+CASES = "cases.json"
 COMMANDS = ("run", "pause", "cancel")
 NEW, LAUNCHING = "new", "launching"
 ENDED = ("finished", "cancelled", "failed", "interrupted")

@@ -48,11 +48,11 @@ from mper.training.result import expected_ranges, make_bundle, quality_of
 from mper.training.run_calibration import FOLDS_ALONE, Folds
 from mper.training.run_clock import RunClock
 from mper.training.run_evaluation import RunEvaluation
-from mper.training.runs import COMMANDS, RunFolder, RunLog
+from mper.training.runs import CASES, COMMANDS, RunFolder, RunLog
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.utils.coded import Coded
 from mper.utils.devices import describe_device
-from mper.utils.files import write_json
+from mper.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -162,11 +162,18 @@ class _Training:
         self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize)
         self.evaluation: RunEvaluation | None = None
         if self.log:
+            trained_on = self._trained_on()
+            write_json(self.folder.path / CASES, {"trained_on": trained_on})
             self.evaluation = RunEvaluation(
-                self.config, self.data, self.log, self.reporter, self._bundle, self.fabric.device, self.clock
+                self.config,
+                self.data,
+                self.log,
+                self.reporter,
+                self._bundle,
+                self.fabric.device,
+                self.clock,
+                without=trained_on,
             )
-            trained_on = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
-            write_json(self.folder.path / "cases.json", {"trained_on": trained_on})
         self.method = self._make_method()
         self.tuned, self.averaged_with = self._look_at_start()
         self.learner = Learner(
@@ -188,6 +195,13 @@ class _Training:
             self.evaluation.holdout(0, 0.0, self.config.budget_s or math.inf)  # the model that is to be improved
         self._loop()
         return self._finish()
+
+    def _trained_on(self) -> list[str]:
+        """The ids of the cases of this run, also of those that have left the dataset's splits since it was begun."""
+        path = self.folder.path / CASES
+        before = read_json(path)["trained_on"] if has_checkpoint(self.folder.checkpoint) and path.exists() else []
+        now = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
+        return list(dict.fromkeys([*before, *now]))
 
     def _localize(self, scans: Sequence[CoarseScan], start: Localization | None) -> Localization:
         """Learn the localisation within its share of the budget, or read what was learned before the run stopped."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mper.engine.services.models import label_answers, version_in_use
 from mper.engine.services.notes import Notes
 from mper.models.card import read_bundle
 from mper.training.publish import published_version
+from mper.training.runs import CASES
 from mper.utils.files import read_json
 
 
@@ -27,7 +27,7 @@ def trained_on(dataset: Dataset, cases: Sequence[str], notes: Notes, model: Path
                 continue
             published = dataset.path / "models" / read_json(config)["name"] / str(version)
             if model is None or model.resolve() == published.resolve():
-                seen |= set(json.loads((config.parent / "cases.json").read_text(encoding="utf-8"))["trained_on"])
+                seen |= set(read_json(config.parent / CASES)["trained_on"])
     return [case_id for case_id in cases if case_id in seen]
 
 
