@@ -168,7 +168,7 @@ def method(name: str, title: str) -> str:
     """A method of training."""
     return {
         "auto": _("Chosen for these cases"),
-        "mper": _("Labelled and unlabelled scans (recommended)"),
+        "mper": _("Labelled and unlabelled scans: prototypes (MPER)"),
         "bcp": _("Labelled and unlabelled scans: copy-paste (BCP)"),
         "supervised": _("Labelled scans only"),
         "embedding-matching": _("Labelled and unlabelled scans: embedding matching"),

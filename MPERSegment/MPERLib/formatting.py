@@ -113,6 +113,12 @@ def sentence(message: str) -> str:
     )
 
 
+def first_lines(lines: Sequence[str], most: int = 3) -> list[str]:
+    """The first of many lines, and one that says how many more there are."""
+    more = [_("and {n} more").format(n=len(lines) - most)] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
 # ---- models
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from MPERLib.callbacks import onException, slot
 from MPERLib.formatting import sentence
-from MPERLib.widgets import gap_in_place_of, is_above, place_below
+from MPERLib.widgets import gap_in_place_of, is_above, move, place_below
 
 
 class PanelContext:
@@ -60,7 +60,7 @@ class PanelContext:
             self._leave()
         if message and not (self._pressed is not None and place_below(self.ui.messageFrame, self._pressed)):
             parent, index = self._home
-            parent.layout().insertWidget(index, self.ui.messageFrame)
+            move(self.ui.messageFrame, parent.layout(), index)
         self.ui.messageLabel.text = sentence(message)
         self.ui.messageButton.text = button
         self.ui.messageButton.visible = action is not None

@@ -56,9 +56,21 @@ def place_below(frame: Any, widget: Any) -> bool:
     if at is None:
         return False
     if layout.indexOf(frame) != at + 1:
-        layout.removeWidget(frame)
-        layout.insertWidget(at + 1 - (0 <= layout.indexOf(frame) < at), frame)
+        move(frame, layout, at + 1 - (0 <= layout.indexOf(frame) < at))
     return True
+
+
+def move(frame: Any, layout: Any, index: int) -> None:
+    """Move a widget to a place in a layout, out of a section, too.
+
+    CTK's sections go on filtering the events of children that have left them, and would hide the widget wherever it is
+    while they are collapsed (ctkCollapsibleButton.cpp, childEvent and eventFilter).
+    """
+    section = frame.parent()
+    if isinstance(section, ctk.ctkCollapsibleButton) and section != layout.parent():
+        frame.removeEventFilter(section)
+    layout.removeWidget(frame)
+    layout.insertWidget(index, frame)
 
 
 def is_above(one: Any, other: Any) -> bool:

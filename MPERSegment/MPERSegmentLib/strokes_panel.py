@@ -394,11 +394,13 @@ class StrokesPanel:
 
     def _onUndo(self) -> None:
         if self._node is not None:
+            self._say("")
             self._sync().undo()
             self._fill()
 
     def _onRedo(self) -> None:
         if self._node is not None:
+            self._say("")
             self._sync().redo()
             self._fill()
 
@@ -415,6 +417,7 @@ class StrokesPanel:
     def _onDelete(self) -> None:
         row, wanted = self._context.ui.strokesTable.currentRow(), self._wanted()
         if 0 <= row < len(wanted):
+            self._say("")
             self._sync().remove(wanted[row])
             self._fill()
 

@@ -16,6 +16,7 @@ import numpy as np
 from MPERLib import mrml, phases, settings
 from MPERLib.engine_session import EngineSession
 from MPERLib.engine_words import in_words
+from MPERLib.formatting import first_lines
 from MPERLib.heart_phase_search import HeartPhaseSearch, Take, ventricle_model
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess
@@ -311,7 +312,7 @@ class CaseImport:
         if needed(rows, known):
             self._bar.visible = False
             add = self._addLoaded if self._loaded else self._addChosen
-            self._preview.show(rows, self._dataset.labels, known, add, self.cancel)
+            self._preview.show(rows, self._dataset.labels, known, self._upload.problems, add, self.cancel)
         elif self._process is not None:
             self._addChosen([{"number": row["number"]} for row in rows])
         else:
@@ -451,9 +452,7 @@ class CaseImport:
         cases = cases if count <= 5 else _("{cases} and {n} more").format(cases=cases, n=count - 5)
         text = _("Added: {cases}.").format(cases=cases)
         text = text if count else _("No scan was added.")
-        if problems:
-            more = "" if len(problems) < 4 else "\n" + _("and {n} more").format(n=len(problems) - 3)
-            text += "\n" + "\n".join(problems[:3]) + more
+        text = "\n".join([text, *first_lines(problems)])
         self._clear()
         self._context.showMessage(text)
         self._dataset.refresh()

@@ -41,6 +41,8 @@ class Chart:
         self._series: dict[str, Any] = {}
         self.widget = qt.QWidget()
         self._legend = qt.QLabel()
+        self._legend.wordWrap = True
+        self._legend.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)  # many lines widen no panel
         layout = qt.QVBoxLayout(self.widget)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._legend)
@@ -66,7 +68,8 @@ class Chart:
             series.SetMarkerStyle(series.MarkerStyleCircle if few else series.MarkerStyleNone)
             _fill(series.GetTableNode(), _thin(line))
         entries = [
-            f'<span style="color:{_COLOURS[n % len(_COLOURS)]}">■</span> {name}' for n, name in enumerate(self._series)
+            f'<span style="color:{_COLOURS[n % len(_COLOURS)]}">■</span>&nbsp;{name}'
+            for n, name in enumerate(self._series)
         ]
         self._legend.text = _("{title}: {lines}").format(title=self._title, lines="&nbsp; ".join(entries))
         self._fitAxes([point for line in lines.values() for point in line])

@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 from MPERLib.callbacks import slot
-from MPERLib.formatting import sentence
+from MPERLib.formatting import first_lines, sentence
 from MPERLib.widgets import chosen, fill_box
 from slicer.i18n import tr as _
 
@@ -42,6 +42,7 @@ class ImportPreview:
         rows: Sequence[dict],
         labels: Sequence[Mapping[str, Any]],
         known: Mapping[str, str],
+        left_out: Sequence[str],
         add: Callable[[list[dict]], None],
         cancel: Callable[[], None],
     ) -> None:
@@ -55,6 +56,8 @@ class ImportPreview:
             The structures of the dataset.
         known : mapping of str to str
             The cases of the dataset, by the checksum of their scan.
+        left_out : sequence of str
+            What is not among the rows, and why: a line each.
         add, cancel : callable
             `add` takes what ``mper stage`` takes as "add".
         """
@@ -75,7 +78,8 @@ class ImportPreview:
         ui.emptyMasksCheckBox.visible = any((row["mask"] or {}).get("empty") for row in rows)
         ui.emptyMasksCheckBox.checked = False
         text = _("{scans} scans, {masks} with a mask. Choose what is added.")
-        ui.previewLabel.text = text.format(scans=len(rows), masks=sum(row["mask"] is not None for row in rows))
+        counts = text.format(scans=len(rows), masks=sum(row["mask"] is not None for row in rows))
+        ui.previewLabel.text = "\n".join([counts, *map(sentence, first_lines(left_out))])
         ui.previewBox.visible = True
         self._check()
 
@@ -94,11 +98,13 @@ class ImportPreview:
             for value in (row["mask"] or {}).get("values", ()):
                 held.setdefault(_key(value), []).append(value)
         layout = self.ui.mappingBox.layout()
+        layout.setColumnStretch(0, 1)
         structures = [(str(label["value"]), label["name"]) for label in labels]
         for n, (key, values) in enumerate(held.items()):
             text = _("{thing} ({voxels} voxels, masks: {masks}):")
             label = qt.QLabel(text.format(thing=key, voxels=sum(v["voxels"] for v in values), masks=len(values)))
             label.wordWrap = True
+            label.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Preferred)  # the panel is no wider for it
             box = qt.QComboBox()
             seems = values[0]["structure"]
             entries = [*structures, (_LEAVE_OUT, _("Leave out"))]

@@ -23,9 +23,10 @@ _LOSSES = {
 
 
 class RunCurves:
-    """Losses and Dice on the hold-out set by step, as lines by name."""
+    """Losses and Dice on the hold-out set by step, as lines by name; and what the run has noticed, a line each."""
 
     def __init__(self) -> None:
+        self.notices: list[str] = []
         self.losses: dict[str, list] = {}
         self.dice: dict[str, list] = {}
 
@@ -40,6 +41,8 @@ class RunCurves:
             for name, value in event["dice"].items():
                 if value is not None:
                     _append(self.dice.setdefault(name, []), step, value)
+        elif kind == "notice" and event["message"] not in self.notices:  # a resumed run repeats some
+            self.notices.append(event["message"])
 
 
 class RunOverlay:

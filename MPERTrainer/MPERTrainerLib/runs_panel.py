@@ -203,7 +203,7 @@ class RunsPanel:
     def _show(self) -> None:
         ui, status, active = self._context.ui, self.status, self.active
         parts = [formatting.run_state(status)]
-        if status.get("state") == "running" and status.get("message") not in (None, "", "training"):
+        if status.get("state") == "running" and status.get("message") not in (None, "", "running", "training"):
             parts.append(engine_words.progress(status["message"]))
         if status.get("state") == "starting" and status.get("message"):
             parts[0] = engine_words.progress(status["message"])
@@ -240,6 +240,10 @@ class RunsPanel:
         return text[self._asked].format(what=engine_words.progress(status.get("message") or _("this step")))
 
     def _draw(self) -> None:
+        notices = [f"\N{BULLET} {formatting.sentence(line)}" for line in self._curves.notices]
+        label = self._context.ui.runNotices
+        label.text, label.toolTip = "\n".join(formatting.first_lines(notices)), "\n".join(notices)
+        label.visible = bool(notices)
         self.lossChart.show({**self._curves.losses, **self.overlay.losses()})
         self.diceChart.show({**self._curves.dice, **self.overlay.dice()})
 

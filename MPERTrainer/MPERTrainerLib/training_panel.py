@@ -139,6 +139,7 @@ class TrainingPanel:
             "cross_scanner": ui.crossScannerCheckBox.checked or None,
         }
         body = {name: values[name] for name in self._changed if values[name] not in (None, "")}
+        body.setdefault("method", _AUTO_METHOD)
         if "start_from" in self._changed:
             body["start_from"] = values["start_from"]  # None trains from scratch
         if "steps" in body:
@@ -184,7 +185,7 @@ class TrainingPanel:
                 ("recipe", ui.recipeSelector, engine_words.recipe, []),
             ):
                 options = [*first, *plan["options"][f"{name}s"]]
-                wanted = chosen(box) if name in self._changed else plan.get(name)
+                wanted = chosen(box) if name in self._changed else {**plan, "method": _AUTO_METHOD}.get(name)
                 fill_box(box, [(option["name"], title(option["name"], option["title"])) for option in options], wanted)
                 for row, option in enumerate(options):
                     tip = engine_words.tip(option["name"], option.get("description") or option["title"])

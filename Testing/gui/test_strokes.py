@@ -860,6 +860,9 @@ def test_bad_strokes_are_refused_in_one_line(scene, window):
     scene.drag((8, 20, 28))
     assert "does not show scan" in scene.ui.strokesWords.text
     assert len(scene.rows()) == 2
+    window.click(scene.ui.strokeUndoButton)
+    scene.rest()
+    assert len(scene.rows()) == 1 and not scene.ui.strokesWords.text
 
 
 def test_the_probe_names_the_stroke_and_an_uncertain_place_offers_the_brush(scene, window):

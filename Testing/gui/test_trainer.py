@@ -653,9 +653,11 @@ def test_a_message_stands_below_the_button_that_was_pressed(window, shared_engin
     assert ui.messageFrame.visible and ui.messageFrame.parent() is ui.editSection
     assert top(ui.saveLabelButton) < top(ui.messageFrame) < top(ui.trainSection)
     panel.context._pressed = None
+    ui.editSection.collapsed = True  # which does not hide a message that stands elsewhere now
     panel.context.showMessage("the engine has stopped")
     window.events()
-    assert top(ui.messageFrame) < top(ui.casesSection)
+    assert ui.messageFrame.visible and top(ui.messageFrame) < top(ui.casesSection)
+    ui.editSection.collapsed = False
     panel.labelPanel.closeCase()
     assert not ui.messageFrame.visible  # it was about the case
 
@@ -674,7 +676,8 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     runs._run = "r1"
     runs._take({**running, "step": None, "state": "starting", "message": "learning where the structure lies (22 %)"})
     assert ui.runLabel.text == "Learning where the structure lies (22 %)"
-    runs._take(running)
+    runs._take({**running, "message": "running"})
+    assert ui.runLabel.text == "Running, step 3"
     window.click(ui.pauseButton)
     assert ui.runLabel.text.startswith("Pausing after this step")
     assert not ui.pauseButton.enabled
@@ -750,7 +753,7 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     panel = opened(window, tmp_path)
     ui, training = panel.ui, panel.trainingPanel
     window.wait_until(lambda: ui.methodSelector.findData("auto") >= 0, 20, "the plan")
-    choose(ui.methodSelector, "auto")
+    assert ui.methodSelector.currentText == "Chosen for these cases"
     choose(ui.alsoSelector, "other scanner")
     ui.crossScannerCheckBox.checked = True
     window.wait_until(lambda: training.plan.get("reason"), 20, "the reason")
@@ -770,6 +773,7 @@ def run_on_disk(dataset: Path, run: str, name: str, losses: list[float], dice: f
     (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
     events = [{"event": "step", "step": n, "loss": loss} for n, loss in enumerate(losses, start=1)]
     events.append({"event": "holdout", "step": len(losses), "fraction": 1.0, "dice": {"LA": dice}, "seconds": 1.0})
+    events += 2 * [{"event": "notice", "message": f"the model is not published, as the disk is full; {name} stays"}]
     lines = [json.dumps({"time": 1.0, **event}) for event in events]
     (folder / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -782,11 +786,14 @@ def test_two_runs_are_laid_over_each_other_in_the_charts(window, shared_engine, 
     runs = panel.runsPanel
     window.wait_until(lambda: runs.diceChart.values(), 20, "the curves of the newest run")
     assert runs.lossChart.values() == {"total": [(1, 4.0), (2, 2.0), (3, 1.0)]}
+    wanted = "\N{BULLET} The model is not published, as the disk is full; second stays."
+    window.wait_until(lambda: panel.ui.runNotices.text == wanted and panel.ui.runNotices.visible, 20, "the notice")
     assert [runs.overlay.selector.itemData(n) for n in range(runs.overlay.selector.count)] == ["", "r1"]
     choose(runs.overlay.selector, "r1")
     window.wait_until(lambda: len(runs.diceChart.values()) == 2, 20, "the curves of the other run")
     (name,) = set(runs.lossChart.values()) - {"total"}
     assert name.startswith("total of first, ") and "finished" not in name
+    assert runs.lossChart._legend.minimumSizeHint.width() < 250  # a long legend widens no panel
     assert runs.lossChart.values()[name] == [(1, 4.0), (2, 3.0)]
     assert sorted(line[0][1] for line in runs.diceChart.values().values()) == [0.5, 0.75]
     choose(panel.ui.runSelector, "r1")  # the run that is laid over the other is shown itself: nothing lies over it
@@ -917,7 +924,10 @@ def test_a_preview_shows_scans_and_masks_and_asks_what_their_values_mean(window,
     assert [item.text(2) for item in items] == ["Value 7", "empty", "not in the scan", "none"]
     assert items[0].text(1) == "18 x 24 x 22, 2 x 2 x 2 mm"
     assert "outside of the scan" in items[2].text(3)
-    assert ui.previewLabel.text == "4 scans, 3 with a mask. Choose what is added."
+    counts, left_out = ui.previewLabel.text.split("\n")
+    assert counts == "4 scans, 3 with a mask. Choose what is added."
+    assert left_out == "1 of 4 scans have no mask: d."
+    assert ui.mappingBox.sizeHint.width() < 300  # no label of a structure widens the panel
     (box,) = adding._preview._boxes.values()
     assert box.currentText == "Choose a structure" and not ui.addPreviewButton.enabled
     window.screenshot("trainer-import")

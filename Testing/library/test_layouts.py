@@ -150,6 +150,7 @@ def test_acdc_as_published(tmp_path: Path) -> None:
         pair(folder, f"{name}_frame01.nii.gz", f"{name}_frame01_gt.nii.gz", n, 3)
         (folder / f"{name}_4d.nii.gz").write_bytes(b"the whole cycle")
         (folder / "Info.cfg").write_text("ED: 1", encoding="utf-8")
+    write(tmp_path / "s" / "la_003.nii.gz", scan(3))
     notices = Notices()
     import_source(tmp_path / "s", tmp_path / "d", notify=notices)
     dataset = Dataset.open(tmp_path / "d")
@@ -157,6 +158,8 @@ def test_acdc_as_published(tmp_path: Path) -> None:
     assert dataset.splits == {"train": ("patient001_frame01",), "test": ("patient101_frame01",)}
     equal(dataset.case("patient001_frame01").label(), mask(3))
     assert any("patient001_4d.nii.gz" in notice for notice in notices)
+    left_out = "la_003.nii.gz left out: not named as the files of ACDC; import them from a folder of their own"
+    assert left_out in notices
 
 
 def test_lascarqs_takes_the_atrium_and_leaves_the_scars_out(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,22 +45,35 @@ LA = (make_label(1, "LA"),)
 ACDC = tuple(make_label(value, name) for value, name in enumerate(("RV", "MYO", "LV"), start=1))
 # The values of Zhuang and Shen, Medical Image Analysis 2016; 421 stands in one published mask in place of 420.
 _MMWHS_VALUES = {500: "LV", 600: "RV", 420: "LA", 550: "RA", 205: "MYO", 820: "AO", 850: "PA", 421: "LA"}
+_SLICES = "slices"  # a folder of ACDC h5, with the slices of its volumes
 MMWHS = tuple(make_label(value, name) for value, name in enumerate(dict.fromkeys(_MMWHS_VALUES.values()), start=1))
 
 
-def public_source(source: Path, files: Iterable[Path]) -> Source | None:
+def public_source(source: Path, files: Sequence[Path]) -> Source | None:
     """The cases of a public set; None where `source` is none of them. `files` are all volume files below it."""
     for layout in (_la_challenge, _uamt, _acdc_h5):
         # The first place that holds the set counts: the public LA folder has its first case twice, as h5 below.
         below = [source / "volumes"] if (source / "volumes").is_dir() else sub_folders(source)
-        for places in ([source], [folder for folder in below if folder.name != "slices"]):
+        for places in ([source], [folder for folder in below if folder.name != _SLICES]):
             if found := [case for place in places for case in layout(place, source)]:
-                return Source(_NAMES[layout], by_id(found), _LABELS[layout])
-    files = list(files)
-    for by_name in (_acdc, _mmwhs, _lascarqs):
-        if known := by_name(source, files):
-            return known
+                known = Source(_NAMES[layout], by_id(found), _LABELS[layout])
+                ours = {case.files[0].parent for case in found}
+                copies = {*known.cases, _SLICES}  # of what is there already
+                others = [path for path in files if path.parent not in ours and path.parent.name not in copies]
+                return _with_others(known, others)
+    for by_name, is_ours in ((_acdc, _is_acdc), (_mmwhs, _is_mmwhs), (_lascarqs, _is_lascarqs)):
+        if by_its_names := by_name(source, files):
+            return _with_others(by_its_names, [path for path in files if not is_ours(path)])
     return None
+
+
+def _with_others(known: Source, others: Sequence[Path]) -> Source:
+    """The set with a notice of the other scans that lie with it, which are not imported."""
+    if not others:
+        return known
+    names = shorten(path.name for path in others)
+    line = f"{names} left out: not named as the files of {known.layout}; import them from a folder of their own"
+    return replace(known, notices=(*known.notices, line))
 
 
 def with_scribbles(source: Source, where: Path) -> Source:
@@ -186,10 +199,22 @@ def _read_scribbles(path: Path, notify: Notify) -> Pair:
 _ACDC_NAME = re.compile(r"patient\d{3}_frame\d{2}(_gt)?")
 _ACDC_SERIES = re.compile(r"patient\d{3}_4d")
 _MMWHS_NAME = re.compile(r"(?P<case>(?:ct|mr)_(?:train|test)_\d+)_(?P<kind>image|label)", re.IGNORECASE)
-_LASCARQS_IMAGE, _LASCARQS_ATRIUM = "enhanced", "atriumSegImgMO"
+_LASCARQS_IMAGE, _LASCARQS_ATRIUM, _LASCARQS_SCARS = "enhanced", "atriumSegImgMO", "scarSeg"
 
 
-def _acdc(source: Path, files: list[Path]) -> Source | None:
+def _is_acdc(path: Path) -> bool:
+    return bool(_ACDC_NAME.fullmatch(stem(path)) or _ACDC_SERIES.fullmatch(stem(path)))
+
+
+def _is_mmwhs(path: Path) -> bool:
+    return bool(_MMWHS_NAME.fullmatch(stem(path)))
+
+
+def _is_lascarqs(path: Path) -> bool:
+    return stem(path) in (_LASCARQS_IMAGE, _LASCARQS_ATRIUM) or stem(path).startswith(_LASCARQS_SCARS)
+
+
+def _acdc(source: Path, files: Sequence[Path]) -> Source | None:
     named = {stem(path): path for path in files if _ACDC_NAME.fullmatch(stem(path))}
     cases = [
         file_case(name, path, source, partial(_read_values, path, named.get(f"{name}_gt"), {1: 1, 2: 2, 3: 3}))
@@ -203,7 +228,7 @@ def _acdc(source: Path, files: list[Path]) -> Source | None:
     return Source("ACDC", by_id(cases), ACDC, splits=_splits(cases, source), notices=tuple(notices))
 
 
-def _mmwhs(source: Path, files: list[Path]) -> Source | None:
+def _mmwhs(source: Path, files: Sequence[Path]) -> Source | None:
     matches = [(path, match) for path in files if (match := _MMWHS_NAME.fullmatch(stem(path)))]
     masks = {match["case"]: path for path, match in matches if match["kind"].lower() == "label"}
     images = {match["case"]: path for path, match in matches if match["kind"].lower() == "image"}
@@ -218,7 +243,7 @@ def _mmwhs(source: Path, files: list[Path]) -> Source | None:
     return Source("MM-WHS", by_id(cases), MMWHS, splits=_splits(cases, source))
 
 
-def _lascarqs(source: Path, files: list[Path]) -> Source | None:
+def _lascarqs(source: Path, files: Sequence[Path]) -> Source | None:
     images = [path for path in files if stem(path) == _LASCARQS_IMAGE]
     masks = {path.parent: path for path in files if stem(path) == _LASCARQS_ATRIUM}
     if not masks or not images:
@@ -227,7 +252,7 @@ def _lascarqs(source: Path, files: list[Path]) -> Source | None:
         file_case(path.parent.name, path, source, partial(_read_values, path, masks.get(path.parent), {1: 1, 255: 1}))
         for path in images
     ]
-    other = sorted({path.name for path in files if stem(path).startswith("scarSeg")})
+    other = sorted({path.name for path in files if stem(path).startswith(_LASCARQS_SCARS)})
     notices = [f"{shorten(other)} left out: scars overlap the atrium, and a voxel has one label"] if other else []
     return Source("LAScarQS", by_id(cases), LA, splits=_splits(cases, source), notices=tuple(notices))
 

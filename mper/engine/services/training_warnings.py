@@ -17,7 +17,7 @@ from mper.datasets.dataset import Dataset
 from mper.engine.schemas.runs import RunRequest
 from mper.engine.services.holdout import DRAFTS, PARTS
 from mper.labels import BACKGROUND, Label, same_structures
-from mper.methods.registry import MethodInfo, check_backbone, default_method
+from mper.methods.registry import AUTO, MethodInfo, check_backbone, default_method
 from mper.models.card import Card
 from mper.roi import Box, region_of_box
 from mper.training.runs import RunFolder
@@ -197,7 +197,7 @@ def _about_holdout(dataset: Dataset) -> list[str]:
 
 def _about_method(body: RunRequest, cases: TrainingCases, method: MethodInfo) -> list[str]:
     found: list[str] = []
-    if method.uses_unlabelled and body.method is not None and not cases.unlabelled:
+    if method.uses_unlabelled and body.method not in (None, AUTO) and not cases.unlabelled:
         found.append(
             Coded(
                 f"method {method.name} also learns from scans without labels, and there are none: choose "
