@@ -8,7 +8,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,9 +18,10 @@ from mper.methods.registry import find_method
 from mper.progress import Cancelled
 from mper.training import runs
 from mper.training.curves import write_curves
-from mper.training.duration import expected_steps, measured_step_s
+from mper.training.duration import StepTimes
 from mper.training.runs import RunFolder, RunLog, read_events
 from mper.utils.coded import Coded
+from mper.volume import Geometry
 
 
 def test_status_tells_state_process_and_heartbeat(tmp_path: Path) -> None:
@@ -221,18 +224,36 @@ def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:
 
 def test_the_time_of_a_step_is_that_of_the_newest_run_on_such_a_device_with_as_many_networks(tmp_path: Path) -> None:
     cpu, card = "CPU (2 threads, float32)", "NVIDIA H200 (140 GiB, bfloat16)"
-    for name, device, co_train, step, seconds in (
-        ("1", cpu, False, 100, 200.0),
-        ("2", cpu, False, 100, 300.0),
-        ("3", card, False, 100, 5.0),
-        ("4", cpu, True, 100, 700.0),
-        ("5", cpu, False, 4, 400.0),
+    for name, method, device, co_train, step, seconds in (
+        ("1", "bcp", cpu, False, 100, 200.0),
+        ("2", "bcp", cpu, False, 100, 300.0),
+        ("3", "bcp", card, False, 100, 5.0),
+        ("4", "bcp", cpu, True, 100, 700.0),
+        ("5", "mper", cpu, False, 100, 600.0),
+        ("6", "bcp", cpu, False, 4, 400.0),
     ):
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
-        status = {"state": "finished", "heartbeat": 0.0, "method": "bcp", "device": device}
+        status = {"state": "finished", "heartbeat": 0.0, "method": method, "device": device}
         (run / "status.json").write_text(json.dumps({**status, "step": step, "elapsed_s": seconds}), encoding="utf-8")
         (run / "config.json").write_text(json.dumps({"co_train": co_train}), encoding="utf-8")
-    found = {(gpu, two): measured_step_s(tmp_path, "bcp", gpu=gpu, co_train=two) for gpu in (0, 1) for two in (0, 1)}
-    assert found == {(0, 0): 3.0, (0, 1): 7.0, (1, 0): 0.05, (1, 1): None}
-    assert expected_steps(tmp_path, find_method("bcp"), 60.0, gpu=True) == 1200
+    bcp, other = find_method("bcp"), find_method("dk-uxnet")
+    times = {(gpu, two): StepTimes(tmp_path, gpu, two, ()) for gpu in (False, True) for two in (False, True)}
+    assert [each.measured_s(bcp) for each in times.values()] == [3.0, 7.0, 0.05, None]
+    assert times[False, False].measured_s(other) == 6.0 * other.step_time, "by the newest run, of whatever method"
+    assert times[True, False].steps_in(60.0, bcp) == 1200 and times[True, True].steps_in(0.01, bcp) == 1
+
+
+def test_without_a_measured_run_a_step_is_expected_to_take_as_long_as_its_patch_is_large(tmp_path: Path) -> None:
+    def scan(spacing: float, *shape: int) -> SimpleNamespace:
+        return SimpleNamespace(geometry=Geometry.from_axes((0, 0, 0), (spacing,) * 3, np.eye(3)[:, ::-1], shape))
+
+    method = find_method("mper")
+    for scans, patch, voxels in (
+        ([scan(2.0, 30, 48, 40)] * 3, None, 32 * 48 * 48),
+        ([scan(2.0, 30, 48, 40)] * 3, (16, 32, 32), 16 * 32 * 32),
+        ([scan(0.5, 60, 96, 80)] * 3, None, 32 * 48 * 48),
+    ):
+        times = StepTimes(tmp_path, False, False, scans, patch)
+        assert times.guessed_s(method) == pytest.approx(3.0 * voxels / 600_000)
+    assert StepTimes(tmp_path, True, True, scans).guessed_s(method) == 0.2

@@ -182,19 +182,16 @@ def _measured_best(
 ) -> str:
     """The method of ``--method auto``; tells why."""
     from mper.training.choice import choose_for
-    from mper.training.duration import expected_steps
+    from mper.training.duration import StepTimes
 
     left_out = set(dataset.held_out_copies())
     scans = [[case for case in dataset.split(name) if case.id not in left_out] for name in splits]
     steps = arguments.steps
     if arguments.budget is not None:
-        steps = expected_steps(
-            arguments.dataset,
-            find_method(default_method(unlabelled=True)),
-            arguments.budget,
-            gpu=_has_gpu(arguments),
-            co_train=bool(arguments.co_train),
-        )
+        patch = arguments.patch or (start.window if start else None)
+        cases = [case for split in scans for case in split]
+        times = StepTimes(arguments.dataset, _has_gpu(arguments), bool(arguments.co_train), cases, patch)
+        steps = times.steps_in(arguments.budget, find_method(default_method(unlabelled=True)))
     method, reason = choose_for(scans, dataset.labels, arguments.labeled, start, arguments.backbone, steps)
     print_note(f"method {method}: {reason}")
     return method

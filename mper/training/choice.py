@@ -132,7 +132,7 @@ def choose_for(
         kinds = [known]
     dimensions = {entry.dimensions for entry in kinds}
     if len(dimensions) != 1:
-        dimensions = {scan_dimensions([case.image() for case in cases[:_LOOKED_AT]])}
+        dimensions = {scan_dimensions(cases[:_LOOKED_AT])}
     fine_tunes = start is not None and same_structures(tuple(labels), start.labels)
     slices, unlabelled = dimensions == {2}, len(cases) - labelled
     return choose_method(labelled, unlabelled, slices=slices, fine_tunes=fine_tunes, strokes=strokes, steps=steps)

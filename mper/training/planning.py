@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, working_s
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
 from mper.nets.registry import DEFAULT_BACKBONES, find_backbone
-from mper.volume import Index3, Spacing, Volume
+from mper.volume import Geometry, Index3, Spacing, Volume
 
 _FINEST_MM = 1.0  # `plus` works no finer: four times cheaper than 0.625 mm
 _PATCH_VOXELS = {3: 600_000, 2: 224 * 224}
@@ -26,6 +27,13 @@ _IN_PLANE_PIXELS = 224
 _THICK = 3.0  # slices this many times thicker than the pixels are wide are segmented one by one
 _FEW_SLICES = 24  # below which a scan of unknown spacing is taken for a stack of thick slices
 _AIR_HU = -500.0  # a median minimum below this means CT
+
+
+class OnGrid(Protocol):
+    """A volume, or a case of a dataset."""
+
+    @property
+    def geometry(self) -> Geometry: ...
 
 
 @dataclass(frozen=True)
@@ -74,23 +82,40 @@ def plan(
         Backbones to choose from, by dimensions; if there are two, those of the scans decide (`scan_dimensions`).
     """
     dimensions = scan_dimensions(images) if len(kinds) > 1 else next(iter(kinds))
-    spacing = _median_spacing(images, dimensions)
     normalisation = _normalisation(images, masks, window)
-    pixels = None
-    working = spacing
-    if recipe == "paper":
-        if dimensions == 2:
-            working, pixels = None, PUBLISHED[2].patch[-1]
-    elif spacing is not None:
-        k, j, i = (max(s, _FINEST_MM) for s in spacing)
-        working = (spacing[0] if dimensions == 2 else k, j, i)
-    elif dimensions == 2:
-        pixels = _IN_PLANE_PIXELS
-    preprocessing = Preprocessing(working, pixels, spacing, *normalisation)
+    preprocessing = Preprocessing(*_resolution(images, recipe, dimensions), *normalisation)
     if recipe == "paper":
         return Plan(kinds[dimensions], preprocessing, PUBLISHED[dimensions].patch)
-    sizes = [WorkingGrid.plan(v.geometry, preprocessing, dimensions).size for v in images]
-    return Plan(kinds[dimensions], preprocessing, _patch(sizes, dimensions))
+    return Plan(kinds[dimensions], preprocessing, _patch(images, preprocessing, dimensions))
+
+
+def patch_ratio(scans: Sequence[OnGrid], patch: Index3 | None = None) -> float:
+    """Voxels of a patch relative to those of the largest of recipe `plus`; the time of a step grows with them.
+
+    Parameters
+    ----------
+    scans : sequence of Volume or of cases
+        Some of those to train on.
+    patch : (int, int, int) or None
+        None: that which recipe `plus` takes for the scans.
+    """
+    if patch is None:
+        dimensions = scan_dimensions(scans)
+        patch = _patch(scans, Preprocessing(*_resolution(scans, "plus", dimensions)), dimensions)
+    return float(np.prod(patch)) / _PATCH_VOXELS[2 if patch[0] == 1 else 3]
+
+
+def _resolution(
+    scans: Sequence[OnGrid], recipe: str, dimensions: int
+) -> tuple[Spacing | None, int | None, Spacing | None]:
+    """Of the working grid: spacing, pixels along the longer side of a slice, and a spacing where it is unknown."""
+    spacing = _median_spacing(scans, dimensions)
+    if recipe == "paper":
+        return (None, PUBLISHED[2].patch[-1], spacing) if dimensions == 2 else (spacing, None, spacing)
+    if spacing is None:
+        return None, _IN_PLANE_PIXELS if dimensions == 2 else None, None
+    k, j, i = (max(s, _FINEST_MM) for s in spacing)
+    return (spacing[0] if dimensions == 2 else k, j, i), None, spacing
 
 
 def check_patch(patch: Index3, dimensions: int | None = None) -> None:
@@ -104,7 +129,7 @@ def check_patch(patch: Index3, dimensions: int | None = None) -> None:
         )
 
 
-def _median_spacing(images: Sequence[Volume], dimensions: int) -> Spacing | None:
+def _median_spacing(images: Sequence[OnGrid], dimensions: int) -> Spacing | None:
     """Along the working axes, however the scans are stored; None if the spacing of one of them is unknown."""
     known = [steps for v in images if (steps := working_steps(v.geometry, dimensions)) is not None]
     if len(known) < len(images):
@@ -113,7 +138,7 @@ def _median_spacing(images: Sequence[Volume], dimensions: int) -> Spacing | None
     return k, j, i
 
 
-def scan_dimensions(images: Sequence[Volume]) -> int:
+def scan_dimensions(images: Sequence[OnGrid]) -> int:
     """3 if scans are best segmented as volumes, 2 if slice by slice.
 
     The latter if slices are more than three times as thick as the pixels are wide, or if there are few of them and
@@ -146,8 +171,9 @@ def _normalisation(
     return "window", (float(round(low - margin)), float(round(high + margin)))
 
 
-def _patch(sizes: Sequence[Index3], dimensions: int) -> Index3:
+def _patch(scans: Sequence[OnGrid], preprocessing: Preprocessing, dimensions: int) -> Index3:
     """The median scan, rounded up to the network's divisor, cut at its longest sides until it fits."""
+    sizes = [WorkingGrid.plan(scan.geometry, preprocessing, dimensions).size for scan in scans]
     median = np.median(np.asarray(sizes), axis=0)
     axes = [0, 1, 2] if dimensions == 3 else [1, 2]
     patch = [1, 1, 1]

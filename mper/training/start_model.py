@@ -42,7 +42,7 @@ def unlike_start(cases: Sequence[Case], start: Card) -> str | None:
         return None
     modality = str(start.about.get("modality") or "")
     trained_on = f"the scans that {start.name} was trained on" + (f" ({modality})" if modality else "")
-    if scan_dimensions([case.image() for case in looked_at]) != backbone.dimensions:
+    if scan_dimensions(looked_at) != backbone.dimensions:
         ours, theirs = ("stacks of thick slices", "volumes")[:: 1 if backbone.dimensions == 3 else -1]
         line = f"the scans are {ours}, {trained_on} are {theirs}: choose another start, or train from scratch"
         return Coded(line, "other-slices" if backbone.dimensions == 3 else "other-volumes", model=start.name)

@@ -20,8 +20,9 @@ from mper.methods.registry import AUTO, METHODS, MethodInfo, default_method, fin
 from mper.models.card import Card, read_bundle
 from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
-from mper.training.duration import expected_steps, guessed_step_s, measured_step_s
+from mper.training.duration import StepTimes
 from mper.utils.coded import Coded, codes_of, line_codes
+from mper.volume import Index3
 
 if TYPE_CHECKING:
     from mper.training.config import TrainConfig
@@ -117,11 +118,13 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
     budget = body.budget_s
     if budget is None and body.steps is None:
         budget = _BUDGET_S[start is not None, gpu]
+    patch = _patch(body) or (start.window if start else None)
+    times = StepTimes(dataset.path, gpu, body.co_train, cases.all, patch)
     reason = None
     if body.method == AUTO and cases.labelled:
         from mper.training.choice import choose_for  # which loads torch
 
-        steps = body.steps or expected_steps(dataset.path, method, float(budget or 0), gpu=gpu, co_train=body.co_train)
+        steps = body.steps or times.steps_in(float(budget or 0), method)
         name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network, steps)
         method = find_method(name)
     reasons = obstacles(body, cases, method, start)
@@ -141,7 +144,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         steps=body.steps,
         name=body.name or _model_name(dataset),
         device=body.device,
-        words=_how_long(dataset, body, budget, method, gpu) if not reasons else reasons[0].to_do,
+        words=_how_long(times, body.steps, budget, method) if not reasons else reasons[0].to_do,
         warnings=(
             *(each.sentence for each in reasons),
             *plan_warnings(dataset, body, cases, method, start, gpu),
@@ -172,10 +175,14 @@ def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConf
         batch=body.batch,
         network=body.network,
         co_train=body.co_train,
-        patch=None if body.patch is None else (body.patch[0], body.patch[1], body.patch[2]),
+        patch=_patch(body),
         window=None if body.window is None else (body.window[0], body.window[1]),
         keep_largest=body.keep_largest,
     )
+
+
+def _patch(body: RunRequest) -> Index3 | None:
+    return None if body.patch is None else (body.patch[0], body.patch[1], body.patch[2])
 
 
 # ---------------------------------------------------------------------- defaults
@@ -245,21 +252,21 @@ def _rounded(steps: int) -> int:
     return int(float(f"{steps:.1e}"))
 
 
-def _how_long(dataset: Dataset, body: RunRequest, budget_s: float | None, method: MethodInfo, gpu: bool) -> Coded:
+def _how_long(times: StepTimes, wanted: int | None, budget_s: float | None, method: MethodInfo) -> Coded:
     if budget_s is not None:
-        steps = expected_steps(dataset.path, method, budget_s, gpu=gpu, co_train=body.co_train)
+        steps = times.steps_in(budget_s, method)
         words = f"{duration_in_words(budget_s)} on this computer, about {_rounded(steps)} steps"
         if steps >= _FEW_STEPS:
             return Coded(words, "takes", seconds=budget_s, steps=_rounded(steps))
         words = f"{words}: too short to change the model; allow more time"
         return Coded(words, "takes-too-short", seconds=budget_s, steps=_rounded(steps))
-    assert body.steps is not None
-    measured = measured_step_s(dataset.path, method.name, gpu=gpu, co_train=body.co_train)
+    assert wanted is not None
+    measured = times.measured_s(method)
     if measured is not None:
-        seconds = body.steps * measured
+        seconds = wanted * measured
         words = f"{duration_in_words(seconds)} on this computer, measured on the last run"
         return Coded(words, "takes-measured", seconds=seconds)
-    seconds = body.steps * guessed_step_s(method, gpu=gpu, co_train=body.co_train)
+    seconds = wanted * times.guessed_s(method)
     guess = duration_in_words(seconds).removeprefix("about ")
     words = f"perhaps {guess} on this computer; no run has been measured yet"
     return Coded(words, "takes-perhaps", seconds=seconds)
