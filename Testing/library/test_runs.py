@@ -217,6 +217,15 @@ def test_curves_without_matplotlib_are_a_table_and_one_notice(tmp_path: Path, mo
     ]
 
 
+def test_curves_that_cannot_be_written_are_a_notice(tmp_path: Path) -> None:
+    with RunLog(RunFolder(tmp_path)) as log:
+        log.event("step", step=1, loss=0.5)
+    (tmp_path / "curves.csv").mkdir()  # stands for a table that is open in another program
+    heard: list[str] = []
+    write_curves(tmp_path, heard.append)
+    assert len(heard) == 1 and heard[0].startswith("the curves cannot be written (") and "mper runs export" in heard[0]
+
+
 def test_run_without_figures_has_no_curves(tmp_path: Path) -> None:
     write_curves(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -748,7 +748,8 @@ def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path) -
     (run / "status.json").write_text('{"state": "running", "heartbeat": 0}')  # killed before its last word
     (run / "published.json").unlink()
     assert train(run) == run / "model"
-    assert RunFolder(run).status()["state"] == "finished" and dataset.model_versions("mine") == [1]
+    status = RunFolder(run).status()
+    assert (status["state"], status["step"]) == ("finished", 1) and dataset.model_versions("mine") == [1]
     train(run)
     assert dataset.model_versions("mine") == [1]
 

@@ -318,9 +318,9 @@ def _store() -> Any:
 
 @contextlib.contextmanager
 def _stop_through(folder: RunFolder) -> Iterator[Callable[[], None]]:
-    """Within this context Ctrl-C tells the run to save and stop, which it does within a step; a second one ends it.
+    """Within this context Ctrl-C makes the run save and stop, which it does within a step; a second one ends it.
 
-    Gives what tells it again, if it was told: a run that is resumed forgets commands from before it has begun.
+    Gives what repeats that command, if there was one: a run that is resumed ignores commands from before its start.
     """
     asked: list[int] = []
 

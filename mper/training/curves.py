@@ -10,6 +10,7 @@ from typing import Any
 
 from mper.progress import Notify, ignore_notice
 from mper.training.runs import read_events
+from mper.utils.errors import explain
 from mper.utils.files import write_text
 from mper.utils.plots import MissingMatplotlib, new_figure, save_figure
 
@@ -25,7 +26,10 @@ _TIME = ("step", "fraction", "elapsed_s")
 
 
 def write_curves(run: Path, notify: Notify = ignore_notice) -> None:
-    """Write curves.csv of a run folder from its events, and curves.png where matplotlib is installed."""
+    """Write curves.csv of a run folder from its events, and curves.png where matplotlib is installed.
+
+    Neither is worth a training: a table that another program has open on Windows is a notice.
+    """
     rows = _rows(read_events(run))
     if not rows:
         return
@@ -33,11 +37,13 @@ def write_curves(run: Path, notify: Notify = ignore_notice) -> None:
     writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
-    write_text(run / "curves.csv", table.getvalue())
     try:
+        write_text(run / "curves.csv", table.getvalue())
         _draw(rows, run / "curves.png")
     except MissingMatplotlib as error:
         notify(f"curves are in curves.csv only: {error}")
+    except OSError as error:
+        notify(f"the curves cannot be written ({explain(error)}); `mper runs export {run}` writes them for TensorBoard")
 
 
 def _rows(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def train_localization(
     scans : sequence of CoarseScan
     seed : int
     report : Report
-        Told every two seconds; may raise, which ends the training.
+        Called every two seconds; may raise, which ends the training.
     steps, seconds : int, float
         The longest that it takes: whichever ends first.
     clock : Clock

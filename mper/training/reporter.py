@@ -9,7 +9,7 @@ from mper.training.runs import RunFolder, RunLog
 
 
 class CommandReceived(Exception):
-    """The run is told to pause or to stop."""
+    """A command to pause or to cancel the run has come."""
 
 
 class RunReporter:

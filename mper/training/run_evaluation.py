@@ -30,7 +30,7 @@ from mper.utils.text import first_line, shorten
 
 _LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
 _NAMED = 5  # scans, of all that a notice is about
-_FAULTS = (ValueError, OSError, RuntimeError)
+_FAULTS = (ValueError, OSError, RuntimeError, MemoryError)
 
 
 class RunEvaluation:

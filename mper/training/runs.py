@@ -118,7 +118,7 @@ class RunFolder:
         return "interrupted"
 
     def command(self) -> str:
-        """What the run is told to do; a missing or half-written control file means run."""
+        """The last command to the run; a missing or half-written control file means run."""
         try:
             command = json.loads((self.path / "control.json").read_text(encoding="utf-8"))["command"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -132,7 +132,7 @@ class RunFolder:
         write_json(self.path / "status.json", {**self.status(), **launching})
 
     def steer(self, command: str) -> None:
-        """Tell the run to run, pause or cancel, which it does within a step."""
+        """Command the run to run, pause or cancel, which it does within a step."""
         if command not in COMMANDS:
             raise ValueError(f"unknown command {command!r}; a run takes {', '.join(COMMANDS)}")
         write_json(self.path / "control.json", {"command": command})

@@ -27,6 +27,7 @@ from mper.methods.recipe import PUBLISHED
 from mper.methods.registry import find_method, make_method
 from mper.models.bundle import ModelBundle
 from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
+from mper.models.card import read_bundle
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -100,9 +101,9 @@ def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_n
     run : Path
         A folder made by `start_run`.
     report : Report
-        Told at least every two seconds; the figures are in `values`.
+        Called at least every two seconds; the figures are in `values`.
     notify : Notify
-        Hears what is unusual about the run; it stands in its events too.
+        Called with each notice, which is also an event of the run.
 
     Returns
     -------
@@ -122,7 +123,10 @@ def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_n
         if folder.state() != "finished":  # it was stopped between its last two files
             with RunLog(folder) as log:
                 publish_run(run)
-                log.set(state="finished", fraction=1.0, eta_s=0.0)
+                training = read_bundle(folder.model).card.about["training"]
+                log.set(
+                    state="finished", step=training["steps"], fraction=1.0, elapsed_s=training["seconds"], eta_s=0.0
+                )
         return folder.model
     fabric = make_fabric(config)
     if not fabric.is_global_zero:
@@ -151,7 +155,7 @@ class _Training:
         self.elapsed_s = 0.0  # of training, by the clock
         self.finishing = False  # from then on the weights are no longer those that a resumed run goes on from
         self.localization_s = 0.0  # a part of the budget
-        self.told_short = False  # that the run is too short for self-training
+        self.is_short = False  # too short to learn, or for self-training, and a notice has said so
         self.losses: Losses | None = None  # of the last step
         # Clock and commands go between hosts, so that no process waits for a device to receive them.
         self.host_group = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
@@ -318,12 +322,12 @@ class _Training:
     def _check_length(self, steps: int, has: str) -> None:
         """A notice where the run is too short to learn, or leaves next to no steps for self-training."""
         if self.total is None and steps < _SHORT:
-            self.told_short = True
+            self.is_short = True
             self.reporter.notify(f"{has}: too few for a model to learn; train for longer")
         elif self.method.two_stages and self.data.sampler.unlabelled and steps <= 10 * _SHORT:
             with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
             if with_unlabelled < _SHORT:
-                self.told_short = True
+                self.is_short = True
                 self.reporter.notify(
                     f"{has}, {with_unlabelled} of them with scans without labels: too few to learn from these; train "
                     "for longer, or choose --method supervised"
@@ -431,7 +435,7 @@ class _Training:
         after = f"the run ended after {self.step} step{'' if self.step == 1 else 's'}"
         if self.step < _ESTIMATE_AT and self.total is None:
             self._check_length(self.step, after)
-        if self.method.two_stages and not self.method.stage and not self.told_short:
+        if self.method.two_stages and not self.method.stage and not self.is_short:
             self.reporter.notify(
                 f"{after}, before self-training began: the model learned from labels alone; train for longer, or "
                 "choose --method supervised"
