@@ -26,6 +26,7 @@ class ModuleWidget(ScriptedLoadableModuleWidget):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         self.logic: ScriptedLoadableModuleLogic | None = None
         self.panel: Any = None
+        self._heights: Any = None
 
     def makeLogic(self) -> ScriptedLoadableModuleLogic:
         """The module's logic, which has its parameter node."""
@@ -36,8 +37,10 @@ class ModuleWidget(ScriptedLoadableModuleWidget):
         # Slicer runs the module's file at its start. What the panel needs is imported here, so that the start does not
         # wait for it, and so that Reload takes the files as they are now.
         panels = importlib.import_module(f"{self.package}.module_panel")
+        widgets = importlib.import_module("MPERLib.widgets")
         uiWidget = slicer.util.loadUI(self.resourcePath(f"UI/{self.moduleName}.ui"))
         self.layout.addWidget(uiWidget)
+        self._heights = widgets.HeightRefresher(self.parent)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = self.makeLogic()
         self.panel = panels.ModulePanel(uiWidget, self.logic)
@@ -45,6 +48,8 @@ class ModuleWidget(ScriptedLoadableModuleWidget):
             self.enter()
 
     def cleanup(self) -> None:
+        if self._heights is not None:
+            self._heights.close()
         if self.panel is not None:
             self.panel.cleanup()
 

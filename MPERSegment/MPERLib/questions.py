@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import qt
 import slicer
+from slicer.i18n import tr as _
 
 from MPERLib import callbacks
 
@@ -15,6 +16,15 @@ def agreed(question: str, title: str) -> bool:
     """
     with callbacks.dialog():
         return bool(slicer.app.testingEnabled() or slicer.util.confirmOkCancelDisplay(question, windowTitle=title))
+
+
+def emptyAgreed() -> bool:
+    """Whether the user agrees that a mask without a voxel becomes a label."""
+    question = _(
+        "The mask is empty. As a label it says that this scan shows none of the structures, and a training learns "
+        "that. Save it?"
+    )
+    return agreed(question, _("Save an empty mask"))
 
 
 def textOf(question: str, title: str, value: str = "") -> str | None:

@@ -17,6 +17,8 @@ from MPERLib.formatting import sentence
 _NOTES_SHOWN = 2
 _SWATCH_PX = 16
 _MAX_HEIGHT_PX = 320
+_KEPT_HEIGHTS = 3  # HfwCacheMaxSize of QWidgetItemV2
+_WIDER_THAN_ALL = 10_000  # px
 
 
 @contextmanager
@@ -94,6 +96,45 @@ def _holds(item: Any, widget: Any) -> bool:
         return item.widget() is widget or item.widget() == widget
     inner = item.layout()
     return inner is not None and any(_holds(inner.itemAt(n), widget) for n in range(inner.count()))
+
+
+class HeightRefresher(qt.QObject):
+    """Keeps a module's widget as high as its contents need after it was taken out of the module panel and put back.
+
+    Slicer takes it out without deleting its item of the layout (qSlicerModulePanel.cxx, removeModule), and Qt tells the
+    first item alone that the contents have changed (qlayoutitem.cpp, QWidgetItemV2). So the item that holds the widget
+    now would go on answering with heights from before, and rows of the panel would overlap.
+
+    Parameters
+    ----------
+    widget : QWidget
+        Filled by a layout.
+    """
+
+    def __init__(self, widget: Any):
+        qt.QObject.__init__(self)
+        self._widget = widget
+        self._width = _WIDER_THAN_ALL
+        widget.installEventFilter(self)
+
+    def eventFilter(self, _widget: Any, event: Any) -> bool:
+        if event.type() == qt.QEvent.LayoutRequest:
+            self._forget()
+        return False
+
+    def close(self) -> None:
+        """Stop."""
+        self._widget.removeEventFilter(self)
+
+    def _forget(self) -> None:
+        """Push the heights that the item keeps out, by asking it for those of other widths."""
+        holder = self._widget.parent()
+        layout = holder.layout() if holder is not None else None
+        at = layout.indexOf(self._widget) if layout is not None else -1
+        if at >= 0:
+            for _kept in range(_KEPT_HEIGHTS):
+                self._width += 1
+                layout.itemAt(at).heightForWidth(self._width)
 
 
 class Shortcut:

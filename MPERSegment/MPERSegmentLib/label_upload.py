@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from MPERLib import mrml, phases, segmentation_node
+from MPERLib import mrml, phases, questions, segmentation_node
 from MPERLib.callbacks import after, later
 from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
@@ -146,6 +146,8 @@ class LabelUpload:
             self._over = True
             text = _("No changes since revision {n} of {case}.")
             self._done(text.format(n=number, case=request.case), False)
+        elif not self._part.any() and not questions.emptyAgreed():
+            self._fail(_("the mask is empty"))
         elif request.revision is not None:
             self._next(self._sendMask, "label is sent")
         else:

@@ -15,7 +15,7 @@ from MPERLib.callbacks import slot
 from MPERLib.edit_timer import EditTimer
 from MPERLib.engine_session import EngineSession
 from MPERLib.panel_context import PanelContext
-from MPERLib.questions import agreed
+from MPERLib.questions import agreed, emptyAgreed
 from MPERLib.scan_checksum import ScanChecksums
 from MPERLib.segment_editor import SegmentEditor
 from slicer.i18n import tr as _
@@ -382,7 +382,8 @@ class LabelPanel:
             else:
                 self._context.showMessage(_("There are no changes since the last revision."))
             return
-        if not self._heldOutAgreed():
+        some = self._context.ui.slicesCheckBox.checked
+        if not self._heldOutAgreed() or (not some and not mask[0].any() and not emptyAgreed()):
             return
         self._storeAuthor()
         self._saving = True

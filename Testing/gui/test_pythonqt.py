@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
+from MPERLib.widgets import HeightRefresher
 
 # ---- PythonQtInstanceWrapper_getattro and _setattro
 
@@ -347,3 +348,29 @@ def test_a_ui_file_hands_the_scene_on(window, tmp_path: Path) -> None:
     assert ui.runButton.text == "Run"
     with pytest.raises(AttributeError):
         ui.stopButton  # noqa: B018
+
+
+def test_a_panel_that_was_taken_out_and_put_back_is_as_high_as_its_contents(window) -> None:
+    holder, panel, label = qt.QWidget(), qt.QWidget(), qt.QLabel("one line")
+    label.wordWrap = True
+    qt.QVBoxLayout(panel).addWidget(label)
+    heights = HeightRefresher(panel)
+    layout = qt.QVBoxLayout(holder)
+    layout.addWidget(panel)
+    holder.resize(200, 400)
+    holder.show()
+    window.events()
+    item = layout.takeAt(0)  # kept, as Slicer never deletes it
+    panel.setParent(None)
+    layout.addWidget(panel)
+    panel.show()
+    window.events()
+    width = panel.width
+    assert layout.itemAt(0).heightForWidth(width) == panel.heightForWidth(width)
+    label.text = "many more lines " * 20
+    window.events()
+    assert panel.heightForWidth(width) > 80
+    assert layout.itemAt(0).heightForWidth(width) == panel.heightForWidth(width)
+    heights.close()
+    holder.close()
+    del item

@@ -727,7 +727,9 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
 # ---- keep as label
 
 
-def test_a_result_is_kept_as_revision_after_revision(window, shared_engine, tmp_path):
+def test_a_result_is_kept_as_revision_after_revision_and_an_empty_one_after_a_question(
+    window, shared_engine, tmp_path, monkeypatch
+):
     from mper.datasets.dataset import Dataset
 
     scan, node = small_result()
@@ -766,6 +768,14 @@ def test_a_result_is_kept_as_revision_after_revision(window, shared_engine, tmp_
     assert case.geometry.is_close(mrml.geometry_of(scan))
     assert (case.label(2).array == segmentation_node.mask_of(node, scan)).all()
     assert settings.setting("MPER/Author") == "A. Reader"
+    asked = []
+    monkeypatch.setattr("MPERLib.questions.agreed", lambda text, _title: asked.append(text))
+    draw(node, np.zeros((3, 4, 4), np.uint8))
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the list of cases")
+    window.click(ui.keepButton)
+    window.wait_until(lambda: "Not saved" in ui.keepWords.text, 20, "the refusal")
+    assert "The mask is empty." in ui.keepWords.text and "shows none of the structures" in asked[0]
+    assert len(case.revisions()) == 2
 
 
 def test_a_scan_of_the_dataset_gets_another_label_and_one_of_the_hold_out_only_after_a_question(

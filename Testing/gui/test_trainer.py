@@ -435,13 +435,16 @@ def test_unsaved_changes_are_discarded_by_a_button_and_by_restoring_a_revision(w
     assert len(segmentations()) == 1
 
 
-def test_a_label_of_the_hold_out_is_changed_only_after_a_question(window, shared_engine, tmp_path, monkeypatch):
+def test_a_label_of_the_hold_out_is_changed_and_an_empty_one_saved_only_after_a_question(
+    window, shared_engine, tmp_path, monkeypatch
+):
     path = dataset_on_disk(tmp_path, labelled=2, holdout=1)
     panel = opened(window, tmp_path)
     questions = []
-    answers = iter([False, True])
+    answers = iter([False, True, True, False])
     ask = lambda question, _title: questions.append(question) or next(answers)  # noqa: E731
-    monkeypatch.setattr("MPERTrainerLib.label_panel.agreed", ask)
+    for module in ("MPERTrainerLib.label_panel", "MPERLib.questions"):
+        monkeypatch.setattr(f"{module}.agreed", ask)
     panel.ui.casesTable.cellDoubleClicked(1, 1)
     window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
     draw(panel, blob(5)[1])
@@ -452,6 +455,10 @@ def test_a_label_of_the_hold_out_is_changed_only_after_a_question(window, shared
     window.click(panel.ui.saveLabelButton)
     window.wait_until(lambda: panel.ui.casesTable.item(1, 2).text() == "2", 20, "the revision")
     assert len(questions) == 2
+    draw(panel, np.zeros_like(blob(5)[1]))
+    window.click(panel.ui.saveLabelButton)
+    assert "The mask is empty" in questions[3] and panel.ui.saveLabelButton.enabled
+    assert len(list((path / "cases/case-002/labels").glob("*.nrrd"))) == 2
 
 
 def test_a_label_of_the_hold_out_is_restored_only_after_a_question(window, shared_engine, tmp_path, monkeypatch):
