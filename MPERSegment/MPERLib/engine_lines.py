@@ -380,6 +380,18 @@ def plans() -> dict[str, str]:
         "holdout-parts": _("Hold-out set: {cases} are labelled only in part. Label the rest."),
         "small-holdout": _("The hold-out set has {n} labelled cases, too few for a reliable measurement. Label more."),
         "none-unlabelled": _("The method also uses scans without labels, and there are none. Choose another method."),
+        "few-unlabelled-steps": _(
+            "Of about {steps} steps only {n} use scans without labels, too few to learn from these. Train for longer, "
+            "or choose another method."
+        ),
+        "no-self-training": _(
+            "The training ended after {steps} steps, before it learned from scans without labels. Train for longer, or "
+            "choose another method."
+        ),
+        "unlike-unlabelled": _(
+            "Of {total} scans without labels {n} ({cases}) got a mask of another shape than the labels have. Look at "
+            "them, and exclude those that show something else (More… under Cases)."
+        ),
         "painted": _(
             "{n} cases are labelled by strokes alone; such cases made models worse. Correct whole masks with strokes, "
             "or add scans without labels and choose a method that uses them."

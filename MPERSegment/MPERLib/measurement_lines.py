@@ -9,6 +9,7 @@ def about_measurements() -> dict[str, str]:
     """Figures of an atrium, of ventricles and of other structures."""
     return {
         "unlabelled-as-background": _("{n} unlabelled voxels (255) count as background"),
+        "no-body": _("no indices by body surface area: enter height and weight under Measure"),
         "no-range": _("the mask at probability {level} has no figures: {reason}"),
         "clips-need-one-atrium": _("Clips and ranges are those of one mask of a left atrium (LA). Leave them out."),
         "nothing-to-measure": _("The mask has no structure that can be measured alone."),

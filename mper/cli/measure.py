@@ -17,7 +17,7 @@ from mper.cli.dicom import phase_number, tell_notes
 from mper.cli.measure_report import ReportedMask, write_report
 from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
 from mper.progress import Cancelled
-from mper.utils.coded import with_codes
+from mper.utils.coded import Coded, with_codes
 from mper.utils.errors import FAILED, OK, UsageError, explain
 from mper.utils.text import short_number
 
@@ -295,7 +295,7 @@ def _body(arguments: argparse.Namespace, series: DicomSeries | None, notify: Not
     weight = stored[1] if weight is None else weight
     if height is None or weight is None:
         missing = [option for option, number in (("--height-cm", height), ("--weight-kg", weight)) if number is None]
-        notify(f"no indices by body surface area: give {' and '.join(missing)}")
+        notify(Coded(f"no indices by body surface area: give {' and '.join(missing)}", "no-body"))
         return None
     try:
         body = body_surface_m2(height, weight)

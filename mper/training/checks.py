@@ -104,10 +104,11 @@ def _few_scans(data: TrainingData, batch: int) -> list[str]:
 def _no_unlabelled(data: TrainingData, method: MethodInfo) -> list[str]:
     if not method.uses_unlabelled or data.sampler.unlabelled:
         return []
-    return [
+    line = (
         f"method {method.name} also learns from scans without labels, and there are none: the labelled ones take their "
         f"place; add scans, or choose --method {default_method(unlabelled=False)}"
-    ]
+    )
+    return [Coded(line, "none-unlabelled")]
 
 
 def _absent_structures(data: TrainingData, method: MethodInfo) -> list[str]:

@@ -26,6 +26,7 @@ from mper.training.run_clock import Clock
 from mper.training.runs import RunLog, read_events
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
+from mper.utils.coded import Coded
 from mper.utils.text import first_line, shorten
 
 _LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
@@ -152,11 +153,13 @@ class RunEvaluation:
             return
         if unlike := [name for name, is_unlike in looked_at.items() if is_unlike]:
             of = f"{'the first ' if len(looked_at) < len(names) else ''}{len(looked_at)}"
-            self._reporter.notify(
+            cases = shorten(unlike, _NAMED)
+            line = (
                 f"of {of} scan{'' if len(looked_at) == 1 else 's'} without labels {len(unlike)} "
-                f"({shorten(unlike, _NAMED)}) got a mask of another shape than the labels have; look at them, and "
+                f"({cases}) got a mask of another shape than the labels have; look at them, and "
                 "exclude those that show something else (`mper exclude`)"
             )
+            self._reporter.notify(Coded(line, "unlike-unlabelled", n=len(unlike), total=len(looked_at), cases=cases))
 
     def calibration(
         self, bundle: ModelBundle, folds: Folds | None, *, folds_ignored: bool, run_s: float, report: Report

@@ -328,10 +328,11 @@ class _Training:
             with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
             if with_unlabelled < _SHORT:
                 self.is_short = True
-                self.reporter.notify(
+                line = (
                     f"{has}, {with_unlabelled} of them with scans without labels: too few to learn from these; train "
                     "for longer, or choose --method supervised"
                 )
+                self.reporter.notify(Coded(line, "few-unlabelled-steps", steps=steps, n=with_unlabelled))
 
     def _synchronise(self, t: float, command: str) -> tuple[float, str]:
         """The clock and the command of the first rank, for all ranks."""
@@ -436,10 +437,11 @@ class _Training:
         if self.step < _ESTIMATE_AT and self.total is None:
             self._check_length(self.step, after)
         if self.method.two_stages and not self.method.stage and not self.is_short:
-            self.reporter.notify(
+            line = (
                 f"{after}, before self-training began: the model learned from labels alone; train for longer, or "
                 "choose --method supervised"
             )
+            self.reporter.notify(Coded(line, "no-self-training", steps=self.step))
         self.learner.finish(self.step, self.data.sampler)
         if self.log:
             self._publish(self.log)
