@@ -338,6 +338,8 @@ def test_resuming_refuses_every_choice_of_what_to_learn_and_how() -> None:
     [
         (["nowhere"], FAILED, "nowhere does not exist"),
         ([], USAGE, "no dataset was given"),
+        (["DATA", "--split", ""], FAILED, "no split ''; its splits: train, blank"),
+        (["DATA", "--from", ""], FAILED, "is not a model"),
         (["DATA", "--split", "test"], FAILED, "no split 'test'; its splits: train, blank"),
         (["DATA", "--split", "blank"], FAILED, "has a label"),
         (["DATA", "--from", "nothing"], FAILED, "no model 'nothing'"),

@@ -36,9 +36,10 @@ from mper.methods.co_training import CoTraining
 from mper.methods.registry import find_method, make_method
 from mper.methods.supervised import Supervised
 from mper.models.bundle import ModelBundle
+from mper.models.calibration import Calibration
 from mper.nets.network import NetConfig, Network
 from mper.progress import Cancelled, Progress, ignore_progress
-from mper.training import curves, folds, learner, run_calibration, run_clock, setup, trainer
+from mper.training import curves, folds, learner, run_calibration, run_clock, run_evaluation, setup, trainer
 from mper.training.calibration import Sample
 from mper.training.checks import check_training_data
 from mper.training.data import load_training_data
@@ -740,13 +741,16 @@ def test_a_case_that_is_held_out_after_a_run_learned_from_it_is_no_test_of_that_
     assert quality["cases"].startswith("1 case of the locked hold-out")
 
 
-def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path) -> None:
+def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = blob_dataset(tmp_path / "data", 2)
     run = begin(dataset.path, tmp_path / "run", method="supervised", name="mine", steps=1)
     train(run)
     assert dataset.model_versions("mine") == [1]
     (run / "status.json").write_text('{"state": "running", "heartbeat": 0}')  # killed before its last word
     (run / "published.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        assert train(run) == run / "model" and not (run / "published.json").exists(), "the first process does it"
     assert train(run) == run / "model"
     status = RunFolder(run).status()
     assert (status["state"], status["step"]) == ("finished", 1) and dataset.model_versions("mine") == [1]
@@ -1207,6 +1211,22 @@ def test_too_few_masks_of_the_folds_are_told_apart_from_too_few_labels(monkeypat
         made = run_calibration.Folds((), *[crash] * 2, steps=1, seconds=1.0)  # type: ignore[arg-type]
         found, source = calibration_of_run(None, data, (), made, run_s=1.0, device="cpu", report=ignore_progress)  # type: ignore[arg-type]
         assert found is None and words in source
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(True, False), (False, False), (True, True)])
+def test_folds_that_were_asked_for_in_vain_are_a_notice(
+    solid: Path, wanted: bool, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (Calibration(), "masks") if found else (None, "nothing: there are few labels; nor six to train on")
+    monkeypatch.setattr(run_evaluation, "calibration_of_run", lambda *_, **__: made)
+    heard: list[str] = []
+    config, reporter = SimpleNamespace(dataset=str(solid)), SimpleNamespace(notify=heard.append)
+    run: Any = (config, None, None, reporter, None, torch.device("cpu"))
+    parts: Any = (None, run_calibration.Folds(*[crash] * 3, steps=1, seconds=1.0) if wanted else None)  # type: ignore[arg-type]
+    evaluation = run_evaluation.RunEvaluation(*run)
+    assert evaluation.calibration(*parts, folds_ignored=False, run_s=1.0, report=ignore_progress) == made
+    told = ["masks of this model get no expected Dice: there are few labels; nor six to train on"]
+    assert heard == (told if wanted and not found else [])
 
 
 def test_the_models_of_half_of_the_labels_have_their_time_by_the_clock_of_the_run() -> None:

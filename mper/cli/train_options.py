@@ -126,15 +126,15 @@ def chosen_config(arguments: argparse.Namespace) -> TrainConfig:
     from mper.utils.devices import pick_device
 
     dataset = open_dataset(arguments.dataset)
-    split = arguments.split or (
-        "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
-    )
+    split = arguments.split
+    if split is None:
+        split = "train" if "train" in dataset.splits or len(dataset.splits) != 1 else next(iter(dataset.splits))
     splits = (split, *(arguments.also or ()))
     for name in splits:
         check_training_split(dataset, name)
     check_label_count(dataset, splits, arguments.labeled)
-    start_from = str(find_model(arguments.start_from).resolve()) if arguments.start_from else None
-    start = read_bundle(Path(start_from)).card if start_from else None
+    start_from = None if arguments.start_from is None else str(find_model(arguments.start_from).resolve())
+    start = None if start_from is None else read_bundle(Path(start_from)).card
     method = arguments.method or default_method(unlabelled=True)
     if method == AUTO:
         method = _measured_best(arguments, dataset, splits, start)

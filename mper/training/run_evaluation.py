@@ -166,7 +166,7 @@ class RunEvaluation:
     ) -> tuple[Calibration | None, str]:
         """The calibration of the finished model, and what it comes from: see `calibration_of_run`."""
         try:
-            return calibration_of_run(
+            found, source = calibration_of_run(
                 bundle,
                 self._data,
                 self.curve.cases if self.curve else (),
@@ -180,3 +180,6 @@ class RunEvaluation:
         except _FAULTS as error:
             self._reporter.notify(f"the quality of masks could not be measured: {first_line(error)}")
             return None, f"nothing: {first_line(error)}"
+        if found is None and folds is not None:  # which were asked for
+            self._reporter.notify(f"masks of this model get no expected Dice: {source.removeprefix('nothing: ')}")
+        return found, source

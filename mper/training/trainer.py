@@ -10,6 +10,7 @@ Everything that a run reports goes into its folder (`mper.training.runs`), which
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -120,7 +121,8 @@ def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_n
     folder = RunFolder(run)
     config = TrainConfig.read(run)
     if (folder.model / "card.json").exists():
-        if folder.state() != "finished":  # it was stopped between its last two files
+        first = os.environ.get("RANK", "0") == "0"  # of several processes, which do not know each other yet
+        if first and folder.state() != "finished":  # it was stopped between its last two files
             with RunLog(folder) as log:
                 publish_run(run)
                 training = read_bundle(folder.model).card.about["training"]
