@@ -322,7 +322,8 @@ def _about_models() -> dict[str, str]:
             "3,600 steps mper gained 2.1 and 0.4 there (two draws)"
         ),
         "auto-short": _(
-            "about {steps} steps are too few to learn from scans without labels; train for longer to use them"
+            "a training that uses scans without labels would have about {steps} steps, too few to learn from these; "
+            "train for longer to use them"
         ),
         "auto-slices": _(
             "with slices of 3 labelled patients scans without labels gained 8 points of Dice (one seed; more labels "

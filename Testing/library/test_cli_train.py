@@ -93,8 +93,8 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--from", "LA"], "supervised", "where a model was fine-tuned"),
         (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
-        (["--steps", "50"], "supervised", "about 50 steps are too few"),
-        (["--budget", "1s"], "supervised", "steps are too few"),
+        (["--steps", "50"], "supervised", "about 50 steps, too few"),
+        (["--budget", "1s"], "supervised", "steps, too few"),
         (["--budget", "60s"], "bcp", "with 1, 2 and 4 labelled volumes"),
     ],
 )

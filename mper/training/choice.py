@@ -76,7 +76,11 @@ def choose_method(
         )
         return "supervised", Coded(line, "auto-fine-tuned")
     if steps is not None and steps < _SHORT_STEPS:
-        line = f"about {steps} steps are too few to learn from scans without labels; train for longer to use them"
+        steps = int(float(f"{steps:.1e}"))  # two digits: it is an estimate
+        line = (
+            f"a training that uses scans without labels would have about {steps} steps, too few to learn from these; "
+            "train for longer to use them"
+        )
         return "supervised", Coded(line, "auto-short", steps=steps)
     if slices:
         line = (
