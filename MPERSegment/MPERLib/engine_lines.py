@@ -39,7 +39,7 @@ def words() -> dict[str, str]:
 def _refusals() -> dict[str, str]:
     """Requests that are refused."""
     return {
-        "no-dataset": _("The folder of '{dataset}' was moved or deleted. Use Open to find it."),
+        "no-dataset": _("The folder of '{dataset}' was moved or deleted. Open it where it is now."),
         "no-model": _("The model {model} was moved or deleted. Choose another model."),
         "no-prediction": _("The model's result is not in memory any more. Segment the scan again."),
         "no-scan": _("The scan is not in memory any more. Try again: it is sent once more."),

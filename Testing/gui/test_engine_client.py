@@ -680,7 +680,7 @@ def test_refusals_with_a_code_are_said_in_words_and_others_as_the_engine_wrote_t
     def words(code: str, **values: object) -> str:
         return engine_words.refusal({"error": "as the engine wrote it", "code": code, "values": values})
 
-    gone = "The folder of 'Odd masks' was moved or deleted. Use Open to find it."
+    gone = "The folder of 'Odd masks' was moved or deleted. Open it where it is now."
     assert words("no-dataset", dataset="MPER~Odd masks") == gone
     assert words("string-too-long", field="name", limit=128) == "The name is too long (128 characters at most)."
     assert words("a code of a later version") == "as the engine wrote it"
@@ -704,6 +704,6 @@ def test_the_engine_refuses_with_a_code_for_what_the_user_can_mend(window: Any, 
     )
     window.wait_until(lambda: len(recorder.failed) == 2, 20)
     assert sorted(recorder.failed) == [
-        "The folder of 'Odd masks' was moved or deleted. Use Open to find it.",
+        "The folder of 'Odd masks' was moved or deleted. Open it where it is now.",
         "The name of the structure is too long (128 characters at most).",
     ]
