@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -153,6 +154,26 @@ def test_two_processes_never_work_on_one_run(home: Dataset, engine: Served) -> N
             assert run.command() == word
         assert engine.post(f"{route(home, folder.name)}/command", {"command": "explode"}).status == 422
     assert state(engine, route(home, folder.name)) == "interrupted"
+
+
+@pytest.mark.parametrize("before", ["new", "cancelled"])
+def test_a_run_whose_process_cannot_be_started_stands_as_before(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(words: object, log: Path) -> None:
+        assert run.state() == "launching"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = RunFolder(tmp_path)
+    if before != "new":
+        with RunLog(run) as log:
+            log.set(state=before, step=3)
+    step = run.status().get("step")
+    monkeypatch.setattr("mper.engine.services.launcher.start_detached", full)
+    launcher = Launcher()
+    with pytest.raises(OSError, match="No space left"):
+        launcher.start(run)
+    assert (launcher.state(run), run.status().get("step")) == (before, step)
 
 
 def test_a_moved_dataset_goes_on_where_it_is_now(

@@ -195,7 +195,7 @@ def _train_here(folder: Path, arguments: argparse.Namespace, output: _Output) ->
     published = publish_run(folder, print_note)
     output.event("finished", run=str(folder), model=str(model), published=str(published) if published else None)
     curves = next((path for path in (folder / "curves.png", folder / "curves.csv") if path.exists()), folder)
-    output.text(f"trained in {duration(time.monotonic() - begin)}; curves: {curves}")
+    output.text(f"{'' if finished else f'trained in {duration(time.monotonic() - begin)}; '}curves: {curves}")
     output.text(f"model: {published or model}")
     output.text(f"use it: mper segment scan.nrrd mask.seg.nrrd --model {_quoted(published or model)}")
     return OK

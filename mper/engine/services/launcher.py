@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mper.engine.errors import Conflict
 from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
+from mper.utils.files import write_json
 from mper.utils.processes import start_detached
 
 
@@ -25,14 +26,21 @@ class Launcher:
         ------
         Conflict
             If a process works on it.
+        OSError
+            If no process can be started; the run stands as before.
         """
         with self._lock:
             if self.state(run) not in (NEW, *ENDED):
                 name = run.path.name
                 raise Conflict(f"run {name} is being worked on; pause or cancel it instead", "run-works", run=name)
+            before = run.status()
             run.launch()
             words = ("train", "--resume", str(run.path.resolve()), "--background")
-            self._children[run.path.resolve()] = start_detached(words, run.path / "log.txt")
+            try:
+                self._children[run.path.resolve()] = start_detached(words, run.path / "log.txt")
+            except OSError:
+                write_json(run.path / "status.json", {**before, "state": before.get("state", NEW), "heartbeat": 0.0})
+                raise
 
     def state(self, run: RunFolder) -> str:
         """As `RunFolder.state`; of a process that we started we know at once if it never got to its work."""

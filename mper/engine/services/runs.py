@@ -44,10 +44,10 @@ def start_training(engine: Engine, dataset_id: str, request: RunRequest) -> Run:
     folder = dataset.new_run()
     try:
         run = start_run(start_config(dataset, request, chosen), folder)
+        engine.launcher.start(run)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    engine.launcher.start(run)
     return run_answer(engine, dataset_id, run)
 
 
