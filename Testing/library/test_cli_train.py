@@ -407,7 +407,9 @@ def test_an_option_that_the_method_of_auto_does_not_take_is_told_with_what_to_do
     )
 
 
-@pytest.mark.parametrize("made", ["by the command", "before", "with a checkpoint", "with a step"])
+@pytest.mark.parametrize(
+    "made", ["by the command", "before", "with a checkpoint", "with a step", "with a localization"]
+)
 def test_a_new_run_that_bad_input_ends_leaves_no_folder(
     made: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -419,6 +421,8 @@ def test_a_new_run_that_bad_input_ends_leaves_no_folder(
         with RunLog(RunFolder(run)) as log:
             if made == "with a checkpoint":
                 (run / "checkpoint").mkdir()
+            if made == "with a localization":
+                (run / "localization.json").touch()
             if made == "with a step":
                 log.set(step=1)
             check_patch((1, 2, 3))

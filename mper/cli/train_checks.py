@@ -99,6 +99,9 @@ def of_auto(method: str, line: str) -> str:
 
 def remove_failed(folder: RunFolder, error: ValueError) -> None:
     """Remove the folder of a new run that bad input ended before it had made anything: it cannot be continued."""
-    begun = folder.checkpoint.exists() or folder.model.exists() or "step" in folder.status()
+    from mper.training.localization import LOCALIZATION_RECORD
+
+    made = (folder.checkpoint, folder.model, folder.path / LOCALIZATION_RECORD)
+    begun = any(path.exists() for path in made) or "step" in folder.status()
     if raised_by_us(error) and not begun:
         shutil.rmtree(folder.path, ignore_errors=True)
