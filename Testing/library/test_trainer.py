@@ -726,6 +726,21 @@ def test_run_tells_what_it_was_trained_on(solid: Path, tmp_path: Path) -> None:
         assert json.loads((run / "cases.json").read_text(encoding="utf-8")) == {"trained_on": wanted}
 
 
+def test_scans_that_come_while_a_run_is_stopped_change_neither_its_resolution_nor_its_patch(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 1)
+    run = begin(dataset.path, tmp_path / "run", method="supervised", steps=2, patch=None, batch=2)
+    with pytest.raises(Crash):
+        train(run, at(2, crash))
+    for n in range(2):
+        image, mask = blobs((40, 48, 48), n + 5)
+        grid = Geometry.from_axes((0, 0, 0), (1.0, 1.0, 1.0), LPS, image.shape)
+        dataset.add_case(f"new{n}", Volume(image, grid), {}).add_label(Volume(mask, grid), author="me", how="hand")
+    dataset.add_to_split("train", ["new0", "new1"])
+    card = ModelBundle.load(train(run)).card
+    assert (card.preprocessing["spacing_mm"], card.window) == ([2.0, 2.0, 2.0], (32, 32, 32))
+    assert json.loads((run / "cases.json").read_text(encoding="utf-8"))["trained_on"] == ["case0", "new0", "new1"]
+
+
 def test_a_case_that_is_held_out_after_a_run_learned_from_it_is_no_test_of_that_run(tmp_path: Path) -> None:
     dataset, heard = blob_dataset(tmp_path / "data", 4), []
     run = begin(dataset.path, tmp_path / "run", method="supervised", steps=3)

@@ -70,6 +70,17 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """The description of a saved state; empty where there is none or it is damaged, which `load_checkpoint` reports."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / _FILE, framework="pt") as stored:
+            return dict(json.loads(stored.metadata()["about"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a saved state back, strictly, and give its description.
 

@@ -73,7 +73,11 @@ Localize = Callable[[Sequence[CoarseScan], Localization | None], Localization]
 
 
 def load_training_data(
-    config: TrainConfig, device: torch.device, report: Report = ignore_progress, localize: Localize | None = None
+    config: TrainConfig,
+    device: torch.device,
+    report: Report = ignore_progress,
+    localize: Localize | None = None,
+    planned: Plan | None = None,
 ) -> TrainingData:
     """Read the splits, plan, and put every case on the device on the working grid.
 
@@ -89,6 +93,8 @@ def load_training_data(
     report : Report
     localize : callable or None
         None: no localisation is learned.
+    planned : Plan or None
+        That of a run which goes on, whatever scans and labels the splits have got since; None: made from the scans.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def load_training_data(
         for scan in _read_split(config, dataset, name, group, copies, report)
     ]
     regions = {scan.id: scan.outside for scan in scans if scan.outside is not None}
-    chosen = _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
+    chosen = planned or _choose_plan(config, [scan.image for scan in scans], [scan.mask for scan in scans], start)
     for scan in scans:
         _check_region(scan, chosen)
     localization = None

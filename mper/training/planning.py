@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,6 +57,12 @@ class Plan:
     def dimensions(self) -> int:
         """3 for volumes, 2 for slices."""
         return find_backbone(self.network).dimensions
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
+        """From what `dataclasses.asdict` made of it."""
+        k, j, i = map(int, stored["patch"])
+        return cls(str(stored["network"]), Preprocessing(**stored["preprocessing"]), (k, j, i))
 
 
 def plan(

@@ -31,7 +31,7 @@ from mper.models.card import LOCALIZATION as LOCALIZATION_FILE
 from mper.models.card import read_bundle
 from mper.models.localization import Localization
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress
-from mper.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from mper.training.checkpoint import has_checkpoint, load_checkpoint, read_description, save_checkpoint
 from mper.training.checks import check_training_data, sparsely_labelled
 from mper.training.config import TrainConfig
 from mper.training.curves import write_curves
@@ -44,6 +44,7 @@ from mper.training.localization import (
     train_localization,
 )
 from mper.training.localization import STEPS as LOCALIZATION_STEPS
+from mper.training.planning import Plan
 from mper.training.publish import publish_run
 from mper.training.reporter import RunReporter
 from mper.training.result import expected_ranges, make_bundle, quality_of
@@ -165,7 +166,9 @@ class _Training:
     def run(self) -> Path:
         """Train to the end; gives the folder of the finished bundle."""
         self.reporter.progress("reading the scans", 0.0, {})
-        self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize)
+        stored = read_description(self.folder.checkpoint).get("plan")  # version 0.1 stored none
+        planned = None if stored is None else Plan.from_dict(stored)
+        self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize, planned)
         self.evaluation: RunEvaluation | None = None
         if self.log:
             trained_on = self._trained_on()
@@ -416,6 +419,7 @@ class _Training:
                 "elapsed_s": self.elapsed_s,
                 "stage": self.method.stage,
                 "steps_averaged": self.method.steps_averaged,
+                "plan": asdict(self.data.plan),
                 "precision": self.fabric.strategy.precision.state_dict(),  # the scale of the loss, with float16
             }
             save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
