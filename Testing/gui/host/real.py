@@ -43,6 +43,9 @@ class Slicer:
         """End a panel: Slicer unloads modules only when it quits, but reloads them."""
         slicer.util.selectModule("Welcome")
         self._renew(name)
+        fresh = slicer.util.getModuleWidget(name)
+        fresh.cleanup()  # the panel of the reload would follow the scenes of the tests to come
+        fresh.panel = None
         self._ended.add(name)
 
     def _renew(self, name: str) -> None:
