@@ -3,8 +3,8 @@
     python Testing/benchmarks/coarser.py DATASET OUT --spacing 2
     mper benchmark la --data OUT ...
 
-Scans are interpolated as for a network that works on that grid, labels are what most of each voxel is. Dice on it say
-nothing of the finer one.
+Scans are interpolated as for a network that works on that grid, labels are what most of each voxel is. Stacks of thick
+slices keep their slices. Dice on it say nothing of the finer one.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import numpy as np
 
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
 from mper.datasets.dataset import Dataset
+from mper.training.planning import scan_dimensions
 from mper.volume import Volume
+
+_LOOKED_AT = 3  # scans that tell whether they are stacks of slices or volumes
 
 
 def coarser(dataset: Dataset, out: Path, spacing_mm: float) -> Dataset:
     """All cases with their newest labels, in the same splits."""
     made = Dataset.create(out, f"{dataset.name} at {spacing_mm:g} mm", dataset.labels)
     classes = 1 + max(label.value for label in dataset.labels)
+    dimensions = scan_dimensions([dataset.case(case).image() for case in dataset.cases[:_LOOKED_AT]])
     for split, ids in dataset.splits.items():
         for case in dataset.split(split):
             image, label = case.image(), case.label()
-            grid = WorkingGrid.plan(image.geometry, Preprocessing((spacing_mm,) * 3), 3)
+            grid = WorkingGrid.plan(image.geometry, Preprocessing((spacing_mm,) * 3), dimensions)
             small = Volume(grid.forward(image.array).numpy(), grid.geometry(image.geometry))
             added = made.add_case(case.id, small, {"format": "coarser grid"})
             if label is not None:

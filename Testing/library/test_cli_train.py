@@ -90,7 +90,8 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--labeled", "1"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--backbone", "unet"], "mper", "with slices"),
         (["--backbone", "resenc"], "bcp", "with 1, 2 and 4 labelled volumes"),
-        (["--from", "LA"], "supervised", "where a model was fine-tuned"),
+        (["--from", "LA"], "mper", "adapted to another sequence in 3,600 steps"),
+        (["--from", "LA", "--steps", "999"], "supervised", "adapted to another sequence in 300 steps"),
         (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
         (["--steps", "50"], "supervised", "about 50 steps, too few"),
@@ -109,9 +110,8 @@ def test_auto_takes_the_method_that_did_best_and_says_why(
 ) -> None:
     Dataset.open(dataset).add_to_split("labelled", ["case0", "case1"])
     if words[:1] == ["--from"]:
-        bundle = random_bundle("vnet", 2)
-        words = ["--from", str(tmp_path / "start")]
-        label = make_label(1, "LA" if method == "supervised" else "RA")
+        bundle, label = random_bundle("vnet", 2), make_label(1, words[1])
+        words = ["--from", str(tmp_path / "start"), *words[2:]]
         replace(bundle, card=replace(bundle.card, labels=(label,))).save(tmp_path / "start")
     split = [] if "--split" in words else ["--split", "train"]
     assert train(dataset, "--method", "auto", *split, *words) == OK
@@ -381,8 +381,14 @@ def test_what_cannot_be_trained_is_one_line_and_makes_no_run(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--from", "start", "--co-train"], "--method auto chose supervised, which has no co-training; choose one of"),
-        (["--from", "start", "--without", "cutmix"], "--method auto chose supervised, which has no change 'cutmix'"),
+        (
+            ["--from", "start", "--steps", "999", "--co-train"],
+            "--method auto chose supervised, which has no co-training; choose one of",
+        ),
+        (
+            ["--from", "start", "--steps", "999", "--without", "cutmix"],
+            "--method auto chose supervised, which has no change 'cutmix'",
+        ),
         (["--backbone", "ux-net-small"], "--method auto chose bcp, which cannot train backbone ux-net-small"),
         (["--batch", "3"], "--method auto chose bcp, which pastes labelled patches into each other: an even --batch"),
         (["--recipe", "paper", "--cross-scanner"], "mper: error: recipe paper has no augmentation across scanners"),
