@@ -150,8 +150,8 @@ def _failures() -> dict[str, str]:
         ),
         "none-labelled": _("None of the {n} cases has a label. Label at least one."),
         "cannot-rank": _(
-            "{model} segments {structures}, none of which this dataset has, so it cannot choose the next case. Train a "
-            "version first."
+            "Model {model} segments {structures}, none of which this dataset has, so it cannot choose the next case. "
+            "Train a version first."
         ),
         "mask-of-others": _("the mask shows {structures}, which the dataset does not have"),
         "mask-without": _(
@@ -262,6 +262,8 @@ def _about_cases() -> dict[str, str]:
         "more-skipped": _("{n} more are skipped"),
         "case-left-out": _("{case} is left out: {reason}"),
         "case-note": _("{case}: {note}"),
+        "case-note-before": _("{case}: {note} (current version)"),
+        "case-note-after": _("{case}: {note} (new version)"),
         "same-scan": _("this scan is in the dataset already, as {cases}"),
         "copies-locked": _("{cases}: the same scan as a case of the hold-out set, so locked too"),
         "held-out-unlabelled": _("{cases}: no label yet, and nothing is measured on it before"),
@@ -274,7 +276,7 @@ def _about_cases() -> dict[str, str]:
         ),
         "held-out-trained-on": _("{cases} was trained on before: figures of those models are too good there"),
         "trained-on-holdout": _(
-            "{model} was trained on {cases} before they were held out: its figures are too good there"
+            "Model {model} was trained on {cases} before they were held out: its figures are too good there"
         ),
         "segments-nothing": _("The model segments nothing in this scan."),
         "far-from-prototypes": _("{percent} % of the structure matches no prototype well (usual: {usual} %)"),
@@ -360,7 +362,7 @@ def plans() -> dict[str, str]:
         "choose-start": _("Choose another start."),
         "too-few-labels": _("There are {there} labelled cases, fewer than {asked}. Label more, or use fewer."),
         "no-label": _("No case has a label. Label at least one, better two."),
-        "unfit-start": _("{model} cannot be the start: {reason}."),
+        "unfit-start": _("Model {model} cannot be the start: {reason}."),
         "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),
         "never-drawn": _("{structures}: drawn in no labelled case, so it cannot be learned. Draw it first."),
         "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
@@ -400,7 +402,9 @@ def plans() -> dict[str, str]:
             "{n} cases are labelled by strokes alone; such cases made models worse. Correct whole masks with strokes, "
             "or add scans without labels and choose a method that uses them."
         ),
-        "other-structures": _("{model} segments {theirs}, not {ours}: these structures are learned from scratch."),
+        "other-structures": _(
+            "Model {model} segments {theirs}, not {ours}: these structures are learned from scratch."
+        ),
         "other-slices": _("The scans are stacks of slices; {model} was trained on volumes. Choose another start."),
         "other-volumes": _("The scans are volumes; {model} was trained on thick slices. Choose another start."),
         "unlike-start": _(

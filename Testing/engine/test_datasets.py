@@ -560,7 +560,7 @@ def test_structures_that_no_model_knows_start_from_scratch_or_are_told(engine: S
     plan = engine.post(f"{data}/plan", {}).json()
     assert (plan["start_from"], plan["name"]) == (None, "la-scar")
     told = engine.post(f"{data}/plan", {"start_from": "la"}).json()["warnings"]
-    assert any(line.startswith("la segments LA, not LA, Scar") for line in told)
+    assert any(line.startswith("model la segments LA, not LA, Scar") for line in told)
 
 
 @pytest.mark.parametrize(
@@ -671,7 +671,7 @@ def test_a_model_that_saw_the_hold_out_is_named(engine: Served, judged: tuple[st
     body = {"old": f"{ROOT}/judged/small/1", "new": f"{ROOT}/judged/small/2", "device": "cpu"}
     notices = engine.ended(engine.post(f"{data}/compare", body).json()["job"])["notices"]
     assert [line for line in notices if "trained on" in line] == [
-        f"{ROOT}/judged/small/1 was trained on case3 before they were held out: its figures are too good there"
+        f"model {ROOT}/judged/small/1 was trained on case3 before they were held out: its figures are too good there"
     ]
     assert RunFolder(run).state() == "finished"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,11 +40,13 @@ def test_both_versions_are_measured_on_every_case_and_the_worst_comes_first(tmp_
         "after": Predictor(threshold_bundle(1.0), "cpu"),
     }
     masks: dict[tuple[str, str], Volume] = {}
+    notices: list[Any] = []
     found = compare(
         lambda: models["before"],
         lambda: models["after"],
         dataset.split("holdout"),
         dataset.labels,
+        notify=notices.append,
         keep=lambda case, when, mask: masks.update({(case, when): mask}),
     )
     assert len(masks) == 6 and {int(v) for mask in masks.values() for v in np.unique(mask.array)} <= {0, 3}
@@ -57,6 +60,8 @@ def test_both_versions_are_measured_on_every_case_and_the_worst_comes_first(tmp_
     assert found["mean_after"] == pytest.approx(np.mean(after))
     assert found["mean_before"] == pytest.approx(np.mean([entry["before"] for entry in found["cases"]]))
     assert found["words"].startswith("On 3 held-out cases the mean Dice changes from")
+    assert len(notices) == 3 and notices[0].startswith("case0: the mask is empty: structure 1 was not found")
+    assert all(line.endswith(" (current version)") and line.code == "case-note-before" for line in notices)
 
 
 def test_one_case_is_said_to_tell_nothing() -> None:

@@ -956,7 +956,7 @@ def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path
     train(begin(data, tmp_path / "run", method="bcp", steps=1, batch=4, start_from=str(model)), notify=heard.append)
     name = ModelBundle.load(model).card.name
     assert heard == [
-        f"{name} segments RA, not LA: the network starts from it, the structures from scratch",
+        f"model {name} segments RA, not LA: the network starts from it, the structures from scratch",
         "1 labelled scan for 4 labelled patches per step: all patches of a step come from it; more labels would help",
         "method bcp also learns from scans without labels, and there are none: the labelled ones take their place; "
         "add scans, or choose --method supervised",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mper.evaluation.evaluate import LabelledScan, evaluate
+from mper.evaluation.evaluate import CASE_NOTE, LabelledScan, evaluate
 from mper.labels import Label
 from mper.progress import Notify, Report, ignore_notice, ignore_progress, part_of
 from mper.utils.coded import Coded, joined
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
 
 BEFORE, AFTER = "before", "after"
+_VERSIONS = {BEFORE: "current version", AFTER: "new version"}
 _FEW = 6  # cases, below which a paired test cannot be significant
 _LEVEL = 0.05
 _SAME = 5e-4  # two Dice that round to the same figure are the same
@@ -51,6 +52,8 @@ def compare(
         Each returns its predictor when it is needed, so that only one is in memory.
     cases, labels
         As for `mper.evaluation.evaluate.evaluate`.
+    notify : Notify
+        Receives what is unusual; what is about the mask of a case names the version.
     keep : callable or None
         Receives each mask: case id, "before" or "after", and the mask in the dataset's label values.
 
@@ -71,8 +74,13 @@ def compare(
             if keep is not None:
                 keep(case_id, when, mask)
 
-        beat = part_of(report, n / 2, 1 / 2, f"the {'current' if when == BEFORE else 'new'} version")
-        found[when] = evaluate(predictor(), cases, labels, report=beat, notify=notify, keep=keep_one)
+        def notify_of_version(line: str, when: str = when) -> None:
+            if isinstance(line, Coded) and line.code == CASE_NOTE:
+                line = Coded(f"{line} ({_VERSIONS[when]})", f"{CASE_NOTE}-{when}", **line.values)
+            notify(line)
+
+        beat = part_of(report, n / 2, 1 / 2, f"the {_VERSIONS[when]}")
+        found[when] = evaluate(predictor(), cases, labels, report=beat, notify=notify_of_version, keep=keep_one)
     after = {result["id"]: result for result in found[AFTER]["cases"]}
     changes = []
     for result in found[BEFORE]["cases"]:

@@ -17,6 +17,8 @@ from mper.volume import Volume
 if TYPE_CHECKING:
     from mper.inference.predictor import Predictor
 
+CASE_NOTE = "case-note"  # code of a note about the mask of a case
+
 
 class LabelledScan(Protocol):
     """A case with a label, such as one of a `mper.datasets.dataset.Dataset` or of packed shards."""
@@ -165,7 +167,7 @@ def evaluate(
             )
         )
         for note in prediction.notes:
-            notify(Coded(f"{case.id}: {note}", "case-note", case=case.id, note=note))
+            notify(Coded(f"{case.id}: {note}", CASE_NOTE, case=case.id, note=note))
     if unlabelled:
         line = f"{unlabelled} of {len(cases)} cases have no label and were left out"
         notify(Coded(line, "unlabelled-left-out", n=unlabelled, total=len(cases)))

@@ -87,7 +87,7 @@ def _other_structures(data: TrainingData) -> list[str]:
         return []
     card = data.start.card
     ours, theirs = (", ".join(label.name for label in labels) for labels in (data.labels, card.labels))
-    return [f"{card.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"]
+    return [f"model {card.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"]
 
 
 def _few_scans(data: TrainingData, batch: int) -> list[str]:

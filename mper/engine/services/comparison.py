@@ -60,7 +60,7 @@ def compare_models(engine: Engine, dataset: Dataset, request: CompareRequest, de
     for model in (request.old, request.new):
         if ids := trained_on(dataset, [case.id for case in cases], notes, engine.models.path(model)):
             names = ", ".join(ids)
-            line = f"{model} was trained on {names} before they were held out: its figures are too good there"
+            line = f"model {model} was trained on {names} before they were held out: its figures are too good there"
             job.notice(Coded(line, "trained-on-holdout", model=model, cases=names))
     for line in notes.lines:
         job.notice(line)

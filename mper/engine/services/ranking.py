@@ -33,7 +33,7 @@ def check_rankable(engine: Engine, dataset: Dataset, model_id: str) -> None:
     drawn = read_bundle(engine.models.path(model_id)).card.labels
     if not {structure_of(label) for label in drawn} & {structure_of(label) for label in dataset.labels}:
         names = ", ".join(label.name for label in drawn)
-        line = f"{model_id} segments {names}, none of which this dataset has, so it cannot choose the next case; "
+        line = f"model {model_id} segments {names}, none of which this dataset has, so it cannot choose the next case; "
         raise Conflict(f"{line}train a version first", "cannot-rank", model=model_id, structures=names)
 
 

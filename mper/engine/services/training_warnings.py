@@ -71,7 +71,9 @@ def obstacles(body: RunRequest, cases: TrainingCases, method: MethodInfo, start:
         sentence = Coded("no case has a label: label at least one, better two", "no-label")
         found.append(Obstacle(sentence, _LABEL_FIRST))
     if start is not None and (reason := unsuitable(method, start)):
-        sentence = Coded(f"{start.name} cannot be the start: {reason}", "unfit-start", model=start.name, reason=reason)
+        sentence = Coded(
+            f"model {start.name} cannot be the start: {reason}", "unfit-start", model=start.name, reason=reason
+        )
         found.append(Obstacle(sentence, Coded("choose another start", "choose-start")))
     return found
 
@@ -229,7 +231,8 @@ def _about_start(dataset: Dataset, cases: TrainingCases, start: Card | None) -> 
         ours, theirs = (", ".join(label.name for label in labels) for labels in (dataset.labels, start.labels))
         found.append(
             Coded(
-                f"{start.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch",
+                f"model {start.name} segments {theirs}, not {ours}: the network starts from it, the structures from "
+                "scratch",
                 "other-structures",
                 model=start.name,
                 theirs=theirs,
