@@ -92,6 +92,7 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--backbone", "resenc"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--from", "LA"], "mper", "adapted to another sequence in 3,600 steps"),
         (["--from", "LA", "--steps", "999"], "supervised", "adapted to another sequence in 300 steps"),
+        (["--from", "LA", "--labeled", "1"], "supervised", "with one labelled volume"),
         (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
         (["--steps", "50"], "supervised", "about 50 steps, too few"),
