@@ -339,15 +339,15 @@ def _about_models() -> dict[str, str]:
             "steps (one seed each; more labels were not measured)"
         ),
         "auto-few-labels": _(
-            "36 to 39 scans without labels gained 3.7, 2.5 and 1.0 points of Dice with 1, 2 and 4 labelled volumes in "
-            "1,650 steps (two seeds), and 7.4, 2.9 and 1.5 in 6,600 (one seed)"
+            "36 to 39 scans without labels gained 4.3, 2.3 and 1.0 points of Dice with 1, 2 and 4 labelled volumes in "
+            "1,650 steps (three seeds), and 7.4, 2.9 and 1.5 in 6,600 (one seed)"
         ),
         "auto-long": _(
             "32 scans without labels gained 0.8 points of Dice with 8 labelled volumes (6,600 steps, one seed); here "
             "{n} are labelled"
         ),
         "auto-many-labels": _(
-            "with 8 labelled volumes scans without labels gained only 0.2 points of Dice in 1,650 steps and 0.8 in "
+            "with 8 labelled volumes scans without labels gained only 0.3 points of Dice in 1,650 steps and 0.8 in "
             "6,600; here {n} are labelled"
         ),
     }
