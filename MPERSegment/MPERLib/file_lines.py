@@ -95,8 +95,8 @@ def about_datasets() -> dict[str, str]:
     """Changes of a dataset that are refused."""
     return {
         "name-unusable": _(
-            "{name} cannot be a name here: take up to 128 letters, digits, spaces, '-', '_' and '.', and begin with a "
-            "letter or a digit."
+            "{name} cannot be a name here: take up to 128 letters, digits, spaces, '-', '_' and '.', begin with a "
+            "letter or a digit, and take none that Windows keeps for devices (CON)."
         ),
         "name-too-long": _("The name is too long ({most} characters at most)."),
         "name-taken": _("{case} has the name {name} already. Choose another."),

@@ -220,7 +220,7 @@ class ExportPanel:
         self._say((_("Written: {file}") if good else failed).format(file=path))
 
     def _sayNoDicom(self, reason: str) -> None:
-        text = _("No DICOM file was written: {reason} Export .seg.nrrd or NIfTI instead.")
+        text = _("No DICOM file was written. {reason} Export .seg.nrrd or NIfTI instead.")
         self._say(text.format(reason=sentence(reason)))
 
     def _say(self, message: str) -> None:

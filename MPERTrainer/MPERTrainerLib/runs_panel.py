@@ -204,7 +204,7 @@ class RunsPanel:
         ui, status, active = self._context.ui, self.status, self.active
         parts = [formatting.run_state(status)]
         if status.get("state") == "running" and status.get("message") not in (None, "", "running", "training"):
-            parts.append(engine_words.progress(status["message"]))
+            parts[0] = engine_words.progress(status["message"])
         if status.get("state") == "starting" and status.get("message"):
             parts[0] = engine_words.progress(status["message"])
         if status.get("step"):
@@ -212,14 +212,15 @@ class RunsPanel:
         steps = status.get("message") in (None, "", "training", "self-training")  # what the time left is known of
         if active and steps and status.get("state") != "paused" and status.get("eta_s"):
             parts.append(formatting.remaining(status["eta_s"]))
-        if status.get("state") in ("failed", "interrupted") and status.get("message"):
-            parts.append(engine_words.progress(status["message"]))
         if status.get("version"):
             parts.append(_("saved as {name}, version {version}").format(**status))
         if self._asked and active:
             parts[0] = self._askedText(status)
         text = ", ".join(parts)
-        ui.runLabel.text = text[:1].upper() + text[1:]
+        text = text[:1].upper() + text[1:]
+        if status.get("state") in ("failed", "interrupted") and status.get("message"):
+            text = f"{text}. {formatting.sentence(engine_words.progress(status['message']))}"
+        ui.runLabel.text = text
         fraction = status.get("fraction")
         busy = active and fraction is None
         ui.runProgress.maximum = 0 if busy else 1000
@@ -236,8 +237,8 @@ class RunsPanel:
         """That the run follows a command after its step; what it waits for where that takes longer."""
         if time.monotonic() - self._askedAt < _LATE_S:
             return {"pause": _("pausing after this step"), "cancel": _("cancelling after this step")}[self._asked]
-        text = {"pause": _("pausing once this is done: {what}"), "cancel": _("cancelling once this is done: {what}")}
-        return text[self._asked].format(what=engine_words.progress(status.get("message") or _("this step")))
+        text = {"pause": _("{what}; pausing once this is done"), "cancel": _("{what}; cancelling once this is done")}
+        return text[self._asked].format(what=engine_words.progress(status.get("message") or _("one step")))
 
     def _draw(self) -> None:
         notices = [f"\N{BULLET} {formatting.sentence(line)}" for line in self._curves.notices]

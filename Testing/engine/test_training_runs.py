@@ -223,8 +223,8 @@ def test_torn_and_strange_lines_are_left_out_and_counted(tmp_path: Path) -> None
 
 def test_prediction_knows_of_a_training(home: Dataset, engine: Served) -> None:
     folder = home.new_run()
-    (folder / "config.json").write_text('{"dataset": "x", "name": null, "device": "auto"}')
-    name = f"{home.path.parent.name}/set/{folder.name}"
+    (folder / "config.json").write_text('{"dataset": "x", "name": "mine", "device": "auto"}')
+    name = f"mine of dataset {home.path.parent.name}/set"
     with RunLog(RunFolder(folder)) as log:
         log.set(state="running")
         assert name in engine.engine.trainings()

@@ -685,6 +685,8 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     assert ui.runLabel.text == "Learning where the structure lies (22 %)"
     runs._take({**running, "message": "running"})
     assert ui.runLabel.text == "Running, step 3"
+    runs._take({**running, "message": "measuring on the hold-out: tile 3 of 8"})
+    assert ui.runLabel.text == "Measuring on the hold-out set, step 3"
     window.click(ui.pauseButton)
     assert ui.runLabel.text.startswith("Pausing after this step")
     assert not ui.pauseButton.enabled
@@ -692,7 +694,7 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     assert ui.runLabel.text.startswith("Cancelling after this step")
     runs._askedAt -= 11  # seconds, for which it has not followed
     runs._take({**running, "message": "reading case-003"})
-    assert ui.runLabel.text.startswith("Cancelling once this is done: Reading case-003")
+    assert ui.runLabel.text.startswith("Reading case-003; cancelling once this is done")
     runs._take({**running, "state": "cancelled", "alive": False})
     assert ui.runLabel.text.startswith("Cancelled")
     assert told == ["The training mine is now: cancelled."] and ui.messageLabel.text == told[0]

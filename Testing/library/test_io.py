@@ -21,6 +21,7 @@ from small_files import metaimage_text, nrrd_text
 
 from mper import io
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
+from mper.utils.files import write_atomically
 from mper.volume import Geometry, Volume
 
 ENDINGS = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -625,6 +626,30 @@ def test_a_failed_write_leaves_what_was_there(
         assert len(str(caught.value).splitlines()) == 1
         assert path.read_bytes() == b"before"
     assert len(list(folder.iterdir())) == len(ENDINGS)
+
+
+@pytest.mark.parametrize("refusals", [2, 3])
+def test_a_file_that_somebody_reads_is_replaced_when_they_have_read_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    """Windows refuses to rename onto an open file; in three attempts here."""
+    path, replace, left = folder / "checkpoint", Path.replace, [PermissionError(13, "in use")] * refusals
+
+    def renamed(source: Path, target: Path) -> Path:
+        if left:
+            raise left.pop()
+        return replace(source, target)
+
+    path.write_bytes(b"before")
+    monkeypatch.setattr("mper.utils.files._ATTEMPTS", 3)
+    monkeypatch.setattr(Path, "replace", renamed)
+    if refusals < 3:
+        write_atomically(path, [b"after"])
+    else:
+        with pytest.raises(PermissionError, match="in use"):
+            write_atomically(path, [b"after"])
+    assert path.read_bytes() == (b"after" if refusals < 3 else b"before")
+    assert [entry.name for entry in folder.iterdir()] == ["checkpoint"]
 
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(folder: Path, oblique_geometry: Geometry) -> None:

@@ -23,7 +23,7 @@ from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import LIKELY_WRONG, MANUAL, Provenance
 from mper.utils.coded import Coded, changed, line_of
-from mper.utils.files import write_atomically
+from mper.utils.files import replace_file, write_atomically
 from mper.utils.text import first_line
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write_seg(
         report_files = report_paths(path)
         write_atomically(report_files[0], [report.to_text().encode("utf-8")])
         write_atomically(report_files[1], [report.to_json().encode("utf-8")])
-        temporary.replace(path)
+        replace_file(temporary, path)
     except OSError as error:
         renamed = type(error)(changed(line_of(error), lambda text: text.replace(str(temporary), str(path))))
         renamed.errno = error.errno

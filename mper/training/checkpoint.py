@@ -17,6 +17,7 @@ from torch import nn
 
 from mper.utils.coded import Coded
 from mper.utils.errors import is_disk_full
+from mper.utils.files import replace_file
 from mper.utils.text import first_line
 
 _FILE = "state.safetensors"
@@ -48,7 +49,7 @@ def save_checkpoint(
         save_file(tensors, temporary, metadata={"about": json.dumps(dict(about)), "checksum": _checksum(tensors)})
         with temporary.open("r+b") as stream:
             os.fsync(stream.fileno())  # else a power failure could leave the name without the content
-        temporary.replace(folder / _FILE)
+        replace_file(temporary, folder / _FILE)
     except SafetensorError as error:
         why = "the disk is full" if is_disk_full(error) else first_line(error)
         line = f"cannot write the checkpoint {folder / _FILE}: {why}; make room on the disk, then resume the run"

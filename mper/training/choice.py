@@ -70,24 +70,9 @@ def choose_method(
         return "bcp", Coded(line, "auto-strokes")
     if not unlabelled:
         return "supervised", Coded("there are no scans without labels", "auto-none-unlabelled")
+    is_long = steps is None or steps >= _LONG_STEPS
     if fine_tunes:
-        if not slices and labelled == 1:
-            line = (
-                "scans without labels gained no Dice where a model was adapted to another sequence with one "
-                "labelled volume (-0.9 and +0.7 points in 3,600 steps, two draws); label a second one"
-            )
-            return "supervised", Coded(line, "auto-one-label")
-        if not slices and labelled <= _MORE_SCANS and (steps is None or steps >= _LONG_STEPS):
-            line = (
-                "scans without labels gained 0.8 points of Dice where a model was adapted to another sequence in 3,600 "
-                "steps (volumes; 2 labelled scans, five draws)"
-            )
-            return "mper", Coded(line, "auto-adapted")
-        line = (
-            "scans without labels gained no Dice where a model was adapted to another sequence in 300 steps (-0.3 "
-            "points; volumes, 2 labelled scans, five draws); in 3,600 steps they gained 0.8"
-        )
-        return "supervised", Coded(line, "auto-fine-tuned")
+        return _choose_to_fine_tune(0 if slices else labelled, is_long)
     if steps is not None and steps < _SHORT_STEPS:
         steps = int(float(f"{steps:.1e}"))  # two digits: it is an estimate
         line = (
@@ -107,7 +92,7 @@ def choose_method(
             "1,650 steps (three seeds), and 7.4, 2.9 and 1.5 in 6,600 (one seed)"
         )
         return "bcp", Coded(line, "auto-few-labels")
-    if labelled <= _MORE_SCANS and (steps is None or steps >= _LONG_STEPS):
+    if labelled <= _MORE_SCANS and is_long:
         line = (
             "32 scans without labels gained 0.8 points of Dice with 8 labelled volumes (6,600 steps, one seed); here "
             f"{labelled} are labelled"
@@ -115,6 +100,27 @@ def choose_method(
         return "bcp", Coded(line, "auto-long", n=labelled)
     line = "with 8 labelled volumes scans without labels gained only 0.3 points of Dice in 1,650 steps and 0.8 in 6,600"
     return "supervised", Coded(f"{line}; here {labelled} are labelled", "auto-many-labels", n=labelled)
+
+
+def _choose_to_fine_tune(volumes: int, is_long: bool) -> tuple[str, str]:
+    """The method with which a model is fine-tuned on so many labelled volumes, none where slices are segmented."""
+    if volumes == 1:
+        line = (
+            "scans without labels gained no Dice where a model was adapted to another sequence with one labelled "
+            "volume (-0.9 and +0.7 points in 3,600 steps, two draws); label a second one"
+        )
+        return "supervised", Coded(line, "auto-one-label")
+    if 1 < volumes <= _MORE_SCANS and is_long:
+        line = (
+            "scans without labels gained 0.8 points of Dice where a model was adapted to another sequence in 3,600 "
+            "steps (volumes; 2 labelled scans, five draws)"
+        )
+        return "mper", Coded(line, "auto-adapted")
+    line = (
+        "scans without labels gained no Dice where a model was adapted to another sequence in 300 steps (-0.3 "
+        "points; volumes, 2 labelled scans, five draws); in 3,600 steps they gained 0.8"
+    )
+    return "supervised", Coded(line, "auto-fine-tuned")
 
 
 def choose_for(

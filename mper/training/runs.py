@@ -71,6 +71,13 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is not a training run: its config.json is missing or damaged") from error
 
+    def title(self) -> str:
+        """What to call it: the name of its model, and where it has none that of its folder."""
+        try:
+            return str(self.config().get("name") or self.path.name)
+        except ValueError:
+            return self.path.name
+
     def status(self) -> dict[str, Any]:
         """The last heartbeat; empty before the first, and where its file is damaged."""
         try:

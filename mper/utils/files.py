@@ -22,6 +22,7 @@ from mper.utils.coded import Coded
 
 _LONGEST_BYTES = 255  # of a name, on all common file systems
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')
+_ATTEMPTS = 40 if os.name == "nt" else 1  # at a rename onto a file that somebody reads, which Windows refuses
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
@@ -40,7 +41,7 @@ def check_name(name: str, what: str) -> str:
         raise ValueError(
             Coded(
                 f"{name!r:.150} cannot be the name of a {what}: take up to 128 letters (255 bytes), digits, spaces, "
-                "'-', '_' and '.', and begin with a letter or a digit",
+                "'-', '_' and '.', begin with a letter or a digit, and take none that Windows keeps for devices (CON)",
                 "name-unusable",
                 name=name[:150],
             )
@@ -124,22 +125,32 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, entry: Mapping[str, Any], *, new: bool = False) -> None:
     """Write an object that a person can read, whole or not at all; a `new` file never replaces another."""
-    text = json.dumps(entry, indent=1, ensure_ascii=False) + "\n"
+    chunks = [json.dumps(entry, indent=1, ensure_ascii=False).encode("utf-8"), b"\n"]
     if new:
-        create_atomically(path, [text.encode("utf-8")])
+        create_atomically(path, chunks)
     else:
-        write_text(path, text)
+        write_atomically(path, chunks)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
-    attempts = 40 if os.name == "nt" else 1  # Windows does not rename onto a file that somebody reads at this moment
-    for attempt in range(attempts):
+    write_atomically(path, [text.encode("utf-8")])
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file to the name of another one, which it replaces; for two seconds, where somebody reads that.
+
+    Raises
+    ------
+    PermissionError
+        If that somebody goes on, or renaming is not allowed.
+    """
+    for attempt in range(_ATTEMPTS):
         try:
-            write_atomically(path, [text.encode("utf-8")])
+            source.replace(target)
             return
         except PermissionError:
-            if attempt + 1 == attempts:
+            if attempt + 1 == _ATTEMPTS:
                 raise
             time.sleep(0.05)
 
@@ -170,7 +181,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     OSError
         If it cannot be written (no permission, disk full); nothing is left behind.
     """
-    _write(path, chunks, lambda temporary: temporary.replace(path))
+    _write(path, chunks, lambda temporary: replace_file(temporary, path))
 
 
 def create_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

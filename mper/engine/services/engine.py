@@ -85,7 +85,7 @@ class Engine:
                 with contextlib.suppress(OSError, ValueError, KeyError):
                     # A run that pauses holds memory, but computes nothing; the predictor looks at free memory itself.
                     if run.is_alive() and run.status()["state"] != "paused" and run.config().get("device") != "cpu":
-                        found.append(f"{dataset_id}/{run.path.name}")
+                        found.append(f"{run.title()} of dataset {dataset_id}")
         return found
 
     def diagnostics(self) -> str:

@@ -248,10 +248,10 @@ def _about_machine(dataset: Dataset, gpu: bool) -> list[str]:
     found: list[str] = []
     if not gpu:
         found.append(Coded("no graphics card is in use: training on the processor is slow", "no-card"))
-    running = [path.parent.name for path in (dataset.path / "runs").glob("*/config.json")]
-    if running := [name for name in running if RunFolder(dataset.path / "runs" / name).is_alive()]:
-        line = f"training run {running[0]} is still running: both will be slower"
-        found.append(Coded(line, "other-run", run=running[0]))
+    folders = (RunFolder(path.parent) for path in (dataset.path / "runs").glob("*/config.json"))
+    if running := next((folder for folder in folders if folder.is_alive()), None):
+        line = f"the training {running.title()} is still running: both will be slower"
+        found.append(Coded(line, "other-run", run=running.title()))
     if shutil.disk_usage(dataset.path).free < _LEAST_FREE:
         found.append(Coded("less than 1 GB is free on the disk of the dataset: make room first", "no-room"))
     return found
