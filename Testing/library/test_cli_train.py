@@ -90,9 +90,10 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--labeled", "1"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--backbone", "unet"], "mper", "with slices"),
         (["--backbone", "resenc"], "bcp", "with 1, 2 and 4 labelled volumes"),
-        (["--from", "LA"], "mper", "adapted to another sequence in 3,600 steps"),
+        (["--from", "LA"], "mper", "adapted to another sequence with 2 labelled volumes"),
         (["--from", "LA", "--steps", "999"], "supervised", "adapted to another sequence in 300 steps"),
-        (["--from", "LA", "--labeled", "1"], "supervised", "with one labelled volume"),
+        (["--from", "LA", "--labeled", "1"], "mper", "none with 1, and 3.5 with 1 of the kind"),
+        (["--from", "LA", "--labeled", "1", "--steps", "2000"], "bcp", "of the kind that it knew"),
         (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
         (["--steps", "50"], "supervised", "about 50 steps, too few"),
@@ -140,6 +141,29 @@ def test_auto_looks_at_labels_their_kind_and_the_length(
     chosen, reason = choose_method(labelled, 60, slices=False, fine_tunes=False, strokes=strokes, steps=steps)
     assert chosen == method
     assert f"here {labelled} are labelled" in reason or labelled <= 4 or strokes > 4 or steps == 100
+
+
+@pytest.mark.parametrize(
+    ("labelled", "steps", "method", "code"),
+    [
+        (1, 1299, "supervised", "auto-fine-tuned"),
+        (1, 1300, "bcp", "auto-same-kind"),
+        (1, 3000, "mper", "auto-adapted"),
+        (2, 1299, "supervised", "auto-fine-tuned"),
+        (2, 1300, "bcp", "auto-same-kind"),
+        (8, 2999, "bcp", "auto-same-kind"),
+        (8, 3000, "mper", "auto-adapted"),
+        (2, None, "mper", "auto-adapted"),
+        (9, 4000, "supervised", "auto-fine-tuned"),
+    ],
+)
+def test_auto_looks_at_labels_and_length_where_a_model_is_fine_tuned(
+    labelled: int, steps: int | None, method: str, code: str
+) -> None:
+    chosen, reason = choose_method(labelled, 6, slices=False, fine_tunes=True, steps=steps)
+    assert (chosen, getattr(reason, "code", "")) == (method, code)
+    assert choose_method(labelled, 0, slices=False, fine_tunes=True, steps=steps)[0] == "supervised"
+    assert choose_method(labelled, 6, slices=True, fine_tunes=True, steps=steps)[0] == "supervised"  # not measured
 
 
 def test_auto_counts_the_labels_that_the_training_uses(
