@@ -123,7 +123,7 @@ def test_a_run_that_ends_before_its_work_says_why_in_one_line(
         (out / ".mper" / "command.json").write_text(json.dumps(command), encoding="utf-8")
         here, expected = route(opened(engine, out)), "holds masks of the model small 1.0.0"
         engine.post(f"{here}/command", {"command": "resume"})
-    until(lambda: engine.get(here).json()["state"] != "starting")
+    until(lambda: engine.get(here).json()["state"] not in ("starting", "running"))
     found = engine.get(here).json()
     assert found["state"] == "failed" and expected in found["message"] and "\n" not in found["message"]
     assert expected in engine.get(f"{here}/log").body.decode()
