@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -168,6 +170,27 @@ def test_a_benchmark_goes_on_where_its_data_were_moved_and_packed(left_atria: Pa
     (found,) = run.read_results(benchmark, home).values()
     assert found["trained"]["steps"] == 3
     assert set(run.read_masks(benchmark.runs()[0], home)) == set(chosen.evaluated)
+
+
+def test_methods_are_compared_from_a_model_wherever_it_is_stored(
+    left_atria: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["la", "--data", left_atria, "--labeled", 2, "--methods", "supervised", "--seeds", 1, "--steps", 3]
+    assert bench(*words, "--out", tmp_path / "first") == OK
+    model, out = tmp_path / "first" / "runs" / "2-supervised-seed0" / "model", tmp_path / "second"
+    assert bench(*words, "--from", model, "--out", out) == OK
+    digest = ModelBundle.load(model).sha256[:8]
+    assert re.search(rf"^- fine-tuned from: \S+ \S+ \(sha256:{digest}\)$", capsys.readouterr().out, re.MULTILINE)
+    tuned = ModelBundle.load(out / "runs" / "2-supervised-seed0" / "model")
+    assert tuned.card.about["training"]["start_from"] == "model"
+    shutil.copytree(model, tmp_path / "moved")
+    monkeypatch.setattr(run, "train", None)  # a call would fail
+    assert bench(*words, "--from", tmp_path / "moved", "--out", out) == OK
+    for other in (["--from", out / "runs" / "2-supervised-seed0" / "model"], []):
+        capsys.readouterr()
+        assert bench(*words, *other, "--out", out) == USAGE
+        said = capsys.readouterr().err
+        assert f"(sha256:{digest}), and one with" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])
@@ -384,6 +407,8 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
         (["la", "--smoke", "--out", "x", "--methods", "mper,bcp", "--batch", "3"], USAGE, "an even --batch, got 3"),
         (["la", "--smoke", "--out", "x", "--processor-time", "--device", "cpu"], USAGE, "give --budget"),
         (["la", "--smoke", "--out", "x", "--patch", "15,32,32"], USAGE, "multiples of 16"),
+        (["la", "--smoke", "--out", "x", "--from", "nowhere"], FAILED, "no model 'nowhere'; known are acdc"),
+        (["la", "--smoke", "--out", "x", "--from", "la-8", "--backbone", "unet3d"], USAGE, "does not fit --from"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -283,7 +283,8 @@ def test_a_benchmark_in_jobs_gives_each_its_runs_and_the_same_configuration(
 
     monkeypatch.setattr(JobSet, "submit", submit)
     words = ["benchmark", "la", "--smoke", "--out", str(tmp_path / "b"), "--methods", "supervised,bcp:no-cutmix"]
-    assert main([*words, "--budget", "90s", "--seeds", "2", "--cluster", "local", "--jobs", "3", "--detach"]) == OK
+    words += ["--from", "la-8", "--budget", "90s", "--seeds", "2"]
+    assert main([*words, "--cluster", "local", "--jobs", "3", "--detach"]) == OK
     from mper.cli import benchmark, parser
 
     stored = json.loads((tmp_path / "b" / "benchmark.json").read_text())
@@ -292,5 +293,5 @@ def test_a_benchmark_in_jobs_gives_each_its_runs_and_the_same_configuration(
         arguments = parser().parse_args(words[2:])
         runs.append(arguments.only)
         same = benchmark._configured(arguments)
-        assert json.loads(json.dumps({**vars(same), "data": stored["data"]})) == stored
+        assert json.loads(json.dumps({**vars(same), "start_from": same.start, "data": stored["data"]})) == stored
     assert runs == [(0, 3), (1,), (2,)]

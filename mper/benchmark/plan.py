@@ -17,13 +17,22 @@ from typing import Any
 from mper.datasets.packed import open_dataset
 from mper.methods.recipe import Recipe
 from mper.methods.registry import METHODS, find_method
+from mper.models.card import read_bundle
 from mper.training.config import TrainConfig
+from mper.training.start_model import check_start
 from mper.utils.files import read_json, write_json
 from mper.utils.text import duration_option
 
 CONFIG = "benchmark.json"
 _GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more
-_OPTIONS = {"task": "the task", "variants": "--methods", "budget_s": "--budget", "made_up": "--smoke"}
+_OPTIONS = {
+    "task": "the task",
+    "variants": "--methods",
+    "budget_s": "--budget",
+    "made_up": "--smoke",
+    "start_from": "--from",
+}
+_DIGITS = 8  # of a checksum
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ class Benchmark:
         Of `TASKS`.
     labeled, variants, seeds :
         Which runs there are; variants as on the command line.
-    recipe, backbone, co_train, steps, budget_s, processor_time, batch, patch :
+    recipe, backbone, co_train, start_from, steps, budget_s, processor_time, batch, patch :
         Of every run, as in `TrainConfig`.
     split : str or None
         Cases to evaluate on; None: those of the task.
@@ -179,6 +188,7 @@ class Benchmark:
     recipe: str = "plus"
     backbone: str | None = None
     co_train: bool = False
+    start_from: str | None = None
     steps: int | None = None
     budget_s: float | None = None
     processor_time: bool = False
@@ -196,6 +206,14 @@ class Benchmark:
             for word in self.variants
         ]
 
+    @property
+    def start(self) -> str | None:
+        """The start model's name, version and checksum, the same wherever it is stored; None for from scratch."""
+        if self.start_from is None:
+            return None
+        stored = read_bundle(Path(self.start_from))
+        return f"{stored.card.name} {stored.card.version} (sha256:{stored.sha256[:_DIGITS]})"
+
     def prepare_folder(self, home: Path, cohort: Cohort) -> None:
         """Store it in the folder, or check that the folder holds the beginning of the same benchmark.
 
@@ -205,9 +223,11 @@ class Benchmark:
             If the folder holds another one, or a run is not possible.
         """
         for run in self.runs():
-            train_config(self, cohort, run, "auto")
+            config = train_config(self, cohort, run, "auto")
+            if self.start_from is not None:
+                check_start(config, read_bundle(Path(self.start_from)).card)
         path = home / CONFIG
-        mine = json.loads(json.dumps({**asdict(self), "data": cohort.key}))
+        mine = json.loads(json.dumps({**asdict(self), "start_from": self.start, "data": cohort.key}))
         if path.exists():
             there = read_json(path)
             for name, value in mine.items():
@@ -364,6 +384,7 @@ def train_config(benchmark: Benchmark, cohort: Cohort, run: Run, device: str) ->
         dataset=str(cohort.data.resolve()),
         method=run.variant.method,
         recipe=benchmark.recipe,
+        start_from=benchmark.start_from,
         without=run.variant.without,
         split=TRAIN,
         cases=cohort.cases,

@@ -92,6 +92,8 @@ def _facts(benchmark: Benchmark, cohort: Cohort, results: Mapping[Run, Mapping[s
     yield "evaluated on", cohort.description + (", synthetic: the values mean nothing" if benchmark.made_up else "")
     yield "data", cohort.key
     yield "recipe", benchmark.recipe + (", two networks that teach each other" if benchmark.co_train else "")
+    if benchmark.start is not None:
+        yield "fine-tuned from", benchmark.start
     networks = sorted({f["trained"]["network"] for f in found})
     yield "backbone", ", ".join(networks) or benchmark.backbone or "by slice thickness"
     if benchmark.budget_s is not None:

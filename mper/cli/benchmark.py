@@ -37,6 +37,7 @@ _EXAMPLES = """\
   mper benchmark la --data dataset --labeled 8 --methods mper,mper:no-cutmix,mper:k=1 --steps 3000 --out results
   mper benchmark la --data dataset --labeled 8 --ablation --budget 10m --out ablation
   mper benchmark la --data dataset --seeds 3 --cluster slurm --partition gpu --gpus 1 --time 4h --out results
+  mper benchmark la --data dataset --labeled 8 --from la-8 --budget 5m --out fine-tuned
   mper benchmark la --smoke --out smoke
 """
 _TASKS = ("la", "acdc")
@@ -71,6 +72,12 @@ def add(commands: Commands) -> None:
     what.add_argument("--seeds", type=count, metavar="N", help="each with seeds 0 to N-1 (default: 3)")
     how = command.add_argument_group("each run (as in `mper train`)")
     how.add_argument("--recipe", choices=tuple(RECIPES), default="plus")
+    how.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="NAME|PATH",
+        help="start each from a model: compare how methods fine-tune it",
+    )
     how.add_argument("--backbone", "--network", choices=backbone_names())
     how.add_argument("--co-train", action="store_true", help="two networks that teach each other")
     how.add_argument("--batch", type=count, metavar="N")
@@ -254,6 +261,7 @@ def _words(benchmark: Benchmark, arguments: argparse.Namespace, home: Path) -> l
     words += ["--co-train"] if benchmark.co_train else []
     words += ["--processor-time"] if benchmark.processor_time else []
     given = {
+        "--from": benchmark.start_from,
         "--backbone": benchmark.backbone,
         "--batch": benchmark.batch,
         "--patch": ",".join(map(str, benchmark.patch)) if benchmark.patch else None,
@@ -267,6 +275,7 @@ def _words(benchmark: Benchmark, arguments: argparse.Namespace, home: Path) -> l
 def _configured(arguments: argparse.Namespace) -> Benchmark:
     """The benchmark that was asked for."""
     from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, suits
+    from mper.resources import find_model
 
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}
     if arguments.smoke:
@@ -292,6 +301,7 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
         recipe=arguments.recipe,
         backbone=arguments.backbone,
         co_train=arguments.co_train,
+        start_from=None if arguments.start_from is None else str(find_model(arguments.start_from).resolve()),
         steps=values["steps"],
         budget_s=arguments.budget,
         processor_time=arguments.processor_time,

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mper.models.card import CARD
-from mper.nets.registry import BACKBONES
 from mper.utils.errors import UsageError, raised_by_us
 from mper.utils.files import check_name
 
 if TYPE_CHECKING:
     from mper.datasets.dataset import Dataset
     from mper.datasets.packed import PackedDataset
-    from mper.models.card import Card
     from mper.training.runs import RunFolder
-    from mper.training.trainer import TrainConfig
 
 
 def check_places(arguments: argparse.Namespace) -> None:
@@ -54,36 +51,6 @@ def check_label_count(dataset: Dataset | PackedDataset, splits: Sequence[str], l
                 f"--labeled {labeled} asks for more labels than split {name!r} has ({count}); ask for fewer, or label "
                 "more"
             )
-
-
-def check_start(config: TrainConfig, start: Card) -> None:
-    """Check that the options fit the model to start from, as far as its card tells.
-
-    Raises
-    ------
-    ValueError
-        If the method cannot train its network, or another network or number of prototypes is asked for.
-    """
-    from mper.methods.registry import check_backbone
-    from mper.training.planning import check_patch
-
-    backbone = BACKBONES.get(str(start.network.get("kind")))
-    if backbone is None:  # of another version, which is said when it is loaded
-        return
-    if config.network not in (None, backbone.name):
-        raise ValueError(
-            f"--backbone {config.network} does not fit --from: model {start.name} has the backbone {backbone.name}; "
-            "leave --backbone out, or train from scratch without --from"
-        )
-    check_backbone(config.method, backbone.kind)
-    prototypes = start.network.get("prototypes")
-    if config.prototypes not in (None, prototypes):
-        raise ValueError(
-            f"--prototypes {config.prototypes} does not fit --from: model {start.name} has {prototypes} a class; "
-            "leave --prototypes out, or train from scratch without --from"
-        )
-    if config.patch is not None:
-        check_patch(config.patch, backbone.dimensions)
 
 
 def of_auto(method: str, line: str) -> str:

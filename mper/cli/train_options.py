@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mper.cli.cluster import cluster_settings
 from mper.cli.console import print_note
 from mper.cli.options import add_device, axes, count, number, out_folder, seconds, size, window
-from mper.cli.train_checks import check_label_count, check_start, of_auto
+from mper.cli.train_checks import check_label_count, of_auto
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import AUTO, METHODS, default_method, find_method
 from mper.nets.registry import backbone_names
@@ -123,6 +123,7 @@ def chosen_config(arguments: argparse.Namespace) -> TrainConfig:
     from mper.models.card import read_bundle
     from mper.resources import find_model
     from mper.training.config import TrainConfig
+    from mper.training.start_model import check_start
     from mper.utils.devices import pick_device
 
     dataset = open_dataset(arguments.dataset)

@@ -1,4 +1,4 @@
-"""Whether the scans of a training look like those of the model that it starts from."""
+"""Whether a training fits the model that it starts from: its options, and its scans."""
 
 from __future__ import annotations
 
@@ -13,15 +13,44 @@ from mper.dataloading.preprocessing import Preprocessing, normalise
 from mper.datasets.case import Case
 from mper.inference.plausibility import has_unusual_percentiles
 from mper.labels import BACKGROUND, UNLABELLED, Label
+from mper.methods.registry import check_backbone
 from mper.models.card import Card
 from mper.nets.registry import BACKBONES
 from mper.roi import bounding_box
-from mper.training.planning import scan_dimensions
+from mper.training.config import TrainConfig
+from mper.training.planning import check_patch, scan_dimensions
 from mper.utils.coded import Coded
 
 _LOOKED_AT = 3  # labelled scans
 _MARGIN_MM = 25.0  # around the label, as a localisation takes
 _MARGIN_VOXELS = 15  # where the spacing is unknown
+
+
+def check_start(config: TrainConfig, start: Card) -> None:
+    """Check that the options fit the model to start from, as far as its card tells.
+
+    Raises
+    ------
+    ValueError
+        If the method cannot train its network, or another network or number of prototypes is asked for.
+    """
+    backbone = BACKBONES.get(str(start.network.get("kind")))
+    if backbone is None:  # of another version, which is said when it is loaded
+        return
+    if config.network not in (None, backbone.name):
+        raise ValueError(
+            f"--backbone {config.network} does not fit --from: model {start.name} has the backbone {backbone.name}; "
+            "leave --backbone out, or train from scratch without --from"
+        )
+    check_backbone(config.method, backbone.kind)
+    prototypes = start.network.get("prototypes")
+    if config.prototypes not in (None, prototypes):
+        raise ValueError(
+            f"--prototypes {config.prototypes} does not fit --from: model {start.name} has {prototypes} a class; "
+            "leave --prototypes out, or train from scratch without --from"
+        )
+    if config.patch is not None:
+        check_patch(config.patch, backbone.dimensions)
 
 
 def unlike_start(cases: Sequence[Case], start: Card) -> str | None:
