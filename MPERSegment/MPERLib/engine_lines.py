@@ -394,6 +394,31 @@ def plans() -> dict[str, str]:
             "Of about {steps} steps only {n} use scans without labels, too few to learn from these. Train for longer, "
             "or choose another method."
         ),
+        "too-few-steps": _("The training has about {steps} steps, too few for a model to learn. Train for longer."),
+        "few-labels": _(
+            "Only {n} scans are labelled, so that a step of the training takes several patches of one. Label more."
+        ),
+        "parts-ignored": _(
+            "Of {total} labelled scans {n} are labelled only in part, and the rest of these is ignored. Label the rest."
+        ),
+        "parts-self-labelled": _(
+            "Of {total} labelled scans {n} are labelled only in part; the model labels the rest of these itself while "
+            "it is trained. Label the rest."
+        ),
+        "adapted": _(
+            "{model} has a Dice of {dice} on the labelled scans, as on another scanner or sequence, and is adapted "
+            "more strongly. Check the result on the hold-out set."
+        ),
+        "shows-held-out": _(
+            "{cases}: the same scan as a case of the hold-out set, so not trained on: else that would be no test."
+        ),
+        "held-out-since": _(
+            "{cases}: held out after this training began to learn from it, so the hold-out set is measured without it. "
+            "Start a new training for a model that has not seen it."
+        ),
+        "holdout-unmeasured": _("The hold-out set could not be measured: {reason}"),
+        "unlabelled-unseen": _("The scans without labels could not be looked at: {reason}"),
+        "quality-unmeasured": _("The quality of masks could not be measured: {reason}"),
         "no-self-training": _(
             "The training ended after {steps} steps, before it learned from scans without labels. Train for longer, or "
             "choose another method."

@@ -202,25 +202,7 @@ class RunsPanel:
 
     def _show(self) -> None:
         ui, status, active = self._context.ui, self.status, self.active
-        parts = [formatting.run_state(status)]
-        if status.get("state") == "running" and status.get("message") not in (None, "", "running", "training"):
-            parts[0] = engine_words.progress(status["message"])
-        if status.get("state") == "starting" and status.get("message"):
-            parts[0] = engine_words.progress(status["message"])
-        if status.get("step"):
-            parts.append(_("step {step}").format(step=status["step"]))
-        steps = status.get("message") in (None, "", "training", "self-training")  # what the time left is known of
-        if active and steps and status.get("state") != "paused" and status.get("eta_s"):
-            parts.append(formatting.remaining(status["eta_s"]))
-        if status.get("version"):
-            parts.append(_("saved as {name}, version {version}").format(**status))
-        if self._asked and active:
-            parts[0] = self._askedText(status)
-        text = ", ".join(parts)
-        text = text[:1].upper() + text[1:]
-        if status.get("state") in ("failed", "interrupted") and status.get("message"):
-            text = f"{text}. {formatting.sentence(engine_words.progress(status['message']))}"
-        ui.runLabel.text = text
+        ui.runLabel.text = self._text()
         fraction = status.get("fraction")
         busy = active and fraction is None
         ui.runProgress.maximum = 0 if busy else 1000
@@ -232,6 +214,27 @@ class RunsPanel:
         ui.pauseButton.enabled = not self._asked
         ui.cancelButton.enabled = active and self._asked != "cancel"
         self._draw()
+
+    def _text(self) -> str:
+        """What the run does, how far it is, and why it ended."""
+        status, active = self.status, self.active
+        state, message = status.get("state"), status.get("message")
+        tells = state == "starting" or (state == "running" and message not in ("running", "training"))
+        parts = [engine_words.progress(message) if message and tells else formatting.run_state(status)]
+        if self._asked and active:
+            parts = [self._askedText(status)]
+        if status.get("step"):
+            parts.append(_("step {step}").format(step=status["step"]))
+        steps = message in (None, "", "training", "self-training")  # what the time left is known of
+        if active and steps and state != "paused" and status.get("eta_s"):
+            parts.append(formatting.remaining(status["eta_s"]))
+        if status.get("version"):
+            parts.append(_("saved as {name}, version {version}").format(**status))
+        text = ", ".join(parts)
+        text = text[:1].upper() + text[1:]
+        if state in ("failed", "interrupted") and message:
+            return f"{text}. {formatting.sentence(engine_words.progress(message))}"
+        return text
 
     def _askedText(self, status: dict) -> str:
         """That the run follows a command after its step; what it waits for where that takes longer."""

@@ -97,7 +97,7 @@ def test_a_run_outlives_its_engine_a_pause_and_its_own_death(
     assert [event["n"] for event in events[:-1]] == list(range(len(events) - 1))
     assert events[-1] == {"event": "end", "state": "interrupted", "message": dead["message"], "n": len(events) - 2}
     refused = engine.post(f"{at}/command", {"command": "pause"})
-    assert refused.status == 409 and "is interrupted" in refused.error()
+    assert refused.status == 409 and "the training mine is interrupted" in refused.error()
 
     assert engine.post(f"{at}/command", {"command": "resume"}).json()["state"] == "starting"
     assert engine.post(f"{at}/command", {"command": "resume"}).status in (200, 409)
@@ -113,7 +113,8 @@ def test_a_run_outlives_its_engine_a_pause_and_its_own_death(
     assert str(home.path) not in json.dumps(done)
     until(lambda: b"trained in" in engine.get(f"{at}/log").body)  # printed after the state was written
     assert str(home.path.parent) not in engine.get(f"{at}/log").body.decode()
-    assert engine.post(f"{at}/command", {"command": "resume"}).status == 409
+    refused = engine.post(f"{at}/command", {"command": "resume"})
+    assert refused.status == 409 and "the training mine is finished" in refused.error()
     assert home.model_versions("mine") == [1]
     listed = engine.get(f"{route(home)}/runs").json()
     assert [each["run"] for each in listed] == [run["run"]] and engine.get(route(home)).json()["runs"] == listed
@@ -147,7 +148,7 @@ def test_two_processes_never_work_on_one_run(home: Dataset, engine: Served) -> N
         log.set(state="running")
         answer = engine.post(f"{route(home, folder.name)}/command", {"command": "resume"})
         assert answer.json()["alive"] and run.command() == "run"  # what ends a pause
-        with pytest.raises(Exception, match="is being worked on"):
+        with pytest.raises(Exception, match="is at work; pause or cancel it"):
             Launcher().start(run)
         for word in ("pause", "run", "cancel"):
             assert engine.post(f"{route(home, folder.name)}/command", {"command": word}).status == 200

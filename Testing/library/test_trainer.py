@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +47,7 @@ from mper.training.run_calibration import FOLDS_ALONE, calibration_of_run
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network, start_dice
 from mper.training.trainer import TrainConfig, start_run, train
+from mper.utils.coded import Coded
 from mper.utils.locking import locked
 from mper.volume import Geometry, Volume
 
@@ -101,6 +102,11 @@ def assert_same(one: Path, two: Path) -> None:
 
 def told_steps(run: Path) -> list[dict[str, Any]]:
     return [event for event in read_events(run) if event["event"] == "step"]
+
+
+def codes(heard: Sequence[str]) -> list[str]:
+    """The codes of notices: each has one, so that MPER Trainer says it in words of its own."""
+    return [line.code for line in heard if isinstance(line, Coded)]
 
 
 class Crash(Exception):
@@ -670,6 +676,7 @@ def test_label_of_a_few_slices_is_enough_to_train(tmp_path: Path, method: str) -
     assert all(0 < event["labelled"] < 20 for event in told_steps(tmp_path / "run"))
     rest = "labelled by the mean teacher in self-training" if method == "mper" else "ignored"
     assert f"2 of 2 labelled scans are labelled in part: the rest is {rest}; complete the labels where you can" in heard
+    assert ("parts-self-labelled" if method == "mper" else "parts-ignored") in codes(heard)
 
 
 def test_a_run_too_short_for_self_training_says_so_as_soon_as_its_length_is_known(
@@ -703,6 +710,7 @@ def test_a_budget_of_next_to_no_steps_is_told(solid: Path, tmp_path: Path, metho
     heard: list[str] = []
     train(begin(solid, tmp_path / "run", method=method, steps=None, budget_s=0.01), notify=heard.append)
     assert "the run ended after 1 step: too few for a model to learn; train for longer" in heard
+    assert "too-few-steps" in codes(heard)
 
 
 def test_run_that_is_cancelled_while_it_reads_its_scans_obeys(solid: Path, tmp_path: Path) -> None:
@@ -752,6 +760,7 @@ def test_a_case_that_is_held_out_after_a_run_learned_from_it_is_no_test_of_that_
     train(run, notify=heard.append)
     assert json.loads((run / "cases.json").read_text(encoding="utf-8"))["trained_on"] == [f"case{n}" for n in range(4)]
     assert sum(line.startswith("case3: held out after this run began to learn from it") for line in heard) == 1
+    assert "held-out-since" in codes(heard)
     quality = ModelBundle.load(run / "model").card.about["quality"]
     assert quality["cases"].startswith("1 case of the locked hold-out")
 
@@ -906,6 +915,7 @@ def test_a_start_model_decides_on_stages_and_rate_and_whether_the_result_is_aver
     assert told_steps(run)[0]["rate"] == pytest.approx(rate / 30, rel=1e-3), "of the first of 30 steps of warm-up"
     adapted = [line for line in heard if "it is adapted at the full learning rate" in line]
     assert len(adapted) == (mixed and rate == 1e-3) and all(f"a Dice of {known:.2f} on" in line for line in adapted)
+    assert codes(adapted) == ["adapted"] * len(adapted)
     assert len(averaged) == averages == sum("the result is averaged with it" in line for line in heard)
 
 
@@ -946,7 +956,7 @@ def test_cases_of_which_next_to_nothing_is_labelled_are_told(
     train(begin(data, tmp_path / "run", method=method, steps=1, batch=4), notify=heard.append)
     assert anchored == ([] if told else [(False, 4, 4)]), "strokes are too little for a long first stage"
     line = "case0: labelled in less than 5% of the voxels, and method supervised learns from these only"
-    assert any(each.startswith(line) for each in heard) == told
+    assert any(each.startswith(line) for each in heard) == ("painted" in codes(heard)) == told
 
 
 def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path) -> None:
@@ -963,6 +973,7 @@ def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path
         "the run ended after 1 step, before self-training began: the model learned from labels alone; train for "
         "longer, or choose --method supervised",
     ]
+    assert codes(heard) == ["other-structures", "one-label", "none-unlabelled", "no-self-training"]
 
 
 @pytest.mark.parametrize(

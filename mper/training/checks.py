@@ -50,13 +50,16 @@ def _held_out_scans(data: TrainingData) -> list[str]:
     if not data.left_out:
         return []
     verb, whose = ("shows", "a held-out case and is") if len(data.left_out) == 1 else ("show", "held-out cases and are")
-    return [f"{shorten(data.left_out)} {verb} the scan of {whose} left out: trained on, it would make it no test"]
+    cases = shorten(data.left_out)
+    line = f"{cases} {verb} the scan of {whose} left out: trained on, it would make it no test"
+    return [Coded(line, "shows-held-out", cases=cases)]
 
 
 def _regions(data: TrainingData) -> list[str]:
     if not data.regions:
         return []
-    found = [f"{shorten(sorted(data.regions))}: only the region is used"]
+    cases = shorten(sorted(data.regions))
+    found: list[str] = [Coded(f"{cases}: only the region is used", "regions", cases=cases)]
     found += [label_outside(case_id, share) for case_id, share in data.regions.items() if share]
     return found
 
@@ -87,18 +90,19 @@ def _other_structures(data: TrainingData) -> list[str]:
         return []
     card = data.start.card
     ours, theirs = (", ".join(label.name for label in labels) for labels in (data.labels, card.labels))
-    return [f"model {card.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"]
+    line = f"model {card.name} segments {theirs}, not {ours}: the network starts from it, the structures from scratch"
+    return [Coded(line, "other-structures", model=card.name, theirs=theirs, ours=ours)]
 
 
 def _few_scans(data: TrainingData, batch: int) -> list[str]:
     count = len(data.sampler.labelled)
     if batch <= count or data.plan.dimensions == 2:
         return []
-    return [
-        f"{count} labelled scan{'' if count == 1 else 's'} for {batch} labelled patches per step: "
-        f"{'all patches of a step come from it' if count == 1 else 'some scans provide several'}; more labels would "
-        "help"
-    ]
+    if count == 1:
+        line = f"1 labelled scan for {batch} labelled patches per step: all patches of a step come from it"
+        return [Coded(f"{line}; more labels would help", "one-label")]
+    line = f"{count} labelled scans for {batch} labelled patches per step: some scans provide several"
+    return [Coded(f"{line}; more labels would help", "few-labels", n=count)]
 
 
 def _no_unlabelled(data: TrainingData, method: MethodInfo) -> list[str]:
@@ -122,7 +126,7 @@ def _absent_structures(data: TrainingData, method: MethodInfo) -> list[str]:
     if method.needs_every_class:
         words = f"{line}, and method {method.name} needs it; label it, or choose another --method"
         raise ValueError(Coded(words, "never-drawn", structures=", ".join(absent)))
-    return [f"{line}; label it in one of them"]
+    return [Coded(f"{line}; label it in one of them", "never-drawn", structures=", ".join(absent))]
 
 
 def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
@@ -130,10 +134,11 @@ def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
     sparse = sparsely_labelled(data)
     if method.uses_unlabelled or not sparse:
         return []
-    return [
+    line = (
         f"{', '.join(sparse)}: labelled in less than {_SPARSE:.0%} of the voxels, and method {method.name} learns from "
         "these only, which made models worse in our measurements: label more, or choose another --method"
-    ]
+    )
+    return [Coded(line, "painted", n=len(sparse))]
 
 
 def _partial_labels(data: TrainingData, method: MethodInfo) -> list[str]:
@@ -141,11 +146,15 @@ def _partial_labels(data: TrainingData, method: MethodInfo) -> list[str]:
     count = data.sampler.partly_labelled - (0 if method.uses_unlabelled else len(sparsely_labelled(data)))
     if count < 1:
         return []
-    rest = "labelled by the mean teacher in self-training" if method.pairs else "ignored"
-    return [
-        f"{count} of {len(data.sampler.labelled)} labelled scans {'is' if count == 1 else 'are'} labelled in part: the "
-        f"rest is {rest}; complete the labels where you can"
-    ]
+    rest, code = "ignored", "parts-ignored"
+    if method.pairs:
+        rest, code = "labelled by the mean teacher in self-training", "parts-self-labelled"
+    total = len(data.sampler.labelled)
+    line = (
+        f"{count} of {total} labelled scans {'is' if count == 1 else 'are'} labelled in part: the rest is {rest}; "
+        "complete the labels where you can"
+    )
+    return [Coded(line, code, n=count, total=total)]
 
 
 def sparsely_labelled(data: TrainingData) -> list[str]:

@@ -46,6 +46,11 @@ class RunReporter:
             self._log.event("notice", message=message)
             self._notify(message)
 
+    def tell(self, message: str) -> None:
+        """A line for the caller alone: who follows the run in Slicer has no use for it."""
+        if self._log:
+            self._notify(message)
+
     def progress(
         self, message: str, fraction: float | None, values: dict[str, float], eta_s: float | None = None
     ) -> None:

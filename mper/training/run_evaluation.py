@@ -81,10 +81,12 @@ class RunEvaluation:
         before = [event["seconds"] for event in read_events(self._log.folder.path) if event["event"] == "holdout"]
         cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
         if seen := [case.id for case in cases if case.id in without]:
-            self._reporter.notify(
-                f"{shorten(seen, _NAMED)}: held out after this run began to learn from it, so the hold-out is measured "
-                "without it; start a new run for a model that has not seen it"
+            names = shorten(seen, _NAMED)
+            line = (
+                f"{names}: held out after this run began to learn from it, so the hold-out is measured without it; "
+                "start a new run for a model that has not seen it"
             )
+            self._reporter.notify(Coded(line, "held-out-since", cases=names))
             cases = [case for case in cases if case.id not in seen]
         return HoldoutCurve(cases, self._data.labels, self._device, sum(before), self._clock)
 
@@ -111,7 +113,7 @@ class RunEvaluation:
         except CommandReceived:
             return None
         except _FAULTS as error:
-            self._reporter.notify(f"the hold-out could not be measured: {first_line(error)}")
+            self._reporter.notify(_unmeasured("the hold-out could not be measured", "holdout-unmeasured", error))
             self.curve = None
             return None
         if dice:
@@ -149,7 +151,8 @@ class RunEvaluation:
         except CommandReceived:
             return
         except _FAULTS as error:
-            self._reporter.notify(f"the unlabelled scans could not be looked at: {first_line(error)}")
+            line = "the unlabelled scans could not be looked at"
+            self._reporter.notify(_unmeasured(line, "unlabelled-unseen", error))
             return
         if unlike := [name for name, is_unlike in looked_at.items() if is_unlike]:
             of = f"{'the first ' if len(looked_at) < len(names) else ''}{len(looked_at)}"
@@ -178,8 +181,15 @@ class RunEvaluation:
                 clock=self._clock,
             )
         except _FAULTS as error:
-            self._reporter.notify(f"the quality of masks could not be measured: {first_line(error)}")
+            line = "the quality of masks could not be measured"
+            self._reporter.notify(_unmeasured(line, "quality-unmeasured", error))
             return None, f"nothing: {first_line(error)}"
         if found is None and folds is not None:  # which were asked for
             self._reporter.notify(f"masks of this model get no expected Dice: {source.removeprefix('nothing: ')}")
         return found, source
+
+
+def _unmeasured(line: str, code: str, error: BaseException) -> Coded:
+    """A notice of what failed, with the reason."""
+    reason = first_line(error)
+    return Coded(f"{line}: {reason}", code, reason=reason)

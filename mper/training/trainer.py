@@ -274,10 +274,11 @@ class _Training:
         averages = self.config.recipe == "plus" and found >= AVERAGED_DICE
         if not has_checkpoint(self.folder.checkpoint):
             averaged = ", and the result is averaged with it" if averages else ""
-            self.reporter.notify(
+            line = (
                 f"{start.card.name} has a Dice of {found:.2f} on the labelled scans, as on another scanner or "
                 f"sequence: it is adapted at the full learning rate{averaged}"
             )
+            self.reporter.notify(Coded(line, "adapted", model=start.card.name, dice=f"{found:.2f}"))
         return False, start.state if averages else None
 
     # ------------------------------------------------------------------ the loop
@@ -328,7 +329,8 @@ class _Training:
         """A notice where the run is too short to learn, or leaves next to no steps for self-training."""
         if self.total is None and steps < _SHORT:
             self.is_short = True
-            self.reporter.notify(f"{has}: too few for a model to learn; train for longer")
+            line = f"{has}: too few for a model to learn; train for longer"
+            self.reporter.notify(Coded(line, "too-few-steps", steps=steps))
         elif self.method.two_stages and self.data.sampler.unlabelled and steps <= 10 * _SHORT:
             with_unlabelled = sum(self.method.patch_counts(step / steps)[1] > 0 for step in range(steps))
             if with_unlabelled < _SHORT:
@@ -459,7 +461,7 @@ class _Training:
 
     def _publish(self, log: RunLog) -> None:
         """Measure the finished model, and save it."""
-        write_curves(self.folder.path, self.reporter.notify)
+        write_curves(self.folder.path, self.reporter.tell)
         evaluation, report = self.evaluation, self._report_finishing
         assert evaluation is not None
         dice = evaluation.holdout(self.step, 1.0, report=report)

@@ -31,8 +31,8 @@ class Launcher:
         """
         with self._lock:
             if self.state(run) not in (NEW, *ENDED):
-                name = run.path.name
-                raise Conflict(f"run {name} is being worked on; pause or cancel it instead", "run-works", run=name)
+                name = run.title()
+                raise Conflict(f"the training {name} is at work; pause or cancel it instead", "run-works", run=name)
             before = run.status()
             run.launch()
             words = ("train", "--resume", str(run.path.resolve()), "--background")

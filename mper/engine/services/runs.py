@@ -155,14 +155,14 @@ def steer(engine: Engine, dataset: Dataset, run: RunFolder, request: CommandRequ
         If its state does not allow that.
     """
     state = engine.launcher.state(run)
-    name = run.path.name
+    name = run.title()
     if request.command == "resume" and state in IDLE:
         if state == "finished":
-            raise Conflict(f"run {name} is finished; start a new one from its model", "run-finished", run=name)
+            raise Conflict(f"the training {name} is finished; start a new one from its model", "run-finished", run=name)
         _follow_dataset(run, dataset)
         engine.launcher.start(run)
     elif state in IDLE:
-        line = f"run {name} is {state}; only a run that is being worked on can {request.command}"
+        line = f"the training {name} is {state}; only one at work can {request.command}"
         raise Conflict(line, "run-over", run=name)
     else:
         run.steer("run" if request.command == "resume" else request.command)
