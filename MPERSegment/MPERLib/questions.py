@@ -27,12 +27,15 @@ def emptyAgreed() -> bool:
     return agreed(question, _("Save an empty mask"))
 
 
-def textOf(question: str, title: str, value: str = "") -> str | None:
-    """The line that the user types; None if the user cancels."""
+def textOf(question: str, title: str, value: str = "", echo: int = qt.QLineEdit.Normal) -> str | None:
+    """The line that the user types; None if the user cancels, which `QInputDialog.getText` does not tell from ""."""
     with callbacks.dialog():
         dialog = qt.QInputDialog(slicer.util.mainWindow())
-        dialog.windowTitle, dialog.labelText, dialog.textValue = title, question, value
+        dialog.setWindowTitle(title)
+        dialog.setLabelText(question)  # in Qt 5 label, text and echo mode are methods, not properties
+        dialog.setTextValue(value)
+        dialog.setTextEchoMode(echo)
         accepted = dialog.exec_()
-        text = str(dialog.textValue)
+        text = str(dialog.textValue())
         dialog.deleteLater()
     return text.strip() if accepted else None

@@ -64,7 +64,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_configure(config: pytest.Config) -> None:
     """What PySide6 thinks of a call is not for the modules, which speak to PythonQt."""
-    config.addinivalue_line("filterwarnings", "ignore:Function. .*deprecated:DeprecationWarning:host")
+    for text in ("Function. .*deprecated", "'exec_' will be removed"):
+        config.addinivalue_line("filterwarnings", f"ignore:{text}:DeprecationWarning:host")
 
 
 @pytest.fixture(scope="session")

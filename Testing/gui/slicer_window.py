@@ -63,6 +63,7 @@ class SlicerWindow:
         self._opened: dict[str, Any] = {}
         self._closed: list[tuple[str, Any]] = []
         self._kept: Any = None
+        self._open = True
         self._failures = _Failures()
         logging.getLogger().addHandler(self._failures)
         host.errors.clear()
@@ -138,6 +139,30 @@ class SlicerWindow:
         button.click()
         self.events()
 
+    def answer(self, *texts: str | None) -> list[str]:
+        """Answer the next questions for a line of text, one after the other; None cancels. Returns those asked so far.
+
+        Answer before the click that asks: a dialog waits in an event loop of its own.
+        """
+        asked: list[str] = []
+        waiting = list(texts)
+
+        def look() -> None:
+            for dialog in self.widget.findChildren(qt.QInputDialog):
+                if waiting and dialog.visible:
+                    text = waiting.pop(0)
+                    asked.append(dialog.labelText())
+                    if text is None:
+                        dialog.reject()
+                    else:
+                        dialog.setTextValue(text)
+                        dialog.accept()
+            if waiting and self._open:
+                qt.QTimer.singleShot(5, look)
+
+        qt.QTimer.singleShot(5, look)
+        return asked
+
     def screenshot(self, name: str) -> Path:
         """A picture of the window: in the folder MPER_SCREENSHOTS, if that is set, else in the test's own."""
         folder = Path(os.environ.get("MPER_SCREENSHOTS") or self.folder)
@@ -159,6 +184,7 @@ class SlicerWindow:
         self._failures.found.clear()
 
     def close(self) -> None:
+        self._open = False
         for name in list(self._opened):
             self.shut(name)
         if getattr(slicer, "mperEngine", None) is self._kept:

@@ -504,17 +504,19 @@ def test_a_second_hold_out_takes_cases_and_their_copies_after_a_question(window,
     assert Dataset.open(path).splits["holdout-2"] == ("case-001", "copy")
 
 
-def test_a_case_is_renamed_excluded_included_and_removed_from_the_menu(window, shared_engine, tmp_path, monkeypatch):
+def test_a_case_is_renamed_excluded_included_and_removed_from_the_menu(window, shared_engine, tmp_path):
     path = dataset_on_disk(tmp_path, labelled=3, holdout=1)
     panel = opened(window, tmp_path)
     ui, menu, table = panel.ui, panel.casesPanel.caseMenu, panel.casesPanel.table
-    monkeypatch.setattr("MPERTrainerLib.case_menu.textOf", lambda _question, _title, value="": value and "Mrs Grün")
     assert not ui.caseMenuButton.enabled
     table.select("case-003")
     assert [menu.actions[name].enabled for name in ("rename", "exclude", "include", "remove")] == [True, *[False] * 3]
     table.select("case-001")
+    asked = window.answer("Mrs Grün", None)
     menu.actions["rename"].trigger()
     window.wait_until(lambda: rows(ui.casesTable, 1)[0] == "Mrs Grün", 20, "the name")
+    menu.actions["rename"].trigger()
+    assert len(asked) == 2 and asked[0].startswith("Name of case-001."), "and the second one is cancelled"
     assert table.keys[0] == "case-001"
     menu.actions["exclude"].trigger()
     window.wait_until(lambda: rows(ui.casesTable, 5)[0] == "excluded", 20, "the exclusion")
@@ -530,10 +532,10 @@ def test_a_case_is_renamed_excluded_included_and_removed_from_the_menu(window, s
     assert [entry.name[:9] for entry in (path / "recycled").iterdir()] == ["case-001-"]
 
 
-def test_a_structure_is_added_to_a_dataset(window, shared_engine, tmp_path, monkeypatch):
+def test_a_structure_is_added_to_a_dataset(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)
-    monkeypatch.setattr("MPERTrainerLib.case_menu.textOf", lambda *_texts: "RA")
+    window.answer("RA")
     window.click(panel.ui.addStructureButton)
     window.wait_until(lambda: "RA (Right atrium)" in panel.ui.structuresLabel.text, 20, "the structure")
     panel.ui.casesTable.cellDoubleClicked(0, 1)
