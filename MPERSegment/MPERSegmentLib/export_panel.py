@@ -62,8 +62,11 @@ class ExportPanel:
         self._say("" if node else _("There is no segmentation to export."))
 
     def stop(self) -> None:
-        """Cancel the export that is under way."""
+        """Cancel what is being sent, and the export that is under way."""
         self.push.stop()
+        self._stopDicom()
+
+    def _stopDicom(self) -> None:
         if self._dicom is not None:
             self._dicom.stop()
             self._dicom = None
@@ -116,7 +119,8 @@ class ExportPanel:
         if unknown and not self._confirmManual(unknown):
             self._say(_("Nothing was written. A DICOM segmentation must say how each structure was made."))
             return
-        self.stop()
+        self._stopDicom()
+        self.push.offer(())  # what is being sent goes on
         self._say(_("Writing the DICOM segmentation \N{HORIZONTAL ELLIPSIS}"))
         self._enableDicom(False)
         creator = self._context.ui.authorEdit.text.strip()

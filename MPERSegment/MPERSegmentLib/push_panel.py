@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import qt
-from MPERLib import callbacks, settings
+from MPERLib import settings
 from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
 from MPERLib.python_process import PythonProcess, module
+from MPERLib.questions import textOf
 from slicer.i18n import tr as _
 
 _URL_KEY = "MPER/DicomWeb"
@@ -81,20 +82,13 @@ class PushPanel:
             self._message(_("Sent to {url}.").format(url=url))
 
     def _onPush(self) -> None:
-        with callbacks.dialog():
-            url = qt.QInputDialog.getText(
-                None,
-                _("Send to PACS"),
-                _("Address of the archive's DICOMweb service:"),
-                qt.QLineEdit.Normal,
-                settings.setting(_URL_KEY),
-            )
-            if not url:
-                return
-            login = qt.QInputDialog.getText(
-                None, _("Send to PACS"), _("Login as user:password; empty for none:"), qt.QLineEdit.Password
-            )
-        self.push(str(url).strip(), str(login or "").strip())
+        title = _("Send to PACS")
+        url = textOf(_("Address of the archive's DICOMweb service:"), title, settings.setting(_URL_KEY))
+        if not url:
+            return
+        login = textOf(_("Login as user:password; empty for none:"), title, echo=qt.QLineEdit.Password)
+        if login is not None:
+            self.push(url, login)
 
     def _showButton(self) -> None:
         self._context.ui.exportPushButton.enabled = bool(self._files) and self._process is None

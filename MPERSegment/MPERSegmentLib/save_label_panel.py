@@ -16,7 +16,7 @@ from MPERLib.engine import route
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
-from MPERLib.questions import agreed
+from MPERLib.questions import agreed, textOf
 from MPERLib.widgets import chosen, fill_box, silent
 from slicer.i18n import tr as _
 
@@ -125,13 +125,10 @@ class SaveLabelPanel:
     def _onOpen(self) -> None:
         """Let the user choose a dataset's folder, or an empty one for a new dataset."""
         if self._session.engine.isRemote:
-            with callbacks.dialog():
-                name = qt.QInputDialog.getText(
-                    None, _("New dataset"), _("Name of the new dataset on the engine's computer:")
-                )
+            name = textOf(_("Name of the new dataset on the engine's computer:"), _("New dataset"))
             roots = self._session.engine.info.get("roots", [])
             if name and roots:
-                self._create(roots[0], str(name))
+                self._create(roots[0], name)
             return
         start = settings.lastFolder(_FOLDER_KEY, settings.datasetFolder())
         with callbacks.dialog():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import socket
 import zipfile
 from pathlib import Path
 
@@ -474,5 +475,23 @@ def test_segmentation_and_report_are_written_together_for_the_pacs(window, share
     assert segmentation.SOPInstanceUID in str(report)
     assert report.StudyInstanceUID == segmentation.StudyInstanceUID
     assert ui.exportPushButton.enabled
-    panel.exportPanel.push.push("pacs.example")
+    words = ui.exportWords.text
+    asked = window.answer("pacs.example", None, "pacs.example", "")
+    window.click(ui.exportPushButton)
+    assert len(asked) == 2 and ui.exportWords.text == words, "nothing is sent: the user cancelled the login"
+    window.click(ui.exportPushButton)
+    assert len(asked) == 4
     window.wait_until(lambda: "Not sent to pacs.example: " in ui.exportWords.text, 60, "the refusal")
+    with socket.create_server(("127.0.0.1", 0)) as archive:
+        url = f"http://127.0.0.1:{archive.getsockname()[1]}"
+        panel.exportPanel.push.push(url)
+        archive.settimeout(60)
+        connection, _address = archive.accept()  # and does not answer
+        panel.exportPanel.toDicom(tmp_path / "again.dcm")
+        window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "another file meanwhile")
+        assert f"Written: {tmp_path / 'again.dcm'}" in ui.exportWords.text
+        assert not ui.exportPushButton.enabled, "the files are still being sent"
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+    window.wait_until(lambda: f"Not sent to {url}: " in ui.exportWords.text, 60, "the archive's answer")
+    assert ui.exportPushButton.enabled
