@@ -23,18 +23,11 @@ class LabelDraft:
     context : PanelContext
     session : EngineSession
     dataset : OpenDataset
-    drafted : callable
-        Takes the case, and the mask of the model with its header and the job's result.
     """
 
-    def __init__(
-        self,
-        context: PanelContext,
-        session: EngineSession,
-        dataset: OpenDataset,
-        drafted: Callable[[str, np.ndarray, dict, dict], None],
-    ):
-        self._context, self._session, self._dataset, self._drafted = context, session, dataset, drafted
+    def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset):
+        self._context, self._session, self._dataset = context, session, dataset
+        self._wanted = 0  # counts the drafts that were asked for, and cancelled
         self._job = JobButton(context, session, dataset, context.ui.draftButton, context.ui.editProgress)
 
     @property
@@ -42,14 +35,23 @@ class LabelDraft:
         return self._job.running
 
     def cancel(self) -> None:
-        """Cancel it, if it runs."""
+        """Cancel it, if it runs or is about to."""
+        self._wanted += 1
         if self._job.running:
             self._job.cancel()
 
     def start(
-        self, case: str, of: str | None, box_mm: Sequence[float] | None, labels: Sequence[Mapping[str, Any]]
+        self,
+        case: str,
+        of: str | None,
+        box_mm: Sequence[float] | None,
+        labels: Sequence[Mapping[str, Any]],
+        drafted: Callable[[np.ndarray, dict, dict], None],
     ) -> None:
-        """Let the model segment a case of a dataset inside a box (LPS mm), None for the whole scan."""
+        """Let the model segment a case of a dataset inside a box (LPS mm), None for the whole scan.
+
+        `drafted` takes the mask of the model with its header, and the job's result.
+        """
         model = self.model(labels)
         known = self._session.model(model)
         if known is not None and not licences.acknowledged(known):
@@ -57,6 +59,9 @@ class LabelDraft:
 
         def withScan(answer: dict) -> None:
             scan = answer["scan"]
+            if wanted != self._wanted:
+                self._session.delete(route("scans", scan))
+                return
 
             def segmented(result: dict, _job: str, _notices: list[str]) -> None:
                 self._session.delete(route("scans", scan))
@@ -64,7 +69,7 @@ class LabelDraft:
 
                 def take(array: np.ndarray, header: dict) -> None:
                     self._session.delete(route("predictions", prediction))
-                    self._drafted(case, array, header, result)
+                    drafted(array, header, result)
 
                 self._session.getArray(route("predictions", prediction, "mask"), take)
 
@@ -72,6 +77,8 @@ class LabelDraft:
             self._job.start("/jobs/segment", body, segmented)
 
         self._context.clearMessage()
+        self._wanted += 1
+        wanted = self._wanted
         self._session.post(self._dataset.route("cases", case, "scan", of=of), {}, withScan)
 
     def model(self, labels: Sequence[Mapping[str, Any]]) -> str:

@@ -45,6 +45,7 @@ class LabelPanel:
     def __init__(self, context: PanelContext, session: EngineSession, dataset: OpenDataset, caseNodes: CaseNodes):
         self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
         self.case: str | None = None
+        self._openings = 0  # counts the cases that were opened and left: only answers about the last one are taken
         self._of: str | None = None  # the dataset of the case; another one may be open by now
         self._labels: list[dict] = []  # its structures
         self._unsaved = False  # as the table of cases shows it
@@ -68,7 +69,7 @@ class LabelPanel:
         ui = context.ui
         self.editor = SegmentEditor(ui.editorPlace, _EDITOR_TAG)
         self.region = CaseRegion(context, session, dataset)
-        self._drafts = LabelDraft(context, session, dataset, self._onDrafted)
+        self._drafts = LabelDraft(context, session, dataset)
         ui.authorEdit.text = settings.setting(settings.AUTHOR_KEY) or _userName()
         ui.authorEdit.connect("editingFinished()", slot(self._storeAuthor))
         ui.saveLabelButton.connect("clicked()", slot(self.save))
@@ -159,9 +160,10 @@ class LabelPanel:
         self._opening(case)
         self._context.ui.editSection.collapsed = False
         known: list[dict] = []
+        opening = self._openings
 
         def current() -> bool:
-            return self.case == case and self._of == of == self._dataset.id
+            return self._openings == opening and self.case == case and of == self._dataset.id
 
         def withEntry() -> None:
             if current():
@@ -194,9 +196,10 @@ class LabelPanel:
                 self._session.getArray(path, lambda *answer: current() and self._beginWith(*answer), failed)
 
         def failed(message: str) -> None:
-            self.case = None
-            self._show()
-            self._context.showMessage(message)
+            if current():
+                self.case = None
+                self._show()
+                self._context.showMessage(message)
 
         self._dataset.withCase(case, withEntry)
 
@@ -270,13 +273,22 @@ class LabelPanel:
 
     def _changed(self) -> bool:
         """Whether the label differs from the revision that was opened."""
-        if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
+        if not mrml.alive(self.segmentation):
             return False
+        if not mrml.alive(self.volume):  # there is no grid to compare on, but nothing that was drawn may be lost
+            return self._unsaved
         try:
             mask = self._mask()
         except (TypeError, ValueError):  # it cannot be saved as it is, but must not be lost
             return True
         return self._draft is not None or not equal(mask, self._opened)
+
+    def _missing(self) -> str:
+        """What of the open case has left the scene, and what to do; empty where all of it is there."""
+        if not mrml.alive(self.segmentation):
+            return _("The label is not in the scene any more. Open the case again.")
+        text = _("The scan of {case} is not in the scene any more. Open the case again: your changes stay.")
+        return "" if mrml.alive(self.volume) else text.format(case=self.case)
 
     def _mask(self) -> Part:
         return segmentation_node.mask_part(self.segmentation, self.volume, self._labels)
@@ -284,6 +296,7 @@ class LabelPanel:
     def _forget(self) -> None:
         self.case = self.segmentation = self.volume = self._parent = self._opened = self._draft = None
         self._of, self._labels, self._unsaved = None, [], False
+        self._openings += 1
 
     # ---- author and editing time
 
@@ -333,16 +346,21 @@ class LabelPanel:
         if self._drafts.running:
             self._drafts.cancel()
         elif self.case is not None:
+            if missing := self._missing():
+                self._context.showMessage(missing)
+                return
             try:
                 box = self.region.box()
             except ValueError as error:
                 self._context.showMessage(str(error))
                 return
-            self._drafts.start(self.case, self._of, box, self._labels)
+            opening = self._openings
 
-    def _onDrafted(self, case: str, array: np.ndarray, header: dict, result: dict) -> None:
-        if self.case == case and mrml.alive(self.segmentation):
-            self._replace(array, header, result)
+            def drafted(array: np.ndarray, header: dict, result: dict) -> None:
+                if self._openings == opening and mrml.alive(self.segmentation) and mrml.alive(self.volume):
+                    self._replace(array, header, result)
+
+            self._drafts.start(self.case, self._of, box, self._labels, drafted)
 
     def _replace(self, array: np.ndarray, header: dict, result: dict) -> None:
         labels = self._labels
@@ -366,8 +384,14 @@ class LabelPanel:
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save the label as a new revision; after that, or if nothing was changed, call `then`."""
-        if not mrml.alive(self.segmentation) or not mrml.alive(self.volume):
-            self._context.showMessage(_("The label is not in the scene any more. Open the case again."))
+        if self._saving:  # by a key, which no greyed button stops
+            return
+        if missing := self._missing():
+            self._context.showMessage(missing)
+            return
+        if self._of != self._dataset.id:  # whether the case is held out is known of the open dataset alone
+            text = _("The dataset of {case} is not open any more. Open it again, then save.")
+            self._context.showMessage(text.format(case=self.case))
             return
         try:
             mask = self._mask()
@@ -431,7 +455,8 @@ class LabelPanel:
 
         def saved(revision: dict) -> None:
             self._saving = False
-            if self.case == case and self._of == of:
+            here = self.case == case and self._of == of
+            if here:
                 self._parent, self._opened, self._draft = revision, mask, None
                 self._timer.restart()
                 self._setUnsaved(self._changed())
@@ -439,7 +464,7 @@ class LabelPanel:
             self._context.showMessage(text.format(number=revision["number"], case=case))
             self._dataset.refresh()
             self._show()
-            if then is not None and self.case == case:
+            if then is not None and here:
                 then()
                 self._context.showMessage(text.format(number=revision["number"], case=case))
 

@@ -322,6 +322,16 @@ def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, shared
     mine = blob(5)[1]
     draw(panel, mine)
     drawn = panel.labelPanel.segmentation
+    slicer.mrmlScene.RemoveNode(panel.labelPanel.volume)  # in another module
+    for button in (ui.draftButton, ui.saveLabelButton):
+        ui.messageLabel.text = ""
+        window.click(button)
+        assert ui.messageLabel.text.startswith("The scan of case-001 is not in the scene any more. Open the case again")
+    panel.labelPanel._compare()  # as a moment after each edit
+    assert ui.casesTable.item(0, 2).text() == "1, not saved"
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: panel.labelPanel.segmentation is drawn, 20, "what was drawn, on the scan as fetched")
+    assert np.array_equal(segmentation_node.mask_of(drawn, panel.labelPanel.volume, panel.dataset.labels), mine)
     ui.casesTable.cellDoubleClicked(1, 1)
     window.wait_until(
         lambda: panel.labelPanel.case == "case-002" and panel.labelPanel.segmentation, 20, "the other case"
@@ -337,6 +347,64 @@ def test_what_is_not_saved_is_there_when_the_case_is_opened_again(window, shared
     window.click(ui.closeCaseButton)
     assert segmentations() == []
     assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")  # they came from the dataset
+
+
+def test_answers_about_a_case_that_was_left_change_nothing_of_the_one_that_is_open(window, shared_engine, tmp_path):
+    dataset_on_disk(tmp_path, labelled=2)
+    panel = opened(window, tmp_path)
+    ui, labels, real, held = panel.ui, panel.labelPanel, panel.session.getArray, []
+
+    def hold(path, done, failed=None):
+        return real(path, lambda *answer: held.append((lambda: done(*answer), failed)))
+
+    def openHeld(n: int) -> None:
+        count = len(held)
+        ui.casesTable.cellDoubleClicked(n, 1)
+        window.wait_until(lambda: len(held) > count, 20, "the answer that is on its way")
+
+    def drawnIn(n: int):
+        ui.casesTable.cellDoubleClicked(n, 1)
+        window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
+        draw(panel, blob(5)[1])
+        return labels.segmentation
+
+    panel.session.getArray = hold
+    openHeld(0)
+    panel.session.getArray = real
+    drawn = drawnIn(1)
+    _done, failed = held.pop()
+    failed("the scan of case-001 is damaged")
+    assert labels.case == "case-002" and ui.editorBox.visible and ui.saveLabelButton.enabled
+    ui.casesTable.cellDoubleClicked(1, 1)
+    window.wait_until(lambda: labels.segmentation is drawn, 20, "what was drawn")
+    labels.openSaved("case-002")
+    window.wait_until(lambda: labels.segmentation is not None, 20, "the label")
+
+    panel.session.getArray = hold
+    openHeld(1)
+    panel.session.getArray = real
+    drawn = drawnIn(1)
+    held.pop()[0]()  # the label of the case as it was opened before
+    window.events()
+    assert labels.segmentation is drawn and len(segmentations()) == 1
+
+    asked, post = [], panel.session.post
+    panel.session.post = lambda _path, _body, done, *_: held.append(done)
+    panel.session.job = panel.session.delete = lambda path, *_: asked.append(path)
+    window.click(ui.draftButton)
+    ui.casesTable.cellDoubleClicked(0, 1)
+    window.wait_until(lambda: labels.segmentation not in (None, drawn), 20, "the other case")
+    panel.session.post = post
+    held.pop()({"scan": "s1"})
+    assert asked == ["/scans/s1"] and not labels._drafts.running  # no draft of the case before is made
+    labels._drafts.start = lambda *arguments: held.append(arguments[-1])
+    window.click(ui.draftButton)
+    draw(panel, blob(5)[1])
+    labels.openSaved("case-001")
+    window.wait_until(lambda: labels.segmentation is not None, 20, "the case once more")
+    result = {"model": "la", "model_version": "1", "labels": panel.dataset.labels}
+    held.pop()(blob(7)[1], {}, result)
+    assert labels._draft is None and not labels._changed()
 
 
 def test_a_case_is_saved_in_its_own_dataset_alone_whichever_is_open(window, shared_engine, tmp_path):
@@ -448,6 +516,10 @@ def test_a_label_of_the_hold_out_is_changed_and_an_empty_one_saved_only_after_a_
     panel.ui.casesTable.cellDoubleClicked(1, 1)
     window.wait_until(lambda: panel.labelPanel.segmentation is not None, 20, "the case")
     draw(panel, blob(5)[1])
+    about, panel.dataset.about = panel.dataset.about, None  # as while another dataset is being opened
+    window.click(panel.ui.saveLabelButton)
+    assert panel.ui.messageLabel.text.startswith("The dataset of case-002 is not open any more.") and not questions
+    panel.dataset.about = about
     window.click(panel.ui.saveLabelButton)
     assert "case-002 is in the hold-out set" in questions[0]
     assert panel.ui.saveLabelButton.enabled
@@ -743,8 +815,12 @@ def test_cases_are_gone_through_by_buttons_and_saved_on_the_way(window, shared_e
     window.click(ui.saveNextButton)  # nothing was changed
     window.wait_until(shown("case-002"), 20, "the second case")
     draw(panel, blob(1)[1])
-    window.click(ui.saveNextButton)
+    send, sent = panel.session.postArray, []
+    panel.session.postArray = lambda path, *rest: sent.append(path) or send(path, *rest)
+    for _twice in range(2):
+        panel.navigation.saveAndNext()  # by its key, which is not greyed while the label is sent
     window.wait_until(shown("case-003"), 20, "the third case")
+    assert len(sent) == 1
     window.wait_until(lambda: panel.dataset.case("case-002")["revisions"] == 1, 20, "the label")
     assert "Saved as revision 1 of case-002" in ui.messageLabel.text
     assert not ui.nextCaseButton.enabled
