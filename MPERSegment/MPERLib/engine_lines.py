@@ -416,6 +416,10 @@ def plans() -> dict[str, str]:
             "{cases}: held out after this training began to learn from it, so the hold-out set is measured without it. "
             "Start a new training for a model that has not seen it."
         ),
+        "held-out-known": _(
+            "{cases}: the model that this training starts from was trained on it, so the hold-out set is measured "
+            "without it. Start from another model, or train from scratch, for figures on it."
+        ),
         "holdout-unmeasured": _("The hold-out set could not be measured: {reason}"),
         "unlabelled-unseen": _("The scans without labels could not be looked at: {reason}"),
         "quality-unmeasured": _("The quality of masks could not be measured: {reason}"),

@@ -674,6 +674,10 @@ def test_a_model_that_saw_the_hold_out_is_named(engine: Served, judged: tuple[st
         f"model {ROOT}/judged/small/1 was trained on case3 before they were held out: its figures are too good there"
     ]
     assert RunFolder(run).state() == "finished"
+    for start, known in ((1, True), (2, False)):
+        body = {"start_from": f"{ROOT}/judged/small/{start}", "device": "cpu"}
+        told = engine.post(f"{data}/plan", body).json()["warnings"]
+        assert [line.startswith("case3: held out, and the model that") for line in told].count(True) == known
 
 
 def test_a_version_is_used_and_one_click_goes_back(engine: Served, judged: tuple[str, Dataset]) -> None:

@@ -27,7 +27,7 @@ from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
 from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.datasets.dataset import Dataset
 from mper.datasets.maintenance import exclude_case
-from mper.datasets.packed import pack
+from mper.datasets.packed import open_dataset, pack
 from mper.inference.predictor import Predictor
 from mper.labels import make_label
 from mper.methods import base
@@ -46,6 +46,7 @@ from mper.training.data import load_training_data
 from mper.training.run_calibration import FOLDS_ALONE, calibration_of_run
 from mper.training.runs import RunFolder, read_events
 from mper.training.setup import make_network, start_dice
+from mper.training.trained_scans import scan_checksum, scans_of_model
 from mper.training.trainer import TrainConfig, start_run, train
 from mper.utils.coded import Coded
 from mper.utils.locking import locked
@@ -731,7 +732,9 @@ def test_run_tells_what_it_was_trained_on(solid: Path, tmp_path: Path) -> None:
     for method, wanted in (("supervised", ["case0", "case1"]), ("mper", ["case0", "case1", "case2"])):
         run = begin(solid, tmp_path / method, method=method, steps=1)
         train(run)
-        assert json.loads((run / "cases.json").read_text(encoding="utf-8")) == {"trained_on": wanted}
+        record = json.loads((run / "cases.json").read_text(encoding="utf-8"))
+        cases = [Dataset.open(solid).case(name) for name in wanted]
+        assert record == {"trained_on": wanted, "scans": sorted(scan_checksum(case) for case in cases)}
 
 
 def test_scans_that_come_while_a_run_is_stopped_change_neither_its_resolution_nor_its_patch(tmp_path: Path) -> None:
@@ -763,6 +766,46 @@ def test_a_case_that_is_held_out_after_a_run_learned_from_it_is_no_test_of_that_
     assert "held-out-since" in codes(heard)
     quality = ModelBundle.load(run / "model").card.about["quality"]
     assert quality["cases"].startswith("1 case of the locked hold-out")
+
+
+def test_a_hold_out_that_a_start_model_learned_is_no_test_of_the_models_that_come_from_it(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 4)
+    held, scans = ["case1", "case2", "case3"], {scan_checksum(dataset.case(name)) for name in dataset.cases}
+    heard: list[str] = []
+
+    def publish(start: Path | None) -> Path:
+        choices: dict[str, Any] = {"method": "supervised", "name": "mine", "steps": 1}
+        run = begin(dataset.path, dataset.new_run(), **choices, start_from=None if start is None else str(start))
+        train(run, notify=heard.append)
+        return dataset.model("mine", dataset.model_versions("mine")[-1])
+
+    first = publish(None)
+    dataset.lock_holdout(held)
+    second = publish(first)  # of case0 alone
+    third = publish(second)
+    assert codes(heard).count("held-out-known") == 2 and "held-out-since" not in codes(heard)
+    for model in (second, third):
+        about = ModelBundle.load(model).card.about
+        assert set(about["training"]["trained_on"]) == scans_of_model(model) == scans
+        assert about["quality"] == "not measured" and about["calibration_from"].startswith("nothing")
+    pack(dataset, tmp_path / "packed", 10)
+    assert {scan_checksum(case) for case in open_dataset(tmp_path / "packed").split("holdout")} < scans
+
+    def forget(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        change(entry)
+        path.write_text(json.dumps(entry), encoding="utf-8")
+
+    for card in dataset.path.glob("**/card.json"):  # models and runs of an older version
+        forget(card, lambda entry: entry["about"]["training"].pop("trained_on"))
+    for record in dataset.path.glob("runs/*/cases.json"):
+        forget(record, lambda entry: entry.pop("scans"))
+    moved = dataset.path.rename(tmp_path / "moved")
+    assert scans_of_model(moved / "models" / "mine" / "3") == scans
+    assert scans_of_model(next(path.parent for path in sorted(moved.glob("runs/*/model/card.json")))) == scans
+    for run in moved.glob("runs/*"):
+        (run / "cases.json").write_text("{", encoding="utf-8")
+    assert scans_of_model(moved / "models" / "mine" / "3") == set()
 
 
 def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

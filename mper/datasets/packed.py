@@ -5,7 +5,7 @@ A packed dataset is a folder of ``shard-001-of-003.h5``, ...; each is lossless, 
     index                 JSON: name, labels, splits, hold-out, regions, and `pack`, the same in all shards
     cases/<id>/image      (k, j, i), as it was
     cases/<id>/label      the newest revision (uint8, 255 unlabelled); absent where there is none
-    cases/<id>            attributes: geometry (JSON), revision (number of the label)
+    cases/<id>            attributes: geometry (JSON), voxels_sha256, revision (number of the label)
 
 It is read-only and offers what reading a `Dataset` offers: `labels`, `splits`, `split`, `case`, and of a case `image`
 and `label`.
@@ -30,7 +30,7 @@ from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.datasets.events import box_of
 from mper.datasets.index import DATASET, SECOND_HOLDOUT, Index
-from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
+from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict, voxels_sha256
 from mper.labels import UNLABELLED, Label
 from mper.progress import Progress, Report, ignore_progress
 from mper.roi import Box
@@ -151,6 +151,7 @@ def _write_case(group: h5py.Group, case: Case) -> int:
         arrays["label"] = label.array
         group.attrs["revision"] = revisions[-1].number
     group.attrs["geometry"] = json.dumps(geometry_to_dict(image.geometry))
+    group.attrs["voxels_sha256"] = case.voxels_sha256 or voxels_sha256(image)
     for name, array in arrays.items():
         # Whole volumes are read, so one chunk. No byte shuffle: it nearly doubles floats that were rescaled from
         # integers, as the public sets are. The checksum finds damage.
@@ -176,6 +177,13 @@ class PackedCase:
         """The image's grid, without reading its voxels."""
         with self._group() as group:
             return geometry_from_dict(json.loads(group.attrs["geometry"]))
+
+    @property
+    def voxels_sha256(self) -> str | None:
+        """Checksum of the voxels (`mper.datasets.scan_record.voxels_sha256`); None for what old versions packed."""
+        with self._group() as group:
+            stored = group.attrs.get("voxels_sha256")
+            return None if stored is None else str(stored)
 
     @property
     def is_labelled(self) -> bool:

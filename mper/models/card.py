@@ -61,7 +61,8 @@ class Card:
         Whether predictions are averaged over mirrored copies without being asked for (``tta``).
     about : mapping
         Provenance for people: modality, intended_use, limits, data, licence, citation, training
-        (method, recipe, seed, budget, steps, hardware, date, command), quality (cases, mean, per case), references
+        (method, recipe, seed, budget, steps, hardware, date, command; trained_on: checksums of the scans, see
+        `mper.training.trained_scans`), quality (cases, mean, per case), references
         (names of the cases whose labelled voxels the bundle keeps, see `mper.models.references`).
     localization : mapping or None
         The file of the localisation, its SHA-256, and what `mper.models.localization.Localization.described` says.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +18,7 @@ from mper.models.bundle import ModelBundle
 from mper.models.card import Card
 from mper.training.config import TrainConfig
 from mper.training.data import TrainingData
+from mper.training.trained_scans import TRAINED_ON
 
 _PERCENTS = (5, 25, 50, 75, 95)
 _FEWEST_VOLUMES = 3  # of a structure, from which the usual ones are known
@@ -33,6 +34,7 @@ def make_bundle(
     seconds: float,
     device: str,
     processes: int,
+    scans: Collection[str],
     about: Mapping[str, object],
 ) -> ModelBundle:
     """The model as it stands.
@@ -45,6 +47,8 @@ def make_bundle(
         How long it has trained.
     device, processes : str, int
         What it trains on, in words, and how many processes share the work.
+    scans : collection of str
+        The scans that it was trained on, see `mper.training.trained_scans`.
     about : mapping
         What else goes into `mper.models.card.Card.about`.
     """
@@ -58,6 +62,7 @@ def make_bundle(
         "labelled_cases": len(data.sampler.labelled),
         "partly_labelled_cases": data.sampler.partly_labelled,
         "unlabelled_cases": len(data.sampler.unlabelled),
+        TRAINED_ON: sorted(scans),
         "hardware": f"{device}, {platform.system()}",
         "processes": processes,
         "date": datetime.now(timezone.utc).date().isoformat(),

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from mper.dataloading.case_region import in_region
-from mper.datasets.packed import open_dataset
+from mper.datasets.case import Case
+from mper.datasets.packed import PackedCase, open_dataset
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import Calibration
 from mper.progress import Report
@@ -24,6 +25,7 @@ from mper.training.reporter import CommandReceived, RunReporter
 from mper.training.run_calibration import Folds, calibration_of_run
 from mper.training.run_clock import Clock
 from mper.training.runs import RunLog, read_events
+from mper.training.trained_scans import about_known, scan_checksum
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
 from mper.utils.coded import Coded
@@ -49,7 +51,10 @@ class RunEvaluation:
     clock : Clock
         Measures all times.
     without : collection of str
-        The cases that the run was trained on; one that was held out since it was begun is left out.
+        The scans that the run's model knows (`mper.training.trained_scans`): a case that was held out since it, or its
+        start model, was trained is left out.
+    start_scans : collection of str
+        Those of them that the start model was trained on.
 
     Attributes
     ----------
@@ -67,27 +72,33 @@ class RunEvaluation:
         device: torch.device,
         clock: Clock = time.monotonic,
         without: Collection[str] = (),
+        start_scans: Collection[str] = (),
     ):
         self._config, self._data, self._log, self._reporter, self._bundle = config, data, log, reporter, bundle
         self._clock = clock
         self._device = str(device) if device.type == "cuda" else device.type  # as a Predictor takes it
-        self.curve = self._make_curve(without)
+        self.curve = self._make_curve(without, start_scans)
 
-    def _make_curve(self, without: Collection[str]) -> HoldoutCurve | None:
+    def _make_curve(self, without: Collection[str], start_scans: Collection[str]) -> HoldoutCurve | None:
         """The curve of the hold-out's whole scans, also of those with a region: so a model is used on a new scan."""
         dataset = open_dataset(Path(self._config.dataset))
         if dataset.holdout is None:
             return None
         before = [event["seconds"] for event in read_events(self._log.folder.path) if event["event"] == "holdout"]
         cases = [case for name in dataset.locked_splits for case in dataset.split(name)]
-        if seen := [case.id for case in cases if case.id in without]:
+        scans = {case.id: _scan_of(case) for case in cases}
+        if known := [name for name, scan in scans.items() if scan in start_scans]:
+            self._reporter.notify(about_known(known))
+        if seen := [name for name, scan in scans.items() if scan in without and name not in known]:
             names = shorten(seen, _NAMED)
             line = (
                 f"{names}: held out after this run began to learn from it, so the hold-out is measured without it; "
                 "start a new run for a model that has not seen it"
             )
             self._reporter.notify(Coded(line, "held-out-since", cases=names))
-            cases = [case for case in cases if case.id not in seen]
+        cases = [case for case in cases if scans[case.id] not in without]
+        if not cases:
+            return None
         return HoldoutCurve(cases, self._data.labels, self._device, sum(before), self._clock)
 
     def holdout(
@@ -187,6 +198,14 @@ class RunEvaluation:
         if found is None and folds is not None:  # which were asked for
             self._reporter.notify(f"masks of this model get no expected Dice: {source.removeprefix('nothing: ')}")
         return found, source
+
+
+def _scan_of(case: Case | PackedCase) -> str | None:
+    """What its scan is named by; None for a damaged case, which is reported where it is measured."""
+    try:
+        return scan_checksum(case)
+    except (*_FAULTS, KeyError):
+        return None
 
 
 def _unmeasured(line: str, code: str, error: BaseException) -> Coded:

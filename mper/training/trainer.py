@@ -53,6 +53,7 @@ from mper.training.run_clock import RunClock
 from mper.training.run_evaluation import RunEvaluation
 from mper.training.runs import CASES, COMMANDS, RunFolder, RunLog
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
+from mper.training.trained_scans import SCANS, TRAINED_ON, scan_checksum, scans_of_model, scans_of_run
 from mper.utils.coded import Coded
 from mper.utils.devices import describe_device
 from mper.utils.files import read_json, write_json
@@ -160,6 +161,8 @@ class _Training:
         self.localization_s = 0.0  # a part of the budget
         self.is_short = False  # too short to learn, or for self-training, and a notice has said so
         self.losses: Losses | None = None  # of the last step
+        self.scans: set[str] = set()  # that the model knows, and those that its start knew (on the first rank)
+        self.start_scans: set[str] = set()
         # Clock and commands go between hosts, so that no process waits for a device to receive them.
         self.host_group = torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
 
@@ -171,8 +174,7 @@ class _Training:
         self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize, planned)
         self.evaluation: RunEvaluation | None = None
         if self.log:
-            trained_on = self._trained_on()
-            write_json(self.folder.path / CASES, {"trained_on": trained_on})
+            self._remember_scans()
             self.evaluation = RunEvaluation(
                 self.config,
                 self.data,
@@ -181,7 +183,8 @@ class _Training:
                 self._bundle,
                 self.fabric.device,
                 self.clock,
-                without=trained_on,
+                without=self.scans,
+                start_scans=self.start_scans,
             )
         self.method = self._make_method()
         self.tuned, self.averaged_with = self._look_at_start()
@@ -205,12 +208,19 @@ class _Training:
         self._loop()
         return self._finish()
 
-    def _trained_on(self) -> list[str]:
-        """The ids of the cases of this run, also of those that have left the dataset's splits since it was begun."""
-        path = self.folder.path / CASES
-        before = read_json(path)["trained_on"] if has_checkpoint(self.folder.checkpoint) and path.exists() else []
+    def _remember_scans(self) -> None:
+        """Write down which cases the run learns from, also those that have left its splits since it was begun.
+
+        And their scans, with those that the start model was trained on.
+        """
+        path, dataset = self.folder.path / CASES, open_dataset(Path(self.config.dataset))
+        begun = has_checkpoint(self.folder.checkpoint) and path.exists()
+        before = read_json(path)[TRAINED_ON] if begun else []
         now = [case.id for case in (*self.data.sampler.labelled, *self.data.sampler.unlabelled)]
-        return list(dict.fromkeys([*before, *now]))
+        self.start_scans = scans_of_model(Path(self.config.start_from)) if self.config.start_from else set()
+        known = scans_of_run(self.folder.path) if begun else set()
+        self.scans = {*known, *self.start_scans, *(scan_checksum(dataset.case(case_id)) for case_id in now)}
+        write_json(path, {TRAINED_ON: list(dict.fromkeys([*before, *now])), SCANS: sorted(self.scans)})
 
     def _localize(self, scans: Sequence[CoarseScan], start: Localization | None) -> Localization:
         """Learn the localisation within its share of the budget, or read what was learned before the run stopped."""
@@ -529,5 +539,6 @@ class _Training:
             seconds=self.elapsed_s,
             device=describe_device(self.fabric.device),
             processes=self.fabric.world_size,
+            scans=self.scans,
             about=about,
         )

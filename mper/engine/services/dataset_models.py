@@ -13,22 +13,23 @@ from mper.engine.services.models import label_answers, version_in_use
 from mper.engine.services.notes import Notes
 from mper.models.card import read_bundle
 from mper.training.publish import published_version
-from mper.training.runs import CASES
-from mper.utils.files import read_json
+from mper.training.trained_scans import scan_checksum, scans_of_model, scans_of_run
 
 
 def trained_on(dataset: Dataset, cases: Sequence[str], notes: Notes, model: Path | None = None) -> list[str]:
-    """Which of `cases` runs of this dataset were trained on: those that made `model`, or that were published at all."""
-    seen: set[str] = set()
-    for config in sorted((dataset.path / "runs").glob("*/config.json")):
-        with notes.skipping(f"the run {config.parent.name}"):
-            version = published_version(config.parent)
-            if version is None:
-                continue
-            published = dataset.path / "models" / read_json(config)["name"] / str(version)
-            if model is None or model.resolve() == published.resolve():
-                seen |= set(read_json(config.parent / CASES)["trained_on"])
-    return [case_id for case_id in cases if case_id in seen]
+    """Which of `cases` `model` was trained on, itself or in its start model; None: any model that this dataset made."""
+    seen = set() if model is None else scans_of_model(model)
+    if model is None:
+        for config in sorted((dataset.path / "runs").glob("*/config.json")):
+            with notes.skipping(f"the run {config.parent.name}"):
+                if published_version(config.parent) is not None:
+                    seen |= scans_of_run(config.parent)
+    found = []
+    for case_id in cases if seen else ():
+        with notes.skipping(f"the case {case_id}"):
+            if scan_checksum(dataset.case(case_id)) in seen:
+                found.append(case_id)
+    return found
 
 
 def models_of(dataset: Dataset, dataset_id: str, notes: Notes) -> list[DatasetModel]:

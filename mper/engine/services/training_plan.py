@@ -11,6 +11,7 @@ from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.errors import InvalidRequest
 from mper.engine.schemas.runs import MethodOption, Option, PlanAnswer, RunRequest, TrainingOptions
+from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.engine import Engine
 from mper.engine.services.notes import Notes
 from mper.engine.services.training_warnings import TrainingCases, obstacles, plan_warnings, unsuitable
@@ -127,6 +128,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         steps = body.steps or times.steps_in(float(budget or 0), method)
         name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network, steps)
         method = find_method(name)
+    known = [] if start_path is None else trained_on(dataset, dataset.held_out, notes, start_path)
     reasons = obstacles(body, cases, method, start)
     return RunPlan(
         split=cases.split,
@@ -147,7 +149,7 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         words=_how_long(times, body.steps, budget, method) if not reasons else reasons[0].to_do,
         warnings=(
             *(each.sentence for each in reasons),
-            *plan_warnings(dataset, body, cases, method, start, gpu),
+            *plan_warnings(dataset, body, cases, method, start, known, gpu),
             *notes.lines,
         ),
         ready=not reasons,

@@ -21,6 +21,7 @@ from mper.methods.registry import AUTO, MethodInfo, check_backbone, default_meth
 from mper.models.card import Card
 from mper.roi import Box, region_of_box
 from mper.training.runs import RunFolder
+from mper.training.trained_scans import about_known
 from mper.utils.coded import Coded, line_of
 from mper.utils.text import shorten
 
@@ -88,13 +89,22 @@ def unsuitable(method: MethodInfo, start: Card) -> str:
 
 
 def plan_warnings(
-    dataset: Dataset, body: RunRequest, cases: TrainingCases, method: MethodInfo, start: Card | None, gpu: bool
+    dataset: Dataset,
+    body: RunRequest,
+    cases: TrainingCases,
+    method: MethodInfo,
+    start: Card | None,
+    known: Sequence[str],
+    gpu: bool,
 ) -> list[str]:
-    """What makes the result of a training doubtful, or takes long, in the order of importance."""
+    """What makes the result of a training doubtful, or takes long, in the order of importance.
+
+    `known` are the held-out cases that the start model was trained on.
+    """
     return [
         *_about_labels(dataset, cases),
         *_about_regions(dataset, cases),
-        *_about_holdout(dataset),
+        *_about_holdout(dataset, known),
         *_about_method(body, cases, method),
         *_about_start(dataset, cases, start),
         *_about_machine(dataset, gpu),
@@ -178,12 +188,12 @@ def _share_outside(path: Path, revision: int, _when: str, labels: tuple[Label, .
     return 0.0 if mask is None else share_outside(np.asarray(mask.array), region_of_box(case.geometry, box))
 
 
-def _about_holdout(dataset: Dataset) -> list[str]:
+def _about_holdout(dataset: Dataset, known: Sequence[str]) -> list[str]:
     if dataset.holdout is None:
         line = "no hold-out is locked, so the quality of the model cannot be measured: lock a few labelled cases"
         return [Coded(line, "no-holdout")]
     held_out = [dataset.case(case_id) for case_id in dataset.held_out]
-    found: list[str] = []
+    found: list[str] = [about_known(known)] if known else []
     if drafts := [case.id for case in held_out if case.is_draft]:
         names = ", ".join(drafts)
         found.append(Coded(f"of the hold-out, {names}: {DRAFTS}", "holdout-drafts", cases=names))
