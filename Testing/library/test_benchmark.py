@@ -33,6 +33,7 @@ from mper.methods.registry import METHODS
 from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Progress
 from mper.training import curves
+from mper.training.trained_scans import scan_checksum
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
@@ -191,6 +192,12 @@ def test_methods_are_compared_from_a_model_wherever_it_is_stored(
         assert bench(*words, *other, "--out", out) == USAGE
         said = capsys.readouterr().err
         assert f"(sha256:{digest}), and one with" in said and said.count("\n") == 1
+    card = read_json(tmp_path / "moved" / "card.json")
+    seen = select_cases(Benchmark("la", (2,), ("supervised",), 1), left_atria).evaluated[0]
+    card["about"]["training"]["trained_on"].append(scan_checksum(Dataset.open(left_atria).case(seen)))
+    write_json(tmp_path / "moved" / "card.json", card)
+    assert bench(*words, "--from", tmp_path / "moved", "--out", tmp_path / "third") == USAGE
+    assert f"was trained on {seen}, of the" in capsys.readouterr().err and not (tmp_path / "third").exists()
 
 
 @pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mper.datasets.packed import open_dataset
+from mper.datasets.case import Case
+from mper.datasets.packed import PackedCase, open_dataset
 from mper.methods.recipe import Recipe
 from mper.methods.registry import METHODS, find_method
 from mper.models.card import read_bundle
 from mper.training.config import TrainConfig
 from mper.training.start_model import check_start
+from mper.training.trained_scans import scan_checksum, scans_of_model
 from mper.utils.files import read_json, write_json
-from mper.utils.text import duration_option
+from mper.utils.text import duration_option, shorten
 
 CONFIG = "benchmark.json"
 _GROWING = ("labeled", "variants", "seeds")  # of which a benchmark may get more
@@ -296,7 +298,8 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     Raises
     ------
     ValueError
-        If the dataset lacks a split, or labels, or would be evaluated on what it was trained on.
+        If the dataset lacks a split, or labels, or would be evaluated on what it was trained on, also the model to
+        start from.
     """
     task = TASKS[benchmark.task]
     dataset = open_dataset(data)
@@ -341,10 +344,22 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
             f"{len(unlabelled)} of the {len(evaluated)} cases to evaluate on have no label ({unlabelled[0]} is the "
             "first); label them, or choose another split with --split"
         )
+    if benchmark.start_from is not None:
+        _check_unknown(Path(benchmark.start_from), [dataset.case(case_id) for case_id in evaluated])
     description = f"{len(evaluated)} cases ({description}); {len(train)} cases to train on"
     digest = hashlib.sha256(json.dumps([train, evaluated]).encode("utf-8")).hexdigest()[:8]
     key = f"{dataset.name} ({len(train)} and {len(evaluated)} cases, {digest})"
     return Cohort(data, cases, tuple(evaluated), counts, description, key)
+
+
+def _check_unknown(start: Path, evaluated: Sequence[Case | PackedCase]) -> None:
+    """Refuse a model to start from that was trained on scans to evaluate on, as far as that is known."""
+    scans = scans_of_model(start)
+    if known := [case.id for case in evaluated if scans and scan_checksum(case) in scans]:
+        raise ValueError(
+            f"the model {start} was trained on {shorten(known)}, of the {len(evaluated)} cases to evaluate on: choose "
+            "another with --from, or other cases with --split"
+        )
 
 
 def _labelled_cases(train: Sequence[str], wanted: int, unit: str) -> int:
