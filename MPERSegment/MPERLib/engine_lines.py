@@ -423,6 +423,7 @@ def plans() -> dict[str, str]:
         "holdout-unmeasured": _("The hold-out set could not be measured: {reason}"),
         "unlabelled-unseen": _("The scans without labels could not be looked at: {reason}"),
         "quality-unmeasured": _("The quality of masks could not be measured: {reason}"),
+        "no-expected-dice": _("Masks of this model get no expected Dice: {reason}"),
         "no-self-training": _(
             "The training ended after {steps} steps, before it learned from scans without labels. Train for longer, or "
             "choose another method."

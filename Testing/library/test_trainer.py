@@ -962,6 +962,33 @@ def test_a_start_model_decides_on_stages_and_rate_and_whether_the_result_is_aver
     assert len(averaged) == averages == sum("the result is averaged with it" in line for line in heard)
 
 
+@pytest.mark.parametrize(("first", "then", "rate", "averages"), [(0.86, 0.84, 2e-4, 0), (0.84, 0.86, 1e-3, 1)])
+def test_a_resumed_fine_tuning_keeps_its_rate_stages_and_averaging_whatever_was_labelled_since(
+    solid: Path,
+    tmp_path: Path,
+    first: float,
+    then: float,
+    rate: float,
+    averages: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    averaged: list[Any] = []
+    monkeypatch.setattr(learner, "average_with_start", lambda *models: averaged.append(models))
+    monkeypatch.setattr(trainer, "start_dice", lambda *_: first)
+    seen = first_steps(monkeypatch)
+    start = start_from(tmp_path / "start", "LA")
+    run = begin(solid, tmp_path / "run", method="bcp", steps=2, start_from=str(start))
+    with pytest.raises(Crash):
+        train(run, at(2, crash))  # the first step was saved
+    heard: list[str] = []
+    monkeypatch.setattr(trainer, "start_dice", lambda *_: then)
+    monkeypatch.setattr(trainer, "sparsely_labelled", lambda data: ["case0", "case1"])
+    train(run, notify=heard.append)
+    assert "adapted" not in codes(heard) and len(averaged) == averages
+    assert [anchored for anchored, _, _ in seen] == [True] * 3
+    assert told_steps(run)[-1]["rate"] == pytest.approx(0.5**0.9 * rate * 2 / 30, rel=1e-3)
+
+
 def test_averaging_takes_the_weights_a_third_of_the_way_back_to_the_start() -> None:
     network, start = (Network(NetConfig("vnet", 2, filters=4)) for _ in range(2))
     start.prototypes.vectors.normal_()
@@ -1268,8 +1295,30 @@ def test_without_a_hold_out_a_model_is_calibrated_on_two_models_of_half_of_the_l
     assert all(torch.equal(value, plain.state[name]) for name, value in folded.state.items())
 
 
+@pytest.mark.parametrize("known", [["case0"], ["case0", "case6"]])
+def test_the_models_of_half_of_the_labels_are_not_measured_on_cases_that_their_start_knows(
+    tmp_path: Path, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = blob_dataset(tmp_path / "data", 7)
+    judged: list[str] = []
+    monkeypatch.setattr(folds, "collect", lambda *given, **_: judged.extend(name for name, *_ in given[2]) or [])
+    start = start_from(tmp_path / "start", "LA")
+    card = json.loads((start / "card.json").read_text(encoding="utf-8"))
+    card["about"]["training"] = {"trained_on": [scan_checksum(dataset.case(name)) for name in known]}
+    (start / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    choices: dict[str, Any] = {"method": "supervised", "steps": 1, "calibrate_folds": True}
+    heard: list[str] = []
+    train(begin(dataset.path, tmp_path / "run", **choices, start_from=str(start)), notify=heard.append)
+    (line,) = [line for line in heard if line.startswith("masks of this model get no expected Dice")]
+    assert "no-expected-dice" in codes(heard)
+    if len(known) == 1:
+        assert sorted(judged) == [f"case{n}" for n in range(1, 7)] and "0 masks of two models" in line
+    else:
+        assert not judged and line.endswith("nor six that the model which it starts from was not trained on")
+
+
 def test_too_few_masks_of_the_folds_are_told_apart_from_too_few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_calibration, "can_fold", lambda sampler: sampler.enough)
+    monkeypatch.setattr(run_calibration, "can_fold", lambda sampler, known: sampler.enough)
     monkeypatch.setattr(run_calibration, "fold_samples", lambda *_, **__: [Sample("a", "as it is", {}, 1.0)] * 9)
     for enough, words in (
         (True, "9 masks of two models of half of the labels are too few"),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.patch_sampler import PatchSampler
 from mper.evaluation.evaluate import LabelledScan
 from mper.labels import UNLABELLED
 from mper.models.bundle import ModelBundle
@@ -25,9 +25,9 @@ FOLDS = 2
 _REPORT_S = 2.0
 
 
-def can_fold(sampler: PatchSampler) -> bool:
-    """Whether there are enough cases that are labelled throughout."""
-    return len(_whole(sampler)) >= FOLDS * LEAST_CASES
+def can_fold(sampler: PatchSampler, known: Collection[str] = ()) -> bool:
+    """Whether there are enough cases that are labelled throughout, without those `known` to the start model."""
+    return len(_whole(sampler, known)) >= FOLDS * LEAST_CASES
 
 
 def fold_samples(
@@ -42,6 +42,7 @@ def fold_samples(
     device: str,
     report: Report,
     clock: Clock = time.monotonic,
+    known: Collection[str] = (),
 ) -> list[Sample]:
     """Train a model on each half of the labelled cases, and measure its masks of the other half.
 
@@ -66,11 +67,13 @@ def fold_samples(
         May raise, which ends it.
     clock : Clock
         Measures the seconds.
+    known : collection of str
+        The cases that the start model was trained on: both models learn from them, and neither is measured there.
     """
-    whole = {case.id for case in _whole(data.sampler)}
+    whole = _whole(data.sampler, known)
     found: list[Sample] = []
     for fold in range(FOLDS):
-        judged = [case.id for case in data.sampler.labelled if case.id in whole][fold::FOLDS]
+        judged = whole[fold::FOLDS]
         part = replace(data, sampler=data.sampler.without(judged))
         learner = learner_of(part, fold)
         what = f"model {fold + 1} of {FOLDS} on half of the labels"
@@ -113,6 +116,10 @@ def _learn(
     learner.finish(number, sampler)
 
 
-def _whole(sampler: PatchSampler) -> list[TrainingCase]:
-    """The cases that are labelled throughout."""
-    return [case for case in sampler.labelled if case.label is not None and not (case.label == UNLABELLED).any()]
+def _whole(sampler: PatchSampler, known: Collection[str]) -> list[str]:
+    """The cases that are labelled throughout, without those `known`."""
+    return [
+        case.id
+        for case in sampler.labelled
+        if case.id not in known and case.label is not None and not (case.label == UNLABELLED).any()
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from mper.evaluation.evaluate import LabelledScan
@@ -35,6 +35,7 @@ class Folds:
     bundle_of: Callable[[TrainingData, Learner], ModelBundle]
     steps: int | None
     seconds: float
+    known: Collection[str] = ()
 
 
 def calibration_of_run(
@@ -77,8 +78,9 @@ def calibration_of_run(
             return found, _ON_HOLDOUT
     if folds is None:
         return None, f"{_NOTHING}; {FOLDS_ALONE if folds_ignored else 'see --calibrate-folds'}"
-    if not can_fold(data.sampler):
-        return None, f"{_NOTHING}; nor six to train on"
+    if not can_fold(data.sampler, folds.known):
+        six = "six that the model which it starts from was not trained on" if folds.known else "six to train on"
+        return None, f"{_NOTHING}; nor {six}"
     samples = fold_samples(
         data,
         folds.case_of,
@@ -90,6 +92,7 @@ def calibration_of_run(
         device=device,
         report=report,
         clock=clock,
+        known=folds.known,
     )
     if len(samples) < LEAST_MASKS:
         few = f"{len(samples)} mask{'' if len(samples) == 1 else 's'} of two models of half of the labels"

@@ -196,7 +196,9 @@ class RunEvaluation:
             self._reporter.notify(_unmeasured(line, "quality-unmeasured", error))
             return None, f"nothing: {first_line(error)}"
         if found is None and folds is not None:  # which were asked for
-            self._reporter.notify(f"masks of this model get no expected Dice: {source.removeprefix('nothing: ')}")
+            reason = source.removeprefix("nothing: ")
+            line = f"masks of this model get no expected Dice: {reason}"
+            self._reporter.notify(Coded(line, "no-expected-dice", reason=reason))
         return found, source
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -161,6 +161,7 @@ class _Training:
         self.localization_s = 0.0  # a part of the budget
         self.is_short = False  # too short to learn, or for self-training, and a notice has said so
         self.losses: Losses | None = None  # of the last step
+        self.begun: Mapping[str, Any] = {}  # the description of the checkpoint of a run that goes on
         self.scans: set[str] = set()  # that the model knows, and those that its start knew (on the first rank)
         self.start_scans: set[str] = set()
         # Clock and commands go between hosts, so that no process waits for a device to receive them.
@@ -169,7 +170,8 @@ class _Training:
     def run(self) -> Path:
         """Train to the end; gives the folder of the finished bundle."""
         self.reporter.progress("reading the scans", 0.0, {})
-        stored = read_description(self.folder.checkpoint).get("plan")  # version 0.1 stored none
+        self.begun = read_description(self.folder.checkpoint)
+        stored = self.begun.get("plan")  # version 0.1 stored none
         planned = None if stored is None else Plan.from_dict(stored)
         self.data = load_training_data(self.config, self.fabric.device, self._report_loading, self._localize, planned)
         self.evaluation: RunEvaluation | None = None
@@ -250,7 +252,9 @@ class _Training:
         dimensions = self.data.plan.dimensions
         default = PUBLISHED[dimensions].batch if self.config.recipe == "paper" else _DEFAULT_BATCH[dimensions]
         self.batch = self.config.batch or default
-        if 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
+        if "anchored" in self.begun:
+            self.recipe = replace(self.recipe, anchored=self.begun["anchored"])
+        elif 2 * len(sparsely_labelled(self.data)) > len(self.data.sampler.labelled):
             self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
             self.reporter.notify(line)
@@ -271,10 +275,15 @@ class _Training:
         return CoTraining(make(), make()) if self.config.co_train else make()
 
     def _look_at_start(self) -> tuple[bool, Mapping[str, torch.Tensor] | None]:
-        """Whether the start model is good on the labelled scans, and else the weights that the result goes back to."""
+        """Whether the start model is good on the labelled scans, and else the weights that the result goes back to.
+
+        A run that goes on keeps to what it began with, whatever has been labelled since.
+        """
         start = self.data.start
         if start is None or not self.data.refines:
             return False, None
+        if "tuned" in self.begun:
+            return self.begun["tuned"], start.state if self.begun["averages"] else None
         network = self.method.student.to(self.fabric.device)
         with self.fabric.autocast():
             sparse = sparsely_labelled(self.data)
@@ -432,6 +441,9 @@ class _Training:
                 "stage": self.method.stage,
                 "steps_averaged": self.method.steps_averaged,
                 "plan": asdict(self.data.plan),
+                "anchored": self.recipe.anchored,
+                "tuned": self.tuned,
+                "averages": self.averaged_with is not None,
                 "precision": self.fabric.strategy.precision.state_dict(),  # the scale of the loss, with float16
             }
             save_checkpoint(self.folder.checkpoint, self.method, self.learner.optimiser, about)
@@ -509,6 +521,8 @@ class _Training:
         """Two models of half of the labels, in half of the run's time."""
         dataset = open_dataset(Path(self.config.dataset))
         regions = dataset.regions
+        labelled = [case.id for case in self.data.sampler.labelled]
+        known = {case_id for case_id in labelled if scan_checksum(dataset.case(case_id)) in self.start_scans}
 
         def bundle_of(data: TrainingData, learner: Learner) -> ModelBundle:
             return self._bundle_of(data, learner.method, expected_ranges(data))
@@ -524,6 +538,7 @@ class _Training:
             bundle_of,
             steps=None if self.total is None else math.ceil(_FOLD_SHARE * self.total),
             seconds=_FOLD_SHARE * self.elapsed_s,
+            known=known,
         )
 
     def _bundle(self, **about: object) -> ModelBundle:
