@@ -298,11 +298,14 @@ class ClipPanel:
         self._context.ui.clipsWords.visible = bool(text)
 
     def _onLoad(self) -> None:
+        node = self._node
         with callbacks.dialog():
             name = qt.QFileDialog.getOpenFileName(
                 slicer.util.mainWindow(), _("Load clips"), str(self._folder()), _("Clips (*.json)")
             )
-        if name:
+        if name and node is not self._node:
+            self._message(_("Another result is shown now. Nothing was loaded."))
+        elif name:
             self.load(Path(str(name)))
 
     def load(self, path: Path) -> None:
@@ -318,18 +321,18 @@ class ClipPanel:
         self._apply(clips)
 
     def _onSave(self) -> None:
-        start = self._folder() / "clips.json"
+        start, clips = self._folder() / "clips.json", self.clips()
         with callbacks.dialog():
             name = qt.QFileDialog.getSaveFileName(
                 slicer.util.mainWindow(), _("Save clips"), str(start), _("Clips (*.json)")
             )
         if name:
-            self.save(Path(str(name)))
+            self.save(clips, Path(str(name)))
 
-    def save(self, path: Path) -> None:
-        """Write the clips for ``mper measure --clip``."""
+    def save(self, clips: list[dict[str, Any]], path: Path) -> None:
+        """Write clips for ``mper measure --clip``."""
         try:
-            clip_nodes.write_file(path, self.clips())
+            clip_nodes.write_file(path, clips)
         except OSError as error:
             self._message(sentence(_("{file} cannot be written: {reason}").format(file=path, reason=error.strerror)))
         else:

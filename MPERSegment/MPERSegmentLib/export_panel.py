@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -23,17 +23,21 @@ _FOLDER_KEY = "MPER/ExportFolder"
 
 
 class ExportPanel:
-    """Writes the segmentation that is shown.
+    """Writes the segmentation that is shown when a button is clicked, whatever is shown once its dialogs are answered.
 
     Parameters
     ----------
     context : PanelContext
     measured : callable
         Returns what is measured and how, for the structured report; None where nothing can be.
+    settled : callable
+        Takes a result: whether its mask includes all its strokes.
     """
 
-    def __init__(self, context: PanelContext, measured: Callable[[], ReportInputs | None]):
-        self._context, self._measured = context, measured
+    def __init__(
+        self, context: PanelContext, measured: Callable[[], ReportInputs | None], settled: Callable[[Any], bool]
+    ):
+        self._context, self._measured, self._settled = context, measured, settled
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._dicom: DicomExport | None = None
         self.push = PushPanel(context, self._say)
@@ -46,7 +50,7 @@ class ExportPanel:
             ui.exportNiftiButton: lambda: self._ask(".nii.gz", _("NIfTI label map"), self.toNifti),
             ui.exportStlButton: self._askFolder,
             ui.exportDicomButton: lambda: self._askDicom(self.toDicom),
-            ui.exportReportButton: lambda: self._askDicom(self.toDicomReport),
+            ui.exportReportButton: self._onReport,
         }
         for button, action in self._buttons.items():
             button.connect("clicked()", slot(action, f"export {button.name}"))
@@ -73,49 +77,46 @@ class ExportPanel:
 
     # ---- formats; each function can be called without a dialog
 
-    def toSegNrrd(self, path: Path) -> None:
-        self._sayWritten(path, slicer.util.saveNode(self._node, str(path)))
+    def toSegNrrd(self, segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
+        self._sayWritten(path, slicer.util.saveNode(segmentation, str(path)))
 
-    def toNifti(self, path: Path) -> None:
+    def toNifti(self, segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
         """A label map on the scan's whole grid, with the model's label values."""
-        scan = result_node.scan_of(self._node)
+        scan = result_node.scan_of(segmentation)
         if scan is None:
             self._say(_("The scan of this segmentation is not in the scene. Export .seg.nrrd instead."))
             return
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "MPER export")
         node.SetHideFromEditors(True)
         try:
-            mrml.fill_volume(node, segmentation_node.mask_of(self._node, scan), mrml.geometry_of(scan).affine)
+            mrml.fill_volume(node, segmentation_node.mask_of(segmentation, scan), mrml.geometry_of(scan).affine)
             self._sayWritten(path, slicer.util.saveNode(node, str(path)))
         except ValueError as error:
             self._say(sentence(str(error)))
         finally:
             slicer.mrmlScene.RemoveNode(node)
 
-    def toStl(self, folder: Path) -> None:
+    def toStl(self, segmentation: slicer.vtkMRMLSegmentationNode, folder: Path) -> None:
         """One surface for each structure, in LPS mm, as other programs expect it."""
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         good = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(
-            str(folder), self._node, None, "STL", True, 1.0, False
+            str(folder), segmentation, None, "STL", True, 1.0, False
         )
         self._sayWritten(folder, good)
 
-    def toDicomReport(self, path: Path) -> None:
-        """A DICOM segmentation, and beside it a structured report of its measurements."""
-        inputs = self._measured()
-        if inputs is None:
-            self._sayNoDicom(_("there is nothing to measure"))
-            return
-        self.toDicom(path, replace(inputs, masks=[self._node]))
+    def toDicom(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, path: Path, measured: ReportInputs | None = None
+    ) -> None:
+        """A DICOM segmentation that refers to the scan's own instances.
 
-    def toDicom(self, path: Path, measured: ReportInputs | None = None) -> None:
-        """A DICOM segmentation that refers to the scan's own instances; with `measured` also a report of it."""
+        With `measured` also a structured report of its measurements, beside it.
+        """
         try:
-            files = source_files(result_node.scan_of(self._node), phases.of(self._node))
+            files = source_files(result_node.scan_of(segmentation), phases.of(segmentation))
         except ValueError as error:
             self._sayNoDicom(str(error))
             return
-        unknown = without_provenance(self._node)
+        unknown = without_provenance(segmentation)
         if unknown and not self._confirmManual(unknown):
             self._say(_("Nothing was written. A DICOM segmentation must say how each structure was made."))
             return
@@ -125,8 +126,9 @@ class ExportPanel:
         self._enableDicom(False)
         creator = self._context.ui.authorEdit.text.strip()
         try:
+            done = lambda written: self._onDicom(segmentation, written)  # noqa: E731
             self._dicom = DicomExport(
-                self._node, files, path, creator, bool(unknown), self._onDicom, self._onDicomFailed, measured
+                segmentation, files, path, creator, bool(unknown), done, self._onDicomFailed, measured
             )
         except OSError as error:
             self._onDicomFailed(str(error))
@@ -138,11 +140,12 @@ class ExportPanel:
         ).format(names=", ".join(names))
         return _confirm(question, _("Export as DICOM segmentation"))
 
-    def _onDicom(self, written: Written) -> None:
+    def _onDicom(self, segmentation: slicer.vtkMRMLSegmentationNode, written: Written) -> None:
         lines = [_("Written: {file}").format(file=written.file), written.summary]
         if written.report_file is not None:
             lines.insert(1, _("Written: {file}").format(file=written.report_file))
-        self.push.offer([file for file in (written.file, written.report_file) if file is not None])
+        if segmentation is self._node:
+            self.push.offer([file for file in (written.file, written.report_file) if file is not None])
         self._endDicom("\n".join([*lines, *map(sentence, written.notes)]))
         self._context.ui.exportCheckText.plainText = written.report
         self._context.ui.exportCheckFrame.visible = True
@@ -172,8 +175,9 @@ class ExportPanel:
 
     # ---- dialogs
 
-    def _ask(self, suffix: str, kind: str, write: Callable[[Path], None]) -> None:
-        start = self._lastFolder() / (_file_name(self._node.GetName()) + suffix)
+    def _ask(self, suffix: str, kind: str, write: Callable[[Any, Path], None]) -> None:
+        node = self._node
+        start = self._lastFolder() / (_file_name(node.GetName()) + suffix)
         window = slicer.util.mainWindow()
         with callbacks.dialog():
             name = qt.QFileDialog.getSaveFileName(window, _("Export"), str(start), f"{kind} (*{suffix})")
@@ -185,9 +189,10 @@ class ExportPanel:
             if path.exists() and not _confirm(_("Replace {file}?").format(file=path), _("Export")):
                 return
         self._remember(path.parent)
-        write(path)
+        self._write(write, node, path)
 
     def _askFolder(self) -> None:
+        node = self._node
         with callbacks.dialog():
             name = qt.QFileDialog.getExistingDirectory(
                 slicer.util.mainWindow(), _("Folder for STL files"), str(self._lastFolder())
@@ -195,13 +200,20 @@ class ExportPanel:
         if not name:
             return
         folder = Path(str(name))
-        same = [file.name for file in sorted(folder.glob("*.stl")) if file.name.startswith(self._node.GetName() + "_")]
+        same = [file.name for file in sorted(folder.glob("*.stl")) if file.name.startswith(node.GetName() + "_")]
         if same and not _confirm(_("Replace {files}?").format(files=", ".join(same)), _("Export")):
             return
         self._remember(folder)
-        self.toStl(folder)
+        self._write(self.toStl, node, folder)
 
-    def _askDicom(self, write: Callable[[Path], None]) -> None:
+    def _onReport(self) -> None:
+        inputs = self._measured()
+        if inputs is None:
+            self._sayNoDicom(_("there is nothing to measure"))
+        else:
+            self._askDicom(lambda node, path: self.toDicom(node, path, inputs))
+
+    def _askDicom(self, write: Callable[[Any, Path], None]) -> None:
         """Ask for a file name only if the scan's DICOM files are there."""
         try:
             source_files(result_node.scan_of(self._node), phases.of(self._node))
@@ -209,6 +221,16 @@ class ExportPanel:
             self._sayNoDicom(str(error))
         else:
             self._ask(".dcm", _("DICOM segmentation"), write)
+
+    def _write(self, write: Callable[[Any, Path], None], node: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
+        """Write a segmentation once the user has said where: answers of the engine come during a dialog, too."""
+        if not mrml.alive(node):
+            self._say(_("Nothing was written. The segmentation is not in the scene any more."))
+        elif not self._settled(node):
+            reason = _("the last stroke is still being processed; wait, or undo it")
+            self._say(_("Nothing was written. {reason}").format(reason=sentence(reason)))
+        else:
+            write(node, path)
 
     def _lastFolder(self) -> Path:
         folder = Path(settings.setting(_FOLDER_KEY) or Path.home())

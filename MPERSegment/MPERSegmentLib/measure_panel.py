@@ -79,7 +79,7 @@ class MeasurePanel:
         )
         self.clips = ClipPanel(context, self._onChanged)
         self._wall = WallPanel(context, session, self._fail)
-        self._report = ReportPanel(context, self.reportInputs)
+        self._report = ReportPanel(context, self.reportInputs, settled)
         for widget in (ui.heightBox, ui.weightBox, ui.wallBox):
             widget.connect("valueChanged(double)", slot(self._onInput))
         for widget in (ui.enhancementBox, ui.rangesBox):

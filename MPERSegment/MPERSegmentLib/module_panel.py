@@ -84,7 +84,7 @@ class ModulePanel(VTKObservationMixin):
         )
         self.saveLabelPanel = SaveLabelPanel(context, session, scans, self.strokesPanel.settled)
         self.measurePanel = MeasurePanel(context, session, scans, self.strokesPanel.settled)
-        self.exportPanel = ExportPanel(context, self.measurePanel.reportInputs)
+        self.exportPanel = ExportPanel(context, self.measurePanel.reportInputs, self.strokesPanel.settled)
         self.cohortPanel = CohortPanel(context, session)
         self.enginePanel = EnginePanel(context, session)
         self.installPanel = InstallPanel(context, session.start)

@@ -49,10 +49,9 @@ class PushPanel:
             self._process = None
         self.offer(())
 
-    def push(self, url: str, login: str = "") -> None:
-        """Send the files to the DICOMweb service at `url`; `login` is ``user:password``, or empty."""
-        files = [str(file) for file in self._files]
-        words = ["push", *files, f"--dicomweb={url}", "--json"]
+    def push(self, files: Sequence[Path], url: str, login: str = "") -> None:
+        """Send files to the DICOMweb service at `url`; `login` is ``user:password``, or empty."""
+        words = ["push", *map(str, files), f"--dicomweb={url}", "--json"]
         self._lines = []
         self._message(_("Sending {n} files to {url} \N{HORIZONTAL ELLIPSIS}").format(n=len(files), url=url))
         try:
@@ -82,13 +81,13 @@ class PushPanel:
             self._message(_("Sent to {url}.").format(url=url))
 
     def _onPush(self) -> None:
-        title = _("Send to PACS")
+        files, title = self._files, _("Send to PACS")  # other files, or none, may be offered while a dialog is open
         url = textOf(_("Address of the archive's DICOMweb service:"), title, settings.setting(_URL_KEY))
         if not url:
             return
         login = textOf(_("Login as user:password; empty for none:"), title, echo=qt.QLineEdit.Password)
         if login is not None:
-            self.push(url, login)
+            self.push(files, url, login)
 
     def _showButton(self) -> None:
         self._context.ui.exportPushButton.enabled = bool(self._files) and self._process is None

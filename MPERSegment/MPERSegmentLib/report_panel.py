@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
-from MPERLib import callbacks, settings
+from MPERLib import callbacks, mrml, settings
 from MPERLib.callbacks import slot
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
@@ -27,10 +28,14 @@ class ReportPanel:
     context : PanelContext
     inputs : callable
         Returns what is measured and how, None where nothing can be.
+    settled : callable
+        Takes a result: whether its mask includes all its strokes.
     """
 
-    def __init__(self, context: PanelContext, inputs: Callable[[], ReportInputs | None]):
-        self._context, self._inputs = context, inputs
+    def __init__(
+        self, context: PanelContext, inputs: Callable[[], ReportInputs | None], settled: Callable[[Any], bool]
+    ):
+        self._context, self._inputs, self._settled = context, inputs, settled
         self._job: ReportJob | None = None
         self._page: Path | None = None
         ui = context.ui
@@ -49,13 +54,15 @@ class ReportPanel:
             self._job = None
         self._say("")
 
-    def write(self, folder: Path) -> None:
+    def write(self, inputs: ReportInputs, folder: Path) -> None:
         """Write a report into a folder."""
-        inputs = self._inputs()
-        if inputs is None:
-            self._say(_("There is no segmentation with its scan in the scene; nothing can be reported."))
-            return
         self.stop()
+        if not all(map(mrml.alive, (*inputs.masks, inputs.scan))):
+            self._onFailed(_("the segmentation or its scan is not in the scene any more"))
+            return
+        if not all(map(self._settled, inputs.masks)):
+            self._onFailed(_("the last stroke is still being processed; wait, or undo it"))
+            return
         self._say(_("Writing the report \N{HORIZONTAL ELLIPSIS}"))
         creator = self._context.ui.authorEdit.text.strip()
         try:
@@ -77,6 +84,10 @@ class ReportPanel:
         self._say(_("No report was written: {reason}").format(reason=sentence(message)))
 
     def _onReport(self) -> None:
+        inputs = self._inputs()  # of what is shown now: another result may come while a dialog is open
+        if inputs is None:
+            self._say(_("There is no segmentation with its scan in the scene; nothing can be reported."))
+            return
         start = settings.setting(_FOLDER_KEY) or str(Path.home())
         with callbacks.dialog():
             name = qt.QFileDialog.getExistingDirectory(
@@ -94,7 +105,7 @@ class ReportPanel:
                 if not slicer.util.confirmYesNoDisplay(question, windowTitle=_("Report")):
                     return
         settings.setSetting(_FOLDER_KEY, str(folder))
-        self.write(folder)
+        self.write(inputs, folder)
 
     def _onOpen(self) -> None:
         if self._page is not None:

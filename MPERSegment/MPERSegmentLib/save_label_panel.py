@@ -124,11 +124,12 @@ class SaveLabelPanel:
 
     def _onOpen(self) -> None:
         """Let the user choose a dataset's folder, or an empty one for a new dataset."""
+        result = result_node.of(self._node)  # another result may come while the dialog is open
         if self._session.engine.isRemote:
             name = textOf(_("Name of the new dataset on the engine's computer:"), _("New dataset"))
             roots = self._session.engine.info.get("roots", [])
             if name and roots:
-                self._create(roots[0], name)
+                self._create(roots[0], name, result)
             return
         start = settings.lastFolder(_FOLDER_KEY, settings.datasetFolder())
         with callbacks.dialog():
@@ -139,22 +140,21 @@ class SaveLabelPanel:
             )
         if folder:
             settings.setSetting(_FOLDER_KEY, str(Path(str(folder)).parent))
-            self.openFolder(Path(str(folder)))
+            self.openFolder(Path(str(folder)), result)
 
-    def openFolder(self, folder: Path) -> None:
-        """Open the dataset in a folder of this computer, or create one there."""
+    def openFolder(self, folder: Path, result: dict[str, Any] | None) -> None:
+        """Open the dataset in a folder of this computer, or create one there with the structures of a result."""
 
         def opened(answer: dict[str, Any]) -> None:
             settings.addRoot(folder.parent)
             if (folder / "dataset.json").is_file():
                 self._choose(f"{answer['root']}/{folder.name}")
             else:
-                self._create(answer["root"], folder.name)
+                self._create(answer["root"], folder.name, result)
 
         self._calls.append(self._session.post("/roots", {"path": str(folder.parent)}, opened, self._fail))
 
-    def _create(self, root: str, name: str) -> None:
-        result = result_node.of(self._node)
+    def _create(self, root: str, name: str, result: dict[str, Any] | None) -> None:
         if result is None:
             self._fail(_("a new dataset takes its structures from a segmentation; segment a scan first"))
             return

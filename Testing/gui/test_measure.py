@@ -202,7 +202,7 @@ def test_clips_are_moved_by_hand_undone_and_are_the_files_of_the_command_line(wi
     window.screenshot("measure-clips")
 
     path = tmp_path / "clips of Müller.json"
-    panel.measurePanel.clips.save(path)
+    panel.measurePanel.clips.save(panel.measurePanel.clips.clips(), path)
     clips = read_clips(path)
     assert [clip.name for clip in clips] == ["mitral valve", "sphere"]
     assert clips[0].point_mm == pytest.approx(tuple(CENTRE - [0, 0, 12.0]), abs=1e-3)
@@ -395,7 +395,7 @@ def test_a_report_is_written_by_the_command_line_with_the_figures_of_the_panel(w
     window.click(ui.addVeinButton)
     measured(window, panel)
     folder = tmp_path / "Bericht für 1"
-    panel.measurePanel._report.write(folder)
+    panel.measurePanel._report.write(panel.measurePanel.reportInputs(), folder)
     window.wait_until(lambda: ui.openReportButton.visible, 60, "the report")
     with (folder / "figures.csv").open(encoding="utf-8", newline="") as file:
         found = {row["key"]: float(row["value"]) for row in csv.DictReader(file)}
@@ -404,7 +404,7 @@ def test_a_report_is_written_by_the_command_line_with_the_figures_of_the_panel(w
     assert "LA of case 1" in page and "clipped at vein" in page
     assert "report.html" in ui.reportWords.text
     (tmp_path / "file").write_text("", encoding="utf-8")
-    panel.measurePanel._report.write(tmp_path / "file")
+    panel.measurePanel._report.write(panel.measurePanel.reportInputs(), tmp_path / "file")
     window.wait_until(lambda: "No report was written" in ui.reportWords.text, 60, "the refusal")
     assert not ui.openReportButton.visible
 
@@ -465,7 +465,7 @@ def test_segmentation_and_report_are_written_together_for_the_pacs(window, share
     found = values(panel)
     ui.exportSection.collapsed = False
     assert not ui.exportPushButton.enabled
-    panel.exportPanel.toDicomReport(tmp_path / "seg.dcm")
+    panel.exportPanel.toDicom(node, tmp_path / "seg.dcm", panel.measurePanel.reportInputs())
     window.wait_until(lambda: ui.exportReportButton.enabled, 60, "the files")
     assert f"Written: {tmp_path / 'seg-report.dcm'}" in ui.exportWords.text, ui.exportWords.text
     (stored,) = read_sr(tmp_path / "seg-report.dcm").values()
@@ -484,10 +484,10 @@ def test_segmentation_and_report_are_written_together_for_the_pacs(window, share
     window.wait_until(lambda: "Not sent to pacs.example: " in ui.exportWords.text, 60, "the refusal")
     with socket.create_server(("127.0.0.1", 0)) as archive:
         url = f"http://127.0.0.1:{archive.getsockname()[1]}"
-        panel.exportPanel.push.push(url)
+        panel.exportPanel.push.push([tmp_path / "seg.dcm"], url)
         archive.settimeout(60)
         connection, _address = archive.accept()  # and does not answer
-        panel.exportPanel.toDicom(tmp_path / "again.dcm")
+        panel.exportPanel.toDicom(node, tmp_path / "again.dcm")
         window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "another file meanwhile")
         assert f"Written: {tmp_path / 'again.dcm'}" in ui.exportWords.text
         assert not ui.exportPushButton.enabled, "the files are still being sent"

@@ -636,18 +636,83 @@ def test_exported_files_hold_the_mask_on_the_scans_grid(window, tmp_path):
         (panel.exportPanel.toNifti, "möglich.nii.gz"),
         (panel.exportPanel.toSegNrrd, "mask.seg.nrrd"),
     ):
-        write(tmp_path / name)
+        write(node, tmp_path / name)
         assert "Written" in panel.ui.exportWords.text
         found = read_labelmap(tmp_path / name)
         assert found.geometry.is_close(grid)
         assert (found.array == expected).all()
-    panel.exportPanel.toStl(tmp_path)
+    panel.exportPanel.toStl(node, tmp_path)
     assert [file.name for file in tmp_path.glob("*.stl")] == ["small LA_LA.stl"]
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
     window.click(panel.ui.exportSection) if panel.ui.exportSection.collapsed else None
     window.click(panel.ui.exportDicomButton)
     assert "was not loaded from DICOM" in panel.ui.exportWords.text
     assert ".seg.nrrd" in panel.ui.exportWords.text
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_file_is_of_the_result_that_was_shown_when_its_button_was_clicked(window, tmp_path, monkeypatch):
+    """Another segmentation ends while a dialog is open: its result is the one that is shown from then on."""
+    from MPERSegmentLib import result_node
+
+    scan, first = small_result("first LA")
+    second = segmentation_node.show_mask(np.ones((2, 2, 2), np.uint8), (0, 0, 0), LA, scan, "second LA", RESULT)
+    labels = [{**RESULT["labels"][0], "name": "atrium"}]
+    result_node.record(second, {**RESULT, "prediction": "another", "labels": labels})
+    panel = window.open("MPERSegment")
+    ui, given, reported, opened, sent = panel.ui, [], [], [], []
+
+    def dialog(*_arguments, **_options):
+        ui.resultSelector.setCurrentNode(second)
+        window.events()
+        return str(given.pop())
+
+    class Dialogs:
+        QFileDialog = SimpleNamespace(getSaveFileName=dialog, getOpenFileName=dialog, getExistingDirectory=dialog)
+
+        def __getattr__(self, name):
+            return getattr(qt, name)
+
+    for name in ("export", "report", "clip", "save_label"):
+        monkeypatch.setattr(f"MPERSegmentLib.{name}_panel.qt", Dialogs())
+    job = SimpleNamespace(stop=lambda: None)
+    monkeypatch.setattr("MPERSegmentLib.push_panel.textOf", dialog)
+    monkeypatch.setattr("MPERSegmentLib.report_panel.ReportJob", lambda inputs, *_a: reported.append(inputs) or job)
+    monkeypatch.setattr("MPERSegmentLib.push_panel.PythonProcess", lambda words, *_a, **_k: sent.append(words) or job)
+    panel.saveLabelPanel.openFolder = lambda _folder, result: opened.append(result)
+    for section in (ui.exportSection, ui.measureSection, ui.keepSection):
+        section.collapsed = False
+
+    def click(button, *answers):
+        ui.resultSelector.setCurrentNode(first)
+        window.events()
+        given[:] = answers[::-1]
+        window.click(button)
+        assert panel.resultPanel.node is second and not given
+
+    for button, name in ((ui.exportSegNrrdButton, "first.seg.nrrd"), (ui.exportNiftiButton, "first.nii.gz")):
+        click(button, tmp_path / name)
+        assert read_labelmap(tmp_path / name).array.sum() == 64
+        assert ui.exportWords.text == f"Written: {tmp_path / name}"
+    click(ui.exportStlButton, tmp_path)
+    assert [file.name for file in tmp_path.glob("*.stl")] == ["first LA_LA.stl"]
+    click(ui.reportButton, tmp_path)
+    assert reported[0].masks == [first]
+    panel.measurePanel._report.stop()
+    click(ui.openDatasetButton, tmp_path / "atria")
+    assert opened[0]["labels"][0]["name"] == "LA"
+    ui.resultSelector.setCurrentNode(first)
+    window.click(ui.addVeinButton)
+    click(ui.saveClipsButton, tmp_path / "clips.json")
+    assert "vein" in (tmp_path / "clips.json").read_text(encoding="utf-8")
+    click(ui.loadClipsButton, tmp_path / "clips.json")
+    assert ui.clipsWords.text == "Another result is shown now. Nothing was loaded."
+    assert not panel.measurePanel.clips.nodes()
+    ui.resultSelector.setCurrentNode(first)
+    panel.exportPanel.push.offer([tmp_path / "first.dcm"])
+    given[:] = ["", "pacs.example"]
+    window.click(ui.exportPushButton)
+    assert str(tmp_path / "first.dcm") in sent[0]
 
 
 @pytest.mark.usefixtures("alone")
@@ -686,7 +751,7 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
     ui = panel.ui
     ui.exportSection.collapsed = False
     ui.authorEdit.text = "Jörg Müller"
-    panel.exportPanel.toDicom(tmp_path / "out.dcm")
+    panel.exportPanel.toDicom(node, tmp_path / "out.dcm")
     window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the file")
     assert "Written" in ui.exportWords.text, ui.exportWords.text
     assert "Compared with the mask: passed, 6 frames, 0 voxels differ." in ui.exportWords.text
@@ -707,19 +772,25 @@ def test_a_dicom_segmentation_refers_to_the_instances_that_the_scan_was_loaded_f
     for tag in ("DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"):
         segment.RemoveTag(tag)
     assert node.GetSegmentation().AddSegment(segment)
+    assert ui.exportPushButton.enabled
     for answer in (False, True):
-        monkeypatch.setattr(
-            slicer.util, "confirmYesNoDisplay", lambda text, answer=answer, **_k: asked.append(text) or answer
-        )
-        panel.exportPanel.toDicom(tmp_path / "both.dcm")
-        window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the end")
+
+        def confirm(text, answer=answer, **_options):
+            asked.append(text)
+            ui.resultSelector.setCurrentNode(drawn if answer else node)  # while the question is open
+            return answer
+
+        monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", confirm)
+        panel.exportPanel.toDicom(node, tmp_path / "both.dcm")
+        window.wait_until(lambda: ui.exportWords.text.startswith(("Nothing", "Written:")), 60, "the end")
         assert "RA" in asked.pop()
+        assert ui.exportPushButton.enabled != answer  # the files of a result that is not shown are not offered
         assert not ui.exportCheckText.visible  # that of the file before
         assert (tmp_path / "both.dcm").is_file() == answer, ui.exportWords.text
     both = pydicom.dcmread(tmp_path / "both.dcm").SegmentSequence
     assert [one.SegmentAlgorithmType for one in both] == ["AUTOMATIC", "MANUAL"]
     (tmp_path / "Müller" / "extra").mkdir()
-    panel.exportPanel.toDicom(tmp_path / "both.png")
+    panel.exportPanel.toDicom(node, tmp_path / "both.png")
     window.wait_until(lambda: ui.exportDicomButton.enabled, 60, "the refusal")
     assert "Export .seg.nrrd or NIfTI instead." in ui.exportWords.text
 
@@ -742,7 +813,7 @@ def test_a_result_is_kept_as_revision_after_revision_and_an_empty_one_after_a_qu
     assert ui.keepWords.text.endswith("your name.")
     ui.authorEdit.text = "A. Reader"
     assert "your name" not in ui.keepWords.text
-    panel.saveLabelPanel.openFolder(tmp_path / "my atria")
+    panel.saveLabelPanel.openFolder(tmp_path / "my atria", RESULT)
     window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
     window.click(ui.keepButton)
     window.wait_until(lambda: ui.keepWords.text == "Saved as revision 1 of case-001.", 20, "the first revision")
@@ -795,7 +866,7 @@ def test_a_scan_of_the_dataset_gets_another_label_and_one_of_the_hold_out_only_a
     ui.resultSelector.setCurrentNode(node)
     ui.keepSection.collapsed = False
     ui.authorEdit.text = "A. Reader"
-    panel.saveLabelPanel.openFolder(dataset.path)
+    panel.saveLabelPanel.openFolder(dataset.path, None)
 
     def save(*replies, case="case-001"):
         answers[:] = replies

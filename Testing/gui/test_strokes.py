@@ -7,6 +7,7 @@ those up to 2 mm further once it is settled.
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from MPERLib.callbacks import slot
 from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.datasets.scan_record import voxels_sha256
+from mper.io import read_labelmap
 from mper.strokes import Stroke
 from mper.volume import Geometry, Volume
 
@@ -946,6 +948,42 @@ def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
         lambda: "<b>Not saved.</b> The last stroke is still being processed" in ui.keepWords.text, 20, "the words"
     )
     assert ui.keepButton.enabled and not scene.engine.arrays
+
+
+def test_nothing_is_exported_or_reported_without_the_last_stroke(scene, window, monkeypatch, tmp_path):
+    ui, path, jobs = scene.ui, tmp_path / "mask.nii.gz", []
+
+    class Dialogs:
+        QFileDialog = SimpleNamespace(
+            getSaveFileName=lambda *_arguments: str(path), getExistingDirectory=lambda *_arguments: str(tmp_path)
+        )
+
+        def __getattr__(self, name):
+            return getattr(qt, name)
+
+    for name in ("export", "report"):
+        monkeypatch.setattr(f"MPERSegmentLib.{name}_panel.qt", Dialogs())
+    job = SimpleNamespace(stop=lambda: None)
+    monkeypatch.setattr("MPERSegmentLib.report_panel.ReportJob", lambda inputs, *_a: jobs.append(inputs) or job)
+    buttons = (ui.exportNiftiButton, ui.exportStlButton, ui.reportButton)
+    window.click(ui.brushAddButton)
+    scene.engine.predictions = {}  # as in a loaded scene: the scan is segmented again for the stroke
+    scene.engine.slow_ms = 300
+    scene.drag((8, 20, 34))
+    why = "The last stroke is still being processed; wait, or undo it."
+    for button in buttons:
+        button.click()
+    assert not scene.panel.strokesPanel._sync().settled
+    assert ui.exportWords.text == f"Nothing was written. {why}"
+    assert ui.reportWords.text == f"No report was written: {why}"
+    assert not [*tmp_path.glob("*.nii.gz"), *tmp_path.glob("*.stl"), *jobs]
+    scene.engine.slow_ms = 0
+    scene.rest()
+    for button in buttons:
+        button.click()
+    assert (read_labelmap(path).array == scene.mask()).all() and scene.mask()[8, 20, 34]
+    assert len(jobs) == 1 and [*tmp_path.glob("*.stl")]
+    scene.panel.measurePanel._report.stop()
 
 
 def test_a_mask_takes_no_stroke_and_is_not_saved_with_another_image_than_its_own(scene, window):
