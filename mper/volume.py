@@ -41,6 +41,7 @@ def checksum_steps(array: np.ndarray) -> Generator[None, None, str]:
 
 
 _FARTHEST_MM = 1e12  # a number beyond is damage
+_THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 _ORTHOGONAL_TOLERANCE = 1e-3  # cosine between two axes; scanner headers are rounded to about 1e-5
 
 
@@ -133,6 +134,14 @@ class Geometry:
         """Lengths of the affine's columns (k, j, i): mm where the spacing is known, else 1."""
         k, j, i = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return k, j, i
+
+    @property
+    def slice_axis(self) -> int:
+        """The array axis across the slices: the one whose steps are far longer than those of the others, else k."""
+        steps = self.step_lengths
+        coarsest = max(range(3), key=lambda axis: steps[axis])
+        others = max(steps[axis] for axis in range(3) if axis != coarsest)
+        return coarsest if steps[coarsest] > _THICK_SLICES * others else 0
 
     @property
     def voxel_ml(self) -> float | None:

@@ -432,9 +432,9 @@ class LabelPanel:
         case, of, parent, draft = self.case, self._of, self._parent, self._draft
         part, start = mask
         if self._context.ui.slicesCheckBox.checked:
-            shape = mrml.geometry_of(self.volume).shape
-            nothing: Part = (np.full(shape, UNLABELLED, np.uint8), (0, 0, 0))
-            part, start = labelledSlices(mask, self._opened if parent else nothing, shape)
+            grid = mrml.geometry_of(self.volume)
+            nothing: Part = (np.full(grid.shape, UNLABELLED, np.uint8), (0, 0, 0))
+            part, start = labelledSlices(mask, self._opened if parent else nothing, grid.shape, grid.slice_axis)
         origin = "model" if draft else parent["how"] if parent else "hand"
         inherited = bool(parent and parent.get("edited")) and draft is None
         model = {"name": draft["model"], "version": draft["model_version"]} if draft else (parent or {}).get("model")

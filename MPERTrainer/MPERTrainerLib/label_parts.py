@@ -14,21 +14,22 @@ from MPERTrainerLib.open_dataset import structureKey
 Part = tuple[np.ndarray, tuple[int, int, int]]  # part of a mask (k, j, i), and the voxel of the scan where it begins
 
 
-def labelledSlices(mask: Part, before: Part | None, shape: Sequence[int]) -> Part:
-    """The label of a user who draws some slices (along k) completely and leaves the others for later.
+def labelledSlices(mask: Part, before: Part | None, shape: Sequence[int], across: int = 0) -> Part:
+    """The label of a user who draws some slices (along the axis `across`) completely and leaves the others for later.
 
     Slices in which nothing is drawn are unlabelled, unless `before` labels them and not all others. In a slice that
     `before` does not label, and that is drawn now, the rest is background.
     """
-    array = mrml.on_whole_grid(*mask, shape)
+    whole = mrml.on_whole_grid(*mask, shape)
     was = mrml.on_whole_grid(*before, shape) if before is not None else np.zeros(shape, np.uint8)
+    array, was = (each.swapaxes(0, across) for each in (whole, was))  # views
     drawn = ((array != BACKGROUND) & (array != UNLABELLED)).any(axis=(1, 2))
     known = (was != UNLABELLED).any(axis=(1, 2))
     partial = bool((was == UNLABELLED).any())
     array[~drawn & ~(known & partial)] = UNLABELLED
     fresh = drawn & ~known
     array[fresh] = np.where(array[fresh] == UNLABELLED, BACKGROUND, array[fresh])
-    return array, (0, 0, 0)
+    return whole, (0, 0, 0)
 
 
 def equal(one: Part, other: Part | None) -> bool:

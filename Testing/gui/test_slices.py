@@ -25,6 +25,14 @@ def test_slices_that_are_drawn_are_whole_and_others_say_nothing() -> None:
     assert start == (0, 0, 0) and np.array_equal(found, slices(1, 3, rest=255))
 
 
+def test_slices_are_those_of_the_scan_however_it_is_stored() -> None:
+    expected = slices(1, 3, rest=255)
+    for across in (1, 2):
+        turned = np.ascontiguousarray(slices(1, 3).swapaxes(0, across))
+        found, _ = labelledSlices((turned, (0, 0, 0)), None, turned.shape, across)
+        assert np.array_equal(found.swapaxes(0, across), expected)
+
+
 def test_a_slice_more_is_whole_too_and_what_was_known_stays() -> None:
     before = slices(1, rest=255)
     before[5] = 0  # a slice of which somebody said that nothing is there

@@ -287,6 +287,17 @@ def test_the_blood_pool_keeps_its_distance() -> None:
     assert radius == pytest.approx(10, abs=0.4)
 
 
+@pytest.mark.parametrize("steps", [(2.5, 0.625, 0.625), (0.625, 3.0, 1.0), (1.25, 0.5, 2.0)])
+def test_the_blood_pool_keeps_its_distance_from_every_side_of_a_block(steps: tuple[float, float, float]) -> None:
+    block = np.zeros((40, 40, 40), bool)
+    block[5:35, 5:35, 5:35] = True
+    pool = blood_pool(block, Geometry.from_axes((0, 0, 0), steps, np.eye(3)[:, ::-1], block.shape), 2.0)
+    for axis, step in enumerate(steps):
+        inside = np.flatnonzero(pool.any(axis=tuple(other for other in range(3) if other != axis)))
+        kept = inside[0] - 5 + 0.5  # voxels between the surface and the centre of the outermost one
+        assert (kept - 1) * step <= 2.0 < kept * step and inside[-1] == 39 - inside[0]
+
+
 def test_otsu_parts_two_groups_by_area() -> None:
     numbers = np.concatenate([np.full(50, 10.0), np.full(50, 30.0)])
     assert otsu(numbers, np.ones(100)) == pytest.approx(20, abs=0.2)

@@ -70,6 +70,22 @@ def test_slices_in_which_nothing_is_drawn_can_be_left_open(dataset: Dataset, tmp
     assert (found.array[:8] == 255).all() and (found.array[12:] == 255).all()
 
 
+@pytest.mark.parametrize("across", [1, 2])
+def test_drawn_slices_are_those_of_the_scan_however_it_is_stored(tmp_path: Path, across: int) -> None:
+    shape, spacing = [20, 24, 24], [1.0, 1.0, 1.0]
+    spacing[across] = 8.0
+    dataset = blob_dataset(tmp_path / "data set", 1, shape, labelled=0, spacing_mm=spacing)
+    array = np.zeros(shape, np.uint8)
+    slices = array.swapaxes(0, across)
+    slices[8:12, 5:15, 5:15] = 1
+    write_volume(tmp_path / "m.nrrd", Volume(array, dataset.case("case0").geometry))
+    assert label(dataset, tmp_path / "m.nrrd", "--drawn-slices") == OK
+    found = dataset.case("case0").label()
+    assert found is not None
+    labelled = (found.array.swapaxes(0, across) != 255).all(axis=(1, 2))
+    assert np.flatnonzero(labelled).tolist() == [8, 9, 10, 11] and (found.array == 1).sum() == (array == 1).sum()
+
+
 def test_strokes_alone_label_a_part(dataset: Dataset, strokes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert label(dataset, "--strokes", strokes) == OK
     case = dataset.case("case0")

@@ -19,10 +19,12 @@ from system_tools import tool
 from mper.cli import main
 from mper.cli.measure_report import ReportedMask, _origin
 from mper.dicom.grid_match import onto_grid
+from mper.dicom.seg_read import read_seg
 from mper.dicom.series import read_series
-from mper.dicom.sr_write import read_sr
+from mper.dicom.sr_write import _label_of, _segment, read_sr
 from mper.io import read_segmentation, write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
+from mper.measurement.case import measure_case
 from mper.models.card import read_bundle
 from mper.provenance import Provenance
 from mper.resources import models_dir
@@ -57,6 +59,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     valve = {"kind": "plane", "name": "valve", "point_mm": [0, 0, -15], "normal": [0, 0, -1]}
     (folder / "clips.json").write_text(json.dumps({"clips": [valve]}), encoding="utf-8")
     return folder
+
+
+def grid_of(shape: tuple[int, ...]) -> Geometry:
+    return Geometry.from_axes((0, 0, 0), (1.0, 1.0, 1.0), np.eye(3)[:, ::-1], shape)
 
 
 def figures(out: str) -> dict[str, dict[str, Any]]:
@@ -142,6 +148,24 @@ def test_several_masks_are_a_cohort_with_csv_summary_and_failed_cases(run: Run, 
     assert "la_iir_1_20_extent [%]" in lines[0]
     assert (tmp_path / "r" / "a" / "report.html").is_file()
     assert "1 failed" in (tmp_path / "r" / "summary.html").read_text(encoding="utf-8")
+
+
+def test_masks_of_one_name_in_several_folders_are_cases_of_their_own_with_their_own_scans(
+    run: Run, files: Path, tmp_path: Path
+) -> None:
+    for patient in ("p1", "p2"):
+        (tmp_path / "masks" / patient).mkdir(parents=True)
+        (tmp_path / "masks" / patient / "lge.seg.nrrd").write_bytes((files / "mask.seg.nrrd").read_bytes())
+    for scan in ("p1/lge.nrrd", "p3/lge.nrrd"):
+        (tmp_path / "scans" / scan).parent.mkdir(parents=True)
+        (tmp_path / "scans" / scan).write_bytes((files / "lge.nrrd").read_bytes())
+    masks = tmp_path / "masks" / "*" / "*.seg.nrrd"
+    code, out, err = run(masks, "--scan", tmp_path / "scans", "--report", tmp_path / "r")
+    assert code == 0 and "2 of 2 cases measured" in out and "1 masks have no scan of the same name" in err
+    one, two = (tmp_path / "r" / "figures.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert one.startswith("p1/lge,") and two.startswith("p2/lge,")
+    assert one.count(",,") < two.count(",,"), "the second has no wall figures, and not those of another patient"
+    assert all((tmp_path / "r" / patient / "lge" / "report.html").is_file() for patient in ("p1", "p2"))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +278,51 @@ def test_dcmqi_reads_the_figures_back(report: Path, tmp_path: Path) -> None:
     assert items == {name: pytest.approx(value) for name, (value, _) in read_sr(report)["Left atrium"].items()}
 
 
+def test_a_given_spacing_holds_for_a_dicom_scan_and_is_refused_for_a_dicom_mask(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    series = read_series(study / "series")
+    write_volume(tmp_path / "plain.nrrd", read_seg(study / "seg.dcm", series, print).labelmap)
+    words = ("--scan", study / "series", "--no-wall", "--json")
+    volumes = []
+    for spacing in ([], ["--spacing", "3,3,3"]):
+        code, out, err = run(tmp_path / "plain.nrrd", "--labels", "LA", *words, *spacing)
+        assert code == 0 and ("as given, and not" in err) == bool(spacing)
+        volumes.append(figures(out)["la_volume"]["value"])
+    assert volumes[1] == pytest.approx(8 * volumes[0], rel=1e-3)
+    code, _, err = run(study / "seg.dcm", *words, "--spacing", "3,3,3")
+    assert code == 2 and "a DICOM segmentation has that of its series" in err
+
+
+def test_figures_belong_to_the_structure_that_they_measure(study: Path) -> None:
+    names = ("LA", "LA wall", "Left vein", "Right vein")
+    labels = [replace(make_label(value, name), type=LA[0].type) for value, name in enumerate(names, 1)]
+    array = np.zeros((20, 40, 40), np.uint8)
+    array[2:18, 4:20, 4:20], array[2:18, 20:24, 4:20], array[2:6, 30:34, 4:20], array[2:6, 30:34, 24:38] = 1, 2, 3, 4
+    found = measure_case([Segmentation(Volume(array, grid_of(array.shape)), tuple(labels))])
+    assert len({each.key for each in found.figures}) == len(found.figures)
+    volumes = {each.group: _label_of(each, labels) for each in found.figures if each.key.endswith("_volume")}
+    assert [label.name for label in volumes.values() if label] == list(names)
+    segments = Dataset()
+    segments.SegmentSequence = [Dataset() for _ in names]
+    for segment, label in zip(segments.SegmentSequence, labels, strict=True):
+        assert label.type is not None
+        kind = Dataset()
+        kind.CodingSchemeDesignator, kind.CodeValue = label.type.scheme, label.type.value
+        segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence = label.name, [kind]
+    assert [_segment(segments, label) for label in labels] == list(segments.SegmentSequence)
+    assert _segment(segments, replace(labels[0], name="atrium")) is None, "four are of its type"
+
+
+@pytest.mark.parametrize("names", [("MYO",), ("MYO", "Scar"), ("LA", "MYO")])
+def test_a_myocardium_without_ventricles_is_measured(names: tuple[str, ...]) -> None:
+    array = np.zeros((20, 40, 40), np.uint8)
+    array[2:18, 4:20, 4:20], array[2:18, 24:30, 4:20] = len(names), 1
+    labels = tuple(make_label(value, name) for value, name in enumerate(names, 1))
+    found = measure_case([Segmentation(Volume(array, grid_of(array.shape)), labels)])
+    assert {"myo_volume", f"{names[-1].lower()}_volume"} <= {each.key for each in found.figures}
+
+
 def test_a_file_that_is_no_report_is_not_replaced(run: Run, study: Path) -> None:
     code, _, err = run(study / "seg.dcm", "--scan", study / "series", "--sr", study / "seg.dcm")
     assert code == 2 and "exists and is no report, so it is not replaced" in err
@@ -297,7 +366,6 @@ def test_a_report_of_what_is_no_dicom_segmentation_is_refused_before_the_work(fi
 def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: Path) -> None:
     from mper.dicom.seg_write import write_seg
     from mper.dicom.sr_write import write_sr
-    from mper.measurement.case import measure_case
 
     series = read_series(study / "series")
     array = np.zeros(series.volume.array.shape, np.uint8)

@@ -350,11 +350,15 @@ def test_a_choice_stands_for_phases_that_are_there() -> None:
         ("scan.json", '{"es": 3, "ED": "1", "site": [1]}'),
     ],
 )
-def test_a_file_next_to_the_scan_says_which_phases_are_ed_and_es(tmp_path: Path, name: str, text: str) -> None:
+def test_a_file_next_to_the_scan_says_which_phases_are_ed_and_es(
+    tmp_path: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cine(tmp_path / "scan", triggered)
     (tmp_path / name).write_text(text, encoding="utf-8")
     phases = open_scan(tmp_path / "scan").phases
     assert (phases.end_diastole, phases.end_systole) == (1, 3)
+    monkeypatch.chdir(tmp_path / "scan")  # which has no name
+    assert open_scan(Path()).phases.end_systole == (3 if name.startswith("scan/") else None)
     (tmp_path / name).write_text(text.replace("3", "9"), encoding="utf-8")
     notes: list[str] = []
     assert open_scan(tmp_path / "scan", notify=notes.append).phases.end_systole is None

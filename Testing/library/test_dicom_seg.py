@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -387,6 +389,21 @@ def test_the_export_check_is_kept_beside_the_file_and_tells_nothing_of_the_patie
     assert checks["segment 2 (LV): type"]["found"] == "Left ventricle (SCT 87878005)"
     for secret in ("Müller", "P-4711", "19500102", str(tmp_path), str(series.instances[0].StudyInstanceUID)):
         assert secret not in text.read_text(encoding="utf-8") + data.read_text(encoding="utf-8")
+
+
+def test_a_file_that_cannot_be_replaced_keeps_its_own_export_check(
+    tmp_path: Path, series: DicomSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_seg(tmp_path / "seg.dcm", mask_of(series), series)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    def refuse(_source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+
+    monkeypatch.setattr(seg_write, "replace_file", refuse)
+    with pytest.raises(PermissionError):
+        write_seg(tmp_path / "seg.dcm", mask_of(series), series)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -258,14 +258,14 @@ def test_a_wrong_password_and_a_wrong_address_are_told(
 ) -> None:
     write_study(tmp_path / "series")
     before = orthanc.held()
-    (tmp_path / "login").write_text("mper:wrong\n", encoding="utf-8")
+    (tmp_path / "login").write_text("mper:wrong\n", encoding="utf-16")  # as PowerShell writes it
     (tmp_path / "login").chmod(0o600)
     word = ["push", str(tmp_path / "series"), "--dicomweb", orthanc.url]
     assert main([*word, "--login-file", str(tmp_path / "login")]) == FAILED
     assert "refuses the login (401)" in capsys.readouterr().err
     assert main(word) == FAILED
     assert "refuses requests without login (401)" in capsys.readouterr().err
-    (tmp_path / "login").write_text(":".join(LOGIN), encoding="utf-8")
+    (tmp_path / "login").write_text(":".join(LOGIN), encoding="utf-8-sig")  # as Notepad does
     word[-1] = orthanc.root  # Orthanc's own interface, not DICOMweb
     assert main([*word, "--login-file", str(tmp_path / "login")]) == FAILED
     assert "ends in /dicom-web" in capsys.readouterr().err

@@ -468,6 +468,14 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "s", tmp_path / "d", labels=["LA"])
 
 
+def test_a_scan_whose_name_no_case_can_have_fails_alone_even_as_the_first(tmp_path: Path) -> None:
+    for name in ("aux.nrrd", "good.nrrd", f"{'x' * 140}.nrrd"):
+        write(tmp_path / "s" / name, scan(1))
+    summary = import_source(tmp_path / "s", tmp_path / "d", labels=["LA"])
+    assert Dataset.open(tmp_path / "d").cases == ("good",) and set(summary.failed) == {"aux", "x" * 140}
+    assert "cannot be the name of a case" in summary.failed["aux"]
+
+
 def test_a_dataset_that_cannot_be_written_ends_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(*_: object) -> None:
         raise OSError("disk full")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from scipy.spatial.transform import Rotation
 from small_files import metaimage_text, nrrd_text
 
 from mper import io
+from mper.dicom.headers import read_header
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
 from mper.utils.files import write_atomically
 from mper.volume import Geometry, Volume
@@ -703,6 +705,26 @@ def test_scans_that_cannot_be_segmented_are_refused_with_the_reason(oblique_geom
         io.check_scan(ramp(Geometry.unknown((1, 4, 5))))
     with pytest.raises(ValueError, match="3000 voxels along axis k"):
         io.check_scan(ramp(Geometry.unknown((3000, 2, 2))))
+
+
+def test_what_cannot_be_read_below_a_folder_is_left_out_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lost+found", "series", "theirs", ".Trashes"):
+        (folder / name).mkdir()
+        (folder / name / "IM1").write_bytes(bytes(128) + b"DICM")
+    iterdir, opened = Path.iterdir, Path.open
+
+    def refuse(path: Path) -> None:
+        if "lost+found" in path.parts or path.parent.name == "theirs":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", lambda path: (refuse(path), iterdir(path))[1])
+    monkeypatch.setattr(Path, "open", lambda path, *how, **more: (refuse(path), opened(path, *how, **more))[1])
+    told: list[str] = []
+    assert io.find_scans([folder], told.append) == [folder / "series"]
+    assert told == [f"left out {folder / 'lost+found'}: permission denied"]
+    with pytest.raises(PermissionError):
+        io.find_scans([folder / "lost+found"])
+    assert "permission denied" in read_header(folder / "theirs" / "IM1").damage  # type: ignore[union-attr,operator]
 
 
 def test_find_scans_expands_globs_and_folders_once(folder: Path, oblique_geometry: Geometry) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,31 @@ def test_the_other_candidates_are_tried_where_the_first_mask_is_not_good() -> No
     assert mask[:, 60:100, 40:88].sum() == mask.sum() > 0.9 * blob().sum()
     blind = Predictor(replace(bundle, calibration=None), "cpu").predict(scan_of(field))
     assert not (np.asarray(blind.segmentation.labelmap.array) > 0)[:, 60:100, 40:88].any()
+
+
+@pytest.mark.parametrize("with_calibration", [True, False])
+def test_the_other_candidates_are_tried_where_the_first_mask_is_empty(
+    monkeypatch: pytest.MonkeyPatch, with_calibration: bool
+) -> None:
+    field = np.zeros((24, 120, 120), bool)
+    field[4:20, 4:16, 4:30] = True
+    field[:, 60:100, 40:88] |= blob()
+    segment, regions = Predictor._segment, []
+
+    def empty_at_first(self: Predictor, scan: Volume, region: Any, *others: Any) -> Any:
+        found = segment(self, scan, region, *others)
+        if not regions:
+            found.decision.classes[...] = 0
+            found.quality, found.evidence = None, {}
+        regions.append(region)
+        return found
+
+    monkeypatch.setattr(Predictor, "_segment", empty_at_first)
+    bundle = replace(calibrated(), localization=threshold_localization(1.0))
+    found = Predictor(bundle if with_calibration else replace(bundle, calibration=None), "cpu").predict(scan_of(field))
+    mask = np.asarray(found.segmentation.labelmap.array) > 0
+    assert len(regions) == 2 and mask[:, 60:100, 40:88].sum() == mask.sum() > 0.9 * blob().sum()
+    assert "empty" not in [flag.code for flag in found.flags]
 
 
 def test_a_point_in_the_structure_is_enough() -> None:

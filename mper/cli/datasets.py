@@ -207,12 +207,13 @@ def _check_says_something(mask: Volume, case: Case, arguments: argparse.Namespac
 
 
 def _only_drawn_slices(mask: Volume) -> Volume:
-    """The mask with its slices (along the first axis) without a labelled structure set to unlabelled."""
+    """The mask with its slices without a labelled structure set to unlabelled."""
     from mper.labels import BACKGROUND, UNLABELLED
 
     array = mask.array.copy()
-    drawn = ((array != BACKGROUND) & (array != UNLABELLED)).any(axis=(1, 2))
-    array[~drawn] = UNLABELLED
+    slices = array.swapaxes(0, mask.geometry.slice_axis)  # a view
+    drawn = ((slices != BACKGROUND) & (slices != UNLABELLED)).any(axis=(1, 2))
+    slices[~drawn] = UNLABELLED
     return mask.with_array(array)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mper.cli.console import Bar, print_error, print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, seconds
 from mper.utils.errors import FAILED, OK, UsageError
+from mper.utils.files import read_written
 
 if TYPE_CHECKING:
     from mper.dicom.dicomweb import Archive
@@ -148,7 +149,7 @@ def _secret(path: Path | None, variable: str | None) -> str | None:
     """The first line of a file, else an environment variable."""
     if path is None:
         return os.environ.get(variable) or None if variable else None
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_written(path).splitlines()
     if not lines or not lines[0].strip():
         raise UsageError(f"{path} is empty; its first line should be the login or token")
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):

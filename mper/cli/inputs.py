@@ -156,7 +156,7 @@ def _cohort(matches: Sequence[Path], output: Path, notify: Notify) -> dict[Path,
 
     scans: dict[Path, tuple[Path, ...]] = {}
     for match in matches:
-        found = find_scans([match])
+        found = find_scans([match], notify)
         if match.is_file() or holds_dicom(match):
             scans |= dict.fromkeys(found, ())
             continue

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,11 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"{arguments.report} is a file; name a folder for the report")
         arguments.report.mkdir(parents=True, exist_ok=True)
         outputs.check_writable(arguments.report)
+    if isinstance(arguments.spacing, tuple) and any(_is_seg(path) for path in masks):
+        raise UsageError(
+            "--spacing K,J,I changes the grid, and a DICOM segmentation has that of its series; measure a plain mask, "
+            "or correct the series"
+        )
     if arguments.phases or len(masks) == 1:
         if (arguments.ed or arguments.es) and not arguments.phases:
             raise UsageError("--ed and --es go with --phases and the masks of several phases")
@@ -197,17 +202,14 @@ class _Case:
         number = phase_number(opened.phases, arguments.phase)
         if opened.series is not None:
             series = opened.series.read(number)
-            return series.volume, series
+            return with_spacing(series.volume, arguments.spacing, self._notes.append), series
         return with_spacing(opened.read(number), arguments.spacing, self._notes.append), None
 
     def _read_mask(self, path: Path, series: DicomSeries | None) -> Segmentation:
         from mper.io import with_spacing
 
         mask = read_mask(path, series, self._arguments.labels, self._arguments.model, self._notes.append)
-        labelmap = mask.labelmap
-        if series is None:
-            labelmap = with_spacing(labelmap, self._arguments.spacing)
-        return replace(mask, labelmap=labelmap)
+        return replace(mask, labelmap=with_spacing(mask.labelmap, self._arguments.spacing))
 
     def _probability(self, mask: Segmentation) -> Volume | None:
         from mper.io import read_volume
@@ -248,14 +250,13 @@ def read_mask(
     from mper.io.labelmap import binary_as_label
     from mper.labels import Segmentation, make_label
 
-    name = path.name.lower()
-    if name.endswith(outputs.SEG_ENDING):
+    if _is_seg(path):
         if series is None:
             raise UsageError(f"{path} is a DICOM segmentation; give the folder of its series with --scan")
         from mper.dicom.seg_read import read_seg
 
         return read_seg(path, series, notify)
-    if name.endswith(".seg.nrrd"):
+    if path.name.lower().endswith(".seg.nrrd"):
         return read_segmentation(path, notify)
     labelmap = read_labelmap(path, notify)
     made: tuple[Label, ...]
@@ -272,6 +273,11 @@ def read_mask(
             "or which model drew it with --model la"
         )
     return Segmentation(binary_as_label(labelmap, made, str(path), notify), made)
+
+
+def _is_seg(path: Path) -> bool:
+    """Whether it is named as a DICOM segmentation."""
+    return path.name.lower().endswith(outputs.SEG_ENDING)
 
 
 def _on_grid(mask: Segmentation, scan: Volume) -> Segmentation:
@@ -319,7 +325,7 @@ def stored_body(series: DicomSeries | None) -> tuple[float | None, float | None]
 
 
 def _check_sr(path: Path, masks: Sequence[Path]) -> None:
-    if len(masks) != 1 or not masks[0].name.lower().endswith(outputs.SEG_ENDING):
+    if len(masks) != 1 or not _is_seg(masks[0]):
         raise UsageError(
             "--sr refers to a DICOM segmentation, and MASK is none; write one first with mper export-seg, "
             "or both at once with mper segment SERIES seg.dcm --sr report.dcm"
@@ -345,12 +351,12 @@ def check_report(path: Path) -> None:
 def _cohort(masks: Sequence[Path], arguments: argparse.Namespace) -> dict[str, Any]:
     from mper.visualization.report import figures_csv, summary_page
 
-    scans = _scans_of(masks, arguments.scan)
+    names = outputs.mirrored_names(masks)
+    scans = _scans_of(dict(zip(masks, names, strict=True)), arguments.scan)
     cases: list[dict[str, Any]] = []
     rows: list[tuple[str, Sequence[Figure]]] = []
     failed: dict[str, str] = {}
-    for path in masks:
-        name = outputs.stem(path)
+    for path, name in zip(masks, names, strict=True):
         folder = None if arguments.report is None else arguments.report / name
         try:
             case = _Case([path], scans.get(path), arguments, folder)
@@ -383,19 +389,44 @@ def _cohort(masks: Sequence[Path], arguments: argparse.Namespace) -> dict[str, A
     return {"cases": cases, "failed": len(failed), "files": [str(file) for file in files]}
 
 
-def _scans_of(masks: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
-    """The scan of each mask: of the same name in the folder."""
+def _scans_of(masks: Mapping[Path, str], folder: Path | None) -> dict[Path, Path]:
+    """The scan of each mask, which is given with its unique name.
+
+    The one that has the same name in the folder, with its folders in it; else the only one of the same file name, for
+    the only mask of that.
+    """
     if folder is None:
         return {}
     if not folder.is_dir():
         raise UsageError(f"{len(masks)} masks are given, so --scan is the folder of their scans; {folder} is no folder")
-    from mper.io import find_scans
+    from mper.io import find_scans, is_scan_file
 
-    by_name = {outputs.stem(scan): scan for scan in find_scans([folder])}
-    found = {path: by_name[outputs.stem(path)] for path in masks if outputs.stem(path) in by_name}
+    there = [path for path in sorted(folder.rglob("*")) if is_scan_file(path)]
+    try:
+        there = list(dict.fromkeys([*there, *find_scans([folder], print_note)]))
+    except FileNotFoundError:
+        if not there:
+            raise
+    by_name = dict(zip(outputs.mirrored_names(there), there, strict=True))
+    by_stem, masks_of = _by_stem(there), _by_stem(masks)
+    found: dict[Path, Path] = {}
+    for path, name in masks.items():
+        alike = by_stem.get(outputs.stem(path), [])
+        if name in by_name:
+            found[path] = by_name[name]
+        elif len(alike) == len(masks_of[outputs.stem(path)]) == 1:
+            found[path] = alike[0]
     missing = [path.name for path in masks if path not in found]
     if missing:
         print_note(f"{len(missing)} masks have no scan of the same name in {folder}, and no wall figures: {missing[0]}")
+    return found
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by their names without endings and folders."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(outputs.stem(path), []).append(path)
     return found
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mper.utils.files import read_written
+
 SLURM, LOCAL = "slurm", "local"
 
 
@@ -112,9 +114,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; --cluster-config takes a file in TOML")
+    text = read_written(path)
     try:
-        entry = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        entry = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML ({error}); correct it there") from error
     known = {each.name: each.name for each in fields(ClusterSettings) if each.name != "kind"}
     known |= {"time": "time_s", "memory": "memory_gb", "grace": "grace_s"}

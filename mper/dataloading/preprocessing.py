@@ -23,7 +23,6 @@ NORMALISATIONS = ("zscore", "percentile", "window")
 _CLIP_PERCENT = (0.5, 99.5)
 _LARGEST_SPACING_MM = 1000.0
 _MAX_VOXELS = 1 << 31  # of the working grid
-_THICK_SLICES = 2.0  # steps that are so many times longer than the others lie across slices
 
 
 @dataclass(frozen=True)
@@ -281,13 +280,10 @@ def working_steps(geometry: Geometry, dimensions: int) -> Spacing | None:
 
 
 def _slices_first(geometry: Geometry) -> Index3:
-    """Across the slices, which are the axis that is far coarser than the others; else in the stored order."""
-    steps = geometry.step_lengths
-    coarsest = max(range(3), key=lambda axis: steps[axis])
-    others = [axis for axis in range(3) if axis != coarsest]
-    if coarsest == 0 or steps[coarsest] <= _THICK_SLICES * max(steps[axis] for axis in others):
-        return 0, 1, 2
-    return coarsest, others[0], others[1]
+    """The axis across the slices, then the others in the stored order."""
+    across = geometry.slice_axis
+    row, column = (axis for axis in range(3) if axis != across)
+    return across, row, column
 
 
 def _resize(channels: torch.Tensor, size: Index3) -> torch.Tensor:

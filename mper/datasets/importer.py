@@ -27,6 +27,7 @@ from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, make_label,
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.cleanup import remove_unfinished
 from mper.utils.errors import is_disk_full
+from mper.utils.files import check_name
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ class _Import:
         """Import a case; one that cannot be read, or differs from the existing one, fails."""
         notes: list[str] = []
         try:
+            check_name(found.id, "case")
             image, mask = self._read(found, notes.append)
             case = self.target.case(found.id) if self.target is not None and found.id in self.target else None
             if case is not None:

@@ -94,7 +94,7 @@ def _scans(source: Path, files: Iterable[Path]) -> Source:
     notices: list[str] = []
     if not cases or source.is_dir():
         try:
-            found = find_scans([source])
+            found = find_scans([source], notices.append)
         except FileNotFoundError:
             if not cases:
                 raise

@@ -13,6 +13,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
+from mper.utils.errors import explain
 from mper.utils.files import is_dicom_file
 from mper.utils.text import first_line
 
@@ -70,9 +71,14 @@ def no_warnings() -> Iterator[None]:
 
 def read_header(path: Path) -> Header | None:
     """All but the pixels of a DICOM image; None where the file is something else (a report, a DICOMDIR, a mask)."""
-    if path.name.upper().startswith("DICOMDIR") or not is_dicom_file(path):
+    if path.name.upper().startswith("DICOMDIR"):
         return None
     dataset = Dataset()
+    try:
+        if not is_dicom_file(path):
+            return None
+    except OSError as error:
+        return Header(path, dataset, explain(error))
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
         meta = getattr(dataset, "file_meta", {})

@@ -6,7 +6,6 @@ Empty frames are kept: readers that rebuild the grid from the frames then find t
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +22,7 @@ from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
 from mper.provenance import LIKELY_WRONG, MANUAL, Provenance
 from mper.utils.coded import Coded, changed, line_of
-from mper.utils.files import replace_file, write_atomically
+from mper.utils.files import replace_file, temporary_sibling, write_atomically
 from mper.utils.text import first_line
 
 if TYPE_CHECKING:
@@ -83,11 +82,18 @@ def write_seg(
         notes.append(line)
         notify(line)
 
+    def named(text: str) -> str:
+        for file, whole_file in zip(unfinished, files, strict=True):
+            text = text.replace(str(file), str(whole_file))
+        return text
+
     with no_warnings():
         sources = describe_sources(series, note)
     whole = _on_source(mask, series, note)
     content = _encode(_dataset(whole, series, sources, text or SegText()))
-    temporary = path.parent / f".{uuid.uuid4().hex[:12]}.dcm.part"
+    files = (path, *report_paths(path))
+    unfinished = [temporary_sibling(file) for file in files]
+    temporary = unfinished[0]
     try:
         write_atomically(temporary, [content])
         report = replace(check_export(temporary, whole, series, notes), file=path.name)
@@ -100,16 +106,17 @@ def write_seg(
                     file=path.name,
                 )
             )
-        report_files = report_paths(path)
-        write_atomically(report_files[0], [report.to_text().encode("utf-8")])
-        write_atomically(report_files[1], [report.to_json().encode("utf-8")])
-        replace_file(temporary, path)
+        for file, words in zip(unfinished[1:], (report.to_text(), report.to_json()), strict=True):
+            write_atomically(file, [words.encode("utf-8")])
+        for file, whole_file in zip(unfinished, files, strict=True):  # the report never before what it vouches for
+            replace_file(file, whole_file)
     except OSError as error:
-        renamed = type(error)(changed(line_of(error), lambda text: text.replace(str(temporary), str(path))))
+        renamed = type(error)(changed(line_of(error), named))
         renamed.errno = error.errno
         raise renamed from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for file in unfinished:
+            file.unlink(missing_ok=True)
     return report
 
 

@@ -179,22 +179,30 @@ def _groups(
 
 
 def _label_of(figure: Figure, labels: Sequence[Label]) -> Label | None:
+    """The structure of a figure: that of its group, else, of figures with fixed keys, that of the key."""
+    own = next((each for each in labels if each.name == figure.group), None)
+    if own is not None:
+        return own
     prefix = figure.key.partition("_")[0].upper()
     if prefix in ("LA", "LV", "RV", "MYO"):
         wanted = structure_of(make_label(1, prefix))
-        found = next((each for each in labels if structure_of(each) == wanted or each.name.upper() == prefix), None)
-        if found is not None:
-            return found
-    return next((each for each in labels if each.name == figure.group), None)
+        return next((each for each in labels if structure_of(each) == wanted or each.name.upper() == prefix), None)
+    return None
 
 
 def _segment(segmentation: pydicom.Dataset, label: Label) -> pydicom.Dataset | None:
-    for segment in segmentation.SegmentSequence:
-        own = segment.SegmentedPropertyTypeCodeSequence[0]
-        code = None if label.type is None else (label.type.scheme, label.type.value)
-        if str(segment.SegmentLabel) == label.name or (str(own.CodingSchemeDesignator), str(own.CodeValue)) == code:
-            return segment
-    return None
+    """The segment of a structure: that of its name, else the only one of its type."""
+    segments = list(segmentation.SegmentSequence)
+    found = [segment for segment in segments if str(segment.SegmentLabel) == label.name]
+    if not found and label.type is not None:
+        code = label.type.scheme, label.type.value
+        types = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in segments]
+        found = [
+            segment
+            for segment, own in zip(segments, types, strict=True)
+            if (str(own.CodingSchemeDesignator), str(own.CodeValue)) == code
+        ]
+    return found[0] if len(found) == 1 else None
 
 
 def _group(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import stat
 from pathlib import Path
 
 from mper.engine.settings import Client
+from mper.utils.files import read_written
 
 SHORTEST_TOKEN = 16
 
@@ -23,7 +23,7 @@ def read_tokens(path: Path) -> tuple[Client, ...]:
         If it is not text, a line is malformed, a token is short, or a name or token occurs twice.
     """
     clients: list[Client] = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_written(path).splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -49,15 +49,6 @@ def check_token(token: str, what: str) -> str:
             "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     return token
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 or UTF-16; write the tokens with a text editor") from error
 
 
 def readable_by_others(path: Path, what: str) -> str | None:

@@ -106,8 +106,8 @@ class Predictor:
     ) -> Prediction:
         """Segment a scan.
 
-        In a wide field of view the localisation proposes regions; where the mask of the most likely one is not good,
-        the others are tried, and the mask with the highest expected Dice is taken.
+        In a wide field of view the localisation proposes regions; where the mask of the most likely one is empty or not
+        good, the others are tried, and the mask with the highest expected Dice is taken.
 
         Parameters
         ----------
@@ -144,9 +144,9 @@ class Predictor:
         best: _Result | None = None
         for region in regions:
             found = self._segment(scan, region, search, tta, want, notes, report)
-            if best is None or found.expected_dice > best.expected_dice:
+            if best is None or found.rank > best.rank:
                 best = found
-            if found.quality is None or found.quality.level == GOOD:
+            if not found.is_empty and (found.quality is None or found.quality.level == GOOD):
                 break
         if best is None:
             prediction = self._nothing(scan)
@@ -206,7 +206,7 @@ class Predictor:
         found.flags = check_intensities(crop, correlation, percentiles, card)
         found.device, found.method = describe_device(strategy.device), strategy.method
         calibration = self.bundle.calibration
-        if calibration is None or not found.decision.classes.any():
+        if calibration is None or found.is_empty:
             found.evidence = {}  # of an empty mask nothing can be said
         else:
             found.evidence |= evidence.of_image(percentiles, correlation, card)
@@ -440,6 +440,11 @@ class _Result:
     logits: torch.Tensor | None = None
 
     @property
-    def expected_dice(self) -> float:
-        """0 where it is not known."""
-        return 0.0 if self.quality is None else self.quality.expected_dice
+    def is_empty(self) -> bool:
+        """Whether no structure was found."""
+        return not self.decision.classes.any()
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """By which the results of several regions are compared: any mask before none, then the Dice to expect."""
+        return not self.is_empty, 0.0 if self.quality is None else self.quality.expected_dice

@@ -151,7 +151,7 @@ def _sidecars(path: Path) -> list[Path]:
     folder = path if path.is_dir() else path.parent
     ending = next((end for end in sorted(SCAN_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
     stem = path.name[: len(path.name) - len(ending)]
-    candidates = (path.with_name(f"{stem}.json"), folder / "Info.cfg")
+    candidates = (*([path.with_name(f"{stem}.json")] if stem else []), folder / "Info.cfg")  # "." has no name
     return [file for file in candidates if file.is_file() and file.stat().st_size < _LARGEST_SIDECAR and _said(file)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mper.progress import Notify, ignore_notice
 from mper.utils.coded import Coded
+from mper.utils.errors import explain
 from mper.utils.files import is_dicom_file
 from mper.volume import Geometry, Spacing, Volume
 
@@ -107,26 +108,47 @@ def with_spacing(volume: Volume, spacing_mm: SpacingChoice, notify: Notify = ign
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a file right in `folder` is DICOM, other than the index of a CD."""
+    """Whether a file right in `folder` is DICOM, other than the index of a CD; one that cannot be read is not.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
     files = (path for path in sorted(folder.iterdir()) if path.is_file())
-    return any(is_dicom_file(path) for path in files if not path.name.upper().startswith("DICOMDIR"))
+    return any(_is_readable_dicom(path) for path in files if not path.name.upper().startswith("DICOMDIR"))
 
 
-def find_scans(paths: Sequence[Path]) -> list[Path]:
+def _is_readable_dicom(path: Path) -> bool:
+    try:
+        return is_dicom_file(path)
+    except OSError:
+        return False
+
+
+def find_scans(paths: Sequence[Path], notify: Notify = ignore_notice) -> list[Path]:
     """The scans that inputs stand for, each a file or a folder of one DICOM series.
 
     A glob is expanded (Windows shells do not). A folder that holds DICOM is one scan; any other folder stands for
-    the scan files in it (masks as ``.seg.nrrd`` are left out) and the folders of DICOM below it. What is named twice
-    is returned once, in the order of its first mention.
+    the scan files in it (masks as ``.seg.nrrd`` are left out) and the folders of DICOM below it, but for hidden ones.
+    What is named twice is returned once, in the order of its first mention.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    notify : callable
+        Receives a line for each folder below an input that cannot be read, and is left out.
 
     Raises
     ------
     FileNotFoundError
         If an input does not exist, a glob matches nothing or a folder holds no scan.
+    OSError
+        If an input cannot be read.
     """
     found: dict[Path, None] = {}
     for match in expand_inputs(paths):
-        scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match)
+        scans = [match] if match.is_file() or holds_dicom(match) else _cohort(match, notify)
         found |= dict.fromkeys(_header_of(scan) for scan in scans)
     return list(found)
 
@@ -153,9 +175,15 @@ def expand_inputs(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _cohort(folder: Path) -> list[Path]:
+def _cohort(folder: Path, notify: Notify) -> list[Path]:
     scans = [path for path in folder.iterdir() if is_scan_file(path)]
-    scans += [path for path in folder.rglob("*") if path.is_dir() and holds_dicom(path)]
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        try:
+            scans += [path] if holds_dicom(path) else []
+        except OSError as error:  # of the system's own, such as lost+found, or of another person
+            notify(f"left out {explain(error)}")
     if not scans:
         raise FileNotFoundError(
             Coded(

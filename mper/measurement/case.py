@@ -117,10 +117,10 @@ def measure_case(
         notes += cycle.notes
     elif len(phases) > 1:
         measure_cycle(phases)  # says what is missing
-    known = {label.value for label in names.values() if label is not None}
+    known = {each.value for name, each in names.items() if each is not None and (cycle is not None or name == "LA")}
     others = [label for label in first.labels if label.value not in known]
     if others and len(phases) == 1:
-        figures += _others(first, others)
+        figures += _others(first, others, {figure.key for figure in figures})
     if not figures:
         raise ValueError(
             Coded(
@@ -172,7 +172,8 @@ def _atrium(
     return replace(found, figures=with_ranges(found.figures, others))
 
 
-def _others(mask: Segmentation, labels: Sequence[Label]) -> list[Figure]:
+def _others(mask: Segmentation, labels: Sequence[Label], taken: set[str]) -> list[Figure]:
+    """Volume and surface of structures that have no figures of their own; no key is one of `taken`."""
     if mask.labelmap.geometry.voxel_ml is None:
         raise ValueError(
             Coded(
@@ -185,7 +186,12 @@ def _others(mask: Segmentation, labels: Sequence[Label]) -> list[Figure]:
     for found in measure(Segmentation(mask.labelmap, mask.labels)):
         if found.value not in {label.value for label in labels}:
             continue
-        key = "".join(c if c.isalnum() else "_" for c in found.name.lower())
+        word = key = "".join(c if c.isalnum() else "_" for c in found.name.lower())
+        number = 1
+        while taken & {f"{key}_volume", f"{key}_area"}:
+            number += 1
+            key = f"{word}_{number}"
+        taken |= {f"{key}_volume", f"{key}_area"}
         name = Coded(f"{found.name} volume", "figure-volume", structure=found.name)
         how = Coded("voxels x voxel size", "method-voxels")
         figures.append(Figure(f"{key}_volume", name, found.volume_ml, "mL", how, found.name))

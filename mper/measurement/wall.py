@@ -244,9 +244,16 @@ def blood_pool(cavity: Mask, geometry: Geometry, margin_mm: float) -> Mask:
     if window is None:
         return pool
     part = np.pad(cavity[window], 1)  # a cavity that ends at the border of the scan ends there
-    depth = ndimage.distance_transform_edt(part, geometry.step_lengths)
-    half = min(geometry.step_lengths) / 2  # from the centre of the outer voxel to the surface between
-    pool[window] = (depth - half > margin_mm)[1:-1, 1:-1, 1:-1]
+    squared = np.where(part, np.float32(np.inf), np.float32(0))  # distance to the nearest voxel outside, mm2
+    for axis, step in enumerate(geometry.step_lengths):
+        lanes = squared.swapaxes(0, axis)
+        nearest = lanes.copy()
+        for n in range(1, int(margin_mm / step + 0.5) + 1):
+            gap = np.float32(((n - 0.5) * step) ** 2)  # to its surface, half a voxel before its centre
+            np.minimum(nearest[n:], lanes[:-n] + gap, out=nearest[n:])
+            np.minimum(nearest[:-n], lanes[n:] + gap, out=nearest[:-n])
+        squared = nearest.swapaxes(0, axis)
+    pool[window] = (squared > margin_mm**2)[1:-1, 1:-1, 1:-1]
     return pool
 
 

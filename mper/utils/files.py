@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -130,6 +131,22 @@ def write_json(path: Path, entry: Mapping[str, Any], *, new: bool = False) -> No
         create_atomically(path, chunks)
     else:
         write_atomically(path, chunks)
+
+
+def read_written(path: Path) -> str:
+    """The text of a file that a person wrote: UTF-8, or UTF-16 with its mark, which Windows' PowerShell writes.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 or UTF-16; save it as UTF-8 in a text editor") from error
 
 
 def write_text(path: Path, text: str) -> None:
