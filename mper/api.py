@@ -584,14 +584,19 @@ def train(
     ('atrium', '1')
     """
     from mper.datasets.dataset import new_run_folder
-    from mper.datasets.packed import check_training_split
+    from mper.datasets.packed import check_label_count, check_training_split
+    from mper.models.card import read_bundle
     from mper.training.config import TrainConfig
     from mper.training.publish import publish_run
-    from mper.training.trainer import start_run
+    from mper.training.runs import RunFolder
+    from mper.training.start_model import check_start
+    from mper.training.trainer import remove_failed, start_run
     from mper.training.trainer import train as run_training
+    from mper.utils.files import check_name
 
     opened = _opened(dataset)
-    check_training_split(opened, split)
+    if name is not None:
+        check_name(name, "model")
     config = TrainConfig(
         dataset=str(opened.path.resolve()),
         method=method,
@@ -605,10 +610,21 @@ def train(
         seed=seed,
         **more,
     )
+    for each in config.splits:
+        check_training_split(opened, each)
+    check_label_count(opened, config.splits, labeled)
+    if config.start_from is not None:
+        check_start(config, read_bundle(Path(config.start_from)).card)
+    made = out is None or not Path(out).exists()
     folder = new_run_folder(opened.path) if out is None else Path(out)
     start_run(config, folder)
     note = notify or _log_note
-    bundle = run_training(folder, report, note)
+    try:
+        bundle = run_training(folder, report, note)
+    except ValueError as error:
+        if made:
+            remove_failed(RunFolder(folder), error)
+        raise
     return load_model(publish_run(folder, note) or bundle, device)
 
 

@@ -365,6 +365,16 @@ def plans() -> dict[str, str]:
         "label-first": _("Label a case first."),
         "choose-start": _("Choose another start."),
         "too-few-labels": _("There are {there} labelled cases, fewer than {asked}. Label more, or use fewer."),
+        "too-few-labels-of": _(
+            "Split {split} has {there} labelled cases, fewer than {asked}. Label more, or use fewer of each split."
+        ),
+        "split-unlabelled": _("No case of split {split} has a label. Label one, or leave the split out."),
+        "choose-options": _("Choose other options."),
+        "start-backbone": _("Model {model} has the backbone {backbone}. Choose that one, or train from scratch."),
+        "patch-unfit": _(
+            "A patch of {patch} voxels does not fit the network. Use multiples of 16; the first number is 1 for a "
+            "network of slices, and never for one of volumes."
+        ),
         "no-label": _("No case has a label. Label at least one, better two."),
         "unfit-start": _("Model {model} cannot be the start: {reason}."),
         "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),

@@ -554,6 +554,41 @@ def test_a_plan_learns_from_several_splits_and_says_when_the_scans_are_unlike_th
     assert twice.status == 422 and "named twice" in twice.error()
 
 
+def test_what_a_training_would_refuse_is_not_ready_and_leaves_no_run(engine: Served, root: Path) -> None:
+    made = engine.post("/datasets", {"root": ROOT, "folder": "refused", "labels": ["Left atrium"]}).json()
+    data = "/datasets/" + quote(made["id"].replace("/", "~"))
+    for n, split in enumerate(["train", "train", "other", "bare", "bare"]):
+        add(engine, data, volume(n), split=split)
+        if split != "bare":
+            send(engine, data, f"case-00{n + 1}", mask_of(volume(n)))
+    scratch = {"start_from": None, "device": "cpu"}
+    for body, status, code, words in (
+        ({"also": ["bare"], "method": "auto"}, 409, "split-unlabelled", "label a case first"),
+        ({"also": ["other"], "labeled": 2}, 409, "too-few-labels-of", "label a case first"),
+        ({"start_from": "la", "patch": [1, 160, 160]}, 409, "patch-unfit", "choose other options"),
+        ({"start_from": "la", "network": "unet3d"}, 409, "start-backbone", "choose other options"),
+        ({"patch": [16, 16, 20]}, 422, "patch-unfit", "choose other options"),
+        ({"cross_scanner": True, "recipe": "paper"}, 422, None, "choose other options"),
+        ({"name": "a/b"}, 422, None, "choose other options"),
+    ):
+        body = {"split": "train", **scratch, **body}
+        plan = engine.post(f"{data}/plan", body).json()
+        assert not plan["ready"] and plan["words"] == words
+        assert code is None or plan["line_codes"][plan["warnings"][0]]["code"] == code
+        answer = engine.post(f"{data}/runs", body)
+        assert answer.status == status and answer.error() == plan["warnings"][0]
+    stacks = engine.post("/datasets", {"root": ROOT, "folder": "stacks", "labels": ["Left atrium"]}).json()
+    thick = Volume(volume().array, Geometry.from_axes((0, 0, 0), (8.0, 1.0, 1.0), np.eye(3), (12, 20, 24)))
+    flat = "/datasets/" + quote(stacks["id"].replace("/", "~"))
+    add(engine, flat, thick)
+    send(engine, flat, "case-001", mask_of(thick))
+    plan = engine.post(f"{flat}/plan", {"method": "dk-uxnet", **scratch}).json()
+    assert not plan["ready"] and plan["warnings"][0].startswith("method dk-uxnet segments volumes, and these scans are")
+    assert engine.post(f"{flat}/plan", {"method": "dk-uxnet", "network": "ux-net", **scratch}).json()["ready"]
+    assert engine.get(f"{data}/runs").json() == [] == engine.get(f"{flat}/runs").json()
+    assert engine.post(f"{data}/plan", {"split": "train", **scratch, "also": ["other"], "labeled": 1}).json()["ready"]
+
+
 def test_structures_that_no_model_knows_start_from_scratch_or_are_told(engine: Served, data: str) -> None:
     add(engine, data, volume())
     send(engine, data, "case-001", mask_of(volume()))

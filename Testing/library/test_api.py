@@ -149,3 +149,22 @@ def test_training_on_what_cannot_be_trained_on_leaves_no_run(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="no split 'nothing'"):
         mper.train(dataset, split="nothing")
     assert not (tmp_path / "blobs" / "runs").exists()
+
+
+def test_choices_that_do_not_fit_leave_no_run(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "blobs", 3, labelled=2)
+    dataset.add_to_split("bare", ["case2"])
+    dataset.add_to_split("few", ["case1"])
+    for choices, words in (
+        ({"also": ("bare",)}, "none of the 1 cases of split 'bare' has a label"),
+        ({"also": ("few",), "labeled": 2}, "2 labelled cases were asked for, and split 'few' has 1"),
+        ({"name": "a/b"}, "a/b"),
+        ({"start_from": "la", "network": "unet3d"}, "has the backbone vnet"),
+        ({"start_from": "la", "patch": (1, 160, 160)}, "for a network of volumes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            mper.train(dataset, **{"steps": 1, "device": "cpu", **choices})
+    assert not (tmp_path / "blobs" / "runs").exists()
+    with pytest.raises(ValueError, match="multiples of 16"):  # as the scans tell, when they have been read
+        mper.train(dataset, steps=1, device="cpu", patch=(1, 16, 16))
+    assert list((tmp_path / "blobs" / "runs").iterdir()) == []

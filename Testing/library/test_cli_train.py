@@ -370,7 +370,7 @@ def test_resuming_refuses_every_choice_of_what_to_learn_and_how() -> None:
         (["DATA", "--from", "nothing"], FAILED, "no model 'nothing'"),
         (["DATA", "--without", "magic"], USAGE, "cutmix"),
         (["DATA", "--name", "../evil"], USAGE, "--name '../evil' cannot be the name of a model"),
-        (["DATA", "--labeled", "3"], USAGE, "--labeled 3 asks for more labels than split 'train' has (2)"),
+        (["DATA", "--labeled", "3"], USAGE, "--labeled: 3 labelled cases were asked for, and split 'train' has 2"),
         (["DATA", "--also", "blank", "--labeled", "1"], FAILED, "split 'blank' has a label"),
         (["DATA", "--out", "DATA"], USAGE, "is a dataset; give a folder for the run"),
         (["DATA", "--out", "start/card.json/run"], USAGE, "card.json is a file; give a folder"),

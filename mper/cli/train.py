@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mper.cli.cluster import MPER, add_cluster, cluster_settings, submit, wait_for
 from mper.cli.console import Bar, print_message, print_note, print_result
 from mper.cli.options import Commands, add_command
-from mper.cli.train_checks import check_places, remove_failed
+from mper.cli.train_checks import check_places
 from mper.cli.train_options import CHOICES, add_choices, chosen_config
 from mper.methods.registry import METHODS
 from mper.nets.registry import backbone_titles
@@ -149,6 +149,8 @@ def _train(arguments: argparse.Namespace, output: _Output) -> int:
         raise Cancelled(f"the run is kept; continue it with: mper train --resume {_quoted(folder)}") from None
     except ValueError as error:
         if made:
+            from mper.training.trainer import remove_failed
+
             remove_failed(RunFolder(folder), error)
         raise
 

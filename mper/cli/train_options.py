@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mper.cli.cluster import cluster_settings
 from mper.cli.console import print_note
 from mper.cli.options import add_device, axes, count, number, out_folder, seconds, size, window
-from mper.cli.train_checks import check_label_count, of_auto
+from mper.cli.train_checks import of_auto
 from mper.methods.recipe import RECIPES
 from mper.methods.registry import AUTO, METHODS, default_method, find_method
 from mper.nets.registry import backbone_names
@@ -119,7 +119,7 @@ def add_choices(command: argparse.ArgumentParser) -> None:
 
 def chosen_config(arguments: argparse.Namespace) -> TrainConfig:
     """The configuration that was asked for, checked before anything is written."""
-    from mper.datasets.packed import check_training_split, open_dataset
+    from mper.datasets.packed import check_label_count, check_training_split, open_dataset
     from mper.models.card import read_bundle
     from mper.resources import find_model
     from mper.training.config import TrainConfig
@@ -133,7 +133,10 @@ def chosen_config(arguments: argparse.Namespace) -> TrainConfig:
     splits = (split, *(arguments.also or ()))
     for name in splits:
         check_training_split(dataset, name)
-    check_label_count(dataset, splits, arguments.labeled)
+    try:
+        check_label_count(dataset, splits, arguments.labeled)
+    except ValueError as error:
+        raise UsageError(f"--labeled: {error}") from error
     start_from = None if arguments.start_from is None else str(find_model(arguments.start_from).resolve())
     start = None if start_from is None else read_bundle(Path(start_from)).card
     method = arguments.method or default_method(unlabelled=True)

@@ -354,14 +354,32 @@ def check_training_split(dataset: Dataset | PackedDataset, split: str) -> None:
         If there is no such split, it is the locked hold-out, it is empty, or no case of it has a label.
     """
     cases = dataset.split(split)
+    copies = set(dataset.held_out_copies())
     if split in dataset.locked_splits:
         raise ValueError(
             f"split {split!r} is the locked hold-out of this dataset and never trained on; choose another split"
         )
     if not cases:
         raise ValueError(f"split {split!r} is empty; import cases into it first")
-    if not any(case.is_labelled for case in cases):
+    if not any(case.is_drawn for case in cases if case.id not in copies):
         raise ValueError(f"none of the {len(cases)} cases of split {split!r} has a label; import or draw some first")
+
+
+def check_label_count(dataset: Dataset | PackedDataset, splits: Sequence[str], labeled: int | None) -> None:
+    """Refuse splits of which one has fewer labels than are asked for; None asks for all.
+
+    Raises
+    ------
+    ValueError
+        If there are too few.
+    """
+    left_out = set(dataset.held_out_copies())
+    for name in splits if labeled is not None else ():
+        count = sum(case.is_drawn for case in dataset.split(name) if case.id not in left_out)
+        if labeled is not None and count < labeled:
+            raise ValueError(
+                f"{labeled} labelled cases were asked for, and split {name!r} has {count}; ask for fewer, or label more"
+            )
 
 
 def _shards(path: Path) -> list[re.Match[str]]:

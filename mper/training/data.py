@@ -16,14 +16,14 @@ from mper.dataloading.preprocessing import WorkingGrid, normalise
 from mper.dataloading.wide_field import is_wide, region_around
 from mper.inference.localization import Localizer
 from mper.labels import BACKGROUND, UNLABELLED, Label, same_structures
-from mper.methods.registry import check_backbone, find_method
+from mper.methods.registry import MethodInfo, check_backbone, find_method
 from mper.models.bundle import ModelBundle
 from mper.models.localization import Localization
 from mper.nets.registry import find_backbone, find_backbones
 from mper.progress import Progress, Report, ignore_progress
 from mper.training.config import TrainConfig
 from mper.training.localization import CoarseScan, coarse_scan
-from mper.training.planning import Plan, check_patch, plan, scan_dimensions
+from mper.training.planning import OnGrid, Plan, check_patch, plan, scan_dimensions
 from mper.utils.coded import Coded, line_of
 from mper.volume import Index3, Volume, as_index
 
@@ -303,6 +303,18 @@ def _backbones(config: TrainConfig, images: list[Volume]) -> Mapping[int, str]:
     method = find_method(config.method)
     if config.network is not None:
         return {n: entry.kind for n, entry in find_backbones(config.network).items() if method.takes(entry)}
+    check_dimensions(method, images)
+    return method.default_backbones
+
+
+def check_dimensions(method: MethodInfo, images: Sequence[OnGrid]) -> None:
+    """Refuse a method that segments slices, or volumes, where the scans are the other.
+
+    Raises
+    ------
+    ValueError
+        If its default backbones cannot be trained on such scans.
+    """
     if scan_dimensions(images) not in method.dimensions:
         (only,) = method.dimensions
         segmented, scans = ("volumes", "stacks of thick slices") if only == 3 else ("slices", "volumes")
@@ -311,4 +323,3 @@ def _backbones(config: TrainConfig, images: list[Volume]) -> Mapping[int, str]:
         line += f"--backbone {backbone} to train on them anyway"
         code = "method-of-slices" if segmented == "slices" else "method-of-volumes"
         raise ValueError(Coded(line, code, method=method.name))
-    return method.default_backbones

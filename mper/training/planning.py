@@ -18,6 +18,7 @@ from mper.dataloading.preprocessing import Preprocessing, WorkingGrid, working_s
 from mper.labels import BACKGROUND, UNLABELLED
 from mper.methods.recipe import PUBLISHED
 from mper.nets.registry import DEFAULT_BACKBONES, find_backbone
+from mper.utils.coded import Coded
 from mper.volume import Geometry, Index3, Spacing, Volume
 
 _FINEST_MM = 1.0  # `plus` works no finer: four times cheaper than 0.625 mm
@@ -129,10 +130,12 @@ def check_patch(patch: Index3, dimensions: int | None = None) -> None:
     flat = patch[0] == 1
     if dimensions not in (None, 2 if flat else 3) or any(n < 16 or n % 16 for n in patch[flat:]):
         whose = "" if dimensions is None else f" for a network of {'slices' if dimensions == 2 else 'volumes'}"
-        raise ValueError(
+        size = ",".join(map(str, patch))
+        line = (
             "a patch (k, j, i) has multiples of 16, with k = 1 for a network of slices and never for one of volumes, "
-            f"got {','.join(map(str, patch))}{whose}"
+            f"got {size}{whose}"
         )
+        raise ValueError(Coded(line, "patch-unfit", patch=size))
 
 
 def _median_spacing(images: Sequence[OnGrid], dimensions: int) -> Spacing | None:

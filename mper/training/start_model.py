@@ -38,10 +38,11 @@ def check_start(config: TrainConfig, start: Card) -> None:
     if backbone is None:  # of another version, which is said when it is loaded
         return
     if config.network not in (None, backbone.name):
-        raise ValueError(
+        line = (
             f"--backbone {config.network} does not fit --from: model {start.name} has the backbone {backbone.name}; "
             "leave --backbone out, or train from scratch without --from"
         )
+        raise ValueError(Coded(line, "start-backbone", model=start.name, backbone=backbone.name))
     check_backbone(config.method, backbone.kind)
     prototypes = start.network.get("prototypes")
     if config.prototypes not in (None, prototypes):

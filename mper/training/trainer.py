@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -56,12 +57,13 @@ from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_net
 from mper.training.trained_scans import SCANS, TRAINED_ON, scan_checksum, scans_of_model, scans_of_run
 from mper.utils.coded import Coded
 from mper.utils.devices import describe_device
+from mper.utils.errors import raised_by_us
 from mper.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["TrainConfig", "start_run", "train"]
+__all__ = ["TrainConfig", "remove_failed", "start_run", "train"]
 
 _CHECKPOINT_S = 60.0
 _REPORT_S = 2.0
@@ -94,6 +96,14 @@ def start_run(config: TrainConfig, run: Path) -> RunFolder:
     write_json(run / "config.json", asdict(config))
     folder.steer("run")
     return folder
+
+
+def remove_failed(folder: RunFolder, error: ValueError) -> None:
+    """Remove the folder of a new run that bad input ended before it had made anything: it cannot be continued."""
+    made = (folder.checkpoint, folder.model, folder.path / LOCALIZATION_RECORD)
+    begun = any(path.exists() for path in made) or "step" in folder.status()
+    if raised_by_us(error) and not begun:
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def train(run: Path, report: Report = ignore_progress, notify: Notify = ignore_notice) -> Path:

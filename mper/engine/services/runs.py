@@ -8,17 +8,17 @@ import shutil
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
-from mper.engine.errors import Conflict, without_folders
+from mper.engine.errors import Conflict, InvalidRequest, without_folders
 from mper.engine.schemas.common import JsonObject, codes_for
 from mper.engine.schemas.runs import CommandRequest, Run, RunRequest
 from mper.engine.services.engine import Engine
 from mper.engine.services.lookup import open_dataset
-from mper.engine.services.training_plan import plan_run, start_config
+from mper.engine.services.training_plan import plan_run
 from mper.resources import models_dir
 from mper.training.publish import published_version
 from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
 from mper.utils.coded import Coded, decoded
-from mper.utils.files import check_name, write_json
+from mper.utils.files import write_json
 
 IDLE = (NEW, *ENDED)
 _LOG_TAIL = 200_000  # bytes
@@ -37,13 +37,14 @@ def start_training(engine: Engine, dataset_id: str, request: RunRequest) -> Run:
 
     dataset = open_dataset(engine, dataset_id)
     chosen = plan_run(engine, dataset, dataset_id, request)
+    if chosen.config is None:
+        raise InvalidRequest(chosen.warnings[0])
     if not chosen.ready:
         raise Conflict(chosen.warnings[0])
     pick_device(request.device)
-    check_name(chosen.name, "model")
     folder = dataset.new_run()
     try:
-        run = start_run(start_config(dataset, request, chosen), folder)
+        run = start_run(chosen.config, folder)
         engine.launcher.start(run)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

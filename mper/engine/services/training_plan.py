@@ -23,6 +23,7 @@ from mper.nets.registry import backbone_titles
 from mper.resources import bundled_models
 from mper.training.duration import StepTimes
 from mper.utils.coded import Coded, codes_of, line_codes
+from mper.utils.files import check_name
 from mper.volume import Index3
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class RunPlan:
 
     labelled, unlabelled, holdout : numbers of cases; partly : how many of the labelled ones are so only in part;
     also : more splits to learn from; reason : why this method, None where it was asked for by name;
-    start_from : model id; start_path : its folder; words : how long it takes; warnings : sentences, the reasons why it
-    cannot be started first; ready : whether it can be started.
+    start_from : model id; words : how long it takes; warnings : sentences, the reasons why it cannot be started first;
+    ready : whether it can be started; config : of its run, None where the choices do not go together.
     """
 
     split: str
@@ -59,7 +60,6 @@ class RunPlan:
     also: tuple[str, ...]
     recipe: str
     start_from: str | None
-    start_path: Path | None
     budget_s: float | None
     steps: int | None
     name: str
@@ -67,6 +67,7 @@ class RunPlan:
     words: str
     warnings: tuple[str, ...]
     ready: bool
+    config: TrainConfig | None
 
     @property
     def line_codes(self) -> dict[str, dict[str, Any]]:
@@ -129,7 +130,13 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         name, reason = choose_for(cases.splits, dataset.labels, body.labeled, start, body.network, steps)
         method = find_method(name)
     known = [] if start_path is None else trained_on(dataset, dataset.held_out, notes, start_path)
-    reasons = obstacles(body, cases, method, start)
+    name = body.name or _model_name(dataset)
+    config: TrainConfig | ValueError
+    try:
+        config = _config(dataset, body, cases.split, method, start_path, budget, name)
+    except ValueError as error:
+        config = error
+    reasons = obstacles(dataset, body, cases, method, start, config)
     return RunPlan(
         split=cases.split,
         labelled=len(cases.labelled),
@@ -141,10 +148,9 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
         also=tuple(body.also),
         recipe=body.recipe,
         start_from=start_from,
-        start_path=start_path,
         budget_s=budget,
         steps=body.steps,
-        name=body.name or _model_name(dataset),
+        name=name,
         device=body.device,
         words=_how_long(times, body.steps, budget, method) if not reasons else reasons[0].to_do,
         warnings=(
@@ -153,27 +159,43 @@ def plan_run(engine: Engine, dataset: Dataset, dataset_id: str, body: RunRequest
             *notes.lines,
         ),
         ready=not reasons,
+        config=None if isinstance(config, ValueError) else config,
     )
 
 
-def start_config(dataset: Dataset, body: RunRequest, plan: RunPlan) -> TrainConfig:
-    """The config of a plan's run."""
-    from mper.training.config import TrainConfig
+def _config(
+    dataset: Dataset,
+    body: RunRequest,
+    split: str,
+    method: MethodInfo,
+    start_path: Path | None,
+    budget_s: float | None,
+    name: str,
+) -> TrainConfig:
+    """The config of a run.
 
+    Raises
+    ------
+    ValueError
+        If the choices do not go together, or no model can have that name.
+    """
+    from mper.training.config import TrainConfig  # which loads torch
+
+    check_name(name, "model")
     return TrainConfig(
         dataset=str(dataset.path.resolve()),
-        method=plan.method,
-        recipe=plan.recipe,
-        split=plan.split,
-        also=plan.also,
+        method=method.name,
+        recipe=body.recipe,
+        split=split,
+        also=tuple(body.also),
         cross_scanner=body.cross_scanner,
         labeled=body.labeled,
-        start_from=None if plan.start_path is None else str(plan.start_path.resolve()),
-        steps=plan.steps,
-        budget_s=plan.budget_s,
+        start_from=None if start_path is None else str(start_path.resolve()),
+        steps=body.steps,
+        budget_s=budget_s,
         device=body.device,
         seed=body.seed,
-        name=plan.name,
+        name=name,
         batch=body.batch,
         network=body.network,
         co_train=body.co_train,
@@ -194,13 +216,14 @@ def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
     """The cases of the split that was asked for, of the only one that can be trained on, or of ``train``.
 
     And those of the other splits that were asked for; the limit of labelled cases holds for each split, as in a
-    training.
+    training, which leaves out the cases that show the scan of a held-out one.
     """
+    copies = set(dataset.held_out_copies())
     others = [name for name in dataset.splits if name not in dataset.locked_splits]
     split = body.split or (others[0] if len(others) == 1 else "train")
     splits: list[tuple[Case, ...]] = []
-    labelled: list[Case] = []
-    available = 0
+    labelled: list[tuple[Case, ...]] = []
+    available: list[int] = []
     for name in (split, *body.also):
         if name in dataset.locked_splits:
             line = f"split {name!r} is the locked hold-out and never trained on; choose another"
@@ -209,11 +232,10 @@ def _training_cases(dataset: Dataset, body: RunRequest) -> TrainingCases:
             raise InvalidRequest(f"there is no split {name!r}; choose of {', '.join(others)}")
         cases = dataset.split(name) if name in dataset.splits else ()
         drawn = [case for case in cases if case.is_drawn]
-        available += len(drawn)
-        labelled += drawn[: body.labeled]
-        splits.append(tuple(cases))
-    unlabelled = sum(map(len, splits)) - len(labelled)
-    return TrainingCases(split, tuple(labelled), available, unlabelled, tuple(splits))
+        available.append(len(drawn))
+        labelled.append(tuple(case for case in drawn[: body.labeled] if case.id not in copies))
+        splits.append(tuple(case for case in cases if case.id not in copies))
+    return TrainingCases((split, *body.also), tuple(labelled), tuple(available), tuple(splits))
 
 
 def _best_start(dataset: Dataset, dataset_id: str, method: MethodInfo, notes: Notes) -> str | None:

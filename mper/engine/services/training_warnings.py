@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mper.dataloading.case_region import label_outside, share_outside
+from mper.dataloading.case_region import in_region, label_outside, share_outside
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
 from mper.engine.schemas.runs import RunRequest
@@ -25,11 +25,15 @@ from mper.training.trained_scans import about_known
 from mper.utils.coded import Coded, line_of
 from mper.utils.text import shorten
 
+if TYPE_CHECKING:
+    from mper.training.config import TrainConfig
+
 _FEW_LABELLED = 2  # below which a model overfits to one case
 _FEW_HELD_OUT = 3
 _MOST_READ = 50  # labels that are read to see whether each structure occurs
 _MOST_COMPARED = 12  # labels of several structures that are read to see whether each has all of them
 _LABEL_FIRST = Coded("label a case first", "label-first")
+_OTHER_OPTIONS = Coded("choose other options", "choose-options")
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
 
 
@@ -37,15 +41,29 @@ _LEAST_FREE = 10**9  # bytes on the dataset's disk
 class TrainingCases:
     """The cases of the splits as a run would use them.
 
-    split : the name of the first; labelled : the cases whose labels are used; available : labelled cases in the
-    splits; unlabelled : number of all others; splits : all cases of each split.
+    names : of the splits; labelled_of : the cases of each whose labels are used; available : number of labelled cases
+    in each; splits : all cases of each.
     """
 
-    split: str
-    labelled: tuple[Case, ...]
-    available: int
-    unlabelled: int
+    names: tuple[str, ...]
+    labelled_of: tuple[tuple[Case, ...], ...]
+    available: tuple[int, ...]
     splits: tuple[tuple[Case, ...], ...]
+
+    @property
+    def split(self) -> str:
+        """The name of the first split."""
+        return self.names[0]
+
+    @property
+    def labelled(self) -> tuple[Case, ...]:
+        """The cases whose labels are used."""
+        return tuple(case for split in self.labelled_of for case in split)
+
+    @property
+    def unlabelled(self) -> int:
+        """The number of all others."""
+        return len(self.all) - len(self.labelled)
 
     @property
     def all(self) -> tuple[Case, ...]:
@@ -59,24 +77,54 @@ class Obstacle(NamedTuple):
     to_do: str
 
 
-def obstacles(body: RunRequest, cases: TrainingCases, method: MethodInfo, start: Card | None) -> list[Obstacle]:
-    """Why a training cannot be started; empty where it can."""
-    found = []
-    if body.labeled is not None and body.labeled > cases.available:
-        sentence = f"{body.labeled} labelled cases were asked for, there are {cases.available}"
-        sentence = Coded(
-            f"{sentence}: label more, or ask for fewer", "too-few-labels", asked=body.labeled, there=cases.available
-        )
-        found.append(Obstacle(sentence, _LABEL_FIRST))
-    elif not cases.labelled:
-        sentence = Coded("no case has a label: label at least one, better two", "no-label")
-        found.append(Obstacle(sentence, _LABEL_FIRST))
-    if start is not None and (reason := unsuitable(method, start)):
+def obstacles(
+    dataset: Dataset,
+    body: RunRequest,
+    cases: TrainingCases,
+    method: MethodInfo,
+    start: Card | None,
+    config: TrainConfig | ValueError,
+) -> list[Obstacle]:
+    """Why a training cannot be started; empty where it can. `config` may be the error of making it."""
+    found = [Obstacle(line, _LABEL_FIRST) for line in _missing_labels(body, cases)]
+    if isinstance(config, ValueError):
+        found.append(Obstacle(line_of(config), _OTHER_OPTIONS))
+    elif start is not None and (reason := unsuitable(method, start)):
         sentence = Coded(
             f"model {start.name} cannot be the start: {reason}", "unfit-start", model=start.name, reason=reason
         )
         found.append(Obstacle(sentence, Coded("choose another start", "choose-start")))
+    else:
+        from mper.training.data import check_dimensions  # which load torch
+        from mper.training.start_model import check_start
+
+        try:
+            if start is not None:
+                check_start(config, start)
+            elif config.network is None and cases.all:
+                check_dimensions(method, [in_region(case, dataset.regions) for case in cases.all])
+        except ValueError as error:
+            found.append(Obstacle(line_of(error), _OTHER_OPTIONS))
     return found
+
+
+def _missing_labels(body: RunRequest, cases: TrainingCases) -> list[str]:
+    """Which labels are missing, if any: in one line, of the first split that lacks them."""
+    asked, several = body.labeled, len(cases.names) > 1
+    for name, there in zip(cases.names, cases.available, strict=True):
+        if asked is not None and asked > there and several:
+            line = f"{asked} labelled cases of each split were asked for, and {name!r} has {there}: label more, or ask "
+            return [Coded(f"{line}for fewer", "too-few-labels-of", split=name, asked=asked, there=there)]
+        if asked is not None and asked > there:
+            line = f"{asked} labelled cases were asked for, there are {there}: label more, or ask for fewer"
+            return [Coded(line, "too-few-labels", asked=asked, there=there)]
+    if not cases.labelled:
+        return [Coded("no case has a label: label at least one, better two", "no-label")]
+    for name, labelled in zip(cases.names, cases.labelled_of, strict=True):
+        if not labelled:
+            line = f"no case of split {name!r} has a label: label one, or learn from the other splits alone"
+            return [Coded(line, "split-unlabelled", split=name)]
+    return []
 
 
 def unsuitable(method: MethodInfo, start: Card) -> str:
