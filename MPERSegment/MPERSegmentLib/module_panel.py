@@ -285,29 +285,25 @@ class ModulePanel(VTKObservationMixin):
 
     # ---- results
 
-    def _onSegmented(
-        self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
-    ) -> None:
+    def _onSegmented(self, request: SegmentationRequest, mask: np.ndarray, header: dict, result: dict) -> None:
         """Show a new mask in the slices now, and its surface a little later."""
         if self._parameters is not None:
             with rendered_once():
-                self._addResult(
-                    request, update, mask, header, {**result, "title": formatting.model_name(request.model)}
-                )
+                self._addResult(request, mask, header, {**result, "title": formatting.model_name(request.model)})
 
-    def _addResult(
-        self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
-    ) -> None:
-        node = self._parameters.result() if update else None
+    def _addResult(self, request: SegmentationRequest, mask: np.ndarray, header: dict, result: dict) -> None:
+        node = request.target
         try:
             if (
-                result_node.is_result(node)
+                mrml.alive(node)
+                and result_node.is_result(node)
                 and result_node.scan_of(node) is request.scan
                 and phases.of(node) == request.phase
             ):
                 self.segmentEditorPanel.saveForUndo(node)
                 with self.editTracker.paused():
                     segmentation_node.replace_mask(node, mask, header["start"], result["labels"], request.scan, result)
+                    self.editTracker.steps.note(node)
             else:
                 words = [request.scan.GetName(), *(label["name"] for label in result["labels"])]
                 if request.phase is not None:
@@ -321,6 +317,7 @@ class ModulePanel(VTKObservationMixin):
             result_node.record(node, result)
             stroke_node.forget(node)
             phases.note(node, request.phase)
+        self.strokesPanel.replaced(node)
         mask_quality.show_in_views(node)
         region = self.segmentPanel.region
         if request.roi is None and request.roi_mm is None:

@@ -36,7 +36,7 @@ class SegmentPanel:
     session : EngineSession
     scans : UploadedScans
     finished : callable
-        Takes the request, whether the shown result is to be replaced, the mask, its header and the job's result.
+        Takes the request, the mask, its header and the job's result.
     placing : callable
         Called before a box or a point is placed by clicks in the views.
     """
@@ -46,7 +46,7 @@ class SegmentPanel:
         context: PanelContext,
         session: EngineSession,
         scans: UploadedScans,
-        finished: Callable[[SegmentationRequest, bool, np.ndarray, dict, dict], None],
+        finished: Callable[[SegmentationRequest, np.ndarray, dict, dict], None],
         placing: Callable[[], None],
     ):
         self._context, self._session, self._scans, self._finished = context, session, scans, finished
@@ -211,18 +211,24 @@ class SegmentPanel:
 
     def _start(self) -> None:
         """Segment in the region that the user has chosen; the model finds one where there is none."""
-        ui = self._context.ui
-        self._startIn(chosen(ui.phaseBox), chosen(ui.targetBox) == UPDATE, ui.roiSelector.currentNode(), None)
+        ui, parameters = self._context.ui, self._context.parameters
+        replaced = parameters.result() if parameters is not None and chosen(ui.targetBox) == UPDATE else None
+        self._startIn(chosen(ui.phaseBox), replaced, ui.roiSelector.currentNode(), None)
 
     def _segmentIn(self, roi: slicer.vtkMRMLMarkupsROINode | None, at_mm: list[float] | None) -> None:
         """Segment in a box or around a point, in place of the shown result if that has the same structures."""
         model, parameters = self._model(), self._context.parameters
         if self._job is None and model is not None and parameters is not None:
-            shown = result_node.of(parameters.result()) or {}
-            self._startIn(SHOWN, _names(model) == _names(shown), roi, at_mm)
+            shown = parameters.result()
+            same = _names(model) == _names(result_node.of(shown) or {})
+            self._startIn(SHOWN, shown if same else None, roi, at_mm)
 
     def _startIn(
-        self, choice: str, update: bool, roi: slicer.vtkMRMLMarkupsROINode | None, at_mm: list[float] | None
+        self,
+        choice: str,
+        target: slicer.vtkMRMLSegmentationNode | None,
+        roi: slicer.vtkMRMLMarkupsROINode | None,
+        at_mm: list[float] | None,
     ) -> None:
         ui, parameters, model = self._context.ui, self._context.parameters, self._model()
         scan = ui.inputSelector.currentNode()
@@ -245,15 +251,15 @@ class SegmentPanel:
             self._phases = [phase.number] if choice == SHOWN else list(range(1, phase.count + 1))
         self._phasesAsked = len(self._phases)
         number = self._phases[0] if self._phases else None
-        request = SegmentationRequest(scan, model, parameters.Device, roi, phase=number, at_mm=at_mm)
-        self._begin(request, update and (self._phasesAsked < 2 or bool(self._heartPhase)))
+        target = target if self._phasesAsked < 2 or self._heartPhase else None
+        self._begin(SegmentationRequest(scan, model, parameters.Device, roi, phase=number, at_mm=at_mm, target=target))
 
-    def _begin(self, request: SegmentationRequest, update: bool) -> None:
+    def _begin(self, request: SegmentationRequest) -> None:
         ui = self._context.ui
         callbacks = SegmentationCallbacks(
             self._onProgress,
             self._context.showMessage,
-            lambda mask, header, result: self._onFinished(request, update, mask, header, result),
+            lambda mask, header, result: self._onFinished(request, mask, header, result),
             self._onFailed,
             lambda: self._end(self._cancelledText()),
         )
@@ -289,9 +295,7 @@ class SegmentPanel:
             return _("Cancelled. Nothing was changed.")
         return _("Cancelled. The masks of {n} phases stay.").format(n=done)
 
-    def _onFinished(
-        self, request: SegmentationRequest, update: bool, mask: np.ndarray, header: dict, result: dict
-    ) -> None:
+    def _onFinished(self, request: SegmentationRequest, mask: np.ndarray, header: dict, result: dict) -> None:
         self._phases = self._phases[1:]
         more, heartPhase, count = bool(self._phases), self._heartPhase, self._phasesAsked
         if heartPhase and request.phase is not None:
@@ -302,32 +306,29 @@ class SegmentPanel:
             self._end()
         self._context.clearMessage()  # notices are among the result's notes now
         if not heartPhase:
-            self._finished(request, update, mask, header, result)
+            self._finished(request, mask, header, result)
         elif not more:
-            self._finishHeartPhase(request, update, heartPhase, best, count)
+            self._finishHeartPhase(request, heartPhase, best, count)
         if more and self._job is not None:  # else the scene was closed meanwhile
-            later(lambda: self._next(request, update), "next phase", self._onFailed)
+            later(lambda: self._next(request), "next phase", self._onFailed)
 
-    def _finishHeartPhase(
-        self, request: SegmentationRequest, update: bool, choice: str, best: PhaseMask | None, count: int
-    ) -> None:
+    def _finishHeartPhase(self, request: SegmentationRequest, choice: str, best: PhaseMask | None, count: int) -> None:
         """Show the mask of ED or ES alone, and say which phase it is."""
         if best is None:
             text = _("The model finds no left ventricle in any of the {n} phases. Choose a phase.")
             self._context.showMessage(text.format(n=count))
             return
-        self._finished(replace(request, phase=best.number), update, best.mask, best.header, best.result)
+        self._finished(replace(request, phase=best.number), best.mask, best.header, best.result)
         ui = self._context.ui
         ui.progressLabel.text = _("{phase} is phase {n} of {count}. Show it to see its mask.").format(
             phase=choice, n=best.number, count=count
         )
         ui.progressLabel.visible = True
 
-    def _next(self, request: SegmentationRequest, update: bool) -> None:
+    def _next(self, request: SegmentationRequest) -> None:
         """Segment the next phase, unless it was cancelled."""
         if self._phases and self._job is not None:
-            update = update and bool(self._heartPhase)
-            self._begin(replace(request, phase=self._phases[0]), update)
+            self._begin(replace(request, phase=self._phases[0]))
 
     def _onFailed(self, message: str) -> None:
         message = self._ofPhase(message)

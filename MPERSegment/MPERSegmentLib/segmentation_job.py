@@ -29,6 +29,7 @@ class SegmentationRequest:
     model : an entry of ``GET /models``.
     roi, roi_mm : the region, as a node or as a box in the scan's own frame.
     at_mm : instead of a region, a point in the structure (x, y, z in LPS, in the scan's own frame).
+    target : the result that is replaced, None for a new one.
     """
 
     scan: slicer.vtkMRMLScalarVolumeNode
@@ -38,6 +39,7 @@ class SegmentationRequest:
     roi_mm: list[float] | None = None
     phase: int | None = None
     at_mm: list[float] | None = None
+    target: slicer.vtkMRMLSegmentationNode | None = None
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class StrokeSync:
     def __init__(self, node: Any, session: EngineSession, scans: UploadedScans, callbacks: StrokeSyncCallbacks):
         self._node, self._session, self._scans, self._callbacks = node, session, scans, callbacks
         self._wanted = self._shown = stroke_node.applied(node)
+        self._prediction = _prediction_of(node)
         self._held: _EngineState | None = None
         self._call: Any = None
         self._places: Any = None
@@ -173,13 +174,16 @@ class StrokeSync:
             self._callbacks.message(self._node, _("This step cannot be redone any more: the mask was changed since."))
 
     def update(self) -> None:
-        """Update the list after the Segment Editor may have undone, or redone, strokes."""
-        result = result_node.of(self._node)
-        if self._held is not None and (result is None or result["prediction"] != self._held.prediction):
+        """Update the list: the Segment Editor may have undone, or redone, strokes, or the mask was replaced."""
+        prediction, found = _prediction_of(self._node), stroke_node.applied(self._node)
+        replaced = prediction != self._prediction
+        if replaced:  # what is under way is about the prediction before
+            self._prediction = prediction
             self._stop()
             self._held = None
-        found = stroke_node.applied(self._node)
-        if found != self._shown:
+            self._writer.settled()
+            self._callbacks.message(self._node, "")
+        if replaced or found != self._shown:
             self._wanted = self._shown = found
             self._past, self._undone = [], []
             self._next()
@@ -289,6 +293,7 @@ class StrokeSync:
                 _("the voxels of the scan are not those of the image that this mask was made from; segment it again")
             )
             return
+        self._prediction = new["prediction"]
         with self._callbacks.paused():
             result_node.renew(self._node, {**new, "title": old.get("title")})
         text = _("The scan was segmented again, as the engine did not have its result any more.")
@@ -444,6 +449,10 @@ class StrokeSync:
         self._places = self._session.get(
             path, lambda found: self._callbacks.places(self._node, found), lambda _message: None
         )
+
+
+def _prediction_of(node: Any) -> str | None:
+    return (result_node.of(node) or {}).get("prediction")
 
 
 def _text(index: Sequence[int]) -> str:

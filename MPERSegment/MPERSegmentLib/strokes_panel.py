@@ -176,6 +176,11 @@ class StrokesPanel:
         self._crosshair.hide()
         self._highlight.hide()
 
+    def replaced(self, node: slicer.vtkMRMLSegmentationNode) -> None:
+        """The mask of a result was replaced: answers about strokes on the one before must not change it."""
+        if node.GetID() in self._syncs:
+            self._syncs[node.GetID()].update()
+
     def nodeRemoved(self, nodeId: str) -> None:
         """A node is being removed from the scene."""
         sync = self._syncs.pop(nodeId, None)

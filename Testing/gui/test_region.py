@@ -326,6 +326,21 @@ def test_the_box_that_was_dragged_is_segmented_in_place_of_the_mask(scene):
     assert mrml.roi_mm(box, scene.scan) == pytest.approx(BOX)
 
 
+def test_replaced_is_the_result_that_was_shown_at_the_click(scene):
+    ui, first, before = scene.ui, scene.node, scene.engine.mask
+    scene.segment(ui.segmentButton)
+    second = scene.node
+    scene.engine.mask = np.roll(before, 3, axis=2)
+    ui.resultSelector.setCurrentNode(first)
+    ui.targetBox.currentIndex = ui.targetBox.findData("update")
+    ui.segmentButton.click()
+    ui.resultSelector.setCurrentNode(second)  # while the engine computes
+    scene.finished(2)
+    assert (segmentation_node.mask_of(first, scene.scan) == scene.engine.mask).all()
+    assert (segmentation_node.mask_of(second, scene.scan) == before).all()
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 2
+
+
 def test_a_click_on_the_structure_segments_around_it_at_once(scene):
     ui, node = scene.ui, scene.node
     mrml.jump_to((9, 20, 24), scene.scan)

@@ -590,16 +590,30 @@ def test_an_update_that_was_asked_for_can_be_undone(window):
     panel = window.open("MPERSegment")
     panel.ui.resultSelector.setCurrentNode(node)
     better = {**RESULT, "prediction": "new", "model_version": "2.0.0", "title": "A better one"}
-    request = SegmentationRequest(scan, {"id": "la", "title": "A better one"}, "auto")
-    panel._onSegmented(request, True, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
-    assert panel.resultPanel.node is node
-    assert segmentation_node.mask_of(node, scan).sum() == 8
+    request = SegmentationRequest(scan, {"id": "la", "title": "A better one"}, "auto", target=node)
+    panel.ui.resultSelector.setCurrentNode(None)  # whatever is shown when the answer comes
+    panel._onSegmented(request, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
     window.wait_until(lambda: "A better one" in panel.ui.resultWords.text, 5, "the new figures")
-    assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 2.0.0 (sha256:d097f80d)"}
-    panel.segmentEditorPanel.editor.widget.undo()
+    assert panel.resultPanel.node is node
+    panel.ui.refineSection.collapsed = False
+
+    def shows(voxels, title, version):
+        assert segmentation_node.mask_of(node, scan).sum() == voxels
+        window.wait_until(lambda: title in panel.ui.resultWords.text, 5, "its figures")
+        assert tags(node) == {"Type": "AUTOMATIC", "Name": f"MPER la {version} (sha256:d097f80d)"}
+
+    shows(8, "A better one", "2.0.0")
+    window.click(panel.ui.strokeUndoButton)
     assert (segmentation_node.mask_of(node, scan) == before).all()
-    window.wait_until(lambda: "Left atrium" in panel.ui.resultWords.text, 5, "the old figures")
-    assert tags(node) == {"Type": "AUTOMATIC", "Name": "MPER la 1.0.0 (sha256:d097f80d)"}
+    shows(64, "Left atrium", "1.0.0")
+    window.click(panel.ui.strokeRedoButton)
+    shows(8, "A better one", "2.0.0")
+    panel.segmentEditorPanel.editor.widget.undo()
+    shows(64, "Left atrium", "1.0.0")
+    slicer.mrmlScene.RemoveNode(node)
+    panel._onSegmented(request, np.ones((2, 2, 2), np.uint8), {"start": [0, 0, 0]}, better)
+    new = window.wait_until(lambda: panel.resultPanel.node, 5, "a result of its own")
+    assert new is not node and new.GetName() == "scan LA"
 
 
 @pytest.mark.usefixtures("alone")

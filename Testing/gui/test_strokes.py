@@ -694,6 +694,50 @@ def test_strokes_and_edits_by_hand_are_undone_and_redone_in_the_order_of_time(sc
     assert len(scene.engine.predictions["p0"]["strokes"]) == 2
 
 
+def replace(scene, mask, prediction="p9"):
+    """What *Replace* does with the engine's answer."""
+    from MPERSegmentLib.segmentation_job import SegmentationRequest
+
+    scene.engine.predictions[prediction] = {"strokes": [], "settled": True, "mask": mask.copy()}
+    request = SegmentationRequest(scene.scan, {"id": "la", "title": "LA"}, "auto", target=scene.node)
+    scene.panel._onSegmented(request, mask, {"start": [0, 0, 0]}, result_of(prediction))
+
+
+def test_a_replacement_is_a_step_of_the_history_like_strokes(scene, window):
+    ui, other = scene.ui, np.roll(scene.engine.mask, 3, axis=0)
+    masks, rows = [scene.mask()], [0]
+    window.click(ui.brushAddButton)
+    for step in (lambda: scene.draw((8, 20, 34)), lambda: replace(scene, other)):
+        step()
+        window.events()
+        scene.rest()
+        masks.append(scene.mask())
+        rows.append(len(scene.rows()))
+    assert (masks[2] == other).all() and rows == [0, 1, 0]
+    for button, order in ((ui.strokeUndoButton, (1, 0)), (ui.strokeRedoButton, (1, 2))):
+        for at in order:
+            window.click(button)
+            scene.rest()
+            assert (scene.mask() == masks[at]).all() and len(scene.rows()) == rows[at]
+        assert not button.enabled
+
+
+def test_strokes_on_a_mask_that_is_replaced_meanwhile_do_not_change_the_new_one(scene, window):
+    other = np.roll(scene.engine.mask, 3, axis=0)
+    scene.engine.predictions = {}  # as in a loaded scene: the scan is segmented again for the stroke
+    scene.engine.slow_ms = 100
+    window.click(scene.ui.brushAddButton)
+    scene.drag((8, 20, 34))
+    assert scene.panel.strokesPanel._sync().pending
+    window.wait_until(lambda: "segmented again" in scene.ui.strokesWords.text or scene.engine.segmented, 10)
+    replace(scene, other)
+    scene.engine.slow_ms = 0
+    scene.rest()
+    window.wait_until(lambda: not scene.engine.open, 10, "all answers")
+    assert (scene.mask() == other).all()
+    assert scene.rows() == [] and not scene.ui.strokesWords.text
+
+
 def test_a_persons_own_segment_is_not_painted_over(scene, window):
     segment_id = scene.node.GetSegmentation().AddEmptySegment("mine", "mine")
     own = slicer.vtkOrientedImageData()
