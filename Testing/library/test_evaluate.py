@@ -19,7 +19,9 @@ from mper.evaluation.metrics import case_metrics
 from mper.inference.predictor import Predictor
 from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
+from mper.training.trained_scans import scan_checksum
 from mper.utils.errors import FAILED, OK
+from mper.utils.files import read_json, write_json
 from mper.volume import Geometry, Volume
 
 Blob = tuple[Volume, Segmentation]
@@ -196,7 +198,19 @@ def test_a_published_model_of_the_dataset_goes_by_its_name(
     Dataset.open(dataset).publish_model("mine", model)
     for name in ("mine", str(dataset / "models" / "mine"), str(dataset / "models" / "mine" / "1")):
         assert main(["evaluate", str(dataset), "--model", name, "--device", "cpu", "--split", "train", "--json"]) == OK
-        assert [case["id"] for case in json.loads(capsys.readouterr().out)["cases"]] == ["moved"]
+        said = capsys.readouterr()
+        assert [case["id"] for case in json.loads(said.out)["cases"]] == ["moved"] and "was trained on" not in said.err
+
+
+def test_a_model_that_was_trained_on_what_it_is_evaluated_on_is_told(
+    dataset: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = read_json(model / "card.json")
+    card["about"]["training"] = {"trained_on": [scan_checksum(Dataset.open(dataset).case("moved"))]}
+    write_json(model / "card.json", card)
+    words = ["evaluate", str(dataset), "--model", str(model), "--device", "cpu", "--split", "train"]
+    assert main(words) == OK
+    assert "was trained on moved of these cases: its figures are too good there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mper.methods.registry import METHODS, find_method
 from mper.models.card import read_bundle
 from mper.training.config import TrainConfig
 from mper.training.start_model import check_start
-from mper.training.trained_scans import scan_checksum, scans_of_model
+from mper.training.trained_scans import known_cases
 from mper.utils.files import read_json, write_json
 from mper.utils.text import duration_option, shorten
 
@@ -354,8 +354,7 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
 
 def _check_unknown(start: Path, evaluated: Sequence[Case | PackedCase]) -> None:
     """Refuse a model to start from that was trained on scans to evaluate on, as far as that is known."""
-    scans = scans_of_model(start)
-    if known := [case.id for case in evaluated if scans and scan_checksum(case) in scans]:
+    if known := known_cases(start, evaluated):
         raise ValueError(
             f"the model {start} was trained on {shorten(known)}, of the {len(evaluated)} cases to evaluate on: choose "
             "another with --from, or other cases with --split"

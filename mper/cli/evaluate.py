@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mper.cli.console import Bar, print_json, print_note, print_result, print_table
 from mper.cli.options import Commands, add_command, add_device, add_model
 from mper.utils.errors import OK
+from mper.utils.text import shorten
 
 if TYPE_CHECKING:
     from mper.datasets.dataset import Dataset
@@ -62,6 +63,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from mper.datasets.packed import open_dataset
     from mper.evaluation.evaluate import choose_split, evaluate
     from mper.models.card import read_bundle
+    from mper.training.trained_scans import known_cases
 
     dataset = open_dataset(arguments.dataset)
     stored = read_bundle(_model(arguments.model, dataset))
@@ -70,6 +72,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     cases = list({case.id: case for group in members.values() for case in group}.values())
     if not arguments.split:
         print_note(f"the split {splits[0]!r} is evaluated ({len(cases)} cases)")
+    if known := known_cases(stored.path, cases):
+        print_note(f"{stored.card.name} was trained on {shorten(known)} of these cases: its figures are too good there")
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 

@@ -6,7 +6,7 @@ events.jsonl    one JSON object a line: changes of state, losses, Dice on the ho
 control.json    {"command": "run" | "pause" | "cancel"}, read at every step
 checkpoint/     the newest state, to resume from
 model/          the finished bundle
-cases.json      the ids of the cases that it is trained on
+cases.json      the ids of the cases that it is trained on, and the scans that its model knows (`trained_scans`)
 curves.csv, curves.png (with matplotlib)
 .lock           held by the process that works on the run; the system releases it when that process ends
 log.txt         the output of a run in the background

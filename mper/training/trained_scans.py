@@ -7,7 +7,7 @@ also a packed one, and it tells nothing of a patient to who does not have the sc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mper.datasets.case import Case
@@ -30,6 +30,12 @@ _NAMED = 5  # cases, of all that a line is about
 def scan_checksum(case: Case | PackedCase) -> str:
     """What the scan of a case is named by."""
     return (case.voxels_sha256 or voxels_sha256(case.image()))[:_DIGITS]
+
+
+def known_cases(model: Path, cases: Iterable[Case | PackedCase]) -> list[str]:
+    """The ids of those cases whose scans the model of a bundle was trained on, as far as that is known."""
+    scans = scans_of_model(model)
+    return [case.id for case in cases if scan_checksum(case) in scans] if scans else []
 
 
 def about_known(case_ids: Sequence[str]) -> str:
