@@ -25,6 +25,7 @@ from MPERSegmentLib.probe import Probe
 
 NONE, PROTOTYPES, UNCERTAINTY = "none", "prototypes", "uncertainty"
 _MAP_ROLE = "MPER.PrototypeMap"  # reference of a result to its map in the scene, so that a saved scene still shows it
+_MAP_OF = "MPER.Prediction"  # attribute of a map: the prediction that it is of
 _FILL = "MPER.Fill"  # attribute of a mask's display: its opacity before an overlay was shown
 
 
@@ -58,6 +59,7 @@ class ExplanationPanel:
         self._calls: dict[str, Any] = {}
         self._places: list[dict[str, Any]] = []
         self._place = -1
+        self._entered = False
         self._ticked = False  # the click on the table was one on a tick
         self._probe = Probe(context.ui.probeLabel, session, strokeAt)
         self._crosshair = Crosshair()
@@ -124,11 +126,16 @@ class ExplanationPanel:
 
     def leave(self) -> None:
         """The user goes to another module: hide overlays and crosshair, stop following the cursor."""
-        self._probe.stop()
+        self._entered = False
         self._crosshair.hide()
-        self._showOverlay(NONE)
+        self._update()
 
     def enter(self) -> None:
+        self._entered = True
+        self._update()
+
+    def sceneLoaded(self) -> None:
+        """A scene was loaded, and then its layers were set."""
         self._update()
 
     def _fill(self) -> None:
@@ -209,8 +216,8 @@ class ExplanationPanel:
             widget.visible = kind == UNCERTAINTY
 
     def _update(self) -> None:
-        """Show the chosen overlay in the slices, if the panel is open."""
-        open_ = not self._context.ui.whySection.collapsed and self._result is not None
+        """Show the chosen overlay in the slices, if module and panel are open."""
+        open_ = self._entered and not self._context.ui.whySection.collapsed and self._result is not None
         kind = self._context.ui.overlayBox.currentData if open_ else NONE
         if kind != NONE and self._shown(kind) is None:
             self._fetch(kind)
@@ -227,8 +234,8 @@ class ExplanationPanel:
         prediction, scan = self._result["prediction"], result_node.scan_of(self._node)
         if kind in self._calls or scan is None or (kind == PROTOTYPES and not self._result["prototypes"]):
             return
-        saved = self._node.GetNodeReference(_MAP_ROLE) if kind == PROTOTYPES else None
-        if saved is not None:  # of a loaded scene
+        saved = self._savedMap() if kind == PROTOTYPES else None
+        if saved is not None:
             self._prototypes = overlays.PrototypeOverlay(saved)
             return
 
@@ -259,6 +266,7 @@ class ExplanationPanel:
                 overlay.setHidden(self._hidden())
             self._prototypes = overlay
             self._fetched.append(overlay.node)
+            overlay.node.SetAttribute(_MAP_OF, prediction)
             self._node.SetNodeReferenceID(_MAP_ROLE, overlay.node.GetID())
             self._calls["similarity"] = self._session.getArray(
                 route("predictions", prediction, "similarity"),
@@ -279,6 +287,17 @@ class ExplanationPanel:
             takeMap if kind == PROTOTYPES else takeUncertainty,
             failed,
         )
+
+    def _savedMap(self) -> slicer.vtkMRMLVolumeNode | None:
+        """The prototype map of a loaded scene; one of another prediction, whose mask was replaced, is removed."""
+        saved = self._node.GetNodeReference(_MAP_ROLE)
+        if saved is None:
+            return None
+        of = saved.GetAttribute(_MAP_OF)  # scenes of version 0.1 do not have it
+        if of == self._result["prediction"] or (of is None and len(result_node.predictions_of(self._node)) == 1):
+            return saved
+        overlays.remove(saved)
+        return None
 
     def _clear(self) -> None:
         for call in self._calls.values():

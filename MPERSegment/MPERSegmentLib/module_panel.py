@@ -206,7 +206,9 @@ class ModulePanel(VTKObservationMixin):
     def _onImportEnds(self) -> None:
         if not slicer.mrmlScene.IsClosing():
             self._bind()
-            later(self.explanationPanel.enter, "overlay of a loaded scene")  # Slicer sets the layers after this event
+            later(
+                self.explanationPanel.sceneLoaded, "overlay of a loaded scene"
+            )  # Slicer sets the layers after this event
             self.segmentEditorPanel.sceneLoaded()
 
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 import qt
 import slicer
 import vtk
-from MPERLib import callbacks, install, mrml, segmentation_node, settings
+from MPERLib import callbacks, install, mrml, overlays, segmentation_node, settings
 from vtk.util.numpy_support import vtk_to_numpy
 
 from mper.io import read_labelmap, read_volume
@@ -176,6 +176,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     window.events()
     overlay = window.wait_until(lambda: panel.explanationPanel._prototypes, 20, "the prototypes")
     assert overlay.hidden() == {1, 2, 3}
+    assert overlay.node.GetAttribute("MPER.Prediction") in node.GetAttribute("MPER.Result")
     window.wait_until(lambda: overlay.canThreshold, 20, "the similarities")
     shown = set(np.unique(slicer.util.arrayFromVolume(overlay.node))) - {0}
     rows = {cell(ui.prototypeTable, row, 0): row for row in range(ui.prototypeTable.rowCount)}
@@ -579,6 +580,29 @@ def test_a_result_that_the_engine_forgot_gives_a_message_and_keeps_its_figures(w
     ui.prototypeTable.cellClicked(0, 0)
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
     assert mrml.index_at([red.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)], scan) == (4, 5, 6)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("of", ["gone", None], ids=["of this version", "of version 0.1"])
+def test_the_prototypes_of_a_saved_scene_are_not_shown_over_a_mask_that_replaces_its_own(window, of):
+    from MPERSegmentLib import result_node
+
+    scan, node = small_result()
+    row = {"value": 4, "name": "LA 1", "class": 1, "colour": [9, 9, 9], "voxels": 64, "volume_ml": 0.5}
+    row |= {"mean_similarity": 0.9, "mean_intensity": None, "typical_index": [4, 5, 6], "typical_mm": None}
+    result_node.record(node, {**RESULT, "prototypes": [row]})
+    saved = overlays.prototype_overlay(np.full((4, 4, 4), 4, np.uint8), (3, 4, 5), [row], scan, "prototypes").node
+    saved.SetAttribute("MPER.Prediction", of)
+    node.SetNodeReferenceID("MPER.PrototypeMap", saved.GetID())
+    panel = window.open("MPERSegment")
+    ui, composite = panel.ui, slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    ui.whySection.collapsed = False
+    ui.resultSelector.setCurrentNode(node)
+    ui.overlayBox.currentIndex = ui.overlayBox.findData("prototypes")
+    assert composite.GetLabelVolumeID() == saved.GetID()
+    result_node.record(node, {**RESULT, "prediction": "new", "prototypes": [row]})
+    panel.explanationPanel.show(node)
+    assert composite.GetLabelVolumeID() is None and saved.GetScene() is None
 
 
 @pytest.mark.usefixtures("alone")

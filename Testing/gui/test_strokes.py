@@ -944,6 +944,17 @@ def test_the_uncertainty_in_the_slices_follows_the_strokes(scene, window):
         window.wait_until(lambda: (slicer.util.arrayFromVolume(node).sum() != before) == wanted, 5, "the new one")  # noqa: B023
     assert why._uncertainty is node
 
+    display, composite = scene.node.GetDisplayNode(), scene.view.mrmlSliceCompositeNode()
+    assert composite.GetForegroundVolumeID() == node.GetID() and display.GetOpacity2DFill() == 0
+    scene.panel.exit()  # to the module Segment Editor, say
+    by_hand(scene.node, np.s_[4:6], 0)
+    assert scene.panel._measure.isActive()
+    window.wait_until(lambda: not scene.panel._measure.isActive(), 5, "the edit to be measured")
+    window.events()
+    assert composite.GetForegroundVolumeID() is None and display.GetOpacity2DFill() > 0
+    scene.panel.enter()
+    assert composite.GetForegroundVolumeID() == node.GetID() and display.GetOpacity2DFill() == 0
+
 
 def test_strokes_are_saved_with_the_label(scene, window):
     ui = scene.ui
