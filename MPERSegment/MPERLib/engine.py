@@ -23,6 +23,7 @@ from MPERLib.http_client import ErrorCallback, route
 __all__ = ["Engine", "Job", "Pending", "route", "share", "shared", "stopShared"]
 
 _CONSENT_KEY = "MPER/Consent/"
+_CLOSE_AFTER_MS = 2000  # Qt ends the whole program if a manager goes while its thread takes up an upload
 
 
 class Pending:
@@ -120,21 +121,16 @@ class Engine:
             self._fail(str(error))
 
     def stop(self, wait_s: float = 0) -> None:
-        """End its process, or disconnect if it is remote; open requests are aborted without a message.
+        """End its process, or disconnect if it is remote; open requests fail.
 
         The process needs a moment to end; with `wait_s` this blocks until it has.
         """
         self.reason = ""
-        self._become("stopped")
-        self._waiting = []
-        for pending in list(self._under_way):
-            pending.abort()
-        self._under_way = []
-        self._client = None
         if self._process is not None:
             self._process.stop()
-            if wait_s:
-                self._process.wait(wait_s)
+        self._end("stopped", _("MPER's program was stopped. Try again once it is running"))
+        if self._process is not None and wait_s:
+            self._process.wait(wait_s)
 
     def _launch(self) -> None:
         python = self._python or settings.enginePython()
@@ -172,13 +168,18 @@ class Engine:
         self.reason = reason
         if self._process is not None:
             self._process.stop()
+        self._end("failed", reason)
+
+    def _end(self, state: str, reason: str) -> None:
+        """Nothing is answered any more: who waits for an answer hears why."""
         waiting, self._waiting = self._waiting, []
         under_way, self._under_way = self._under_way, []
-        self._become("failed")
+        self._become(state)
         for pending in under_way:  # with the client go the replies, and their signals would never come
             if pending.call is not None:  # else it has not begun, and fails by itself
-                pending.call.fail(reason)
-        self._client = None
+                callbacks.slot(pending.call.fail, "request")(reason)
+        client, self._client = self._client, None
+        callbacks.after(_CLOSE_AFTER_MS, lambda: client, "connection is closed")
         for begin in waiting:
             callbacks.slot(begin, "request")()  # each fails, as there is no engine
 

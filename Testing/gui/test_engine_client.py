@@ -383,7 +383,7 @@ def test_a_stopped_engine_gives_a_clear_error_and_starts_again(window: Any, remo
     late = Recorder(window)
     remote.get("/info", late.take, late.fail)
     assert late.wait_for_failure() == "MPER's program is not running. Start it"
-    assert not recorder.done and not recorder.failed
+    assert not recorder.done and len(recorder.failed) == 1
     remote.start()
     again = Recorder(window)
     remote.get("/info", again.take, again.fail)  # waits until it is ready
@@ -604,6 +604,27 @@ def test_unanswered_request_ends_with_words(
     asked = http_client.JsonCall(recorder.take, recorder.fail, "silence")
     asked.follow(remote._client.send("GET", remote._client.request("/silence", timeout_ms=100)))
     assert recorder.wait_for_failure() == "the engine did not answer within 1 s; try again"
+
+
+def test_what_waits_for_an_answer_hears_that_the_engine_was_stopped(
+    window: Any, remote: Engine, server: Server, recorder: Recorder
+) -> None:
+    """Also an upload, and what was asked just before, or is asked while the engine starts."""
+    remote.agreeToUpload()
+    remote.get("/silence", recorder.take, recorder.fail)
+    remote.postArray("/silence", np.zeros((2, 3, 4), np.uint8), {}, recorder.take, recorder.fail)
+    window.wait_until(lambda: server.asked, 10, "the request")
+    remote.get("/silence", recorder.take, recorder.fail)
+    remote.stop()
+    window.events()
+    assert recorder.failed[:2] == ["MPER's program was stopped. Try again once it is running"] * 2
+    assert len(recorder.failed) == 3
+    starting = Engine.remote(f"http://127.0.0.1:{server.server_port}", "secret")
+    starting.start()
+    starting.get("/info", recorder.take, recorder.fail)
+    starting.stop()
+    window.events()
+    assert len(recorder.failed) == 4 and not recorder.done
 
 
 def test_a_failed_job_gives_the_reason(window: Any, local: Engine) -> None:

@@ -259,7 +259,7 @@ def test_cancel_leaves_nothing_and_one_can_go_on(window, shared_engine, atrium):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills the engine with a signal")
-def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on(window, atrium):
+def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on(window, atrium, tmp_path):
     show(atrium)
     panel = opened(window)
     window.click(panel.ui.segmentButton)
@@ -276,6 +276,20 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     window.wait_until(lambda: panel.ui.segmentButton.enabled, ENGINE_S, "the new engine")
     assert not panel.ui.messageFrame.visible
     assert segmentation_node.mask_of(segmented(window, panel), panel.ui.inputSelector.currentNode()).any()
+
+    ui = panel.ui  # and a label that is being saved when the user stops the engine can be saved later
+    ui.keepSection.collapsed = ui.engineSection.collapsed = False
+    ui.authorEdit.text = "A. Reader"
+    panel.saveLabelPanel.openFolder(tmp_path / "atria", RESULT)
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    pid = slicer.mperEngine._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    window.click(ui.keepButton)
+    assert ui.keepWords.text.startswith("Saving")
+    window.click(ui.engineButton)
+    os.kill(pid, signal.SIGCONT)
+    assert "Not saved" in ui.keepWords.text and "program was stopped." in ui.keepWords.text
+    window.wait_until(lambda: ui.keepButton.enabled, ENGINE_S, "the new engine")
 
 
 def test_a_scene_that_closes_in_the_middle_of_a_job_takes_the_job_with_it(window, shared_engine, atrium):
