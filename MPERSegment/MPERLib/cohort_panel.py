@@ -141,6 +141,8 @@ class CohortPanel:
         if state != self._engineState:
             self._engineState = state
             self.tracker.engineChanged()
+            if not self._session.running:
+                self.review.engineLost()
         if self._open:
             self._reopen()
         self.show()

@@ -109,6 +109,12 @@ class CohortReview:
         self.editor.destroy()
         self.views.leaveScene()
 
+    def engineLost(self) -> None:
+        """The engine has stopped: its answers do not come, and what was not saved can be saved later."""
+        self._busy, self._job = False, None
+        self.views.engineLost()
+        self.show()
+
     def leaveAgreed(self) -> bool:
         """Whether the mask that is shown may go: it has no unsaved changes, or the user discards them."""
         if not self.views.edited:
@@ -121,13 +127,13 @@ class CohortReview:
     def show(self) -> None:
         """Show table and buttons as cohort and views are now."""
         tracker, ui = self._tracker, self._context.ui
-        if tracker.id != self._cohort:
-            self._cohort = tracker.id
+        if tracker.key != self._cohort:
+            self._cohort = tracker.key
             self._endCorrection()
             self.views.forget()
         if tracker.rows is not self._shownRows:
             self._shownRows = tracker.rows
-            self.table.take(tracker.id, tracker.rows, tracker.route)
+            self.table.take(tracker.key, tracker.rows, tracker.route)
         row = self._row()
         done = row is not None and row["state"] == "done"
         shown = done and self.views.shown and self.views.row == row["id"]
@@ -209,6 +215,9 @@ class CohortReview:
             self.table.select(self.views.row or "", quietly=True)
             self.show()
             return
+        self._load(row)
+
+    def _load(self, row: dict[str, Any]) -> None:
         self._endCorrection()
         self.views.show(row)
         self.show()
@@ -221,7 +230,7 @@ class CohortReview:
         if row is None:
             return
         body = {"mask": row["id"], "decision": decision, "author": _author()}
-        if self.views.row == row["id"]:
+        if self.views.shown and self.views.row == row["id"]:
             body["seconds"] = self.views.seconds
         self._send(
             lambda done, failed: self._session.post(self._tracker.route("reviews"), body, done, failed), decision
@@ -230,21 +239,23 @@ class CohortReview:
     def _send(self, send: Callable[..., Any], decision: str) -> None:
         self._busy = True
         self._context.clearMessage()
-        cohort = self._tracker.id
+        cohort = self._tracker.key
 
         def done(row: dict[str, Any]) -> None:
             self._busy = False
-            if cohort == self._tracker.id:
+            if cohort == self._tracker.key:
                 # the next one is chosen first: with a filter, the decided row may leave the table
-                moved = decision in ("accepted", "rejected") and self._selectNext()
+                stays = decision not in ("accepted", "rejected") or self.table.selected() != row["id"]
+                moved = not stays and self._selectNext()
                 self._tracker.takeRow(row)
                 if not moved:
                     self.show()
 
         def failed(message: str) -> None:
-            self._busy = False
-            self._context.showMessage(message)
-            self.show()
+            if self._busy:  # else the engine was lost, which is said already
+                self._busy = False
+                self._context.showMessage(message)
+                self.show()
 
         self.show()
         send(done, failed)
@@ -282,8 +293,7 @@ class CohortReview:
         """Show the mask as it was saved last."""
         row = self._row()
         if row is not None and self.leaveAgreed():
-            self._endCorrection()
-            self.views.show(row)
+            self._load(row)
 
     # ---- labels
 

@@ -56,6 +56,7 @@ class CohortTable:
         header.setSortIndicator(self._order[0], qt.Qt.AscendingOrder)
         header.connect("sectionClicked(int)", slot(self._onHeading))
         widget.connect("itemSelectionChanged()", slot(self._onSelected))
+        widget.connect("cellClicked(int,int)", slot(self._onSelected))  # also of a row whose mask did not arrive
         fill_box(ui.cohortFilterBox, _filters(), ALL)
         ui.cohortFilterBox.connect("currentIndexChanged(int)", slot(self.show))
         ui.cohortSearchEdit.connect("textChanged(QString)", slot(self.show))

@@ -61,6 +61,11 @@ class CohortTracker:
         return str(self.status.get("id", ""))
 
     @property
+    def key(self) -> str:
+        """Which cohort it is, also for an engine that was started again and knows its folder by another id."""
+        return self._folder or self.id
+
+    @property
     def active(self) -> bool:
         """Whether scans are being segmented."""
         return self.status.get("state") in ACTIVE
@@ -119,9 +124,10 @@ class CohortTracker:
             self._poll()
 
     def _follow(self, status: dict[str, Any]) -> None:
-        if status["id"] != self.id:
-            self.rows, self._rowsVersion = [], None
+        before = self.key
         self._folder = status["folder"] if not self._session.engine.isRemote else ""
+        if (self._folder or status["id"]) != before:
+            self.rows, self._rowsVersion = [], None
         if self._folder and status["model"]:
             remember(self._folder)
         self._show(status)

@@ -53,6 +53,8 @@ class CohortViews:
         self.volume: Any = None
         self.segmentation: Any = None
         self.edited = False
+        self._edits = 0
+        self._arrived = False  # whether the nodes are those of `row`, not of the row before
         self._labels: list[dict] = []
         self._observed: tuple | None = None
         self._timer = EditTimer()
@@ -60,12 +62,13 @@ class CohortViews:
 
     @property
     def shown(self) -> bool:
-        """Whether scan and mask are in the scene."""
-        return mrml.alive(self.volume) and mrml.alive(self.segmentation)
+        """Whether scan and mask of the row are in the scene."""
+        return self._arrived and mrml.alive(self.volume) and mrml.alive(self.segmentation)
 
     def show(self, row: dict[str, Any]) -> None:
-        """Show a mask on its scan."""
+        """Show a mask on its scan; edits of the mask before are discarded."""
         self._wanted += 1
+        self._leaveRow()
         wanted, mask = self._wanted, row["id"]
         found: dict[str, Any] = {}
         self.row = mask
@@ -114,7 +117,7 @@ class CohortViews:
                     found["part"], found["start"], found["labels"], self.volume, name, made if model else None
                 )
                 node.SetAttribute(_MARK, "yes")
-            self.segmentation, self._labels, self.edited = node, found["labels"], False
+            self.segmentation, self._labels, self._arrived = node, found["labels"], True
             self._observe()
             make_surface(node, lambda step: later(step, "surface of a cohort's mask"), _centre_3d)
             self._changed()
@@ -129,6 +132,7 @@ class CohortViews:
 
     def _onEdited(self) -> None:
         self._timer.changed()
+        self._edits += 1
         if mrml.alive(self.segmentation):
             segmentation_node.mark_edited(self.segmentation)
             if not self.edited:
@@ -141,7 +145,7 @@ class CohortViews:
         return round(self._timer.seconds, 1)
 
     def save(self, author: str, done: Callable[[dict], None], failed: Callable[[str], None]) -> None:
-        """Save the edited mask as a correction; `done` takes its row."""
+        """Save the edited mask as a correction; `done` takes its row. What is edited meanwhile stays unsaved."""
         try:
             part, start = segmentation_node.mask_part(self.segmentation, self.volume, self._labels)
         except ValueError as error:
@@ -150,10 +154,10 @@ class CohortViews:
         stop = [first + n for first, n in zip(start, part.shape, strict=True)]
         grid = mrml.geometry_of(self.volume).crop(start, stop)
         header = {"start": list(start), "affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
-        wanted = self._wanted
+        saves = (self._wanted, self._edits)
 
         def saved(row: dict) -> None:
-            if wanted == self._wanted:
+            if saves == (self._wanted, self._edits):
                 self.edited = False
             done(row)
 
@@ -166,20 +170,29 @@ class CohortViews:
         self.row = None
         self._remove()
 
+    def engineLost(self) -> None:
+        """The engine has stopped: a mask that is on its way does not arrive."""
+        if not self.shown:
+            self._wanted += 1
+            self.row = None
+
     def leaveScene(self) -> None:
         """The scene was closed."""
         self._wanted += 1
-        self._stopObserving()
+        self._leaveRow()
         self.row = self.volume = self.segmentation = None
-        self.edited = False
 
     def _remove(self) -> None:
-        self._stopObserving()
-        self.edited = False
+        self._leaveRow()
         for node in (self.segmentation, self.volume):
             if mrml.alive(node):
                 slicer.mrmlScene.RemoveNode(node)
         self.volume = self.segmentation = None
+
+    def _leaveRow(self) -> None:
+        """The nodes, if they stay for a moment, are not those of the row any more."""
+        self._stopObserving()
+        self._arrived = self.edited = False
 
     def _stopObserving(self) -> None:
         if self._observed is not None:

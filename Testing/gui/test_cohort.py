@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from MPERLib import cohort_tracker, segmentation_node
+from MPERLib import cohort_tracker, mrml, segmentation_node
 from small_cohort import small_cohort
 
 from mper.datasets.dataset import Dataset
@@ -174,6 +176,78 @@ def test_a_correction_is_saved_next_to_the_mask_and_accepted_masks_become_labels
     label, revision = dataset.case("b").label(), dataset.case("b").revisions()[-1]
     assert label is not None and revision.edited and revision.model == ("small", "1.0.0")
     np.testing.assert_array_equal(label.array, drawn)
+
+
+def test_a_correction_is_of_the_mask_that_is_shown_and_edits_while_it_is_saved_stay_unsaved(
+    window, shared_engine, tmp_path, scan
+):
+    out = small_cohort(tmp_path, scan, "ab")
+    panel = reviewed(window, out)
+    ui, review, session, held = panel.ui, panel.cohortPanel.review, panel.session, []
+    hold = lambda *request: held.append(request)  # noqa: E731
+    show(window, panel, "b.seg.nrrd")
+    getArray, session.getArray = session.getArray, hold
+    window.click(ui.cohortNextButton)
+    window.wait_until(lambda: held, 20, "the request for the next mask")
+    assert mrml.alive(review.views.segmentation) and not review.views.shown, "the mask before is still in the scene"
+    assert not ui.cohortCorrectButton.enabled
+    session.getArray = getArray
+    review.engineLost()  # the answer does not come
+    ui.cohortTable.cellClicked(1, SCAN)
+    window.wait_until(lambda: review.views.shown, 20, "the next mask")
+    assert review.views.row == "a.seg.nrrd" and review.views.volume.GetName() == "a"
+    window.click(ui.cohortCorrectButton)
+    drawn = np.zeros((2, *SHAPE), np.uint8)
+    drawn[0, 3:5, 4:9, 4:9] = drawn[1, 3:6, 4:9, 4:9] = 1
+    draw(review, drawn[0])
+    postArray, session.postArray = session.postArray, hold
+    window.click(ui.cohortSaveButton)
+    draw(review, drawn[1])
+    session.postArray = postArray
+    postArray(*held.pop())
+    window.wait_until(lambda: "Corrected by" in ui.cohortDetailLabel.text, 20, "the correction")
+    assert review.views.edited
+    window.click(ui.cohortSaveButton)
+    window.wait_until(lambda: not review.views.edited, 20, "the other correction")
+    for number, voxels in enumerate(drawn, 1):
+        saved = read_segmentation(out / "corrections" / f"a-{number}.seg.nrrd").labelmap.array
+        np.testing.assert_array_equal(saved, voxels)
+    draw(review, drawn[0])
+    window.click(ui.cohortDiscardButton)
+    assert not ui.cohortCorrectButton.enabled, "the mask is on its way"
+    window.wait_until(lambda: ui.cohortCorrectButton.enabled, 20, "the mask as it was saved")
+    shown = segmentation_node.mask_of(review.views.segmentation, review.views.volume)
+    np.testing.assert_array_equal(shown, drawn[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="halts the engine with a signal")
+def test_a_correction_is_saved_after_the_engine_was_started_again(window, tmp_path, scan):
+    dataset = Dataset.create(tmp_path / "Atria", "Atria", [make_label(1, "LA")])
+    out = small_cohort(tmp_path / "cohort", scan, "ab")
+    panel = reviewed(window, out)
+    assert panel.cohortPanel.tracker.id == "@results"
+    panel.datasetPanel.openFolder(str(dataset.path))
+    ui, review, engine = panel.ui, panel.cohortPanel.review, panel.session.engine
+    review.table.select("a.seg.nrrd")
+    window.click(ui.cohortAcceptButton)
+    show(window, panel, "b.seg.nrrd")  # before the engine's answer, which does not choose another row then
+    window.wait_until(lambda: ui.cohortKeepButton.enabled, 20, "the dataset")
+    window.click(ui.cohortCorrectButton)
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[3:5, 4:9, 4:9] = 1
+    draw(review, drawn)
+    os.kill(engine._process.pid, signal.SIGSTOP)
+    window.click(ui.cohortKeepButton)
+    window.click(ui.cohortSaveButton)
+    assert ui.cohortKeepButton.text == "Cancel" and not ui.cohortSaveButton.enabled
+    engine._process._process._kill()
+    window.wait_until(lambda: engine.state == "failed", 20, "the engine's end")
+    assert ui.cohortKeepButton.text == "Keep accepted as labels"
+    window.click(ui.engineButton)
+    window.wait_until(lambda: panel.cohortPanel.tracker.id != "@results", ENGINE_S, "the cohort's id as in the dataset")
+    window.click(ui.cohortSaveButton)
+    window.wait_until(lambda: "Corrected by" in ui.cohortDetailLabel.text, 20, "the correction")
+    np.testing.assert_array_equal(read_segmentation(out / "corrections" / "b-1.seg.nrrd").labelmap.array, drawn)
 
 
 def test_a_run_that_was_killed_is_found_again_and_another_module_shows_it(
