@@ -163,8 +163,9 @@ class CohortPanel:
             return
 
         def take(cohorts: list[dict[str, Any]]) -> None:
-            self._of = cohorts
-            self._fillSelector()
+            if of == self._ofDataset:  # else another dataset was opened meanwhile
+                self._of = cohorts
+                self._fillSelector()
 
         self._session.get(f"/cohorts?dataset={of.replace('/', '~')}", take, lambda _message: None)
 

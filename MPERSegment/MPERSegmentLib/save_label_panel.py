@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class SaveLabelPanel:
         self._node: slicer.vtkMRMLSegmentationNode | None = None
         self._cases: dict[str, dict[str, Any]] | None = None  # by id; None while they are being read
         self._locked: list[str] = []  # splits of the dataset that are held out
+        self._readings = 0  # counts the times that a dataset was read: only the answers of the last one are taken
         self._message = ""
         self._upload: LabelUpload | None = None
         self._calls: list[Any] = []
@@ -95,19 +96,27 @@ class SaveLabelPanel:
         dataset = chosen(self._context.ui.datasetBox)
         if self._context.parameters and dataset:
             self._context.parameters.Dataset = dataset
-        self._cases = None
+        self._forgetCases()
         if dataset:
+            reading = self._readings
 
             def take(about: dict[str, Any]) -> None:
-                self._locked = about.get("locked") or [about.get("holdout") or ""]  # older engines know one
-                self._ask(route("datasets", dataset, "cases"), self._takeCases)
+                if reading == self._readings:
+                    self._locked = about.get("locked") or [about.get("holdout") or ""]  # older engines know one
+                    self._ask(route("datasets", dataset, "cases"), takeCases)
+
+            def takeCases(cases: list[dict[str, Any]]) -> None:
+                if reading == self._readings:
+                    self._cases = {case["id"]: case for case in cases}
+                    self._suggestCase()
 
             self._ask(route("datasets", dataset), take)
         self._showButton()
 
-    def _takeCases(self, cases: list[dict[str, Any]]) -> None:
-        self._cases = {case["id"]: case for case in cases}
-        self._suggestCase()
+    def _forgetCases(self) -> None:
+        """What was read of the dataset, or is on its way, is of another one or out of date."""
+        self._cases = None
+        self._readings += 1
 
     def _suggestCase(self) -> None:
         """Suggest the case that the scan is, else a new name without patient data."""
@@ -166,7 +175,7 @@ class SaveLabelPanel:
         )
 
     def _choose(self, dataset: str) -> None:
-        self._cases = None  # what was read before may be out of date
+        self._forgetCases()
         self._ask("/datasets", lambda datasets: self._takeDatasets(datasets, dataset))
 
     # ---- saving
@@ -185,7 +194,8 @@ class SaveLabelPanel:
         cases = self._cases or {}
         known = cases.get(case)
         request = LabelRequest(node, scan, dataset, case, author, int(known.get("revisions") or 0) if known else None)
-        if known is not None and not self._agreed(known):
+        locked = self._locked  # of this dataset, whichever is chosen while it is saved
+        if known is not None and not _agreed(known, locked):
             self._say("")
             return
         copies = {each["voxels_sha256"]: each for each in cases.values() if each.get("voxels_sha256")}
@@ -197,29 +207,14 @@ class SaveLabelPanel:
             self._onSaved,
             self._onNotSaved,
             copies,
-            self._isSameCase,
+            lambda there: _isSameCase(there, locked),
         )
         self._showButton()
-
-    def _agreed(self, case: dict[str, Any]) -> bool:
-        """Whether a label of the hold-out set may change."""
-        if case.get("split") not in self._locked or not case.get("labelled"):
-            return True
-        question = _(
-            "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
-            "after can no longer be compared. Save it?"
-        )
-        return agreed(question.format(case=case["id"]), _("Change a label of the hold-out set"))
-
-    def _isSameCase(self, case: dict[str, Any]) -> bool:
-        """Whether the mask becomes another label of the case that the scan is already."""
-        question = _("This scan is in the dataset already, as {case}. Another label for {case}?")
-        return agreed(question.format(case=case["id"]), _("Save as label")) and self._agreed(case)
 
     def _onSaved(self, text: str, saved: bool) -> None:
         self._upload = None
         if saved:
-            self._cases = None  # until they are read again
+            self._forgetCases()
             dataset = chosen(self._context.ui.datasetBox)
             later(lambda: self._choose(dataset), "datasets after saving")
         self._say(text)
@@ -267,3 +262,20 @@ class SaveLabelPanel:
 def _case_holder(node: slicer.vtkMRMLSegmentationNode | None) -> slicer.vtkMRMLNode | None:
     """The node that says which case it is: the scan, and of a time series the mask, as each phase is a case."""
     return node if node is None or phases.of(node) else result_node.scan_of(node)
+
+
+def _agreed(case: dict[str, Any], locked: Sequence[str]) -> bool:
+    """Whether a label may change: one of the splits that are held out, `locked`, only after a question."""
+    if case.get("split") not in locked or not case.get("labelled"):
+        return True
+    question = _(
+        "{case} is in the hold-out set. A new label changes the figures of every version: those of before and "
+        "after can no longer be compared. Save it?"
+    )
+    return agreed(question.format(case=case["id"]), _("Change a label of the hold-out set"))
+
+
+def _isSameCase(case: dict[str, Any], locked: Sequence[str]) -> bool:
+    """Whether the mask becomes another label of the case that the scan is already."""
+    question = _("This scan is in the dataset already, as {case}. Another label for {case}?")
+    return agreed(question.format(case=case["id"]), _("Save as label")) and _agreed(case, locked)

@@ -24,7 +24,6 @@ from MPERLib.scan_checksum import ScanChecksums
 from slicer.i18n import tr as _
 
 from MPERTrainerLib import loaded_masks
-from MPERTrainerLib.case_nodes import CaseNodes
 from MPERTrainerLib.case_upload import CaseUpload, OfferedScan
 from MPERTrainerLib.import_preview import ImportPreview, needed
 from MPERTrainerLib.open_dataset import OpenDataset
@@ -52,7 +51,6 @@ class CaseImport:
     context : PanelContext
     session : EngineSession
     dataset : OpenDataset
-    caseNodes : CaseNodes
     phasesPanel : PhasesPanel
         Asks which phases of a time series are added.
     bar : QProgressBar
@@ -66,12 +64,11 @@ class CaseImport:
         context: PanelContext,
         session: EngineSession,
         dataset: OpenDataset,
-        caseNodes: CaseNodes,
         phasesPanel: PhasesPanel,
         bar: Any,
         changed: Callable[[], None],
     ):
-        self._context, self._session, self._dataset, self._caseNodes = context, session, dataset, caseNodes
+        self._context, self._session, self._dataset = context, session, dataset
         self._phasesPanel, self._bar, self._changed = phasesPanel, bar, changed
         self._volumes: deque[_Loaded] = deque()  # what is to be added
         self._loaded: list[_Loaded] = []  # what the preview shows
@@ -82,7 +79,7 @@ class CaseImport:
         self._allRead = self._sending = self._previewing = False
         self._previews: list[dict] = []
         self._preview = ImportPreview(context.ui)
-        self._upload = CaseUpload(session, dataset, self._show)
+        self._upload = CaseUpload(session, dataset, self._show)  # another one for each import
         self._checksums = ScanChecksums()
         self._search: HeartPhaseSearch | None = None
         self._look: Take | None = None  # takes the phase that the process was asked for
@@ -145,7 +142,7 @@ class CaseImport:
         if not masks:
             self._addRow(_Loaded(node), row)
         for mask in (*masks, *near):
-            about, lines = loaded_masks.described(mask, node, self._dataset.labels)
+            about, lines = loaded_masks.described(mask, node, self._upload.labels)
             self._addRow(
                 _Loaded(node, mask=mask), {**row, "mask": about, "notices": lines, "ticked": mask in masks[:1]}
             )
@@ -192,11 +189,16 @@ class CaseImport:
             self._nextVolume()
             return
 
+        upload = self._upload
+
         def added(case: str | None) -> None:
             if case and mrml.alive(node) and number is None:  # a node that shows many phases is none of the cases
-                self._caseNodes.mark(node, case)
-            self._step()
-            self._nextVolume()
+                mrml.mark_case(node, upload.into or "", case)
+            if self._goesOn(upload):
+                self._step()
+                self._nextVolume()
+            else:
+                self._dataset.refresh()
 
         source = {"format": "volume loaded in Slicer"}
         name = node.GetName()
@@ -206,7 +208,7 @@ class CaseImport:
         array, shown = mrml.array_of(voxels), None if self._session.engine.isRemote else name
 
         def send() -> None:
-            if not self.busy:
+            if not self._goesOn(upload):
                 return
             if not mrml.alive(node):
                 added(None)
@@ -214,13 +216,13 @@ class CaseImport:
             mask = None
             if loaded.mask is not None and not mrml.alive(loaded.mask):
                 text = _("{scan}: its mask is not in the scene any more; added without a label")
-                self._upload.problems.append(text.format(scan=name))
+                upload.problems.append(text.format(scan=name))
             elif loaded.mask is not None:
                 try:
                     mask = loaded_masks.label_array(loaded.mask, node, loaded.structures)
                 except ValueError as error:
-                    self._upload.problems.append(f"{name}: {error}")
-            self._upload.offer(OfferedScan(self._checksums.of(voxels), array, header, shown, source, mask), added)
+                    upload.problems.append(f"{name}: {error}")
+            upload.offer(OfferedScan(self._checksums.of(voxels), array, header, shown, source, mask), added)
 
         self._checksums.compute(voxels, send)
 
@@ -242,7 +244,7 @@ class CaseImport:
             return
         request = {
             "sources": [{"path": path, "series": series} for path, series in sources],
-            "labels": self._dataset.labels,
+            "labels": self._upload.labels,
             "phases": True,
             "types": True,
             "preview": True,
@@ -312,7 +314,7 @@ class CaseImport:
         if needed(rows, known):
             self._bar.visible = False
             add = self._addLoaded if self._loaded else self._addChosen
-            self._preview.show(rows, self._dataset.labels, known, self._upload.problems, add, self.cancel)
+            self._preview.show(rows, self._upload.labels, known, self._upload.problems, add, self.cancel)
         elif self._process is not None:
             self._addChosen([{"number": row["number"]} for row in rows])
         else:
@@ -383,19 +385,24 @@ class CaseImport:
         # Names of DICOM files, and of files that go to another computer, may identify the patient.
         name = None if self._session.engine.isRemote or "file" not in answer["source"] else answer["id"]
 
+        upload = self._upload
+
         def added(_case: str | None) -> None:
-            self._sending = False
             for entry in (image, mask):
                 if entry:
                     with contextlib.suppress(OSError):  # Windows keeps it while it is mapped; it goes with the folder
                         Path(entry["file"]).unlink()
-            self._step()
-            self._requestNext()
+            if self._goesOn(upload):
+                self._sending = False
+                self._step()
+                self._requestNext()
+            else:
+                self._dataset.refresh()
 
         self._sending = True
         mapped = _mapped(mask) if mask else None
         offered = OfferedScan(answer["voxels_sha256"], _mapped(image), header, name, answer["source"], mapped)
-        self._upload.offer(offered, added)
+        upload.offer(offered, added)
 
     def _onEnded(self, reason: str | None) -> None:
         if self._process is not None and not self._allRead:  # it ended before all was read
@@ -416,23 +423,34 @@ class CaseImport:
             )
             return False
         self._context.clearMessage()
-        self._upload.begin(self._dataset.id)
+        upload = self._upload = CaseUpload(
+            self._session, self._dataset, lambda share: self._show(share) if self._goesOn(upload) else None
+        )
         self._total, self._done, self._requested = max(count, 1), 0, 0
         self._allRead = self._sending = False
         self._show()
         self._changed()
         return True
 
+    def _goesOn(self, upload: CaseUpload) -> bool:
+        """Whether an import was not cancelled; its last scan may arrive while the next import has begun."""
+        return self.busy and upload is self._upload
+
     def _withCases(self, begin: Callable[[], None]) -> None:
         """Read which scans the dataset has, also those that were added just before *Cancel*, then begin."""
+        upload = self._upload
 
         def take(cases: list[dict]) -> None:
-            if self.busy:
-                self._upload.taken = [case["id"] for case in cases]
-                self._upload.scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
+            if self._goesOn(upload):
+                upload.taken = [case["id"] for case in cases]
+                upload.scans = {case["voxels_sha256"]: case["id"] for case in cases if case.get("voxels_sha256")}
                 begin()
 
-        self._session.get(self._dataset.route("cases", of=self._upload.into), take, self._abandon)
+        def failed(message: str) -> None:
+            if self._goesOn(upload):
+                self._abandon(message)
+
+        self._session.get(self._dataset.route("cases", of=upload.into), take, failed)
 
     def _step(self) -> None:
         self._done += 1

@@ -96,11 +96,10 @@ class CaseMenu:
     def exclude(self, excluded: bool) -> None:
         """Exclude the selected cases from training, or include them again."""
         cases = [case["id"] for case in self._cases() if bool(case.get("excluded")) != excluded]
+        body = {"excluded": excluded, "author": self._author()}
         self._each(
             cases,
-            lambda case, done: self._session.put(
-                self._dataset.route("cases", case, "excluded"), {"excluded": excluded, "author": self._author()}, done
-            ),
+            lambda case, of, done: self._session.put(self._dataset.route("cases", case, "excluded", of=of), body, done),
         )
 
     def remove(self) -> None:
@@ -116,8 +115,8 @@ class CaseMenu:
             self._closed(case)
         self._each(
             cases,
-            lambda case, done: self._session.delete(
-                self._dataset.route("cases", case, author=self._author()), done, self._failed
+            lambda case, of, done: self._session.delete(
+                self._dataset.route("cases", case, of=of, author=self._author()), done, self._failed
             ),
         )
 
@@ -131,15 +130,18 @@ class CaseMenu:
             body = {"label": name, "author": self._author()}
             self._session.post(self._dataset.route("labels"), body, self._refresh)
 
-    def _each(self, cases: list[str], send: Callable[[str, Callable[[Any], None]], object]) -> None:
-        """Send a request for one case after the other; the first that fails ends it."""
+    def _each(self, cases: list[str], send: Callable[[str, str | None, Callable[[Any], None]], object]) -> None:
+        """Send a request for one case after the other; the first that fails ends it.
+
+        `send` takes the case, its dataset, as another one may be open by now, and what is called after it.
+        """
         if not cases:
             return
-        rest = list(cases)
+        rest, of = list(cases), self._dataset.id
 
         def following(_answer: Any = None) -> None:
             if rest:
-                send(rest.pop(0), following)
+                send(rest.pop(0), of, following)
             else:
                 self._refresh()
 

@@ -39,37 +39,38 @@ class CaseNodes:
                 return node
         return None
 
-    def mark(self, volumeNode, case: str) -> None:
-        """Note on a loaded volume that it is a case of the dataset."""
-        mrml.mark_case(volumeNode, self._dataset.id or "", case)
+    def openImage(self, case: str, done: Callable, failed: Callable[[str], None] | None = None) -> Callable[[], bool]:
+        """Show the scan of a case in the views, fetched if it is not in the scene; then call ``done(volumeNode)``.
 
-    def openImage(self, case: str, done: Callable, failed: Callable[[str], None] | None = None) -> None:
-        """Show the scan of a case in the views, fetched if it is not in the scene; then call ``done(volumeNode)``."""
+        Returns
+        -------
+        callable
+            Tells whether no other case, and no other dataset, was opened since.
+        """
         self._wanted += 1
         wanted, dataset = self._wanted, self._dataset.id
         node = self.scanOf(case)
 
-        def current(volume=None) -> bool:
-            """Whether no other case was opened meanwhile."""
-            same = self._dataset.id == dataset and wanted == self._wanted
-            return same and (volume is None or mrml.alive(volume))
+        def current() -> bool:
+            return self._dataset.id == dataset and wanted == self._wanted
 
         def show(volume) -> None:
-            if current(volume):
+            if current() and mrml.alive(volume):
                 self.show(volume)
-                self._session.later(lambda: current(volume) and done(volume), "case shown")
+                self._session.later(lambda: current() and mrml.alive(volume) and done(volume), "case shown")
 
         def take(array, header) -> None:
             if current():
                 volume = mrml.show_scan(array, header["affine"], case, slicer.mrmlScene)
                 volume.SetAttribute(_FETCHED, "yes")
-                self.mark(volume, case)
+                mrml.mark_case(volume, dataset or "", case)
                 self._session.later(lambda: show(volume), "show case")
 
         if node is not None:
             show(node)
-            return
-        self._session.getArray(self._dataset.route("cases", case, "image"), take, failed)
+        else:
+            self._session.getArray(self._dataset.route("cases", case, "image"), take, failed)
+        return current
 
     def show(self, volumeNode) -> None:
         """Show a scan in all slice views, rotated to its own slices, so that a drawing stays in one of them."""

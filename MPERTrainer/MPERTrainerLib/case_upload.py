@@ -1,4 +1,4 @@
-"""One scan on its way into a dataset: a new case with its mask, or another label of the case that it is already."""
+"""Scans on their way into a dataset: new cases with their masks, or other labels of cases that they are already."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OfferedScan:
 
 
 class CaseUpload:
-    """Sends scans and masks to the engine, which makes cases of them.
+    """Sends scans and masks to the engine, which makes cases of them in the dataset that is open now.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ class CaseUpload:
 
     Attributes
     ----------
-    into : str or None
-        The dataset that the cases go into; another one may be open by now.
+    into, labels : str or None, list of dict
+        The dataset that the cases go into, and its structures; another one may be open by the time they do.
     scans : dict
         The cases by the checksum of their scan.
     taken : list of str
@@ -60,15 +60,12 @@ class CaseUpload:
 
     def __init__(self, session: EngineSession, dataset: OpenDataset, progress: Callable[[float], None]):
         self._session, self._dataset, self._progress = session, dataset, progress
-        self.into: str | None = None
+        self.into, self.labels = dataset.id, list(dataset.labels)
+        self._heldOut = dataset.heldOut()
         self.scans: dict[str, str] = {}
         self.taken: list[str] = []
         self.added: list[str] = []
         self.problems: list[str] = []
-
-    def begin(self, into: str | None) -> None:
-        """Begin to add scans to a dataset."""
-        self.into, self.added, self.problems = into, [], []
 
     def offer(self, scan: OfferedScan, added: Callable[[str | None], None]) -> None:
         """Add a scan, or its mask as another label of the case that the scan is already; ``added(case id or None)``."""
@@ -89,7 +86,9 @@ class CaseUpload:
             added(case)
             return
         question = _("{scan} is the same scan as {case}. Another label for {case}?").format(scan=shown, case=case)
-        if self._dataset.isHeldOut(case):
+        if self._dataset.id == self.into:  # cases may have been held out meanwhile
+            self._heldOut = self._dataset.heldOut()
+        if case in self._heldOut:
             question += "\n\n" + _(
                 "{case} is in the hold-out set: a new label changes the figures of every version."
             ).format(case=case)

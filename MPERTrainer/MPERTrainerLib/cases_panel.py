@@ -62,7 +62,7 @@ class CasesPanel:
         self._requested: set[str] = set()
         self._revisionsOf: tuple | None = None  # what the table of revisions shows: dataset, case, number of revisions
         ui = context.ui
-        self.caseImport = CaseImport(context, session, dataset, caseNodes, PhasesPanel(ui), ui.addProgress, self._show)
+        self.caseImport = CaseImport(context, session, dataset, PhasesPanel(ui), ui.addProgress, self._show)
         self._series = DicomSeriesPanel(ui, self.caseImport.addSources)
         self.table = Table(ui.casesTable, stretched=1, shortest=_SHORTEST, tallest=_TALLEST)
         self.revisions = Table(ui.revisionsTable, stretched=3, shortest=0, tallest=_TALLEST)
@@ -385,20 +385,24 @@ class CasesPanel:
             name = _("{case} revision {n}").format(case=case, n=number)
 
             def take(array, header) -> None:
-                self._caseNodes.hideOthers()
-                self._caseNodes.showMask(array, header, volume, name, "revision")
+                if current():
+                    self._caseNodes.hideOthers()
+                    self._caseNodes.showMask(array, header, volume, name, "revision")
 
             self._session.getArray(self._dataset.route("cases", case, "labels", number, cropped="true"), take)
 
-        self._caseNodes.openImage(case, withImage)
+        current = self._caseNodes.openImage(case, withImage)
 
     def restore(self) -> None:
         """Copy a revision to a new one, which is then the latest."""
         case, number = self.table.selected(), self.revisions.selected()
         if not case or number is None:
             return
+        of = self._dataset.id
 
         def restored(revision: dict) -> None:
+            if self._dataset.id != of:  # a case of another dataset may have the same id, and unsaved changes
+                return
             text = _("Revision {old} of {case} was restored as revision {new}.")
             self._context.showMessage(text.format(old=number, case=case, new=revision["number"]))
             self._dataset.refresh()

@@ -185,6 +185,9 @@ class ComparisonPanel:
         self._wanted, job = case, self._jobId
         found: dict[str, tuple] = {}
 
+        def current() -> bool:
+            return self._wanted == case and shown()
+
         def masks(volume: Any) -> None:
             for when, _colour, _name in _MASKS:
                 path = route("jobs", job, "masks", case, when)
@@ -192,7 +195,7 @@ class ComparisonPanel:
 
         def take(volume: Any, when: str, part: np.ndarray, header: dict) -> None:
             found[when] = (part, header.get("start") or (0, 0, 0))
-            if self._wanted != case or len(found) < len(_MASKS) or not mrml.alive(volume):
+            if not current() or len(found) < len(_MASKS) or not mrml.alive(volume):
                 return
             for when, colour, name in _MASKS:
                 part, start = found[when]
@@ -207,11 +210,11 @@ class ComparisonPanel:
             colour, name = _EXPERT
 
             def take(part: np.ndarray, header: dict) -> None:
-                if self._wanted == case:
+                if current():
                     self._caseNodes.showMask(part, header, volume, name.format(case=case), _GROUP, colour)
 
             def latest(revisions: list[dict]) -> None:
-                if revisions and self._wanted == case:
+                if revisions and current():
                     path = self._dataset.route("cases", case, "labels", revisions[-1]["number"], cropped="true")
                     self._session.getArray(path, take)
 
@@ -219,7 +222,7 @@ class ComparisonPanel:
 
         self._caseNodes.clearGroup(_GROUP)
         self._caseNodes.hideOthers()
-        self._caseNodes.openImage(case, masks)
+        shown = self._caseNodes.openImage(case, masks)
 
     def leave(self) -> None:
         """Remove the masks from the views: another scan may be shown there next."""
@@ -237,14 +240,15 @@ class ComparisonPanel:
         self._switch(settings.previousModel(map(structureKey, self._dataset.labels)) or settings.FIRST_MODEL)
 
     def _switch(self, model: str) -> None:
-        before = self._dataset.modelInUse()
+        before, title = self._dataset.modelInUse(), self._title(model)
+        structures = [*map(structureKey, self._dataset.labels)]  # another dataset may be open when the answer comes
         own = next((v for v in self._dataset.versions() if v["id"] == model), None)
 
         def switched(_answer: object = None) -> None:
             current = model.rsplit("/", 1)[0] if own else model
-            settings.useModel(current, before, map(structureKey, self._dataset.labels))
+            settings.useModel(current, before, structures)
             _chooseInSegment(current)
-            self._context.showMessage(_("MPER Segment now uses {model}.").format(model=self._title(model)))
+            self._context.showMessage(_("MPER Segment now uses {model}.").format(model=title))
             self._dataset.refresh()
             self._show()
 

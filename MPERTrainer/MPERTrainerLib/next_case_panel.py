@@ -58,8 +58,11 @@ class NextCasePanel:
         if self._job.running:
             self._job.cancel()
             return
+        of = self._dataset.id
 
         def done(result: dict, _job: str, notices: list[str]) -> None:
+            if self._dataset.id != of:  # another one was opened meanwhile
+                return
             self._ranked = [{**case, "words": sentence(case["words"])} for case in result["cases"]]
             self._context.showMessage("\n".join(notices))
             self._show()

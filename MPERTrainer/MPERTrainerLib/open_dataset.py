@@ -75,8 +75,12 @@ class OpenDataset:
 
     def isHeldOut(self, case: str) -> bool:
         """Whether a case is in one of the hold-outs."""
+        return case in self.heldOut()
+
+    def heldOut(self) -> set[str]:
+        """The cases of all hold-outs."""
         splits = (self.about or {}).get("splits") or {}
-        return any(case in splits.get(name, ()) for name in self.lockedSplits)
+        return {case for name in self.lockedSplits for case in splits.get(name, ())}
 
     @property
     def count(self) -> int:
@@ -157,9 +161,12 @@ class OpenDataset:
             return
 
         def take(about: dict) -> None:
+            if self._wanted != wanted:  # another one was asked for meanwhile, and its answers count
+                return
+
             def takeCases(cases: list) -> None:
                 def show() -> None:
-                    if self._wanted != wanted or read != self._about:  # another one was asked for meanwhile
+                    if self._wanted != wanted or read != self._about:
                         return
                     self.about = about
                     if page == self._page:  # else a search was begun

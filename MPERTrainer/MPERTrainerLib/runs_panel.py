@@ -255,7 +255,8 @@ class RunsPanel:
 
     def send(self, command: str) -> None:
         """Pause, resume or cancel the run."""
-        if not self._run:
+        run = self._run
+        if not run:
             return
         if command == "resume" and self.status.get("state") == "paused" and self.active:
             command = "run"
@@ -265,28 +266,32 @@ class RunsPanel:
             self._poll()
 
         def failed(message: str) -> None:
-            self._asked = ""
-            self._show()
+            if run == self._run:
+                self._asked = ""
+                self._show()
             self._context.showMessage(message)
 
         self._context.clearMessage()
         self._asked, self._askedAt = (command if command in ("pause", "cancel") else ""), time.monotonic()
         self._show()
-        self._session.post(self._dataset.route("runs", self._run, "command"), {"command": command}, done, failed)
+        self._session.post(self._dataset.route("runs", run, "command"), {"command": command}, done, failed)
 
     def showLog(self) -> None:
         """Show or hide the log of the run."""
         ui = self._context.ui
         ui.logText.visible = ui.logButton.checked
-        if not ui.logButton.checked or not self._run:
+        run = self._run
+        if not ui.logButton.checked or not run:
             return
 
         def show(text: str) -> None:
+            if run != self._run:
+                return
             ui.logText.plainText = text or _("The log is empty.")
             bar = ui.logText.verticalScrollBar()
             bar.value = bar.maximum
 
-        self._session.getText(self._dataset.route("runs", self._run, "log"), show)
+        self._session.getText(self._dataset.route("runs", run, "log"), show)
 
     def close(self) -> None:
         self._timer = None  # its connection would keep this object alive

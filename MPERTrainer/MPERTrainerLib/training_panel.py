@@ -79,14 +79,28 @@ class TrainingPanel:
         """The dataset has changed: fill the lists, and ask for a plan."""
         if self._dataset.id != self._planned:
             self._planned, self._changed, self.plan = self._dataset.id, set(), {}
+            self._requests += 1  # plans on their way are of the dataset before
+            self._reset()
         self._context.ui.trainSection.enabled = self._dataset.id is not None
         self._show()
         if self._dataset.id:
             ui = self._context.ui
-            fill_box(ui.deviceSelector, self._session.devices(), chosen(ui.deviceSelector) or AUTO)
+            device = chosen(ui.deviceSelector) if "device" in self._changed else AUTO
+            fill_box(ui.deviceSelector, self._session.devices(), device)
             self._fillStarts()
             self._fillSplits()
             self._requestPlan()
+
+    def _reset(self) -> None:
+        """Show the defaults of the settings that no plan and no list shows: those of another dataset are not sent."""
+        ui = self._context.ui
+        self._filling = True
+        try:
+            ui.stepsSpin.value = ui.labeledSpin.value = ui.seedSpin.value = 0
+            ui.patchEdit.text = ""
+            ui.crossScannerCheckBox.checked = False
+        finally:
+            self._filling = False
 
     def _fillStarts(self) -> None:
         """Models to start from: the bundled ones, the dataset's own versions, or none."""
@@ -149,13 +163,13 @@ class TrainingPanel:
     def _requestPlan(self) -> None:
         if not self._dataset.id:
             return
+        self._requests += 1
+        request = self._requests
         try:
             body = self.request()
         except ValueError as error:
             self._context.ui.estimateLabel.text = str(error)
             return
-        self._requests += 1
-        request = self._requests
 
         def take(plan: dict) -> None:
             if request == self._requests:  # answers may overtake each other
@@ -163,12 +177,13 @@ class TrainingPanel:
                 self._showDefaults()
                 self._show()
 
-        self._session.post(self._dataset.route("plan"), body, take, self._onNoPlan)
+        def failed(message: str) -> None:
+            if request == self._requests:
+                self.plan = {}
+                self._show()
+                self._context.ui.estimateLabel.text = sentence(message)
 
-    def _onNoPlan(self, message: str) -> None:
-        self.plan = {}
-        self._show()
-        self._context.ui.estimateLabel.text = sentence(message)
+        self._session.post(self._dataset.route("plan"), body, take, failed)
 
     def _showDefaults(self) -> None:
         """Show the engine's choice of settings that the user has not chosen."""
@@ -235,15 +250,16 @@ class TrainingPanel:
             self._context.showMessage(str(error))
             return
         body.setdefault("name", self._context.ui.nameEdit.text.strip() or "model")
-        self._starting = True
+        self._starting, of = True, self._dataset.id
         self._show()
         self._context.clearMessage()
 
         def started(answer: dict) -> None:
             self._starting = False
             self._show()
-            self._started(answer["run"])
-            self._dataset.refresh()
+            if self._dataset.id == of:  # else another one was opened meanwhile; the run is listed with its own
+                self._started(answer["run"])
+                self._dataset.refresh()
 
         def failed(message: str) -> None:
             self._starting = False

@@ -945,6 +945,33 @@ def test_a_scan_of_the_dataset_gets_another_label_and_one_of_the_hold_out_only_a
     window.wait_until(lambda: ui.keepWords.text == "Saved as revision 2 of pat-7.", 20, "the revision")
     assert len(case.revisions()) == 2
 
+    # answers about a dataset come when another one was chosen; the question is about that of the label
+    Dataset.create(tmp_path / "open", "open", [make_label(1, "LA")])
+    saving, get, late = panel.saveLabelPanel, panel.session.get, []
+    first = ui.datasetBox.currentData
+    saving.refresh()
+    window.wait_until(lambda: ui.keepButton.enabled and ui.datasetBox.count == 2, 20, "the other dataset")
+    panel.session.get = lambda path, done, failed: get(path, lambda answer: late.append((done, answer)), failed)
+    ui.datasetBox.currentIndex = 1 - ui.datasetBox.findData(first)
+    window.wait_until(lambda: late, 20, "what it is")
+    done, answer = late.pop()
+    done(answer)
+    window.wait_until(lambda: late, 20, "its cases")
+    panel.session.get = get
+    ui.datasetBox.currentIndex = ui.datasetBox.findData(first)
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    late[0][0]([])
+    done(answer)
+    assert list(saving._cases) == ["pat-7"] and saving._locked == ["holdout"]
+    draw(node, np.eye(4, dtype=np.uint8)[None].repeat(4, 0))
+
+    ui.caseBox.setEditText("case-001")
+    answers[:] = [True, False]
+    ui.keepButton.click()
+    saving._locked = [""]  # as when another dataset is chosen meanwhile
+    window.wait_until(lambda: "Not saved" in ui.keepWords.text, 20, "the refusal")
+    assert "pat-7 is in the hold-out set" in questions[-1] and len(case.revisions()) == 2
+
 
 # ---- engine and installation
 

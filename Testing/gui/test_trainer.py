@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -388,7 +389,28 @@ def test_answers_about_a_case_that_was_left_change_nothing_of_the_one_that_is_op
     window.events()
     assert labels.segmentation is drawn and len(segmentations()) == 1
 
-    asked, post = [], panel.session.post
+    panel.casesPanel.table.select("case-002")
+    window.wait_until(lambda: panel.casesPanel.revisions.keys, 20, "the revisions")
+    panel.casesPanel.revisions.select("1")
+    comparison = panel.comparisonPanel
+    for show in (panel.casesPanel.showRevision, comparison.showCase):
+        labels.open("case-002")
+        window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
+        comparison.table.selected, comparison._jobId = (lambda: "case-002"), "j1"
+        panel.session.getArray = lambda _path, done, *_: held.append(done)  # the scan is in the scene
+        show()
+        window.wait_until(lambda: held, 20, "the masks that are on their way")
+        panel.session.getArray = real
+        labels.open("case-001")
+        window.wait_until(lambda: labels.segmentation is not None, 20, "the other case")
+        while held:
+            held.pop()(blob(1)[1], {})
+        assert labels.segmentation.GetDisplayNode().GetVisibility()
+        assert not any("revision" in name or "model" in name for name in segmentations())
+    labels.open("case-002")
+    window.wait_until(lambda: labels.segmentation is not None, 20, "the case")
+
+    drawn, asked, post = labels.segmentation, [], panel.session.post
     panel.session.post = lambda _path, _body, done, *_: held.append(done)
     panel.session.job = panel.session.delete = lambda path, *_: asked.append(path)
     window.click(ui.draftButton)
@@ -604,6 +626,66 @@ def test_a_case_is_renamed_excluded_included_and_removed_from_the_menu(window, s
     assert [entry.name[:9] for entry in (path / "recycled").iterdir()] == ["case-001-"]
 
 
+def test_answers_about_a_dataset_are_not_applied_to_the_one_that_is_opened_meanwhile(window, shared_engine, tmp_path):
+    """Both have cases of the same ids; requests are made for one, and their answers come when the other is open."""
+    from mper.datasets.dataset import Dataset
+    from mper.labels import make_label
+    from mper.volume import Geometry, Volume
+
+    dataset_on_disk(tmp_path, labelled=1, unlabelled=1)
+    ventricles = Dataset.create(tmp_path / "other" / "RV", "RV", [make_label(1, "RV")])
+    for n in range(2):
+        ventricles.add_case(f"case-00{n + 1}", Volume(blob(n)[0], Geometry(AFFINE, SHAPE)), {})
+    panel = opened(window, tmp_path)
+    table, session, first, sent, shown = panel.casesPanel.table, panel.session, panel.dataset.id, [], []
+    table.select("case-001")
+    window.wait_until(lambda: panel.casesPanel.revisions.keys, 20, "the revisions")
+    panel.casesPanel.revisions.select("1")
+
+    def hold(path, _body, done, *_more):
+        sent.append((path.removeprefix(panel.dataset.route(of=first)), done))
+        return SimpleNamespace(codes={}, notices=[], id="j1")
+
+    real = {name: getattr(session, name) for name in ("post", "put", "job")}
+    session.post = session.put = session.job = hold
+    version = {"id": f"{first}/la/1", "name": "la", "version": 1, "current": False}
+    panel.dataset.versions = lambda: [version]
+    panel.casesPanel.restore()
+    table._select(1)
+    panel.casesPanel.caseMenu.exclude(True)
+    panel.comparisonPanel._switch(version["id"])
+    panel.trainingPanel.start()
+    panel.nextCasePanel.rank()
+    paths = ["/cases/case-001/restore", "/cases/case-001/excluded", "/models/la/use", "/runs", "/rank"]
+    assert [path for path, _done in sent] == paths
+    del panel.dataset.versions
+    get, cohorts, cohortPanel = session.get, [], panel.cohortPanel
+    session.get = lambda _path, done, *_: cohorts.append(done)
+    cohortPanel._readDataset()
+    session.get = get
+    for name, function in real.items():
+        setattr(session, name, function)
+    panel.datasetPanel.openFolder(str(tmp_path / "other" / "RV"))
+    window.wait_until(lambda: panel.ui.structuresLabel.text.count("RV"), 20, "the other dataset")
+
+    session.put, panel.trainingPanel._started = hold, shown.append
+    restored, excluded, used, started, ranked = (done for _path, done in sent)
+    cohortPanel._readDataset()  # as when its section is open
+    cohorts.pop()([{"id": "c1", "folder": "of the first"}])
+    assert cohortPanel._of == []
+    restored({"number": 2})
+    excluded(None)
+    used(None)
+    started({"run": "r1"})
+    ranked({"cases": [{"id": "case-001", "words": "unlike all others"}]})
+    assert panel.labelPanel.case is None
+    assert sent[-1][0] == "/cases/case-002/excluded"  # of the dataset whose cases were selected
+    left_atrium, right_ventricle = (settings.setting(f"MPER/ModelOf/{code}") for code in ("82471001", "53085002"))
+    assert left_atrium == f"{first}/la" and not right_ventricle
+    assert not shown and not panel.nextCasePanel.table.keys
+    session.put = real["put"]
+
+
 def test_a_structure_is_added_to_a_dataset(window, shared_engine, tmp_path):
     dataset_on_disk(tmp_path, labelled=1)
     panel = opened(window, tmp_path)
@@ -651,6 +733,64 @@ def test_a_scan_that_is_a_case_already_gets_another_label_after_a_question(
     assert questions == 2 * ["pat is the same scan as case-001. Another label for case-001?"]
     assert ui.casesTable.rowCount == 1
     assert [folder.name for folder in (path / "cases").iterdir()] == ["case-001"]
+
+
+def test_scans_go_into_the_dataset_that_was_open_when_they_were_added(window, shared_engine, tmp_path, monkeypatch):
+    from mper.datasets.dataset import Dataset
+    from mper.labels import make_label
+
+    atria = Dataset.open(dataset_on_disk(tmp_path, labelled=1, holdout=1))
+    other = Dataset.create(tmp_path / "other" / "Ventricles", "Ventricles", [make_label(1, "RV"), make_label(2, "LV")])
+    panel = opened(window, tmp_path)
+    ui, session, adding, held, questions = panel.ui, panel.session, panel.casesPanel.caseImport, [], []
+    monkeypatch.setattr("MPERTrainerLib.case_upload.agreed", lambda text, _title: questions.append(text))
+    first, get, send = panel.dataset.id, session.get, session.postArray
+    scans = [volume(n) for n in (10, 0)]
+    for n, scan in zip((10, 0), scans, strict=True):
+        segmentation_node.show_mask(blob(n)[1], (0, 0, 0), panel.dataset.labels, scan, f"mask {n}")
+
+    session.get = lambda path, done, failed: get(path, lambda cases: held.append(lambda: done(cases)), failed)
+    adding.addVolumes(scans)
+    session.get = get
+    panel.datasetPanel.openFolder(str(other.path))
+    window.wait_until(lambda: ui.structuresLabel.text.count("RV") and held, 20, "the other dataset")
+    held.pop()()
+    window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
+    (box,) = adding._preview._boxes.values()
+    assert [box.itemText(n) for n in range(box.count)] == ["LA", "Leave out"]
+    ui.previewTree.topLevelItem(1).setCheckState(0, qt.Qt.Checked)
+    window.click(ui.addPreviewButton)
+    window.wait_until(lambda: not adding.busy, 60, "the scans")
+    assert "scan 0 is the same scan as case-001" in questions[0] and "in the hold-out set" in questions[0]
+    assert np.array_equal(atria.case("scan 10").label().array, blob(10)[1]) and other.cases == ()
+    assert mrml.case_of(scans[0]) == (first, "scan 10")
+
+    # a scan that is on its way at Cancel does not go into the dataset of the next import, nor end that
+    session.postArray = lambda path, array, header, done, *more: send(
+        path, array, header, lambda answer: held.append(lambda: done(answer)), *more
+    )
+    scans = [volume(11), volume(12)]
+    second = panel.dataset.id
+    adding.addVolumes(scans[:1])
+    window.wait_until(lambda: held, 60, "the scan on its way")
+    late, models, read = [], [], session.refreshModels
+    session.get = lambda _path, done: late.append(done)
+    adding.cancel()
+    session.get, session.refreshModels = get, models.append
+    choose(ui.datasetSelector, first)
+    window.wait_until(lambda: models, 20, "the first dataset, but for the models")
+    late.pop()({})  # the description of the one that was open at Cancel
+    models.pop()()
+    session.refreshModels = read
+    assert panel.dataset.id == first
+    adding.addVolumes(scans[1:])
+    window.wait_until(lambda: len(held) == 2, 60, "the other scan on its way")
+    held.pop(0)()
+    window.wait_until(lambda: mrml.case_of(scans[0]) == (second, "scan 11"), 20, "the case of the first import")
+    assert Dataset.open(other.path).cases == ("scan 11",) and adding.busy
+    held.pop()()
+    window.wait_until(lambda: not adding.busy, 60, "the second import")
+    assert mrml.case_of(scans[1]) == (first, "scan 12") and "Added: scan 12." in ui.messageLabel.text
 
 
 def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_maps_of_the_scene(
@@ -766,6 +906,13 @@ def test_a_command_shows_at_once_and_a_training_that_ends_is_told_wherever_one_i
     assert not ui.pauseButton.enabled
     window.click(ui.cancelButton)
     assert ui.runLabel.text.startswith("Cancelling after this step")
+    logs, runs._asked, ui.logButton.checked = [], "cancel", True
+    panel.session.getText = lambda _path, show: logs.append(show)
+    runs.showLog()
+    runs._run = "r0"  # another one is chosen
+    logs.pop()("the log of mine")
+    assert not ui.logText.plainText
+    runs._run = "r1"
     runs._askedAt -= 11  # seconds, for which it has not followed
     runs._take({**running, "message": "reading case-003"})
     assert ui.runLabel.text.startswith("Reading case-003; cancelling once this is done")
@@ -847,6 +994,29 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     assert training.request() == {"method": "auto", "also": ["other scanner"], "cross_scanner": True}
     assert "Method: Labelled scans only; there are no scans without labels." in ui.estimateLabel.text
     window.wait_until(lambda: training.plan.get("also") == ["other scanner"], 20, "the second split")
+
+    # another dataset begins with the defaults, as they are sent, whatever was chosen for the one before
+    ui.stepsSpin.value, ui.labeledSpin.value, ui.seedSpin.value, ui.patchEdit.text = 3000, 1, 7, SMALL_PATCH
+    choose(ui.deviceSelector, "cpu")
+    training._onChanged("patch")  # textEdited comes from the keyboard alone
+    window.wait_until(lambda: training.plan.get("steps") == 3000 and not ui.budgetSpin.enabled, 20, "the plan")
+    late, post = [], panel.session.post
+    panel.session.post = lambda path, body, done, failed: late.append((done, failed))
+    training._requestPlan()
+    training._requestPlan()
+    panel.session.post = post
+    late[0][1]("the first of two plans has failed")
+    assert training.plan and "failed" not in ui.estimateLabel.text  # the second is on its way
+    dataset_on_disk(tmp_path / "second", labelled=1)
+    panel.datasetPanel.openFolder(str(tmp_path / "second" / "Atria"))
+    window.wait_until(lambda: training.plan.get("labelled") == 1, 20, "the plan of the other dataset")
+    plan = training.plan
+    late[1][0]({"steps": 3000})  # of the dataset before
+    assert training.plan is plan and training.request() == {"method": "auto"}
+    spins = (ui.stepsSpin, ui.labeledSpin, ui.seedSpin)
+    assert [spin.value for spin in spins] == [0, 0, 0] and ui.patchEdit.text == ""
+    assert not ui.crossScannerCheckBox.checked and ui.deviceSelector.currentData == "auto"
+    assert ui.budgetSpin.enabled
 
 
 def run_on_disk(dataset: Path, run: str, name: str, losses: list[float], dice: float) -> None:
