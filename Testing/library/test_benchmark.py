@@ -20,7 +20,7 @@ from small_models import train_with_filters
 
 from mper.benchmark import run
 from mper.benchmark.figures import pick_cases, plot_results
-from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, select_cases, train_config
+from mper.benchmark.plan import Benchmark, Cohort, Run, Variant, ablation, select_cases, that_fine_tune, train_config
 from mper.benchmark.surfaces import render_surfaces
 from mper.benchmark.synthetic import make_data
 from mper.benchmark.tables import ALL, format_spread, markdown, rows
@@ -31,7 +31,9 @@ from mper.labels import make_label
 from mper.methods import base
 from mper.methods.registry import METHODS
 from mper.models.bundle import ModelBundle
+from mper.models.card import read_bundle
 from mper.progress import Cancelled, Progress
+from mper.resources import find_model
 from mper.training import curves
 from mper.training.trained_scans import scan_checksum
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
@@ -378,6 +380,13 @@ def test_words_of_variants_say_how_to_train() -> None:
         Variant.parse("magic:k=1")
 
 
+def test_what_cannot_start_from_a_model_is_no_default_of_a_comparison_from_it() -> None:
+    card = read_bundle(find_model("la-8")).card
+    assert that_fine_tune(["mper", "mper:k=1", "mper:k=3", "bcp:no-cutmix", "dk-uxnet"], card) == (
+        *("mper", "mper:k=3", "bcp:no-cutmix"),
+    )
+
+
 def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria: Path) -> None:
     words = ablation("plus")
     assert len(set(words)) == len(words) == 21
@@ -416,6 +425,7 @@ def test_an_ablation_has_both_classifiers_prototypes_and_every_change(left_atria
         (["la", "--smoke", "--out", "x", "--patch", "15,32,32"], USAGE, "multiples of 16"),
         (["la", "--smoke", "--out", "x", "--from", "nowhere"], FAILED, "no model 'nowhere'; known are acdc"),
         (["la", "--smoke", "--out", "x", "--from", "la-8", "--backbone", "unet3d"], USAGE, "does not fit --from"),
+        (["la", "--smoke", "--out", "x", "--from", "la-8", "--methods", "mper:k=1"], USAGE, "mper:k=1: --prototypes 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -90,10 +90,9 @@ def test_what_is_known_of_structure_and_scans_reaches_the_training(dataset: Path
         (["--labeled", "1"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--backbone", "unet"], "mper", "with slices"),
         (["--backbone", "resenc"], "bcp", "with 1, 2 and 4 labelled volumes"),
-        (["--from", "LA"], "mper", "adapted to another sequence with 2 labelled volumes"),
-        (["--from", "LA", "--steps", "999"], "supervised", "adapted to another sequence in 300 steps"),
-        (["--from", "LA", "--labeled", "1"], "mper", "none with 1, and 3.5 with 1 of the kind"),
-        (["--from", "LA", "--labeled", "1", "--steps", "2000"], "bcp", "of the kind that it knew"),
+        (["--from", "LA"], "mper", "fine-tuned on 1, 2 and 4 labelled volumes of the kind"),
+        (["--from", "LA", "--steps", "499"], "supervised", "adapted to another sequence in 300 steps"),
+        (["--from", "LA", "--labeled", "1", "--steps", "2000"], "mper", "of the kind that it knew"),
         (["--from", "RA"], "bcp", "with 1, 2 and 4 labelled volumes"),
         (["--split", "labelled"], "supervised", "there are no scans without labels"),
         (["--steps", "50"], "supervised", "about 50 steps, too few"),
@@ -146,15 +145,12 @@ def test_auto_looks_at_labels_their_kind_and_the_length(
 @pytest.mark.parametrize(
     ("labelled", "steps", "method", "code"),
     [
-        (1, 1299, "supervised", "auto-fine-tuned"),
-        (1, 1300, "bcp", "auto-same-kind"),
-        (1, 3000, "mper", "auto-adapted"),
-        (2, 1299, "supervised", "auto-fine-tuned"),
-        (2, 1300, "bcp", "auto-same-kind"),
-        (8, 2999, "bcp", "auto-same-kind"),
-        (8, 3000, "mper", "auto-adapted"),
-        (2, None, "mper", "auto-adapted"),
-        (9, 4000, "supervised", "auto-fine-tuned"),
+        (1, 749, "supervised", "auto-tuned-short"),
+        (1, 750, "mper", "auto-tuned-few"),
+        (4, None, "mper", "auto-tuned-few"),
+        (5, 750, "bcp", "auto-tuned-more"),
+        (8, 4000, "bcp", "auto-tuned-more"),
+        (9, 4000, "supervised", "auto-tuned-many"),
     ],
 )
 def test_auto_looks_at_labels_and_length_where_a_model_is_fine_tuned(
@@ -163,7 +159,8 @@ def test_auto_looks_at_labels_and_length_where_a_model_is_fine_tuned(
     chosen, reason = choose_method(labelled, 6, slices=False, fine_tunes=True, steps=steps)
     assert (chosen, getattr(reason, "code", "")) == (method, code)
     assert choose_method(labelled, 0, slices=False, fine_tunes=True, steps=steps)[0] == "supervised"
-    assert choose_method(labelled, 6, slices=True, fine_tunes=True, steps=steps)[0] == "supervised"  # not measured
+    chosen, reason = choose_method(labelled, 6, slices=True, fine_tunes=True, steps=steps)
+    assert (chosen, getattr(reason, "code", "")) == ("supervised", "auto-tuned-slices")
 
 
 def test_auto_counts_the_labels_that_the_training_uses(
@@ -407,11 +404,11 @@ def test_what_cannot_be_trained_is_one_line_and_makes_no_run(
     ("words", "told"),
     [
         (
-            ["--from", "start", "--steps", "999", "--co-train"],
+            ["--from", "start", "--steps", "499", "--co-train"],
             "--method auto chose supervised, which has no co-training; choose one of",
         ),
         (
-            ["--from", "start", "--steps", "999", "--without", "cutmix"],
+            ["--from", "start", "--steps", "499", "--without", "cutmix"],
             "--method auto chose supervised, which has no change 'cutmix'",
         ),
         (["--backbone", "ux-net-small"], "--method auto chose bcp, which cannot train backbone ux-net-small"),

@@ -1026,7 +1026,7 @@ def test_cases_of_which_next_to_nothing_is_labelled_are_told(
     train(begin(data, tmp_path / "run", method=method, steps=1, batch=4), notify=heard.append)
     assert anchored == ([] if told else [(False, 4, 4)]), "strokes are too little for a long first stage"
     line = "case0: labelled in less than 5% of the voxels, and method supervised learns from these only"
-    assert any(each.startswith(line) for each in heard) == ("painted" in codes(heard)) == told
+    assert any(each.startswith(line) for each in heard) == ("sparse-labels" in codes(heard)) == told
 
 
 def test_a_run_with_little_to_learn_from_says_so_in_one_line_each(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mper.datasets.case import Case
 from mper.datasets.packed import PackedCase, open_dataset
 from mper.methods.recipe import Recipe
 from mper.methods.registry import METHODS, find_method
-from mper.models.card import read_bundle
+from mper.models.card import Card, read_bundle
 from mper.training.config import TrainConfig
 from mper.training.start_model import check_start
 from mper.training.trained_scans import known_cases
@@ -147,6 +147,19 @@ def ablation(recipe: str, slices: bool = False) -> tuple[str, ...]:
     return tuple(word.replace("_", "-") for word in words)
 
 
+def that_fine_tune(words: Sequence[str], start: Card) -> tuple[str, ...]:
+    """Of some variants those that can start from a model: that train its network, with its number of prototypes."""
+    return tuple(word for word in words if _can_start(Variant.parse(word), start))
+
+
+def _can_start(variant: Variant, start: Card) -> bool:
+    try:
+        check_start(TrainConfig("", variant.method, prototypes=variant.prototypes), start)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Run:
     """One run; `labeled` is in the task's unit."""
@@ -226,8 +239,12 @@ class Benchmark:
         """
         for run in self.runs():
             config = train_config(self, cohort, run, "auto")
-            if self.start_from is not None:
+            if self.start_from is None:
+                continue
+            try:
                 check_start(config, read_bundle(Path(self.start_from)).card)
+            except ValueError as error:
+                raise ValueError(f"{run.variant.word}: {error}") from error
         path = home / CONFIG
         mine = json.loads(json.dumps({**asdict(self), "start_from": self.start, "data": cohort.key}))
         if path.exists():

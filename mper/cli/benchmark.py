@@ -274,7 +274,8 @@ def _words(benchmark: Benchmark, arguments: argparse.Namespace, home: Path) -> l
 
 def _configured(arguments: argparse.Namespace) -> Benchmark:
     """The benchmark that was asked for."""
-    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, suits
+    from mper.benchmark.plan import TASKS, Benchmark, Variant, ablation, suits, that_fine_tune
+    from mper.models.card import read_bundle
     from mper.resources import find_model
 
     values: dict[str, Any] = {name: getattr(arguments, name) for name in ("labeled", "seeds", "steps", "batch")}
@@ -290,9 +291,11 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
             f"--methods {AUTO}: {AUTO} is for `mper train`, which chooses one method by the data; name the methods to "
             f"compare, of {', '.join(METHODS)}"
         )
-    words = (
-        ablation(arguments.recipe, TASKS[arguments.task].slices) if arguments.ablation else arguments.methods or usual
-    )
+    words = arguments.methods
+    start_from = None if arguments.start_from is None else find_model(arguments.start_from).resolve()
+    if words is None:
+        words = ablation(arguments.recipe, TASKS[arguments.task].slices) if arguments.ablation else usual
+        words = words if start_from is None else that_fine_tune(words, read_bundle(start_from).card)
     return Benchmark(
         task=arguments.task,
         labeled=values["labeled"] or TASKS[arguments.task].labeled,
@@ -301,7 +304,7 @@ def _configured(arguments: argparse.Namespace) -> Benchmark:
         recipe=arguments.recipe,
         backbone=arguments.backbone,
         co_train=arguments.co_train,
-        start_from=None if arguments.start_from is None else str(find_model(arguments.start_from).resolve()),
+        start_from=None if start_from is None else str(start_from),
         steps=values["steps"],
         budget_s=arguments.budget,
         processor_time=arguments.processor_time,

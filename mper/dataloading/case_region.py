@@ -105,10 +105,11 @@ def share_outside(mask: npt.NDArray[np.uint8], region: Region) -> float:
     return 1 - int(np.count_nonzero(drawn[region.window])) / whole if whole else 0.0
 
 
-def label_outside(case_id: str, share: float) -> str:
+def label_outside(case_id: str, share: float) -> Coded:
     """A line about a label of which a part lies outside the region of its case."""
-    percent = "less than 1" if share < 0.005 else f"{100 * share:.0f}"
-    return (
-        f"{percent} % of the label of {case_id} lies outside its region and is not learned from; enlarge the region, "
-        "or clear it"
+    percent = "<1" if share < 0.005 else f"{100 * share:.0f}"
+    line = (
+        f"{percent.replace('<', 'less than ')} % of the label of {case_id} lies outside its region and is not learned "
+        "from; enlarge the region, or clear it"
     )
+    return Coded(line, "label-outside-region", case=case_id, percent=percent)

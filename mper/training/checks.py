@@ -138,7 +138,7 @@ def _sparse_labels(data: TrainingData, method: MethodInfo) -> list[str]:
         f"{', '.join(sparse)}: labelled in less than {_SPARSE:.0%} of the voxels, and method {method.name} learns from "
         "these only, which made models worse in our measurements: label more, or choose another --method"
     )
-    return [Coded(line, "painted", n=len(sparse))]
+    return [Coded(line, "sparse-labels", cases=", ".join(sparse))]
 
 
 def _partial_labels(data: TrainingData, method: MethodInfo) -> list[str]:

@@ -28,7 +28,7 @@ from mper.training.runs import RunLog, read_events
 from mper.training.trained_scans import about_known, scan_checksum
 from mper.training.unlike_scans import unlike_scans
 from mper.training.validation import HoldoutCurve
-from mper.utils.coded import Coded
+from mper.utils.coded import Coded, line_of
 from mper.utils.text import first_line, shorten
 
 _LOOKED_AT = 2  # labelled scans, whose masks say whether the model can tell
@@ -212,5 +212,5 @@ def _scan_of(case: Case | PackedCase) -> str | None:
 
 def _unmeasured(line: str, code: str, error: BaseException) -> Coded:
     """A notice of what failed, with the reason."""
-    reason = first_line(error)
+    reason = own if isinstance(own := line_of(error), Coded) else first_line(error)
     return Coded(f"{line}: {reason}", code, reason=reason)

@@ -223,8 +223,7 @@ def _about_regions(dataset: Dataset, cases: TrainingCases) -> list[str]:
         newest = case.revisions()[-1]
         share = _share_outside(case.path, newest.number, newest.when, case.labels, regions[case.id])
         if share:
-            percent = "<1" if share < 0.005 else f"{100 * share:.0f}"
-            found.append(Coded(label_outside(case.id, share), "label-outside-region", case=case.id, percent=percent))
+            found.append(label_outside(case.id, share))
     return found
 
 
