@@ -79,6 +79,8 @@ class LabelUpload:
         self._start = (0, 0, 0)
         self._checksum = ""  # of the scan
         self._strokes: list[dict[str, Any]] = []
+        self._result: dict[str, Any] = {}  # the engine's answer that the mask was made from
+        self._made: dict[str, Any] = {}  # how the mask was made
         self._state: dict[str, Any] = {}
         self._call: Any = session.get(
             route("datasets", request.dataset),
@@ -110,6 +112,8 @@ class LabelUpload:
         try:
             self._part, self._start = segmentation_node.mask_part(request.node, request.scan, labels)
             self._strokes = _strokes(request.node, labels)
+            self._result = result_node.of(request.node) or {}
+            self._made = _made(request.node, self._result, self._strokes)
         except ValueError as error:
             self._fail(str(error))
             return
@@ -179,7 +183,6 @@ class LabelUpload:
         if not request.alive:
             self._fail(_("the segmentation or its scan is not in the scene any more"))
             return
-        result = result_node.of(request.node) or {}
         path = route(
             "datasets",
             request.dataset,
@@ -187,11 +190,7 @@ class LabelUpload:
             request.case,
             "labels",
             author=request.author,
-            how="strokes" if self._strokes else "model",
-            edited="true" if result_node.is_edited(request.node) else "false",
-            model=result.get("model"),
-            version=result.get("model_version"),
-            seconds=round(result_node.edited_seconds(request.node), 1),
+            **self._made,
             scan_sha256=self._checksum,
         )
         stop = [first + n for first, n in zip(self._start, self._part.shape, strict=True)]
@@ -201,8 +200,7 @@ class LabelUpload:
         self._call = self._session.postArray(path, self._part, header, saved, self._fail)
 
     def _sendStrokes(self, revision: dict[str, Any]) -> None:
-        request = self._request
-        result = result_node.of(request.node) or {}
+        request, result = self._request, self._result
         body = {"strokes": self._strokes, "scan_sha256": result.get("scan_sha256"), "model": result.get("model")}
         path = route("datasets", request.dataset, "cases", request.case, "labels", revision["number"], "strokes")
 
@@ -244,6 +242,19 @@ def _state(request: LabelRequest, part: np.ndarray, start: tuple[int, int, int])
         "author": request.author,
         "voxels": voxels.hexdigest(),
         "strokes": list(stroke_node.applied(request.node)),
+    }
+
+
+def _made(
+    node: slicer.vtkMRMLSegmentationNode, result: dict[str, Any], strokes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """How a mask was made, as the engine notes it with a revision."""
+    return {
+        "how": "strokes" if strokes else "model",
+        "edited": "true" if result_node.is_edited(node) else "false",
+        "model": result.get("model"),
+        "version": result.get("model_version"),
+        "seconds": round(result_node.edited_seconds(node), 1),
     }
 
 

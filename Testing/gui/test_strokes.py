@@ -991,6 +991,25 @@ def test_saving_waits_until_the_mask_includes_the_last_stroke(scene, window):
     assert (scene.engine.arrays[-1] == 7).sum() == (held["mask"] == 1).sum()  # as cleaned up, in the dataset's values
 
 
+def test_a_label_says_how_its_mask_was_made_whatever_becomes_of_the_result_meanwhile(scene, window):
+    ui, mask = scene.ui, scene.mask()
+    ui.keepSection.collapsed = False
+    ui.authorEdit.text = "A. Reader"
+    window.wait_until(lambda: ui.keepButton.enabled, 20, "the dataset")
+    scene.engine.slow_ms = 100
+    window.click(ui.keepButton)
+    window.wait_until(lambda: scene.engine.arrays, 20, "the scan, which is sent first")
+    with scene.panel.editTracker.paused():
+        from MPERSegmentLib import result_node
+
+        result_node.record(scene.node, {**result_of("p9"), "model": "another"})
+    by_hand(scene.node, np.s_[4:6], 0)
+    window.wait_until(lambda: ui.keepWords.text.startswith("Saved"), 20, "the revision")
+    (label,) = [path for path in scene.engine.posted if "/labels" in path]
+    assert "model=la" in label and "edited=false" in label
+    assert (scene.engine.arrays[-1] == 7).sum() == (mask == 1).sum()
+
+
 def test_keeping_does_not_wait_for_ever(scene, window, monkeypatch):
     monkeypatch.setattr("MPERSegmentLib.label_upload._WAITS", 2)
     scene.panel.saveLabelPanel._settled = lambda _node: False
