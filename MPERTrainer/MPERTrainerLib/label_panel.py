@@ -430,6 +430,7 @@ class LabelPanel:
 
     def _send(self, mask: Part, changed: bool, then: Callable[[], object] | None) -> None:
         case, of, parent, draft = self.case, self._of, self._parent, self._draft
+        node, volume, labels = self.segmentation, self.volume, self._labels
         part, start = mask
         if self._context.ui.slicesCheckBox.checked:
             grid = mrml.geometry_of(self.volume)
@@ -460,6 +461,9 @@ class LabelPanel:
                 self._parent, self._opened, self._draft = revision, mask, None
                 self._timer.restart()
                 self._setUnsaved(self._changed())
+            elif _shows(node, volume, labels, mask):
+                slicer.mrmlScene.RemoveNode(node)  # it was kept as not saved when the case was left
+                self._notify()
             text = _("Saved as revision {number} of {case}.")
             self._context.showMessage(text.format(number=revision["number"], case=case))
             self._dataset.refresh()
@@ -568,6 +572,16 @@ def heldOutAgreed(case: str) -> bool:
         "after can no longer be compared. Save it?"
     )
     return agreed(question.format(case=case), _("Change a label of the hold-out set"))
+
+
+def _shows(segmentation: Any, volume: Any, labels: list[dict], mask: Part) -> bool:
+    """Whether a label in the scene is a mask still."""
+    if not mrml.alive(segmentation) or not mrml.alive(volume):
+        return False
+    try:
+        return equal(segmentation_node.mask_part(segmentation, volume, labels), mask)
+    except (TypeError, ValueError):  # it was changed since
+        return False
 
 
 def _userName() -> str:

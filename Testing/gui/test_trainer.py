@@ -971,8 +971,14 @@ def test_cases_are_gone_through_by_buttons_and_saved_on_the_way(window, shared_e
     window.wait_until(lambda: panel.dataset.case("case-002")["revisions"] == 1, 20, "the label")
     assert "Saved as revision 1 of case-002" in ui.messageLabel.text
     assert not ui.nextCaseButton.enabled
-    window.click(ui.previousCaseButton)
+    draw(panel, blob(2)[1])
+    ui.saveLabelButton.click()
+    window.wait_until(lambda: len(sent) == 2, 20, "the label that is on its way")
+    ui.previousCaseButton.click()
     window.wait_until(shown("case-002"), 20, "the second case again")
+    window.wait_until(lambda: "Saved as revision 1 of case-003" in ui.messageLabel.text, 20, "the label of the third")
+    window.wait_until(lambda: rows(ui.casesTable, 2) == ["1", "1", "1"], 20, "no mark that it is not saved")
+    assert len(segmentations()) == 1  # of the case that is open
     assert panel.casesPanel.table.selected() == "case-002"
     height = ui.casesTable.height
     assert height < 300 and ui.casesTable.verticalScrollBar().maximum == 0  # as high as its three rows
