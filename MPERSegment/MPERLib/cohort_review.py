@@ -112,6 +112,7 @@ class CohortReview:
     def engineLost(self) -> None:
         """The engine has stopped: its answers do not come, and what was not saved can be saved later."""
         self._busy, self._job = False, None
+        self.table.engineLost()
         self.views.engineLost()
         self.show()
 

@@ -133,6 +133,10 @@ class CohortTable:
                 take = lambda data, key=key, cohort=self._cohort: self._takeIcon(cohort, key, data)  # noqa: E731
                 self._session.getBytes(self._route("thumbnail", mask=key), take, lambda _message: None)
 
+    def engineLost(self) -> None:
+        """The engine has stopped: pictures that have not arrived are asked for again."""
+        self._requested = set(self._icons)
+
     def _takeIcon(self, cohort: str, key: str, data: bytes) -> None:
         picture = qt.QPixmap()
         if cohort != self._cohort or not picture.loadFromData(qt.QByteArray(data)):

@@ -116,6 +116,7 @@ class CohortTracker:
     def engineChanged(self) -> None:
         """The engine has stopped or started: an engine that starts knows the cohort by its folder alone."""
         self._waiting = False
+        self._rowsVersion = None  # which each engine counts by itself
         if not self._session.running:
             self._timer.stop()
         elif self._folder:

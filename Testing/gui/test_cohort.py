@@ -250,6 +250,21 @@ def test_a_correction_is_saved_after_the_engine_was_started_again(window, tmp_pa
     np.testing.assert_array_equal(read_segmentation(out / "corrections" / "b-1.seg.nrrd").labelmap.array, drawn)
 
 
+def test_rows_and_pictures_are_read_again_from_an_engine_that_was_started_again(window, shared_engine, tmp_path, scan):
+    panel = opened(window)
+    session, table = panel.session, panel.ui.cohortTable
+    getBytes, session.getBytes = session.getBytes, lambda *_request: None  # no answer comes
+    panel.cohortPanel.open(str(small_cohort(tmp_path, scan, "ab")))
+    window.wait_until(lambda: texts(panel, SCAN) == ["b", "a"], 20, "the rows")
+    session.getBytes = getBytes
+    panel.cohortPanel.review.engineLost()
+    decided = [{**row, "decision": "rejected"} for row in panel.cohortPanel.tracker.rows]
+    panel.cohortPanel.tracker.rows = decided  # as they were before
+    panel.cohortPanel.tracker.engineChanged()
+    window.wait_until(lambda: not table.item(0, 0).icon().isNull(), 20, "a picture")
+    window.wait_until(lambda: texts(panel, MARK) == ["", ""], 20, "the rows as they are now")
+
+
 def test_a_run_that_was_killed_is_found_again_and_another_module_shows_it(
     window, shared_engine, tmp_path, scan, monkeypatch
 ):
