@@ -43,6 +43,7 @@ class RunsPanel:
         self._context, self._session, self._dataset, self._finished = context, session, dataset, finished
         self.status: dict = {}
         self._run: str | None = None
+        self._of: str | None = None  # the dataset of the run; a copy of it has runs of the same ids
         self._seen = 0  # events received, to continue from there
         self._curves = RunCurves()
         self._stream: Any = None
@@ -78,6 +79,9 @@ class RunsPanel:
         runs = sorted(
             (self._dataset.about or {}).get("runs", []), key=lambda run: run.get("started") or "", reverse=True
         )
+        if self._dataset.id != self._of:
+            self._of, self._run = self._dataset.id, None
+            self.overlay.offer([], None)
         self._context.ui.runBox.visible = bool(runs)
         if not runs:
             self.watch(None)

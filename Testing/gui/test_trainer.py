@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1062,6 +1063,14 @@ def test_two_runs_are_laid_over_each_other_in_the_charts(window, shared_engine, 
     choose(panel.ui.runSelector, "r1")  # the run that is laid over the other is shown itself: nothing lies over it
     window.wait_until(lambda: runs.lossChart.values() == {"total": [(1, 4.0), (2, 3.0)]}, 20, "the curves of it alone")
     assert runs.overlay.selector.currentData == "" and runs.overlay.losses() == {}
+    choose(panel.ui.runSelector, "r2")
+    choose(runs.overlay.selector, "r1")
+    copy = shutil.copytree(data, tmp_path / "copy" / "Atria")  # as a backup: its runs have the same ids
+    shutil.rmtree(copy / "runs")
+    run_on_disk(copy, "r1", "first", [9.0], 0.5)
+    run_on_disk(copy, "r2", "second", [8.0, 7.0], 0.5)
+    panel.datasetPanel.openFolder(str(copy))
+    window.wait_until(lambda: runs.lossChart.values() == {"total": [(1, 8.0), (2, 7.0)]}, 20, "the curves of the copy")
     case = {"id": "case-001", "before": 0.5, "after": 0.75, "labels": {"LA": {"before": 0.5, "after": 0.75}}}
     panel.comparisonPanel._fillTable([case], ["case-001: the region 1,2 was located automatically; check it"])
     line, note = "case-001: Hier", "Hier"  # in another language
