@@ -148,6 +148,7 @@ def _failures() -> dict[str, str]:
         "nothing-to-compare": _(
             "The model segments {ours}, the dataset has labels of {theirs}: there is nothing to compare."
         ),
+        "none-in-common": _("The current version segments {before}, the new one {after}: there is nothing to compare."),
         "none-labelled": _("None of the {n} cases has a label. Label at least one."),
         "cannot-rank": _(
             "Model {model} segments {structures}, none of which this dataset has, so it cannot choose the next case. "
@@ -311,6 +312,10 @@ def _about_models() -> dict[str, str]:
         ),
         "may-be-chance": _("Such a difference may be chance (Wilcoxon's signed-rank test, p = {p})."),
         "no-chance": _("Such a difference is unlikely to be chance (Wilcoxon's signed-rank test, p = {p})."),
+        "other-direction": _(
+            "Most cases change in the other direction than the mean, which is unlikely to be chance (Wilcoxon's "
+            "signed-rank test, p = {p}). Look at the cases."
+        ),
         "p-small": _("below 0.001"),
         "largest-loss": _("The largest loss is {loss} ({before} to {after})."),
         "auto-strokes": _(

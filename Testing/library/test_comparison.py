@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,22 @@ def test_from_six_cases_on_a_paired_test_is_told(changes: tuple[float, ...], ver
     words = summary_text([(0.8, 0.8 + change) for change in changes])
     p = stats.wilcoxon(changes).pvalue
     assert f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {p:.2g})." in words
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_test_that_says_the_opposite_of_the_mean_is_told_as_that(sign: int) -> None:
+    changes = [sign * (0.010 + n / 2000) for n in range(11)] + [-sign * 0.5]
+    text = summary_text([(0.5, 0.5 + change) for change in changes])
+    assert "Most cases change in the other direction than the mean" in text and "Such a difference" not in text
+
+
+def test_versions_without_a_structure_in_common_are_refused_before_the_second_is_measured(tmp_path: Path) -> None:
+    dataset = held_out(tmp_path / "data", (1.0,))
+    labels = [*dataset.labels, make_label(4, "RV")]
+    bundle = threshold_bundle(1.0)
+    other = replace(bundle, card=replace(bundle.card, labels=(make_label(1, "RV"),)))
+    with pytest.raises(ValueError, match="version segments structure 1, the new one RV: no structure can be compared"):
+        compare(lambda: Predictor(bundle, "cpu"), lambda: Predictor(other, "cpu"), dataset.split("holdout"), labels)
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mper.evaluation.evaluate import CASE_NOTE, LabelledScan, evaluate
+from mper.evaluation.evaluate import CASE_NOTE, LabelledScan, evaluate, match_labels
 from mper.labels import Label
 from mper.progress import Notify, Report, ignore_notice, ignore_progress, part_of
 from mper.utils.coded import Coded, joined
@@ -65,9 +65,10 @@ def compare(
     Raises
     ------
     ValueError
-        If no case has a label, or a model segments none of the labels.
+        If no case has a label, a model segments none of the labels, or the two have no structure in common.
     """
     found = {}
+    structures: list[str] = []
     for n, (when, predictor) in enumerate(((BEFORE, old), (AFTER, new))):
 
         def keep_one(case_id: str, mask: Volume, when: str = when) -> None:
@@ -80,7 +81,9 @@ def compare(
             notify(line)
 
         beat = part_of(report, n / 2, 1 / 2, f"the {_VERSIONS[when]}")
-        found[when] = evaluate(predictor(), cases, labels, report=beat, notify=notify_of_version, keep=keep_one)
+        model = predictor()
+        structures = _in_common(structures, model.bundle.card.labels, labels)
+        found[when] = evaluate(model, cases, labels, report=beat, notify=notify_of_version, keep=keep_one)
     after = {result["id"]: result for result in found[AFTER]["cases"]}
     changes = []
     for result in found[BEFORE]["cases"]:
@@ -105,8 +108,18 @@ def compare(
     }
 
 
+def _in_common(before: Sequence[str], model: Sequence[Label], labels: Sequence[Label]) -> list[str]:
+    """The structures of a dataset that a model segments, of which the one before, if there was one, has some."""
+    names = [label.name for _, label in match_labels(model, labels)]
+    if before and not set(before) & set(names):
+        one, other = ", ".join(before), ", ".join(names)
+        line = f"the current version segments {one}, the new one {other}: no structure can be compared"
+        raise ValueError(Coded(line, "none-in-common", before=one, after=other))
+    return names
+
+
 def _mean(each: dict[str, tuple[float, float]], which: int) -> float:
-    return float(np.mean([pair[which] for pair in each.values()])) if each else 0.0
+    return float(np.mean([pair[which] for pair in each.values()]))
 
 
 def summary_text(pairs: Sequence[tuple[float, float]]) -> str:
@@ -138,10 +151,7 @@ def summary_text(pairs: Sequence[tuple[float, float]]) -> str:
         line = f"So few cases cannot show mean differences below about {shown}: {verdict}."
         sentences.append(Coded(line, "few-cases-chance" if small else "few-cases-larger", resolution=shown))
     else:
-        p = _wilcoxon(change)
-        verdict = "is unlikely to be chance" if p < _LEVEL else "may be chance"
-        line = f"Such a difference {verdict} (Wilcoxon's signed-rank test, p = {_p(p)})."
-        sentences.append(Coded(line, "no-chance" if p < _LEVEL else "may-be-chance", p=_p(p)))
+        sentences.append(_verdict(change))
     if worse:
         lost = int(change.argmin())
         loss, old, new = f"{-change[lost]:.3f}", f"{before[lost]:.3f}", f"{after[lost]:.3f}"
@@ -158,10 +168,18 @@ def _resolution(change: np.ndarray) -> float:
     return max(_FINEST, float(stats.t.ppf(0.975, n - 1) * change.std(ddof=1) / np.sqrt(n)))
 
 
-def _wilcoxon(change: np.ndarray) -> float:
+def _verdict(change: np.ndarray) -> Coded:
+    """Whether a change may be chance; the test ranks the cases, so that its direction may not be that of the mean."""
     from scipy import stats
 
-    return float(stats.wilcoxon(change).pvalue)
+    p = float(stats.wilcoxon(change).pvalue)
+    test = f"(Wilcoxon's signed-rank test, p = {_p(p)})"
+    if p >= _LEVEL:
+        return Coded(f"Such a difference may be chance {test}.", "may-be-chance", p=_p(p))
+    if np.sum(np.sign(change) * stats.rankdata(np.abs(change))) * change.mean() < 0:
+        line = f"Most cases change in the other direction than the mean, unlikely by chance {test}; look at the cases."
+        return Coded(line, "other-direction", p=_p(p))
+    return Coded(f"Such a difference is unlikely to be chance {test}.", "no-chance", p=_p(p))
 
 
 def _p(p: float) -> str:
