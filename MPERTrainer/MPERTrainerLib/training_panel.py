@@ -229,7 +229,7 @@ class TrainingPanel:
             ui.countsLabel.text = text.format(**plan)
         ui.budgetSpin.enabled = not ui.stepsSpin.value
         why = []
-        if plan.get("reason"):
+        if plan.get("reason") and plan["ready"]:  # else what stands against it comes first
             method = engine_words.method(plan["method"], plan["method"])
             why.append(_("Method: {method}; {reason}.").format(method=method, reason=plan["reason"]))
         said = [plan.get("words", ""), *plan.get("warnings", [])]

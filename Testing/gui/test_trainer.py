@@ -1002,6 +1002,12 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     assert "Method: Labelled scans only; there are no scans without labels." in ui.estimateLabel.text
     window.wait_until(lambda: training.plan.get("also") == ["other scanner"], 20, "the second split")
 
+    ui.labeledSpin.value = 99
+    window.wait_until(lambda: training.plan.get("ready") is False, 20, "what stands against it")
+    first, second = ui.estimateLabel.text.splitlines()[:2]
+    assert first == "Label a case first." and second.startswith("\N{BULLET} ") and "99" in second
+    assert not ui.startButton.enabled
+
     # another dataset begins with the defaults, as they are sent, whatever was chosen for the one before
     ui.stepsSpin.value, ui.labeledSpin.value, ui.seedSpin.value, ui.patchEdit.text = 3000, 1, 7, SMALL_PATCH
     choose(ui.deviceSelector, "cpu")
