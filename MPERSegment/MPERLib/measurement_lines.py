@@ -44,6 +44,12 @@ def about_measurements() -> dict[str, str]:
         "empty-phases": _(
             "no voxel is {structure} in phase {phases}, which is taken neither as ED nor as ES; check the mask"
         ),
+        "empty-at": _(
+            "no voxel is {structure} at {what} (phase {phase}), so figures that need it are not given; check the mask"
+        ),
+        "empty-atrium-phases": _(
+            "no voxel is LA in phase {phases}, which the emptying fraction leaves out; check the mask"
+        ),
         "same-phase": _(
             "Phase {phase} is both ED and ES. Choose masks of two phases in which {structure} differs in size."
         ),
@@ -98,7 +104,9 @@ def about_figures() -> dict[str, str]:
         "method-threshold": _("threshold {value} ({source}); {sampled}; share of the wall's area"),
         "method-index": _("{name} / body surface area of {area} m2 (Mosteller)"),
         "method-emptying": _("(max - min) / max over {n} phases"),
-        "method-none-at-ed": _("no voxel is {structure} at ED"),
+        "method-none": _("no voxel is {structure}"),
+        "method-none-at": _("no voxel is {structure} at {phase}"),
+        "method-no-emptying": _("fewer than two phases have a voxel of the LA"),
         "method-mass": _("volume of the myocardium at phase {phase} (ED) x {density} g/mL"),
     }
 

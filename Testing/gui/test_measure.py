@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from MPERLib import mrml, phases, segmentation_node
+from MPERLib import formatting, mrml, phases, segmentation_node
 from test_segment import ENGINE_S, RESULT, draw
 
 from mper.labels import Segmentation, make_label
@@ -386,6 +386,21 @@ def test_phases_have_a_fraction_a_curve_and_a_choice_of_ed_and_es(window, shared
     measured(window, panel)
     assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)  # of the phases that are left
     assert ui.heightBox.value == 180
+
+
+def test_phases_without_a_ventricle_have_no_fraction_and_the_table_says_why(window, shared_engine):
+    _scan, masks = cine((400, 700, 0))
+    panel = opened(window, masks[0])
+    ui = panel.ui
+    assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)
+    assert "No voxel is LV in phase 3, which is taken neither" in ui.measureWords.text
+    ui.esBox.currentIndex = ui.esBox.findData("3")
+    measured(window, panel)
+    assert values(panel)["lv_ef"] is None
+    assert "No voxel is LV at ES (phase 3)" in ui.measureWords.text
+    names = [ui.figuresTable.item(row, 0).text() for row in range(ui.figuresTable.rowCount)]
+    item = ui.figuresTable.item(names.index("LV EF"), 1)
+    assert (item.text(), item.toolTip()) == (formatting.UNKNOWN, "no voxel is LV at ES")
 
 
 def test_a_report_is_written_by_the_command_line_with_the_figures_of_the_panel(window, shared_engine, tmp_path):

@@ -124,9 +124,13 @@ def test_phases_have_an_ejection_fraction_and_a_wrong_order_is_one_line(run: Run
         array = np.where(ball(geometry, radius), 3, 0).astype(np.uint8)
         write_volume(tmp_path / f"{name}.nii.gz", Volume(array, geometry))
     masks = (tmp_path / "ed.nii.gz", tmp_path / "es.nii.gz", "--phases", "--labels", "RV,MYO,LV")
-    code, out, _ = run(*masks, "--ed", 1, "--es", 2, "--json")
+    code, out, err = run(*masks, "--ed", 1, "--es", 2, "--json", "--report", tmp_path / "report")
     answer = json.loads(out)
     assert code == 0 and (answer["ed"], answer["es"]) == (1, 2)
+    assert figures(out)["rv_ef"]["value"] is None and "no voxel is RV at ED (phase 1)" in err
+    page, table = ((tmp_path / "report" / name).read_text("utf-8") for name in ("report.html", "figures.csv"))
+    assert "<td>RV EF<td class=n>not available<td class=m>no voxel is RV at ED, ES" in page
+    assert 'rv_ef,RV EF,,%,,,,"no voxel is RV at ED, ES"' in table
     edv, esv = answer["volumes_ml"]["LV"]
     assert figures(out)["lv_ef"]["value"] == pytest.approx(100 * (edv - esv) / edv, abs=0.01)
     code, _, err = run(*masks, "--ed", 2, "--es", 1)

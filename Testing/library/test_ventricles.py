@@ -110,15 +110,64 @@ def test_a_phase_without_a_ventricle_is_not_end_systole(beat: Sequence[Segmentat
     assert found.notes[0].startswith("no voxel is LV in phase 6")
 
 
-def test_atrial_emptying_is_that_of_its_largest_and_smallest_volume() -> None:
-    labels = (make_label(1, "LA"), make_label(3, "LV"))
+def counted(**phases: Sequence[int]) -> list[Segmentation]:
+    """Masks of so many voxels of each structure in each phase; a voxel has 8 mm3."""
+    names = ("RV", "MYO", "LV", "LA")
     masks = []
-    for count in (100, 60, 80):
+    for counts in zip(*phases.values(), strict=True):
         array = np.zeros((4, 10, 10), np.uint8)
-        array.reshape(-1)[:count] = 1
-        array.reshape(-1)[300 : 300 + count] = 3
+        for name, count in zip(phases, counts, strict=True):
+            array[names.index(name)].reshape(-1)[:count] = names.index(name) + 1
+        labels = tuple(make_label(names.index(name) + 1, name) for name in phases)
         masks.append(Segmentation(Volume(array, Geometry(np.diag([8.0, 1, 1, 1]), array.shape)), labels))
-    assert value(measure_cycle(masks), "la_emptying") == pytest.approx(40)
+    return masks
+
+
+def figure(found: Cycle, key: str) -> tuple[float | None, str]:
+    return next((each.value, str(each.method)) for each in found.figures if each.key == key)
+
+
+def test_atrial_emptying_is_that_of_its_largest_and_smallest_volume() -> None:
+    found = measure_cycle(counted(LA=(100, 60, 80), LV=(100, 60, 80)))
+    assert value(found, "la_emptying") == pytest.approx(40)
+
+
+def test_an_empty_ventricle_has_no_ejection_fraction_and_says_why() -> None:
+    found = measure_cycle(counted(RV=(100, 0), LV=(100, 50)), body_m2=2.0)
+    assert value(found, "lv_ef") == pytest.approx(50)
+    assert value(found, "rv_edv") == pytest.approx(0.8)
+    for key in ("rv_esv", "rv_sv", "rv_ef"):
+        assert figure(found, key) == (None, "no voxel is RV at ES")
+    assert {"rv_edv_index"} == {each.key for each in found.figures if each.key in ("rv_edv_index", "rv_esv_index")}
+    line = "no voxel is RV at ES (phase 2), so figures that need it are not given; check the mask"
+    assert line in found.notes
+    found = measure_cycle(counted(RV=(0, 0), LV=(100, 50)))
+    assert figure(found, "rv_ef") == (None, "no voxel is RV at ED, ES")
+    assert [figure(found, f"rv_{key}")[0] for key in ("edv", "esv", "sv")] == [None] * 3
+
+
+@pytest.mark.parametrize(("ed", "es", "empty"), [(1, 2, "ES"), (2, 1, "ED")])
+def test_a_phase_that_is_given_and_empty_has_no_figures_and_no_false_note(ed: int, es: int, empty: str) -> None:
+    found = measure_cycle(counted(LV=(100, 0, 60)), ed, es)
+    assert figure(found, "lv_ef") == figure(found, "lv_sv") == (None, f"no voxel is LV at {empty}")
+    assert found.notes == (
+        f"no voxel is LV at {empty} (phase 2), so figures that need it are not given; check the mask",
+    )
+
+
+def test_phases_without_an_atrium_are_left_out_of_its_emptying() -> None:
+    found = measure_cycle(counted(LA=(100, 90, 0), LV=(100, 60, 80)))
+    assert figure(found, "la_emptying") == (pytest.approx(10), "(max - min) / max over 2 phases")
+    assert "no voxel is LA in phase 3, which the emptying fraction leaves out; check the mask" in found.notes
+    found = measure_cycle(counted(LA=(0, 90, 0), LV=(100, 60, 80)))
+    assert figure(found, "la_emptying") == (None, "fewer than two phases have a voxel of the LA")
+
+
+def test_no_myocardium_has_no_mass_and_no_volume() -> None:
+    found = measure_cycle(counted(MYO=(0, 50), LV=(100, 60)))
+    assert figure(found, "lv_mass") == (None, "no voxel is MYO at ED")
+    assert found.notes[-1].startswith("no voxel is MYO at ED (phase 1)")
+    assert figure(measure_cycle(counted(MYO=(0,), LV=(100,))), "myo_volume") == (None, "no voxel is MYO")
 
 
 def test_phases_of_other_grids_of_unknown_spacing_or_without_ventricles_are_refused() -> None:

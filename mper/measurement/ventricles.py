@@ -116,13 +116,9 @@ def measure_cycle(
     for name in (name for name in ("LV", "RV") if name in curves):
         figures += _function(name, by_number[name], ed, es, body_m2, notes)
     if _TISSUE in curves:
-        figures += _mass(by_number[_TISSUE][ed], ed, body_m2)
-    if "LA" in curves and max(curves["LA"]) > 0:
-        largest, smallest = max(curves["LA"]), min(curves["LA"])
-        share = 100 * (largest - smallest) / largest
-        how = Coded(f"(max - min) / max over {len(phases)} phases", "method-emptying", n=len(phases))
-        title = Coded("LA total emptying fraction", "la-emptying")
-        figures.append(Figure("la_emptying", title, share, "%", how, _NAMES["LA"]))
+        figures += _mass(by_number[_TISSUE][ed], ed, body_m2, notes)
+    if "LA" in curves:
+        figures.append(_emptying(by_number["LA"], notes))
     return Cycle(tuple(figures), curves, ed, es, tuple(notes))
 
 
@@ -190,8 +186,10 @@ def _phases(
                 )
             )
     present = {number: ml for number, ml in volumes.items() if ml > 0}
-    if len(present) < count:
-        missing = ", ".join(str(number) for number in volumes if number not in present)
+    ed = end_diastole or max(present, key=present.__getitem__)
+    es = end_systole or min(present, key=present.__getitem__)
+    missing = ", ".join(str(number) for number in volumes if number not in (*present, ed, es))
+    if missing:
         notes.append(
             Coded(
                 f"no voxel is {name} in phase {missing}, which is taken neither as ED nor as ES; check the mask",
@@ -200,8 +198,6 @@ def _phases(
                 phases=missing,
             )
         )
-    ed = end_diastole or max(present, key=present.__getitem__)
-    es = end_systole or min(present, key=present.__getitem__)
     if ed == es:
         raise ValueError(
             Coded(
@@ -211,7 +207,7 @@ def _phases(
                 structure=name,
             )
         )
-    if volumes[ed] < volumes[es]:
+    if 0 < volumes[ed] < volumes[es]:
         raise ValueError(
             Coded(
                 f"phase {ed}, taken as ED, has a smaller {name} ({volumes[ed]:.1f} mL) than phase {es}, taken as ES "
@@ -242,20 +238,26 @@ def _function(
 ) -> list[Figure]:
     group, key = _NAMES[name], name.lower()
     edv, esv = volumes[ed], volumes[es]
+    empty = [(what, phase) for what, phase in (("ED", ed), ("ES", es)) if volumes[phase] == 0]
+    notes += [_empty_note(name, what, phase) for what, phase in empty]
+
+    def figure(what: str, value: float, unit: str, how: str, *needed: str) -> Figure:
+        lacking = ", ".join(each for each, _ in empty if each in needed)
+        if lacking:
+            return Figure(f"{key}_{what.lower()}", f"{name} {what}", None, unit, _empty(name, lacking), group)
+        return Figure(f"{key}_{what.lower()}", f"{name} {what}", value, unit, how, group)
 
     def how(phase: str) -> str:
         return Coded(f"voxels x voxel size over all slices, phase {phase}", "method-phase", phase=phase)
 
     figures = [
-        Figure(f"{key}_edv", f"{name} EDV", edv, "mL", how(f"{ed} (ED)"), group),
-        Figure(f"{key}_esv", f"{name} ESV", esv, "mL", how(f"{es} (ES)"), group),
-        Figure(f"{key}_sv", f"{name} SV", edv - esv, "mL", "EDV - ESV", group),
+        figure("EDV", edv, "mL", how(f"{ed} (ED)"), "ED"),
+        figure("ESV", esv, "mL", how(f"{es} (ES)"), "ES"),
+        figure("SV", edv - esv, "mL", "EDV - ESV", "ED", "ES"),
     ]
-    figures += [each for each in (indexed(figure, body_m2) for figure in list(figures)) if each is not None]
-    ef = 100 * (edv - esv) / edv if edv > 0 else None
-    ratio = "SV / EDV" if edv > 0 else Coded(f"no voxel is {name} at ED", "method-none-at-ed", structure=name)
-    figures.append(Figure(f"{key}_ef", f"{name} EF", ef, "%", ratio, group))
-    if edv < esv:
+    figures += [each for each in (indexed(each, body_m2) for each in list(figures)) if each is not None]
+    figures.append(figure("EF", 100 * (edv - esv) / (edv or 1), "%", "SV / EDV", "ED", "ES"))
+    if not empty and edv < esv:
         notes.append(
             Coded(
                 f"the {name} is smaller in phase {ed} (ED) than in phase {es} (ES); check its masks",
@@ -268,18 +270,47 @@ def _function(
     return figures
 
 
-def _mass(ml: float, ed: int, body_m2: float | None) -> list[Figure]:
+def _mass(ml: float, ed: int, body_m2: float | None, notes: list[str]) -> list[Figure]:
     line = f"volume of the myocardium at phase {ed} (ED) x {MYOCARDIUM_G_PER_ML} g/mL"
-    how = Coded(line, "method-mass", phase=ed, density=MYOCARDIUM_G_PER_ML)
-    mass = Figure("lv_mass", Coded("LV mass", "lv-mass"), ml * MYOCARDIUM_G_PER_ML, "g", how, _NAMES["LV"])
+    how, grams = Coded(line, "method-mass", phase=ed, density=MYOCARDIUM_G_PER_ML), ml * MYOCARDIUM_G_PER_ML
+    if ml == 0:
+        notes.append(_empty_note(_TISSUE, "ED", ed))
+        how = _empty(_TISSUE, "ED")
+    mass = Figure("lv_mass", Coded("LV mass", "lv-mass"), grams or None, "g", how, _NAMES["LV"])
     return [each for each in (mass, indexed(mass, body_m2)) if each is not None]
+
+
+def _emptying(volumes: Mapping[int, float], notes: list[str]) -> Figure:
+    """Of the phases that show the atrium."""
+    present = [ml for ml in volumes.values() if ml > 0]
+    missing = ", ".join(str(number) for number, ml in volumes.items() if ml == 0)
+    if missing:
+        line = f"no voxel is LA in phase {missing}, which the emptying fraction leaves out; check the mask"
+        notes.append(Coded(line, "empty-atrium-phases", phases=missing))
+    title, group = Coded("LA total emptying fraction", "la-emptying"), _NAMES["LA"]
+    if len(present) < 2:
+        how = Coded("fewer than two phases have a voxel of the LA", "method-no-emptying")
+        return Figure("la_emptying", title, None, "%", how, group)
+    how = Coded(f"(max - min) / max over {len(present)} phases", "method-emptying", n=len(present))
+    return Figure("la_emptying", title, 100 * (max(present) - min(present)) / max(present), "%", how, group)
+
+
+def _empty(name: str, what: str) -> Coded:
+    return Coded(f"no voxel is {name} at {what}", "method-none-at", structure=name, phase=what)
+
+
+def _empty_note(name: str, what: str, phase: int) -> Coded:
+    line = f"no voxel is {name} at {what} (phase {phase}), so figures that need it are not given; check the mask"
+    return Coded(line, "empty-at", structure=name, what=what, phase=phase)
 
 
 def _one_phase(name: str, ml: float) -> Figure:
     group = Coded("Myocardium", "myocardium") if name == _TISSUE else _NAMES.get(name, name)
     how = Coded("voxels x voxel size over all slices, one phase", "method-one-phase")
     title = Coded(f"{name} volume", "figure-volume", structure=name)
-    return Figure(f"{name.lower()}_volume", title, ml, "mL", how, group)
+    if ml == 0:
+        how = Coded(f"no voxel is {name}", "method-none", structure=name)
+    return Figure(f"{name.lower()}_volume", title, ml or None, "mL", how, group)
 
 
 def _named(phase: Segmentation) -> str:
