@@ -247,6 +247,18 @@ def test_a_report_has_the_figures_of_its_segment(report: Path, study: Path) -> N
     assert found["IIR > 1.20, extent"][0] == pytest.approx(20, abs=1.5)
 
 
+def texts(report: Path, name: str) -> list[str]:
+    """The text items of that name, anywhere in a report."""
+    import pydicom
+
+    def within(item: Dataset) -> list[str]:
+        own = item.get("ValueType") == "TEXT" and item.ConceptNameCodeSequence[0].CodeMeaning == name
+        found = [str(item.TextValue)] if own else []
+        return found + [text for child in item.get("ContentSequence", []) for text in within(child)]
+
+    return within(pydicom.dcmread(report))
+
+
 def test_a_report_refers_to_its_segmentation_and_carries_methods_and_stages(report: Path, study: Path) -> None:
     import pydicom
 
@@ -255,6 +267,7 @@ def test_a_report_refers_to_its_segmentation_and_carries_methods_and_stages(repo
     assert seg.SOPInstanceUID in text and "max along the normal" in text
     assert "DECAAF 2014 stage by IIR > 1.20, extent" in text and "Doe^Jane" in text
     assert "MPER for 3D Slicer, measurements" in text  # the private scheme, named
+    assert any(line.startswith("height 180 cm and weight 80 kg") for line in texts(report, "Comment"))
 
 
 def test_a_report_names_no_patient_on_its_page_unless_asked(report: Path, study: Path, tmp_path: Path) -> None:
@@ -349,6 +362,7 @@ def test_segmenting_dicom_writes_segmentation_and_report_that_are_sent_together(
     found = read_sr(tmp_path / "sr.dcm")["Left atrium"]
     assert found["Volume"][0] == pytest.approx(figures(json.dumps(answer))["la_volume"]["value"], abs=1e-3)
     assert "IIR > 1.20, extent" in found
+    assert answer["notes"] and set(texts(tmp_path / "sr.dcm", "Comment")) == set(answer["notes"])
     seg, report = (pydicom.dcmread(tmp_path / f"{name}.dcm", stop_before_pixels=True) for name in ("seg", "sr"))
     assert seg.StudyInstanceUID == report.StudyInstanceUID
     assert seg.SOPInstanceUID in report.to_json()
@@ -376,12 +390,18 @@ def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: P
     for value, count in ((1, 40), (2, 30), (3, 60)):
         array[value * 5, 5:25].reshape(-1)[:count] = value
     labels = tuple(make_label(value, name) for value, name in enumerate(("RV", "MYO", "LV"), 1))
-    mask = Segmentation(series.volume.with_array(array), labels, dict.fromkeys((1, 2, 3), MADE[1]))
+    quality = "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
+    made = {1: MADE[1], 2: MADE[1].edited(), 3: replace(MADE[1], quality=quality)}
+    mask = Segmentation(series.volume.with_array(array), labels, made)
     write_seg(tmp_path / "seg.dcm", mask, series)
-    write_sr(tmp_path / "sr.dcm", measure_case([mask]).figures, tmp_path / "seg.dcm", mask, series, observer="Ärztin^Ö")
+    notes = ("one phase is given: EF needs a mask of ED and one of ES", "the mask touches the border of Größe.dcm")
+    figures = measure_case([mask]).figures
+    write_sr(tmp_path / "sr.dcm", figures, tmp_path / "seg.dcm", mask, series, print, "Ärztin^Ö", notes)
     assert read_sr(tmp_path / "sr.dcm") == {
         name: {"Volume": (pytest.approx(count * 1.5**3 / 1000), "mL")}
         for name, count in (("Left ventricle", 60), ("Right ventricle", 40), ("Myocardium", 30))
     }
+    assert texts(tmp_path / "sr.dcm", "Expected quality") == [quality]
+    assert texts(tmp_path / "sr.dcm", "Comment") == list(notes)
     told = subprocess.run([tool("dciodvfy"), "-new", str(tmp_path / "sr.dcm")], capture_output=True, check=False)
     assert b"Error" not in told.stdout + told.stderr

@@ -169,7 +169,14 @@ class _Case:
 
             assert series is not None
             write_sr(
-                arguments.sr, measured.figures, self._masks[0], phases[0], series, self._notes.append, arguments.creator
+                arguments.sr,
+                measured.figures,
+                self._masks[0],
+                phases[0],
+                series,
+                self._notes.append,
+                arguments.creator,
+                tuple(self._notes),
             )
             files.append(arguments.sr)
         tell_notes(self._notes)

@@ -57,7 +57,7 @@ def report_on_mask(
     scan = series.volume if enhanced else None
     measured = measure_case([mask], scan, CaseSettings(body_m2=body))
     notes += measured.notes
-    write_sr(path, measured.figures, seg, mask, series, notes.append)
+    write_sr(path, measured.figures, seg, mask, series, notes.append, notes=tuple(notes))
     return {
         "sr": str(path),
         "figures": [figure.to_dict() for figure in measured.figures],

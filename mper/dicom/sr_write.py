@@ -2,7 +2,8 @@
 
 Quantities that DICOM or LOINC have a code for are coded with it; the others have codes of the private scheme 99MPER,
 whose meaning is written out. Method and parameters of each figure stand in its algorithm identification, stages in
-qualitative evaluations named after their scheme. The source images are those that the segmentation refers to.
+qualitative evaluations named after their scheme. The quality to expect of a mask stands with its structure, notes below
+all measurements. The source images are those that the segmentation refers to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mper.dicom.sources import describe_sources, text_encoding
 from mper.labels import Label, Segmentation, make_label, structure_of
 from mper.measurement.figures import Figure
 from mper.progress import Notify, ignore_notice
+from mper.provenance import Provenance
 from mper.utils.coded import Coded
 from mper.utils.files import write_atomically
 from mper.utils.text import first_line
@@ -54,6 +56,7 @@ def write_sr(
     series: DicomSeries,
     notify: Notify = ignore_notice,
     observer: str = "",
+    notes: Sequence[str] = (),
 ) -> None:
     """Write figures as a structured report that refers to the segments of a DICOM-SEG.
 
@@ -62,17 +65,20 @@ def write_sr(
     path : Path
         Ends in ``.dcm``.
     figures : sequence of Figure
-        Those without a value are left out.
+        Those without a value are left out; why should stand in `notes`.
     seg : Path
         The DICOM-SEG of the mask that was measured.
     mask : Segmentation
-        That mask; the segments of the SEG are matched by code and name.
+        That mask; the segments of the SEG are matched by code and name. What its provenance says of the quality to
+        expect is in the report.
     series : DicomSeries
         Its source.
     notify : callable
         Called for figures that have no segment.
     observer : str
         Who answers for the report, as ``Family^Given``; may be empty.
+    notes : sequence of str
+        What was noticed while segmenting and measuring.
 
     Raises
     ------
@@ -97,9 +103,8 @@ def write_sr(
                 Coded(f"no figure belongs to a segment of {seg}; there is nothing to report", "nothing-to-report")
             )
         try:
-            dataset = _report(
-                groups, [_evidence(segmentation, sources.main[0]), *sources.main, *sources.further], observer
-            )
+            evidence = [_evidence(segmentation, sources.main[0]), *sources.main, *sources.further]
+            dataset = _report(groups, evidence, observer, notes)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 Coded(
@@ -108,7 +113,8 @@ def write_sr(
                     reason=first_line(error),
                 )
             ) from error
-        texts = [observer, *(figure.method for figure in figures)]
+        texts = [observer, *notes, *(figure.method for figure in figures)]
+        texts += [made.quality for made in mask.provenance.values()]
         encoding = text_encoding(series.instances[0], texts)
         if encoding:
             dataset.SpecificCharacterSet = encoding
@@ -174,7 +180,7 @@ def _groups(
                 )
             )
         else:
-            made.append(_group(segment, segmentation, own, series))
+            made.append(_group(segment, segmentation, own, series, mask.provenance.get(value)))
     return made
 
 
@@ -206,7 +212,11 @@ def _segment(segmentation: pydicom.Dataset, label: Label) -> pydicom.Dataset | N
 
 
 def _group(
-    segment: pydicom.Dataset, segmentation: pydicom.Dataset, figures: Sequence[Figure], series: DicomSeries
+    segment: pydicom.Dataset,
+    segmentation: pydicom.Dataset,
+    figures: Sequence[Figure],
+    series: DicomSeries,
+    made: Provenance | None,
 ) -> Any:
     from highdicom.sr import (
         CodedConcept,
@@ -218,7 +228,7 @@ def _group(
 
     kind = segment.SegmentedPropertyTypeCodeSequence[0]
     uid = str(segment.get("TrackingUID") or pydicom.uid.generate_uid(prefix=None))
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+    group = VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid, str(segment.get("TrackingID") or segment.SegmentLabel)),
         # Not `from_segmentation`: it fails for a SEG of one segment, whose number stands in the shared groups.
         referenced_segment=ReferencedSegment(
@@ -231,6 +241,16 @@ def _group(
         measurements=[_measurement(figure) for figure in figures],
         qualitative_evaluations=[each for figure in figures for each in _stages(figure)],
     )
+    if made is not None and made.quality:
+        group[0].ContentSequence.append(_text(("quality", SCHEME, "Expected quality"), made.quality))
+    return group
+
+
+def _text(name: tuple[str, str, str], text: str) -> Any:
+    """A qualitative evaluation as text, which the templates allow and highdicom's classes do not offer."""
+    from highdicom.sr import CodedConcept, RelationshipTypeValues, TextContentItem
+
+    return TextContentItem(CodedConcept(*name), text, RelationshipTypeValues.CONTAINS)
 
 
 def _measurement(figure: Figure) -> Any:
@@ -288,15 +308,20 @@ def _evidence(segmentation: pydicom.Dataset, image: pydicom.Dataset) -> pydicom.
     return made
 
 
-def _report(groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], observer: str) -> pydicom.Dataset:
+def _report(
+    groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], observer: str, notes: Sequence[str]
+) -> pydicom.Dataset:
     from highdicom.sr import (
         CodedConcept,
         Comprehensive3DSR,
+        ContainerContentItem,
+        ContentSequence,
         DeviceObserverIdentifyingAttributes,
         MeasurementReport,
         ObservationContext,
         ObserverContext,
         PersonObserverIdentifyingAttributes,
+        RelationshipTypeValues,
     )
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
@@ -320,6 +345,12 @@ def _report(groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], observer
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
+    if notes:
+        name = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
+        container = ContainerContentItem(name, relationship_type=RelationshipTypeValues.CONTAINS)
+        comment = ("121106", "DCM", "Comment")
+        container.ContentSequence = ContentSequence([_text(comment, note) for note in dict.fromkeys(notes)])
+        content[0].ContentSequence.append(container)
     dataset = Comprehensive3DSR(
         evidence=list(evidence),
         content=content[0],
