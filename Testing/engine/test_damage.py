@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +120,30 @@ def test_a_foreign_or_damaged_dataset_json_hides_nothing_else(engine: Served, ho
     assert made.status == (
         409 if b"mper-dataset" in content and content[-1:] == b"}" else 200
     )  # not inside one of ours
+
+
+def test_a_folder_that_may_not_be_searched_hides_nothing_else(
+    engine: Served, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = home / "lost+found"
+    closed.mkdir()
+
+    def refuse(call: Callable[..., object]) -> Callable[..., object]:
+        def refused(path: object = ".", *more: object, **named: object) -> object:
+            if isinstance(path, (str, os.PathLike)):
+                inside = closed in Path(path).parents
+                if inside or (Path(path) == closed and call in (listdir, scandir)):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return call(path, *more, **named)
+
+        return refused
+
+    stat, listdir, scandir = os.stat, os.listdir, os.scandir
+    for call in (stat, listdir, scandir):
+        monkeypatch.setattr(os, call.__name__, refuse(call))
+    assert [entry["id"] for entry in engine.get("/datasets").json()] == ["Data/mine"]
+    assert len([entry for entry in engine.get("/models").json() if entry["origin"] != "bundled"]) == 3
+    assert engine.engine.trainings() == []
 
 
 def damage(path: Path, how: str) -> None:
@@ -249,12 +273,23 @@ def test_what_dead_programs_left_half_made_is_removed_and_nothing_else(home: Pat
     assert sorted(home.rglob("*")) == before
 
 
-def test_an_engine_that_starts_cleans_up(home: Path, tmp_path: Path) -> None:
+def test_an_engine_that_starts_cleans_up_and_tries_again_after_an_error(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     left = home / "mine" / "cases" / f".{this_host()}-{ended.pid}-{'0' * 12}.part"
     left.mkdir()
     os.utime(left, (0, 0))
+    errors = [OSError(errno.EIO, os.strerror(errno.EIO)), ValueError("a fault")]
+
+    def remove(folders: Iterable[Path], unowned: bool) -> None:
+        if errors:
+            raise errors.pop()
+        remove_unfinished(folders, unowned)
+
+    monkeypatch.setattr("mper.engine.services.engine.remove_unfinished", remove)
+    monkeypatch.setattr("mper.engine.services.engine._MAINTAIN_EVERY_S", 0.01)
     with served(tmp_path / "spool", [home]):
         until(lambda: not left.exists())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from mper.training.runs import RunFolder
 from mper.utils.cleanup import remove_unfinished
 
 _MAINTAIN_EVERY_S = 300.0
+
+log = logging.getLogger("mper.engine")
 
 
 class Engine:
@@ -57,12 +60,15 @@ class Engine:
     def _maintain(self) -> None:
         cleaned: set[Path] = set()
         while not self._ended.is_set():
-            for _, folder in self.roots.datasets():
-                if folder not in cleaned:
-                    remove_unfinished(folders_of_work(folder), unowned=True)
-                    cleaned.add(folder)
-            self.scans.expire()
-            self.predictions.expire()
+            try:
+                self.scans.expire()
+                self.predictions.expire()
+                for _, folder in self.roots.datasets():
+                    if folder not in cleaned:
+                        remove_unfinished(folders_of_work(folder), unowned=True)
+                        cleaned.add(folder)
+            except Exception as error:  # a folder on a server that is away, for example
+                log.warning("the clean-up has failed, and is tried again later: %s", type(error).__name__)
             self._ended.wait(_MAINTAIN_EVERY_S)
 
     def explain(self, error: BaseException) -> str:

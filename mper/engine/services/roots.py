@@ -6,6 +6,7 @@ A dataset's id is ``ROOT/relative/path``; in routes each ``/`` is written as ``~
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ class Roots:
 
 
 def _below(dataset_id: str, folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
-    if (folder / DATASET).is_file():
+    if os.path.isfile(folder / DATASET):  # noqa: PTH113 (raises in a folder that may not be searched)
         yield dataset_id, folder
         with contextlib.suppress(OSError, ValueError):  # a foreign or damaged one may have others below it
             Dataset.open(folder)
@@ -120,9 +121,9 @@ def _below(dataset_id: str, folder: Path, depth: int) -> Iterator[tuple[str, Pat
     if depth == 0:
         return
     try:
-        inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and p.name[:1] != ".")
+        inner = sorted(p for p in folder.iterdir() if not p.is_symlink() and "~" not in p.name and p.name[:1] != ".")
     except OSError:  # a folder that may not be read holds nothing for us
         return
     for path in inner:
-        if "~" not in path.name:
+        if os.path.isdir(path):  # noqa: PTH112 (as above)
             yield from _below(f"{dataset_id}/{path.name}", path, depth - 1)
