@@ -37,8 +37,9 @@ give your consent. For research; not a medical device.</p>
 """)
         parent.acknowledgementText = _("""
 <p>The left-atrium models were trained on scans of the 2018 Atrial Segmentation Challenge (Xiong et al., Medical Image
-Analysis 67, 101832, 2021), the ventricle model on ACDC (Bernard et al., IEEE Transactions on Medical Imaging 37(11),
-2018). The method is that of MPER, ICASSP 2025.</p>
+Analysis 67, 101832, 2021) and, <i>la</i> also, on the heart scans of the Medical Segmentation Decathlon (Antonelli et
+al., Nature Communications 13, 4128, 2022; CC BY-SA 4.0), the ventricle model on ACDC (Bernard et al., IEEE Transactions
+on Medical Imaging 37(11), 2018). The method is that of MPER, ICASSP 2025.</p>
 """)
         slicer.app.connect("startupCompleted()", startup.register)
 

@@ -40,7 +40,7 @@ class MPERTrainer(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "Training combines multi-prototype embedding refinement (MPER, ICASSP 2025) with bidirectional copy-paste "
             "(BCP, CVPR 2023). The bundled models were trained on the public data of the 2018 Atrial Segmentation "
-            "Challenge and of ACDC; see DATA_LICENSES.md."
+            "Challenge, of the Medical Segmentation Decathlon and of ACDC; see DATA_LICENSES.md."
         )
 
 

@@ -259,7 +259,7 @@ class CohortPanel:
         """Why nothing can be started; empty where it can."""
         ui = self._context.ui
         if not self._session.ready:
-            return _("MPER's program is not ready yet.")
+            return _("The engine is not ready yet.")
         if chosen(ui.cohortSourceBox) == _DATASET:
             return "" if self._dataset.id else _("Open a dataset under Cases.")
         if self._session.engine.isRemote:

@@ -128,7 +128,7 @@ class Engine:
         self.reason = ""
         if self._process is not None:
             self._process.stop()
-        self._end("stopped", _("MPER's program was stopped. Try again once it is running"))
+        self._end("stopped", _("The engine was stopped. Try again once it is running"))
         if self._process is not None and wait_s:
             self._process.wait(wait_s)
 
@@ -324,7 +324,7 @@ class Engine:
                     callbacks.report_exception("request", error, fail)
             else:
                 pending.aborted = True
-                fail(self.reason or _("MPER's program is not running. Start it"))
+                fail(self.reason or _("The engine is not running. Start it"))
 
         if self.state == "starting":
             self._waiting.append(now)

@@ -103,7 +103,7 @@ class Job:
         elif state == "cancelled":
             self._end(self._cancelled)
         else:
-            self._fail(str((last or {}).get("error") or _("MPER's program ended before the work was done. Try again")))
+            self._fail(str((last or {}).get("error") or _("The engine ended before the work was done. Try again")))
 
     def _onState(self, engine: Engine) -> None:
         if engine.state == "failed":

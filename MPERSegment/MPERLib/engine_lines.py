@@ -47,7 +47,7 @@ def _refusals() -> dict[str, str]:
         "no-holdout": _("Lock a hold-out set first (under Cases); otherwise the comparison is biased."),
         "disk-full": _("The disk is nearly full. Make room on it, then try again."),
         "busy": _("{n} tasks are under way already. Wait for one to end, or cancel one."),
-        "ending": _("MPER's program is ending. Start it again."),
+        "ending": _("The engine is ending. Start it again."),
         "wrong-token": _("The access token is missing or wrong. Enter it again, under Engine."),
         "too-large": _("This is too large to be sent: {megabytes} MB at most. Choose a smaller region."),
         "string-too-long": _("The {field} is too long ({limit} characters at most)."),
@@ -79,8 +79,8 @@ def _refusals() -> dict[str, str]:
         "scan-gone": _("The scan {scan} was moved or deleted. Put it back, or segment the cohort again."),
         "folder-is-file": _("{file} is a file. Choose a folder."),
         "none-accepted": _("No mask of this cohort is accepted. Accept or correct some first."),
-        "outside-roots": _("Only the user who started MPER's program may choose folders of that computer."),
-        "scan-outside-roots": _("Only the user who started MPER's program may open this scan."),
+        "outside-roots": _("Only the user who started the engine may choose folders of that computer."),
+        "scan-outside-roots": _("Only the user who started the engine may open this scan."),
     }
 
 

@@ -71,7 +71,7 @@ class EngineProcess:
                 self._ready(answer)
                 return
         self._process.stop()
-        self._ended(_("MPER's program did not start as expected: {line}. Start it again").format(line=repr(line[:80])))
+        self._ended(_("The engine did not start as expected: {line}. Start it again").format(line=repr(line[:80])))
 
     def _onEnded(self, reason: str | None) -> None:
         """Say why: the last line of what it wrote to its log since it began."""
@@ -82,14 +82,14 @@ class EngineProcess:
         missing = re.findall(r"No module named '([\w.]+)'", text)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if self._process.failedToStart:
-            self._ended(_("MPER's program could not be started. {reason}").format(reason=reason))
+            self._ended(_("The engine could not be started. {reason}").format(reason=reason))
         elif missing:
-            words = _("MPER needs more software ({name} is missing). Install it in MPER Segment")
+            words = _("The engine needs more software ({name} is missing). Install it in MPER Segment")
             self._ended(words.format(name=missing[-1]))
         elif lines:
-            self._ended(_("MPER's program stopped. Your masks are safe. Details: {line}").format(line=lines[-1][:300]))
+            self._ended(_("The engine stopped. Your masks are safe. Details: {line}").format(line=lines[-1][:300]))
         else:
-            self._ended(_("MPER's program stopped. Your masks are safe."))
+            self._ended(_("The engine stopped. Your masks are safe."))
 
 
 def _rotate(log: Path) -> None:

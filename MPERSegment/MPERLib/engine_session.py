@@ -79,12 +79,12 @@ class EngineSession:
         """The state of the engine, for the user."""
         if self.engine.state == "ready":
             where = self.engine.url if self.engine.isRemote else _("on this computer")
-            return _("MPER's program is running ({where}).").format(where=where)
+            return _("The engine is running ({where}).").format(where=where)
         if self.engine.state == "starting":
-            return _("MPER's program is starting; the first time, this may take a minute.")
+            return _("The engine is starting; the first time, this may take a minute.")
         if self.engine.state == "failed":
-            return _("MPER's program has stopped.")
-        return _("MPER's program is not running.")
+            return _("The engine has stopped.")
+        return _("The engine is not running.")
 
     def model(self, id_: str) -> dict[str, Any] | None:
         """A model by its id; ``DATASET/NAME`` stands for the version in use."""

@@ -137,15 +137,18 @@ def model_name(model: Mapping[str, Any]) -> str:
 
 
 def model_summary(model: Mapping[str, Any]) -> str:
-    """How good a model was on test scans, in one line; the rest is in `model_card`."""
+    """How good a model was on scans that did not train it, in one line; the rest is in `model_card`."""
     quality = _quality(_about(model))
     dice = (quality.get("mean") or {}).get("dice")
     if dice is None:
         return _("The quality of this model was not measured.")
-    counted = re.match(r"(\d+) case", str(quality.get("cases")))  # "3 cases of the locked hold-out: ..."
+    which = str(quality.get("cases"))  # "3 cases of the locked hold-out: ..."
+    counted = re.match(r"(\d+) case", which)
     cases = len(quality.get("per_case") or ()) or int(counted[1] if counted else 0)
-    line = _("Agreement with experts {share} (Dice) on {n} test scans.") if cases else _("Dice {dice}")
-    return line.format(share=percent(dice), dice=number(dice), n=cases)
+    line = _("Mean Dice {dice} on {n} held-out scans.") if cases else _("Dice {dice}")
+    if "used for choices" in which:
+        line = _("Mean Dice {dice} on {n} validation scans.")
+    return line.format(dice=number(dice), n=cases)
 
 
 def model_card(model: Mapping[str, Any]) -> str:

@@ -382,7 +382,7 @@ def test_a_stopped_engine_gives_a_clear_error_and_starts_again(window: Any, remo
     remote.stop()
     late = Recorder(window)
     remote.get("/info", late.take, late.fail)
-    assert late.wait_for_failure() == "MPER's program is not running. Start it"
+    assert late.wait_for_failure() == "The engine is not running. Start it"
     assert not recorder.done and len(recorder.failed) == 1
     remote.start()
     again = Recorder(window)
@@ -490,7 +490,7 @@ def test_a_killed_engine_is_reported_and_can_be_started_again(window: Any, local
     recorder = Recorder(window)
     os.kill(pid, signal.SIGKILL)
     window.wait_until(lambda: local.state == "failed", 10)
-    assert local.reason.startswith("MPER's program stopped")
+    assert local.reason.startswith("The engine stopped")
     local.get("/models", recorder.take, recorder.fail)
     assert recorder.wait_for_failure() == local.reason
     local.start()
@@ -506,18 +506,18 @@ def test_missing_packages_are_named(
     monkeypatch.setenv("MPER_PACKAGES", str(tmp_path))
     local.start()
     window.wait_until(lambda: local.state == "failed", 60)
-    assert local.reason == ("MPER needs more software (fastapi is missing). Install it in MPER Segment")
+    assert local.reason == ("The engine needs more software (fastapi is missing). Install it in MPER Segment")
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("print('hello')", "MPER's program did not start as expected: 'hello'. Start it again"),
+        ("print('hello')", "The engine did not start as expected: 'hello'. Start it again"),
         (
             "raise SystemExit(3)",
-            "MPER's program stopped. Your masks are safe.",
+            "The engine stopped. Your masks are safe.",
         ),
-        ("import sys; sys.exit('no more room')", "MPER's program stopped. Your masks are safe. Details: no more room"),
+        ("import sys; sys.exit('no more room')", "The engine stopped. Your masks are safe. Details: no more room"),
     ],
 )
 def test_an_engine_that_does_not_start_gives_the_reason(
@@ -617,7 +617,7 @@ def test_what_waits_for_an_answer_hears_that_the_engine_was_stopped(
     remote.get("/silence", recorder.take, recorder.fail)
     remote.stop()
     window.events()
-    assert recorder.failed[:2] == ["MPER's program was stopped. Try again once it is running"] * 2
+    assert recorder.failed[:2] == ["The engine was stopped. Try again once it is running"] * 2
     assert len(recorder.failed) == 3
     starting = Engine.remote(f"http://127.0.0.1:{server.server_port}", "secret")
     starting.start()

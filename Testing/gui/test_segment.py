@@ -147,7 +147,7 @@ def test_a_click_makes_a_mask_that_says_what_it_is_and_why(window, shared_engine
     panel = opened(window)
     ui = panel.ui
     assert ui.segmentButton.text == "Segment LA"
-    assert ui.modelWords.text == "Agreement with experts 92 % (Dice) on 8 test scans."
+    assert ui.modelWords.text == "Mean Dice 0.92 on 8 validation scans."
     callbacks.clear()
     window.click(ui.segmentButton)
     assert ui.segmentButton.text == "Cancel"
@@ -267,9 +267,9 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     os.kill(int(slicer.mperEngine._process.pid), signal.SIGKILL)
     window.wait_until(lambda: "program stopped" in panel.ui.messageLabel.text, 20, "the message")
     window.wait_until(lambda: not panel.segmentPanel.running, 20, "the end of the job")
-    words = "MPER's program stopped. Your masks are safe."
+    words = "The engine stopped. Your masks are safe."
     assert panel.ui.messageLabel.text == words
-    assert panel.ui.modelWords.text == "MPER's program has stopped."  # why is said once
+    assert panel.ui.modelWords.text == "The engine has stopped."  # why is said once
     assert not panel.ui.segmentButton.enabled
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     window.click(panel.ui.messageButton)

@@ -81,7 +81,7 @@ def test_a_mask_with_its_scan_has_figures_with_methods_and_a_report(run: Run, fi
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"report.html", "figures.csv", "wall.vtp", "wall.ply", "wall.stl"}
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert f"MPER la {SHIPPED.version} (sha256:abababab), unedited" in page and "Expected quality: Dice" in page
+    assert f"MPER la {SHIPPED.version} (sha256:abababab), unedited" in page and "Model: mean Dice" in page
 
 
 def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(files: Path) -> None:
@@ -90,8 +90,8 @@ def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(f
     told = replace(mask, provenance={value: replace(made, quality=words) for value, made in mask.provenance.items()})
     lines, usual = (_origin(ReportedMask(Path("mask.seg.nrrd"), None, one, None, "", ())) for one in (told, mask))
     assert f"Expected quality: {words}" in lines
-    usual = [line for line in usual if line.startswith("Expected quality")]
-    assert len(usual) == 1 and usual[0].startswith("Expected quality: Dice 0.")
+    (line,) = [line for line in usual if "Dice" in line]
+    assert line.startswith("Model: mean Dice 0.") and line.endswith("what to expect of this mask is not known")
 
 
 def test_the_table_names_values_stages_and_methods(run: Run, files: Path) -> None:

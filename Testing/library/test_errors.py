@@ -215,7 +215,7 @@ def test_models_are_listed_with_what_people_need_to_know(
 ) -> None:
     from small_models import random_bundle
 
-    quality = {"mean": {"dice": 0.91234}, "per_case": {"a": 0.93, "b": 0.8761}}
+    quality = {"mean": {"dice": 0.91234}, "per_case": {"a": 0.93, "b": 0.8761}, "cases": "2 cases of split 'val'"}
     about = {"quality": quality, "licence": "Code Apache-2.0; weights for research " + "and teaching " * 20}
     random_bundle(about=about).save(tmp_path / "small")
     random_bundle().save(tmp_path / "unknown")
@@ -223,7 +223,7 @@ def test_models_are_listed_with_what_people_need_to_know(
     assert main(["models"]) == 0
     said = capsys.readouterr().out
     assert "small 1.0.0: A small model" in said and "structure 1" in said and "Apache-2.0" in said
-    assert "0.912 on held-back cases, worst 0.876 of 2" in said
+    assert "0.912, worst 0.876, on 2 cases of split 'val'" in said
     assert "not measured" in said
 
     assert main(["models", "--json"]) == 0

@@ -123,4 +123,5 @@ def _quality(stored: StoredBundle) -> list[str]:
     dice = (quality.get("mean") or {}).get("dice")
     if dice is None:
         return []
-    return [f"Expected quality: Dice {dice:.3f}, the model's mean over {quality.get('cases', 'its test cases')}"]
+    cases = quality.get("cases", "its test cases")
+    return [f"Model: mean Dice {dice:.3f} on {cases}; what to expect of this mask is not known"]

@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         commands,
         "models",
         "list the models that come with mper",
-        "List the models that come with mper: structures, accuracy on held-back cases, and licence. Use a name with\n"
+        "List the models that come with mper: structures, Dice and on which cases, and licence. Use a name with\n"
         "`mper segment --model NAME`.",
         "  mper models\n  mper models --json\n",
     )
@@ -65,12 +65,10 @@ def _say_line(what: str, text: str) -> None:
 
 
 def _quality(quality: object) -> str:
-    """Mean and worst Dice of a card: ``mean`` is as `mper.evaluation.evaluate` gives it, ``per_case`` the Dice of
-    each.
-    """
+    """Mean and worst Dice of a card, and on which cases; ``mean`` is as `mper.evaluation.evaluate` gives it."""
     if not isinstance(quality, dict) or not isinstance(quality.get("mean"), dict):
         return "not measured"
-    words = f"{quality['mean']['dice']:.3f} on held-back cases"
+    words = f"{quality['mean']['dice']:.3f}"
     if each := quality.get("per_case"):
-        words += f", worst {min(each.values()):.3f} of {len(each)}"
-    return words
+        words += f", worst {min(each.values()):.3f}"
+    return f"{words}, on {quality['cases']}" if quality.get("cases") else words
