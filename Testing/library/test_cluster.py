@@ -20,6 +20,7 @@ from mper.cluster import jobs
 from mper.cluster.job import CommandJob
 from mper.cluster.jobs import JobSet
 from mper.cluster.settings import ClusterSettings, gigabytes, read_settings, seconds
+from mper.cohort.status import command_of, read_state
 from mper.io import read_labelmap, write_volume
 from mper.utils.errors import FAILED, OK, USAGE
 from mper.utils.files import write_json
@@ -176,6 +177,35 @@ def test_a_cohort_goes_on_where_its_cluster_cannot_be_asked(
     folder = scans(tmp_path / "scans", 2)
     assert main(["segment", str(folder), str(tmp_path / "out"), "--model", str(model), "--device", "cpu"]) == OK
     assert "whether they are at work cannot be asked here: there is no SLURM" in capsys.readouterr().err
+
+
+def test_a_submitted_cohort_ends_with_its_jobs_and_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(JobSet, "submit", lambda home, *_: job_set(home, monkeypatch, ""))
+    model = random_bundle().save(tmp_path / "model")
+    folder, out = scans(tmp_path / "scans", 2), tmp_path / "out"
+    (folder / "bad.nrrd").write_bytes(b"no scan")
+    words = ["segment", str(folder), str(out), "--model", str(model), "--device", "cpu"]
+    assert main([*words, "--cluster", "slurm", "--detach"]) == OK
+    share = ["segment", "--plan", str(out / ".mper" / "plan.json"), "--share"]
+    write_json(out / ".cluster" / "job-0.json", {"code": 0})
+    assert main([*share, "1/2"]) == OK
+
+    answers = iter(["", "7_1|RUNNING|node1|None\n"])  # the second job is about to be queued again
+    monkeypatch.setattr(jobs, "_call", lambda words: next(answers))
+    assert main(["cluster", "status", str(out)]) == FAILED
+    assert read_state(out).state == "submitted" and not (out / "manifest.json").exists()
+    monkeypatch.setattr(jobs, "_call", lambda words: "")
+    assert main(["cluster", "status", str(out)]) == FAILED
+    assert read_state(out).state == "interrupted", "the second job ended before its scan"
+    assert command_of(out) == ["segment", str(folder), str(out), f"--model={model}", "--device=cpu"]
+    assert main([*share, "2/2"]) == OK
+    (out / ".mper" / "status.json").write_text('{"state": "submitted"}', encoding="utf-8")
+    assert main(["cluster", "status", str(out)]) == FAILED
+    assert read_state(out).state == "finished", "with a scan that failed"
+    assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["failed"] == 1
 
 
 def test_a_folder_without_jobs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

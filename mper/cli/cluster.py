@@ -166,7 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
             print_result(f"{state.id}: {state.detail}")
     bad = sum(not state.alive and state.state != "done" for state in states)
     print_result(f"{alive} of {len(states)} jobs at work, {bad} ended early")
-    if not alive:
+    if not alive and not jobs.running():  # which asks again: a job may be about to be queued again
         from mper.cli.cohort import gather
 
         gather(arguments.folder)

@@ -249,17 +249,21 @@ def _finished(folder: CohortFolder, scans: Sequence[CohortScan]) -> list[Entry]:
 def gather(out: Path) -> None:
     """Gather what jobs have segmented, which have all ended, into the manifest and the tables of a cohort."""
     from mper.cohort.manifest import WORK, CohortFolder, CohortScan
+    from mper.cohort.status import end_submitted
 
     plan_file = out / WORK / PLAN
-    folder = CohortFolder.read(out) if plan_file.is_file() else None
-    if folder is None:
+    if not plan_file.is_file():
         return
     with _alone(out):
+        folder = CohortFolder.read(out) if plan_file.is_file() else None  # another command may have ended it meanwhile
+        if folder is None:
+            return
         tasks = [planned_task(entry) for entry in read_json(plan_file)["tasks"]]
         asked = {scan.key: scan for task in tasks if (scan := _cohort_scan(task, out.absolute()))}
         before = [CohortScan(key, Path(entry["input"])) for key, entry in folder.entries.items() if key not in asked]
         scans = [*before, *asked.values()]
         entries = _finished(folder, scans)
+        end_submitted(out, all_ended=len(entries) == len(scans))
     done = sum("error" not in entry for entry in entries)
     print_result(f"{done} of {len(scans)} scans segmented; tables: {out / 'cohort.csv'}, summary.html, manifest.json")
     if done < len(scans):

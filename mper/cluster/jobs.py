@@ -101,7 +101,7 @@ class JobSet:
         ValueError
             If submitit or SLURM is missing, jobs of the folder are still at work, or SLURM refuses them.
         """
-        if (before := cls.read(home)) is not None and (alive := [s for s in before.states() if s.alive]):
+        if (before := cls.read(home)) is not None and (alive := before.alive()):
             raise ValueError(
                 f"{len(alive)} jobs are still at work on {home} (the first: {alive[0].id}); see `mper cluster status`, "
                 "or end them with `mper cluster cancel`"
@@ -156,13 +156,16 @@ class JobSet:
         return JobState(job_id, title, state.lower() or "ended", False, node, self.reason(number, state, node, record))
 
     def running(self) -> bool:
-        """Whether a job may still work; asked twice, as a job that is queued again may be in between."""
-        if any(state.alive for state in self.states()):
-            return True
-        if self.kind != SLURM:
-            return False
+        """Whether a job may still work."""
+        return bool(self.alive())
+
+    def alive(self) -> list[JobState]:
+        """The jobs that may still work; asked twice, as a job that is queued again may be in between."""
+        found = [state for state in self.states() if state.alive]
+        if found or self.kind != SLURM:
+            return found
         time.sleep(_AGAIN_S)
-        return any(state.alive for state in self.states())
+        return [state for state in self.states() if state.alive]
 
     def stop(self) -> None:
         """Nothing: jobs go on when the command that has submitted them ends; see `cancel`."""
@@ -196,7 +199,7 @@ class JobSet:
         ValueError
             If SLURM refuses.
         """
-        alive = [state.id for state in self.states() if state.alive]
+        alive = [state.id for state in self.alive()]
         if not alive:
             return 0
         if self.kind == SLURM:

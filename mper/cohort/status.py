@@ -101,6 +101,14 @@ class CohortStatus:
                 write_json(self._folder / STATUS, with_codes(self._entry))
 
 
+def end_submitted(folder: Path, all_ended: bool) -> None:
+    """The jobs that a run was submitted to have ended, before they came to all scans unless `all_ended`."""
+    path = folder / WORK / STATUS
+    entry = _read(path)
+    if entry.get("state") == SUBMITTED:
+        write_json(path, {**entry, "state": FINISHED if all_ended else INTERRUPTED})
+
+
 @dataclass(frozen=True)
 class RunState:
     """How a run stands.
