@@ -20,6 +20,10 @@ def about_measurements() -> dict[str, str]:
         "largest-measured": _(
             "the mask has {n} components; the largest is measured, the others ({ml} mL) are left out"
         ),
+        "cut": _(
+            "the mask ends at the border of the scan: the volume is a lower bound, and the cut face is no wall; where "
+            "it is a vein, clip it"
+        ),
         "wall-outside": _("{percent} % of the wall lies outside the scan and is left out"),
         "no-surface": _(
             "slices are {mm} mm apart: a surface between them would be invented; wall area, sphericity and wall "
@@ -85,6 +89,8 @@ def about_figures() -> dict[str, str]:
         "figure-area": _("{name}, area"),
         "figure-extent": _("{name}, extent"),
         "openings-left-out": _("openings of the clips left out"),
+        "cut-left-out": _("cut face at the border of the scan left out"),
+        "method-cut": _("the mask ends at the border of the scan, so a part of the wall is missing"),
         "sampled-max": _("maximum along the normal, 0 to {mm} mm outward"),
         "sampled-mean": _("mean along the normal, 0 to {mm} mm outward"),
         "method-voxels": _("voxels x voxel size"),

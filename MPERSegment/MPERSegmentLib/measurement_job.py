@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import slicer
 from MPERLib import mrml, phases, segmentation_node
 from MPERLib.engine import route
@@ -138,9 +139,14 @@ class MeasurementJob:
         stamp, scan = _stamp(node), self._request.scan
         part, start = segmentation_node.mask_part(node, scan)
         grid = mrml.geometry_of(scan)
-        if phases.of(node) is not None:  # the masks of phases are compared on one grid
-            part, start = mrml.on_whole_grid(part, start, grid.shape), (0, 0, 0)
         stop = [first + n for first, n in zip(start, part.shape, strict=True)]
+        if phases.of(node) is not None:  # the masks of phases are compared on one grid
+            part, start, stop = mrml.on_whole_grid(part, start, grid.shape), (0, 0, 0), grid.shape
+        else:  # a mask that ends where its grid does would be cut by the scan's border: one voxel more where it is not
+            room = [(min(1, a), min(1, n - b)) for a, b, n in zip(start, stop, grid.shape, strict=True)]
+            part = np.pad(part, room)
+            start = [a - low for a, (low, _high) in zip(start, room, strict=True)]
+            stop = [b + high for b, (_low, high) in zip(stop, room, strict=True)]
         grid = grid.crop(start, stop)
         header = {"affine": grid.affine.tolist(), "spacing_known": grid.spacing_known}
 

@@ -67,6 +67,7 @@ def test_a_prediction_is_measured_as_strokes_have_left_it(engine: Served, scan: 
     after = values(measured(engine, prediction=p, scan=one))[key]
     structures = engine.get(f"/predictions/{p}/structures").json()
     assert after == pytest.approx(structures[0]["volume_ml"]) and after != before
+    assert values(measured(engine, prediction=p))[key] == pytest.approx(after), "on the grid of the scan, not given"
 
 
 def test_the_surface_is_a_file_of_the_same_client(engine: Served, mask: Volume) -> None:

@@ -152,7 +152,7 @@ def test_after_an_edit_figures_are_grey_until_they_are_those_of_the_edited_mask(
     assert not grey(panel)
     cut = Segmentation(mask.labelmap.with_array(edited), mask.labels)
     assert values(panel) == pytest.approx(library(cut, volume))
-    assert sent == [(20, 20, 10)]  # the mask's own box, and not the scan again
+    assert sent == [(22, 22, 12)]  # the mask's own box with a voxel around it, and not the scan again
 
 
 def test_a_segmentation_that_is_no_result_is_measured_and_followed_too(window, shared_engine):
@@ -386,6 +386,21 @@ def test_phases_have_a_fraction_a_curve_and_a_choice_of_ed_and_es(window, shared
     measured(window, panel)
     assert values(panel)["lv_ef"] == pytest.approx(100 * 300 / 700)  # of the phases that are left
     assert ui.heightBox.value == 180
+
+
+def test_a_mask_that_ends_where_the_scan_does_is_a_lower_bound_with_and_without_its_wall(window, shared_engine):
+    _scan, node, mask, _volume = atrium()
+    panel = opened(window, node)
+    assert "lower bound" not in panel.ui.measureWords.text
+    cut = np.roll(np.asarray(mask.labelmap.array), -SIZE // 2, 0)
+    cut[SIZE // 2 :] = 0
+    draw(node, cut)
+    window.wait_until(lambda: "lower bound" in panel.ui.measureWords.text, FIGURES_S, "the note")
+    assert values(panel)["la_sphericity"] is None
+    panel.ui.enhancementBox.checked = False
+    measured(window, panel)
+    assert "la_pool_mean" not in values(panel)
+    assert "lower bound" in panel.ui.measureWords.text, "also where only the part that is drawn is sent"
 
 
 def test_phases_without_a_ventricle_have_no_fraction_and_the_table_says_why(window, shared_engine):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from phantoms import BLOOD, BRIGHT, RADIUS, SPACINGS, THICKNESS, TURN, atrium, ball, grid, positions
 
+from mper.labels import Segmentation, make_label
 from mper.measurement.atrium import Atrium, measure_atrium, sphericity, stages
+from mper.measurement.case import measure_case
 from mper.measurement.clipping import ClipPlane, ClipSphere, clips_from_dicts, read_clips, write_clips
 from mper.measurement.figures import body_surface_m2, with_ranges
 from mper.measurement.surface import extract_surface, is_stack
@@ -267,6 +269,46 @@ def test_a_wall_that_leaves_the_scan_is_said() -> None:
     found = measure_atrium(mask[:, :, 10:], part.geometry, part)
     assert found.wall is not None and 1 < found.wall.outside_percent < 40
     assert "% of the wall lies outside the scan" in found.notes[-1]
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.4, 0.8, 0.8)], ids=str)
+def test_the_face_at_which_the_scan_cuts_an_atrium_is_no_wall(spacing: tuple[float, float, float]) -> None:
+    whole = grid(RADIUS + 6, spacing)
+    start = (whole.shape[0] // 2, 0, 0)  # the first slice goes through the middle of the ball
+    mask, scan = atrium(whole)
+    mask, part = mask[start[0] :], scan.crop(start, whole.shape)
+    found = measure_atrium(mask, part.geometry, part)
+    in_scan = 2 * math.pi * RADIUS * (RADIUS + spacing[0] / 2)
+    assert value(found, "la_wall_area") == pytest.approx(in_scan, rel=0.03)
+    assert found.wall is not None and found.wall.area_mm2 == pytest.approx(value(found, "la_wall_area"), rel=0.02)
+    outer, half = RADIUS + THICKNESS, spacing[0] / 2
+    shell_mm3 = 2 / 3 * math.pi * (outer**3 - RADIUS**3) + math.pi * (outer**2 - RADIUS**2) * half
+    assert value(found, "la_shell_volume") == pytest.approx(shell_mm3 / 1000, rel=0.04)
+    assert values(found)["la_sphericity"] is None
+    assert "volume is a lower bound" in found.notes[0]
+    methods = {figure.key: figure.method for figure in found.figures}
+    assert "border of the scan left out" in methods["la_wall_area"]
+    clipped = measure_atrium(mask, part.geometry, clips=[ClipPlane("vein", (0, 0, 6), (0, 0, -1))])
+    assert clipped.notes == () and value(clipped, "la_sphericity") > 50, "what the clip leaves is not cut"
+    cropped = measure_atrium(mask, part.geometry, whole_scan=False)
+    assert cropped.notes == () and value(cropped, "la_wall_area") > in_scan + 0.9 * math.pi * RADIUS**2
+
+
+def test_a_thick_stack_that_the_scan_cuts_says_that_its_volume_is_a_lower_bound() -> None:
+    geometry = grid(RADIUS + 12, (10.0, 1.4, 1.4))
+    mask = ball(geometry)
+    assert not any("lower bound" in note for note in measure_atrium(mask, geometry).notes)
+    middle = geometry.shape[0] // 2
+    found = measure_atrium(mask[middle:], geometry.crop((middle, 0, 0), geometry.shape))
+    assert "lower bound" in found.notes[0]
+
+
+def test_the_grid_of_a_file_that_is_cropped_to_its_mask_is_not_the_border_of_a_scan() -> None:
+    geometry = grid(RADIUS)
+    mask = Segmentation(Volume(ball(geometry).astype(np.uint8), geometry), (make_label(1, "LA"),))
+    assert not any("lower bound" in note for note in measure_case([mask]).notes)
+    scan = Volume(np.where(ball(geometry), BLOOD, BRIGHT), geometry)
+    assert any("lower bound" in note for note in measure_case([mask], scan).notes)
 
 
 def test_a_wall_is_bright_by_its_mean_or_its_maximum() -> None:

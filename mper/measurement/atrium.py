@@ -22,6 +22,13 @@ Mask = npt.NDArray[np.bool_]
 GROUP, WALL_GROUP = Coded("Left atrium", "left-atrium"), Coded("Wall (LGE)", "wall")
 _WALL_AREA, _SPHERICITY = Coded("LA wall area", "la-wall-area"), Coded("LA sphericity", "la-sphericity")
 _WITHOUT = Coded("openings of the clips left out", "openings-left-out")
+_CUT = Coded(
+    "the mask ends at the border of the scan: the volume is a lower bound, and the cut face is no wall; where it is a "
+    "vein, clip it",
+    "cut",
+)
+_WITHOUT_CUT = Coded("cut face at the border of the scan left out", "cut-left-out")
+_BEYOND = 5  # voxels by which a cut mask goes on beyond the scan, so that its surface does not bend to the cut face
 _ROOM_MM = 12.0  # around the mask: the thickest wall, and two millimetres
 
 # Upper limits in % of the wall, and whether a limit itself belongs to the lower stage.
@@ -39,7 +46,8 @@ class Atrium:
     ----------
     figures : tuple of Figure
     surface : Surface or None
-        Of the whole mask, with the scalars ``wall`` (1 where a point belongs to the wall, 0 where it was clipped) and
+        Of the whole mask, with the scalars ``wall`` (1 where a point belongs to the wall, 0 where it was clipped, or
+        lies beyond the border of the scan that cuts the mask) and
         ``distance`` (mm from the centroid of the kept part) and, with a scan, ``intensity`` and ``iir``; None for a
         stack of thick slices.
     wall : Wall or None
@@ -62,6 +70,7 @@ def measure_atrium(
     clips: Sequence[Clip] = (),
     body_m2: float | None = None,
     settings: WallSettings | None = None,
+    whole_scan: bool = True,
 ) -> Atrium:
     """Measure a left atrium.
 
@@ -78,6 +87,9 @@ def measure_atrium(
     body_m2 : float or None
         Body surface area.
     settings : WallSettings or None
+    whole_scan : bool
+        Whether the grid ends where the scan does: a mask that reaches its border is then cut there. False for the grid
+        of a file that is cropped to its mask.
 
     Raises
     ------
@@ -130,6 +142,9 @@ def measure_atrium(
     figures = [volume] if index is None else [volume, index]
     kept = np.zeros_like(mask)
     kept[box] = clipped.kept
+    ends = touched_ends(kept) & whole_scan
+    if ends.any():
+        notes.append(_CUT)
     if is_stack(grid):
         mm = f"{max(grid.step_lengths):.3g}"
         why = Coded(f"slices are {mm} mm apart: a surface between them would be invented", "method-no-surface", mm=mm)
@@ -137,12 +152,18 @@ def measure_atrium(
         figures += [Figure("la_wall_area", _WALL_AREA, None, "mm2", why, GROUP)]
         figures += [Figure("la_sphericity", _SPHERICITY, None, "%", why, GROUP)]
         return Atrium(tuple(figures), None, None, kept, tuple(notes))
-    surface = extract_surface(whole, grid)
+    more = [(_BEYOND * low, _BEYOND * high) for low, high in ends.tolist()]
+    start, stop = [-low for low, _ in more], [n + high for n, (_, high) in zip(grid.shape, more, strict=True)]
+    surface = extract_surface(np.pad(whole, more, mode="edge"), grid.crop(start, stop))
     on_wall = wall_points(surface, whole, clipped.kept, grid)
+    if ends.any():
+        on_wall &= _inside(surface, grid)
     centre = grid.to_world(np.argwhere(clipped.kept).mean(axis=0))
     distance = np.linalg.norm(surface.points_mm - centre, axis=1)
     surface = surface.with_scalars(wall=on_wall.astype(np.float64), distance=distance)
-    figures += _shape(surface, on_wall, centre)
+    figures += _shape(
+        surface, on_wall, centre, [*([_WITHOUT] if clips else []), *([_WITHOUT_CUT] if ends.any() else [])]
+    )
     wall = None
     if image is not None:
         try:
@@ -163,6 +184,17 @@ def measure_atrium(
             )
         surface = surface.with_scalars(intensity=wall.intensities, iir=wall.intensities / wall.pool_mean)
     return Atrium(tuple(figures), surface, wall, kept, tuple(notes))
+
+
+def touched_ends(mask: Mask) -> npt.NDArray[np.bool_]:
+    """(axis, end): where a mask reaches the first or the last slice of its grid."""
+    return np.array([[mask.take(end, axis).any() for end in (0, -1)] for axis in range(3)])
+
+
+def _inside(surface: Surface, geometry: Geometry) -> npt.NDArray[np.bool_]:
+    """Which points lie in a grid, whose voxels reach half a step from their centres."""
+    indices = geometry.to_index(surface.points_mm)
+    return np.asarray(((indices >= -0.5) & (indices <= np.array(geometry.shape) - 0.5)).all(axis=1))
 
 
 def wall_points(surface: Surface, whole: Mask, kept: Mask, geometry: Geometry) -> npt.NDArray[np.bool_]:
@@ -209,12 +241,16 @@ def _volume(kept: Mask, voxel_ml: float, clips: Sequence[str]) -> Figure:
     return Figure("la_volume", name, np.count_nonzero(kept) * voxel_ml, "mL", how, GROUP)
 
 
-def _shape(surface: Surface, on_wall: npt.NDArray[np.bool_], centre: npt.NDArray[np.float64]) -> list[Figure]:
+def _shape(
+    surface: Surface, on_wall: npt.NDArray[np.bool_], centre: npt.NDArray[np.float64], without: Sequence[str]
+) -> list[Figure]:
     areas = surface.point_areas_mm2()
-    without = [] if on_wall.all() else [_WITHOUT]
     how = joined([METHOD, *without], ", ")
     figures = [Figure("la_wall_area", _WALL_AREA, float(areas[on_wall].sum()), "mm2", how, GROUP)]
-    if on_wall.any():
+    if _WITHOUT_CUT in without:
+        why = Coded("the mask ends at the border of the scan, so a part of the wall is missing", "method-cut")
+        figures.append(Figure("la_sphericity", _SPHERICITY, None, "%", why, GROUP))
+    elif on_wall.any():
         found = sphericity(surface.points_mm[on_wall], areas[on_wall], centre)
         line = "100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013)"
         how = joined([Coded(line, "method-sphericity"), *without], ", ")

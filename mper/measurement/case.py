@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.labels import Label, Segmentation
-from mper.measurement.atrium import Atrium, measure_atrium
+from mper.measurement.atrium import Atrium, measure_atrium, touched_ends
 from mper.measurement.clipping import Clip
 from mper.measurement.figures import Figure, with_ranges
 from mper.measurement.measures import measure
@@ -140,9 +140,11 @@ def _atrium(
     notes: list[str],
 ) -> Atrium:
     geometry = mask.labelmap.geometry
+    # Slicer crops what it saves to what is drawn; such a grid says nothing of where the scan ends.
+    whole_scan = scan is not None or not touched_ends(np.asarray(mask.labelmap.array != 0)).all()
 
     def measured(array: npt.NDArray[np.bool_]) -> Atrium:
-        return measure_atrium(array, geometry, scan, settings.clips, settings.body_m2, settings.wall)
+        return measure_atrium(array, geometry, scan, settings.clips, settings.body_m2, settings.wall, whole_scan)
 
     found = measured(np.asarray(mask.labelmap.array == label.value))
     notes += found.notes

@@ -124,16 +124,17 @@ def _settings(request: MeasureRequest) -> CaseSettings:
 
 
 def _of_prediction(stored: StoredPrediction, scan: Volume | None) -> Segmentation:
-    """The mask as it stands: on the grid of the scan where that is given, else on that of the computed region."""
+    """The mask as it stands, on the grid of its scan: a mask that ends there is cut, one of a region may not be."""
     prediction = stored.prediction.segmentation
+    array = stored.part((0, 0, 0), stored.shape)
     if scan is None:
-        own = prediction.labelmap
-        array = stored.corrections.part((0, 0, 0), own.geometry.shape)
-        return Segmentation(own.with_array(array), prediction.labels)
+        stop = [n - first for first, n in zip(stored.start, stored.shape, strict=True)]
+        grid = prediction.labelmap.geometry.crop([-first for first in stored.start], stop)
+        return Segmentation(Volume(array, grid), prediction.labels)
     if scan.geometry.shape != stored.shape:
         line = f"the prediction is of a scan of {stored.shape} voxels, this scan has {scan.array.shape}"
         raise InvalidRequest(line, "scan-of-another-grid")
-    return Segmentation(scan.with_array(stored.part((0, 0, 0), stored.shape)), prediction.labels)
+    return Segmentation(scan.with_array(array), prediction.labels)
 
 
 def _probability(stored: StoredPrediction, mask: Segmentation) -> Volume:
