@@ -106,7 +106,7 @@ def about_figures() -> dict[str, str]:
         "method-sphericity": _("100 (1 - SD(r) / mean(r)), r from the centroid to the wall, by area (Bisbal 2013)"),
         "method-pool": _("intensity, cavity eroded by {mm} mm, {n} voxels"),
         "method-shell": _("voxels within {mm} mm outside of the surface, openings left out"),
-        "method-iir": _("wall intensity / blood pool mean; {sampled}"),
+        "method-iir": _("wall intensity / blood pool mean, by area; {sampled}"),
         "method-threshold": _("threshold {value} ({source}); {sampled}; share of the wall's area"),
         "method-index": _("{name} / body surface area of {area} m2 (Mosteller)"),
         "method-emptying": _("(max - min) / max over {n} phases"),

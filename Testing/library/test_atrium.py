@@ -340,6 +340,19 @@ def test_the_blood_pool_keeps_its_distance_from_every_side_of_a_block(steps: tup
         assert (kept - 1) * step <= 2.0 < kept * step and inside[-1] == 39 - inside[0]
 
 
+def test_the_median_of_the_wall_is_that_of_its_area_on_every_grid() -> None:
+    found = []
+    for spacing in ((1.0, 1.0, 1.0), (2.4, 0.8, 0.8)):
+        geometry = grid(23, spacing)
+        places = positions(geometry)
+        radius = np.maximum(np.linalg.norm(places, axis=-1), 1e-6)
+        scan = np.where(radius <= 17, 100, 100 + 100 * np.abs(places[..., 2]) / radius)
+        mask = ball(geometry, 17)
+        found.append(value(measure_atrium(mask, geometry, Volume(scan, geometry)), "la_wall_iir_median"))
+    assert found[0] == pytest.approx(found[1], abs=0.03)
+    assert found[0] == pytest.approx(1.5, abs=0.03)  # |cos| is uniform over the area of a sphere
+
+
 def test_otsu_parts_two_groups_by_area() -> None:
     numbers = np.concatenate([np.full(50, 10.0), np.full(50, 30.0)])
     assert otsu(numbers, np.ones(100)) == pytest.approx(20, abs=0.2)

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from mper.measurement.clipping import Clip, clip_mask, largest_component
 from mper.measurement.figures import Figure, indexed
 from mper.measurement.surface import METHOD, Surface, extract_surface, is_stack
-from mper.measurement.wall import Extent, Wall, WallSettings, measure_wall, shell
+from mper.measurement.wall import Extent, Wall, WallSettings, measure_wall, shell, weighted_median
 from mper.roi import bounding_box
 from mper.utils.coded import Coded, joined, line_of
 from mper.volume import Geometry, Volume
@@ -173,7 +173,7 @@ def measure_atrium(
             notes.append(Coded(f"wall enhancement is not given: {reason}", "no-enhancement", reason=reason))
     if image is not None and wall is not None:
         around = shell(surface, on_wall, clipped.kept, grid, settings.thickness_mm) & ~small
-        figures += _wall_figures(wall, settings, np.count_nonzero(around) * voxel_ml)
+        figures += _wall_figures(wall, surface.point_areas_mm2(), settings, np.count_nonzero(around) * voxel_ml)
         if wall.outside_percent > 0.05:
             notes.append(
                 Coded(
@@ -258,7 +258,7 @@ def _shape(
     return figures
 
 
-def _wall_figures(wall: Wall, settings: WallSettings, shell_ml: float) -> list[Figure]:
+def _wall_figures(wall: Wall, areas: npt.NDArray[np.float64], settings: WallSettings, shell_ml: float) -> list[Figure]:
     margin, mm = f"{settings.pool_margin_mm:g}", f"{settings.thickness_mm:g}"
     line = f"intensity, cavity eroded by {margin} mm, {wall.pool_voxels} voxels"
     pool = Coded(line, "method-pool", mm=margin, n=wall.pool_voxels)
@@ -280,9 +280,9 @@ def _wall_figures(wall: Wall, settings: WallSettings, shell_ml: float) -> list[F
         Figure(
             "la_wall_iir_median",
             Coded("Wall IIR, median", "wall-iir-median"),
-            float(np.median(wall.intensities[seen])) / wall.pool_mean,
+            weighted_median(wall.intensities[seen], areas[seen]) / wall.pool_mean,
             "1",
-            Coded(f"wall intensity / blood pool mean; {sampled}", "method-iir", sampled=sampled),
+            Coded(f"wall intensity / blood pool mean, by area; {sampled}", "method-iir", sampled=sampled),
             WALL_GROUP,
         ),
     ]

@@ -217,6 +217,13 @@ def _extents(values: Floats, areas: Floats, mean: float, sd: float) -> list[Exte
     ]
 
 
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """The value below which half of the weight lies."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(below, below[-1] / 2)])
+
+
 def otsu(values: Floats, weights: Floats, bins: int = 256) -> float:
     """The threshold that maximises the variance between two classes: ``w0 w1 (m0 - m1)^2``.
 
