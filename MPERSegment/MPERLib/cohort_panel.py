@@ -18,7 +18,7 @@ from MPERLib.cohort_tracker import CohortTracker, recent
 from MPERLib.engine_session import EngineSession
 from MPERLib.formatting import sentence
 from MPERLib.panel_context import PanelContext
-from MPERLib.widgets import chosen, fill_box
+from MPERLib.widgets import chosen, fill_box, show_notes
 
 _NEW, _FOLDER, _DATASET = "", "folder", "dataset"
 _BY_ID, _BY_FOLDER = "id:", "folder:"
@@ -89,6 +89,7 @@ class CohortPanel:
         ui.cohortPauseButton.connect("clicked()", slot(self.pauseOrResume))
         ui.cohortSection.connect("contentsCollapsed(bool)", slot(self._onCollapsed))
         session.onChange(self._onEngine)
+        show_notes(ui.cohortNotes, ())
         self._fillSelector()
         self.show()
 
@@ -158,16 +159,18 @@ class CohortPanel:
         if of == self._ofDataset or not self._session.running:
             return
         self._ofDataset, self._of = of, []
+        show_notes(self._context.ui.cohortNotes, ())
         if of is None:
             self._fillSelector()
             return
 
-        def take(cohorts: list[dict[str, Any]]) -> None:
+        def take(cohorts: list[dict[str, Any]], notes: list[str]) -> None:
             if of == self._ofDataset:  # else another dataset was opened meanwhile
                 self._of = cohorts
+                show_notes(self._context.ui.cohortNotes, notes)
                 self._fillSelector()
 
-        self._session.get(f"/cohorts?dataset={of.replace('/', '~')}", take, lambda _message: None)
+        self._session.getList(f"/cohorts?dataset={of.replace('/', '~')}", take, self._context.showMessage)
 
     # ---- which cohort
 

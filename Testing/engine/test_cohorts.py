@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -253,6 +255,26 @@ def test_a_mask_without_all_structures_of_the_dataset_is_no_label_of_it(
     assert found["kept"] == [] and "Scar" in found["skipped"][0]["reason"] and dataset.cases == ()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a file that cannot be opened for writing cannot be asked for its lock")
+def test_results_that_may_only_be_read_are_opened_and_show_whether_they_are_worked_on(
+    engine: Served, tmp_path: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = small_cohort(tmp_path, scan, "aw", waiting="w")
+    opened_before = os.open
+
+    def refuse(path: object, flags: int, *more: Any, **named: Any) -> int:
+        if out in Path(str(path)).parents and flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened_before(path, flags, *more, **named)  # type: ignore[call-overload]
+
+    with locked(out / LOCK):
+        monkeypatch.setattr(os, "open", refuse)
+        here = route(opened(engine, out))
+        assert engine.get(here).json()["state"] == "running"
+    assert engine.get(here).json()["state"] == "interrupted"
+    assert engine.get(route(opened(engine, out), "mask?mask=a.seg.nrrd")).status == 200
+
+
 @pytest.mark.parametrize("fault", ["in use", "another model", "foreign", "no folder", "nothing named", "no cohort"])
 def test_what_cannot_be_started_is_one_line_and_nothing_is_written(
     fault: str, engine: Served, tmp_path: Path, scan: Volume
@@ -316,3 +338,47 @@ def test_the_unlabelled_cases_of_a_dataset_are_a_cohort_in_its_folder(
     assert found["id"] == f"Data/{dataset.path.name}/cohorts/{out.name}"
     assert started[0][:3] == ["segment", str(dataset.path), str(out)] and "--unlabelled" in started[0]
     assert [one["id"] for one in engine.get(f"/cohorts?dataset=Data~{dataset.path.name}").json()] == [found["id"]]
+
+
+def test_a_cohort_that_cannot_be_read_hides_no_other_and_is_listed_once_it_can(
+    engine: Served, dataset: Dataset, scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = small_cohort(tmp_path, scan, "a")
+    home = dataset.path / "cohorts"
+    for name in ("damaged", "half", "whole"):
+        shutil.copytree(whole, home / name)
+    manifest = home / "damaged" / "manifest.json"
+    manifest.write_text("{", encoding="utf-8")
+    (home / "half" / ".mper").mkdir()
+    (home / "half" / ".mper" / "run.json").write_text("[]", encoding="utf-8")
+    (home / "notes.txt").touch()
+    with contextlib.suppress(OSError):  # Windows, where links need a right
+        (home / "outside").symlink_to(whole, target_is_directory=True)
+    here = f"/cohorts?dataset=Data~{dataset.path.name}"
+
+    def listed(route: str) -> tuple[list[str], list[str]]:
+        answer = engine.get(route)
+        lines = json.loads(answer.headers.get("mper-notes", "[]"))
+        assert str(dataset.path) not in "".join(lines)
+        return [one["name"] for one in answer.json()], [line.partition(" is skipped: ")[0] for line in lines]
+
+    skipped = [f"the cohort {path.name}" for path in sorted(home.iterdir()) if path.name not in ("notes.txt", "whole")]
+    assert listed(here) == (["whole"], skipped) and len(skipped) >= 2
+    shutil.copyfile(whole / "manifest.json", manifest)
+    assert listed(here) == (["damaged", "whole"], skipped[1:])
+    manifest.write_text("{", encoding="utf-8")  # of one that is known
+    names, lines = listed("/cohorts")
+    assert "whole" in names and "the cohort damaged" in lines
+    # What cannot be opened is not known afterwards.
+    opened = os.open
+
+    def refuse(path: object, *more: Any, **named: Any) -> int:
+        if Path(str(path)) == whole / LOCK:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *more, **named)  # type: ignore[call-overload]
+
+    with locked(whole / LOCK), monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        if os.name != "nt":
+            assert engine.post("/cohorts/open", {"path": str(whole)}).status == 403
+            assert str(whole) not in [one["folder"] for one in engine.get("/cohorts").json()]

@@ -266,14 +266,20 @@ def test_a_skipped_folder_is_named_with_the_reason_where_datasets_and_models_are
     nnunet = home / "nnU-Net" / "dataset.json"
     nnunet.parent.mkdir()
     nnunet.write_text(json.dumps({"channel_names": {"0": "MRI"}, "labels": {"background": 0}}), encoding="utf-8")
+    damaged = next(home.rglob("cases")).with_name("cohorts") / "damaged" / "manifest.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{", encoding="utf-8")
     panel = opened(window)
-    assert not panel.ui.datasetNotes.visible
+    assert not panel.ui.datasetNotes.visible and not panel.ui.cohortNotes.visible
     panel.datasetPanel.openFolder(str(home))
     window.wait_until(lambda: panel.dataset.about, 20, "the dataset")
     text = panel.ui.datasetNotes.text
     assert text.startswith("The dataset data/nnU-Net is skipped: ")
     assert panel.ui.datasetNotes.visible
     window.wait_until(lambda: panel.session.modelNotes, 20, "the models")
+    panel.ui.cohortSection.collapsed = False
+    window.wait_until(lambda: panel.ui.cohortNotes.visible, 20, "the note")
+    assert panel.ui.cohortNotes.text.startswith("The cohort damaged is skipped: ")
     window.screenshot("skipped")
     segment = window.open("MPERSegment")
     window.wait_until(lambda: segment.ui.modelNotes.visible, ENGINE_S, "the note")
@@ -660,10 +666,10 @@ def test_answers_about_a_dataset_are_not_applied_to_the_one_that_is_opened_meanw
     paths = ["/cases/case-001/restore", "/cases/case-001/excluded", "/models/la/use", "/runs", "/rank"]
     assert [path for path, _done in sent] == paths
     del panel.dataset.versions
-    get, cohorts, cohortPanel = session.get, [], panel.cohortPanel
-    session.get = lambda _path, done, *_: cohorts.append(done)
+    getList, cohorts, cohortPanel = session.getList, [], panel.cohortPanel
+    session.getList = lambda _path, done, *_: cohorts.append(done)
     cohortPanel._readDataset()
-    session.get = get
+    session.getList = getList
     for name, function in real.items():
         setattr(session, name, function)
     panel.datasetPanel.openFolder(str(tmp_path / "other" / "RV"))
@@ -672,7 +678,7 @@ def test_answers_about_a_dataset_are_not_applied_to_the_one_that_is_opened_meanw
     session.put, panel.trainingPanel._started = hold, shown.append
     restored, excluded, used, started, ranked = (done for _path, done in sent)
     cohortPanel._readDataset()  # as when its section is open
-    cohorts.pop()([{"id": "c1", "folder": "of the first"}])
+    cohorts.pop()([{"id": "c1", "folder": "of the first"}], [])
     assert cohortPanel._of == []
     restored({"number": 2})
     excluded(None)

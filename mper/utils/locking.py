@@ -39,8 +39,8 @@ def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
 def is_locked(path: Path) -> bool:
     """Whether another process holds the lock on `path`; several processes may ask at the same time."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+        descriptor = os.open(path, _TO_ASK)
+    except _NOT_HELD:
         return False
     try:
         return not _try_shared(descriptor)
@@ -50,6 +50,12 @@ def is_locked(path: Path) -> bool:
 
 if sys.platform == "win32":
     import msvcrt
+
+    _TO_ASK = os.O_RDWR
+    _NOT_HELD: tuple[type[OSError], ...] = (
+        FileNotFoundError,
+        PermissionError,
+    )  # nobody can lock a file that is read-only
 
     def _try_lock(descriptor: int) -> bool:
         try:
@@ -69,6 +75,9 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    _TO_ASK = os.O_RDONLY  # enough for a shared lock, also on a read-only disk
+    _NOT_HELD: tuple[type[OSError], ...] = (FileNotFoundError,)
 
     def _try_lock(descriptor: int) -> bool:
         try:

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mper.engine.arrays import ARRAY_ANSWER, ARRAY_BODY, ArrayResponse, array_response, receive_array
-from mper.engine.routes.dependencies import ArrayHeaderText, EngineDep, WhoDep
+from mper.engine.routes.dependencies import ArrayHeaderText, EngineDep, WhoDep, add_notes
 from mper.engine.schemas.cohorts import (
     CohortAnswer,
     CohortCommand,
@@ -25,6 +25,7 @@ from mper.engine.schemas.jobs import JobStatus
 from mper.engine.services import cohort_labels, cohorts
 from mper.engine.services.cropping import cropped_to_mask
 from mper.engine.services.lookup import open_dataset
+from mper.engine.services.notes import Notes
 
 router = APIRouter(tags=["Cohorts"])
 
@@ -51,13 +52,14 @@ def open_cohort(engine: EngineDep, client: WhoDep, body: OpenCohortRequest) -> C
 
 
 @router.get("/cohorts")
-def list_cohorts(engine: EngineDep, client: WhoDep, dataset: str | None = None) -> list[CohortAnswer]:
+def list_cohorts(
+    engine: EngineDep, client: WhoDep, response: Response, dataset: str | None = None
+) -> list[CohortAnswer]:
     """The cohorts of a dataset; without one those that were opened or started."""
-    answers = []
-    for cohort in cohorts.cohorts_of(engine, client, dataset):
-        with cohort.lock:
-            answers.append(cohorts.describe(engine, client, cohort))
-    return answers
+    notes = Notes(engine.explain)
+    answer = cohorts.list_cohorts(engine, client, dataset, notes)
+    add_notes(response, notes)
+    return answer
 
 
 @router.get("/cohorts/{c}")

@@ -117,7 +117,6 @@ class CohortStore:
     def __init__(self, roots: Roots) -> None:
         self._roots, self._outside = roots, Roots()
         self._cohorts: dict[Path, Cohort] = {}
-        self._lock = threading.Lock()
 
     def open(self, path: Path, outside: bool) -> Cohort:
         """The cohort of a folder, which exists; `outside`: whether it may lie outside of the roots.
@@ -126,13 +125,17 @@ class CohortStore:
         ------
         Forbidden
             If it may not.
+        OSError, ValueError
+            If it cannot be read; it is then not known afterwards either.
         """
         whole = path.resolve()
-        with self._lock:
-            found = self._cohorts.get(whole)
-            if found is None:
-                found = self._cohorts[whole] = Cohort(self._id(whole, outside), CohortResults(whole))
+        found = self._cohorts.get(whole)
+        if found is not None:
             return found
+        opened = Cohort(self._id(whole, outside), CohortResults(whole))
+        opened.results.refresh()
+        opened.state()
+        return self._cohorts.setdefault(whole, opened)
 
     def get(self, cohort_id: str, client: Client) -> Cohort:
         """A cohort by its id.

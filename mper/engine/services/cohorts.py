@@ -25,6 +25,7 @@ from mper.engine.services.cases import on_grid
 from mper.engine.services.cohort_store import STARTING, Cohort
 from mper.engine.services.engine import Engine
 from mper.engine.services.lookup import open_dataset
+from mper.engine.services.notes import Notes
 from mper.engine.services.uploads import Upload
 from mper.engine.settings import Client
 from mper.labels import BACKGROUND, Segmentation
@@ -54,13 +55,25 @@ def open_cohort(engine: Engine, client: Client, folder: str) -> Cohort:
     return engine.cohorts.open(path, outside=True)
 
 
-def cohorts_of(engine: Engine, client: Client, dataset_id: str | None) -> list[Cohort]:
-    """The cohorts of a dataset; those that were opened or started, without one."""
+def list_cohorts(engine: Engine, client: Client, dataset_id: str | None, notes: Notes) -> list[CohortAnswer]:
+    """The cohorts of a dataset, without one those that were opened or started.
+
+    One that cannot be read is left out, with a note.
+    """
     if dataset_id is None:
-        return engine.cohorts.all(client)
-    home = open_dataset(engine, dataset_id).path / COHORTS
-    folders = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
-    return [engine.cohorts.open(path, outside=False) for path in folders]
+        folders = [cohort.path for cohort in engine.cohorts.all(client)]
+    else:
+        home = open_dataset(engine, dataset_id).path / COHORTS
+        folders = sorted(home.iterdir()) if home.is_dir() else []
+    answers = []
+    for path in folders:
+        with notes.skipping(f"the cohort {path.name}"):
+            if dataset_id is not None and not path.is_dir():
+                continue
+            cohort = engine.cohorts.open(path, outside=False)
+            with cohort.lock:
+                answers.append(describe(engine, client, cohort))
+    return answers
 
 
 def start_cohort(engine: Engine, client: Client, request: CohortRequest) -> Cohort:

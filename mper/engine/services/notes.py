@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from mper.engine.errors import RequestError
 from mper.utils.coded import Coded
 
 _MOST = 20  # lines that are kept
@@ -29,7 +30,7 @@ class Notes:
         """A block that reads one item; where it cannot be read the block ends, and a line says so."""
         try:
             yield
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RequestError) as error:
             if len(self._lines) < _MOST:
                 reason = self._explain(error)
                 self._lines.append(Coded(f"{what} is skipped: {reason}", "skipped", what=what, reason=reason))
