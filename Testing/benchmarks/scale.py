@@ -165,7 +165,7 @@ def _cohort_steps(home: Path, scans: int, table: Table) -> None:
     wanted = [CohortScan(task.mask.relative_to(out).as_posix(), task.scan) for task in tasks]
     run = CohortRun(_MODEL, {})
     folder = CohortFolder.begin(out, run, wanted)
-    log = CohortLog(out)
+    log = CohortLog(out, _MODEL["sha256"])
 
     def record() -> None:
         for task, scan in zip(tasks, wanted, strict=True):

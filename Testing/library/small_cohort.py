@@ -48,7 +48,7 @@ def small_cohort(
         made_by = {"name": stored.card.name, "version": stored.card.version, "sha256": stored.sha256}
     run = CohortFolder.begin(out, CohortRun(made_by, {"tta": False}), scans)
     status = CohortStatus(out, scans, [folder], [f"--model={model}", "--device=cpu"])
-    log = CohortLog(out)
+    log = CohortLog(out, made_by["sha256"])
     for n, (name, one) in enumerate(zip(names, scans, strict=True)):
         if name in broken:
             log.failed(one, f"{one.scan}: this is no NRRD file")

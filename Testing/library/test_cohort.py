@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from small_models import random_bundle
 
@@ -184,7 +189,7 @@ def test_what_does_not_fit_the_folder_is_one_line_and_changes_nothing(
     options = {"tta": False, "roi": None}
     CohortFolder.begin(out, CohortRun(run.model, options), [])
     for key, path in other.items():
-        CohortLog(out).segmented(CohortScan(key, path), [], [])
+        CohortLog(out, run.model["sha256"]).segmented(CohortScan(key, path), [], [])
     state = out / ".mper" / "run.json"
     if change == "damaged":
         state.write_text("{", encoding="utf-8")
@@ -250,7 +255,7 @@ def test_a_log_of_a_killed_program_is_read_up_to_its_last_whole_line(tmp_path: P
     scan.scan.write_bytes(b"voxels")
     (tmp_path / "a.seg.nrrd").write_bytes(b"mask")
     folder = CohortFolder.begin(tmp_path, CohortRun(MODEL, {}), [scan])
-    log = CohortLog(tmp_path)
+    log = CohortLog(tmp_path, MODEL["sha256"])
     log.segmented(scan, [{"mask": "a.seg.nrrd", "notes": []}], [tmp_path / "a.seg.nrrd"])
     whole = log.path.read_bytes()
     log.path.write_bytes(whole[:-10])
@@ -258,6 +263,50 @@ def test_a_log_of_a_killed_program_is_read_up_to_its_last_whole_line(tmp_path: P
     log.path.write_bytes(whole)
     assert [entry["key"] for entry in folder.update()] == ["a.seg.nrrd"] and folder.state(scan) == "done"
     assert folder.update() == [], "an entry is new once"
+
+
+def test_what_a_left_over_worker_logs_of_another_model_does_not_count(tmp_path: Path) -> None:
+    scan, mask = CohortScan("a.seg.nrrd", tmp_path / "a.nrrd"), tmp_path / "a.seg.nrrd"
+    scan.scan.write_bytes(b"voxels")
+    mask.write_bytes(b"mask")
+    folder = CohortFolder.begin(tmp_path, CohortRun(MODEL, {}), [scan])
+    CohortLog(tmp_path, "cd" * 32).segmented(scan, [{"mask": "a.seg.nrrd"}], [mask])
+    assert folder.update() == [] and folder.state(scan) == "new"
+    log = CohortLog(tmp_path, MODEL["sha256"])
+    entry = log.segmented(scan, [{"mask": "a.seg.nrrd"}], [mask])
+    assert folder.update() == [entry] and folder.state(scan) == "done"
+    of_older_version = {name: value for name, value in log.failed(scan, "too small").items() if name != "model"}
+    log.path.write_text(json.dumps(of_older_version) + "\n", encoding="utf-8")
+    read = CohortFolder.read(tmp_path)
+    assert read is not None and read.entries == {scan.key: of_older_version}
+
+
+def test_workers_end_with_a_parent_that_is_killed(scans: Path, tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "out"
+    words = ["segment", str(scans), str(out), "--model", str(model), "--device", "cpu", "--workers", "2"]
+    parent = subprocess.Popen([sys.executable, "-m", "mper", *words], stdout=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    try:
+        end = time.monotonic() + 60
+        while len(workers) < 2 and time.monotonic() < end:
+            workers = psutil.Process(parent.pid).children()
+            time.sleep(0.02)
+        parent.kill()  # the workers load torch, for seconds
+        parent.wait()
+        assert len(workers) == 2
+        while any(map(_lives, workers)) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not any(map(_lives, workers)) and read_state(out).state == "interrupted"
+        assert not list(out.glob("*.seg.nrrd")), "they must not go on beside those of the next run"
+    finally:
+        for process in filter(_lives, workers):
+            process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_a_scan_is_known_by_all_of_its_files(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def run_cohort(
                         return {"submitted": len(left), "folder": str(out)}
                     follow(folder, left, shares, show, len(tasks))
                 else:
-                    log = CohortLog(out)
+                    log = CohortLog(out, stored.sha256)
                     _in_this_process(left, stored, arguments, segment, log, show, len(tasks))
                     folder.update()
             except (Cancelled, KeyboardInterrupt):
@@ -123,7 +123,8 @@ def run_share(arguments: argparse.Namespace, segment: Segment) -> int:
     tasks = [planned_task(entry) for entry in plan["tasks"][number - 1 :: count]]
     left = [(t, s) for t in tasks if "written" not in done.get((s := _cohort_scan(t, out)).key, ())]
     with Bar() as bar:
-        _in_this_process(left, stored, wanted, segment, CohortLog(out), CohortOutput(bar, False), len(left))
+        log = CohortLog(out, stored.sha256)
+        _in_this_process(left, stored, wanted, segment, log, CohortOutput(bar, False), len(left))
     return OK
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 _NOT_OPTIONS = (  # arguments that change no mask, or are recorded in another place
     *("paths", "run", "json", "device", "model", "overwrite", "workers", "plan", "share", "unlabelled", "background"),
+    "with_parent",
     *("cluster", "cluster_config", "partition", "account", "time", "gpus", "memory", "cpus", "jobs", "detach"),
 )
 

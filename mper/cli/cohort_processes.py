@@ -133,7 +133,7 @@ def follow(
                 time.sleep(shares.poll_s)
     finally:
         shares.stop()
-    log = CohortLog(folder.path)
+    log = CohortLog(folder.path, folder.model_sha256)
     for _, scan in left:
         if scan.key in waiting:
             show.entry(log.failed(scan, shares.reason(waiting[scan.key])))
@@ -157,7 +157,7 @@ def check_no_jobs(out: Path) -> None:
 
 
 class LocalShares:
-    """Processes on this computer, which end with this one.
+    """Processes on this computer, which end with this one: at the latest when the pipes close that it holds open.
 
     Parameters
     ----------
@@ -175,12 +175,12 @@ class LocalShares:
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUTF8": "1"}
         self._processes = []
         for number, log in enumerate(self._logs):
-            words = ["segment", "--plan", str(plan), "--share", f"{number + 1}/{count}"]
+            words = ["segment", "--plan", str(plan), "--share", f"{number + 1}/{count}", "--with-parent"]
             with log.open("wb") as stream:
                 self._processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "mper", *words],
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,
                         stdout=stream,
                         stderr=subprocess.STDOUT,
                         env=environment,
@@ -196,6 +196,8 @@ class LocalShares:
                 process.terminate()
         for process in self._processes:
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
     def reason(self, share: int) -> str:
         number = share % len(self._processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,8 +47,8 @@ from mper.cli.options import (
 from mper.cli.outputs import SegmentationTask
 from mper.phases import ALL
 from mper.progress import Notify, Progress, Report, part_of
-from mper.utils.errors import FAILED, OK, UsageError
-from mper.utils.processes import lower_priority, reserve_one_core
+from mper.utils.errors import CANCELLED, FAILED, OK, UsageError
+from mper.utils.processes import lower_priority, reserve_one_core, watch_parent
 
 if TYPE_CHECKING:
     from mper.dicom.series import DicomSeries
@@ -137,11 +138,14 @@ def add(commands: Commands) -> None:
     several.add_argument("--background", action="store_true", help=argparse.SUPPRESS)  # for programs that show it
     several.add_argument("--plan", type=Path, help=argparse.SUPPRESS)  # for the processes that --workers starts
     several.add_argument("--share", type=share, help=argparse.SUPPRESS)
+    several.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)  # end when stdin closes
     add_cluster(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.with_parent:  # at once: a parent that was killed has released the folder, which others may work on
+        watch_parent(sys.stdin, lambda: os._exit(CANCELLED))
     if arguments.background:
         lower_priority()
         reserve_one_core()

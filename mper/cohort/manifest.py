@@ -8,6 +8,7 @@
     .mper/<writer>.jsonl     an entry a line, added when a scan is done, by each program that works on the cohort
 
 A run that is killed leaves its logs, and the next one reads them. An entry is written after the files that it names.
+Entries of logs name the model by its checksum; those of another model than that of the manifest do not count.
 """
 
 from __future__ import annotations
@@ -167,6 +168,11 @@ class CohortFolder:
         write_json(path / WORK / RUN, header)
         return folder
 
+    @property
+    def model_sha256(self) -> str:
+        """The checksum of the model of the manifest."""
+        return str(self.header["model"]["sha256"])
+
     def state(self, scan: CohortScan) -> str:
         """``new`` (to be segmented), ``done``, or ``edited``: a result was changed since, by a person perhaps."""
         entry = self.entries.get(scan.key)
@@ -202,7 +208,8 @@ class CohortFolder:
         before = dict(self.entries)
         for log in sorted((self.path / WORK).glob("*.jsonl")):
             entries, self._positions[log] = read_entries(log, self._positions.get(log, 0))
-            self._add(entries)
+            own = self.model_sha256
+            self._add(entry for entry in entries if entry.get("model", own) == own)  # older versions name no model
         return [entry for key, entry in self.entries.items() if before.get(key) is not entry]
 
     def _add(self, entries: Iterable[Entry]) -> None:
@@ -257,10 +264,12 @@ class CohortLog:
     ----------
     folder : Path
         Of the results.
+    model_sha256 : str
+        The checksum of the model.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, model_sha256: str) -> None:
+        self.folder, self.model_sha256 = folder, model_sha256
         self.path = folder / WORK / f"{this_host()}-{os.getpid()}-{time.time_ns()}.jsonl"
 
     def add(self, entry: Entry) -> None:
@@ -287,6 +296,7 @@ class CohortLog:
             "region_mm": scan.region_mm,
             "results": [dict(result) for result in results],
             "written": written,
+            "model": self.model_sha256,
             "finished": now(),
         }
         self.add(entry)
@@ -294,7 +304,8 @@ class CohortLog:
 
     def failed(self, scan: CohortScan, line: str) -> Entry:
         """Add the entry of a scan that could not be segmented."""
-        entry = {"key": scan.key, "input": str(scan.scan), "error": line, "finished": now()}
+        same = {"key": scan.key, "input": str(scan.scan)}
+        entry = {**same, "error": line, "model": self.model_sha256, "finished": now()}
         self.add(entry)
         return entry
 

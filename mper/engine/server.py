@@ -30,7 +30,7 @@ from mper.engine.services.spool import spool_folder
 from mper.engine.settings import Client, Settings
 from mper.engine.throttle import LogBudget
 from mper.engine.tokens import check_token, read_tokens, readable_by_others
-from mper.utils.processes import lower_priority
+from mper.utils.processes import lower_priority, watch_parent
 
 TOKEN = "MPER_TOKEN"
 _IDLE_S = 75  # a connection; a client that takes it up again in the moment it is closed would lose a request
@@ -85,7 +85,7 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
     """
     parent_gone = threading.Event()
     if options.with_parent:
-        watch_parent(sys.stdin, parent_gone)
+        watch_parent(sys.stdin, parent_gone.set)
     lower_priority()
     _write_log(sys.stderr, quiet=options.with_parent)
     clients, made = _clients(options, environment)
@@ -143,18 +143,6 @@ def _load(config: uvicorn.Config, options: Options) -> None:
             f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM "
             f"({error.reason or error}); give the files that belong together"
         ) from error
-
-
-def watch_parent(stream: TextIO | None, gone: threading.Event) -> None:
-    """Set `gone` when a stream that the parent holds open ends, which works on every system."""
-
-    def wait() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while stream is not None and os.read(stream.fileno(), 4096):
-                pass
-        gone.set()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def listen(host: str, port: int) -> socket.socket:

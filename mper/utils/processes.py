@@ -1,4 +1,4 @@
-"""Processes: background priority, processor cores, and detached processes that outlive the one that starts them."""
+"""Processes: background priority, processor cores, and those that end with, or outlive, the one that starts them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import mper
 
@@ -34,6 +36,18 @@ def reserve_one_core() -> None:
 
     if torch.get_num_threads() > 2:
         torch.set_num_threads(torch.get_num_threads() - 1)
+
+
+def watch_parent(stream: TextIO | None, gone: Callable[[], object]) -> None:
+    """Call `gone`, in a thread, when a stream that the parent holds open ends, which works on every system."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while stream is not None and os.read(stream.fileno(), 4096):
+                pass
+        gone()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def start_detached(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
