@@ -103,14 +103,23 @@ class MissingPackages:
         return TorchBuild.for_computer(self.card)
 
     @property
+    def torchByPip(self) -> bool:
+        """Whether PyTorch goes into the new folder: no extension installs it, or the old folder holds it."""
+        if not self:
+            return False
+        return (self.torch and not hasExtension()) or (settings.packagesFolder() / "torch").is_dir()
+
+    @property
     def downloadMB(self) -> int:
-        """How much an installation downloads into the engine's folder, in MB, rounded up."""
-        return _PACKAGES_MB * bool(self.packages) + self.build.download_mb * (self.torch and not hasExtension())
+        """How much an installation downloads into the engine's folder, which is made anew, in MB, rounded up."""
+        anew = bool(self.packages) or self.torchByPip
+        return _PACKAGES_MB * anew + self.build.download_mb * self.torchByPip
 
     @property
     def diskMB(self) -> int:
         """How much space it takes on the disk, in MB, rounded up."""
-        return _PACKAGES_DISK_MB * bool(self.packages) + self.build.disk_mb * (self.torch and not hasExtension())
+        anew = bool(self.packages) or self.torchByPip
+        return _PACKAGES_DISK_MB * anew + self.build.disk_mb * self.torchByPip
 
     def text(self) -> str:
         """How much an installation downloads, how long that takes and what it changes, for the user to agree to."""
@@ -124,12 +133,13 @@ class MissingPackages:
             )
             seconds = self.downloadMB * 8 / _MBIT_PER_S + _UNPACK_S
             lines.append(text.format(download=_size(self.downloadMB), time=duration(seconds), disk=_size(self.diskMB)))
-        if self.torch and hasExtension():
+        byExtension = self.torch and not self.torchByPip
+        if byExtension:
             text = _("PyTorch (about {download}) is installed by the PyTorch extension, which asks you first.")
             lines.append(text.format(download=_size(self.build.download_mb)))
-        if self.torch and self.build.card:
+        if (self.torch or self.torchByPip) and self.build.card:
             lines.append(_("It uses your graphics card ({card}).").format(card=self.build.card))
-        elif self.torch and sys.platform != "darwin":
+        elif (self.torch or self.torchByPip) and sys.platform != "darwin":
             lines.append(_("This computer has no NVIDIA graphics card that it can use; it works without one."))
         lines.append(_("Slicer and other extensions are not changed."))
         return " ".join(lines)
@@ -207,8 +217,7 @@ class Installation:
         self._process: PythonProcess | None = None
         self._over = self._offline = self._changed = False
         self._steps: list[list[str]] = []
-        torch_by_pip = missing.torch and (wheels is not None or not hasExtension())
-        with_torch = torch_by_pip or (self._folder / "torch").is_dir()  # the new folder needs torch, too
+        torch_by_pip = missing.torchByPip or (missing.torch and wheels is not None)
         if missing.packages or torch_by_pip:
             with_dependencies = [line for line in requirements() if line != _WITHOUT_DEPENDENCIES]
             if (
@@ -217,12 +226,11 @@ class Installation:
             ):
                 with_dependencies = [line for line in with_dependencies if not line.startswith(_SLICERS)]
             self._steps = [with_dependencies, ["--no-deps", _WITHOUT_DEPENDENCIES]]
-            if with_torch:
+            if torch_by_pip:
                 index = ["--index-url", missing.build.index] if missing.build.index and wheels is None else []
                 self._steps.append([*index, f"torch{TORCH_INSTALLED}"])
         self._torch_by_extension = missing.torch and not torch_by_pip
-        total_mb = _PACKAGES_MB + with_torch * missing.build.download_mb
-        self._watch = DownloadProgress(self._downloads, 0 if wheels else total_mb, progress)
+        self._watch = DownloadProgress(self._downloads, 0 if wheels else missing.downloadMB, progress)
         later(self._begin, "installation begins", self._failed)
 
     def stop(self) -> None:
@@ -299,8 +307,8 @@ class Installation:
     def _swap(self) -> bool:
         """Replace the old folder by the new one."""
         try:
-            removeFolder(self._old)
             if self._folder.exists():
+                removeFolder(self._old)
                 self._folder.rename(self._old)
             self._part.rename(self._folder)
             self._changed = True
@@ -308,6 +316,7 @@ class Installation:
             if self._old.exists() and not self._folder.exists():
                 with contextlib.suppress(OSError):
                     self._old.rename(self._folder)  # the packages of before
+                self._changed = not self._folder.exists()
             self._failed(
                 _("the folder {folder} is in use ({error}); stop the engine and close other Slicer windows").format(
                     folder=self._folder, error=error
@@ -369,9 +378,9 @@ class Installation:
         self._fail(text.format(reason=reason.rstrip("."), advice=advice))
 
     def _clear(self) -> None:
-        """Remove what is not complete, and the folder that was replaced."""
+        """Remove what is not complete, and the folder that was replaced; not one that nothing has replaced."""
         aside = []
-        for folder in (self._part, self._downloads, self._old):
+        for folder in (self._part, self._downloads, *([self._old] if self._folder.exists() else [])):
             with contextlib.suppress(OSError):  # in use for another moment; the next installation removes it
                 aside += _setAside(folder)
         _delete(aside)

@@ -120,6 +120,28 @@ def test_the_offer_says_how_much_is_downloaded_and_takes_the_build_for_the_card(
     assert torch_build.TorchBuild.for_computer(None, "win32").index == ""  # pip's own index has no CUDA there
 
 
+def test_the_offer_of_an_update_counts_what_is_installed_again(
+    window: Any, folder: Path, two_packages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is made anew: all that it held is downloaded again."""
+    monkeypatch.setattr(install.sys, "platform", "linux")
+    card = torch_build.GraphicsCard("NVIDIA RTX A4000", 572.0, 8.6)
+    update = install.MissingPackages(("mper-test-one>=1,<2",), False, card)
+    assert update.downloadMB == 150 and "graphics card" not in update.text()
+    (folder / "torch").mkdir(parents=True)
+    assert "about 3.1 GB of download" in update.text() and "uses your graphics card" in update.text()
+    assert install.MissingPackages((), True, card).downloadMB == update.downloadMB, "the packages with PyTorch"
+    assert install.MissingPackages((), False, card).downloadMB == 0
+    monkeypatch.setattr(install, "hasExtension", lambda: True)
+    outdated = install.MissingPackages((), True, card)
+    assert outdated.downloadMB == update.downloadMB and "by the PyTorch extension" not in outdated.text()
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=9_000_000_000))
+    ended = Ended()
+    ended.start(update, None)
+    window.wait_until(lambda: ended, 10, "the installation")
+    assert "the disk is full: 9.7 GB are needed" in ended.failed[0] and ended.log == []
+
+
 def test_without_internet_the_installation_says_so_and_changes_nothing(
     window: Any, folder: Path, two_packages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,10 +231,10 @@ def test_packages_that_cannot_take_their_place_leave_those_of_before(
     folder.mkdir(parents=True)
     (folder / "before.py").write_text("")
     part.mkdir()
-    rename = Path.rename
+    rename, refused = Path.rename, (part,)
 
     def renamed(path: Path, target: Path) -> Path:
-        if path == part:
+        if path in refused:
             raise PermissionError("used by another program")
         return rename(path, target)
 
@@ -222,6 +244,17 @@ def test_packages_that_cannot_take_their_place_leave_those_of_before(
     window.events()
     assert "nothing was changed" in ended.failed[0] and f"the folder {folder} is in use" in ended.failed[0]
     assert [path.name for path in folder.iterdir()] == ["before.py"]
+
+    old = folder.with_name(folder.name + ".old")
+    refused = (part, old)
+    ended = Ended()
+    assert not ended.start(install.MissingPackages((), False), None)._swap()
+    window.events()
+    assert ended.failed and "nothing was changed" not in ended.failed[0]
+    assert [path.name for path in old.iterdir()] == ["before.py"], "the only ones that are left"
+    refused = (part,)
+    assert not ended.start(install.MissingPackages((), False), None)._swap()
+    assert [path.name for path in folder.iterdir()] == ["before.py"], "put back by the next installation"
 
 
 def test_cancelled_installation_leaves_nothing(window: Any, folder: Path, two_packages: None, tmp_path: Path) -> None:
