@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import MODEL, Served, array_header, until
+from engines import MODEL, Caller, Served, array_header, until
 from small_cohort import small_cohort
 
 from mper.cli import main
@@ -33,11 +33,11 @@ def route(cohort: str, *parts: str) -> str:
     return "/".join(["/cohorts", cohort.replace("/", "~"), *parts])
 
 
-def rows(engine: Served, cohort: str) -> dict[str, dict[str, Any]]:
+def rows(engine: Caller, cohort: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in engine.get(route(cohort, "rows")).json()["rows"]}
 
 
-def decide(engine: Served, cohort: str, mask: str, decision: str) -> dict[str, Any]:
+def decide(engine: Caller, cohort: str, mask: str, decision: str) -> dict[str, Any]:
     body = {"mask": mask, "decision": decision, "author": "me"}
     return dict(engine.post(route(cohort, "reviews"), body).json())
 
@@ -322,6 +322,22 @@ def test_a_client_that_did_not_start_the_engine_names_no_folders(
     )  # its manifest names scans outside of the root
     assert other.get("/cohorts/Data~moved/mask?mask=a.seg.nrrd").status == 200
     assert other.get("/cohorts/Data~moved/image?mask=a.seg.nrrd").status == 403
+    # Nor does it read their names: of scans outside of the roots the file name alone.
+    scans = tmp_path / "Köln" / "scans"
+    (moved / ".mper").mkdir(exist_ok=True)
+    (moved / ".mper" / "log.txt").write_text(f"{scans / 'a.nrrd'} is read\nno scan in {scans}\n", encoding="utf-8")
+    command = json.dumps({"inputs": [str(tmp_path / "DOE_JOHN")], "options": []})
+    (moved / ".mper" / "command.json").write_text(command, encoding="utf-8")
+    status = {"state": "failed", "message": f"{tmp_path / 'DOE_JOHN' / 'd.nrrd'} and {scans / 'x.nrrd'} are no scans"}
+    (moved / ".mper" / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    row = decide(other, "Data/moved", "a.seg.nrrd", "accepted")
+    assert row["scan"] == "a.nrrd"
+    broken = rows(other, "Data/moved")["x.seg.nrrd"]
+    assert (broken["scan"], broken["error"]) == ("x.nrrd", "x.nrrd: this is no NRRD file")
+    assert other.get("/cohorts/Data~moved").json()["message"] == "…/d.nrrd and …/x.nrrd are no scans"
+    assert other.get("/cohorts/Data~moved/log").body.decode() == "…/a.nrrd is read\nno scan in …\n"
+    assert rows(engine, "Data/moved")["a.seg.nrrd"]["scan"] == str(scans / "a.nrrd")
+    assert str(scans / "a.nrrd") in engine.get("/cohorts/Data~moved/log").body.decode()
     shutil.rmtree(moved)
     assert other.get(route("@nowhere")).status == 404 and other.get(route("Data/../etc")).status == 404
 

@@ -84,13 +84,15 @@ def rows(engine: EngineDep, client: WhoDep, c: str) -> CohortRows:
     """The masks of a cohort, and the scans that have none yet, or failed."""
     cohort = engine.cohorts.get(c, client)
     with cohort.lock:
-        return cohorts.rows_answer(engine, cohort)
+        return cohorts.rows_answer(engine, client, cohort)
 
 
 @router.get("/cohorts/{c}/log", response_class=PlainTextResponse)
 def log(engine: EngineDep, client: WhoDep, c: str) -> PlainTextResponse:
     """The end of what the run printed."""
-    return PlainTextResponse(cohorts.log_tail(engine, engine.cohorts.get(c, client)))
+    cohort = engine.cohorts.get(c, client)
+    with cohort.lock:
+        return PlainTextResponse(cohorts.log_tail(engine, client, cohort))
 
 
 @router.get("/cohorts/{c}/labels")
@@ -135,7 +137,7 @@ def decide(engine: EngineDep, client: WhoDep, c: str, body: ReviewRequest) -> Co
     """Accept or reject a mask, or take that back; decisions are only added."""
     cohort = engine.cohorts.get(c, client)
     with cohort.lock:
-        return cohorts.row_answer(cohorts.decide(cohort, body), engine.folders())
+        return cohorts.row_answer(engine, client, cohorts.decide(cohort, body))
 
 
 @router.post("/cohorts/{c}/corrections", openapi_extra=ARRAY_BODY)
@@ -155,7 +157,7 @@ async def correct(
 
     def add() -> CohortRowAnswer:
         with cohort.lock:
-            return cohorts.row_answer(cohorts.correct(cohort, mask, upload, author, seconds), engine.folders())
+            return cohorts.row_answer(engine, client, cohorts.correct(cohort, mask, upload, author, seconds))
 
     try:
         return await run_in_threadpool(add)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from mper.volume import Volume
 
 COHORTS = "cohorts"  # folder of a dataset
 _LOG_TAIL = 200_000  # bytes
+_OUTSIDE = "\N{HORIZONTAL ELLIPSIS}"  # in place of folders outside of the roots
 
 
 def open_cohort(engine: Engine, client: Client, folder: str) -> Cohort:
@@ -177,7 +178,7 @@ def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
         state = replace(state, state=FINISHED)
     model = results.header.get("model") or {}
     known = {"name", "version", "sha256"} <= model.keys()
-    message = without_folders(state.message, engine.folders())
+    message = without_folders(state.message, _names(engine, client, cohort))
     resumable = (state.state not in (RUNNING, STARTING, SUBMITTED) and segmented < scans) or state.state == FAILED
     return CohortAnswer.model_validate(
         {
@@ -200,16 +201,18 @@ def describe(engine: Engine, client: Client, cohort: Cohort) -> CohortAnswer:
     )
 
 
-def rows_answer(engine: Engine, cohort: Cohort) -> CohortRows:
+def rows_answer(engine: Engine, client: Client, cohort: Cohort) -> CohortRows:
     """The rows of a cohort."""
     cohort.results.refresh()
-    folders = engine.folders()
-    rows = [row_answer(row, folders) for row in cohort.results.rows()]
+    rows = [row_answer(engine, client, row) for row in cohort.results.rows()]
     return CohortRows(version=cohort.results.version, rows=rows)
 
 
-def row_answer(row: CohortRow, folders: Mapping[Path, str]) -> CohortRowAnswer:
-    """A row; `folders` are written by their names."""
+def row_answer(engine: Engine, client: Client, row: CohortRow) -> CohortRowAnswer:
+    """A row; of a scan outside of the roots, the file name alone for a client that did not start the engine."""
+    folders = dict(engine.folders())
+    if not client.local and (outside := _outside(engine, [row.scan.parent])):
+        folders = {row.scan: row.scan.name, **outside, **folders}
     figures, kept = row.figures, row.kept
     named = None if kept is None else {"dataset": Path(kept.dataset).name, "case": kept.case, "revision": kept.revision}
     same = ("phase", "quality", "expected_dice", "confidence", "volumes_ml", "seconds")
@@ -235,11 +238,31 @@ def row_answer(row: CohortRow, folders: Mapping[Path, str]) -> CohortRowAnswer:
     )
 
 
-def log_tail(engine: Engine, cohort: Cohort) -> str:
+def _names(engine: Engine, client: Client, cohort: Cohort) -> Mapping[Path, str]:
+    """Folders that a client must not see in the texts of a cohort, and what replaces them."""
+    folders = engine.folders()
+    if client.local:
+        return folders
+    places = {row.scan.parent for row in cohort.results.rows()}
+    places |= {Path(word) for word in cohort.command() or () if Path(word).is_absolute()}
+    return {**_outside(engine, places), **folders}
+
+
+def _outside(engine: Engine, folders: Iterable[Path]) -> dict[Path, str]:
+    """Those of `folders` that lie outside of the roots, and the folders that they lie in."""
+    homes = engine.roots.folders.values()
+    found: set[Path] = set()
+    for folder in folders:
+        if ".." in folder.parts or not any(folder.is_relative_to(home) for home in homes):
+            found |= {folder, *folder.parents}
+    return {folder: _OUTSIDE for folder in found if folder != folder.parent}  # not a drive
+
+
+def log_tail(engine: Engine, client: Client, cohort: Cohort) -> str:
     """The end of what the run printed."""
     path = cohort.path / WORK / LOG
     data = path.read_bytes()[-_LOG_TAIL:] if path.exists() else b""
-    return without_folders(data.decode("utf-8", errors="replace"), engine.folders())
+    return without_folders(data.decode("utf-8", errors="replace"), _names(engine, client, cohort))
 
 
 # ---- masks
