@@ -19,6 +19,7 @@ from small_cohort import small_cohort
 from mper.cli import main
 from mper.cohort.status import LOCK
 from mper.datasets.dataset import Dataset
+from mper.engine.services.jobs import Job
 from mper.io import read_segmentation
 from mper.labels import make_label
 from mper.utils.locking import locked
@@ -217,7 +218,8 @@ def test_accepted_masks_become_labels_once_and_the_hold_out_stays_apart(
     dataset.add_case("known", Volume(scan.array, scan.geometry), {})  # the scan of a
     held = dataset.add_case("held", Volume(scan.array + 2, scan.geometry), {})  # that of c
     dataset.lock_holdout([held.id])
-    found = keep(engine, cohort, dataset)
+    with engine.engine.devices.turn("cpu", Job("other", "segment", tmp_path)):  # the CPU is in use
+        found = keep(engine, cohort, dataset)
     assert [(kept["mask"], kept["case"]) for kept in found["kept"]] == [("a.seg.nrrd", "known"), ("b.seg.nrrd", "b")]
     (skipped,) = found["skipped"]
     assert skipped["mask"] == "c.seg.nrrd" and "hold-out" in skipped["reason"]

@@ -299,6 +299,18 @@ def test_a_device_that_is_not_here_fails_the_job_with_its_reason(queue: JobStore
     assert status["line_codes"][status["error"]] == {"code": "no-device", "values": {"device": "cuda:7"}}
 
 
+def test_work_on_files_alone_waits_for_no_device_and_no_torch_but_for_other_such_work(tmp_path: Path) -> None:
+    devices = Devices(lambda: [])  # which never start to import torch
+    with a_store(tmp_path, devices.turn, Limits()) as store:
+        go_on = threading.Event()
+        waiting = store.submit("a", "load", "cpu", waits(go_on))
+        first, second = (store.submit("a", "keep", None, waits(go_on)) for _ in range(2))
+        until(lambda: first.status().state == "running")
+        assert (waiting.status().state, second.status().state) == ("queued", "queued")
+        go_on.set()
+        assert [ended(job)["state"] for job in (first, second)] == ["finished"] * 2
+
+
 def test_a_client_cannot_queue_without_end(jobs: JobStore) -> None:
     go_on, released = threading.Event(), []
     own = [jobs.submit("a", "load", "cpu", waits(go_on)) for _ in range(3)]

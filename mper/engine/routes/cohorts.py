@@ -174,6 +174,6 @@ def keep(engine: EngineDep, client: WhoDep, c: str, body: KeepRequest) -> JobSta
     return engine.jobs.submit(
         client.name,
         "keep",
-        "cpu",
+        None,
         lambda job, _device: cohort_labels.keep_masks(engine, client, cohort, dataset, body, job),
     ).status()

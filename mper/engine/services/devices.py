@@ -19,6 +19,7 @@ from mper.utils.processes import available_cores
 
 _LOOK_EVERY_S = 0.25
 _TRAINING_EVERY_S = 2.0
+_FILES = "files"  # the turn of work on files alone
 
 
 class Devices:
@@ -82,10 +83,11 @@ class Devices:
             raise self._failure
 
     @contextlib.contextmanager
-    def turn(self, device: str, job: Job) -> Iterator[str]:
+    def turn(self, device: str | None, job: Job) -> Iterator[str]:
         """Hold a device for the length of a with block; gives the name of the one that was granted.
 
-        While a training has the GPU, ``auto`` means the CPU, and a GPU that was asked for by name is waited for.
+        While a training has the GPU, ``auto`` means the CPU, and a GPU that was asked for by name is waited for. None
+        is for work on files alone, which needs no torch and waits only for other such work.
 
         Raises
         ------
@@ -94,8 +96,11 @@ class Devices:
         ValueError
             If this machine has no such device.
         """
-        self.wait(job)
-        granted = self._grant(device, job)
+        if device is None:
+            granted = _FILES
+        else:
+            self.wait(job)
+            granted = self._grant(device, job)
         with self._moved:
             queue = self._waiting.setdefault(granted, deque())
             queue.append(job)

@@ -198,7 +198,7 @@ class Job:
 
 
 Work: TypeAlias = Callable[[Job, str], JobResult]
-Turn: TypeAlias = Callable[[str, Job], AbstractContextManager[str]]
+Turn: TypeAlias = Callable[[str | None, Job], AbstractContextManager[str]]
 Release: TypeAlias = Callable[[], object]
 
 
@@ -214,7 +214,8 @@ class JobStore:
     folder : Path
         For the files of jobs.
     turn : callable
-        ``turn(device, job)`` is a context that holds a device; it gives the name of the one that was granted.
+        ``turn(device, job)`` is a context that holds a device; it gives the name of the one that was granted. The
+        device is None for work on files alone.
     explain : callable
         Puts an error into one line.
     limits : Limits
@@ -227,7 +228,7 @@ class JobStore:
         self._lock = threading.Lock()
         self._closing = False
 
-    def submit(self, client: str, kind: JobKind, device: str, work: Work, release: Release = _nothing) -> Job:
+    def submit(self, client: str, kind: JobKind, device: str | None, work: Work, release: Release = _nothing) -> Job:
         """Start work on a device, one job at a time on each, in the order in which they came.
 
         `work` takes its `Job`, which is a `Report`, and the name of the device that was granted. `release` is called
@@ -295,7 +296,7 @@ class JobStore:
             old._forget()
         self._jobs[job.id] = job
 
-    def _run(self, job: Job, device: str, work: Work, release: Release) -> None:
+    def _run(self, job: Job, device: str | None, work: Work, release: Release) -> None:
         try:
             with self._turn(device, job) as granted:
                 job._start()
