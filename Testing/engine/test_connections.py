@@ -118,19 +118,39 @@ def test_silent_connections_make_room_and_the_client_with_a_token_stays(tmp_path
             assert answer(good) == "200 OK"
 
 
-def test_clients_with_a_token_are_bounded_too(tmp_path: Path) -> None:
-    with served(tmp_path, limits=Limits(connections=3)) as engine, connected(engine, 3) as good:
-        assert all(answer(each) == "200 OK" for each in good)
+@pytest.mark.parametrize("limits", [Limits(connections_per_address=3), Limits(connections=3)])
+def test_clients_with_a_token_are_bounded_too_and_the_one_that_has_waited_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    with served(tmp_path, limits=limits) as engine, connected(engine, 3) as good:
+        assert all(answer(good[n]) == "200 OK" for n in (1, 2, 0))
+        monkeypatch.setattr("mper.engine.connections._RECENT_S", 60.0)
         with connected(engine) as (one,):
             until(lambda: is_closed(one))
-        good[0].close()
-        until(lambda: works(engine))
+        monkeypatch.setattr("mper.engine.connections._RECENT_S", 0.0)
+        assert engine.get("/jobs").status == 200
+        assert [is_closed(each) for each in good] == [False, True, False]
+        assert answer(good[0]) == answer(good[2]) == "200 OK"
 
 
-def works(engine: Served) -> bool:
-    with contextlib.suppress(OSError):
-        return engine.get("/jobs").status == 200
-    return False
+def test_connections_with_a_request_under_way_are_never_closed_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mper.engine.connections._RECENT_S", 0.0)
+    go_on = threading.Event()
+
+    def work(job: Job, device: str) -> LoadResult:
+        go_on.wait(10)
+        return LoadResult(model="la", device=device, seconds=0)
+
+    with served(tmp_path, limits=Limits(connections=3)) as engine:
+        job = engine.engine.jobs.submit("local", "keep", None, work)
+        followed = [engine.events(f"/jobs/{job.id}/events") for _ in range(3)]
+        assert all(next(events) for events in followed)
+        with connected(engine) as (one,):
+            until(lambda: is_closed(one))
+        go_on.set()
+        assert [[event["state"] for event in events if event][-1] for events in followed] == ["finished"] * 3
 
 
 def test_the_right_token_is_never_refused_because_others_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

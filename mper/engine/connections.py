@@ -3,7 +3,8 @@
 Whoever can reach the port can open connections and send nothing. Each takes a file descriptor, of which a process has
 few. So a connection without a complete request (TLS handshake and header) is closed after some seconds, the number of
 connections is bounded for one address and for all, and beyond that the oldest without a valid token makes room for a
-new one. A client with a token is therefore always let in.
+new one; where all have shown one, that which has waited longest for its next request. A client with a token is
+therefore always let in, unless all connections are at work.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mper.engine.throttle import LogBudget
 CONNECTION = "connection"  # its name in a request's state
 _SWEEP_EVERY_S = 1.0
 _IDLE_S = 75.0  # of a client with a token between two requests; uvicorn closes such a connection then
+_RECENT_S = 3.0  # a client with a token that was answered so lately is likely to ask again
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FULL_PAUSE_S = 0.2
 
@@ -139,20 +141,28 @@ class Acceptor:
             await asyncio.sleep(0)  # what came in on other connections is read before the next one is accepted
 
     def _has_room(self, address: str) -> bool:
-        """Whether another connection may be held; the oldest without a token goes where there are too many."""
+        """Whether another connection may be held; where there are too many, one goes."""
         here = sum(each.address == address for each in self._connections)
         if here >= self._limits.connections_per_address:
             return self._make_room(lambda connection: connection.address == address)
         return len(self._connections) < self._most or self._make_room(lambda connection: True)
 
     def _make_room(self, concerns: Callable[[Connection], bool]) -> bool:
+        """Close the oldest connection without a token, else the one with a token that has waited longest."""
         strangers = [each for each in self._connections if not each.trusted and concerns(each)]
         silent = [each for each in strangers if each.waiting_since is not None]
-        for connection in (silent or strangers)[:1]:
+        for connection in (silent or strangers or self._idle(concerns))[:1]:
             self._forget(connection)
             connection.close()
             return True
         return False
+
+    def _idle(self, concerns: Callable[[Connection], bool]) -> list[Connection]:
+        """Connections without a request for some time, the longest first."""
+        now = time.monotonic()
+        waited = [(now - each.waiting_since, each) for each in self._connections if each.waiting_since is not None]
+        waited.sort(key=lambda entry: -entry[0])
+        return [each for waited_s, each in waited if waited_s > _RECENT_S and concerns(each)]
 
     async def _serve(self, accepted: socket.socket, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
