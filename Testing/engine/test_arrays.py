@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from mper.engine.arrays import array_response
 from mper.engine.errors import RequestError
 from mper.engine.schemas.arrays import DTYPES, parse_header
-from mper.volume import Geometry
+from mper.engine.services.scans import ScanStore
+from mper.engine.services.uploads import Upload
+from mper.engine.settings import Limits
+from mper.volume import Geometry, Volume
 
 AFFINE = [[0, 0, -0.7, 3], [0, 0.7, 0, 2], [2.5, 0, 0, 1], [0, 0, 0, 1]]
 
@@ -102,3 +106,26 @@ def test_a_malformed_header_is_refused_in_one_line(text: str | None, told: str) 
         parse_header(text)
     assert refused.value.status == 422
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_mapped_when_it_is_removed_goes_later(tmp_path, monkeypatch) -> None:
+    """As on Windows, which keeps a file that is mapped."""
+    volume = Volume(np.zeros((2, 3, 4), np.int16), Geometry.from_axes((0, 0, 0), (1, 1, 1), np.eye(3), (2, 3, 4)))
+    store, unlink, mapped = ScanStore(tmp_path, Limits()), Path.unlink, set()
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path in mapped:
+            raise PermissionError("used by another process")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    first, second = (Upload.of(volume, tmp_path) for _ in range(2))
+    for upload in (first, second):
+        mapped.add(upload.path)
+        upload.remove()
+    mapped.discard(first.path)
+    store.expire()
+    assert not first.path.exists() and second.path.exists()
+    mapped.clear()
+    third = Upload.of(volume, tmp_path)
+    assert list(tmp_path.glob("upload-*")) == [third.path]

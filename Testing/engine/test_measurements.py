@@ -55,6 +55,22 @@ def test_an_edit_is_a_new_mask_and_a_part_of_the_scan_will_do(engine: Served, sc
     assert after == pytest.approx(np.count_nonzero(edited) * voxel_ml) and after < before
 
 
+def test_a_scan_that_is_removed_meanwhile_stays_until_it_is_measured(
+    engine: Served, scan: Volume, mask: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [engine.upload(sent) for sent in (mask, scan)]
+    before = len(list(engine.engine.scans.folder.glob("upload-*")))
+
+    def measure(*arguments: Any) -> Any:
+        assert [engine.delete(f"/scans/{one}").status for one in ids] == [200, 200]
+        assert len(list(engine.engine.scans.folder.glob("upload-*"))) == before
+        return measure_case(*arguments)
+
+    monkeypatch.setattr("mper.measurement.case.measure_case", measure)
+    assert values(measured(engine, masks=[ids[0]], labels=LA, scan=ids[1]))["la_volume"]
+    assert len(list(engine.engine.scans.folder.glob("upload-*"))) == before - 2
+
+
 def test_a_prediction_is_measured_as_strokes_have_left_it(engine: Served, scan: Volume) -> None:
     one = engine.upload(scan)
     result = engine.segment(one, MODEL)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +71,16 @@ def measure(engine: Engine, client: str, request: MeasureRequest) -> Measurement
     ValueError
         If something cannot be measured as it is asked for.
     """
+    with contextlib.ExitStack() as held:  # a scan that another request removes stays until it is measured
+
+        def volume(scan_id: str) -> Volume:
+            return held.enter_context(engine.scans.using(client, scan_id)).volume()
+
+        return _measured(engine, client, request, volume)
+
+
+def _measured(engine: Engine, client: str, request: MeasureRequest, volume: Callable[[str], Volume]) -> Measurement:
+    """Measure; a function of its own, so that nothing of it maps a scan when that is let go of."""
     from mper.io.surfaces import encode_surface
     from mper.measurement.case import measure_case
 
@@ -77,7 +89,7 @@ def measure(engine: Engine, client: str, request: MeasureRequest) -> Measurement
         raise InvalidRequest("give either a prediction, or the ids of uploaded masks (POST /scans) with their labels")
     settings = _settings(request)
     probability = None
-    scan = None if request.scan is None else engine.scans.get(client, request.scan).volume()
+    scan = None if request.scan is None else volume(request.scan)
     if request.prediction is not None:
         stored = engine.predictions.get(client, request.prediction)
         phases = [_of_prediction(stored, scan)]
@@ -86,7 +98,7 @@ def measure(engine: Engine, client: str, request: MeasureRequest) -> Measurement
     else:
         if request.ranges:
             raise InvalidRequest("ranges need the probabilities of a prediction; uploaded masks have none")
-        phases = [_uploaded(engine, client, mask, request, scan) for mask in request.masks]
+        phases = [_uploaded(volume(mask), mask, request, scan) for mask in request.masks]
     found = measure_case(phases, scan, settings, probability)
     surface = None
     if found.atrium is not None and found.atrium.surface is not None:
@@ -153,10 +165,9 @@ def _probability(stored: StoredPrediction, mask: Segmentation) -> Volume:
     return mask.labelmap.with_array(whole)
 
 
-def _uploaded(engine: Engine, client: str, key: str, request: MeasureRequest, scan: Volume | None) -> Segmentation:
+def _uploaded(mask: Volume, key: str, request: MeasureRequest, scan: Volume | None) -> Segmentation:
     if not request.labels:
         raise InvalidRequest("uploaded masks need labels: what each of their values is")
-    mask = engine.scans.get(client, key).volume()
     if mask.array.dtype != np.uint8:
         raise InvalidRequest(f"a mask is uint8, {key} is {mask.array.dtype}")
     if scan is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mper.datasets.scan_record import voxels_sha256
 from mper.engine.errors import Conflict, InvalidRequest, NotFound
 from mper.engine.schemas.arrays import HEADER
-from mper.engine.services.uploads import Upload
+from mper.engine.services.uploads import Upload, remove_left
 from mper.engine.settings import Limits
 from mper.utils.coded import line_of
 from mper.volume import Volume
@@ -143,6 +143,7 @@ class ScanStore:
             for scan in list(self._scans.values()):
                 if not scan.users and time.monotonic() - scan.used > self._limits.keep_s:
                     self._forget(scan)
+        remove_left()
 
     def _forget(self, scan: Scan) -> None:
         del self._scans[scan.id]

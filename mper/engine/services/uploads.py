@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mper.engine.schemas.arrays import ArrayHeader
 from mper.volume import Volume
 
 _SPARE = 500 * 2**20  # bytes of the disk that uploads leave free
+_left: set[Path] = set()  # of this process, still to be removed: Windows keeps a file that is mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,22 @@ def new_path(folder: Path) -> Path:
 
 def check_space(folder: Path, nbytes: int) -> None:
     """Raise `Conflict` unless so many bytes, and some to spare, are free on the disk of `folder`."""
+    remove_left()
     if shutil.disk_usage(folder).free < nbytes + _SPARE:
         line = "the engine's disk is nearly full; make room there, or send less (a smaller region)"
         raise Conflict(line, "disk-full")
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file of the spool, if it is there."""
-    with contextlib.suppress(OSError):  # Windows keeps a file that is mapped; it goes with the spool
-        path.unlink()
+    """Remove a file of the spool, if it is there, or later if that is not possible now; see `remove_left`."""
+    try:
+        path.unlink(missing_ok=True)
+        _left.discard(path)
+    except OSError:
+        _left.add(path)
+
+
+def remove_left() -> None:
+    """Remove the files that could not be removed before: a patient's voxels stay no longer than needed."""
+    for path in list(_left):
+        remove_file(path)
