@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from engines import MODEL, Served
+from engines import MODEL, Served, until
 
 from mper.labels import Segmentation, make_label
 from mper.measurement.atrium import measure_atrium
@@ -69,6 +71,30 @@ def test_a_scan_that_is_removed_meanwhile_stays_until_it_is_measured(
     monkeypatch.setattr("mper.measurement.case.measure_case", measure)
     assert values(measured(engine, masks=[ids[0]], labels=LA, scan=ids[1]))["la_volume"]
     assert len(list(engine.engine.scans.folder.glob("upload-*"))) == before - 2
+
+
+def test_many_measurements_leave_threads_to_other_requests(
+    engine: Served, mask: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, open_now, at_once, go_on = engine.upload(mask), [], [], threading.Event()
+
+    def measure(*arguments: Any) -> Any:
+        open_now.append(1)
+        at_once.append(len(open_now))
+        go_on.wait(30)
+        open_now.pop()
+        return measure_case(*arguments)
+
+    monkeypatch.setattr("mper.measurement.case.measure_case", measure)
+    with ThreadPoolExecutor(45) as pool:
+        asked = [pool.submit(measured, engine, masks=[one], labels=LA) for _ in range(45)]
+        try:
+            until(lambda: len(at_once) == 2)
+            assert engine.get("/models").status == 200, "40 requests have a thread at a time"
+        finally:
+            go_on.set()
+        assert all(values(each.result())["la_volume"] for each in asked)
+    assert max(at_once) == 2
 
 
 def test_a_prediction_is_measured_as_strokes_have_left_it(engine: Served, scan: Volume) -> None:

@@ -152,7 +152,7 @@ async def correct(
     header: ArrayHeaderText = None,
 ) -> CohortRowAnswer:
     """Add a corrected mask, with the label values and on the grid of the mask; that of the model stays."""
-    cohort = engine.cohorts.get(c, client)
+    cohort = await run_in_threadpool(engine.cohorts.get, c, client)
     upload = await receive_array(request, header, engine.scans.folder, engine.settings.limits)
 
     def add() -> CohortRowAnswer:

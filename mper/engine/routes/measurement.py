@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
 
 from mper.engine.arrays import BINARY
 from mper.engine.routes.dependencies import ClientDep, EngineDep
@@ -19,9 +20,10 @@ _FILE: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/measurements")
-def measure(engine: EngineDep, client: ClientDep, body: MeasureRequest) -> Measurement:
+async def measure(engine: EngineDep, client: ClientDep, body: MeasureRequest) -> Measurement:
     """Figures of a mask as it stands, each with its method; nothing is kept but the surface."""
-    return measurement.measure(engine, client, body)
+    async with engine.measuring:  # the others wait here, where they hold no thread that other requests need
+        return await run_in_threadpool(measurement.measure, engine, client, body)
 
 
 @router.get("/surfaces/{surface}", responses=_FILE, response_class=Response)

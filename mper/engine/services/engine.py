@@ -26,6 +26,7 @@ from mper.training.runs import RunFolder
 from mper.utils.cleanup import remove_unfinished
 
 _MAINTAIN_EVERY_S = 300.0
+_MEASURED_AT_ONCE = 2  # each takes a core for seconds, and memory of several times the scan
 
 log = logging.getLogger("mper.engine")
 
@@ -47,6 +48,7 @@ class Engine:
         self.models = ModelCatalog(self.roots)
         self.predictions = PredictionStore(settings.limits)
         self.surfaces = SurfaceStore()
+        self.measuring = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self.launcher = Launcher()
         self.cohorts = CohortStore(self.roots)
         self.closing = asyncio.Event()
