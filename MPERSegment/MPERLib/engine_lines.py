@@ -337,7 +337,7 @@ def _about_models() -> dict[str, str]:
             "kind that it knew, in 1,100 steps (two seeds); here {n} are labelled"
         ),
         "auto-tuned-few": _(
-            "scans without labels gained 2.6, 1.6 and 1.7 points of Dice where a model was fine-tuned on 1, 2 and 4 "
+            "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
             "labelled volumes of the kind that it knew, in 800 to 1,100 steps (two seeds), and 0.8 with 2 of another "
             "sequence in 3,600 (five draws)"
         ),

@@ -394,7 +394,8 @@ def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: P
     made = {1: MADE[1], 2: MADE[1].edited(), 3: replace(MADE[1], quality=quality)}
     mask = Segmentation(series.volume.with_array(array), labels, made)
     write_seg(tmp_path / "seg.dcm", mask, series)
-    notes = ("one phase is given: EF needs a mask of ED and one of ES", "the mask touches the border of Größe.dcm")
+    begins, file = "one phase is given: EF needs a mask of ED and one of ES", Path("series", "Größe.dcm")
+    notes = (begins, f"left out a damaged file: {study / file}")
     figures = measure_case([mask]).figures
     write_sr(tmp_path / "sr.dcm", figures, tmp_path / "seg.dcm", mask, series, print, "Ärztin^Ö", notes)
     assert read_sr(tmp_path / "sr.dcm") == {
@@ -402,6 +403,6 @@ def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: P
         for name, count in (("Left ventricle", 60), ("Right ventricle", 40), ("Myocardium", 30))
     }
     assert texts(tmp_path / "sr.dcm", "Expected quality") == [quality]
-    assert texts(tmp_path / "sr.dcm", "Comment") == list(notes)
+    assert texts(tmp_path / "sr.dcm", "Comment") == [begins, f"left out a damaged file: {file}"]
     told = subprocess.run([tool("dciodvfy"), "-new", str(tmp_path / "sr.dcm")], capture_output=True, check=False)
     assert b"Error" not in told.stdout + told.stderr

@@ -26,7 +26,7 @@ from mper.labels import Label, Segmentation, make_label, structure_of
 from mper.measurement.figures import Figure
 from mper.progress import Notify, ignore_notice
 from mper.provenance import Provenance
-from mper.utils.coded import Coded
+from mper.utils.coded import Coded, without_folders
 from mper.utils.files import write_atomically
 from mper.utils.text import first_line
 
@@ -78,7 +78,7 @@ def write_sr(
     observer : str
         Who answers for the report, as ``Family^Given``; may be empty.
     notes : sequence of str
-        What was noticed while segmenting and measuring.
+        What was noticed while segmenting and measuring; files are named without the folders of this computer.
 
     Raises
     ------
@@ -89,6 +89,9 @@ def write_sr(
     """
     if not path.name.lower().endswith(".dcm"):
         raise ValueError(f"cannot write {path}: the name of a DICOM report must end in .dcm")
+    places = {file.parent for file in (seg, *series.paths)}
+    folders = {form: form.name for place in places for form in (place, place.resolve()) if form.name}
+    notes = [without_folders(note, folders) for note in notes]
     segmentation = open_seg(seg)
     study = str(segmentation.get("StudyInstanceUID"))
     if study != str(series.instances[0].get("StudyInstanceUID")):

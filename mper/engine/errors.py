@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from mper.utils.coded import Coded, changed, line_of
+from mper.utils.coded import Coded, changed, line_of, without_folders
 from mper.utils.errors import explain, one_line, raised_by_us
 
 
@@ -141,14 +141,3 @@ def explained(error: BaseException, folders: Mapping[Path, str]) -> str:
     """One line for a person, in which `folders` are written by their names."""
     line = changed(line_of(error), one_line) if isinstance(error, RequestError) else explain(error)
     return without_folders(line, folders)
-
-
-def without_folders(text: str, folders: Mapping[Path, str]) -> str:
-    """`text` in which `folders` are written by their names, the longest path first."""
-
-    def named(part: str) -> str:
-        for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
-            part = part.replace(str(folder), name)
-        return part
-
-    return changed(text, named)

@@ -7,6 +7,7 @@ or sent therefore has ``line_codes`` beside its lines, see `line_codes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -92,3 +93,14 @@ def changed(line: str, change: Callable[[str], str]) -> str:
         return change(line)
     values = {name: changed(value, change) if isinstance(value, str) else value for name, value in line.values.items()}
     return Coded(change(line), line.code, **values)
+
+
+def without_folders(text: str, folders: Mapping[Path, str]) -> str:
+    """`text` in which `folders` are written by their names, the longest path first."""
+
+    def named(part: str) -> str:
+        for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
+            part = part.replace(str(folder), name)
+        return part
+
+    return changed(text, named)

@@ -12,7 +12,7 @@ from mper.cohort.review import file_of
 from mper.cohort.scans import read_scan
 from mper.cohort.status import FAILED, FINISHED, INTERRUPTED, LOG, NEW, PAUSED, RUNNING, SUBMITTED, request_pause
 from mper.cohort.tables import PICTURES, picture_name
-from mper.engine.errors import Conflict, Forbidden, InvalidRequest, NotFound, without_folders
+from mper.engine.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from mper.engine.schemas.cohorts import (
     CohortAnswer,
     CohortRequest,
@@ -30,7 +30,7 @@ from mper.engine.services.uploads import Upload
 from mper.engine.settings import Client
 from mper.labels import BACKGROUND, Segmentation
 from mper.models.card import StoredBundle, read_bundle
-from mper.utils.coded import decoded
+from mper.utils.coded import decoded, without_folders
 from mper.utils.files import check_name
 from mper.volume import Volume
 

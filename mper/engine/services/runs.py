@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from mper.datasets.dataset import Dataset
-from mper.engine.errors import Conflict, InvalidRequest, without_folders
+from mper.engine.errors import Conflict, InvalidRequest
 from mper.engine.schemas.common import JsonObject, codes_for
 from mper.engine.schemas.runs import CommandRequest, Run, RunRequest
 from mper.engine.services.engine import Engine
@@ -17,7 +17,7 @@ from mper.engine.services.training_plan import plan_run
 from mper.resources import models_dir
 from mper.training.publish import published_version
 from mper.training.runs import ENDED, LAUNCHING, NEW, RunFolder
-from mper.utils.coded import Coded, decoded
+from mper.utils.coded import Coded, decoded, without_folders
 from mper.utils.files import write_json
 
 IDLE = (NEW, *ENDED)
