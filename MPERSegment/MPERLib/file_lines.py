@@ -86,6 +86,7 @@ def about_labels() -> dict[str, str]:
         "mask-left-out": _("{structures} of its mask is no structure of the dataset: background here"),
         "mask-only-255": _("its mask holds only 0 and 255, and 255 means unlabelled here"),
         "mask-values-unknown": _("its mask holds the values {values}, which no label names"),
+        "mask-of-a-model": _("{mask} is an unedited mask of {model}, no person's label"),
         "without-label": _("{reason}; it would be added without a label"),
         "added-without-label": _("{reason}; added without a label"),
     }

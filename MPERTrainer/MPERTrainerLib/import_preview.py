@@ -181,6 +181,8 @@ def _mask(row: Mapping[str, Any]) -> str:
         return _("none")
     if mask["empty"]:
         return _("empty")
+    if mask.get("unedited"):
+        return _("of a model, unedited")
     if not mask["usable"]:
         return _("not in the scan")
     return ", ".join(_key(value) for value in mask["values"])

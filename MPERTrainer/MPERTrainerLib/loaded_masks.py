@@ -11,6 +11,7 @@ from MPERLib import mrml, segmentation_node
 from slicer.i18n import tr as _
 
 from mper.labels import BACKGROUND, UNLABELLED, label_from_dict, matching_labels
+from mper.provenance import AUTOMATIC
 
 _NOT_LOADED = ("MPER.Result", "MPER.Unsaved", "MPER.Trainer")  # attributes of segmentations that MPER itself has made
 _LABELMAP = "vtkMRMLLabelMapVolumeNode"
@@ -62,6 +63,9 @@ def described(maskNode: Node, volumeNode: Node, labels: Sequence[Mapping[str, An
     except ValueError as error:
         lines.append(_("{reason}; it would be added without a label").format(reason=error))
         return {"values": [], "empty": False, "usable": False}, lines
+    made = [] if maskNode.IsA(_LABELMAP) else [its for _name, its in segmentation_node.provenances_of(maskNode)]
+    if made and all(its is not None and its.type == AUTOMATIC for its in made):
+        lines.append(_("segments of {model}, marked as unedited: no person's label").format(model=made[0].name))
     counts = np.bincount(part.ravel(), minlength=UNLABELLED + 1)
     held = [value for value in np.flatnonzero(counts).tolist() if value not in (BACKGROUND, UNLABELLED)]
     wanted = [label_from_dict(dict(label)) for label in labels]

@@ -808,7 +808,8 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     panel = opened(window, tmp_path)
     ui, scans = panel.ui, [volume(n) for n in (10, 11, 12, 0)]
     named = [{**panel.dataset.labels[0], "value": 1, "name": "left atrium"}]
-    segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, scans[0], "pat segmentation")
+    model = {"model": "la", "model_version": "2.0.1", "model_sha256": "8d969eef" * 8}
+    segmentation_node.show_mask(blob(10)[1], (0, 0, 0), named, scans[0], "pat segmentation", model)
     result = segmentation_node.show_mask(blob(11)[1], (0, 0, 0), named, scans[1], "result")
     result.SetAttribute("MPER.Result", "{}")
     drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "scan 12_seg")
@@ -825,8 +826,9 @@ def test_loaded_volumes_have_the_same_preview_with_the_segmentations_and_label_m
     adding.addVolumes(scans)
     window.wait_until(lambda: ui.previewBox.visible, 60, "the preview")
     entries = [tree.topLevelItem(n) for n in range(tree.topLevelItemCount)]
+    unedited = "Segments of MPER la 2.0.1 (sha256:8d969eef), marked as unedited: no person's label"
     assert [(item.text(0), item.text(2), item.text(3), bool(item.checkState(0))) for item in entries] == [
-        ("scan 10", "left atrium (Left atrium)", "Segmentation pat segmentation.", True),
+        ("scan 10", "left atrium (Left atrium)", f"{unedited}.", True),
         ("scan 10", "Value 4", "Label map scan 12_seg.", False),  # of the same box, as all scans here
         ("scan 11", "none", "", True),
         ("scan 11", "Value 4", "Label map scan 12_seg.", False),

@@ -20,9 +20,10 @@ from small_models import random_bundle, threshold_bundle
 from small_series import stack, write_classic
 
 from mper.cli import main
+from mper.datasets.dataset import Dataset
 from mper.inference.predictor import Predictor
 from mper.io import read_labelmap, read_segmentation, read_volume, write_volume
-from mper.labels import Segmentation
+from mper.labels import Segmentation, make_label
 from mper.models.bundle import ModelBundle
 from mper.utils.errors import CANCELLED, FAILED, OK, USAGE
 from mper.volume import Geometry, Volume
@@ -424,6 +425,9 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], told: str) -> None:
         (["scan.nrrd", "out/mask.nrrd", "--roi=900,910,900,910,900,910"], FAILED, "ROI"),
         (["scan.nrrd", "out/mask.nrrd", "--prototypes", "out/why.png"], USAGE, "why.png"),
         (["scan.nrrd", "out/mask.nrrd", "--probabilities", "out/p.seg.nrrd"], USAGE, "p.seg.nrrd"),
+        ([".", "."], USAGE, ". is the folder of the scans"),
+        (["scan.nrrd", "other.nrrd", "."], USAGE, ". is the folder of the scans"),
+        (["scan.nrrd", "other.nrrd", "data"], USAGE, "data is a dataset"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -441,6 +445,7 @@ def test_a_wrong_request_is_one_clear_line_and_no_file(
     for name in ("scan.nrrd", "other.nrrd"):
         write_volume(Path(name), blob_volume[0])
     Path("out").mkdir()
+    Dataset.create(Path("data"), "data", [make_label(1, "LA")])
     before = files_below(tmp_path)
     assert segment(*words) == code
     assert_one_line(capsys, told)

@@ -18,6 +18,7 @@ from mper.cli.stage import stage
 from mper.dicom.series import list_series
 from mper.io import read_volume, write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
+from mper.provenance import Provenance
 from mper.utils.errors import UsageError
 from mper.volume import Geometry, Volume
 
@@ -174,6 +175,22 @@ def test_a_segment_is_known_by_its_code_and_a_structure_by_its_long_name(
     write_segmentation(scan.with_name("pat.seg.nrrd"), Segmentation(labelmap, (segment,)))
     told = _ask(tmp_path / "out", [{"path": str(scan)}], labels=("RA", "Left atrium"))
     np.testing.assert_array_equal(_array(told[1]["mask"]), 2 * labelmap.array)
+
+
+def test_an_unedited_mask_of_a_model_is_no_label(tmp_path: Path, blob_volume: tuple[Volume, Segmentation]) -> None:
+    write_volume(tmp_path / "pat.nrrd", blob_volume[0])
+    made = Provenance.of_model("la", "2.0.1", "8d969eef")
+    mask = replace(blob_volume[1], provenance={label.value: made for label in blob_volume[1].labels})
+    write_segmentation(tmp_path / "pat.seg.nrrd", mask)
+    (answer,) = (entry for entry in _ask(tmp_path / "out", [{"path": str(tmp_path / "pat.nrrd")}]) if "image" in entry)
+    assert answer["mask"] is None
+    line = "pat.seg.nrrd is an unedited mask of MPER la 2.0.1, no person's label; added without a label"
+    assert answer["notices"] == [line] and answer["line_codes"][line]["code"] == "added-without-label"
+    first = {"sources": [{"path": str(tmp_path / "pat.nrrd")}], "labels": [asdict(make_label(1, "LA"))]}
+    answers = io.StringIO()
+    assert stage(io.StringIO(json.dumps({**first, "preview": True}) + "\nnext\n"), answers, tmp_path / "again") == 0
+    about = json.loads(answers.getvalue().splitlines()[1])
+    assert about["mask"]["unedited"] and not about["mask"]["usable"]
 
 
 def test_a_preview_describes_scans_and_masks_and_only_what_is_chosen_is_staged(

@@ -18,8 +18,10 @@ from small_sources import GRID, Notices, equal, la_source, lists, load, mask, nn
 from mper.datasets.dataset import Dataset
 from mper.datasets.importer import ImportSummary, import_source
 from mper.datasets.layouts import find_source
-from mper.labels import make_label
+from mper.io import write_segmentation
+from mper.labels import Segmentation, make_label
 from mper.progress import Cancelled, Progress
+from mper.provenance import Provenance
 from mper.volume import Geometry, Volume
 
 # ---- layouts
@@ -358,6 +360,51 @@ def test_a_different_label_is_a_new_revision_and_an_old_one_never_returns(tmp_pa
     case.add_label(mask(1), author="me", how="hand", parent=2)
     assert import_source(source, tmp_path / "d").labels_added == 0  # a hand's correction is not taken back
     equal(case.label(), mask(1))
+
+
+def segmented(source: Path, *ids: str, made: Provenance | None, value: int = 1) -> None:
+    """Scans with a ``.seg.nrrd`` each, whose segment was made so."""
+    for case_id in ids:
+        write(source / f"{case_id}.nrrd", scan(ord(case_id[-1])))
+        found = Segmentation(mask(value), (make_label(value, "LA"),), {value: made} if made else {})
+        write_segmentation(source / f"{case_id}.seg.nrrd", found)
+
+
+def test_an_unedited_mask_of_a_model_is_no_label_but_may_be_a_draft(tmp_path: Path) -> None:
+    """A mask that a person corrected, or drew, is a label."""
+    model, source, target = Provenance.of_model("la", "2.0.1", "8d969eef"), tmp_path / "s", tmp_path / "d"
+    segmented(source, "case1", "case2", made=model)
+    segmented(source, "case3", made=model.edited())
+    segmented(source, "case4", made=None)
+    notices = Notices()
+    assert import_source(source, target, notify=notices).labels_added == 2
+    line = "{0}: {0}.seg.nrrd is an unedited mask of MPER la 2.0.1, no person's label, and is not imported; "
+    line += "correct it, or take it with --model-masks"
+    assert [notice for notice in notices if "unedited" in notice] == [line.format("case1"), line.format("case2")]
+    dataset = Dataset.open(target)
+    assert dataset.labelled == ("case3", "case4") and len(dataset.cases) == 4
+    (corrected,) = dataset.case("case3").revisions()
+    assert (corrected.how, corrected.edited, corrected.model) == ("imported", True, ("la", "2.0.1"))
+
+    dataset.case("case2").add_label(mask(), author="A. Reader", how="hand")
+    for added in (1, 0):  # the second time it is there
+        notices.clear()
+        summary = import_source(source, target, notify=notices, model_masks=True)
+        assert (summary.labels_added, summary.drafts_added) == (0, added)
+        assert any(notice.endswith("is not imported: the case has a label") for notice in notices)
+    (draft,) = dataset.case("case1").revisions()
+    assert (draft.how, draft.edited, draft.model) == ("model", False, ("la", "2.0.1")) and dataset.case(
+        "case1"
+    ).is_draft
+    assert [revision.how for revision in dataset.case("case2").revisions()] == ["hand"]
+
+
+def test_of_two_segmentations_of_a_scan_that_of_a_person_is_the_label(tmp_path: Path) -> None:
+    segmented(tmp_path / "s", "a", made=Provenance.of_model("la", "2.0.1", "8d969eef"))
+    own = Segmentation(mask(2), (make_label(2, "LA"),))
+    write_segmentation(tmp_path / "s" / "a_mine.seg.nrrd", own)
+    (label,) = load(tmp_path / "s", tmp_path / "d").case("a").revisions()
+    assert (label.how, label.model) == ("imported", None)
 
 
 def test_a_different_scan_of_the_same_name_is_refused(tmp_path: Path) -> None:

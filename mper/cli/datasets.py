@@ -34,6 +34,9 @@ than --labels, the others become background.
 With --split every case goes into that split; where SOURCE holds NAME.list, only its cases, in its order. Without
 --split, every *.list of SOURCE becomes a split; a source without lists is one split `train`. An import can be repeated
 at any time: existing cases stay, new ones are added. The scans are copied; SOURCE is never changed.
+
+A .seg.nrrd that says that it is the unedited mask of a program is no label, and is left out with a note;
+with --model-masks it becomes a draft, as those of MPER Trainer. One that was corrected is a label.
 """
 _IMPORT_EXAMPLES = """\
   mper import "2018 Atrial Segmentation Challenge" dataset
@@ -78,6 +81,11 @@ def add(commands: Commands) -> None:
         "--scribbles",
         action="store_true",
         help="ACDC: import the manual scribbles as partial labels in place of the masks",
+    )
+    command.add_argument(
+        "--model-masks",
+        action="store_true",
+        help="import masks that say that they are unedited output of a program as drafts; else they are left out",
     )
     add_phase(command, every=True, one="case a phase")
     add_spacing(command)
@@ -125,6 +133,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             phase=arguments.phase,
             image_type=arguments.image_type,
             region_mm=arguments.region,
+            model_masks=arguments.model_masks,
         )
     print_result(f"{arguments.dataset}: {summary.describe()}")
     if summary.failed:

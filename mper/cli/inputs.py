@@ -68,6 +68,13 @@ def plan(
                 "name a folder for the results, or one of the scans"
             )
     tasks = [replace(task, files=scans[task.scan]) for task in outputs.cohort_tasks(list(scans), output, *extras)]
+    homes = {path.resolve() for path in matches if path.is_dir()} | {path.resolve().parent for path in scans}
+    for folder in (output, *extras):
+        if folder is not None and folder.resolve() in homes:
+            raise UsageError(
+                f"{folder} is the folder of the scans, where results would be taken for scans and labels later; "
+                "name another folder for the results"
+            )
     _make_folders(output, extras)
     return tasks, True
 
@@ -110,6 +117,11 @@ def _is_drawn(dataset: Dataset, case_id: str) -> bool:
 
 
 def _make_folders(output: Path, extras: Extras) -> None:
+    from mper.datasets.index import is_dataset
+
+    for folder in (output, *extras):
+        if folder is not None and is_dataset(folder):
+            raise UsageError(f"{folder} is a dataset, whose folder holds its cases alone; name another folder")
     for folder in (output, *extras):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

@@ -357,7 +357,12 @@ def _staged(
 
     notices: list[str] = []
     image, mask = read_case(case, notices)
-    label = label_of(mask, image, source, labels, choice, notices) if mask is not None and choice.mask else None
+    label = None
+    if mask is not None and choice.mask:
+        if (why := case.unedited) and choice.structures is None:
+            notices.append(Coded(f"{why}; added without a label", "added-without-label", reason=why))
+        else:
+            label = label_of(mask, image, source, labels, choice, notices)
     written = [_write(stem.with_suffix(".image"), image), label and _write(stem.with_suffix(".mask"), label)]
     origin = {"format": source.layout, "sha256": case.sha256()} | ({"file": case.named} if case.named else {})
     return {

@@ -48,6 +48,8 @@ class ImportSummary:
         How many cases of this source each split has.
     failed : mapping of str to str
         The cases that could not be imported, with the reason in one line.
+    drafts_added : int
+        Masks of models that became drafts.
     """
 
     layout: str
@@ -56,13 +58,15 @@ class ImportSummary:
     labels_added: int
     splits: Mapping[str, int]
     failed: Mapping[str, str]
+    drafts_added: int = 0
 
     def describe(self) -> str:
         """One line for people."""
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
         failed = f", {len(self.failed)} not imported" if self.failed else ""
         cases = f"{self.added} cases added, {self.kept} already there{failed}, {self.labels_added} labels added"
-        return f"{self.layout}: {cases}; splits: {splits}"
+        drafts = f", {self.drafts_added} drafts of a model added" if self.drafts_added else ""
+        return f"{self.layout}: {cases}{drafts}; splits: {splits}"
 
 
 def import_source(
@@ -77,6 +81,7 @@ def import_source(
     phase: str | None = None,
     image_type: str | None = None,
     region_mm: Sequence[float] | None = None,
+    model_masks: bool = False,
 ) -> ImportSummary:
     """Import a folder (or one scan) into a dataset, which is created where it is missing.
 
@@ -104,6 +109,9 @@ def import_source(
         which images of a DICOM series of several types; None: both are refused, with what there is.
     region_mm : six numbers or None
         The region of each case that has none yet (`mper.datasets.maintenance.set_region`).
+    model_masks : bool
+        Take masks that are unedited output of a program as drafts, of cases without a person's label; else they are
+        left out.
 
     Raises
     ------
@@ -120,7 +128,8 @@ def import_source(
     if target is not None:
         splits = without_left_out(target, without_holdout(target, splits, notify), notify)
     remove_unfinished(folders_of_work(dataset), unowned=target is not None)
-    work = _Import(found, dataset, target, _label_plan(found, labels, target, notify), spacing_mm, region_mm, notify)
+    plan = _label_plan(found, labels, target, notify)
+    work = _Import(found, dataset, target, plan, spacing_mm, region_mm, notify, model_masks)
     listed = [*splits.values(), *([list(found.cases)] if found.whole and split is None else [])]
     left_out = {*target.history.excluded, *target.history.removed} if target is not None else set()
     wanted = list(dict.fromkeys(case_id for ids in listed for case_id in ids if case_id not in left_out))
@@ -140,7 +149,7 @@ def import_source(
         _lock(work.target, found, target is None, notify)
     kept = len(wanted) - work.added - len(work.failed)
     counts = {name: len(ids) for name, ids in good.items()}
-    summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed)
+    summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed, work.drafts_added)
     report(Progress(summary.describe(), 1.0, 0.0))
     return summary
 
@@ -178,12 +187,13 @@ class _Import:
         spacing_mm: SpacingChoice,
         region_mm: Sequence[float] | None,
         notify: Notify,
+        model_masks: bool,
     ) -> None:
         self.target = target
-        self.added = self.labels_added = 0
+        self.added = self.labels_added = self.drafts_added = 0
         self.failed: dict[str, str] = {}
         self._source, self._path, self._plan, self._notify = source, path, plan, notify
-        self._spacing_mm, self._region_mm = spacing_mm, region_mm
+        self._spacing_mm, self._region_mm, self._model_masks = spacing_mm, region_mm, model_masks
 
     def add(self, found: SourceCase) -> None:
         """Import a case; one that cannot be read, or differs from the existing one, fails."""
@@ -197,6 +207,8 @@ class _Import:
             region = self._region(found, case)
             if region is not None:
                 check_region(image.geometry, region)
+            if mask is not None and found.unedited:
+                mask = self._draft(found, case, mask, notes.append)
         except (OSError, ValueError) as error:
             if is_disk_full(error):
                 raise
@@ -214,9 +226,25 @@ class _Import:
             self.added += 1
         if region is not None:
             set_region(self.target, case.id, region, self._source.layout)
-        if mask is not None and _is_new(case, mask):
-            case.add_label(mask, author=self._source.layout, how="imported")
+        if mask is None:
+            return
+        model, author = _model(found), self._source.layout
+        if found.unedited and _is_new(case, mask, "model"):
+            case.add_label(mask, author=author, how="model", model=model)
+            self.drafts_added += 1
+        elif not found.unedited and _is_new(case, mask, "imported"):
+            case.add_label(mask, author=author, how="imported", edited=model is not None, model=model)
             self.labels_added += 1
+
+    def _draft(self, found: SourceCase, case: Case | None, mask: Volume, notify: Notify) -> Volume | None:
+        """The mask of a program as a draft; None, with a note, where none is wanted or a person has labelled."""
+        if not self._model_masks:
+            notify(f"{found.unedited}, and is not imported; correct it, or take it with --model-masks")
+            return None
+        if case is not None and case.is_labelled and not case.is_draft:
+            notify(f"{found.unedited}, and is not imported: the case has a label")
+            return None
+        return mask
 
     def _region(self, found: SourceCase, case: Case | None) -> Sequence[float] | None:
         """The region that a case gets: the one asked for if it has none, and of a new case else that of the source."""
@@ -301,10 +329,15 @@ def _check_same(case: Case, image: Volume) -> None:
         )
 
 
-def _is_new(case: Case, mask: Volume) -> bool:
-    """Whether `mask` differs from the newest label and from the last one that was imported (and edited since)."""
+def _model(found: SourceCase) -> tuple[str, str] | None:
+    """Name and version of the model that a mask came from, as `Revision` has them."""
+    return (found.made.algorithm.removeprefix("MPER "), found.made.version) if found.made is not None else None
+
+
+def _is_new(case: Case, mask: Volume, how: str) -> bool:
+    """Whether `mask` differs from the newest label and from the last one that was imported so (and edited since)."""
     revisions = case.revisions()
-    imported = [revision.number for revision in revisions if revision.how == "imported"]
+    imported = [revision.number for revision in revisions if revision.how == how]
     for number in {*imported[-1:], *[revision.number for revision in revisions][-1:]}:
         label = case.label(number)
         if label is not None and np.array_equal(label.array, mask.array):

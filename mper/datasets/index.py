@@ -197,6 +197,8 @@ def read_index(path: Path) -> Index:
     ValueError
         If dataset.json is damaged or of another version.
     """
+    if path.is_file():
+        raise FileNotFoundError(f"{path} is a file; give the folder of a dataset")
     if not (path / DATASET).is_file():
         what = "is not a dataset (it holds no dataset.json)" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; `mper import SOURCE {path}` makes one")

@@ -22,6 +22,7 @@ import numpy as np
 from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, stem
 from mper.labels import BACKGROUND, Label, make_label, terminology_codes, value_table
 from mper.progress import Notify
+from mper.provenance import AUTOMATIC, MANUAL, Provenance
 from mper.utils.text import shorten
 
 Words = tuple[str, ...]
@@ -86,6 +87,8 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
             "their scans, too"
         )
     belonging, left = _pairs(scans, masks)
+    # Of several segmentations of a scan the first is read: a person's, where there is one.
+    belonging = {scan: sorted(each, key=lambda mask: _is_unedited(mask.path)) for scan, each in belonging.items()}
     derived = [file.path.name for file in known if file.derived and not file.is_mask]
     notices = [
         f"{shorten(names)} left out: {why}"
@@ -97,12 +100,11 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
     ]
     labels, several = _structures(belonging, source)
     ids = _ids(scans, source)
-    cases = [
-        file_case(
-            ids[scan.path], scan.path, source, partial(_read, scan.path, belonging.get(scan.path, ()), labels, several)
-        )
-        for scan in scans
-    ]
+    cases = []
+    for scan in scans:
+        its = belonging.get(scan.path, [])
+        case = file_case(ids[scan.path], scan.path, source, partial(_read, scan.path, its, labels, several))
+        cases.append(replace(case, mask=its[0].path, made=_provenance(its[0].path)) if its else case)
     without = [ids[scan.path] for scan in scans if scan.path not in belonging]
     if without:
         notices.append(f"{len(without)} of {len(scans)} scans have no mask: {shorten(without)}")
@@ -225,8 +227,8 @@ def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tupl
     if all(_has_segments(mask.path) for mask in masks):
         named: dict[str, str] = {}
         for mask in masks:
-            for name, entry in _segments(mask.path).items():
-                named[name] = named.get(name) or entry
+            for name, tags in _segments(mask.path).items():
+                named[name] = named.get(name) or tags.get("TerminologyEntry", "")
         return tuple(_label(value, *each) for value, each in enumerate(named.items(), start=1)), False
     several = any(len(each) > 1 for each in belonging.values())
     found = {mask.path: _structure_name(mask, scan) for scan, each in belonging.items() for mask in each}
@@ -256,8 +258,24 @@ def _has_segments(path: Path) -> bool:
     return path.name.lower().endswith(".seg.nrrd") and bool(_segments(path))
 
 
-def _segments(path: Path) -> dict[str, str]:
-    """The names of the segments in a ``.seg.nrrd`` with their terminology entries, from its header alone."""
+def _is_unedited(path: Path) -> bool:
+    made = _provenance(path)
+    return made is not None and made.type == AUTOMATIC
+
+
+def _provenance(path: Path) -> Provenance | None:
+    """How a mask was made, as far as its file says that a program took part; edited if one of its segments was."""
+    if not path.name.lower().endswith(".seg.nrrd"):
+        return None
+    each = [Provenance.from_tags(tags) for name, tags in _segments(path).items() if name != "unlabelled"]
+    programs = [made for made in each if made is not None and made.type != MANUAL]
+    if not programs:
+        return None
+    return programs[0] if all(made is not None and made.type == AUTOMATIC for made in each) else programs[0].edited()
+
+
+def _segments(path: Path) -> dict[str, dict[str, str]]:
+    """The names of the segments in a ``.seg.nrrd`` with their tags, from its header alone."""
     fields = {}
     with path.open("rb") as stream:
         for line in stream:
@@ -269,7 +287,7 @@ def _segments(path: Path) -> dict[str, str]:
     found = {}
     for number in numbers:
         tags = dict(tag.split(":", 1) for tag in fields.get(f"Segment{number}_Tags", "").split("|") if ":" in tag)
-        found[fields[f"Segment{number}_Name"]] = tags.get("TerminologyEntry", "")
+        found[fields[f"Segment{number}_Name"]] = tags
     return found
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mper.labels import Label
 from mper.progress import Notify
+from mper.provenance import AUTOMATIC, Provenance
 from mper.roi import Box
+from mper.utils.coded import Coded
 from mper.volume import Volume
 
 Pair = tuple[Volume, Volume | None]
@@ -38,6 +40,10 @@ class SourceCase:
         What else is stored about where it came from: the phase, the image type.
     region_mm : six numbers or None
         The region that is used of it (`mper.datasets.maintenance.set_region`).
+    mask : Path or None
+        The file of its mask, where that says how it was made.
+    made : Provenance or None
+        How its mask was made, as far as a program took part.
     """
 
     id: str
@@ -47,6 +53,17 @@ class SourceCase:
     read: Read
     origin: Mapping[str, str] = field(default_factory=dict)
     region_mm: Box | None = None
+    mask: Path | None = None
+    made: Provenance | None = None
+
+    @property
+    def unedited(self) -> str:
+        """That its mask is unedited output of a program, in one line; empty where it is not, or does not say so."""
+        if self.mask is None or self.made is None or self.made.type != AUTOMATIC:
+            return ""
+        program = f"{self.made.algorithm} {self.made.version}".strip()
+        line = f"{self.mask.name} is an unedited mask of {program}, no person's label"
+        return Coded(line, "mask-of-a-model", mask=self.mask.name, model=program)
 
     def sha256(self) -> str:
         """Of the image's file; of the sorted digests of its files where there are several."""
