@@ -122,6 +122,36 @@ def test_the_command_excludes_cases_says_which_are_and_changes_nothing_where_one
     ]
 
 
+def test_the_command_locks_a_hold_out_for_good_and_says_what_is_doubtful_there(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def holdout(*words: str) -> int:
+        return main(["holdout", str(dataset.path), *words])
+
+    assert holdout() == OK and capsys.readouterr().out.endswith("no case is held out\n")
+    for words, code, told in (
+        (["b", "x"], FAILED, "has no case 'x'; nothing was changed"),
+        (["b", "--author", " "], USAGE, "--author is empty"),
+    ):
+        assert holdout(*words) == code
+        said = capsys.readouterr()
+        assert told in said.err and said.err.count("\n") == 1 and not said.out
+    maintenance.exclude_case(dataset, "d", "me")
+    assert holdout("d") == FAILED and "d is excluded; put it back first" in capsys.readouterr().err
+    assert not opened(dataset).held_out
+    draft = dataset.case("a").image()
+    draft = draft.with_array(np.zeros(draft.array.shape, np.uint8))
+    dataset.case("a").add_label(draft, author="me", how="model", model=("la", "1"))
+    assert holdout("a") == OK
+    said = capsys.readouterr()
+    assert said.out == "a: locked, in split 'holdout'\n" and "a: labelled by a model alone" in said.err
+    assert holdout("a") == FAILED and "not held out yet" in capsys.readouterr().err
+    assert holdout("b", "--author", "A. Reader", "--json") == OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["holdout"] == {"holdout": ["a"], "holdout-2": ["b"]} and opened(dataset).held_out == ("a", "b")
+    assert read_events(dataset.path)[-1]["by"] == "A. Reader"
+
+
 def test_the_command_puts_no_case_back_where_the_split_of_one_is_the_locked_hold_out(
     dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mper.cli import main
+from mper.datasets.dataset import Dataset
 from mper.training.config import TrainConfig
-from mper.training.run_table import summarise
+from mper.training.run_table import find_runs, summarise
 from mper.training.tensorboard import TensorBoardFeed, export_run
 from mper.utils.errors import FAILED, OK, USAGE
 from mper.utils.files import write_json
@@ -139,3 +140,10 @@ def test_without_tensorboard_one_line_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     assert main(["runs", "export", str(run)]) == FAILED
     assert 'pip install "mper[tensorboard]"' in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_a_folder_is_called_a_file(tmp_path: Path) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(b"NRRD")
+    for opened in (find_runs, Dataset.open):
+        with pytest.raises(FileNotFoundError, match=r"scan\.nrrd is a file; give"):
+            opened(tmp_path / "scan.nrrd")

@@ -68,7 +68,7 @@ def find_runs(path: Path) -> list[Path]:
     folders = sorted(config.parent for config in (path / "runs").glob("*/config.json"))
     found = [folder for folder in folders if not folder.name.startswith(".")]
     if not found:
-        what = "holds no training run" if path.is_dir() else "does not exist"
+        what = "is a file" if path.is_file() else "holds no training run" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a dataset, the folder of a benchmark, or a run")
     return found
 
