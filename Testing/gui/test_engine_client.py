@@ -613,7 +613,7 @@ def test_what_waits_for_an_answer_hears_that_the_engine_was_stopped(
     remote.agreeToUpload()
     remote.get("/silence", recorder.take, recorder.fail)
     remote.postArray("/silence", np.zeros((2, 3, 4), np.uint8), {}, recorder.take, recorder.fail)
-    window.wait_until(lambda: server.asked, 10, "the request")
+    window.wait_until(lambda: all(each.call for each in remote._under_way), 10, "the requests")
     remote.get("/silence", recorder.take, recorder.fail)
     remote.stop()
     window.events()

@@ -265,7 +265,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     window.click(panel.ui.segmentButton)
     window.wait_until(lambda: "egment" in panel.ui.progressLabel.text, MASK_S, "the job")
     os.kill(int(slicer.mperEngine._process.pid), signal.SIGKILL)
-    window.wait_until(lambda: "program stopped" in panel.ui.messageLabel.text, 20, "the message")
+    window.wait_until(lambda: "engine stopped" in panel.ui.messageLabel.text, 20, "the message")
     window.wait_until(lambda: not panel.segmentPanel.running, 20, "the end of the job")
     words = "The engine stopped. Your masks are safe."
     assert panel.ui.messageLabel.text == words
@@ -288,7 +288,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_and_the_work_goes_on
     assert ui.keepWords.text.startswith("Saving")
     window.click(ui.engineButton)
     os.kill(pid, signal.SIGCONT)
-    assert "Not saved" in ui.keepWords.text and "program was stopped." in ui.keepWords.text
+    assert "Not saved" in ui.keepWords.text and "engine was stopped." in ui.keepWords.text
     window.wait_until(lambda: ui.keepButton.enabled, ENGINE_S, "the new engine")
 
 
