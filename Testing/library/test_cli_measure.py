@@ -178,8 +178,11 @@ def test_masks_of_one_name_in_several_folders_are_cases_of_their_own_with_their_
         (("{files}/plain.nii.gz",), "is a plain mask without names"),
         (("{files}/mask.seg.nrrd", "--clip", "{files}/none.json"), "none.json does not exist"),
         (("{files}/mask.seg.nrrd", "--clip", "{files}/lge.nrrd"), "is not a JSON file of clips"),
-        (("{files}/mask.seg.nrrd", "--height-cm", "1.8", "--weight-kg", "80"), "a height of 1.8 cm is not a person's"),
-        (("{files}/mask.seg.nrrd", "--wall-mm", "50"), "thickness_mm must be from 0.5 to 10 mm"),
+        (
+            ("{files}/mask.seg.nrrd", "--height-cm", "1.8", "--weight-kg", "80"),
+            "--height-cm: '1.8' is not a number from 30 to 250",
+        ),
+        (("{files}/mask.seg.nrrd", "--wall-mm", "50"), "--wall-mm: '50' is not a number from 0.5 to 10"),
         (("{files}/mask.seg.nrrd", "--ed", "1"), "--ed and --es go with --phases"),
         (("{files}/mask.seg.nrrd", "--sr", "{files}/r.dcm"), "--sr refers to a DICOM segmentation, and MASK is none"),
         (("{files}/mask.seg.nrrd", "--probability", "{files}/lge.nrrd"), "no map of fractions from 0 to 1"),
@@ -406,3 +409,20 @@ def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: P
     assert texts(tmp_path / "sr.dcm", "Comment") == [begins, f"left out a damaged file: {file}"]
     told = subprocess.run([tool("dciodvfy"), "-new", str(tmp_path / "sr.dcm")], capture_output=True, check=False)
     assert b"Error" not in told.stdout + told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--wall-mm", "-1"], "--wall-mm: '-1' is not a number from 0.5 to 10"),
+        (["--height-cm", "1.78"], "--height-cm: '1.78' is not a number from 30 to 250"),
+        (["--phases"], "--phases needs the masks of at least two phases, got 1"),
+        (["--spacing", "-1,1,1"], "write it with an equals sign: --spacing="),
+    ],
+)
+def test_options_out_of_range_are_wrong_usage(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.nrrd").write_bytes(b"NRRD")
+    assert main(["measure", str(tmp_path / "m.nrrd"), *words]) == 2
+    assert told in capsys.readouterr().err

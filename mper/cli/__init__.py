@@ -118,7 +118,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "expected one argument" in message:
-            for option, example in (("--roi", _BOX), ("--set", _BOX), ("--region", _BOX), ("--at", "-12.5,40,85")):
+            boxes = [(option, _BOX) for option in ("--roi", "--set", "--region")]
+            others = [("--at", "-12.5,40,85"), ("--spacing", "2.5,1,1"), ("--budget", "20m"), ("--patience", "20m")]
+            for option, example in (*boxes, *others):
                 if f"{option}:" in message:
                     message += f"; write it with an equals sign: {option}={example}"
         self.exit(USAGE, f"mper: error: {' '.join(message.split())} (see `{self.prog} --help`)\n")

@@ -15,7 +15,7 @@ from mper.cli import outputs
 from mper.cli.console import print_error, print_json, print_note, print_result, print_table
 from mper.cli.dicom import phase_number, tell_notes
 from mper.cli.measure_report import ReportedMask, write_report
-from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names
+from mper.cli.options import Commands, add_command, add_json, add_phase, add_spacing, count, names, within
 from mper.progress import Cancelled
 from mper.utils.coded import Coded, with_codes
 from mper.utils.errors import FAILED, OK, UsageError, explain
@@ -64,21 +64,43 @@ def add(commands: Commands) -> None:
     what.add_argument("--labels", type=names, metavar="RV,MYO,LV", help="what the values 1, 2, ... of plain masks are")
     what.add_argument("--model", metavar="NAME|PATH", help="the model that drew plain masks, which names their values")
     what.add_argument("--phases", action="store_true", help="the masks are phases of one heart, in the order of time")
-    what.add_argument("--ed", type=count, metavar="N", help="which phase is end diastole (default: the largest)")
-    what.add_argument("--es", type=count, metavar="N", help="which phase is end systole (default: the smallest)")
+    what.add_argument(
+        "--ed",
+        type=count,
+        metavar="N",
+        help="which phase is end diastole, counted from 1 (default: that of the largest left ventricle)",
+    )
+    what.add_argument(
+        "--es",
+        type=count,
+        metavar="N",
+        help="which phase is end systole, counted from 1 (default: that of the smallest left ventricle)",
+    )
     add_spacing(what)
     how = command.add_argument_group("how to measure")
-    how.add_argument("--height-cm", type=float, metavar="H", help="of the patient (default: of the DICOM header)")
-    how.add_argument("--weight-kg", type=float, metavar="W", help="of the patient (default: of the DICOM header)")
+    how.add_argument(
+        "--height-cm", type=within(30, 250), metavar="H", help="of the patient (default: of the DICOM header)"
+    )
+    how.add_argument(
+        "--weight-kg", type=within(1, 400), metavar="W", help="of the patient (default: of the DICOM header)"
+    )
     how.add_argument("--clip", type=Path, metavar="FILE", help="planes and spheres to clip at (JSON)")
     how.add_argument(
-        "--wall-mm", type=float, metavar="MM", default=3.0, help="thickness of the wall outside the cavity (default: 3)"
+        "--wall-mm",
+        type=within(0.5, 10),
+        metavar="MM",
+        default=3.0,
+        help="thickness of the wall outside the cavity, 0.5 to 10 (default: 3)",
     )
     how.add_argument(
         "--no-wall", action="store_true", help="the scan is no LGE-MRI: do not measure the enhancement of the wall"
     )
     how.add_argument(
-        "--pool-mm", type=float, metavar="MM", default=2.0, help="erosion of the cavity to the blood pool (default: 2)"
+        "--pool-mm",
+        type=within(0, 20),
+        metavar="MM",
+        default=2.0,
+        help="erosion of the cavity to the blood pool, 0 to 20 (default: 2)",
     )
     how.add_argument(
         "--sampling", choices=("max", "mean"), default="max", help="of the wall along its normals (default: max)"
@@ -122,6 +144,8 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "--spacing K,J,I changes the grid, and a DICOM segmentation has that of its series; measure a plain mask, "
             "or correct the series"
         )
+    if arguments.phases and len(masks) < 2:
+        raise UsageError(f"--phases needs the masks of at least two phases, got {len(masks)}")
     if arguments.phases or len(masks) == 1:
         if (arguments.ed or arguments.es) and not arguments.phases:
             raise UsageError("--ed and --es go with --phases and the masks of several phases")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -166,6 +167,21 @@ def one_phase(text: str) -> str:
     if choice == ALL:
         raise argparse.ArgumentTypeError("this command takes one phase; write its number, ED or ES")
     return choice
+
+
+def within(low: float, high: float) -> Callable[[str], float]:
+    """The type of a number in a range."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return number
 
 
 def seconds(text: str) -> float:

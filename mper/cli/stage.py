@@ -70,7 +70,7 @@ def stage(requests: TextIO, answers: TextIO, out: Path) -> int:
     from mper.labels import label_from_dict
 
     try:
-        asked = json.loads(requests.readline() or "null")
+        asked = json.loads(requests.readline() or "{}")
         paths = [(Path(each["path"]), each.get("series")) for each in asked["sources"]]
         labels = [label_from_dict(label) for label in asked.get("labels", [])]
     except (KeyError, TypeError, ValueError) as error:

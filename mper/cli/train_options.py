@@ -74,7 +74,12 @@ def add_choices(command: argparse.ArgumentParser) -> None:
         metavar="LOW,HIGH",
         help="CT: intensities in HU (default: around the labelled structures)",
     )
-    scans.add_argument("--mirror", type=axes, metavar="AXES", help="also learn from scans mirrored along k, j or i: ji")
+    scans.add_argument(
+        "--mirror",
+        type=axes,
+        metavar="AXES",
+        help="also learn from scans mirrored along k (slices), j (rows) or i (columns), as in ji (default: none)",
+    )
     scans.add_argument(
         "--cross-scanner",
         action="store_true",
@@ -93,7 +98,12 @@ def add_choices(command: argparse.ArgumentParser) -> None:
         choices=backbone_names(),
         help="one of the backbones above (default: that of the method, by slice thickness)",
     )
-    scans.add_argument("--patch", type=size, metavar="K,J,I", help="size of training patches in working voxels")
+    scans.add_argument(
+        "--patch",
+        type=size,
+        metavar="K,J,I",
+        help="size of training patches in voxels of the grid that the network works on",
+    )
     scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")
     how = command.add_argument_group("how long and where")
     length = how.add_mutually_exclusive_group()
