@@ -121,6 +121,14 @@ def test_auto_takes_the_method_that_did_best_and_says_why(
     assert reason in line
 
 
+def test_a_training_without_a_length_says_how_long_it_is(
+    dataset: Path, asked: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (([], True), (["--steps", "3"], False), (["--budget", "9s"], False)):
+        assert train(dataset, "--split", "train", *words) == OK
+        assert ("as many steps as in the papers, 9,300 for volumes" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize(
     ("labelled", "strokes", "steps", "method"),
     [
@@ -331,7 +339,7 @@ def test_every_end_is_an_event_and_an_exit_code(
         raise error
 
     monkeypatch.setattr(trainer, "train", stop)
-    assert train(dataset, "--events", "--out", tmp_path / "run") == code
+    assert train(dataset, "--events", "--steps", "3", "--out", tmp_path / "run") == code
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["event"] == event
     assert said.err.count("\n") == 1
@@ -457,7 +465,7 @@ def test_a_new_run_that_bad_input_ends_leaves_no_folder(
         raise AssertionError
 
     monkeypatch.setattr(trainer, "train", stop)
-    assert train(dataset, "--out", run) == FAILED
+    assert train(dataset, "--steps", "3", "--out", run) == FAILED
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "multiples of 16" in said.err
     assert run.exists() == (made != "by the command")

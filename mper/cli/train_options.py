@@ -102,13 +102,21 @@ def add_choices(command: argparse.ArgumentParser) -> None:
         "--patch",
         type=size,
         metavar="K,J,I",
-        help="size of training patches in voxels of the grid that the network works on",
+        help="size of training patches in voxels of the grid that the network works on (default: by the scans)",
     )
-    scans.add_argument("--batch", type=count, metavar="N", help="labelled patches a step")
+    scans.add_argument(
+        "--batch", type=count, metavar="N", help="labelled patches a step (default: 2 for volumes, 12 for slices)"
+    )
     how = command.add_argument_group("how long and where")
     length = how.add_mutually_exclusive_group()
     length.add_argument("--budget", type=seconds, metavar="TIME", help="train this long: 90s, 20m, 1h30m")
-    length.add_argument("--steps", type=count, metavar="N", help="train this many steps (default: as in the paper)")
+    length.add_argument(
+        "--steps",
+        type=count,
+        metavar="N",
+        help="train this many steps (default: as in the papers, 9,300 for volumes and 40,000 for slices, hours to days "
+        "without a graphics card)",
+    )
     add_device(how, default=None)
     how.add_argument("--seed", type=number, metavar="N", help="the same seed gives the same result (default: 0)")
     how.add_argument(
@@ -188,6 +196,11 @@ def chosen_config(arguments: argparse.Namespace) -> TrainConfig:
     except ValueError as error:
         line = line_of(error)
         raise UsageError(of_auto(method, line) if arguments.method == AUTO else line) from error
+    if config.steps is None and config.budget_s is None:
+        print_note(
+            "neither --budget nor --steps is given: as many steps as in the papers, 9,300 for volumes and 40,000 for "
+            "slices, which is hours to days without a graphics card"
+        )
     return config
 
 
