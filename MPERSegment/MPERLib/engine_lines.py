@@ -338,7 +338,7 @@ def _about_models() -> dict[str, str]:
         ),
         "auto-tuned-few": _(
             "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
-            "labelled volumes of the kind that it knew, in 800 to 1,100 steps (two seeds), and 0.8 with 2 of another "
+            "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), and 0.8 with 2 of another "
             "sequence in 3,600 (five draws)"
         ),
         "auto-short": _(

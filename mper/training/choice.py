@@ -129,7 +129,7 @@ def _choose_to_fine_tune(labelled: int, slices: bool, steps: int | None) -> tupl
         return "bcp", Coded(line, "auto-tuned-more", n=labelled)
     line = (
         "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
-        "labelled volumes of the kind that it knew, in 800 to 1,100 steps (two seeds), and 0.8 with 2 of another "
+        "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), and 0.8 with 2 of another "
         "sequence in 3,600 (five draws)"
     )
     return "mper", Coded(line, "auto-tuned-few")
