@@ -440,7 +440,7 @@ def create_dataset(path: str | Path, labels: Sequence[str], name: str | None = N
     --------
     >>> dataset = mper.create_dataset("atria", ["LA"])
     >>> case = dataset.add_case("case-1", scan, {"format": "nrrd"})
-    >>> revision = case.add_label(reference.labelmap, author="me", how="manual")
+    >>> revision = case.add_label(reference.labelmap, author="me", how="hand")
     >>> dataset.add_to_split("train", ["case-1"])
     >>> dataset.splits
     {'train': ('case-1',)}

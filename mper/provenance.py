@@ -7,15 +7,15 @@ own DICOM exporter and ours write. Model, version and checksum travel in the nam
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 AUTOMATIC, SEMIAUTOMATIC, MANUAL = "AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"
 TYPE_TAG, NAME_TAG = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
 QUALITY_TAG = "MPER.Quality"
-LIKELY_WRONG = "likely wrong"  # how the quality of such a mask begins
 
 _NAME_LENGTH = 64  # of DICOM's "long string"
+_QUALITY = re.compile(r"[a-z ]+ \(expected Dice [01]\.\d\d, [01]\.\d\d to [01]\.\d\d\)")
 _WHOLE_NAME = re.compile(r"(.+) (\S+) \(sha256:([0-9a-f]{8,64})\)")
 
 
@@ -65,6 +65,11 @@ class Provenance:
         return cls(type_, name, quality=quality)
 
     @property
+    def model(self) -> tuple[str, str]:
+        """Name and version of the model, without our own name before it; as labels of a dataset keep them."""
+        return self.algorithm.removeprefix("MPER "), self.version
+
+    @property
     def name(self) -> str:
         """Algorithm, version and the checksum's first digits in at most 64 characters; empty where drawn by hand."""
         end = "".join(
@@ -82,6 +87,23 @@ class Provenance:
         return replace(self, type=SEMIAUTOMATIC, quality="") if self.type == AUTOMATIC else self
 
 
+def program_of(each: Iterable[Provenance | None]) -> Provenance | None:
+    """How a mask was made, of the provenance of its segments, as far as one says that a program took part.
+
+    Edited, if one of the segments is not unedited output.
+    """
+    made = list(each)
+    programs = [one for one in made if one is not None and one.type != MANUAL]
+    if not programs:
+        return None
+    return programs[0] if all(one is not None and one.type == AUTOMATIC for one in made) else programs[0].edited()
+
+
 def quality_text(level: str, expected_dice: float, low: float, high: float) -> str:
     """The quality to expect of a mask in a few words: ``likely wrong (expected Dice 0.23, 0.05 to 0.45)``."""
     return f"{level} (expected Dice {expected_dice:.2f}, {low:.2f} to {high:.2f})"
+
+
+def is_quality(text: str) -> bool:
+    """Whether it is a text of `quality_text`, not the description that another program gave a structure."""
+    return _QUALITY.fullmatch(text) is not None

@@ -14,6 +14,7 @@ from mper.cli import main
 from mper.datasets.dataset import Dataset
 from mper.io import write_segmentation, write_volume
 from mper.labels import Segmentation, make_label
+from mper.provenance import Provenance
 from mper.utils.errors import FAILED, OK, USAGE
 from mper.volume import Volume
 
@@ -59,6 +60,22 @@ def test_structures_of_a_segmentation_are_known_by_their_names(dataset: Dataset,
     write_segmentation(tmp_path / "m.seg.nrrd", Segmentation(other, (make_label(3, "la"),)))
     assert label(dataset, tmp_path / "m.seg.nrrd") == OK
     assert np.array_equal(dataset.case("case0").label().array, mask_of(dataset).array)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("edited", "how"), [(False, "a draft"), (True, "a label")])
+def test_an_unedited_mask_of_a_model_is_a_draft(
+    edited: bool, how: str, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Provenance.of_model("la", "2.0.1", "8d969eef")
+    mask = Segmentation(mask_of(dataset), (make_label(1, "LA"),), {1: made.edited() if edited else made})
+    write_segmentation(tmp_path / "m.seg.nrrd", mask)
+    assert label(dataset, tmp_path / "m.seg.nrrd") == OK
+    case = dataset.case("case0")
+    (revision,) = case.revisions()
+    assert (revision.how, revision.edited, revision.model) == ("model", edited, ("la", "2.0.1"))
+    assert (
+        case.is_draft == ("is an unedited mask of la 2.0.1: a draft" in capsys.readouterr().err) == (how == "a draft")
+    )
 
 
 def test_slices_in_which_nothing_is_drawn_can_be_left_open(dataset: Dataset, tmp_path: Path) -> None:

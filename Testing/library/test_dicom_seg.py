@@ -252,15 +252,15 @@ def test_each_segment_tells_code_colour_tracking_id_and_who_drew_it(tmp_path: Pa
     validate(tmp_path / "seg.dcm")
 
 
-def test_a_segment_that_is_likely_wrong_says_so_in_its_description(tmp_path: Path, series: DicomSeries) -> None:
+def test_the_description_of_a_segment_is_the_quality_to_expect(tmp_path: Path, series: DicomSeries) -> None:
     words = "likely wrong (expected Dice 0.23, 0.05 to 0.45)"
-    wrong, good = replace(MODEL, quality=words), replace(MODEL, quality="good (expected Dice 0.91, 0.85 to 0.95)")
+    wrong, good = replace(MODEL, quality=words), replace(MODEL, quality="good (expected Dice 0.91, 0.85 to 1.00)")
     mask = replace(mask_of(series), provenance={1: wrong, 3: good})
     write_seg(tmp_path / "seg.dcm", mask, series)
     atrium, ventricle = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
     assert atrium.SegmentDescription == words
-    assert "SegmentDescription" not in ventricle
-    assert dict(read_seg(tmp_path / "seg.dcm", series).provenance) == {1: wrong, 2: MODEL}
+    assert ventricle.SegmentDescription == good.quality
+    assert dict(read_seg(tmp_path / "seg.dcm", series).provenance) == {1: wrong, 2: good}
     validate(tmp_path / "seg.dcm")
 
 

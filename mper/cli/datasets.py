@@ -12,6 +12,7 @@ from mper.utils.errors import FAILED, OK, UsageError
 
 if TYPE_CHECKING:
     from mper.datasets.case import Case
+    from mper.provenance import Provenance
     from mper.volume import Volume
 
 _IMPORT = """\
@@ -48,7 +49,8 @@ _LABEL = """\
 Add a label to a case of a dataset as its next revision; earlier revisions stay. A label may be partial: voxels of 255
 in MASK are unlabelled, and training ignores them. With --drawn-slices every slice of MASK without a labelled structure
 is unlabelled. With STROKES alone (JSON as for `mper refine`) all voxels but those of the strokes are unlabelled.
-Strokes that are given with MASK are saved with the revision.
+Strokes that are given with MASK are saved with the revision. A .seg.nrrd that says that it is the unedited mask of a
+program becomes a draft, as those of MPER Trainer.
 """
 _LABEL_EXAMPLES = """\
   mper label dataset case-007 mask.seg.nrrd --author "A. Reader"
@@ -145,6 +147,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 def run_label(arguments: argparse.Namespace) -> int:
     from mper.datasets.dataset import Dataset
     from mper.io.strokes import read_strokes
+    from mper.provenance import AUTOMATIC
 
     if arguments.mask is None and arguments.strokes is None:
         raise UsageError("there is no label; give a MASK, --strokes STROKES, or both")
@@ -158,25 +161,36 @@ def run_label(arguments: argparse.Namespace) -> int:
         assert strokes is not None
         made = case.add_painted(strokes, author=arguments.author)
     else:
-        mask = _read_mask(arguments.mask, case)
+        mask, program = _read_mask(arguments.mask, case)
         if arguments.drawn_slices:
             mask = _only_drawn_slices(mask)
         _check_says_something(mask, case, arguments)
         if strokes is not None and not strokes.strokes:
             raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out")
-        how = "hand" if strokes is None else "strokes"
-        made = case.add_label(mask, author=arguments.author, how=how, strokes=strokes)
+        made = case.add_label(
+            mask,
+            author=arguments.author,
+            how="strokes" if strokes else "model" if program else "hand",
+            edited=program is not None and program.type != AUTOMATIC,
+            model=program.model if program else None,
+            strokes=strokes,
+        )
+    if made.is_draft and program:
+        print_note(
+            f"{arguments.mask} is an unedited mask of {' '.join(program.model).strip()}: a draft, until it is corrected"
+        )
     partly = ", partly labelled" if made.partial else ""
     print_result(f"{arguments.dataset}: case {case.id} has label revision {made.number}{partly}")
     return OK
 
 
-def _read_mask(path: Path, case: Case) -> Volume:
-    """A mask with the values of the dataset's labels: by the names in the file, else as they are."""
+def _read_mask(path: Path, case: Case) -> tuple[Volume, Provenance | None]:
+    """A mask with the values of the dataset's labels, by the names in the file, else as they are; and its program."""
     import numpy as np
 
     from mper.io import read_labelmap, read_segmentation
     from mper.labels import BACKGROUND, UNLABELLED, value_table
+    from mper.provenance import program_of
 
     if not path.name.lower().endswith(".seg.nrrd"):
         mask = read_labelmap(path, print_note)
@@ -186,7 +200,7 @@ def _read_mask(path: Path, case: Case) -> Volume:
                 f"{path} holds only 0 and 255, and 255 means unlabelled; write {known}, "
                 "or import a folder of such masks with `mper import`"
             )
-        return mask
+        return mask, None
     found = read_segmentation(path, print_note)
     table, missing = value_table(found.labels, case.labels)
     if missing:
@@ -194,7 +208,8 @@ def _read_mask(path: Path, case: Case) -> Volume:
         raise ValueError(
             f"{path} holds {missing[0]!r}, which the dataset does not have (it has {known}); rename it there"
         )
-    return found.labelmap.with_array(table[found.labelmap.array])
+    each = [found.provenance.get(label.value) for label in found.labels]
+    return found.labelmap.with_array(table[found.labelmap.array]), program_of(each)
 
 
 def _check_says_something(mask: Volume, case: Case, arguments: argparse.Namespace) -> None:

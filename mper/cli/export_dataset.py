@@ -22,7 +22,8 @@ among those to train on: they are in imagesTs; participants.tsv of BIDS names th
 label of a part, unlabelled voxels are the class that nnU-Net ignores.
 
 `mper import OUT DATASET` gets everything back, with mper-export.json: scans, grids, labels with names, colours and
-codes, splits in their order and the locked hold-out; a label that another program changed becomes a new revision.
+codes, who made them and how, splits in their order and the locked hold-out; drafts of a model stay drafts. A label
+that another program changed becomes a new revision.
 """
 _EXAMPLES = """\
   mper export-dataset dataset Dataset101_Atrium --layout nnunet

@@ -58,7 +58,7 @@ class Case:
     def is_draft(self) -> bool:
         """Whether the newest label is an unedited prediction."""
         newest = self._revisions.newest()
-        return newest is not None and newest.how == "model" and not newest.edited
+        return newest is not None and newest.is_draft
 
     @property
     def is_partial(self) -> bool:

@@ -28,7 +28,7 @@ import numpy as np
 
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
-from mper.datasets.scan_record import geometry_to_dict
+from mper.datasets.scan_record import geometry_to_dict, voxels_sha256
 from mper.labels import BACKGROUND, UNLABELLED, Label
 from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progress
 from mper.utils.files import rename_folder, temporary_sibling, write_json, write_text
@@ -148,6 +148,8 @@ def _places(dataset: Dataset, options: ExportOptions, notify: Notify) -> list[_P
             channel = "_0000" if options.layout == "nnunet" else ""
             image, label = f"images{part}/{name}{channel}{_ENDING}", f"labels{part}/{name}{_ENDING}"
         places.append(_Place(case, image, label, labelled, case_id in held))
+    if drafts := [place.case.id for place in places if place.case.is_draft]:
+        notify(f"{len(drafts)} labels are drafts of a model, which other programs take for labels: {shorten(drafts)}")
     return places
 
 
@@ -226,11 +228,11 @@ def _write_case(place: _Place, folder: Path, table: np.ndarray) -> tuple[dict[st
     (folder / place.image).parent.mkdir(parents=True, exist_ok=True)
     write_volume(folder / place.image, image)
     revisions = case.revisions()
-    partial = False
+    partial, sha256 = False, None
     if revisions:
         label = case.label(revisions[-1].number)
         assert label is not None
-        partial = revisions[-1].partial
+        partial, sha256 = revisions[-1].partial, voxels_sha256(label)
         (folder / place.label).parent.mkdir(parents=True, exist_ok=True)
         write_volume(folder / place.label, label.with_array(table[label.array]))
     entry = {
@@ -240,6 +242,7 @@ def _write_case(place: _Place, folder: Path, table: np.ndarray) -> tuple[dict[st
         "geometry": geometry_to_dict(image.geometry),
         "source": case.source,
         "revision": asdict(revisions[-1]) if revisions else None,
+        "label_sha256": sha256,
     }
     return entry, partial
 

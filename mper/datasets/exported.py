@@ -12,6 +12,7 @@ import numpy as np
 from mper.datasets.events import box_of
 from mper.datasets.export import FORMAT, LAYOUTS, RECORD, VERSION
 from mper.datasets.index import SECOND_HOLDOUT
+from mper.datasets.revisions import Revision
 from mper.datasets.scan_record import geometry_from_dict
 from mper.datasets.source import Pair, Source, SourceCase, by_id, read_mask_values
 from mper.labels import BACKGROUND, UNLABELLED, Label, check_labels, label_from_dict
@@ -90,8 +91,21 @@ def _ours(values: Mapping[str, int], labels: tuple[Label, ...]) -> dict[int, int
 def _case(folder: Path, entry: Mapping[str, Any], ours: Mapping[int, int]) -> SourceCase:
     image, mask = (_inside(folder, str(entry[name])) for name in ("image", "label"))
     read = partial(_read, image, mask, geometry_from_dict(entry["geometry"]), ours)
-    region = box_of(entry.get("region_mm"))
-    return SourceCase(str(entry["id"]), str(image), (image,), str(entry["image"]), read, region_mm=region)
+    revision, sha256 = entry.get("revision"), entry.get("label_sha256")
+    return SourceCase(
+        str(entry["id"]),
+        str(image),
+        (image,),
+        str(entry["image"]),
+        read,
+        region_mm=box_of(entry.get("region_mm")),
+        exported=(str(sha256), _revision(revision)) if revision and sha256 else None,
+    )
+
+
+def _revision(entry: Mapping[str, Any]) -> Revision:
+    model = entry["model"]
+    return Revision(**{**entry, "model": tuple(map(str, model)) if model else None})
 
 
 def _inside(folder: Path, name: str) -> Path:

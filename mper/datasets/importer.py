@@ -20,6 +20,8 @@ from mper.datasets.index import DATASET
 from mper.datasets.layouts import find_source
 from mper.datasets.maintenance import check_region, hold_out_more, set_region
 from mper.datasets.masks import check_mask, check_not_a_mask, label_for_scan
+from mper.datasets.revisions import Revision
+from mper.datasets.scan_record import voxels_sha256
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
 from mper.datasets.time_series import with_phases
@@ -207,7 +209,8 @@ class _Import:
             region = self._region(found, case)
             if region is not None:
                 check_region(image.geometry, region)
-            if mask is not None and found.unedited:
+            kept = _kept_record(found, mask)
+            if mask is not None and (found.unedited or (kept is not None and kept.is_draft)):
                 mask = self._draft(found, case, mask, notes.append)
         except (OSError, ValueError) as error:
             if is_disk_full(error):
@@ -228,21 +231,34 @@ class _Import:
             set_region(self.target, case.id, region, self._source.layout)
         if mask is None:
             return
-        model, author = _model(found), self._source.layout
-        if found.unedited and _is_new(case, mask, "model"):
+        model, author = found.made.model if found.made else None, self._source.layout
+        if kept is not None:
+            self._add_exported(case, mask, kept)
+        elif found.unedited and _is_new(case, mask, "model"):
             case.add_label(mask, author=author, how="model", model=model)
             self.drafts_added += 1
         elif not found.unedited and _is_new(case, mask, "imported"):
             case.add_label(mask, author=author, how="imported", edited=model is not None, model=model)
             self.labels_added += 1
 
+    def _add_exported(self, case: Case, mask: Volume, made: Revision) -> None:
+        """Add a label as the dataset had it that was exported, unless it is a revision here: a newer one is better."""
+        if _holds(case, mask):
+            return
+        case.add_label(
+            mask, author=made.author, how=made.how, edited=made.edited, model=made.model, seconds=made.seconds
+        )
+        self.drafts_added += made.is_draft
+        self.labels_added += not made.is_draft
+
     def _draft(self, found: SourceCase, case: Case | None, mask: Volume, notify: Notify) -> Volume | None:
         """The mask of a program as a draft; None, with a note, where none is wanted or a person has labelled."""
-        if not self._model_masks:
-            notify(f"{found.unedited}, and is not imported; correct it, or take it with --model-masks")
+        what = found.unedited or "the mask is a draft of a model"
+        if found.unedited and not self._model_masks:
+            notify(f"{what}, and is not imported; correct it, or take it with --model-masks")
             return None
         if case is not None and case.is_labelled and not case.is_draft:
-            notify(f"{found.unedited}, and is not imported: the case has a label")
+            notify(f"{what}, and is not imported: the case has a label")
             return None
         return mask
 
@@ -329,9 +345,18 @@ def _check_same(case: Case, image: Volume) -> None:
         )
 
 
-def _model(found: SourceCase) -> tuple[str, str] | None:
-    """Name and version of the model that a mask came from, as `Revision` has them."""
-    return (found.made.algorithm.removeprefix("MPER "), found.made.version) if found.made is not None else None
+def _kept_record(found: SourceCase, mask: Volume | None) -> Revision | None:
+    """How the mask of an exported dataset was made; None where it says nothing, or the mask was changed since."""
+    if mask is None or found.exported is None:
+        return None
+    sha256, revision = found.exported
+    return revision if voxels_sha256(mask) == sha256 else None
+
+
+def _holds(case: Case, mask: Volume) -> bool:
+    """Whether a revision of the case's label, the newest or an earlier one, is `mask`."""
+    labels = (case.label(revision.number) for revision in case.revisions())
+    return any(label is not None and np.array_equal(label.array, mask.array) for label in labels)
 
 
 def _is_new(case: Case, mask: Volume, how: str) -> bool:

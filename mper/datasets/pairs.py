@@ -22,7 +22,7 @@ import numpy as np
 from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, stem
 from mper.labels import BACKGROUND, Label, make_label, terminology_codes, value_table
 from mper.progress import Notify
-from mper.provenance import AUTOMATIC, MANUAL, Provenance
+from mper.provenance import AUTOMATIC, Provenance, program_of
 from mper.utils.text import shorten
 
 Words = tuple[str, ...]
@@ -267,11 +267,7 @@ def _provenance(path: Path) -> Provenance | None:
     """How a mask was made, as far as its file says that a program took part; edited if one of its segments was."""
     if not path.name.lower().endswith(".seg.nrrd"):
         return None
-    each = [Provenance.from_tags(tags) for name, tags in _segments(path).items() if name != "unlabelled"]
-    programs = [made for made in each if made is not None and made.type != MANUAL]
-    if not programs:
-        return None
-    return programs[0] if all(made is not None and made.type == AUTOMATIC for made in each) else programs[0].edited()
+    return program_of(Provenance.from_tags(tags) for name, tags in _segments(path).items() if name != "unlabelled")
 
 
 def _segments(path: Path) -> dict[str, dict[str, str]]:

@@ -53,6 +53,11 @@ class Revision:
     partial: bool = False
     strokes: bool = False
 
+    @property
+    def is_draft(self) -> bool:
+        """Whether it is an unedited prediction."""
+        return self.how == "model" and not self.edited
+
 
 class RevisionFolder:
     """The folder ``labels`` of a case.

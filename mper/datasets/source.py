@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mper.datasets.revisions import Revision
 from mper.labels import Label
 from mper.progress import Notify
 from mper.provenance import AUTOMATIC, Provenance
@@ -44,6 +45,9 @@ class SourceCase:
         The file of its mask, where that says how it was made.
     made : Provenance or None
         How its mask was made, as far as a program took part.
+    exported : (str, Revision) or None
+        Checksum of the voxels of the label that was exported (`mper.datasets.export`), and its record, which holds as
+        long as they are the same.
     """
 
     id: str
@@ -55,6 +59,7 @@ class SourceCase:
     region_mm: Box | None = None
     mask: Path | None = None
     made: Provenance | None = None
+    exported: tuple[str, Revision] | None = None
 
     @property
     def unedited(self) -> str:

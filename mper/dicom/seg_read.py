@@ -22,7 +22,7 @@ from mper.dicom.headers import Header, no_warnings
 from mper.dicom.pixels import decode
 from mper.labels import Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
-from mper.provenance import LIKELY_WRONG, NAME_TAG, QUALITY_TAG, TYPE_TAG, Provenance
+from mper.provenance import NAME_TAG, QUALITY_TAG, TYPE_TAG, Provenance, is_quality
 from mper.utils.files import check_file, is_dicom_file
 from mper.utils.text import first_line
 
@@ -276,7 +276,7 @@ def _provenance(algorithm: Algorithm) -> Provenance | None:
     """None where the file does not describe it completely."""
     parameters = dict(part.split("=", 1) for part in algorithm.parameters.split(",") if "=" in part)
     tags = {TYPE_TAG: algorithm.type, NAME_TAG: algorithm.name}
-    if algorithm.description.startswith(LIKELY_WRONG):
+    if is_quality(algorithm.description):
         tags[QUALITY_TAG] = algorithm.description
     made = Provenance.from_tags(tags)
     if made is None or not algorithm.version or made.version not in ("", algorithm.version):

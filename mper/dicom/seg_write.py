@@ -20,7 +20,7 @@ from mper.dicom.seg_check import ExportReport, check_export
 from mper.dicom.sources import Sources, correct_references, describe_sources, text_encoding
 from mper.labels import UNLABELLED, Code, Label, Segmentation
 from mper.progress import Notify, ignore_notice
-from mper.provenance import LIKELY_WRONG, MANUAL, Provenance
+from mper.provenance import MANUAL, Provenance, is_quality
 from mper.utils.coded import Coded, changed, line_of
 from mper.utils.files import replace_file, temporary_sibling, write_atomically
 from mper.utils.text import first_line
@@ -291,7 +291,7 @@ def _described(label: Label, provenance: Provenance) -> Any:
         property_type.SegmentedPropertyTypeModifierCodeSequence = [_concept(label.modifier)]
     if label.region and label.region_modifier:
         described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [_concept(label.region_modifier)]
-    if provenance.quality.startswith(LIKELY_WRONG):
+    if is_quality(provenance.quality):
         described.SegmentDescription = provenance.quality
     if identification is not None:
         described.SegmentAlgorithmName = provenance.name

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mper.provenance import LIKELY_WRONG, quality_text
+from mper.provenance import quality_text
 from mper.utils.coded import Coded, joined
 
-GOOD, CHECK, WRONG = "good", "check", LIKELY_WRONG
+GOOD, CHECK, WRONG = "good", "check", "likely wrong"
 GOOD_FROM, WRONG_BELOW = 0.8, 0.5  # expected Dice
 LOWEST, HIGHEST = -6.0, 2.0  # of z
 _REASON_BELOW = -1.0  # logits that a piece of evidence takes away, to be named as a reason
