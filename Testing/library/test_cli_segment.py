@@ -86,8 +86,10 @@ def test_a_bright_structure_is_found_from_file_to_file(
 def test_json_is_one_object_with_what_was_done(
     scan: Path, tmp_path: Path, segment: Run, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert segment(scan, tmp_path / "mask.seg.nrrd", "--json") == OK
-    told = json.loads(capsys.readouterr().out)
+    assert segment(scan, tmp_path / "mask.seg.nrrd", "--json", "--workers", "2") == OK
+    said = capsys.readouterr()
+    assert "--workers is for several scans, and this is one" in said.err
+    told = json.loads(said.out)
     mask = read_segmentation(tmp_path / "mask.seg.nrrd")
     assert told["input"] == str(scan) and told["mask"] == str(tmp_path / "mask.seg.nrrd")
     assert told["volumes_ml"] == {name: round(ml or 0, 3) for name, ml in mask.volumes_ml().items()}
@@ -423,6 +425,11 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], told: str) -> None:
         (["scan.nrrd", "scan.nrrd"], USAGE, "would replace a scan"),
         (["scan.nrrd", "other.nrrd", "scan.nrrd"], USAGE, "folder"),
         (["scan.nrrd", "out/mask.nrrd", "--roi=900,910,900,910,900,910"], FAILED, "ROI"),
+        (
+            ["scan.nrrd", "out/mask.nrrd", "--roi=0,9,0,9,0,9", "--at=1,2,3"],
+            USAGE,
+            "--at: not allowed with argument --roi",
+        ),
         (["scan.nrrd", "out/mask.nrrd", "--prototypes", "out/why.png"], USAGE, "why.png"),
         (["scan.nrrd", "out/mask.nrrd", "--probabilities", "out/p.seg.nrrd"], USAGE, "p.seg.nrrd"),
         ([".", "."], USAGE, ". is the folder of the scans"),

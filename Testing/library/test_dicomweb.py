@@ -636,6 +636,7 @@ def test_addresses_that_would_expose_patients_are_refused(tmp_path: Path, capsys
         (["--login-file", str(tmp_path / "empty")], "is empty"),
         (["--login-file", str(tmp_path / "empty"), "--token-file", "x"], "not allowed with"),
         (["--patience", "soon"], "is no time"),
+        (["--dicomweb", "a.org"], "is no address"),
     ):
         assert main([*words, *options]) == USAGE
         assert told in capsys.readouterr().err

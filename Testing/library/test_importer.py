@@ -497,11 +497,13 @@ def test_unlabelled_scans_need_the_names_of_structures(tmp_path: Path) -> None:
 
 def test_a_source_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no scan", encoding="utf-8")
     dataset = Dataset.create(tmp_path / "d", "d", [make_label(1, "LA")])
     for source, match in (
         ("nowhere", "does not exist"),
         ("empty", "holds no scan"),
         ("d", "is a dataset or part of one"),
+        ("notes.txt", r"notes\.txt is neither DICOM nor one of"),
     ):
         with pytest.raises((FileNotFoundError, ValueError), match=match):
             load(tmp_path / source, dataset.path)

@@ -134,14 +134,17 @@ def _archive(arguments: argparse.Namespace) -> Archive:
     user, colon, password = (login or "").partition(":")
     if login and not colon:
         raise UsageError(f"a login is written USER:PASSWORD; {arguments.login_file or LOGIN_VARIABLE} holds no colon")
-    access = Access(
-        arguments.dicomweb,
-        login=(user, password) if login else None,
-        token=token,
-        ca=arguments.ca,
-        plain_http=arguments.plain_http,
-        patience_s=arguments.patience,
-    )
+    try:
+        access = Access(
+            arguments.dicomweb,
+            login=(user, password) if login else None,
+            token=token,
+            ca=arguments.ca,
+            plain_http=arguments.plain_http,
+            patience_s=arguments.patience,
+        )
+    except ValueError as error:  # the address
+        raise UsageError(error.args[0]) from error
     return Archive(access, print_note)
 
 

@@ -50,14 +50,15 @@ def add_device(command: argparse.ArgumentParser | argparse._ArgumentGroup, defau
 
 
 def add_region(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
         "--roi",
         type=roi,
         metavar="x0,x1,y0,y1,z0,z1",
         help="segment only inside this box, in mm (LPS: x to the patient's left, y to the back, z to the head); "
         "write it with an equals sign: --roi=-40,60,-30,70,-20,50",
     )
-    command.add_argument(
+    where.add_argument(
         "--at",
         type=point,
         metavar="x,y,z",

@@ -157,6 +157,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_report(arguments, tasks, cohort)
     if not cohort and cluster_settings(arguments) is not None:
         raise UsageError("--cluster divides a cohort into jobs, and this is one scan; leave it out")
+    if not cohort and arguments.workers:
+        notes.append("--workers is for several scans, and this is one: it is segmented with all cores")
     for note in notes:
         print_note(note)
     from mper.models.card import read_bundle

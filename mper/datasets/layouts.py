@@ -48,6 +48,9 @@ def _find(path: Path) -> Source:
     if not path.exists():
         raise FileNotFoundError(Coded(f"{path} does not exist", "file-missing", path=str(path)))
     if path.is_file():
+        from mper.io.volumes import check_kind
+
+        check_kind(path)
         return _scans(path, [path])
     if is_export(path):
         return exported_source(path)

@@ -20,6 +20,19 @@ _WRITTEN = ".nrrd, .nii, .nii.gz or .mha"
 NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
 
 
+def check_kind(path: Path) -> None:
+    """Refuse, with ValueError, a file that is of no kind which mper reads."""
+    if path.is_file() and not path.name.lower().endswith(SCAN_SUFFIXES) and not is_dicom_file(path):
+        raise ValueError(
+            Coded(
+                f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}",
+                "no-scan-file",
+                path=str(path),
+                kinds=", ".join(SCAN_SUFFIXES),
+            )
+        )
+
+
 def read_volume(path: Path, series_uid: str | None = None, notify: Notify = ignore_notice) -> Volume:
     """Read an image in its own real type.
 
@@ -44,15 +57,7 @@ def read_volume(path: Path, series_uid: str | None = None, notify: Notify = igno
     """
     path = Path(path)
     name = path.name.lower()
-    if path.is_file() and not name.endswith(SCAN_SUFFIXES) and not is_dicom_file(path):
-        raise ValueError(
-            Coded(
-                f"{path} is neither DICOM nor one of {', '.join(SCAN_SUFFIXES)}",
-                "no-scan-file",
-                path=str(path),
-                kinds=", ".join(SCAN_SUFFIXES),
-            )
-        )
+    check_kind(path)
     if path.is_dir() or (path.is_file() and not name.endswith(SCAN_SUFFIXES)):
         from mper.dicom.series import read_series
 
