@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -14,6 +15,7 @@ from typing import TextIO
 import mper
 
 _NICE = 10
+_LOOK_EVERY_S = 0.5
 
 
 def lower_priority() -> None:
@@ -43,11 +45,32 @@ def watch_parent(stream: TextIO | None, gone: Callable[[], object]) -> None:
 
     def wait() -> None:
         with contextlib.suppress(OSError, ValueError):
-            while stream is not None and os.read(stream.fileno(), 4096):
-                pass
+            if stream is not None:
+                _read_to_end(stream.fileno())
         gone()
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def _read_to_end(descriptor: int) -> None:
+    """Read a pipe until its other end closes; on Windows without a read that waits.
+
+    There such a read holds the pipe, and all that asks for the state of standard input waits with it: the OpenBLAS of
+    scipy does when it is loaded.
+    """
+    if sys.platform == "win32":
+        import ctypes
+        import msvcrt
+
+        peek = ctypes.WinDLL("kernel32").PeekNamedPipe
+        handle, waiting = ctypes.c_void_p(msvcrt.get_osfhandle(descriptor)), ctypes.c_ulong()
+        while peek(handle, None, 0, None, ctypes.byref(waiting), None):
+            if waiting.value:
+                os.read(descriptor, waiting.value)
+            time.sleep(_LOOK_EVERY_S)
+    else:
+        while os.read(descriptor, 4096):
+            pass
 
 
 def start_detached(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
