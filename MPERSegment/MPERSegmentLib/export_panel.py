@@ -97,10 +97,16 @@ class ExportPanel:
             slicer.mrmlScene.RemoveNode(node)
 
     def toStl(self, segmentation: slicer.vtkMRMLSegmentationNode, folder: Path) -> None:
-        """One surface for each structure, in LPS mm, as other programs expect it."""
+        """One surface for each structure, in LPS mm of the scan itself, as other programs expect it.
+
+        A transform of the scene is left out, as it is of the other files: Slicer would apply it.
+        """
+        untransformed = slicer.vtkMRMLSegmentationNode()
+        untransformed.SetName(segmentation.GetName())
+        untransformed.SetAndObserveSegmentation(segmentation.GetSegmentation())
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         good = logic.ExportSegmentsClosedSurfaceRepresentationToFiles(
-            str(folder), segmentation, None, "STL", True, 1.0, False
+            str(folder), untransformed, None, "STL", True, 1.0, False
         )
         self._sayWritten(folder, good)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,10 +58,13 @@ def engine(root: Path) -> Iterator[Served]:
         yield found
 
 
+_NUMBERS = itertools.count()
+
+
 @pytest.fixture
 def data(engine: Served, root: Path, request: pytest.FixtureRequest) -> str:
     """The route of a new dataset with the labels LA and Scar."""
-    name = f"{request.node.originalname} {hash(request.node.name) % 10000}"
+    name = f"{request.node.originalname} {next(_NUMBERS)}"
     made = engine.post("/datasets", {"root": ROOT, "folder": f"of/{name}", "labels": ["LA", "Scar"]}).json()
     assert made["id"] == f"{ROOT}/of/{name}"
     return "/datasets/" + quote(made["id"].replace("/", "~"))

@@ -218,8 +218,8 @@ def test_a_stroke_lies_where_it_should_in_a_region(
     alone.set_strokes([stroke])
     answer = put(engine, result, [stroke]).json()
     assert np.array_equal(mask_of(engine, result), array_of(alone))
-    if alone.changes[0].box is not None:
-        assert answer["changed"] == [list(end) for end in alone.changes[0].box]
+    assert alone.changes[0].box is not None
+    assert answer["changed"] == [list(end) for end in alone.changes[0].box]
     whole = engine.get(f"/predictions/{result['prediction']}/mask?from=0,0,0&to={_text(result['shape'])}").array()
     assert np.array_equal(whole, array_of(alone))
     assert engine.get(f"/predictions/{result['prediction']}/probe?k=6&j=20&i=15").json()["stroke"] == 0

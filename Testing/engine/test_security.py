@@ -9,10 +9,12 @@ import http.client
 import json
 import logging
 import os
+import re
 import socket
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from engines import MODEL, TOKEN, Caller, Served, array_header, served, until
 
@@ -288,11 +290,23 @@ def test_another_clients_scans_jobs_and_predictions_are_unknown(engine: Served, 
         ("GET", f"/predictions/{prediction}/probe?k=1&j=1&i=1"),
         ("GET", f"/predictions/{prediction}/scatter"),
     ):
-        theirs, unknown = other.call(method, path), other.call(method, path.replace(prediction, "0" * 16))
-        assert theirs.status == 404, path
-        assert unknown.status == 404
+        of_nobody = path
+        for known in (prediction, mine, job["job"]):
+            of_nobody = of_nobody.replace(known, "0" * len(known))
+        theirs, unknown = other.call(method, path), other.call(method, of_nobody)
+        assert theirs.status == unknown.status == 404, path
+        assert [re.sub(r"'\w+'", "", answer.error()) for answer in (theirs, unknown)] == 2 * [
+            re.sub(r"'\w+'", "", unknown.error())
+        ], "the line tells nothing of whether it is there"
     answer = other.post("/jobs/segment", {"scan": mine, "model": MODEL})
     assert answer.status == 404 and "no scan" in answer.error()
+    mask = engine.upload(scan.with_array((scan.array > 180).astype(np.uint8)))
+    masks = {"masks": [mask], "labels": [{"value": 1, "name": "LA"}]}
+    surface = engine.post("/measurements", masks).json()["surface"]
+    assert engine.get(f"/surfaces/{surface}").status == 200 and other.get(f"/surfaces/{surface}").status == 404
+    own = other.upload(scan.with_array((scan.array > 180).astype(np.uint8)))
+    for body in ({"prediction": prediction}, masks, {**masks, "masks": [own], "scan": mine}):
+        assert other.post("/measurements", body).status == 404, body
     assert other.get("/jobs").json() == []
     assert engine.get(f"/predictions/{prediction}/mask").status == 200
     assert engine.delete(f"/scans/{mine}").status == 200

@@ -89,6 +89,15 @@ def small_result(name="small LA"):
     return scan, node
 
 
+def surface_bounds(path):
+    """Lowest and highest x, y and z of an STL file."""
+    reader = vtk.vtkSTLReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    assert reader.GetOutput().GetNumberOfPoints()
+    return np.array(reader.GetOutput().GetBounds()).reshape(3, 2)
+
+
 def draw(node, mask):
     """What an effect of the Segment Editor does: a new labelmap for a segment."""
     segmentation = node.GetSegmentation()
@@ -678,9 +687,18 @@ def test_choices_and_results_are_in_a_saved_scene(window):
     assert "Left atrium" in panel.ui.resultWords.text
 
 
+@pytest.mark.parametrize("registered", [False, True])
 @pytest.mark.usefixtures("alone")
-def test_exported_files_hold_the_mask_on_the_scans_grid(window, tmp_path):
+def test_exported_files_hold_the_mask_on_the_scans_grid(window, tmp_path, registered):
+    """Also where a transform shows scan and mask elsewhere."""
     scan, node = small_result()
+    if registered:
+        moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+        cos, sin = np.cos(0.5), np.sin(0.5)
+        turned = np.array([[cos, -sin, 0, 40], [sin, cos, 0, 5], [0, 0, 1, -8], [0, 0, 0, 1]])
+        slicer.util.updateTransformMatrixFromArray(moved, turned)
+        for each in (scan, node):
+            each.SetAndObserveTransformNodeID(moved.GetID())
     panel = window.open("MPERSegment")
     panel.ui.resultSelector.setCurrentNode(node)
     expected, grid = segmentation_node.mask_of(node, scan), mrml.geometry_of(scan)
@@ -695,6 +713,10 @@ def test_exported_files_hold_the_mask_on_the_scans_grid(window, tmp_path):
         assert (found.array == expected).all()
     panel.exportPanel.toStl(node, tmp_path)
     assert [file.name for file in tmp_path.glob("*.stl")] == ["small LA_LA.stl"]
+    low, high = grid.to_world([(3, 4, 5), (6, 7, 8)])  # the middles of the mask's corner voxels, in LPS mm
+    bounds = surface_bounds(tmp_path / "small LA_LA.stl")
+    assert np.abs(bounds.mean(axis=1) - (low + high) / 2).max() < 0.1
+    assert np.abs(np.ptp(bounds, axis=1) - 8).max() < 2.5, "four voxels of 2 mm, smoothed"
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
     window.click(panel.ui.exportSection) if panel.ui.exportSection.collapsed else None
     window.click(panel.ui.exportDicomButton)

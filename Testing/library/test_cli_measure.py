@@ -250,6 +250,29 @@ def test_a_report_has_the_figures_of_its_segment(report: Path, study: Path) -> N
     assert found["IIR > 1.20, extent"][0] == pytest.approx(20, abs=1.5)
 
 
+def test_figures_have_codes_of_their_own_and_units(report: Path) -> None:
+    import pydicom
+
+    def numbers(item: Dataset) -> list[Dataset]:
+        own = [item] if item.get("ValueType") == "NUM" else []
+        return own + [found for child in item.get("ContentSequence", []) for found in numbers(child)]
+
+    found = {}
+    for item in numbers(pydicom.dcmread(report)):
+        (name,), (value,) = item.ConceptNameCodeSequence, item.MeasuredValueSequence
+        (unit,) = value.MeasurementUnitsCodeSequence
+        assert unit.CodingSchemeDesignator == "UCUM"
+        code = str(name.CodingSchemeDesignator), str(name.CodeValue)
+        assert code not in found, "two figures have one code"
+        found[code] = str(name.CodeMeaning), str(unit.CodeValue)
+    assert found["SCT", "118565006"] == ("Volume", "mL")
+    assert found["99MPER", "volume_idx"] == ("LA volume index", "mL/m2")
+    assert found["99MPER", "iir_1_20_pct"] == ("IIR > 1.20, extent", "%")
+    assert found["99MPER", "wall_mm2"] == ("LA wall area", "mm2")
+    assert found["99MPER", "wall_iir_median"][1] == "1"
+    assert len(found) == len(read_sr(report)["Left atrium"])
+
+
 def texts(report: Path, name: str) -> list[str]:
     """The text items of that name, anywhere in a report."""
     import pydicom

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import RLELossless, generate_uid
 from small_models import threshold_bundle
 from small_series import bright_ball, stack, write_cine, write_classic, write_enhanced
@@ -250,6 +251,17 @@ def test_each_segment_tells_code_colour_tracking_id_and_who_drew_it(tmp_path: Pa
     assert len(atrium.RecommendedDisplayCIELabValue) == 3
     assert (seg.SeriesDescription, seg.ContentCreatorName) == ("Checked by hand", "Doe^Jane")
     validate(tmp_path / "seg.dcm")
+
+
+def test_structures_have_the_codes_that_dicom_lists() -> None:
+    names = {"LA": "LeftAtrium", "RA": "RightAtrium", "LV": "LeftVentricle", "RV": "RightVentricle"}
+    for name, keyword in {**names, "PV": "PulmonaryVein", "Heart": "Heart", "Scar": "Scar"}.items():
+        code = make_label(1, name).type
+        assert code is not None
+        listed = getattr(codes.SCT, keyword)
+        assert (code.value, code.scheme) == (listed.value, listed.scheme_designator)
+    others = {name: make_label(1, name).type for name in ("MYO", "LAA")}  # of SNOMED CT, not listed in pydicom
+    assert {name: code and code.value for name, code in others.items()} == {"MYO": "74281007", "LAA": "33626005"}
 
 
 def test_the_description_of_a_segment_is_the_quality_to_expect(tmp_path: Path, series: DicomSeries) -> None:

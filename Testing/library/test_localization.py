@@ -176,8 +176,6 @@ def test_the_field_of_view_is_that_of_the_axial_plane() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [73, 77, 80])
 def test_the_bundled_finder_holds_the_whole_atrium_of_held_back_scans(la_data: Path, case: int) -> None:
-    if not (models_dir() / "la-locator").exists():
-        pytest.skip("the finder la-locator has not been bundled yet")
     names = (la_data / "train.list").read_text(encoding="utf-8").split()
     crops = []
     for name in (names[case - 1], names[71]):

@@ -82,7 +82,7 @@ def test_labels_keep_their_values_when_turned() -> None:
     case = numbered((24, 24, 24), label)
     for seed in range(5):
         batch = PatchSampler([case], [], (16, 16, 16)).batch(1, 0, np.random.default_rng(seed))
-        assert set(batch.label.unique().tolist()) <= {0, 3, UNLABELLED}
+        assert {3} < set(batch.label.unique().tolist()) <= {0, 3, UNLABELLED}
 
 
 def test_published_turns_of_volumes_are_quarter_turns_with_a_flip() -> None:
@@ -256,6 +256,7 @@ def test_another_field_ends_in_air_beyond_the_scan_alone() -> None:
     assert case.label is not None
     part = replace(case, label=torch.where(case.label == 1, 1, UNLABELLED).to(torch.uint8))
     plain, other = (PatchSampler([part], [], (32, 48, 48), other_fields=fields) for fields in (False, True))
+    in_air = set()
     for seed in range(8):
         for counts in ((1, 0), (0, 1)):  # a labelled patch, and one whose label is hidden
             a, b = (sampler.batch(*counts, np.random.default_rng(seed)) for sampler in (plain, other))
@@ -263,6 +264,9 @@ def test_another_field_ends_in_air_beyond_the_scan_alone() -> None:
             x, y = a.image[0, 0][a.inside[0]], b.image[0, 0][a.inside[0]]
             slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
             torch.testing.assert_close(y, y.mean() + slope * (x - x.mean()), rtol=1e-4, atol=1e-4)
+            beyond = b.image[0, 0][~a.inside[0]]
+            in_air.add(bool(beyond.max() - beyond.min() < 1e-6 and beyond.max() <= y.min() + 1e-6))
+    assert in_air == {False, True}, "in half of the patches the border of the scan goes on"
 
 
 def test_augmentation_across_scanners_also_changes_the_order_of_grey_levels() -> None:
