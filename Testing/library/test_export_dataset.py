@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_sources import la_source, load
 
 from mper.cli import main
 from mper.datasets.dataset import Dataset
@@ -140,6 +142,30 @@ def test_bids_names_subjects_by_letters_and_digits_and_the_hold_out(tmp_path: Pa
         case = back.case(case_id)
         label = case.label()
         assert label is not None and np.array_equal(label.array, case.image().array > 60)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_case_that_shows_the_scan_of_a_held_out_one_is_exported_as_held_out(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it comes into a dataset later: whether that is an import, which notes it, or an older version."""
+    source = la_source(tmp_path / "scans", "abc")
+    load(source, tmp_path / "data", "train").lock_holdout(["a"])
+    shutil.copytree(source / "a", source / "a-again")
+    assert main(["import", str(source), str(tmp_path / "data"), "--split", "train"]) == OK
+    assert "1 cases show the scan of a held-out one, and are not trained on: a-again" in capsys.readouterr().err
+
+    out = tmp_path / "out"
+    assert main(["export-dataset", str(tmp_path / "data"), str(out), "--layout", layout]) == OK
+    said = capsys.readouterr()
+    assert "1 cases show the scan of a held-out one, and are exported as held out: a-again" in said.err
+    assert "4 cases, 2 to train on, 2 held out" in said.out
+    if layout == "bids":
+        table = (out / "participants.tsv").read_text(encoding="utf-8").splitlines()
+        assert [row.split("\t")[1] for row in table if row.endswith("\tyes")] == ["a", "a-again"]
+    else:
+        assert not [path for path in (out / "imagesTr").iterdir() if path.name.startswith("a")]
+        assert len(list((out / "imagesTs").glob("a*"))) == 2
 
 
 def test_a_label_that_another_program_changed_becomes_a_revision(dataset: Dataset, tmp_path: Path) -> None:

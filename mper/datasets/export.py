@@ -8,8 +8,9 @@ layout      scans                                               labels
 ``bids``    sub-<case>/anat/sub-<case>_<suffix>.nii.gz          derivatives/mper/sub-<case>/anat/..._dseg.nii.gz
 ==========  ==================================================  ===========================================
 
-The newest label of each case is written. A program that trains on the folder finds neither the hold-out nor cases
-without a label among those to train on: they are in imagesTs, and named in participants.tsv of BIDS.
+The newest label of each case is written. A program that trains on the folder finds neither the hold-out, and cases that
+show a scan of it, nor cases without a label among those to train on: they are in imagesTs, and named in
+participants.tsv of BIDS.
 """
 
 from __future__ import annotations
@@ -134,7 +135,10 @@ def _places(dataset: Dataset, options: ExportOptions, notify: Notify) -> list[_P
         raise ValueError(f"dataset {dataset.name!r} has no case to export; import some first")
     if excluded:
         notify(f"{len(excluded)} excluded cases are left out: {shorten(sorted(excluded))}")
-    held = set(dataset.held_out)
+    copies = [case_id for case_id in dataset.held_out_copies() if case_id not in excluded]
+    if copies:
+        notify(f"{len(copies)} cases show the scan of a held-out one, and are exported as held out: {shorten(copies)}")
+    held = {*dataset.held_out, *copies}
     names = _subjects(ids) if options.layout == "bids" else {case_id: case_id for case_id in ids}
     places = []
     for case_id in ids:
@@ -313,7 +317,9 @@ def _bids(what: _Described, folder: Path) -> None:
     columns = {
         "case": {"Description": "Id of the case in the dataset of MPER"},
         "split": {"Description": "Split of the case"},
-        "held_out": {"Description": "Whether the case belongs to the hold-out, which is never trained on"},
+        "held_out": {
+            "Description": "Whether the case, or its scan, belongs to the hold-out, which is never trained on"
+        },
     }
     write_text(folder / "participants.json", json.dumps(columns, indent=1) + "\n")
     write_text(folder / "README", f"{what.dataset.name}, exported by MPER. Labels are in {_DERIVATIVE}.\n")

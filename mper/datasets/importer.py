@@ -30,6 +30,7 @@ from mper.progress import Notify, Progress, Report, ignore_notice, ignore_progre
 from mper.utils.cleanup import remove_unfinished
 from mper.utils.errors import is_disk_full
 from mper.utils.files import check_name
+from mper.utils.text import shorten
 from mper.volume import Volume
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def import_source(
             work.target.add_to_split(name, ids)
     if found.holdout is not None and split is None:
         _lock(work.target, found, target is None, notify)
+    if copies := [case_id for case_id in work.target.held_out_copies() if case_id in wanted]:
+        notify(f"{len(copies)} cases show the scan of a held-out one, and are not trained on: {shorten(copies)}")
     kept = len(wanted) - work.added - len(work.failed)
     counts = {name: len(ids) for name, ids in good.items()}
     summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed, work.drafts_added)
