@@ -23,7 +23,7 @@ from small_files import metaimage_text, nrrd_text
 from mper import io
 from mper.dicom.headers import read_header
 from mper.labels import UNLABELLED, Code, Label, Segmentation, make_label
-from mper.utils.files import write_atomically
+from mper.utils.files import rename_folder, write_atomically
 from mper.volume import Geometry, Volume
 
 ENDINGS = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -652,6 +652,34 @@ def test_a_file_that_somebody_reads_is_replaced_when_they_have_read_it(
             write_atomically(path, [b"after"])
     assert path.read_bytes() == (b"after" if refusals < 3 else b"before")
     assert [entry.name for entry in folder.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("case", ["read for a moment", "read on", "taken meanwhile"])
+def test_a_folder_in_which_a_scanner_reads_is_renamed_when_it_has_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Windows refuses to rename a folder with an open file: a virus scanner reads each new one."""
+    unfinished, target, rename, refused = folder / "unfinished", folder / "1", Path.rename, []
+
+    def renamed(source: Path, name: Path) -> Path:
+        if len(refused) < 2 or case != "read for a moment":
+            refused.append(name)
+            if len(refused) == 2 and case == "taken meanwhile":
+                name.mkdir()
+            raise PermissionError(13, "in use")
+        return rename(source, name)
+
+    unfinished.mkdir()
+    monkeypatch.setattr("mper.utils.files._FOLDER_S", 0.2 if case == "read on" else 60.0)
+    monkeypatch.setattr(Path, "rename", renamed)
+    if case == "read on":
+        with pytest.raises(PermissionError, match="in use"):
+            rename_folder(unfinished, target)
+        assert len(refused) > 1
+    else:
+        assert rename_folder(unfinished, target) == (case == "read for a moment")
+        assert len(refused) == 2
+    assert unfinished.exists() == (case != "read for a moment")
 
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(folder: Path, oblique_geometry: Geometry) -> None:

@@ -35,7 +35,7 @@ from mper.labels import UNLABELLED, Label
 from mper.progress import Progress, Report, ignore_progress
 from mper.roi import Box
 from mper.utils.cleanup import remove_unfinished
-from mper.utils.files import rename_folder, temporary_sibling
+from mper.utils.files import rename_folder, replace_file, temporary_sibling
 from mper.utils.text import first_line
 from mper.volume import Geometry, Volume
 
@@ -135,7 +135,7 @@ def _write_shards(cases: Sequence[Case], about: Mapping[str, object], folder: Pa
                 memory.copy("case", file["cases"], name=case.id)
             used += size
     for n, part in enumerate(parts, start=1):
-        part.rename(folder / _shard_name(n, len(parts)))
+        replace_file(part, folder / _shard_name(n, len(parts)))
     report(Progress(f"packed {len(cases)} cases", 1.0, 0.0))
     return len(parts)
 

@@ -24,6 +24,8 @@ from mper.utils.coded import Coded
 _LONGEST_BYTES = 255  # of a name, on all common file systems
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')
 _ATTEMPTS = 40 if os.name == "nt" else 1  # at a rename onto a file that somebody reads, which Windows refuses
+_FOLDER_S = 10.0 if os.name == "nt" else 0.0  # for a virus scanner that reads new files: Windows refuses until it ends
+_AGAIN_S = 0.05
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)}
 
 
@@ -81,14 +83,24 @@ def this_host() -> str:
 
 
 def rename_folder(source: Path, target: Path) -> bool:
-    """Rename a folder; False if a folder of that name exists."""
-    try:
-        source.rename(target)  # every system refuses to rename onto a folder that holds something
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or target.exists():
-            return False
-        raise
-    return True
+    """Rename a folder; False if a folder of that name exists. On Windows it tries for ten seconds.
+
+    Raises
+    ------
+    PermissionError
+        If another program still has a file of it open then, or renaming is not allowed.
+    """
+    end = time.monotonic() + _FOLDER_S
+    while True:
+        try:
+            source.rename(target)  # every system refuses to rename onto a folder that holds something
+            return True
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or target.exists():
+                return False
+            if not isinstance(error, PermissionError) or time.monotonic() >= end:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 def copy_folder(source: Path, target: Path) -> None:
@@ -169,7 +181,7 @@ def replace_file(source: Path, target: Path) -> None:
         except PermissionError:
             if attempt + 1 == _ATTEMPTS:
                 raise
-            time.sleep(0.05)
+            time.sleep(_AGAIN_S)
 
 
 def check_file(path: Path) -> None:
@@ -219,7 +231,7 @@ def create_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             raise
         except OSError:  # a file system without hard links
             path.open("xb").close()
-            temporary.replace(path)
+            replace_file(temporary, path)
 
     _write(path, chunks, place)
 
