@@ -21,7 +21,7 @@ import qt
 from slicer.i18n import tr as _
 
 from MPERLib import settings
-from MPERLib.callbacks import later
+from MPERLib.callbacks import after, later
 from MPERLib.formatting import duration
 from MPERLib.install_progress import DownloadProgress, isOffline
 from MPERLib.python_process import PythonProcess, module
@@ -35,6 +35,7 @@ _REQUIREMENTS = "engine-requirements.txt"
 _PACKAGES_MB, _PACKAGES_DISK_MB = 150, 500  # all but PyTorch
 _MBIT_PER_S, _UNPACK_S = 50, 60
 _RETRIES = "2"
+_SWAP_TRIES, _SWAP_AGAIN_MS = 40, 250  # Windows renames no folder while a virus scanner reads the new files in it
 _PIP_INSTALL = (
     *("--no-input", "--disable-pip-version-check", "--timeout", "20", "install", "--progress-bar", "off"),
     *("--no-warn-script-location", "--no-warn-conflicts", "--upgrade"),
@@ -216,6 +217,7 @@ class Installation:
         self._old = self._folder.with_name(self._folder.name + ".old")
         self._process: PythonProcess | None = None
         self._over = self._offline = self._changed = False
+        self._swap_tries = _SWAP_TRIES
         self._steps: list[list[str]] = []
         torch_by_pip = missing.torchByPip or (missing.torch and wheels is not None)
         if missing.packages or torch_by_pip:
@@ -305,7 +307,7 @@ class Installation:
             self._failed(reason)
 
     def _swap(self) -> bool:
-        """Replace the old folder by the new one."""
+        """Replace the old folder by the new one; False if that failed, or `_next` will try it again."""
         try:
             if self._folder.exists():
                 removeFolder(self._old)
@@ -317,6 +319,10 @@ class Installation:
                 with contextlib.suppress(OSError):
                     self._old.rename(self._folder)  # the packages of before
                 self._changed = not self._folder.exists()
+            if isinstance(error, PermissionError) and self._swap_tries:
+                self._swap_tries -= 1
+                after(_SWAP_AGAIN_MS, self._next, "packages take their place", self._failed)
+                return False
             self._failed(
                 _("the folder {folder} is in use ({error}); stop the engine and close other Slicer windows").format(
                     folder=self._folder, error=error

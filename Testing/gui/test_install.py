@@ -239,6 +239,7 @@ def test_packages_that_cannot_take_their_place_leave_those_of_before(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(install, "_SWAP_TRIES", 0)
     ended = Ended()
     assert not ended.start(install.MissingPackages((), False), None)._swap()
     window.events()
@@ -255,6 +256,36 @@ def test_packages_that_cannot_take_their_place_leave_those_of_before(
     refused = (part,)
     assert not ended.start(install.MissingPackages((), False), None)._swap()
     assert [path.name for path in folder.iterdir()] == ["before.py"], "put back by the next installation"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_packages_wait_for_a_virus_scanner_and_then_take_their_place(
+    window: Any, folder: Path, two_packages: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """Windows refuses to rename a folder while the new files in it are read."""
+    part, rename, refused = folder.with_name(folder.name + ".part"), Path.rename, []
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path == part and target == folder and (cancelled or len(refused) < 3):
+            refused.append(path)
+            raise PermissionError(13, "access is denied")
+        return rename(path, target)
+
+    folder.mkdir(parents=True)
+    (folder / "before.py").write_text("")
+    wheel(tmp_path / "wheels", "mper-test-one", "1.5")
+    wheel(tmp_path / "wheels", "mper-test-two", "1.0")
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(install, "_SWAP_AGAIN_MS", 20)
+    ended = Ended()
+    running = ended.start(install.MissingPackages(("mper-test-one>=1,<2",), False), tmp_path / "wheels")
+    window.wait_until(lambda: ended or (cancelled and refused), 60, "the installation")
+    if cancelled:
+        running.stop()
+        assert [path.name for path in folder.iterdir()] == ["before.py"] and not ended and not part.exists()
+    else:
+        assert ended.failed == [] and len(refused) == 3
+        assert (folder / "mper_test_one.py").is_file() and not (folder / "before.py").exists()
 
 
 def test_cancelled_installation_leaves_nothing(window: Any, folder: Path, two_packages: None, tmp_path: Path) -> None:
