@@ -14,10 +14,12 @@ from small_sources import la_source, load
 
 from mper.cli import main
 from mper.datasets.dataset import Dataset
+from mper.datasets.importer import import_source
 from mper.datasets.maintenance import exclude_case, hold_out_more
 from mper.datasets.nnunet import nnunet_source
 from mper.io import read_labelmap, read_volume, write_volume
 from mper.labels import Code, Label, make_label
+from mper.progress import Cancelled, Progress
 from mper.utils.errors import FAILED, OK
 from mper.volume import Geometry, Volume
 
@@ -85,6 +87,38 @@ def test_a_dataset_comes_back_whole(layout: str, dataset: Dataset, tmp_path: Pat
             assert replace(one, number=2, when="") == replace(other, number=2, when="")
     assert main(["import", str(out), str(back)]) == OK, "an import can be repeated"
     assert [len(found.case(case_id).revisions()) for case_id in found.cases] == [1, 1, 1, 0, 1, 1, 1]
+
+
+def test_an_interrupted_import_of_an_export_locks_both_hold_outs_when_it_goes_on(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert main(["export-dataset", str(dataset.path), str(out), "--layout", "msd"]) == OK
+
+    def cancel(progress: Progress) -> None:
+        if "(4 of 7)" in progress.message:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        import_source(out, back, report=cancel)
+    assert Dataset.open(back).splits == {}
+    with monkeypatch.context() as killed, pytest.raises(Cancelled):  # before it locks the second one
+
+        def hold_out_more(*_: object) -> None:
+            raise Cancelled
+
+        killed.setattr("mper.datasets.importer.hold_out_more", hold_out_more)
+        import_source(out, back)
+    assert main(["import", str(out), str(back)]) == OK
+    assert Dataset.open(back).splits == dataset.splits and Dataset.open(back).held_out == dataset.held_out
+
+    other = Dataset.create(tmp_path / "other", "other", dataset.labels)
+    other.add_case("own", dataset.case(dataset.cases[0]).image(), {})
+    capsys.readouterr()
+    assert main(["import", str(out), str(other.path)]) == OK
+    names = f"{dataset.cases[5]}, {dataset.cases[6]}"
+    assert f"{names} belong to the hold-out of the source, and are not locked here" in capsys.readouterr().err
+    assert Dataset.open(other.path).holdout is None
 
 
 def test_nnunet_trains_on_labelled_cases_alone_with_the_values_that_it_wants(dataset: Dataset, tmp_path: Path) -> None:

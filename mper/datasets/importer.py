@@ -149,7 +149,7 @@ def import_source(
         if ids:
             work.target.add_to_split(name, ids)
     if found.holdout is not None and split is None:
-        _lock(work.target, found, target is None, notify)
+        _lock(work.target, found, found.holdout, notify)
     if copies := [case_id for case_id in work.target.held_out_copies() if case_id in wanted]:
         notify(f"{len(copies)} cases show the scan of a held-out one, and are not trained on: {shorten(copies)}")
     kept = len(wanted) - work.added - len(work.failed)
@@ -159,16 +159,18 @@ def import_source(
     return summary
 
 
-def _lock(dataset: Dataset, source: Source, new: bool, notify: Notify) -> None:
-    """Lock the hold-out of an exported dataset in the one that was made of it."""
-    assert source.holdout is not None
-    if not new:
-        if dataset.holdout is None:
-            notify(f"the hold-out {source.holdout!r} of the source is a split here, and is not locked")
-        return
-    dataset.lock_holdout(source.holdout)
-    if more := [case_id for case_id in source.second_holdout if case_id not in dataset.held_out]:
-        hold_out_more(dataset, more, source.layout)
+def _lock(dataset: Dataset, source: Source, holdout: str, notify: Notify) -> None:
+    """Lock the hold-outs of an exported dataset in one that was made of it alone, be it by an interrupted import."""
+    alone = set(dataset.cases) <= source.cases.keys()
+    if alone and dataset.holdout is None and dataset.splits.get(holdout):
+        dataset.lock_holdout(holdout)
+    left_out = {*dataset.held_out, *dataset.history.excluded}
+    second = [case_id for case_id in source.second_holdout if case_id in dataset and case_id not in left_out]
+    if alone and dataset.holdout == holdout and second:
+        left_out.update(hold_out_more(dataset, second, source.layout))
+    named = (*source.splits[holdout], *source.second_holdout)
+    if free := [case_id for case_id in named if case_id in dataset and case_id not in left_out]:
+        notify(f"{shorten(free)} belong to the hold-out of the source, and are not locked here; see `mper holdout`")
 
 
 @dataclass(frozen=True)
