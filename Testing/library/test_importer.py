@@ -18,6 +18,7 @@ from small_sources import GRID, Notices, equal, la_source, lists, load, mask, nn
 from mper.datasets.dataset import Dataset
 from mper.datasets.importer import ImportSummary, import_source
 from mper.datasets.layouts import find_source
+from mper.datasets.maintenance import exclude_case
 from mper.io import write_segmentation
 from mper.labels import Segmentation, make_label
 from mper.progress import Cancelled, Progress
@@ -474,6 +475,27 @@ def test_the_locked_holdout_is_left_alone(tmp_path: Path) -> None:
     assert any("b stay in the locked hold-out" in notice for notice in heard)
     with pytest.raises(ValueError, match="'holdout' is the locked hold-out"):
         load(source, tmp_path / "d", "holdout")
+
+
+def test_an_import_goes_on_after_a_case_of_the_hold_out_was_excluded_and_a_copy_was_locked_with_it(
+    tmp_path: Path,
+) -> None:
+    source = la_source(tmp_path / "s", "acd")
+    shutil.copytree(source / "c", source / "b")
+    lists(source, train="ab", test="cd")
+    dataset = load(source, tmp_path / "d")
+    exclude_case(dataset, "d", "me")
+    dataset.lock_holdout("test")
+    assert dataset.splits == {"train": ("a",), "test": ("c", "b")}
+    la_source(source, "e")
+    lists(source, train="abe", test="cd")
+    write(source / "c" / "laendo.nrrd", mask(0))
+    summary = import_source(source, tmp_path / "d")
+    assert (summary.added, summary.labels_added) == (1, 2), "of c, too"
+    assert Dataset.open(tmp_path / "d").splits == {"train": ("a", "e"), "test": ("c", "b")}
+    lists(source, train="ab", test="ce")
+    with pytest.raises(ValueError, match="'test' is the locked hold-out"):
+        load(source, tmp_path / "d")
 
 
 # ---- labels and sources that do not fit

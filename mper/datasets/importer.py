@@ -129,7 +129,7 @@ def import_source(
     splits = splits_of(found, source, split, notify)
     target = Dataset.open(dataset) if (dataset / DATASET).exists() else None
     if target is not None:
-        splits = without_left_out(target, without_holdout(target, splits, notify), notify)
+        splits = without_holdout(target, without_left_out(target, splits, notify), notify)
     remove_unfinished(folders_of_work(dataset), unowned=target is not None)
     plan = _label_plan(found, labels, target, notify)
     work = _Import(found, dataset, target, plan, spacing_mm, region_mm, notify, model_masks)
@@ -146,7 +146,7 @@ def import_source(
         raise ValueError(f"none of the {len(wanted)} cases in {source} could be imported; {first}: {reason}")
     good = {name: [case_id for case_id in ids if case_id not in work.failed] for name, ids in splits.items()}
     for name, ids in good.items():
-        if ids:
+        if ids and name not in work.target.locked_splits:
             work.target.add_to_split(name, ids)
     if found.holdout is not None and split is None:
         _lock(work.target, found, found.holdout, notify)

@@ -94,19 +94,20 @@ def without_left_out(target: Dataset, splits: Splits, notify: Notify) -> Splits:
 
 
 def without_holdout(target: Dataset, splits: Splits, notify: Notify) -> Splits:
-    """`splits` without the cases of the locked hold-out.
+    """`splits` without the cases of the locked hold-out, but in a split that is locked itself, which stays as it is.
 
     Raises
     ------
     ValueError
-        If they would change the hold-out.
+        If the hold-out would get another case.
     """
     if target.holdout is None:
         return splits
     held = set(target.held_out)
     free = {name: [i for i in ids if i not in held or name in target.locked_splits] for name, ids in splits.items()}
     for name, ids in free.items():
-        target.index.extended(name, ids)
+        if not set(ids) <= held:
+            target.index.extended(name, ids)
         kept = [case_id for case_id in splits[name] if case_id not in ids]
         if kept:
             notify(f"{shorten(kept)} stay in the locked hold-out {target.holdout!r} and do not go into split {name!r}")
