@@ -173,7 +173,9 @@ class LocalShares:
         self._logs = [plan.with_name(f"worker-{number + 1}.txt") for number in range(count)]
         threads = str(max(1, available_cores() // count))
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUTF8": "1"}
-        flags = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+        flags = 0
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NO_WINDOW
         self._processes = []
         for number, log in enumerate(self._logs):
             words = ["segment", "--plan", str(plan), "--share", f"{number + 1}/{count}", "--with-parent"]
