@@ -98,6 +98,10 @@ def _failures() -> dict[str, str]:
         "disk-failed": _("{reason}; make room, or choose another disk, and try again"),
         "file-failed": _("{file}: {reason}"),
         "no-device": _("This computer has no device {device}. Choose another under Device."),
+        "device-unsupported": _(
+            "PyTorch {torch} does not support the graphics card {card}. Choose the processor under Device, or install "
+            "a PyTorch that does."
+        ),
         "single-slice": _(
             "The scan is a single slice; at least two are needed. Load the whole series, or a file of the whole volume."
         ),

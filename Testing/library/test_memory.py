@@ -11,6 +11,8 @@ import psutil
 import pytest
 import torch
 
+from mper.engine.services.devices import _list_devices
+from mper.engine.services.diagnostics import _graphics
 from mper.inference.memory import (
     CPU_LIMIT,
     TILES,
@@ -128,3 +130,36 @@ def test_devices_are_picked_by_name() -> None:
     for name in ("cuda:99", "cuda:x"):
         with pytest.raises(ValueError, match="torch finds"):
             pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("built", "capabilities", "auto"),
+    [
+        (["sm_75", "sm_80", "sm_90", "compute_120"], [(6, 1)], "cpu"),  # GTX 10xx
+        (["sm_75", "sm_80", "sm_90", "compute_120"], [(7, 0)], "cpu"),  # V100
+        (["sm_75", "sm_80", "sm_90"], [(6, 0), (8, 9)], "cuda:1"),
+        (["sm_75", "sm_86", "sm_90"], [(8, 0)], "cpu"),
+        (["sm_50", "sm_60", "sm_70"], [(6, 1)], "cuda:0"),
+        (["sm_75", "sm_90a", "compute_90"], [(12, 0)], "cuda:0"),
+        (["gfx90a", "gfx942"], [(9, 4)], "cuda:0"),  # ROCm
+    ],
+)
+def test_auto_takes_no_card_that_torch_was_not_built_for(
+    built: list[str], capabilities: list[tuple[int, int]], auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(capabilities))
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: built)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda card: capabilities[card.index])
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda card: "GTX 1060")
+    monkeypatch.setattr("mper.utils.devices.describe_device", str)
+    monkeypatch.setattr("mper.utils.processes.reserve_one_core", lambda: None)
+    assert str(pick_device()) == auto
+    devices, default = _list_devices()
+    assert default == auto == devices[0].name
+    told = [finding.text for finding in _graphics()]
+    if auto != "cuda:0":
+        with pytest.raises(ValueError, match="does not support GTX 1060"):
+            pick_device("cuda")
+        assert "GTX 1060: not used" in told[0]
+    assert auto == "cpu" or told[-1].startswith(f"{auto}: used for everything")

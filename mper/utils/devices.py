@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 from pathlib import Path
 
 import torch
@@ -15,27 +16,53 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU.
+    """The device of that name; "auto" takes a CUDA GPU that torch has kernels for, else Apple's MPS, else the CPU.
 
     Raises
     ------
     ValueError
-        If the name is unknown or this machine has no such device.
+        If the name is unknown, this machine has no such device, or torch has no kernels for it.
     """
     if name not in DEVICES and not name.startswith("cuda:"):
         raise ValueError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        usable = [str(card) for card in cuda_cards() if has_kernels(card)]
+        name = usable[0] if usable else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        cards = cuda_cards()
         number = name[len("cuda:") :] or "0"
-        if not (number.isdigit() and int(number) < count):
-            line = f"there is no device {name!r}: torch finds {count} CUDA GPUs; take 'auto' or 'cpu'"
+        if not (number.isdigit() and int(number) < len(cards)):
+            line = f"there is no device {name!r}: torch finds {len(cards)} CUDA GPUs; take 'auto' or 'cpu'"
             raise ValueError(Coded(line, "no-device", device=name))
+        if not has_kernels(cards[int(number)]):
+            card = torch.cuda.get_device_name(int(number))
+            line = (
+                f"torch {torch.__version__} does not support {card} ({name}); take 'cpu', or install a torch that does"
+            )
+            raise ValueError(Coded(line, "device-unsupported", card=card, torch=torch.__version__))
     if name == "mps" and not torch.backends.mps.is_available():
         line = "there is no device 'mps': it needs an Apple GPU; take 'auto' or 'cpu'"
         raise ValueError(Coded(line, "no-device", device=name))
     return torch.device(name)
+
+
+def cuda_cards() -> list[torch.device]:
+    """The CUDA GPUs of this machine, also those that torch has no kernels for."""
+    return [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+
+
+def has_kernels(card: torch.device) -> bool:
+    """Whether torch was built for a CUDA GPU: many builds leave out old ones, on which every operation then fails.
+
+    Told from what torch was built for, since trying a kernel holds some hundred MB of the card from then on.
+    """
+    built = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(torch.cuda.get_arch_list()))
+    if not built:  # of ROCm, whose cards have names instead of numbers
+        return True
+    card_is = torch.cuda.get_device_capability(card)
+    versions = [(kind, (int(major), int(minor))) for kind, major, minor in built]
+    # Machine code (sm) runs on later cards of its generation, portable code (compute) on all later ones.
+    return any(version <= card_is and (kind == "compute" or version[0] == card_is[0]) for kind, version in versions)
 
 
 def describe_device(device: torch.device) -> str:

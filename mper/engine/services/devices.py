@@ -147,16 +147,16 @@ class Devices:
 
 
 def _list_devices() -> tuple[list[DeviceModel], str]:
-    """All devices, and the name of the default one."""
+    """All devices that torch can use, and the name of the default one."""
     import torch
 
-    from mper.utils.devices import describe_device, pick_device
+    from mper.utils.devices import cuda_cards, describe_device, has_kernels, pick_device
     from mper.utils.processes import reserve_one_core
 
     reserve_one_core()
     found: list[Any] = [torch.device("cpu")]
     if torch.backends.mps.is_available():
         found.insert(0, torch.device("mps"))
-    found[:0] = [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    found[:0] = filter(has_kernels, cuda_cards())
     devices = [DeviceModel(name=str(device), words=describe_device(device)) for device in found]
     return devices, str(pick_device("auto"))

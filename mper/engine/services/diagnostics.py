@@ -140,9 +140,16 @@ def _processor() -> Iterator[Finding]:
 def _graphics() -> Iterator[Finding]:
     import torch
 
-    from mper.utils.devices import describe_device
+    from mper.utils.devices import cuda_cards, describe_device, has_kernels
 
-    cards = [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    present = cuda_cards()
+    cards = list(filter(has_kernels, present))
+    for card in present:
+        if card not in cards:
+            name = torch.cuda.get_device_name(card)
+            yield Finding(
+                "graphics", f"{name}: not used, as torch {torch.__version__} does not support it; install one that does"
+            )
     if torch.backends.mps.is_available():
         cards.append(torch.device("mps"))
     for card in cards:
