@@ -76,6 +76,13 @@ def test_an_unedited_mask_of_a_model_is_a_draft(
     assert (
         case.is_draft == ("is an unedited mask of la 2.0.1: a draft" in capsys.readouterr().err) == (how == "a draft")
     )
+    assert label(dataset, tmp_path / "m.seg.nrrd") == OK, "a draft may take the place of a draft, not of a label"
+    case.add_label(mask_of(dataset), author="B. Reader", how="hand")
+    capsys.readouterr()
+    assert label(dataset, tmp_path / "m.seg.nrrd") == (OK if edited else FAILED)
+    error = capsys.readouterr().err
+    assert ("is an unedited mask of la 2.0.1, and case case0 has a person's label" in error) == (not edited)
+    assert error.count("\n") == (not edited) and len(case.revisions()) == (4 if edited else 3) and not case.is_draft
 
 
 def test_slices_in_which_nothing_is_drawn_can_be_left_open(dataset: Dataset, tmp_path: Path) -> None:

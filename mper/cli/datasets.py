@@ -50,7 +50,7 @@ Add a label to a case of a dataset as its next revision; earlier revisions stay.
 in MASK are unlabelled, and training ignores them. With --drawn-slices every slice of MASK without a labelled structure
 is unlabelled. With STROKES alone (JSON as for `mper refine`) all voxels but those of the strokes are unlabelled.
 Strokes that are given with MASK are saved with the revision. A .seg.nrrd that says that it is the unedited mask of a
-program becomes a draft, as those of MPER Trainer.
+program becomes a draft, as those of MPER Trainer, of a case without a person's label; it is refused where there is one.
 """
 _LABEL_EXAMPLES = """\
   mper label dataset case-007 mask.seg.nrrd --author "A. Reader"
@@ -167,6 +167,8 @@ def run_label(arguments: argparse.Namespace) -> int:
         _check_says_something(mask, case, arguments)
         if strokes is not None and not strokes.strokes:
             raise ValueError(f"{arguments.strokes} holds no stroke; leave --strokes out")
+        if strokes is None and program is not None and program.type == AUTOMATIC:
+            _check_takes_draft(case, arguments.mask, program)
         made = case.add_label(
             mask,
             author=arguments.author,
@@ -210,6 +212,15 @@ def _read_mask(path: Path, case: Case) -> tuple[Volume, Provenance | None]:
         )
     each = [found.provenance.get(label.value) for label in found.labels]
     return found.labelmap.with_array(table[found.labelmap.array]), program_of(each)
+
+
+def _check_takes_draft(case: Case, mask: Path, program: Provenance) -> None:
+    """Refuse a draft of a case that a person has labelled: it would take the place of that label."""
+    if case.is_labelled and not case.is_draft:
+        raise ValueError(
+            f"{mask} is an unedited mask of {' '.join(program.model).strip()}, and case {case.id} has a person's label; "
+            "correct the mask in 3D Slicer first, and save it"
+        )
 
 
 def _check_says_something(mask: Volume, case: Case, arguments: argparse.Namespace) -> None:
