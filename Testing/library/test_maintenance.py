@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +244,25 @@ def test_copies_are_locked_with_a_split(dataset: Dataset) -> None:
     dataset.add_to_split("val", ["a"])
     assert dataset.lock_holdout("val") == "val"
     assert opened(dataset).splits["val"] == ("a", "a-copy")
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_an_excluded_case_is_not_locked_and_its_copy_of_a_held_out_scan_is_never_trained_on(
+    dataset: Dataset, second: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if second:
+        dataset.lock_holdout(["d"])
+    dataset.add_case("a-copy", dataset.case("a").image(), {})
+    dataset.add_to_split("train", ["a-copy"])
+    maintenance.exclude_case(dataset, "a-copy", "me")
+    lock = partial(maintenance.hold_out_more, dataset, by="me") if second else dataset.lock_holdout
+    with pytest.raises(ValueError, match="a-copy is excluded; include it first"):
+        lock(["b", "a-copy"])
+    lock(["a"])
+    assert opened(dataset).held_out == (("d", "a") if second else ("a",))
+    assert main(["exclude", str(dataset.path), "a-copy", "--undo"]) == OK
+    assert "1 cases show the scan of a held-out one, and are not trained on: a-copy" in capsys.readouterr().err
+    assert opened(dataset).splits["train"][-1] == "a-copy" and opened(dataset).held_out_copies() == ["a-copy"]
 
 
 def test_a_torn_event_hides_no_other(dataset: Dataset) -> None:

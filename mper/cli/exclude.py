@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mper.cli.console import print_json, print_result
+from mper.cli.console import print_json, print_note, print_result
 from mper.cli.options import Commands, add_command, add_json
 from mper.utils.errors import OK, UsageError
 
@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for case in cases:
         (include_case if arguments.undo else exclude_case)(dataset, case, arguments.author)
+    if arguments.undo and (copies := [case for case in dataset.held_out_copies() if case in cases]):
+        print_note(f"{len(copies)} cases show the scan of a held-out one, and are not trained on: {', '.join(copies)}")
     excluded = dataset.history.excluded_from
     if arguments.json:
         print_json({"excluded": dict(dataset.history.excluded)})

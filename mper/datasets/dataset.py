@@ -269,6 +269,20 @@ class Dataset(ModelStore):
         """The cases that show the scan of a held-out one and are not held out: older versions did not lock them."""
         return self.copies_of(self._index.held_out) if self.locked_splits else []
 
+    def copies_to_lock(self, ids: Sequence[str]) -> list[str]:
+        """The other cases of the same scans, which are held out with `ids`; excluded ones stay excluded.
+
+        Raises
+        ------
+        ValueError
+            If one of `ids` is excluded.
+        """
+        left_out = self.history.excluded
+        if excluded := [case_id for case_id in ids if case_id in left_out]:
+            names = ", ".join(excluded)
+            raise ValueError(Coded(f"{names} is excluded; include it first", "is-excluded", cases=names))
+        return [case_id for case_id in self.copies_of(ids) if case_id not in left_out]
+
     def _checksum(self, case_id: str) -> str | None:
         """The checksum of a case's voxels, of which every new case is compared with all: read once a process."""
         folder = self._case_folder(case_id)
@@ -303,14 +317,14 @@ class Dataset(ModelStore):
         Raises
         ------
         ValueError
-            If another hold-out is locked already, or split or case do not exist.
+            If another hold-out is locked already, split or case do not exist, or one is excluded.
         """
         if isinstance(cases, str):
             asked: str | list[str] = cases
             ids = list(self._index.splits.get(cases, ()))
         else:
             asked = ids = [self.case(case_id).id for case_id in cases]
-        copies = self.copies_of(ids)
+        copies = self.copies_to_lock(ids)
 
         def lock(index: Index) -> Index:
             if index.holdout is not None:

@@ -123,17 +123,13 @@ def hold_out_more(dataset: Dataset, case_ids: Sequence[str], by: str) -> list[st
     Raises
     ------
     ValueError
-        If no first hold-out is locked, or there is no such case.
+        If no first hold-out is locked, there is no such case, or it is excluded.
     """
     asked = [dataset.case(case_id).id for case_id in case_ids]
     held = set(dataset.held_out)
-    added = [case_id for case_id in [*dict.fromkeys(asked), *dataset.copies_of(asked)] if case_id not in held]
+    added = [case_id for case_id in [*dict.fromkeys(asked), *dataset.copies_to_lock(asked)] if case_id not in held]
     if not added:
         raise ValueError(Coded("a hold-out needs at least one case that is not held out yet", "nothing-to-hold-out"))
-    if excluded := [case_id for case_id in added if case_id in dataset.history.excluded]:
-        raise ValueError(
-            Coded(f"{', '.join(excluded)} is excluded; include it first", "is-excluded", cases=", ".join(excluded))
-        )
     dataset.change(lambda index: index.with_second_holdout(added), HELD_OUT, by, cases=added)
     return added
 
