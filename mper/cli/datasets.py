@@ -217,9 +217,10 @@ def _read_mask(path: Path, case: Case) -> tuple[Volume, Provenance | None]:
 def _check_takes_draft(case: Case, mask: Path, program: Provenance) -> None:
     """Refuse a draft of a case that a person has labelled: it would take the place of that label."""
     if case.is_labelled and not case.is_draft:
+        model = " ".join(program.model).strip()
         raise ValueError(
-            f"{mask} is an unedited mask of {' '.join(program.model).strip()}, and case {case.id} has a person's label; "
-            "correct the mask in 3D Slicer first, and save it"
+            f"{mask} is an unedited mask of {model}, and case {case.id} has a person's label; correct the mask in "
+            "3D Slicer first, and save it"
         )
 
 
