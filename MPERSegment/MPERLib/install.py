@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _SLICERS = "SimpleITK"  # large, and Slicer's Python brings its own
 _REQUIREMENTS = "engine-requirements.txt"
 _PACKAGES_MB, _PACKAGES_DISK_MB = 150, 500  # all but PyTorch
 _MBIT_PER_S, _UNPACK_S = 50, 60
+_BESIDE = (".part", ".download", ".old")  # endings of an installation's folders, which are beside that of the packages
 _RETRIES = "2"
 _SWAP_TRIES, _SWAP_AGAIN_MS = 40, 250  # Windows renames no folder while a virus scanner reads the new files in it
 _PIP_INSTALL = (
@@ -212,9 +214,9 @@ class Installation:
         self._log, self._done, self._fail, self._progress = log, done, failed, progress
         self._missing, self._wheels = missing, wheels
         self._folder = settings.packagesFolder()
-        self._part = self._folder.with_name(self._folder.name + ".part")
-        self._downloads = self._folder.with_name(self._folder.name + ".download")
-        self._old = self._folder.with_name(self._folder.name + ".old")
+        self._part, self._downloads, self._old = (
+            self._folder.with_name(self._folder.name + ending) for ending in _BESIDE
+        )
         self._process: PythonProcess | None = None
         self._over = self._offline = self._changed = False
         self._swap_tries = _SWAP_TRIES
@@ -252,8 +254,9 @@ class Installation:
             if not settings.isSlicers(python) and settings.chosenPackages() is None:
                 self._failed(_("the engine uses {python}, which you chose; install mper there").format(python=python))
                 return
-            removeFolder(self._part)
-            removeFolder(self._downloads)
+            _setAside(self._part)
+            _setAside(self._downloads)
+            _deleteAside(self._folder)
             self._part.parent.mkdir(parents=True, exist_ok=True)
             free_mb = shutil.disk_usage(self._part.parent).free // 1_000_000
             needed_mb = self._missing.diskMB + self._missing.downloadMB
@@ -310,7 +313,7 @@ class Installation:
         """Replace the old folder by the new one; False if that failed, or `_next` will try it again."""
         try:
             if self._folder.exists():
-                removeFolder(self._old)
+                _setAside(self._old)
                 self._folder.rename(self._old)
             self._part.rename(self._folder)
             self._changed = True
@@ -385,44 +388,47 @@ class Installation:
 
     def _clear(self) -> None:
         """Remove what is not complete, and the folder that was replaced; not one that nothing has replaced."""
-        aside = []
         for folder in (self._part, self._downloads, *([self._old] if self._folder.exists() else [])):
             with contextlib.suppress(OSError):  # in use for another moment; the next installation removes it
-                aside += _setAside(folder)
-        _delete(aside)
+                _setAside(folder)
+        _deleteAside(self._folder)
 
 
 def uninstall() -> None:
-    """Delete the engine's packages; the engine must be stopped.
+    """Delete the engine's packages, and what interrupted installations left; the engine must be stopped.
 
     Raises
     ------
     OSError
         If the folder is in use.
     """
-    removeFolder(settings.packagesFolder())
+    folder = settings.packagesFolder()
+    _setAside(folder)
+    for ending in _BESIDE:
+        with contextlib.suppress(OSError):  # in use by an installation that was just cancelled, and ends with it
+            _setAside(folder.with_name(folder.name + ending))
+    _deleteAside(folder)
 
 
-def removeFolder(folder: Path) -> None:
-    """Rename a folder at once, and delete its thousands of files in a detached process."""
-    _delete(_setAside(folder))
-
-
-def _setAside(folder: Path) -> list[Path]:
-    """Rename a folder, if it is there, so that its name is free; returns its new path."""
+def _setAside(folder: Path) -> None:
+    """Rename a folder, if it is there, so that its name is free at once; `_deleteAside` deletes it."""
     if not folder.exists():
-        return []
+        return
     gone = folder.with_name(f"{folder.name}.gone")
     number = 0
     while gone.exists():
         number += 1
         gone = folder.with_name(f"{folder.name}.gone{number}")
     folder.rename(gone)
-    return [gone]
 
 
-def _delete(folders: list[Path]) -> None:
-    """Delete folders in one detached process: each start of one takes a moment."""
+def _deleteAside(folder: Path) -> None:
+    """Delete what was set aside beside the packages, also by a Slicer whose deletion was interrupted.
+
+    One detached process deletes the thousands of files: each start of one takes a moment.
+    """
+    wanted = re.compile(f"{re.escape(folder.name)}({'|'.join(map(re.escape, _BESIDE))})?\\.gone[0-9]*")
+    folders = [path for path in folder.parent.glob("*.gone*") if wanted.fullmatch(path.name)]
     if not folders:
         return
     try:
@@ -430,9 +436,9 @@ def _delete(folders: list[Path]) -> None:
     except OSError:
         started = False
     if not started:
-        for folder in folders:
+        for path in folders:
             with contextlib.suppress(OSError):
-                shutil.rmtree(folder)
+                shutil.rmtree(path)
 
 
 def _name(requirement: str) -> str:

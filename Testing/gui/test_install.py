@@ -74,6 +74,14 @@ class Ended:
         return bool(self.done or self.failed)
 
 
+def interrupted(folder: Path, *endings: str) -> list[Path]:
+    """What is beside the packages when a deletion or an installation was interrupted."""
+    paths = [folder.with_name(folder.name + ending) for ending in endings]
+    for path in paths:
+        (path / "torch").mkdir(parents=True)
+    return paths
+
+
 def missing_now(window: Any) -> install.MissingPackages:
     ended = Ended()
     install.check(ended.done.append, ended.failed.append)
@@ -191,6 +199,7 @@ def test_packages_come_offline_into_their_own_folder(
     wheels = tmp_path / "wheels"
     wheel(wheels, "mper-test-one", "1.5")
     wheel(wheels, "mper-test-two", "1.0", needs="mper-test-nowhere")
+    remains, others = interrupted(folder, ".gone", ".gone2", ".old.gone1"), interrupted(folder, "2.gone", ".gone.mine")
     missing = missing_now(window)
     assert len(missing.packages) == 2
     ended = Ended()
@@ -201,8 +210,11 @@ def test_packages_come_offline_into_their_own_folder(
     assert any("mper-test-one" in line for line in ended.log)
     assert ended.steps[-1] == (None, "Checking")
     assert not missing_now(window)
+    window.wait_until(lambda: not any(path.exists() for path in remains), 30, "the remains of before to be deleted")
+    interrupted(folder, ".gone", ".download", ".old")
     install.uninstall()
     assert not folder.exists()
+    window.wait_until(lambda: {*folder.parent.glob("p*")} == {*others}, 30, "all but others' folders to be deleted")
     assert len(missing_now(window).packages) == 2
 
 
