@@ -434,6 +434,7 @@ def plans() -> dict[str, str]:
             "Of {total} labelled scans {n} are labelled only in part; the model labels the rest of these itself while "
             "it is trained. Label the rest."
         ),
+        "no-training-on-mps": _("No Apple GPU can train yet: the training runs on the processor, which is slow."),
         "adapted": _(
             "{model} has a Dice of {dice} on the labelled scans, as on another scanner or sequence, and is adapted "
             "more strongly. Check the result on the hold-out set."

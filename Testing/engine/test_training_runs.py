@@ -229,6 +229,8 @@ def test_prediction_knows_of_a_training(home: Dataset, engine: Served) -> None:
     with RunLog(RunFolder(folder)) as log:
         log.set(state="running")
         assert name in engine.engine.trainings()
+        log.set(device="CPU (8 threads, float32)")  # all that "auto" found
+        assert name not in engine.engine.trainings()
     assert name not in engine.engine.trainings()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mper.cli import train as command_of_training
 from mper.cli.console import Bar
 from mper.cli.options import seconds
 from mper.datasets.dataset import Dataset
+from mper.engine.services import training_plan
 from mper.io import write_volume
 from mper.labels import UNLABELLED, make_label
 from mper.progress import Cancelled, Progress
@@ -206,6 +208,16 @@ def test_auto_knows_whether_the_training_has_a_graphics_card_of_a_job_by_its_set
     commands = argparse.ArgumentParser().add_subparsers()
     command_of_training.add(commands)
     assert train_options._has_gpu(commands.choices["train"].parse_args(["data", *words])) == card
+
+
+def test_an_apple_gpu_counts_as_none_for_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    commands = argparse.ArgumentParser().add_subparsers()
+    command_of_training.add(commands)
+    assert not train_options._has_gpu(commands.choices["train"].parse_args(["data"]))
+    engine: Any = SimpleNamespace(devices=SimpleNamespace(default="mps", wait_until_known=lambda timeout_s: True))
+    assert not training_plan._has_gpu(engine, "auto")
 
 
 def test_the_time_that_is_left_is_told_from_where_the_work_was_resumed(

@@ -706,6 +706,17 @@ def test_the_steps_that_a_budget_has_time_for_and_the_time_of_all_steps_are_told
     assert heard[-1].startswith(f"the run has time for about {status['step'] - 1} steps: too few")
 
 
+def test_auto_trains_on_the_processor_of_a_mac_and_says_so(
+    solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    heard: list[str] = []
+    train(begin(solid, tmp_path / "run", method="supervised", steps=1, device="auto"), notify=heard.append)
+    assert "no-training-on-mps" in codes(heard)
+    assert RunFolder(tmp_path / "run").status()["device"].startswith("CPU")
+
+
 @pytest.mark.parametrize("method", ["supervised", "embedding-matching"])
 def test_a_budget_of_next_to_no_steps_is_told(solid: Path, tmp_path: Path, method: str) -> None:
     heard: list[str] = []

@@ -26,7 +26,7 @@ from mper.models.bundle import ModelBundle
 from mper.progress import Cancelled, Notify, Progress, Report, ignore_notice, ignore_progress, part_of
 from mper.training.runs import RunFolder
 from mper.training.trainer import start_run, train
-from mper.utils.devices import describe_device, pick_device
+from mper.utils.devices import describe_device, pick_training_device
 from mper.utils.files import read_json, temporary_sibling, write_json
 from mper.volume import Volume
 
@@ -178,8 +178,8 @@ def _evaluate_run(
 
 
 def hardware(device: str) -> str:
-    """Device, cores, system and version of torch."""
-    name = describe_device(pick_device(device))
+    """Device of the trainings, cores, system and version of torch."""
+    name = describe_device(pick_training_device(device))
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}"
 
 

@@ -257,9 +257,9 @@ def _close_process_group() -> None:
 
 def _for_screen(bar: Report, device: str) -> Report:
     """Progress for a person: the loss and the device; the rest is in the curves."""
-    from mper.utils.devices import describe_device, pick_device
+    from mper.utils.devices import describe_device, pick_training_device
 
-    place = describe_device(pick_device(device))
+    place = describe_device(pick_training_device(device))
 
     def report(progress: Progress) -> None:
         short = {name: progress.values[name] for name in ("loss", "step") if name in progress.values}

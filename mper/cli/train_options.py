@@ -226,9 +226,9 @@ def _measured_best(
 
 def _has_gpu(arguments: argparse.Namespace) -> bool:
     """Whether the training has a graphics card; of a job on a cluster, whether it asks for one."""
-    from mper.utils.devices import pick_device
+    from mper.utils.devices import pick_training_device
 
     device = arguments.device or "auto"
     if (settings := cluster_settings(arguments)) is not None:
         return device == "cuda" or settings.gpus > 0
-    return pick_device(device).type != "cpu"
+    return pick_training_device(device).type != "cpu"

@@ -21,7 +21,7 @@ from mper.nets.network import NetConfig, Network
 from mper.nets.registry import find_backbone
 from mper.training.config import TrainConfig
 from mper.training.data import TrainingData
-from mper.utils.devices import autocast_dtype, keep_freed_memory, pick_device
+from mper.utils.devices import autocast_dtype, keep_freed_memory, pick_training_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -118,7 +118,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets everyone with the number format
     warnings.filterwarnings("ignore", "The `srun` command is available")  # a run is a job of SLURM by --cluster
-    device = pick_device(config.device)
+    device = pick_training_device(config.device)
     formats: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {
         torch.bfloat16: "bf16-mixed",
         torch.float16: "16-mixed",

@@ -56,7 +56,7 @@ from mper.training.runs import CASES, COMMANDS, RunFolder, RunLog
 from mper.training.setup import AVERAGED_DICE, KNOWN_DICE, make_fabric, make_network, start_dice
 from mper.training.trained_scans import SCANS, TRAINED_ON, scan_checksum, scans_of_model, scans_of_run
 from mper.utils.coded import Coded
-from mper.utils.devices import describe_device
+from mper.utils.devices import describe_device, pick_device
 from mper.utils.errors import raised_by_us
 from mper.utils.files import read_json, write_json
 
@@ -268,6 +268,9 @@ class _Training:
             self.recipe = replace(self.recipe, anchored=False)  # strokes alone are too little for a long first stage
         for line in check_training_data(self.data, find_method(self.config.method), self.batch, self.recipe):
             self.reporter.notify(line)
+        if self.fabric.device.type != pick_device(self.config.device).type:
+            line = "no Apple GPU can train yet: the run takes the processor, which is slow"
+            self.reporter.notify(Coded(line, "no-training-on-mps"))
         if self._folds_ignored:
             self.reporter.notify(FOLDS_ALONE)
         return self._new_method(self.data, self.config.seed)

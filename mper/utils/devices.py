@@ -46,6 +46,12 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def pick_training_device(name: str = "auto") -> torch.device:
+    """As `pick_device`, but "auto" takes no Apple GPU: MPS has no 3-D `grid_sample` of labels, which patches need."""
+    device = pick_device(name)
+    return torch.device("cpu") if name == "auto" and device.type == "mps" else device
+
+
 def cuda_cards() -> list[torch.device]:
     """The CUDA GPUs of this machine, also those that torch has no kernels for."""
     return [torch.device("cuda", n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]

@@ -92,7 +92,9 @@ class Engine:
                 run = RunFolder(status.parent)
                 with contextlib.suppress(OSError, ValueError, KeyError):
                     # A run that pauses holds memory, but computes nothing; the predictor looks at free memory itself.
-                    if run.is_alive() and run.status()["state"] != "paused" and run.config().get("device") != "cpu":
+                    entry = run.status()
+                    on_cpu = run.config().get("device") == "cpu" or str(entry.get("device", "")).startswith("CPU")
+                    if run.is_alive() and entry["state"] != "paused" and not on_cpu:
                         found.append(f"{run.title()} of dataset {dataset_id}")
         return found
 
