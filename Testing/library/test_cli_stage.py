@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
+from small_data import blob_dataset
 from small_series import stack, write_cine, write_classic
 
 from mper.cli import main
@@ -191,6 +192,34 @@ def test_an_unedited_mask_of_a_model_is_no_label(tmp_path: Path, blob_volume: tu
     assert stage(io.StringIO(json.dumps({**first, "preview": True}) + "\nnext\n"), answers, tmp_path / "again") == 0
     about = json.loads(answers.getvalue().splitlines()[1])
     assert about["mask"]["unedited"] and not about["mask"]["usable"]
+
+
+def test_a_draft_of_an_exported_dataset_is_no_label_until_it_is_changed(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 2, labelled=1)
+    (draft,) = (case for case in map(dataset.case, dataset.cases) if not case.is_labelled)
+    mask = draft.image().with_array((draft.image().array > 0).astype(np.uint8))
+    draft.add_label(mask, author="me", how="model", model=("la", "2.0.1"))
+    assert main(["export-dataset", str(dataset.path), str(tmp_path / "export"), "--layout", "nnunet"]) == 0
+    name = f"{draft.id}.nii.gz"
+    line = f"{name} is an unedited mask of la 2.0.1, no person's label; added without a label"
+
+    def masks(out: str) -> dict[str, bool]:
+        told = _ask(tmp_path / out, [{"path": str(tmp_path / "export")}])
+        assert (line in str(told)) == (out == "out")
+        return {entry["id"]: entry["mask"] is not None for entry in told if entry["event"] == "case"}
+
+    assert masks("out") == {case_id: case_id != draft.id for case_id in dataset.cases}
+    first = {"sources": [{"path": str(tmp_path / "export")}], "labels": [asdict(dataset.labels[0])], "preview": True}
+    answers = io.StringIO()
+    assert stage(io.StringIO(json.dumps(first) + "\nnext\nnext\n"), answers, tmp_path / "preview") == 0
+    told = [entry for line in answers.getvalue().splitlines() if (entry := json.loads(line))["event"] == "preview"]
+    assert {entry["id"]: entry["mask"].get("unedited", False) for entry in told} == {
+        case_id: case_id == draft.id for case_id in dataset.cases
+    }
+    array = mask.array.copy()
+    array[0] = 0
+    write_volume(tmp_path / "export" / "labelsTr" / name, mask.with_array(array))
+    assert masks("changed") == dict.fromkeys(dataset.cases, True)
 
 
 def test_a_preview_describes_scans_and_masks_and_only_what_is_chosen_is_staged(

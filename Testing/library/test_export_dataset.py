@@ -243,6 +243,31 @@ def test_an_older_export_does_not_take_the_place_of_a_newer_label_and_a_changed_
     assert (found.how, found.model, found.author) == ("imported", None, "nnU-Net raw")
 
 
+@pytest.mark.parametrize("words", [["--labels", "LA"], []], ids=["of which some are kept", "that are others here"])
+def test_who_made_a_label_is_known_where_its_values_are_mapped(
+    words: list[str], dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, target = tmp_path / "out", tmp_path / "target"
+    assert main(["export-dataset", str(dataset.path), str(out), "--layout", "nnunet"]) == OK
+    if not words:
+        Dataset.create(target, "other values", [make_label(1, "LA"), replace(ODD, value=9)])
+    assert main(["import", str(out), str(target), *words]) == OK
+    table = {0: 0, 255: 255, 2: 2, 7: 0} if words else {0: 0, 255: 255, 2: 1, 7: 9}
+    found = [Dataset.open(target).case(dataset.cases[n]) for n in (0, 1, 2)]
+    for case in found:
+        before = dataset.case(case.id)
+        label, expected, (made,) = case.label(), before.label(), case.revisions()
+        assert replace(made, number=2, when="") == replace(before.revisions()[-1], when="")
+        assert label is not None and expected is not None
+        np.testing.assert_array_equal(label.array, np.vectorize(table.get)(expected.array))
+    assert [case.is_draft for case in found] == [False, False, True]
+    for case in found:
+        case.add_label(Volume(np.zeros(case.geometry.shape, np.uint8), case.geometry), author="C", how="hand")
+    assert main(["import", str(out), str(target), *words]) == OK
+    assert "the mask is a draft of a model, and is not imported: the case has a label" in capsys.readouterr().err
+    assert [case.revisions()[-1].author for case in found] == ["C"] * 3
+
+
 def test_what_cannot_be_exported_or_imported_is_one_line(
     dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

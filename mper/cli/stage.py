@@ -359,7 +359,7 @@ def _staged(
     image, mask = read_case(case, notices)
     label = None
     if mask is not None and choice.mask:
-        if (why := case.unedited) and choice.structures is None:
+        if (why := case.unedited_or_draft(image, mask)) and choice.structures is None:
             notices.append(Coded(f"{why}; added without a label", "added-without-label", reason=why))
         else:
             label = label_of(mask, image, source, labels, choice, notices)

@@ -65,7 +65,7 @@ def preview(case: SourceCase, source: Source, labels: Sequence[Label]) -> dict[s
             described["usable"] = False
             reason = explain(error)
             notices.append(Coded(f"{reason}; it would be added without a label", "without-label", reason=reason))
-        if why := case.unedited:
+        if why := case.unedited_or_draft(image, mask):
             described |= {"usable": False, "unedited": True}
             notices.append(Coded(f"{why}; it would be added without a label", "without-label", reason=why))
     spacing = image.geometry.spacing_mm

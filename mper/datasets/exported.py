@@ -99,6 +99,7 @@ def _case(folder: Path, entry: Mapping[str, Any], ours: Mapping[int, int]) -> So
         str(entry["image"]),
         read,
         region_mm=box_of(entry.get("region_mm")),
+        mask=mask,
         exported=(str(sha256), _revision(revision)) if revision and sha256 else None,
     )
 

@@ -21,7 +21,6 @@ from mper.datasets.layouts import find_source
 from mper.datasets.maintenance import check_region, hold_out_more, set_region
 from mper.datasets.masks import check_mask, check_not_a_mask, label_for_scan
 from mper.datasets.revisions import Revision
-from mper.datasets.scan_record import voxels_sha256
 from mper.datasets.source import Source, SourceCase
 from mper.datasets.splits import splits_of, without_holdout, without_left_out
 from mper.datasets.time_series import with_phases
@@ -207,14 +206,13 @@ class _Import:
         notes: list[str] = []
         try:
             check_name(found.id, "case")
-            image, mask = self._read(found, notes.append)
+            image, mask, kept = self._read(found, notes.append)
             case = self.target.case(found.id) if self.target is not None and found.id in self.target else None
             if case is not None:
                 _check_same(case, image)
             region = self._region(found, case)
             if region is not None:
                 check_region(image.geometry, region)
-            kept = _kept_record(found, mask)
             if mask is not None and (found.unedited or (kept is not None and kept.is_draft)):
                 mask = self._draft(found, case, mask, notes.append)
         except (OSError, ValueError) as error:
@@ -274,18 +272,19 @@ class _Import:
         has_one = case is not None and self.target is not None and case.id in self.target.regions
         return None if has_one else self._region_mm
 
-    def _read(self, found: SourceCase, notify: Notify) -> tuple[Volume, Volume | None]:
-        """Image and mask of a case, checked."""
+    def _read(self, found: SourceCase, notify: Notify) -> tuple[Volume, Volume | None, Revision | None]:
+        """Image and mask of a case, checked, and how the mask of an exported dataset was made."""
         from mper.io import check_scan, with_spacing
         from mper.io.labelmap import binary_as_label
 
         image, mask = found.read(notify)
+        kept = None if mask is None else found.record_of(image, mask)  # before its values become the dataset's
         check_scan(image)
         image = with_spacing(image, self._spacing_mm)
         mask = None if mask is None else with_spacing(mask, self._spacing_mm)
         if mask is None:
             check_not_a_mask(image, found.place)
-            return image, None
+            return image, None, None
         plan, where = self._plan, f"the mask of {found.place}"
         if plan.dropped:
             mask = mask.with_array(np.where(np.isin(mask.array, plan.dropped), BACKGROUND, mask.array))
@@ -295,7 +294,7 @@ class _Import:
             table, _missing = value_table(plan.own, plan.labels)
             mask = mask.with_array(table[check_mask(mask, mask.geometry, plan.own, where).array])
         outside = UNLABELLED if self._source.partial else BACKGROUND
-        return image, label_for_scan(mask, image.geometry, plan.labels, where, notify, outside)
+        return image, label_for_scan(mask, image.geometry, plan.labels, where, notify, outside), kept
 
 
 def _label_plan(source: Source, names: Sequence[str] | None, target: Dataset | None, notify: Notify) -> _LabelPlan:
@@ -348,14 +347,6 @@ def _check_same(case: Case, image: Volume) -> None:
             f"the dataset has another scan as case {case.id!r} ({kept.geometry.describe()}; this one "
             f"{image.geometry.describe()}); rename one, or import into another dataset"
         )
-
-
-def _kept_record(found: SourceCase, mask: Volume | None) -> Revision | None:
-    """How the mask of an exported dataset was made; None where it says nothing, or the mask was changed since."""
-    if mask is None or found.exported is None:
-        return None
-    sha256, revision = found.exported
-    return revision if voxels_sha256(mask) == sha256 else None
 
 
 def _holds(case: Case, mask: Volume) -> bool:

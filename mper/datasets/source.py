@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mper.datasets.revisions import Revision
+from mper.datasets.scan_record import voxels_sha256
 from mper.labels import Label
 from mper.progress import Notify
 from mper.provenance import AUTOMATIC, Provenance
@@ -42,7 +43,7 @@ class SourceCase:
     region_mm : six numbers or None
         The region that is used of it (`mper.datasets.maintenance.set_region`).
     mask : Path or None
-        The file of its mask, where that says how it was made.
+        The file of its mask, where it is known how it was made.
     made : Provenance or None
         How its mask was made, as far as a program took part.
     exported : (str, Revision) or None
@@ -66,14 +67,34 @@ class SourceCase:
         """That its mask is unedited output of a program, in one line; empty where it is not, or does not say so."""
         if self.mask is None or self.made is None or self.made.type != AUTOMATIC:
             return ""
-        program = f"{self.made.algorithm} {self.made.version}".strip()
-        line = f"{self.mask.name} is an unedited mask of {program}, no person's label"
-        return Coded(line, "mask-of-a-model", mask=self.mask.name, model=program)
+        return _unedited(self.mask, f"{self.made.algorithm} {self.made.version}".strip())
+
+    def record_of(self, image: Volume, mask: Volume) -> Revision | None:
+        """How the mask of an exported dataset, as it was read, was made; None where that is unknown or it was changed.
+
+        It was changed where its voxels are others, or it does not lie on the scan's grid any more.
+        """
+        if self.exported is None:
+            return None
+        sha256, revision = self.exported
+        return revision if mask.geometry.is_close(image.geometry) and voxels_sha256(mask) == sha256 else None
+
+    def unedited_or_draft(self, image: Volume, mask: Volume) -> str:
+        """As `unedited`, of the mask as it was read, also for a draft of an exported dataset."""
+        made = self.record_of(image, mask)
+        if self.mask is None or made is None or not made.is_draft:
+            return self.unedited
+        return _unedited(self.mask, " ".join(made.model or ("a model",)).strip())
 
     def sha256(self) -> str:
         """Of the image's file; of the sorted digests of its files where there are several."""
         digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.files)
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode("ascii")).hexdigest()
+
+
+def _unedited(mask: Path, program: str) -> str:
+    line = f"{mask.name} is an unedited mask of {program}, no person's label"
+    return Coded(line, "mask-of-a-model", mask=mask.name, model=program)
 
 
 @dataclass(frozen=True, eq=False)
