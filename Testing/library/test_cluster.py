@@ -203,7 +203,8 @@ def test_a_submitted_cohort_ends_with_its_jobs_and_can_be_resumed(
     assert command_of(out) == ["segment", str(folder), str(out), f"--model={model}", "--device=cpu"]
     assert main([*share, "2/2"]) == OK
     (out / ".mper" / "status.json").write_text('{"state": "submitted"}', encoding="utf-8")
-    assert main(["cluster", "status", str(out)]) == FAILED
+    monkeypatch.chdir(folder)
+    assert main(["cluster", "status", str(Path("..", out.name))]) == FAILED
     assert read_state(out).state == "finished", "with a scan that failed"
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["failed"] == 1
 

@@ -259,8 +259,10 @@ def gather(out: Path) -> None:
         folder = CohortFolder.read(out) if plan_file.is_file() else None  # another command may have ended it meanwhile
         if folder is None:
             return
-        tasks = [planned_task(entry) for entry in read_json(plan_file)["tasks"]]
-        asked = {scan.key: scan for task in tasks if (scan := _cohort_scan(task, out.absolute()))}
+        plan = read_json(plan_file)
+        submitted = Path(plan["out"])  # the folder may be given in another spelling, or have moved since
+        tasks = [planned_task(entry) for entry in plan["tasks"]]
+        asked = {scan.key: scan for task in tasks if (scan := _cohort_scan(task, submitted))}
         before = [CohortScan(key, Path(entry["input"])) for key, entry in folder.entries.items() if key not in asked]
         scans = [*before, *asked.values()]
         entries = _finished(folder, scans)
