@@ -241,6 +241,57 @@ def test_an_edited_mask_is_kept_and_a_missing_one_and_a_new_scan_are_segmented(
     assert rows(out)[2]["structure 1 [mL]"] == rows(out)[3]["structure 1 [mL]"], "c is the scan of d now"
 
 
+def test_an_edited_mask_is_kept_whatever_else_of_its_scan_has_changed(
+    scans: Path, tmp_path: Path, segment: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prototype map is deleted, the scan is changed, or the last attempt at the scan failed."""
+    out, maps = tmp_path / "out", tmp_path / "out" / "why"
+    words = (scans, out, "--prototypes", maps)
+    assert segment(*words) == OK
+    whole = (scans / "c.nrrd").read_bytes()
+    (scans / "c.nrrd").write_bytes(b"no scan")
+    assert segment(*words) == FAILED
+    (scans / "c.nrrd").write_bytes(whole)
+    (maps / "a.nrrd").unlink()
+    (scans / "b.nrrd").write_bytes((scans / "c.nrrd").read_bytes())
+    masks = [out / f"{name}.seg.nrrd" for name in "abc"]
+    for mask in masks:
+        mask.write_bytes(mask.read_bytes() + b" ")
+    edited = [mask.read_bytes() for mask in masks]
+    capsys.readouterr()
+    assert segment(*words) == OK
+    said = capsys.readouterr().err
+    assert (
+        f"{masks[0]} was edited since and is kept, so that why/a.nrrd is not written again; delete or move it" in said
+    )
+    assert all(f"{mask} was edited since and is kept; delete or move it" in said for mask in masks[1:])
+    assert [mask.read_bytes() for mask in masks] == edited
+    assert [(row["edited"], row["error"]) for row in rows(out)] == [("yes", "")] * 3
+
+
+def test_of_several_phases_the_edited_one_is_named_and_an_attempt_that_stopped_is_none(tmp_path: Path) -> None:
+    scan, masks = CohortScan("a.seg.nrrd", tmp_path / "a.nrrd"), [tmp_path / f"a-phase{n}.seg.nrrd" for n in (1, 2)]
+    scan.scan.write_bytes(b"voxels")
+    for mask in masks:
+        mask.write_bytes(b"mask")
+    folder = CohortFolder.begin(tmp_path, CohortRun(MODEL, {}), [scan])
+    log = CohortLog(tmp_path, MODEL["sha256"])
+    log.segmented(scan, [{"mask": mask.name} for mask in masks], masks)
+    masks[0].write_bytes(b"edited")
+    masks[1].unlink()
+    folder.update()
+    assert (folder.state(scan), folder.edited(scan), folder.missing(scan)) == (
+        "edited",
+        [masks[0].name],
+        [masks[1].name],
+    )
+    folder.keep_edited(scan)
+    assert [row["edited"] for row in rows_of([folder.entries[scan.key]])] == [True, False]
+    log.failed(scan, "stopped", masks[:1])  # which has written this phase again
+    folder.update()
+    assert folder.state(scan) == "new"
+
+
 def test_two_programs_do_not_work_on_one_folder(
     scans: Path, tmp_path: Path, segment: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

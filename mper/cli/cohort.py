@@ -25,6 +25,7 @@ from mper.progress import Cancelled, Progress, Report, part_of
 from mper.utils.errors import OK, UsageError, explain, is_disk_full
 from mper.utils.files import read_json
 from mper.utils.locking import locked
+from mper.utils.text import shorten
 
 if TYPE_CHECKING:
     from mper.cohort.manifest import CohortFolder, CohortLog, CohortScan, Entry
@@ -121,7 +122,7 @@ def run_share(arguments: argparse.Namespace, segment: Segment) -> int:
     folder = CohortFolder.read(out)
     done = {} if folder is None else {k: e for k, e in folder.entries.items() if e["finished"] > plan["created"]}
     tasks = [planned_task(entry) for entry in plan["tasks"][number - 1 :: count]]
-    left = [(t, s) for t in tasks if "written" not in done.get((s := _cohort_scan(t, out)).key, ())]
+    left = [(t, s) for t in tasks if "error" in done.get((s := _cohort_scan(t, out)).key, {"error": ""})]
     with Bar() as bar:
         log = CohortLog(out, stored.sha256)
         _in_this_process(left, stored, wanted, segment, log, CohortOutput(bar, False), len(left))
@@ -170,13 +171,23 @@ def _left(
             state = folder.state(scan)
             if state == "edited":
                 outputs.check_results(task, [label.name for label in stored.card.labels])
-                folder.entries[scan.key]["edited"] = True
-                print_note(f"{task.mask} was edited since and is kept; delete it to segment the scan again")
+                print_note(_kept_note(folder, scan))
+                folder.keep_edited(scan)
         except (OSError, UsageError):  # what it is is found, and shown, when the scan is segmented
             state = "new"
         if state == "new":
             left.append((task, scan))
     return left
+
+
+def _kept_note(folder: CohortFolder, scan: CohortScan) -> str:
+    """Which results of a scan are kept, which are not made again for that reason, and what to do."""
+    edited = [folder.path / name for name in folder.edited(scan)]
+    kept = "was edited since and is kept" if len(edited) == 1 else "were edited since and are kept"
+    missing = folder.missing(scan)
+    instead = f", so that {shorten(missing)} is not written again" if missing else ""
+    them = "it" if len(edited) == 1 else "them"
+    return f"{shorten(edited)} {kept}{instead}; delete or move {them} to segment the scan again"
 
 
 def _in_this_process(
@@ -194,14 +205,17 @@ def _in_this_process(
         number = before + position + 1
         report = part_of(show.report, position / len(left), 1 / len(left), f"scan {number} of {total}")
         report(Progress("reading", 0.0))
+        written: list[Path] = []
         try:
-            entry = _segmented(task, scan, stored, arguments, segment, predictor, report, log)
-        except Cancelled:
+            entry = _segmented(task, scan, stored, arguments, segment, predictor, report, log, written)
+        except (Cancelled, KeyboardInterrupt):
+            if written:  # of some phases: recorded, so that the next run does not take them for edited
+                log.failed(scan, "stopped before all of its phases were segmented; run the same command again", written)
             raise
         except Exception as error:  # one bad scan must not stop a night's work; what it was is in the list
             if is_disk_full(error):  # nor must each of the others be segmented for nothing
                 raise
-            entry = log.failed(scan, explain(error))
+            entry = log.failed(scan, explain(error), written)
         show.entry(entry)
 
 
@@ -214,8 +228,9 @@ def _segmented(
     predictor: Predictor,
     report: Report,
     log: CohortLog,
+    written: list[Path],
 ) -> Entry:
-    written: list[Path] = []
+    """Segment a scan; `written` gets the files as they are written."""
 
     def keep(target: SegmentationTask, volume: Volume, mask: Segmentation) -> None:
         _draw(log.folder, target.mask.relative_to(log.folder).as_posix(), volume, mask)

@@ -175,16 +175,31 @@ class CohortFolder:
 
     def state(self, scan: CohortScan) -> str:
         """``new`` (to be segmented), ``done``, or ``edited``: a result was changed since, by a person perhaps."""
-        entry = self.entries.get(scan.key)
-        if entry is None or "error" in entry or not scan.on_disk().are(entry["scan"]):
-            return "new"
-        written = {self.path / name: digest for name, digest in entry["written"].items()}
-        if not all(path.is_file() for path in written):
-            return "new"
-        if not all(file_sha256(path) == digest for path, digest in written.items()):
+        if self.edited(scan):  # looked at first: whatever else has changed, a person's work is not replaced
             return "edited"
+        entry = self.entries.get(scan.key)
+        if entry is None or "error" in entry or self.missing(scan) or not scan.on_disk().are(entry["scan"]):
+            return "new"
         region = entry.get("region_mm")
         return "done" if (tuple(region) if region else None) == scan.region_mm else "new"
+
+    def edited(self, scan: CohortScan) -> list[str]:
+        """The results of a scan, as its entry names them, that were changed since."""
+        written = self.entries.get(scan.key, {}).get("written", {})
+        there = {name: path for name in written if (path := self.path / name).is_file()}
+        return [name for name, path in there.items() if file_sha256(path) != written[name]]
+
+    def missing(self, scan: CohortScan) -> list[str]:
+        """The results of a scan, as its entry names them, that are no longer there."""
+        written = self.entries.get(scan.key, {}).get("written", {})
+        return [name for name in written if not (self.path / name).is_file()]
+
+    def keep_edited(self, scan: CohortScan) -> None:
+        """Count a scan with edited results as segmented, also where a later attempt at it failed."""
+        entry = self.entries[scan.key] | {"edited": self.edited(scan)}
+        if "results" in entry:
+            entry.pop("error", None)
+        self.entries[scan.key] = entry
 
     def finish(self, scans: Sequence[CohortScan]) -> list[Entry]:
         """Write the manifest, and remove the logs that it replaces; returns the entries in the order of the scans.
@@ -205,18 +220,19 @@ class CohortFolder:
 
     def update(self) -> list[Entry]:
         """Read what the logs have gained; returns the entries that are new."""
-        before = dict(self.entries)
+        before, own = dict(self.entries), self.model_sha256
+        found = []
         for log in sorted((self.path / WORK).glob("*.jsonl")):
             entries, self._positions[log] = read_entries(log, self._positions.get(log, 0))
-            own = self.model_sha256
-            self._add(entry for entry in entries if entry.get("model", own) == own)  # older versions name no model
+            found += [entry for entry in entries if entry.get("model", own) == own]  # older versions name no model
+        self._add(sorted(found, key=lambda entry: entry["finished"]))
         return [entry for key, entry in self.entries.items() if before.get(key) is not entry]
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             older = self.entries.get(entry["key"])
             if older is None or entry["finished"] > older["finished"]:
-                self.entries[entry["key"]] = entry
+                self.entries[entry["key"]] = _after(older, entry) if older and "error" in entry else entry
 
     def check_run(self, run: CohortRun) -> None:
         """Raise ValueError if the masks are of another model, or were made with other options."""
@@ -288,26 +304,30 @@ class CohortLog:
 
     def segmented(self, scan: CohortScan, results: Sequence[Mapping[str, Any]], files: Iterable[Path]) -> Entry:
         """Add the entry of a scan whose results, with `files`, are written."""
-        written = {_below(self.folder, path): file_sha256(path) for path in files}
         entry = {
             "key": scan.key,
             "input": str(scan.scan),
             "scan": scan.on_disk().entry(),
             "region_mm": scan.region_mm,
             "results": [dict(result) for result in results],
-            "written": written,
+            "written": self._written(files),
             "model": self.model_sha256,
             "finished": now(),
         }
         self.add(entry)
         return entry
 
-    def failed(self, scan: CohortScan, line: str) -> Entry:
-        """Add the entry of a scan that could not be segmented."""
-        same = {"key": scan.key, "input": str(scan.scan)}
-        entry = {**same, "error": line, "model": self.model_sha256, "finished": now()}
+    def failed(self, scan: CohortScan, line: str, files: Iterable[Path] = ()) -> Entry:
+        """Add the entry of a scan that could not be segmented; `files` were written before that was known."""
+        entry: Entry = {"key": scan.key, "input": str(scan.scan), "error": line}
+        if written := self._written(path for path in files if path.is_file()):
+            entry["written"] = written
+        entry |= {"model": self.model_sha256, "finished": now()}
         self.add(entry)
         return entry
+
+    def _written(self, files: Iterable[Path]) -> dict[str, str]:
+        return {_below(self.folder, path): file_sha256(path) for path in files}
 
 
 def read_entries(log: Path, position: int = 0) -> tuple[list[Entry], int]:
@@ -349,8 +369,16 @@ def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("key"), str) or not isinstance(entry.get("input"), str):
         return False
     whole = {"scan": dict, "results": list, "written": dict}
-    known = "error" in entry or all(isinstance(entry.get(name), kind) for name, kind in whole.items())
-    return known and isinstance(entry.get("finished"), str)
+    needed = {name for name in whole if name in entry} if "error" in entry else whole
+    return all(isinstance(entry.get(name), whole[name]) for name in needed) and isinstance(entry.get("finished"), str)
+
+
+def _after(older: Entry, failed: Entry) -> Entry:
+    """The entry of a failed attempt with the results of an earlier one, whose files are still there."""
+    if "written" not in older:
+        return failed
+    entry: Entry = {name: older[name] for name in ("scan", "region_mm", "results") if name in older} | failed
+    return entry | {"written": {**older["written"], **failed.get("written", {})}}
 
 
 def _checked(path: Path) -> Entry:

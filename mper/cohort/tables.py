@@ -149,6 +149,7 @@ def write_tables(folder: Path, header: Entry, entries: Sequence[Entry]) -> None:
 
 def _row(entry: Entry, result: Mapping[str, Any], error: str | None) -> Row:
     mask = None if error else PurePosixPath(entry["key"]).with_name(PurePath(result["mask"]).name).as_posix()
+    edited = entry.get("edited")  # the names of the files; an older version only says that one of them was
     return {
         "scan": entry["input"],
         "mask": mask,
@@ -160,7 +161,7 @@ def _row(entry: Entry, result: Mapping[str, Any], error: str | None) -> Row:
         "confidence": result.get("confidence"),
         "expected_dice": _expected(result),
         "seconds": result.get("seconds"),
-        "edited": bool(entry.get("edited")),
+        "edited": edited is True or mask in (edited or ()),
         "error": error,
     }
 
