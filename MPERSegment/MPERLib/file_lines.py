@@ -14,6 +14,11 @@ def about_files() -> dict[str, str]:
         "not-a-mask": _("{path} is not a mask: it holds values from {low} to {high}, a mask has 0 to 255"),
         "is-a-dataset": _("{path} is a dataset or part of one already; add the folder that its scans came from"),
         "mask-without-scan": _("{files} is a mask; choose the scan that it belongs to"),
+        "phases-by-file": _("ED and ES are those of {file}: {phases}"),
+        "phases-of-several": _(
+            "{file} is not used: its folder holds another time series, {other}, and it does not say whose ED and ES it "
+            "holds; put each time series into a folder of its own"
+        ),
         "no-phase-chosen": _("no phase was chosen; nothing was added"),
         "no-type-chosen": _("no image type was chosen; nothing was added"),
         "series-gone": _("the folder does not hold the chosen series; was it moved or deleted?"),

@@ -285,7 +285,8 @@ def test_one_phase_all_phases_ed_and_es(
     (cine / "Info.cfg").write_text("ED: 2\nES: 4\n", encoding="utf-8")
     assert mper("segment", cine, tmp_path / "seg.dcm", "--phase", "ED", "--json") == OK
     answer = json.loads(capsys.readouterr().out)
-    assert answer["phase"] == 2 and answer["check"]["passed"] and answer["notes"] == []
+    assert answer["phase"] == 2 and answer["check"]["passed"]
+    assert answer["notes"] == ["ED and ES are those of Info.cfg: ED 2, ES 4"]
     assert volumes_of(tmp_path / "all-phase2.nii.gz") == [
         int(read_seg(tmp_path / "seg.dcm", read_series(cine, phase=2)).labelmap.array.sum())
     ]

@@ -366,3 +366,17 @@ def test_a_file_next_to_the_scan_says_which_phases_are_ed_and_es(
     for other in ("no numbers", '{"ED": ', "[1]", ""):
         (tmp_path / name).write_text(other, encoding="utf-8")
         assert open_scan(tmp_path / "scan").phases.end_diastole is None
+
+
+def test_info_cfg_is_not_used_where_its_folder_holds_two_cines(tmp_path: Path) -> None:
+    uid = write_cine(tmp_path, triggered)
+    (tmp_path / "Info.cfg").write_text("ED: 1\nES: 3\n", encoding="utf-8")
+    notes: list[str] = []
+    assert open_scan(tmp_path, uid, notes.append).phases.end_systole == 3
+    assert notes == ["ED and ES are those of Info.cfg: ED 1, ES 3"]
+    write_cine(tmp_path / "second", triggered)
+    for file in list((tmp_path / "second").iterdir()):
+        file.rename(tmp_path / f"second-{file.name}")
+    notes.clear()
+    assert open_scan(tmp_path, uid, notes.append).phases.end_systole is None
+    assert notes[0].startswith("Info.cfg is not used: its folder holds another time series, ")

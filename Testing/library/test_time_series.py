@@ -161,6 +161,19 @@ def test_a_file_of_the_scans_name_says_which_phases_are_ed_and_es(tmp_path: Path
     assert (phases.end_diastole, phases.end_systole) == (1, 2)
 
 
+def test_info_cfg_is_not_used_where_its_folder_holds_several_time_series(tmp_path: Path) -> None:
+    for patient in ("patient001_4d", "patient002_4d"):
+        sitk.WriteImage(series()[2], str(tmp_path / f"{patient}.nii.gz"))
+    (tmp_path / "Info.cfg").write_text("ED: 1\nES: 3\n", encoding="utf-8")
+    (tmp_path / "patient002_4d.json").write_text('{"ED": 2, "ES": 3}', encoding="utf-8")
+    notes: list[str] = []
+    first, second = (open_scan(tmp_path / f"patient00{n}_4d.nii.gz", notify=notes.append).phases for n in (1, 2))
+    assert (first.end_diastole, first.end_systole) == (None, None)
+    assert (second.end_diastole, second.end_systole) == (2, 3)
+    assert notes[0].startswith("Info.cfg is not used: its folder holds another time series, patient002_4d.nii.gz")
+    assert notes[1:] == ["ED and ES are those of patient002_4d.json: ED 2, ES 3"]
+
+
 def test_the_command_line_segments_one_phase_or_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,16 +2,18 @@
 
 DICOM tells its phases in its headers. Files of other formats that hold a time series have phases too. Which phase is
 end diastole and which end systole may also stand in a small file next to the scan: ``Info.cfg`` of ACDC (lines
-``ED: 1`` and ``ES: 12``), or JSON of the scan's name (``scan.json``, ``{"ED": 1, "ES": 12}``).
+``ED: 1`` and ``ES: 12``), where its folder holds no other time series, or JSON of the scan's name (``scan.json``,
+``{"ED": 1, "ES": 12}``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ from mper.volume import Geometry, Volume
 if TYPE_CHECKING:
     from mper.dicom.series import OpenSeries
 
+_INFO = "Info.cfg"
 _LARGEST_SIDECAR = 1 << 20  # bytes
 _LINE = re.compile(r"^\s*(\w+)\s*[:=]\s*(\S+)\s*$", re.MULTILINE)
 
@@ -97,7 +100,7 @@ def open_scan(
         array, geometry = read_all()
         return Volume(array[phase - 1], geometry)
 
-    return OpenedScan(with_sidecar(phases, path, notify), read)
+    return OpenedScan(with_sidecar(phases, path, notify, partial(_other_file, path)), read)
 
 
 def _phases_of_file(path: Path) -> Phases:
@@ -124,7 +127,8 @@ def _read_phases(path: Path, notify: Notify) -> tuple[npt.NDArray[np.generic], G
 
 def of_series(series: OpenSeries, path: Path, notify: Notify) -> OpenedScan:
     """A DICOM series as a scan; `path` is the folder that it lies in."""
-    phases = with_sidecar(series.phases, path, notify)
+    files = {frame.header.path for frames in series.frames for frame in frames}
+    phases = with_sidecar(series.phases, path, notify, partial(_other_dicom, files))
     return OpenedScan(phases, lambda phase: series.read(phase).volume, series)
 
 
@@ -133,8 +137,11 @@ def is_volume_file(path: Path) -> bool:
     return path.name.lower().endswith(SCAN_SUFFIXES)
 
 
-def with_sidecar(phases: Phases, path: Path, notify: Notify) -> Phases:
-    """`phases` with the ED and ES of a file next to the scan, where the scan itself does not say them."""
+def with_sidecar(phases: Phases, path: Path, notify: Notify, other: Callable[[Path], str]) -> Phases:
+    """`phases` with the ED and ES of a file next to the scan, where the scan itself does not say them.
+
+    `other` gives the name of another time series in a folder, empty where there is none.
+    """
     if phases.count == 1:
         return phases
     for file in _sidecars(path):
@@ -143,16 +150,57 @@ def with_sidecar(phases: Phases, path: Path, notify: Notify) -> Phases:
         if len(said) > (ed is not None) + (es is not None):
             notify(f"{file.name} says that ED and ES are other phases than the {phases.count} of the scan; not used")
             continue
-        return replace(phases, end_diastole=phases.end_diastole or ed, end_systole=phases.end_systole or es)
+        found = replace(phases, end_diastole=phases.end_diastole or ed, end_systole=phases.end_systole or es)
+        if found == phases:
+            return phases
+        if file.name == _INFO and (second := other(file.parent)):
+            line = (
+                f"{file.name} is not used: its folder holds another time series, {second}, and it does not say whose "
+            )
+            line += f"ED and ES it holds; put each time series into a folder of its own, or write {_stem(path)}.json"
+            notify(Coded(line, "phases-of-several", file=file.name, other=second))
+            continue
+        numbers = ", ".join(f"{name} {number}" for name, number in said.items())
+        notify(
+            Coded(f"ED and ES are those of {file.name}: {numbers}", "phases-by-file", file=file.name, phases=numbers)
+        )
+        return found
     return phases
 
 
 def _sidecars(path: Path) -> list[Path]:
     folder = path if path.is_dir() else path.parent
-    ending = next((end for end in sorted(SCAN_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
-    stem = path.name[: len(path.name) - len(ending)]
-    candidates = (*([path.with_name(f"{stem}.json")] if stem else []), folder / "Info.cfg")  # "." has no name
+    stem = _stem(path)
+    candidates = (*([path.with_name(f"{stem}.json")] if stem else []), folder / _INFO)  # "." has no name
     return [file for file in candidates if file.is_file() and file.stat().st_size < _LARGEST_SIDECAR and _said(file)]
+
+
+def _stem(path: Path) -> str:
+    ending = next((end for end in sorted(SCAN_SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def _other_file(scan: Path, folder: Path) -> str:
+    """The name of another file of a time series in the folder of a file; the same name with another ending is none."""
+    for file in sorted(folder.iterdir()):
+        if is_volume_file(file) and _stem(file) != _stem(scan):
+            with contextlib.suppress(ValueError, OSError):  # what cannot be read is no other scan
+                if _phases_of_file(file).count > 1:
+                    return file.name
+    return ""
+
+
+def _other_dicom(scan: Set[Path], folder: Path) -> str:
+    """The description of another time series of DICOM in a folder."""
+    from mper.dicom.discovery import discover
+    from mper.dicom.series import open_files
+
+    for series in discover(folder).scans:
+        if scan.isdisjoint(series.info.paths):
+            with contextlib.suppress(ValueError, OSError):
+                if open_files(series.info.paths).phases.count > 1:
+                    return series.info.describe()
+    return ""
 
 
 def _said(file: Path) -> dict[str, int]:
