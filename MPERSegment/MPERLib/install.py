@@ -43,10 +43,10 @@ _PIP_INSTALL = (
     *("--no-warn-script-location", "--no-warn-conflicts", "--upgrade"),
 )
 
-# Runs in the engine's Python: prints the requirements that it does not meet, without importing any package, and the
-# NVIDIA card of this computer.
+# Runs in the engine's Python: prints the requirements that it does not meet, without importing any package, the NVIDIA
+# card of this computer, and whether it is a Python for Intel processors on macOS (on Apple's, Rosetta runs it).
 _CHECK = """
-import importlib.metadata, json, os, subprocess, sys
+import importlib.metadata, json, os, platform, subprocess, sys
 if os.environ.get("MPER_PACKAGES"):
     sys.path.insert(0, os.environ["MPER_PACKAGES"])
 try:
@@ -69,7 +69,8 @@ if missing:
         card = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.partition("\\n")[0]
     except (OSError, subprocess.SubprocessError):
         pass
-print(json.dumps({"missing": missing, "card": card}))
+intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
+print(json.dumps({"missing": missing, "card": card, "intel_mac": intel_mac}))
 """
 _REMOVE = "import shutil, sys; [shutil.rmtree(folder, ignore_errors=True) for folder in sys.argv[1:]]"
 
@@ -86,14 +87,22 @@ class MissingPackages:
         Whether PyTorch is missing.
     card : GraphicsCard or None
         The NVIDIA card of this computer.
+    intelMac : bool
+        Whether the engine's Python is one for Intel processors on macOS.
     """
 
     packages: tuple[str, ...]
     torch: bool
     card: GraphicsCard | None = None
+    intelMac: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.packages) or self.torch
+
+    @property
+    def installable(self) -> bool:
+        """Whether there are packages for this Python: the last PyTorch for Intel processors on macOS was 2.2.2."""
+        return not (self.torch and self.intelMac)
 
     @property
     def names(self) -> str:
@@ -125,9 +134,19 @@ class MissingPackages:
         return _PACKAGES_DISK_MB * anew + self.build.disk_mb * self.torchByPip
 
     def text(self) -> str:
-        """How much an installation downloads, how long that takes and what it changes, for the user to agree to."""
+        """How much an installation downloads, how long that takes and what it changes, for the user to agree to.
+
+        Where none is possible, what else the user can do.
+        """
         if not self:
             return _("All packages of the engine are installed.")
+        if not self.installable:
+            return _(
+                "The engine cannot be installed here: its Python is made for Intel processors, and PyTorch has no "
+                "packages for these on macOS any more. On a Mac with an Apple processor, install mper in a Python for "
+                "arm64 and set the environment variable MPER_PYTHON to it; the page Installation of the documentation "
+                "says how. Or use an engine on another computer (Engine > Remote)."
+            )
         lines = []
         if self.downloadMB:
             text = _(
@@ -173,11 +192,12 @@ def check(done: Callable[[MissingPackages], None], failed: Callable[[str], None]
         try:
             answer = json.loads(lines[-1])
             missing, card = answer["missing"], GraphicsCard.from_line(answer["card"])
+            intel_mac = bool(answer["intel_mac"])
         except (IndexError, KeyError, TypeError, ValueError):
             failed(_("Python did not list its packages: {reason}").format(reason=reason or " ".join(lines)[-200:]))
             return
         packages = tuple(line for line in missing if line != TORCH_NEEDED)
-        done(MissingPackages(packages, TORCH_NEEDED in missing, card))
+        done(MissingPackages(packages, TORCH_NEEDED in missing, card, intel_mac))
 
     try:
         return PythonProcess(["-c", _CHECK, json.dumps([*requirements(), TORCH_NEEDED])], lines.append, ended)

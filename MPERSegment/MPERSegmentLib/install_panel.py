@@ -64,13 +64,13 @@ class InstallPanel:
         self._context.clearMessage()
         own = _ownPython()
         ui.installLog.plainText = missing.details()
-        if own is None:
+        if own is None or not missing.installable:
             ui.installLabel.text = missing.text()
         else:
             ui.installLabel.text = _(
                 "The engine uses {python}, which you chose. It lacks {names}; install mper there."
             ).format(python=own, names=missing.names)
-        ui.installButton.visible = ui.installFolderButton.visible = own is None
+        ui.installButton.visible = ui.installFolderButton.visible = own is None and missing.installable
         ui.installFrame.visible = True
         self._showButtons()
 

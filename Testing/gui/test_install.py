@@ -128,6 +128,26 @@ def test_the_offer_says_how_much_is_downloaded_and_takes_the_build_for_the_card(
     assert torch_build.TorchBuild.for_computer(None, "win32").index == ""  # pip's own index has no CUDA there
 
 
+def test_a_python_for_intel_processors_on_macos_is_offered_no_installation_but_what_works(
+    window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch has no packages for it, and Slicer's own is one, also on Apple's processors."""
+    pretended = 'import platform, sys\nsys.platform = "darwin"\nplatform.machine = lambda: "x86_64"\n'
+    monkeypatch.setattr(install, "_CHECK", pretended + install._CHECK)
+    monkeypatch.setattr(install, "requirements", lambda: ["numpy>=9000"])
+    assert missing_now(window).installable, "PyTorch is there, for example of conda-forge"
+    monkeypatch.setattr(install, "TORCH_NEEDED", "torch>=9000")
+    missing = missing_now(window)
+    assert not missing.installable
+    monkeypatch.setattr(install, "check", lambda done, _failed: done(missing))
+    monkeypatch.setattr(settings, "isSlicers", lambda _python: True)
+    panel = window.open("MPERSegment")
+    panel.installPanel.check()
+    text = panel.ui.installLabel.text
+    assert panel.ui.installFrame.visible and "MPER_PYTHON" in text and "Engine > Remote" in text
+    assert not panel.ui.installButton.visible and not panel.ui.installFolderButton.visible
+
+
 def test_the_offer_of_an_update_counts_what_is_installed_again(
     window: Any, folder: Path, two_packages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
