@@ -210,6 +210,7 @@ def _about_masks() -> dict[str, str]:
         ),
         "whole-volume": _("the whole volume at once on {device}"),
         "in-tiles": _("the volume in tiles on {device}"),
+        "localisation-on": _("the localisation on {device}"),
         "memory-short": _("memory is short: {what} needs about {needed} GB, {usable} GB can be used"),
         "memory-short-tried": _(
             "memory is short: {what} needs about {needed} GB, {usable} GB can be used; trying it anyway"

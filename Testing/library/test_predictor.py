@@ -12,19 +12,24 @@ import pytest
 import torch
 from scipy import ndimage
 from small_data import stored_otherwise
-from small_models import random_bundle, threshold_bundle
+from small_models import random_bundle, threshold_bundle, threshold_localization
 
 from mper.dataloading.preprocessing import WorkingGrid, normalise
+from mper.inference import predictor as predictor_module
+from mper.inference import regions
+from mper.inference.localization import Localizer, Search
 from mper.inference.plausibility import neighbour_correlation
 from mper.inference.prediction import Prediction, QualityFlag
 from mper.inference.predictor import WANTED, Predictor
 from mper.inference.sliding_window import Runner
 from mper.labels import Segmentation
+from mper.models.calibration import Calibration
 from mper.progress import Cancelled, Progress
 from mper.roi import extent_of
 from mper.training.planning import plan
 from mper.volume import Geometry, Volume
 
+CPU = torch.device("cpu")
 BlobVolume = tuple[Volume, Segmentation]
 
 
@@ -264,6 +269,44 @@ def test_an_operation_that_a_device_lacks_leads_to_the_next_way_and_is_told(
     found = Predictor(bundle, "cpu").predict(scan)
     assert found.method == "tiles"
     assert any(note.startswith("cpu lacks an operation of this network with the whole volume") for note in found.notes)
+
+
+def test_an_operation_that_the_localisation_or_the_warm_up_lacks_leads_to_the_cpu(
+    blob_volume: BlobVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locate, runner = Localizer.search, Predictor._runner
+    devices = []
+
+    def unable(self: Localizer, scan: Volume) -> Search:
+        if len(devices) == 1:
+            raise NotImplementedError("aten::some_operator is not implemented for MPS")
+        return locate(self, scan)
+
+    def localizer(source: Any, device: torch.device, dtype: torch.dtype) -> Localizer:
+        devices.append(device.type)
+        return Localizer(source, CPU, dtype)
+
+    def no_runner(self: Predictor, device: torch.device) -> Runner:
+        if device.type == "mps":
+            raise NotImplementedError("aten::some_operator is not implemented for MPS")
+        return runner(self, device)
+
+    monkeypatch.setattr(Localizer, "search", unable)
+    monkeypatch.setattr(regions, "Localizer", localizer)
+    monkeypatch.setattr(Predictor, "_runner", no_runner)
+    for module in (regions, predictor_module):
+        monkeypatch.setattr(module, "release_memory", lambda device: None)
+    monkeypatch.setattr(predictor_module, "pick_device", torch.device)
+    bundle = replace(random_bundle(), localization=threshold_localization(), calibration=Calibration({}))
+    predictor = Predictor(bundle, "mps", free=lambda _: 2**40)
+    predictor.warm_up()
+    found = predictor.predict(blob_volume[0])
+    assert devices == ["mps", "cpu"] and found.search is not None and found.device.startswith("CPU")
+    line = "mps lacks an operation of this network with the localisation on mps; went on with the localisation on cpu"
+    assert found.notes[0] == line
+    assert np.array_equal(
+        found.segmentation.labelmap.array, Predictor(bundle, "cpu").predict(blob_volume[0]).segmentation.labelmap.array
+    )
 
 
 def test_other_failures_are_not_taken_for_want_of_memory(

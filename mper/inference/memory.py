@@ -15,6 +15,7 @@ import torch
 from mper.inference.sliding_window import SLICE_BATCH_VOXELS, tile_starts
 from mper.nets.network import NetConfig
 from mper.utils.coded import Coded
+from mper.utils.devices import is_out_of_memory
 from mper.volume import Index3
 
 WHOLE, TILES = "whole", "tiles"
@@ -144,6 +145,19 @@ def describe_strategy(strategy: Strategy) -> str:
     if strategy.method == WHOLE:
         return Coded(f"the whole volume at once on {device}", "whole-volume", device=device)
     return Coded(f"the volume in tiles on {device}", "in-tiles", device=device)
+
+
+def is_worth_another(error: BaseException) -> bool:
+    """Whether another device or tiles may do what failed: memory ran out, or MPS, which knows fewer operations."""
+    return isinstance(error, NotImplementedError) or is_out_of_memory(error)
+
+
+def note_another(device: torch.device, error: type[BaseException], failed: str, instead: str) -> Coded:
+    """The note on what failed on a device with such an error, and what was done instead."""
+    lacking = issubclass(error, NotImplementedError)
+    why = f"{device.type} lacks an operation of this network" if lacking else "memory ran out"
+    code = "operation-missing" if lacking else "memory-ran-out"
+    return Coded(f"{why} with {failed}; went on with {instead}", code, failed=failed, instead=instead)
 
 
 def round_up(n: int, divisor: int) -> int:

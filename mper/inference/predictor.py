@@ -44,7 +44,6 @@ from mper.utils.devices import (
     autocast_dtype,
     describe_device,
     free_bytes,
-    is_out_of_memory,
     pick_device,
     release_memory,
 )
@@ -139,7 +138,7 @@ class Predictor:
         notes = NoteCollector(report)
         report(Progress("checking the scan", 0.0))
         given = roi is not None or at is not None
-        search = search or self._search(scan, given)
+        search = search or self._search(scan, given, notes)
         regions = self._finder.propose(scan, roi, at, search, notes)
         best: _Result | None = None
         for region in regions:
@@ -192,15 +191,13 @@ class Predictor:
                 found = self._attempt(strategy, workload, image, grid, region, want, report)
                 break
             except (RuntimeError, MemoryError) as error:
-                lacking = isinstance(error, NotImplementedError)  # MPS knows fewer operations than others
-                if next_strategy is None or not (lacking or is_out_of_memory(error)):
+                if next_strategy is None or not memory.is_worth_another(error):
                     raise
+                kind = type(error)
             # Here the error, and with it what the failed attempt held, is gone.
             release_memory(strategy.device)
-            why = f"{strategy.device.type} lacks an operation of this network" if lacking else "memory ran out"
             failed, instead = (memory.describe_strategy(each) for each in (strategy, next_strategy))
-            line = f"{why} with {failed}; went on with {instead}"
-            notes(Coded(line, "operation-missing" if lacking else "memory-ran-out", failed=failed, instead=instead))
+            notes(memory.note_another(strategy.device, kind, failed, instead))
         card = self.bundle.card
         correlation, percentiles = neighbour_correlation(crop.array), usual_percentiles(image, card)
         found.flags = check_intensities(crop, correlation, percentiles, card)
@@ -239,11 +236,11 @@ class Predictor:
         """Array axes along which a mask should end within its region; a stack of slices may end in the structure."""
         return grid.axes[1:] if self._config.dimensions == 2 else grid.axes
 
-    def _search(self, scan: Volume, given: bool) -> Search | None:
+    def _search(self, scan: Volume, given: bool, notes: NoteCollector) -> Search | None:
         """What the localisation sees, where a region is wanted or the mask is compared with it."""
         calibration = self.bundle.calibration
         compared = calibration is not None and (not calibration.terms or "localization_agreement" in calibration.terms)
-        return self._finder.search(scan) if compared or (is_wide(scan.geometry) and not given) else None
+        return self._finder.search(scan, notes) if compared or (is_wide(scan.geometry) and not given) else None
 
     def _nothing(self, scan: Volume) -> Prediction:
         """The prediction for a scan in which the localisation found nothing: an empty mask."""
@@ -255,7 +252,11 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
-        self._measure(self.device)
+        try:
+            self._measure(self.device)
+        except (RuntimeError, MemoryError) as error:  # the first scan takes another way then, and tells
+            if not memory.is_worth_another(error):
+                raise
         self._finder.warm_up()
 
     def _check(self, scan: Volume, want: Collection[str]) -> None:

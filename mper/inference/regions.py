@@ -10,16 +10,19 @@ import torch
 
 from mper.dataloading.wide_field import field_of_view_mm, is_wide
 from mper.inference.localization import Localizer, Search
+from mper.inference.memory import is_worth_another, note_another
 from mper.inference.plausibility import NoteCollector
 from mper.models.bundle import ModelBundle
 from mper.models.localization import Localization
 from mper.roi import Box, Region, extent_of, region_of_box
 from mper.utils.coded import Coded
+from mper.utils.devices import autocast_dtype, release_memory
 from mper.volume import Volume
 
 _HALF_WIDTH_MM = 75.0  # of the box around a point, for a model that does not know the size of its structures
 _DEVIATIONS = 3.0  # of a structure's voxels from its middle: veins reach so far
 _ROOM_MM = 20.0
+_CPU = torch.device("cpu")
 
 
 class RegionFinder:
@@ -45,13 +48,26 @@ class RegionFinder:
         if self._source is not None and self._localizer is None:
             self._localizer = Localizer(self._source, self._device, self._dtype)
 
-    def search(self, scan: Volume) -> Search | None:
+    def search(self, scan: Volume, notes: NoteCollector) -> Search | None:
         """What the localisation sees in a scan; None where the model has none, or the scan does not tell its size."""
         if self._source is None or self._bundle.network.dimensions == 2 or not scan.geometry.spacing_known:
             return None
-        self.warm_up()
-        assert self._localizer is not None
-        return self._localizer.search(scan)
+        device = self._device
+        try:
+            self.warm_up()
+            assert self._localizer is not None
+            return self._localizer.search(scan)
+        except (RuntimeError, MemoryError) as error:
+            if device.type == "cpu" or not is_worth_another(error):
+                raise
+            kind = type(error)
+        self._device, self._dtype, self._localizer = _CPU, autocast_dtype(_CPU), None
+        release_memory(device)
+        failed, instead = (
+            Coded(f"the localisation on {each.type}", "localisation-on", device=each.type) for each in (device, _CPU)
+        )
+        notes(note_another(device, kind, failed, instead))
+        return self.search(scan, notes)
 
     def propose(
         self,
