@@ -97,6 +97,10 @@ def _failures() -> dict[str, str]:
         "disk-read-only": _("the disk is read-only"),
         "disk-failed": _("{reason}; make room, or choose another disk, and try again"),
         "file-failed": _("{file}: {reason}"),
+        "no-file-locks": _(
+            "The disk of {folder} has no file locks. Choose a folder on a local disk, or ask for that disk to be "
+            "mounted with locks."
+        ),
         "no-device": _("This computer has no device {device}. Choose another under Device."),
         "device-unsupported": _(
             "PyTorch {torch} does not support the graphics card {card}. Choose the processor under Device, or install "

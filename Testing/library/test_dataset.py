@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,10 @@ import pytest
 
 from mper.datasets.dataset import Case, Dataset
 from mper.labels import Segmentation, make_label
-from mper.utils.locking import locked
+from mper.training.runs import RunFolder
+from mper.utils.coded import Coded
+from mper.utils.errors import explain
+from mper.utils.locking import is_locked, locked
 from mper.volume import Geometry, Volume
 
 LABELS = (make_label(1, "RV"), make_label(2, "Gänge"), make_label(7, "LA"))
@@ -535,6 +540,30 @@ def test_a_lock_that_stays_held_is_reported(tmp_path: Path) -> None:
         locked(tmp_path / "lock", 0.1),
     ):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks bytes instead")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO])
+def test_a_disk_without_locks_is_told_and_can_be_read(
+    dataset: Dataset, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with_cases(dataset, "one")
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(OSError) as error:
+        dataset.add_to_split("train", ["one"])
+    if number == errno.EIO:  # a disk that fails is something else
+        assert error.value.errno == number
+        return
+    line = explain(error.value)
+    assert line.startswith(f"the disk of {dataset.path} has no file locks") and "option flock" in line
+    assert isinstance(line, Coded) and line.code == "no-file-locks"
+    assert Dataset.open(dataset.path).splits == dataset.splits and not is_locked(dataset.path / ".dataset.lock")
+    run = RunFolder(dataset.new_run())
+    run.launch()
+    assert run.state() == "launching"
 
 
 def test_index_is_readable_by_people(dataset: Dataset) -> None:

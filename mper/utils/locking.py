@@ -5,6 +5,7 @@ The file locks of the operating system: a killed process leaves the file, never 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -12,7 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mper.utils.coded import Coded
+
 _POLL_S = 0.02
+# What a file system without locks answers: Lustre that is mounted without flock, SMB on macOS, NFS without its service.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
@@ -23,11 +28,13 @@ def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
     ------
     TimeoutError
         If another process holds it for longer than `timeout_s`.
+    OSError
+        If the disk has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         end = time.monotonic() + timeout_s
-        while not _try_lock(descriptor):
+        while not _try_lock_or_tell(descriptor, path.parent):
             if time.monotonic() > end:
                 raise TimeoutError(f"another program has held {path} for {timeout_s:.0f} s; end it or try again later")
             time.sleep(_POLL_S)
@@ -36,14 +43,32 @@ def locked(path: Path, timeout_s: float = 30.0) -> Iterator[None]:
         os.close(descriptor)  # and with it the lock
 
 
+def _try_lock_or_tell(descriptor: int, folder: Path) -> bool:
+    try:
+        return _try_lock(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        line = f"the disk of {folder} has no file locks, which keep two programs from changing it at once; "
+        line += "take a folder on a local disk, or ask for it to be mounted with locks (Lustre: with the option flock)"
+        raise OSError(Coded(line, "no-file-locks", folder=str(folder))) from error
+
+
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock on `path`; several processes may ask at the same time."""
+    """Whether another process holds the lock on `path`; several processes may ask at the same time.
+
+    On a disk without locks nobody does.
+    """
     try:
         descriptor = os.open(path, _TO_ASK)
     except _NOT_HELD:
         return False
     try:
         return not _try_shared(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
     finally:
         os.close(descriptor)
 
