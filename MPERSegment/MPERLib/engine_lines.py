@@ -221,6 +221,7 @@ def _about_masks() -> dict[str, str]:
         ),
         "memory-ran-out": _("memory ran out with {failed}; went on with {instead}"),
         "operation-missing": _("the device lacks an operation, with {failed}; went on with {instead}"),
+        "gpu-is-wrong": _("the Apple GPU computes this network wrongly; it ran on the processor instead"),
         "wide-unlocated": _(
             "the field of view is {mm} mm wide and {reason}; the whole scan is segmented. Set an ROI for a better mask"
         ),

@@ -309,6 +309,35 @@ def test_an_operation_that_the_localisation_or_the_warm_up_lacks_leads_to_the_cp
     )
 
 
+@pytest.mark.parametrize("error", [0.0, 1e-3, 0.3, float("nan")])
+def test_an_apple_gpu_that_computes_something_else_than_the_cpu_is_left(
+    blob_volume: BlobVolume, monkeypatch: pytest.MonkeyPatch, error: float
+) -> None:
+    class AppleRunner(Runner):
+        """Stands for a GPU whose logits are off by a share of them."""
+
+        def __call__(self, image: torch.Tensor, embed: Any = None) -> Any:
+            scores = super().__call__(image, embed)
+            return scores._replace(logits=scores.logits * (1 + error))
+
+    def runner(network: Any, device: torch.device, dtype: torch.dtype) -> Runner:
+        return (AppleRunner if device.type == "mps" else Runner)(network, CPU, dtype)
+
+    monkeypatch.setattr(predictor_module, "Runner", runner)
+    monkeypatch.setattr(predictor_module, "pick_device", torch.device)
+    bundle = random_bundle()
+    predictor = Predictor(bundle, "mps", free=lambda _: 2**40)
+    predictor.warm_up()
+    found = [predictor.predict(blob_volume[0]) for _ in range(2)]
+    wrong = not error < 0.05
+    for each in found:
+        assert each.device.startswith("CPU" if wrong else "Apple GPU")
+        assert any("the Apple GPU computes this network wrongly" in note for note in each.notes) == wrong
+    if wrong:
+        on_cpu = Predictor(bundle, "cpu").predict(blob_volume[0])
+        assert np.array_equal(found[0].segmentation.labelmap.array, on_cpu.segmentation.labelmap.array)
+
+
 def test_other_failures_are_not_taken_for_want_of_memory(
     blob_volume: BlobVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,8 @@ from mper.utils.devices import (
 from mper.volume import Index3, Volume
 
 WANTED = ("label_probability", "probabilities", "prototypes", "embeddings")
+_CPU = torch.device("cpu")
+_ROUNDING = 0.05  # by which the logits of a GPU may differ from the CPU's, as a share of their norm
 _SCORED, _DRAWN = 0.1, 0.9  # shares of the work that are done when the network starts and ends
 
 
@@ -90,6 +92,8 @@ class Predictor:
         self._network = bundle.build()
         self._runners: dict[torch.device, Runner] = {}
         self._voxels_per_s: dict[torch.device, float] = {}
+        self._block = (32, 64, 64) if self._config.dimensions == 3 else (2, 256, 256)  # on which devices are tried
+        self._agrees: bool | None = None  # an Apple GPU with the CPU, once it is known
         self._finder = RegionFinder(bundle, localizer, self.device, self._dtype_on(self.device))
 
     def predict(
@@ -137,6 +141,9 @@ class Predictor:
         self._check(scan, want)
         notes = NoteCollector(report)
         report(Progress("checking the scan", 0.0))
+        self._compare_with_cpu()
+        if self._agrees is False:
+            notes(Coded("the Apple GPU computes this network wrongly; it ran on the CPU instead", "gpu-is-wrong"))
         given = roi is not None or at is not None
         search = search or self._search(scan, given, notes)
         regions = self._finder.propose(scan, roi, at, search, notes)
@@ -252,12 +259,34 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
+        self._compare_with_cpu()
         try:
             self._measure(self.device)
         except (RuntimeError, MemoryError) as error:  # the first scan takes another way then, and tells
             if not memory.is_worth_another(error):
                 raise
         self._finder.warm_up()
+
+    def _compare_with_cpu(self) -> None:
+        """Go on with the CPU where an Apple GPU differs from it, as it does in some 3-D convolutions, without an error.
+
+        See https://github.com/pytorch/pytorch/issues/197114. An operation that it lacks is met by `_segment`.
+        """
+        if self.device.type != "mps" or self._agrees is not None:
+            return
+        block = torch.randn(self._block, generator=torch.Generator().manual_seed(0))
+        try:
+            found = self._runner(self.device)(block).logits.cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_worth_another(error):
+                raise
+            return
+        expected = self._runner(_CPU)(block).logits
+        self._agrees = bool((found - expected).norm() <= _ROUNDING * expected.norm())  # of NaN: False
+        if not self._agrees:
+            del self._runners[self.device]
+            self.device = _CPU
+            self._finder.use_cpu()
 
     def _check(self, scan: Volume, want: Collection[str]) -> None:
         from mper.io import check_scan  # needs numpy only
@@ -321,7 +350,7 @@ class Predictor:
     def _measure(self, device: torch.device) -> float:
         """Voxels a second of the network, from a small block, once a device."""
         if device not in self._voxels_per_s:
-            block = torch.zeros((32, 64, 64) if self._config.dimensions == 3 else (2, 256, 256))
+            block = torch.zeros(self._block)
             run = self._runner(device)
             run(block)
             started = time.perf_counter()

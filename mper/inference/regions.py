@@ -48,6 +48,10 @@ class RegionFinder:
         if self._source is not None and self._localizer is None:
             self._localizer = Localizer(self._source, self._device, self._dtype)
 
+    def use_cpu(self) -> None:
+        """Localise on the CPU from now on."""
+        self._device, self._dtype, self._localizer = _CPU, autocast_dtype(_CPU), None
+
     def search(self, scan: Volume, notes: NoteCollector) -> Search | None:
         """What the localisation sees in a scan; None where the model has none, or the scan does not tell its size."""
         if self._source is None or self._bundle.network.dimensions == 2 or not scan.geometry.spacing_known:
@@ -61,7 +65,7 @@ class RegionFinder:
             if device.type == "cpu" or not is_worth_another(error):
                 raise
             kind = type(error)
-        self._device, self._dtype, self._localizer = _CPU, autocast_dtype(_CPU), None
+        self.use_cpu()
         release_memory(device)
         failed, instead = (
             Coded(f"the localisation on {each.type}", "localisation-on", device=each.type) for each in (device, _CPU)
