@@ -404,8 +404,32 @@ def test_of_two_segmentations_of_a_scan_that_of_a_person_is_the_label(tmp_path: 
     segmented(tmp_path / "s", "a", made=Provenance.of_model("la", "2.0.1", "8d969eef"))
     own = Segmentation(mask(2), (make_label(2, "LA"),))
     write_segmentation(tmp_path / "s" / "a_mine.seg.nrrd", own)
-    (label,) = load(tmp_path / "s", tmp_path / "d").case("a").revisions()
+    notices = Notices()
+    import_source(tmp_path / "s", tmp_path / "d", notify=notices)
+    (label,) = Dataset.open(tmp_path / "d").case("a").revisions()
     assert (label.how, label.model) == ("imported", None)
+    assert "a.seg.nrrd left out: a_mine.seg.nrrd holds LA, too, and is taken" in notices
+
+
+def test_segmentations_of_several_structures_of_a_scan_are_one_label(tmp_path: Path) -> None:
+    source, drawn = tmp_path / "s", mask(1).array != 0
+    first, second, third = (drawn & (np.indices(drawn.shape)[2] % 3 == n) for n in range(3))
+    write(source / "a.nrrd", scan(1))
+    for name, voxels in (("LA", first), ("RA", second)):
+        labelmap = mask(1).with_array(voxels.astype(np.uint8))
+        write_segmentation(source / f"a_{name}.seg.nrrd", Segmentation(labelmap, (make_label(1, name),)))
+    dataset = load(source, tmp_path / "d")
+    assert [label.name for label in dataset.labels] == ["LA", "RA"]
+    np.testing.assert_array_equal(dataset.case("a").label().array, first + 2 * second)
+
+    write(source / "a_LV_mask.nrrd", mask(1).with_array(third.astype(np.uint8)))  # a plain mask among them
+    dataset = load(source, tmp_path / "e")
+    assert [label.name for label in dataset.labels] == ["LA", "LV", "RA"]
+    np.testing.assert_array_equal(dataset.case("a").label().array, first + 2 * third + 3 * second)
+
+    write(source / "a_LV_mask.nrrd", mask(1))
+    with pytest.raises(ValueError, match=r"a_\w+\.(seg\.)?nrrd overlaps the other masks of its scan"):
+        load(source, tmp_path / "f")
 
 
 def test_a_different_scan_of_the_same_name_is_refused(tmp_path: Path) -> None:

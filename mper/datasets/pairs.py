@@ -3,8 +3,8 @@
 A file is a mask if a word of its name says so (``case1_seg.nii.gz``, ``scan-label.nrrd``, ``scan.seg.nrrd``), or the
 name of its folder does (``labels/case1.nii.gz``, ``masks``, ``derivatives/<pipeline>/sub-01/...`` of BIDS). What is
 left of folder and name without those words identifies its scan. Several masks of one scan are one
-structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``). A known structure alone will do
-where its scan is there (``case1.nii.gz`` and ``case1_LA.nii.gz``).
+structure each, and are named by the rest of their names (``case1_LA_mask.nii.gz``); a ``.seg.nrrd`` holds those of its
+segments. A known structure alone will do where its scan is there (``case1.nii.gz`` and ``case1_LA.nii.gz``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from mper.datasets.source import Pair, Source, by_id, file_case, read_mask_values, stem
-from mper.labels import BACKGROUND, Label, make_label, terminology_codes, value_table
+from mper.labels import BACKGROUND, UNLABELLED, Label, make_label, structure_of, terminology_codes, value_table
 from mper.progress import Notify
 from mper.provenance import AUTOMATIC, Provenance, program_of
 from mper.utils.text import shorten
+from mper.volume import Volume
 
 Words = tuple[str, ...]
 
@@ -39,6 +40,7 @@ _SPLIT = {
 }
 _ENTITY = re.compile(r"_(?P<key>desc|label|space|res|den|method)-(?P<value>[^_]+)")  # of a BIDS name
 _DERIVATIVES = "derivatives"
+_UNLABELLED_SEGMENT = "unlabelled"  # of a partly labelled mask, see `mper.io.segmentation`
 _TISSUE = "85756007"  # Slicer's code for segments that nobody has named
 
 
@@ -87,8 +89,7 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
             "their scans, too"
         )
     belonging, left = _pairs(scans, masks)
-    # Of several segmentations of a scan the first is read: a person's, where there is one.
-    belonging = {scan: sorted(each, key=lambda mask: _is_unedited(mask.path)) for scan, each in belonging.items()}
+    belonging, versions = _without_versions(belonging)
     derived = [file.path.name for file in known if file.derived and not file.is_mask]
     notices = [
         f"{shorten(names)} left out: {why}"
@@ -98,13 +99,14 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
         )
         if names
     ]
+    notices += versions
     labels, several = _structures(belonging, source)
     ids = _ids(scans, source)
     cases = []
     for scan in scans:
         its = belonging.get(scan.path, [])
         case = file_case(ids[scan.path], scan.path, source, partial(_read, scan.path, its, labels, several))
-        cases.append(replace(case, mask=its[0].path, made=_provenance(its[0].path)) if its else case)
+        cases.append(replace(case, mask=its[0].path, made=_made(its)) if its else case)
     without = [ids[scan.path] for scan in scans if scan.path not in belonging]
     if without:
         notices.append(f"{len(without)} of {len(scans)} scans have no mask: {shorten(without)}")
@@ -221,21 +223,50 @@ def _scan_below(mask: _File, scans: Sequence[_File]) -> _File | None:
     return same[0] if len(same) == 1 else None
 
 
+def _without_versions(belonging: Mapping[Path, Sequence[_File]]) -> tuple[dict[Path, list[_File]], list[str]]:
+    """The masks of each scan that are read, and a notice for each that is not.
+
+    Masks of one scan that hold other structures are read together. A segmentation of a structure that another file
+    holds, too, is another version; one that a person made, or edited, is read before unedited ones.
+    """
+    kept: dict[Path, list[_File]] = {}
+    notices = []
+    for scan, masks in belonging.items():
+        kept[scan] = []
+        holders: dict[object, _File] = {}
+        for mask in sorted(masks, key=lambda mask: _is_unedited(mask.path)):
+            each_named = [each for each in _named(mask, scan).items() if each[0] != _UNLABELLED_SEGMENT]
+            named = {structure_of(_label(1, *each)): each[0] for each in each_named}
+            first = next((holders[structure] for structure in named if structure in holders), None)
+            if first is not None and (_has_segments(mask.path) or _has_segments(first.path)):
+                both = ", ".join(name for structure, name in named.items() if structure in holders)
+                notices.append(f"{mask.path.name} left out: {first.path.name} holds {both}, too, and is taken")
+                continue
+            kept[scan].append(mask)
+            holders = dict.fromkeys(named, mask) | holders
+    return kept, notices
+
+
 def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tuple[tuple[Label, ...], bool]:
-    """The labels named by files, segments or a BIDS table, and whether each mask is one structure."""
-    masks = [mask for each in belonging.values() for mask in each]
-    if all(_has_segments(mask.path) for mask in masks):
-        named: dict[str, str] = {}
-        for mask in masks:
-            for name, tags in _segments(mask.path).items():
-                named[name] = named.get(name) or tags.get("TerminologyEntry", "")
+    """The labels named by files, segments or a BIDS table, and whether each plain mask is one structure."""
+    named: dict[str, str] = {}
+    for scan, each in belonging.items():
+        for mask in each:
+            for name, entry in _named(mask, scan).items():
+                named[name] = named.get(name) or entry
+    if all(_has_segments(mask.path) for each in belonging.values() for mask in each):
         return tuple(_label(value, *each) for value, each in enumerate(named.items(), start=1)), False
     several = any(len(each) > 1 for each in belonging.values())
-    found = {mask.path: _structure_name(mask, scan) for scan, each in belonging.items() for mask in each}
-    known = all(name and make_label(1, name).type is not None for name in found.values())
-    if several or (masks and known):
-        return tuple(make_label(value, name) for value, name in enumerate(sorted(set(found.values())), start=1)), True
+    if several or (named and all(_label(1, *each).type is not None for each in named.items())):
+        return tuple(_label(value, *each) for value, each in enumerate(sorted(named.items()), start=1)), True
     return _bids_table(source), False
+
+
+def _named(mask: _File, scan: Path) -> dict[str, str]:
+    """The structures that a mask holds, by the names of its segments, with their terminology entries, or by its own."""
+    if _has_segments(mask.path):
+        return {name: tags.get("TerminologyEntry", "") for name, tags in _segments(mask.path).items()}
+    return {_structure_name(mask, scan): ""}
 
 
 def _structure_name(mask: _File, scan: Path) -> str:
@@ -259,15 +290,20 @@ def _has_segments(path: Path) -> bool:
 
 
 def _is_unedited(path: Path) -> bool:
-    made = _provenance(path)
+    made = program_of(_provenances(path))
     return made is not None and made.type == AUTOMATIC
 
 
-def _provenance(path: Path) -> Provenance | None:
-    """How a mask was made, as far as its file says that a program took part; edited if one of its segments was."""
+def _made(masks: Iterable[_File]) -> Provenance | None:
+    """How the label of these masks was made, as far as they say that a program took part; see `program_of`."""
+    return program_of(made for mask in masks for made in _provenances(mask.path))
+
+
+def _provenances(path: Path) -> list[Provenance | None]:
+    """How each segment of a mask was made; a plain mask does not say it."""
     if not path.name.lower().endswith(".seg.nrrd"):
-        return None
-    return program_of(Provenance.from_tags(tags) for name, tags in _segments(path).items() if name != "unlabelled")
+        return [None]
+    return [Provenance.from_tags(tags) for name, tags in _segments(path).items() if name != _UNLABELLED_SEGMENT]
 
 
 def _segments(path: Path) -> dict[str, dict[str, str]]:
@@ -337,40 +373,49 @@ def _splits(scans: Sequence[_File], ids: Mapping[Path, str], source: Path) -> di
 
 
 def _read(image: Path, masks: Iterable[_File], labels: tuple[Label, ...], several: bool, notify: Notify) -> Pair:
-    """Image and mask, in the values of `labels`; each mask is one structure where there are `several`."""
-    from mper.io import read_segmentation, read_volume
+    """Image and mask, in the values of `labels`; each plain mask is one structure where there are `several`."""
+    from mper.io import read_volume
 
     volume = read_volume(image, notify=notify)
     merged = None
-    number = {label.name: label.value for label in labels}
     for mask in masks:
-        if _has_segments(mask.path):
-            segmentation = read_segmentation(mask.path, notify)
-            table, missing = value_table(segmentation.labels, labels)
-            if missing:
-                raise ValueError(f"{mask.path} holds {', '.join(missing)}, which other masks do not have")
-            return volume, segmentation.labelmap.with_array(table[segmentation.labelmap.array])
-        label = read_mask_values(mask.path, notify)
-        if not several:
-            return volume, label
-        name = _structure_name(mask, image)
-        inside = label.array != BACKGROUND
-        values = np.unique(label.array[inside]).tolist()
-        if len(values) > 1:
-            raise ValueError(f"{mask.path} holds the values {values}, but a mask of {name!r} alone holds one")
-        if merged is None:
-            merged = label.with_array(np.zeros(label.array.shape, np.uint8))
-        if not label.geometry.is_close(merged.geometry):
-            raise ValueError(f"{mask.path} lies on another grid than the other masks of its scan")
-        if common := int(np.count_nonzero(merged.array[inside])):
-            raise ValueError(
-                f"{mask.path} overlaps the other masks of its scan in {common} voxels, but a voxel has one label; "
-                "keep one mask for each scan"
-            )
-        array = merged.array.copy()
-        array[inside] = number[name]
-        merged = merged.with_array(array)
+        label = _read_mask(mask, image, labels, several, notify)
+        merged = label if merged is None else _merged(merged, label, mask.path)
     return volume, merged
+
+
+def _read_mask(mask: _File, image: Path, labels: tuple[Label, ...], several: bool, notify: Notify) -> Volume:
+    from mper.io import read_segmentation
+
+    if _has_segments(mask.path):
+        segmentation = read_segmentation(mask.path, notify)
+        table, missing = value_table(segmentation.labels, labels)
+        if missing:
+            raise ValueError(f"{mask.path} holds {', '.join(missing)}, which other masks do not have")
+        return segmentation.labelmap.with_array(table[segmentation.labelmap.array])
+    label = read_mask_values(mask.path, notify)
+    if not several:
+        return label
+    name = _structure_name(mask, image)
+    inside = label.array != BACKGROUND
+    values = np.unique(label.array[inside]).tolist()
+    if len(values) > 1:
+        raise ValueError(f"{mask.path} holds the values {values}, but a mask of {name!r} alone holds one")
+    number = {label.name: label.value for label in labels}[name]
+    return label.with_array(np.where(inside, number, BACKGROUND).astype(np.uint8))
+
+
+def _merged(merged: Volume, label: Volume, path: Path) -> Volume:
+    """Both masks as one; what one of them has as a structure is that, whatever the other says."""
+    if not label.geometry.is_close(merged.geometry):
+        raise ValueError(f"{path} lies on another grid than the other masks of its scan")
+    drawn, before = (~np.isin(each.array, (BACKGROUND, UNLABELLED)) for each in (label, merged))
+    if common := int(np.count_nonzero(drawn & before)):
+        raise ValueError(
+            f"{path} overlaps the other masks of its scan in {common} voxels, but a voxel has one label; "
+            "keep one mask for each scan"
+        )
+    return merged.with_array(np.where(drawn | (merged.array == BACKGROUND), label.array, merged.array))
 
 
 __all__ = ["masks_of_scans", "paired_source"]
