@@ -6,7 +6,8 @@ background.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.provenance import Provenance
+from mper.utils.coded import Coded
 from mper.volume import Volume
 
 BACKGROUND = 0
@@ -81,8 +83,10 @@ def label_from_dict(entry: Mapping[str, Any]) -> Label:
     return Label(entry["value"], entry["name"], category, type_, (red, green, blue), *narrower)
 
 
-def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """A lookup table from the values of `source` to those of `target`, by `matching_labels`.
+def value_table(
+    source: Sequence[Label], target: Sequence[Label], mask: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """A lookup table from the values of `source` to those of `target`, by `matching_labels`, for a mask.
 
     Returns
     -------
@@ -90,8 +94,16 @@ def value_table(source: Sequence[Label], target: Sequence[Label]) -> tuple[npt.N
         ``table[mask]`` is the mask in the values of `target`; 255 stays, what has no match becomes background.
     missing : list of str
         The names of `source` that `target` does not have.
+
+    Raises
+    ------
+    ValueError
+        If two structures in the mask would become one.
     """
     match = matching_labels(source, target)
+    held = set(np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)).tolist())
+    if one := set(sharing(match, held)):
+        raise ValueError(become_one([label.name for label in source if label.value in one]))
     table = np.zeros(256, np.uint8)
     table[UNLABELLED] = UNLABELLED
     for label in source:
@@ -103,7 +115,7 @@ def matching_labels(source: Sequence[Label], target: Sequence[Label]) -> dict[in
     """The values of `target` by those of `source` that mean the same structure.
 
     Matched by name in any case, else by codes, else by what the name says: ``left atrium`` and ``LA (Left atrium)`` are
-    the structure LA. A label that could be several of `target` has no match.
+    the structure LA, ``LA (wall)`` is another one. A label that could be several of `target` has no match.
     """
     match: dict[int, int] = {}
     for label in source:
@@ -119,11 +131,32 @@ def matching_labels(source: Sequence[Label], target: Sequence[Label]) -> dict[in
     return match
 
 
+def sharing(match: Mapping[int, int], held: Iterable[int]) -> list[int]:
+    """Those of the values `held` whose structure in `match` is also that of another of them."""
+    found = [(value, match[value]) for value in held if match.get(value, BACKGROUND) != BACKGROUND]
+    times = Counter(structure for _, structure in found)
+    return [value for value, structure in found if times[structure] > 1]
+
+
+def become_one(names: Sequence[str]) -> Coded:
+    """That structures of a mask, which are several, would become one."""
+    listed = ", ".join(names)
+    line = f"{listed} of the mask would become one structure of the dataset; rename one of them, or merge them first"
+    return Coded(line, "structures-become-one", structures=listed)
+
+
 def _called(label: Label) -> set[str]:
-    """What a structure may be called: its name, in and before brackets, and the meaning of its code."""
-    parts = [part.strip() for part in (label.name, *label.name.replace(")", "").split("("))]
-    known = [make_label(1, part).type for part in parts if part] + [label.type]
-    return {part.casefold() for part in parts if part} | {code.meaning.casefold() for code in known if code}
+    """What a structure may be called: its name, the meaning of its code, and both names of ``name (same name)``."""
+    before, _, inside = (part.strip() for part in label.name.removesuffix(")").partition("("))
+    meant = [_meaning(part) for part in (before, inside)]
+    names = [label.name, before, inside] if before and meant[0] == meant[1] else [label.name]
+    return {name.casefold() for name in names} | {_meaning(name) for name in names} | {_meaning(label.name, label.type)}
+
+
+def _meaning(name: str, code: Code | None = None) -> str:
+    """The meaning of a code, by default of that of a known structure; else the name itself."""
+    known = code or make_label(1, name or "-").type
+    return known.meaning.casefold() if known else name.casefold()
 
 
 MASTER_TERMINOLOGY = "Segmentation category and type - DICOM master list"

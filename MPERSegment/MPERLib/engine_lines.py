@@ -162,6 +162,10 @@ def _failures() -> dict[str, str]:
             "Model {model} segments {structures}, none of which this dataset has, so it cannot choose the next case. "
             "Train a version first."
         ),
+        "structures-become-one": _(
+            "{structures} of the mask would become one structure of the dataset; rename one of them, or merge them "
+            "first"
+        ),
         "mask-of-others": _("the mask shows {structures}, which the dataset does not have"),
         "mask-without": _(
             "the dataset also has {structures}, which the mask does not show and would call background; keep it in a "

@@ -10,7 +10,7 @@ import slicer
 from MPERLib import mrml, segmentation_node
 from slicer.i18n import tr as _
 
-from mper.labels import BACKGROUND, UNLABELLED, label_from_dict, matching_labels
+from mper.labels import BACKGROUND, UNLABELLED, label_from_dict, matching_labels, sharing
 from mper.provenance import AUTOMATIC
 
 _NOT_LOADED = ("MPER.Result", "MPER.Unsaved", "MPER.Trainer")  # attributes of segmentations that MPER itself has made
@@ -71,17 +71,21 @@ def described(maskNode: Node, volumeNode: Node, labels: Sequence[Mapping[str, An
     wanted = [label_from_dict(dict(label)) for label in labels]
     own = () if maskNode.IsA(_LABELMAP) else segmentation_node.labels_of(maskNode)
     named, match = {label.value: label for label in own}, matching_labels(own, wanted)
-    known = {label.value for label in wanted}
+    known, one = {label.value for label in wanted}, sharing(match, held)
     values = []
     for value in held:
         label = named.get(value)
+        if own:
+            structure = None if value in one else match.get(value, BACKGROUND)  # None: the user says which one it is
+        else:
+            structure = value if set(held) <= known else None
         values.append(
             {
                 "value": value,
                 "voxels": int(counts[value]),
                 "name": label.name if label is not None else "",
                 "meaning": label.type.meaning if label is not None and label.type is not None else "",
-                "structure": match.get(value, BACKGROUND) if own else value if set(held) <= known else None,
+                "structure": structure,
             }
         )
     return {"values": values, "empty": not held, "usable": True}, lines

@@ -148,11 +148,15 @@ def test_what_does_not_fit_is_told_in_one_line(
     (tmp_path / "far.json").write_text(json.dumps(far), encoding="utf-8")
     wrong = Segmentation(mask_of(dataset), (make_label(1, "Liver"),))
     write_segmentation(tmp_path / "m.seg.nrrd", wrong)
+    halves = mask.array * (1 + np.indices(mask.array.shape)[2] % 2).astype(np.uint8)
+    two = Segmentation(mask.with_array(halves), (make_label(1, "LA"), make_label(2, "left atrium")))
+    write_segmentation(tmp_path / "two.seg.nrrd", two)
     (tmp_path / "s.json").write_text(json.dumps({"strokes": []}), encoding="utf-8")
     for words, code, told in (
         ([], USAGE, "give a MASK, --strokes STROKES, or both"),
         (["--strokes", strokes, "--drawn-slices"], USAGE, "--drawn-slices needs a MASK"),
         ([tmp_path / "m.seg.nrrd"], FAILED, "holds 'Liver', which the dataset does not have (it has LA)"),
+        ([tmp_path / "two.seg.nrrd"], FAILED, "LA, left atrium of the mask would become one structure"),
         (["--strokes", tmp_path / "s.json"], FAILED, "the list has no stroke"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "s.json"], FAILED, "s.json holds no stroke"),
         ([tmp_path / "m.nrrd", "--strokes", tmp_path / "far.json"], FAILED, "stroke 1 covers no voxel of case case0"),

@@ -19,6 +19,7 @@ from mper.datasets.dataset import Dataset
 from mper.datasets.importer import ImportSummary, import_source
 from mper.datasets.layouts import find_source
 from mper.datasets.maintenance import exclude_case
+from mper.datasets.mask_mapping import mask_values
 from mper.io import write_segmentation
 from mper.labels import Segmentation, make_label
 from mper.progress import Cancelled, Progress
@@ -487,6 +488,28 @@ def test_masks_take_the_value_that_the_structure_has_in_the_dataset(tmp_path: Pa
     heart = Dataset.create(tmp_path / "d", "heart", [make_label(1, "RV"), make_label(3, "LA")])
     case = load(la_source(tmp_path / "s", "a"), heart.path, labels=[name]).case("a")
     equal(case.label(), mask(3))
+
+
+@pytest.mark.parametrize("name", ["LA (wall)", "LA (1)", "wall (LA)"])
+def test_what_is_only_named_after_a_structure_is_another_one(tmp_path: Path, name: str) -> None:
+    heart = Dataset.create(tmp_path / "d", "heart", [make_label(1, "RV"), make_label(3, "LA")])
+    with pytest.raises(ValueError, match="are not those of the dataset"):
+        load(la_source(tmp_path / "s", "a"), heart.path, labels=[name])
+
+
+def test_two_structures_of_a_mask_that_are_one_of_the_dataset_are_not_merged(tmp_path: Path) -> None:
+    """Where only one of them has voxels it is that structure."""
+    labels = (make_label(1, "LA"), make_label(2, "Left atrium"))
+    both = mask(1).with_array(mask(1).array * (1 + np.indices(GRID.shape)[2] % 2).astype(np.uint8))
+    for case_id, found in (("a", both), ("b", mask(2))):
+        write(tmp_path / "s" / f"{case_id}.nrrd", scan(ord(case_id)))
+        write_segmentation(tmp_path / "s" / f"{case_id}.seg.nrrd", Segmentation(found, labels))
+    heart = Dataset.create(tmp_path / "d", "heart", [make_label(1, "RV"), make_label(3, "LA")])
+    summary = import_source(tmp_path / "s", heart.path)
+    assert "LA, Left atrium of the mask would become one structure of the dataset" in summary.failed["a"]
+    equal(Dataset.open(heart.path).case("b").label(), mask(3))
+    values = mask_values(both, find_source(tmp_path / "s"), heart.labels)
+    assert [value.structure for value in values] == [None, None], "a person says what they are"
 
 
 def test_the_locked_holdout_is_left_alone(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def _read_mask(path: Path, case: Case) -> tuple[Volume, Provenance | None]:
             )
         return mask, None
     found = read_segmentation(path, print_note)
-    table, missing = value_table(found.labels, case.labels)
+    table, missing = value_table(found.labels, case.labels, found.labelmap.array)
     if missing:
         known = ", ".join(label.name for label in case.labels)
         raise ValueError(

@@ -115,6 +115,10 @@ def label_of(
 
 def _seeming(values: Sequence[MaskValue]) -> tuple[dict[int, int], str]:
     """What the values of a mask mean without a person, or why that cannot be said."""
+    from mper.labels import become_one
+
+    if several := [value.name for value in values if value.structure is None and value.name]:
+        return {}, become_one(several)
     if unknown := [value.value for value in values if value.structure is None]:
         if unknown == [255]:
             line = "its mask holds only 0 and 255, and 255 means unlabelled here"

@@ -291,8 +291,9 @@ class _Import:
         if not self._source.partial:
             mask = binary_as_label(mask, plan.own or plan.labels, where, notify)
         if plan.own:
-            table, _missing = value_table(plan.own, plan.labels)
-            mask = mask.with_array(table[check_mask(mask, mask.geometry, plan.own, where).array])
+            own = check_mask(mask, mask.geometry, plan.own, where).array
+            table, _missing = value_table(plan.own, plan.labels, own)
+            mask = mask.with_array(table[own])
         outside = UNLABELLED if self._source.partial else BACKGROUND
         return image, label_for_scan(mask, image.geometry, plan.labels, where, notify, outside), kept
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mper.datasets.source import Source
-from mper.labels import BACKGROUND, UNLABELLED, Label, matching_labels
+from mper.labels import BACKGROUND, UNLABELLED, Label, matching_labels, sharing
 from mper.volume import Volume
 
 
@@ -30,7 +30,8 @@ class MaskValue:
 def mask_values(mask: Volume, source: Source, wanted: Sequence[Label]) -> list[MaskValue]:
     """The values of a mask of `source`, without background and unlabelled voxels, and the structures they seem to mean.
 
-    Values with names are matched with the structures `wanted` by `matching_labels`. Values without names are taken as
+    Values with names are matched with the structures `wanted` by `matching_labels`; a person must say what those are of
+    which several seem to mean one structure. Values without names are taken as
     they are if all of them are values of the structures. A mask of 0 and 255 is one of 0 and 1.
     """
     values, counts = np.unique(mask.array, return_counts=True)
@@ -41,6 +42,7 @@ def mask_values(mask: Volume, source: Source, wanted: Sequence[Label]) -> list[M
     named = {label.value: label for label in source.labels}
     match = matching_labels(source.labels, wanted)
     known = {label.value for label in wanted}
+    one = sharing(match, held)
     if set(held) == {UNLABELLED}:
         only = source.labels if source.labels else wanted
         if len(only) == 1:
@@ -50,7 +52,7 @@ def mask_values(mask: Volume, source: Source, wanted: Sequence[Label]) -> list[M
     for value, count in held.items():
         label = named.get(value)
         if label is not None:
-            structure: int | None = match.get(value, BACKGROUND)
+            structure: int | None = None if value in one else match.get(value, BACKGROUND)
         elif source.labels:
             structure = None
         else:

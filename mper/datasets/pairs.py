@@ -389,7 +389,7 @@ def _read_mask(mask: _File, image: Path, labels: tuple[Label, ...], several: boo
 
     if _has_segments(mask.path):
         segmentation = read_segmentation(mask.path, notify)
-        table, missing = value_table(segmentation.labels, labels)
+        table, missing = value_table(segmentation.labels, labels, segmentation.labelmap.array)
         if missing:
             raise ValueError(f"{mask.path} holds {', '.join(missing)}, which other masks do not have")
         return segmentation.labelmap.with_array(table[segmentation.labelmap.array])

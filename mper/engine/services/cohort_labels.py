@@ -115,9 +115,10 @@ def _label(mask: Segmentation, dataset: Dataset) -> npt.NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        If the structures of the two differ: what a mask does not show would become background.
+        If the structures of the two differ: what a mask does not show would become background, and two that are one
+        in the dataset would be merged.
     """
-    table, missing = value_table(mask.labels, dataset.labels)
+    table, missing = value_table(mask.labels, dataset.labels, mask.labelmap.array)
     names = ", ".join(label.name for label in mask.labels)
     if len(missing) == len(mask.labels):
         line = f"the mask shows {names}, which the dataset does not have"
