@@ -352,8 +352,8 @@ def _about_models() -> dict[str, str]:
         ),
         "auto-tuned-few": _(
             "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
-            "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), and 0.8 with 2 of another "
-            "sequence in 3,600 (five draws)"
+            "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), 5.4, 2.7 and 2.3 in 3,200 "
+            "to 3,700 (one), and 0.8 with 2 of another sequence in 3,600 (five draws)"
         ),
         "auto-short": _(
             "a training that uses scans without labels would have about {steps} steps, too few to learn from these; "

@@ -62,10 +62,13 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_dataset_comes_back_whole(layout: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_dataset_comes_back_whole(
+    layout: str, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
     assert main(["export-dataset", str(dataset.path), str(out), "--layout", layout]) == OK
     assert main(["import", str(out), str(back)]) == OK
+    assert "the hold-out of the source, split 'test', is locked here too" in capsys.readouterr().err
     found = Dataset.open(back)
     assert found.labels == dataset.labels
     assert found.splits == dataset.splits and list(found.splits["train"]) == list(dataset.splits["train"])

@@ -163,6 +163,7 @@ def _lock(dataset: Dataset, source: Source, holdout: str, notify: Notify) -> Non
     alone = set(dataset.cases) <= source.cases.keys()
     if alone and dataset.holdout is None and dataset.splits.get(holdout):
         dataset.lock_holdout(holdout)
+        notify(f"the hold-out of the source, split {holdout!r}, is locked here too: nothing is trained on it")
     left_out = {*dataset.held_out, *dataset.history.excluded}
     second = [case_id for case_id in source.second_holdout if case_id in dataset and case_id not in left_out]
     if alone and dataset.holdout == holdout and second:
