@@ -412,6 +412,18 @@ def test_of_two_segmentations_of_a_scan_that_of_a_person_is_the_label(tmp_path: 
     assert "a.seg.nrrd left out: a_mine.seg.nrrd holds LA, too, and is taken" in notices
 
 
+def test_unlabelled_voxels_of_a_segmentation_are_no_structure(tmp_path: Path) -> None:
+    source, partly = tmp_path / "s", mask(1).array.copy()
+    partly[:2] = 255
+    write(source / "a.nrrd", scan(1))
+    labelmap = mask(1).with_array(partly.astype(np.uint8))
+    write_segmentation(source / "a.seg.nrrd", Segmentation(labelmap, (make_label(1, "LA"),)))
+    dataset = load(source, tmp_path / "d")
+    assert [label.name for label in dataset.labels] == ["LA"]
+    np.testing.assert_array_equal(dataset.case("a").label().array, partly)
+    assert dataset.case("a").is_partial
+
+
 def test_segmentations_of_several_structures_of_a_scan_are_one_label(tmp_path: Path) -> None:
     source, drawn = tmp_path / "s", mask(1).array != 0
     first, second, third = (drawn & (np.indices(drawn.shape)[2] % 3 == n) for n in range(3))

@@ -31,8 +31,8 @@ def mask_values(mask: Volume, source: Source, wanted: Sequence[Label]) -> list[M
     """The values of a mask of `source`, without background and unlabelled voxels, and the structures they seem to mean.
 
     Values with names are matched with the structures `wanted` by `matching_labels`; a person must say what those are of
-    which several seem to mean one structure. Values without names are taken as
-    they are if all of them are values of the structures. A mask of 0 and 255 is one of 0 and 1.
+    which several seem to mean one structure. Values without names are taken as they are if all of them are values of
+    the structures. A mask of 0 and 255 is one of 0 and 1.
     """
     values, counts = np.unique(mask.array, return_counts=True)
     held = dict(zip(values.tolist(), counts.tolist(), strict=True))

@@ -110,7 +110,14 @@ def paired_source(source: Path, files: Sequence[Path]) -> Source | None:
     without = [ids[scan.path] for scan in scans if scan.path not in belonging]
     if without:
         notices.append(f"{len(without)} of {len(scans)} scans have no mask: {shorten(without)}")
-    return Source("scans with masks", by_id(cases), labels, splits=_splits(scans, ids, source), notices=tuple(notices))
+    return Source(
+        "scans with masks",
+        by_id(cases),
+        labels,
+        partial=_are_partial([mask for each in belonging.values() for mask in each]),
+        splits=_splits(scans, ids, source),
+        notices=tuple(notices),
+    )
 
 
 def masks_of_scans(source: Path, files: Sequence[Path]) -> list[Path]:
@@ -235,7 +242,7 @@ def _without_versions(belonging: Mapping[Path, Sequence[_File]]) -> tuple[dict[P
         kept[scan] = []
         holders: dict[object, _File] = {}
         for mask in sorted(masks, key=lambda mask: _is_unedited(mask.path)):
-            each_named = [each for each in _named(mask, scan).items() if each[0] != _UNLABELLED_SEGMENT]
+            each_named = list(_named(mask, scan).items())
             named = {structure_of(_label(1, *each)): each[0] for each in each_named}
             first = next((holders[structure] for structure in named if structure in holders), None)
             if first is not None and (_has_segments(mask.path) or _has_segments(first.path)):
@@ -265,7 +272,8 @@ def _structures(belonging: Mapping[Path, Sequence[_File]], source: Path) -> tupl
 def _named(mask: _File, scan: Path) -> dict[str, str]:
     """The structures that a mask holds, by the names of its segments, with their terminology entries, or by its own."""
     if _has_segments(mask.path):
-        return {name: tags.get("TerminologyEntry", "") for name, tags in _segments(mask.path).items()}
+        tags = _segments(mask.path)
+        return {name: tags[name].get("TerminologyEntry", "") for name in tags if name != _UNLABELLED_SEGMENT}
     return {_structure_name(mask, scan): ""}
 
 
@@ -282,6 +290,12 @@ def _structure_name(mask: _File, scan: Path) -> str:
         elif not _MASK.fullmatch(word.casefold()):
             rest.append(word)
     return " ".join(rest) or "structure"
+
+
+def _are_partial(masks: Sequence[_File]) -> bool:
+    """Whether all masks have segments, and one of them a segment of unlabelled voxels."""
+    found = [_segments(mask.path) if _has_segments(mask.path) else {} for mask in masks]
+    return all(found) and any(_UNLABELLED_SEGMENT in each for each in found)
 
 
 def _has_segments(path: Path) -> bool:
