@@ -618,7 +618,7 @@ def test_times_are_told_as_people_say_them(seconds: float, words: str) -> None:
 
 @pytest.fixture(scope="module")
 def judged(engine: Served, root: Path) -> tuple[str, Dataset]:
-    """Two labelled and two unlabelled cases, two held out, and two versions of a model."""
+    """Two labelled and two unlabelled cases, two held out and a copy of one, and two versions of a model."""
     dataset = Dataset.create(root / "judged", "judged", [make_label(1, "structure 1")])
     for n in range(6):
         case = dataset.add_case(f"case{n}", volume(n, (14, 32, 36)), {})
@@ -626,6 +626,7 @@ def judged(engine: Served, root: Path) -> tuple[str, Dataset]:
             case.add_label(mask_of(volume(n, (14, 32, 36))), author="t", how="hand")
     dataset.add_to_split("train", [f"case{n}" for n in range(6)])
     dataset.lock_holdout(["case2", "case3"])
+    dataset.add_case("copy", volume(2, (14, 32, 36)), {})  # of the scan of a held-out case
     for n, name in enumerate(("one", "two")):
         bundle = random_bundle("vnet", preprocessing={"spacing_mm": (2.0 + n, 1.5, 1.25)})
         dataset.publish_model("small", bundle.save(root.parent / name))

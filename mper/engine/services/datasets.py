@@ -83,7 +83,7 @@ def describe(engine: Engine, dataset_id: str, notes: Notes) -> DatasetAnswer:
         runs=runs_of(engine, dataset, dataset_id),
         cases=len(dataset.cases),
         labelled=len(labelled),
-        trainable=len(labelled - {*dataset.held_out, *dataset.history.excluded}),
+        trainable=len(labelled - {*dataset.held_out, *dataset.held_out_copies(), *dataset.history.excluded}),
     )
 
 

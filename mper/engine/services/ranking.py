@@ -41,7 +41,7 @@ def rank_cases(engine: Engine, dataset: Dataset, model_id: str, device: str, job
     """Order the cases that have no label and are not held out, the most instructive first."""
     from mper.evaluation.active_learning import rank
 
-    held = {*dataset.held_out, *dataset.history.excluded}
+    held = {*dataset.held_out, *dataset.held_out_copies(), *dataset.history.excluded}
     candidates: list[Case] = []
     references: list[Case] = []
     for case_id in dataset.cases:
