@@ -98,11 +98,12 @@ class EngineSession:
         used = own and model is self.model(settings.modelInUse(structures))
         return _("{name} (in use)").format(name=name) if used else name
 
-    def devices(self) -> list[tuple[str, str]]:
-        """(id, text) of the devices to choose from, automatic choice first."""
-        devices = self.engine.info.get("devices", [])
+    def devices(self, training: bool = False) -> list[tuple[str, str]]:
+        """(id, text) of the devices to choose from, automatic choice first; no Apple GPU can train."""
+        devices = [each for each in self.engine.info.get("devices", []) if not (training and each["name"] == "mps")]
         found = [(device["name"], engine_words.device(device["name"], device["words"])) for device in devices]
-        best = dict(found).get(self.engine.info.get("default_device", ""))
+        default = self.engine.info.get("default_device", "")
+        best = dict(found).get("cpu" if training and default == "mps" else default)
         return [(AUTO, _("Automatic: {device}").format(device=best) if best else _("Automatic")), *found]
 
     def onChange(self, listener: Callable[[], None]) -> None:

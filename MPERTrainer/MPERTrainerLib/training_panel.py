@@ -86,7 +86,7 @@ class TrainingPanel:
         if self._dataset.id:
             ui = self._context.ui
             device = chosen(ui.deviceSelector) if "device" in self._changed else AUTO
-            fill_box(ui.deviceSelector, self._session.devices(), device)
+            fill_box(ui.deviceSelector, self._session.devices(training=True), device)
             self._fillStarts()
             self._fillSplits()
             self._requestPlan()

@@ -1037,6 +1037,12 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     spins = (ui.stepsSpin, ui.labeledSpin, ui.seedSpin)
     assert [spin.value for spin in spins] == [0, 0, 0] and ui.patchEdit.text == ""
     assert not ui.crossScannerCheckBox.checked and ui.deviceSelector.currentData == "auto"
+    mac = [{"name": "mps", "words": "Apple GPU (float32)"}, {"name": "cpu", "words": "CPU (8 threads, float32)"}]
+    panel.session.engine.info = {**panel.session.engine.info, "devices": mac, "default_device": "mps"}
+    training.update()
+    shown = [ui.deviceSelector.itemText(n) for n in range(ui.deviceSelector.count)]
+    assert shown == ["Automatic: without graphics card", "without graphics card"]
+    assert panel.session.devices()[0] == ("auto", "Automatic: with graphics card (Apple GPU)")
     assert ui.budgetSpin.enabled
 
 

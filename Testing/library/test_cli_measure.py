@@ -273,6 +273,15 @@ def test_figures_have_codes_of_their_own_and_units(report: Path) -> None:
     assert len(found) == len(read_sr(report)["Left atrium"])
 
 
+def procedure(report: Path) -> str:
+    """The procedure that a report is about."""
+    import pydicom
+
+    content = pydicom.dcmread(report).ContentSequence
+    (item,) = (each for each in content if each.ConceptNameCodeSequence[0].CodeMeaning == "Procedure reported")
+    return str(item.ConceptCodeSequence[0].CodeMeaning)
+
+
 def texts(report: Path, name: str) -> list[str]:
     """The text items of that name, anywhere in a report."""
     import pydicom
@@ -432,6 +441,11 @@ def test_each_structure_of_a_report_has_its_own_figures(study: Path, tmp_path: P
     assert texts(tmp_path / "sr.dcm", "Comment") == [begins, f"left out a damaged file: {file}"]
     told = subprocess.run([tool("dciodvfy"), "-new", str(tmp_path / "sr.dcm")], capture_output=True, check=False)
     assert b"Error" not in told.stdout + told.stderr
+    assert procedure(tmp_path / "sr.dcm") == "MRI of heart"
+    for slice_ in series.instances:
+        slice_.Modality = "CT"
+    write_sr(tmp_path / "ct.dcm", figures, tmp_path / "seg.dcm", mask, series, print)
+    assert procedure(tmp_path / "ct.dcm") == "Imaging procedure"
 
 
 @pytest.mark.parametrize(

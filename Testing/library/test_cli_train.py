@@ -215,9 +215,10 @@ def test_an_apple_gpu_counts_as_none_for_a_training(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     commands = argparse.ArgumentParser().add_subparsers()
     command_of_training.add(commands)
-    assert not train_options._has_gpu(commands.choices["train"].parse_args(["data"]))
     engine: Any = SimpleNamespace(devices=SimpleNamespace(default="mps", wait_until_known=lambda timeout_s: True))
-    assert not training_plan._has_gpu(engine, "auto")
+    for name in ("auto", "mps"):
+        assert not train_options._has_gpu(commands.choices["train"].parse_args(["data", "--device", name]))
+        assert not training_plan._has_gpu(engine, name)
 
 
 def test_the_time_that_is_left_is_told_from_where_the_work_was_resumed(

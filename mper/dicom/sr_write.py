@@ -44,6 +44,7 @@ _CODES = {
     "lv_ef": ("8811-2", "LN", "Left Ventricular EF by MR"),
     "lv_mass": ("18087-7", "LN", "Left Ventricle Mass"),
 }
+_PROCEDURES = {"MR": ("241620005", "SCT", "MRI of heart"), "": ("363679005", "SCT", "Imaging procedure")}
 _UNITS = {"1": "no units", "mL": "milliliter", "mm2": "square millimeter", "%": "percent", "g": "gram"}
 _SHORT, _LONG = 16, 64  # characters of a code value, and of its meaning
 
@@ -107,7 +108,7 @@ def write_sr(
             )
         try:
             evidence = [_evidence(segmentation, sources.main[0]), *sources.main, *sources.further]
-            dataset = _report(groups, evidence, observer, notes)
+            dataset = _report(groups, evidence, observer, notes, str(sources.main[0].get("Modality")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 Coded(
@@ -312,7 +313,7 @@ def _evidence(segmentation: pydicom.Dataset, image: pydicom.Dataset) -> pydicom.
 
 
 def _report(
-    groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], observer: str, notes: Sequence[str]
+    groups: Sequence[Any], evidence: Sequence[pydicom.Dataset], observer: str, notes: Sequence[str], modality: str
 ) -> pydicom.Dataset:
     from highdicom.sr import (
         CodedConcept,
@@ -344,7 +345,7 @@ def _report(
         person = ObserverContext(codes.DCM.Person, PersonObserverIdentifyingAttributes(name=observer))
     content = MeasurementReport(
         observation_context=ObservationContext(observer_person_context=person, observer_device_context=device),
-        procedure_reported=CodedConcept("241620005", "SCT", "MRI of heart"),
+        procedure_reported=CodedConcept(*_PROCEDURES.get(modality, _PROCEDURES[""])),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )

@@ -47,9 +47,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_training_device(name: str = "auto") -> torch.device:
-    """As `pick_device`, but "auto" takes no Apple GPU: MPS has no 3-D `grid_sample` of labels, which patches need."""
+    """As `pick_device`, but the CPU in place of an Apple GPU: MPS lacks 3-D `grid_sample` of labels, for patches."""
     device = pick_device(name)
-    return torch.device("cpu") if name == "auto" and device.type == "mps" else device
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def cuda_cards() -> list[torch.device]:

@@ -265,8 +265,8 @@ def _model_name(dataset: Dataset) -> str:
 def _has_gpu(engine: Engine, device: str) -> bool:
     if device == "auto":
         engine.devices.wait_until_known(_GPU_WAIT_S)
-        return engine.devices.default not in ("cpu", "mps")  # see `mper.utils.devices.pick_training_device`
-    return device != "cpu"
+        device = engine.devices.default
+    return device not in ("cpu", "mps")  # see `mper.utils.devices.pick_training_device`
 
 
 # ---------------------------------------------------------------------- duration
