@@ -118,10 +118,11 @@ def test_an_interrupted_import_of_an_export_locks_both_hold_outs_when_it_goes_on
     other = Dataset.create(tmp_path / "other", "other", dataset.labels)
     other.add_case("own", dataset.case(dataset.cases[0]).image(), {})
     capsys.readouterr()
-    assert main(["import", str(out), str(other.path)]) == OK
     names = f"{dataset.cases[5]}, {dataset.cases[6]}"
-    assert f"{names} belong to the hold-out of the source, and are not locked here" in capsys.readouterr().err
-    assert Dataset.open(other.path).holdout is None
+    for target, words in ((other.path, []), (tmp_path / "pooled", ["--split", "all"])):
+        assert main(["import", str(out), str(target), *words]) == OK
+        assert f"{names} belong to the hold-out of the source, and are not locked here" in capsys.readouterr().err
+        assert Dataset.open(target).holdout is None
 
 
 def test_nnunet_trains_on_labelled_cases_alone_with_the_values_that_it_wants(dataset: Dataset, tmp_path: Path) -> None:

@@ -147,8 +147,8 @@ def import_source(
     for name, ids in good.items():
         if ids and name not in work.target.locked_splits:
             work.target.add_to_split(name, ids)
-    if found.holdout is not None and split is None:
-        _lock(work.target, found, found.holdout, notify)
+    if found.holdout is not None:
+        _lock(work.target, found, found.holdout, split, notify)
     if copies := [case_id for case_id in work.target.held_out_copies() if case_id in wanted]:
         notify(f"{len(copies)} cases show the scan of a held-out one, and are not trained on: {shorten(copies)}")
     kept = len(wanted) - work.added - len(work.failed)
@@ -158,9 +158,12 @@ def import_source(
     return summary
 
 
-def _lock(dataset: Dataset, source: Source, holdout: str, notify: Notify) -> None:
-    """Lock the hold-outs of an exported dataset in one that was made of it alone, be it by an interrupted import."""
-    alone = set(dataset.cases) <= source.cases.keys()
+def _lock(dataset: Dataset, source: Source, holdout: str, split: str | None, notify: Notify) -> None:
+    """Lock the hold-outs of an exported dataset in one that was made of it alone, be it by an interrupted import.
+
+    Where a split was asked for, only say which cases belong to them.
+    """
+    alone = split is None and set(dataset.cases) <= source.cases.keys()
     if alone and dataset.holdout is None and dataset.splits.get(holdout):
         dataset.lock_holdout(holdout)
         notify(f"the hold-out of the source, split {holdout!r}, is locked here too: nothing is trained on it")
