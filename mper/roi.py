@@ -53,6 +53,22 @@ class Region:
         array[(..., *self.window)] = crop
         return array
 
+    def cut(self, mask: npt.NDArray[np.bool_], axis: int) -> tuple[int, int, int]:
+        """How many voxels of a mask of the crop lie where the region ends along an axis.
+
+        Returns
+        -------
+        first, last, between : int
+            In the first and in the last plane of the crop; and in front of voxels of the crop that are not in the
+            region, as its axes run obliquely to the box's.
+        """
+        first, last = (int(np.count_nonzero(mask.take(end, axis))) for end in (0, -1))
+        if self.inside is None:
+            return first, last, 0
+        of_mask, of_region = np.moveaxis(mask, axis, 0), np.moveaxis(self.inside, axis, 0)
+        between = (of_mask[1:] & ~of_region[:-1]).sum() + (of_mask[:-1] & ~of_region[1:]).sum()
+        return first, last, int(between)
+
     def box_mm(self, geometry: Geometry) -> Box:
         """Extent of the crop in LPS mm, voxel edges included."""
         low, high = (end.tolist() for end in extent_of(geometry.crop(self.start, self.stop)))

@@ -197,6 +197,22 @@ def test_a_point_in_the_structure_is_enough() -> None:
         predictor.predict(scan, at=(9999.0, 0.0, 25.0))
 
 
+@pytest.mark.parametrize("degrees", [0, 5, 30])
+def test_a_mask_that_the_region_cuts_says_so_however_the_scan_lies(degrees: float) -> None:
+    turn = np.deg2rad(degrees)
+    turned = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    straight = scan_of(blob())
+    grid = straight.geometry
+    geometry = Geometry.from_axes(turned @ np.array(grid.origin_mm), SPACING, turned @ grid.directions, grid.shape)
+    scan, predictor = Volume(straight.array, geometry), Predictor(calibrated(), "cpu")
+    x, y, z = geometry.to_world((12, 18, 28))
+    holds = predictor.predict(scan, roi=(x - 32, x + 32, y - 32, y + 32, z - 30, z + 30))
+    cuts = predictor.predict(scan, roi=(x - 32, x, y - 32, y + 32, z - 30, z + 30))
+    assert holds.evidence["free_border"] == 0 and "border" not in {flag.code for flag in holds.flags}
+    assert cuts.evidence["free_border"] < -0.4
+    assert [flag.words.code for flag in cuts.flags if flag.code == "border"] == ["at-region-border"]
+
+
 def test_degraded_scans_keep_true_labels() -> None:
     body = blob(middle=(12, 18, 31)).astype(np.uint8)
     image = scan_of(body > 0)

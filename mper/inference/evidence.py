@@ -172,25 +172,26 @@ def of_localization(search: Search, classes: Classes, region: Region, scan: Volu
     return {"localization_agreement": 2 * int((mask & seen).sum()) / total if total else 0.0}
 
 
-def of_region(classes: Classes, dropped: int, axes: Sequence[int]) -> dict[str, float]:
+def of_region(classes: Classes, region: Region, dropped: int, axes: Sequence[int]) -> dict[str, float]:
     """The evidence in where the mask ends, and in how much of it is one piece.
 
     Parameters
     ----------
     classes : (k, j, i) uint8 array
         The final mask of the region.
+    region : Region
     dropped : int
         Voxels of small parts that were dropped from it.
     axes : sequence of int
         Array axes along which a mask should end within its region.
     """
-    voxels = int(np.count_nonzero(classes))
+    mask = classes > 0
+    voxels = int(np.count_nonzero(mask))
     touched = 0.0
     for axis in axes:
-        area = float((classes > 0).any(axis=axis).sum())
+        area = float(mask.any(axis=axis).sum())
         if area:
-            ends = sum(int((classes.take(end, axis) > 0).sum()) for end in (0, -1))
-            touched += ends / area
+            touched += sum(region.cut(mask, axis)) / area
     return {"free_border": -touched, "one_piece": voxels / (voxels + dropped) if voxels else 0.0}
 
 

@@ -137,21 +137,20 @@ def check_border(
     classes: npt.NDArray[np.uint8], region: Region, geometry: Geometry, axes: Iterable[int]
 ) -> list[QualityFlag]:
     """Flags for a mask that ends where its region does along one of `axes`."""
-    flags = []
+    mask = classes > 0
+    at_scan, at_region = False, False
     for axis in axes:
-        for end, at_scan in ((0, region.start[axis] == 0), (-1, region.stop[axis] == geometry.shape[axis])):
-            if classes.take(end, axis).any():
-                words = (
-                    Coded(
-                        "the mask touches the border of the scan; the structure may reach beyond it", "at-scan-border"
-                    )
-                    if at_scan
-                    else Coded(
-                        "the mask touches the border of the region; a larger ROI may show more of it",
-                        "at-region-border",
-                    )
-                )
-                flags.append(QualityFlag(BORDER, words))
+        first, last, between = region.cut(mask, axis)
+        begins, ends = region.start[axis] == 0, region.stop[axis] == geometry.shape[axis]
+        at_scan |= (begins and first > 0) or (ends and last > 0)
+        at_region |= between > 0 or (not begins and first > 0) or (not ends and last > 0)
+    flags = []
+    if at_scan:
+        line = "the mask touches the border of the scan; the structure may reach beyond it"
+        flags.append(QualityFlag(BORDER, Coded(line, "at-scan-border")))
+    if at_region:
+        line = "the mask touches the border of the region; a larger ROI may show more of it"
+        flags.append(QualityFlag(BORDER, Coded(line, "at-region-border")))
     return flags
 
 

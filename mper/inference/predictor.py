@@ -226,7 +226,7 @@ class Predictor:
         return {
             **evidence.of_confidence(found.decision.confidence, count),
             **evidence.of_mask(classes, found.grid, dimensions, count, calibration),
-            **evidence.of_region(classes, found.decision.dropped, self._closed_axes(found.grid)),
+            **evidence.of_region(classes, found.region, found.decision.dropped, self._closed_axes(found.grid)),
             **({} if search is None else evidence.of_localization(search, classes, found.region, scan)),
         }
 
