@@ -22,6 +22,7 @@ from mper.volume import Geometry, Volume
 CPU = torch.device("cpu")
 COARSE = {"spacing_mm": (4, 4, 4)}
 MARGIN = {"margin_mm": (8, 12, 16)}
+NO_MARGIN = {"margin_mm": (0, 0, 0)}
 
 
 @pytest.fixture
@@ -122,8 +123,23 @@ def test_the_localisation_of_an_earlier_prediction_is_not_computed_again(
     predictor = Predictor(random_bundle(), "cpu", localizer=_localizer())
     first = predictor.predict(scan)
     monkeypatch.setattr(Localizer, "search", lambda *_: pytest.fail("the scan was searched again"))
-    again = predictor.predict(scan, search=first.search)
-    np.testing.assert_array_equal(again.segmentation.labelmap.array, first.segmentation.labelmap.array)
+    fresh = Predictor(random_bundle(), "cpu", localizer=_localizer())  # it has localised nothing yet
+    for each in (predictor, fresh):
+        again = each.predict(scan, search=first.search)
+        np.testing.assert_array_equal(again.segmentation.labelmap.array, first.segmentation.labelmap.array)
+        assert again.roi_mm == first.roi_mm and again.notes == first.notes
+
+
+def test_a_region_without_an_image_is_no_candidate(wide_scan: tuple[Volume, np.ndarray]) -> None:
+    scan, truth = wide_scan
+    array = scan.array.copy()
+    array[5:15, 8:24, 8:24] = 300  # a label that was burnt in, brighter and larger than the structure
+    flat = Predictor(threshold_bundle(), "cpu", localizer=threshold_bundle(preprocessing=COARSE, about=NO_MARGIN))
+    both = flat.predict(scan.with_array(array))
+    assert both.roi_mm == flat.predict(scan).roi_mm is not None
+    array[truth] = 100
+    alone = flat.predict(scan.with_array(array))
+    assert not alone.segmentation.labelmap.array.any() and "nothing in it looks like" in alone.notes[0]
 
 
 def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> None:

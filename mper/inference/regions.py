@@ -110,11 +110,13 @@ class RegionFinder:
             return [Region.whole(scan.geometry)]
         mm = f"{field_of_view_mm(scan.geometry):.0f}"
         wide = f"the field of view is {mm} mm wide"
-        if search is None or self._localizer is None:
+        if search is None or self._source is None:
             line = f"{wide} and {self._missing}; the whole scan is segmented. Set an ROI for a better mask"
             notes(Coded(line, "wide-unlocated", mm=mm, reason=self._missing))
             return [Region.whole(scan.geometry)]
-        found = self._localizer.candidates(search)
+        self.warm_up()  # the search may be of another predictor of this model
+        assert self._localizer is not None
+        found = [region for region in self._localizer.candidates(search) if not _is_constant(scan, region)]
         if not found:
             line = f"{wide} and nothing in it looks like the structure; set an ROI if the scan does show it"
             notes(Coded(line, "nothing-located", mm=mm))
@@ -157,6 +159,11 @@ class RegionFinder:
             if name.endswith(f".deviation_{axis}")
         ]
         return _DEVIATIONS * max(spread) + _ROOM_MM if spread else _HALF_WIDTH_MM
+
+
+def _is_constant(scan: Volume, region: Region) -> bool:
+    part = scan.array[region.window]
+    return bool(part.min() == part.max())
 
 
 def _localizer_of(bundle: ModelBundle) -> tuple[Localization | ModelBundle | None, str]:
