@@ -260,8 +260,9 @@ def _about_strokes() -> dict[str, str]:
         "too-many-points": _("The strokes have {n} points, {most} at most are used. Draw fewer or shorter strokes."),
         "radius-too-large": _("Stroke {n} has a radius of {radius} mm, {most} mm at most. Choose a smaller brush."),
         "strokes-too-large": _("The strokes paint {litres} litres, {most} at most. Choose a smaller brush."),
-        "no-embeddings": _(
-            "The mask of this model cannot be corrected with strokes. Choose another model, or correct it by hand."
+        "nothing-segmented": _(
+            'Nothing of this scan was segmented, as the structure was not located in it. Click "It is here" and then '
+            "its middle in a slice, or draw an ROI."
         ),
         "uncertain-border": _("{ml} mL uncertain at the border of {structure} (probability {percent} here)"),
         "uncertain-outside": _("{ml} mL uncertain outside all structures (probability {percent} here)"),

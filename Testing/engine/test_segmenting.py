@@ -243,6 +243,27 @@ def test_an_empty_mask_is_one_voxel_and_a_flag(tmp_path: Path, root: Path, scan:
         assert answer.array().tolist() == [[[0]]] and answer.array_header()["start"] == [0, 0, 0]
 
 
+def test_a_wide_scan_in_which_nothing_is_located_gives_an_empty_mask_that_says_what_to_do(
+    tmp_path: Path, root: Path
+) -> None:
+    geometry = Geometry.from_axes((0, 0, 0), (10, 4, 4), np.eye(3)[:, ::-1], (8, 60, 60))
+    noise = np.random.default_rng(0).normal(100, 5, geometry.shape).astype(np.float32)
+    predictor = Predictor(threshold_bundle(), "cpu", localizer=threshold_bundle(level=1e3))
+    with served(tmp_path, [root]) as engine:
+        engine.engine.models.predictor = lambda *_: predictor
+        result = engine.segment(engine.upload(Volume(noise, geometry)), MODEL)
+        home = f"/predictions/{result['prediction']}"
+        assert {flag["code"] for flag in result["flags"]} == {"empty"} and result["roi_mm"] is None
+        assert {"nothing-located", "empty-mask"} <= {coded["code"] for coded in result["line_codes"].values()}
+        assert not result["uncertain_places"] and not any(row["voxels"] for row in result["prototypes"])
+        for what in ("mask", "prototypes", "similarity", "uncertainty"):
+            assert not engine.get(f"{home}/{what}").array().any()
+        assert engine.get(f"{home}/probe?k=1&j=2&i=3").json() == {"value": None}
+        stroke = {"value": 1, "points_mm": [[80.0, 80.0, 40.0]]}
+        for answer in (engine.get(f"{home}/scatter"), engine.call("PUT", f"{home}/strokes", {"strokes": [stroke]})):
+            assert answer.status == 422 and "segment it with an ROI" in answer.error()
+
+
 def test_models_are_listed_with_what_a_button_says(engine: Served) -> None:
     models = {entry["id"]: entry for entry in engine.get("/models").json()}
     assert models["la"]["button"] == "Segment LA" and models["la"]["origin"] == "bundled"

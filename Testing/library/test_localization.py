@@ -13,9 +13,10 @@ from small_models import random_bundle, threshold_bundle
 from mper.dataloading.composed_field import Crop, place_in_field
 from mper.dataloading.wide_field import field_of_view_mm
 from mper.inference.localization import Localizer, _source_range
-from mper.inference.predictor import Predictor
+from mper.inference.predictor import WANTED, Predictor
 from mper.io import read_labelmap, read_volume
 from mper.models.bundle import ModelBundle
+from mper.refinement.refiner import Refiner
 from mper.resources import models_dir
 from mper.volume import Geometry, Volume
 
@@ -151,10 +152,14 @@ def test_a_narrow_field_is_taken_whole(wide_scan: tuple[Volume, np.ndarray]) -> 
 def test_a_field_in_which_nothing_is_found_gives_an_empty_mask_and_is_told(
     wide_scan: tuple[Volume, np.ndarray],
 ) -> None:
-    found = Predictor(threshold_bundle(), "cpu", localizer=_localizer(level=1e3)).predict(wide_scan[0])
+    found = Predictor(threshold_bundle(), "cpu", localizer=_localizer(level=1e3)).predict(wide_scan[0], want=WANTED)
     assert found.roi_mm is None and not found.segmentation.labelmap.array.any()
     assert "nothing in it looks like the structure; set an ROI" in found.notes[0]
-    assert [flag.code for flag in found.flags] == ["empty"]
+    assert [flag.code for flag in found.flags] == ["empty"] and len(found.notes) == 2
+    maps = (found.label_probability, found.prototype_map, found.similarity_map)
+    assert not any(each.array.any() for each in maps) and not found.probabilities.any()
+    with pytest.raises(ValueError, match="the structure was not located in it; segment it with an ROI"):
+        Refiner(found)
 
 
 def test_a_model_without_finder_takes_a_wide_field_whole_and_tells(wide_scan: tuple[Volume, np.ndarray]) -> None:

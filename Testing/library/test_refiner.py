@@ -314,7 +314,7 @@ def test_a_prediction_without_what_is_needed_is_refused(lost: str) -> None:
     prediction = Scene().prediction
     kept = None if lost == "embeddings" else replace(prediction.embeddings, **{lost: None})
     with pytest.raises(ValueError, match=r"predict again with want=\('embeddings',\)"):
-        Refiner(replace(prediction, embeddings=kept))
+        Refiner(replace(prediction, embeddings=kept, method="whole"))
 
 
 def test_a_region_painted_at_once_is_answered_on_a_coarser_grid() -> None:

@@ -14,6 +14,7 @@ from mper.inference.localization import Search
 from mper.labels import Segmentation
 from mper.models.calibration import Quality
 from mper.roi import Box
+from mper.utils.coded import Coded
 from mper.volume import Index3, Volume
 
 
@@ -86,7 +87,8 @@ class Prediction:
     roi_mm : six numbers or None
         Extent x0, x1, y0, y1, z0, z1 of the segmented region in LPS mm; None for the whole scan.
     device, method, seconds : str, str, float
-        Where it ran, "whole" or "tiles", and how long it took.
+        Where it ran, "whole" or "tiles", and how long it took. No method where the structure was not located in a wide
+        field of view: then nothing was computed, and there are no embeddings.
     label_probability : Volume or None
         float16 probability of each voxel's own label, 0 outside the region. This and what follows only where asked for.
     probabilities : (classes, k, j, i) float16 array or None
@@ -133,6 +135,9 @@ def required_embeddings(prediction: Prediction) -> Embeddings:
     ValueError
         If it holds none.
     """
+    if prediction.embeddings is None and not prediction.method:
+        line = "nothing of this scan was segmented, as the structure was not located in it; "
+        raise ValueError(Coded(f"{line}segment it with an ROI, or with a point in the structure", "nothing-segmented"))
     if prediction.embeddings is None:
-        raise ValueError("the prediction holds no embeddings; predict with want=('embeddings',)")
+        raise ValueError("the prediction holds no embeddings; predict again with want=('embeddings',)")
     return prediction.embeddings

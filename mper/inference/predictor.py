@@ -155,15 +155,15 @@ class Predictor:
             if not found.is_empty and (found.quality is None or found.quality.level == GOOD):
                 break
         if best is None:
-            prediction = self._nothing(scan)
+            prediction = self._nothing(scan, want)
             notes.flag(check_volumes(np.zeros(1, np.uint8), self.bundle.card.labels, scan.geometry, self.bundle.card))
         else:
             if not given and search is not None and is_wide(scan.geometry):
                 self._finder.tell(scan, best.region, notes)
             self._flag(scan, best, notes)
-            if "prototypes" in want and best.nearest is None:
-                notes(Coded("the model has no prototypes; there is no prototype map", "no-prototypes"))
             prediction = self._prediction(scan, best, want)
+        if "prototypes" in want and prediction.prototype_map is None:
+            notes(Coded("the model has no prototypes; there is no prototype map", "no-prototypes"))
         report(Progress("done", 1.0))
         return replace(
             prediction,
@@ -249,12 +249,22 @@ class Predictor:
         compared = calibration is not None and (not calibration.terms or "localization_agreement" in calibration.terms)
         return self._finder.search(scan, notes) if compared or (is_wide(scan.geometry) and not given) else None
 
-    def _nothing(self, scan: Volume) -> Prediction:
-        """The prediction for a scan in which the localisation found nothing: an empty mask."""
-        empty = np.zeros(scan.geometry.shape, np.uint8)
-        labels = self.bundle.card.labels
+    def _nothing(self, scan: Volume, want: Collection[str]) -> Prediction:
+        """The prediction for a scan in which the localisation found nothing: an empty mask, and nothing computed."""
+        labels, shape = self.bundle.card.labels, scan.geometry.shape
+        mapped = "prototypes" in want and bool(self._network.prototypes.vectors.any())
+
+        def empty(dtype: npt.DTypeLike) -> Volume:
+            return scan.with_array(np.zeros(shape, dtype))
+
         return Prediction(
-            Segmentation(scan.with_array(empty), labels), confidence=0.0, device=describe_device(self.device)
+            Segmentation(empty(np.uint8), labels),
+            confidence=0.0,
+            device=describe_device(self.device),
+            label_probability=empty(np.float16) if "label_probability" in want else None,
+            probabilities=np.zeros((len(labels) + 1, *shape), np.float16) if "probabilities" in want else None,
+            prototype_map=empty(np.uint8) if mapped else None,
+            similarity_map=empty(np.float16) if mapped else None,
         )
 
     def warm_up(self) -> None:

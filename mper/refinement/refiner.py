@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from mper.inference.prediction import Prediction
+from mper.inference.prediction import Prediction, required_embeddings
 from mper.labels import BACKGROUND, Segmentation
 from mper.progress import Progress, Report, ignore_progress
 from mper.refinement import stroke_response
@@ -48,8 +48,8 @@ class Refiner:
     """
 
     def __init__(self, prediction: Prediction, goes_on: stroke_response.Sides | None = None):
-        kept = prediction.embeddings
-        if kept is None or kept.logits is None or kept.image is None:
+        kept = required_embeddings(prediction)
+        if kept.logits is None or kept.image is None:
             raise ValueError(
                 "this prediction has no network output to refine; predict again with want=('embeddings',), "
                 "which keeps the scores of the network"

@@ -93,9 +93,9 @@ class Corrections:
         Raises
         ------
         ValueError
-            If a stroke cannot be taken; nothing has changed then.
+            If a stroke cannot be taken, or nothing was segmented; nothing has changed then.
         Conflict
-            If a newer list came meanwhile, or the prediction cannot be refined.
+            If a newer list came meanwhile.
         """
         with self._numbering:
             self._request += 1
@@ -231,9 +231,6 @@ class Corrections:
             from mper.refinement.refiner import Refiner
             from mper.refinement.stroke_response import warm_up
 
-            if self._prediction.embeddings is None:
-                line = "the model gives no embeddings, so its mask cannot be refined by strokes; "
-                raise Conflict(f"{line}take another model, or correct the mask by hand", "no-embeddings")
             self._refiner = Refiner(self._prediction, self._goes_on)
             warm_up()
         return self._refiner

@@ -26,9 +26,10 @@ def refine(store: PredictionStore, stored: StoredPrediction, request: RefineRequ
     Raises
     ------
     InvalidRequest, ValueError
-        If they belong to another scan, are too many, or one cannot be taken; nothing has changed then.
+        If they belong to another scan, are too many, one cannot be taken, or nothing was segmented; nothing has changed
+        then.
     Conflict
-        If a newer list came meanwhile, or the prediction cannot be refined.
+        If a newer list came meanwhile.
     """
     began = time.perf_counter()
     _check_scan(stored, request.scan_sha256)

@@ -174,10 +174,10 @@ def probe(stored: StoredPrediction, index: Index3) -> ProbedVoxel | OutsideRegio
     if not all(0 <= n < m for n, m in zip((k, j, i), shape, strict=True)):
         return OutsideRegion()
     current = stored.corrections.current()
+    if current.embeddings is None:  # the structure was not located
+        return OutsideRegion()
     value = int(current.segmentation.labelmap.array[k, j, i])
-    found = (
-        None if current.embeddings is None else explanation.probe(current, stored.vectors, (k, j, i), stored.references)
-    )
+    found = explanation.probe(current, stored.vectors, (k, j, i), stored.references)
     explained = found is not None and stored.prediction.prototype_map is not None
     stroke = stored.corrections.stroke_at((k, j, i))
     return ProbedVoxel(
@@ -201,6 +201,8 @@ def scatter(stored: StoredPrediction, points: int) -> Scatter:
     ------
     Conflict
         If the model has no prototypes.
+    ValueError
+        If nothing was segmented.
     """
     from mper.inference import embedding_scatter
 
