@@ -298,6 +298,21 @@ def test_structures_in_ct_train_from_scratch_and_predict(tmp_path: Path, monkeyp
         assert 2 * (hit & truth).sum() / (hit.sum() + truth.sum()) > 0.75, label.name
 
 
+def test_patches_of_ct_keep_the_intensity_window_of_the_model_also_across_scanners(tmp_path: Path) -> None:
+    """A window in HU does not depend on the field of view: z-scores would show the network what it never sees later."""
+    data = blob_dataset(tmp_path / "data", 2, intensity=lambda image: np.round(100 * image - 700).astype(np.int16)).path
+    plain, other = (
+        load_training_data(TrainConfig(str(data), **SOLID, cross_scanner=across), torch.device("cpu"))
+        for across in (False, True)
+    )
+    assert plain.plan.preprocessing.normalisation == "window" and other.sampler.other_fields
+    for seed in range(4):
+        a, b = (part.sampler.batch(1, 0, np.random.default_rng(seed)) for part in (plain, other))
+        assert a.inside is not None
+        assert torch.equal(a.image[:, 0][a.inside], b.image[:, 0][a.inside])
+        assert b.image.min() >= -1 and b.image.max() <= 1
+
+
 # ---------------------------------------------------------------------- stopping and going on
 
 

@@ -92,6 +92,8 @@ class PatchSampler:
         Array axes that are flipped at random with `affine`.
     other_fields : bool
         Patches are normalised as if their scan had another field of view, and may end in air where the scan ends.
+    zscored : bool
+        Whether intensities are z-scores, which change with the field of view; those in a window of CT do not.
     """
 
     def __init__(
@@ -103,12 +105,14 @@ class PatchSampler:
         affine: bool = True,
         flip_axes: Sequence[int] = (),
         other_fields: bool = False,
+        zscored: bool = True,
     ):
         if not labelled:
             raise ValueError("training needs at least one labelled case; label a scan first, or check the split")
         self.labelled, self.unlabelled = tuple(labelled), tuple(unlabelled)
         self.patch = tuple(int(n) for n in patch)
-        self.affine, self.flip_axes, self.other_fields = affine, tuple(flip_axes), other_fields
+        self.affine, self.flip_axes = affine, tuple(flip_axes)
+        self.other_fields, self.zscored = other_fields, zscored
         self.dimensions = 2 if self.patch[0] == 1 else 3
         self._anchors = {case.id: _Anchors.of(case.label) for case in self.labelled if case.label is not None}
         device = self.labelled[0].image.device
@@ -136,6 +140,7 @@ class PatchSampler:
             affine=self.affine,
             flip_axes=self.flip_axes,
             other_fields=self.other_fields,
+            zscored=self.zscored,
         )
 
     @property
@@ -190,6 +195,8 @@ class PatchSampler:
         air = case.image.amin()
         if rng.random() < 0.5:
             image = torch.where(inside.reshape(image.shape), image, air)
+        if not self.zscored:
+            return image
         window = []
         for axis, n in enumerate(case.image.shape):
             size = n if axis == 0 and self.dimensions == 2 else max(1, round(n * rng.uniform(0.6, 1)))

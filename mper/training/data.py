@@ -151,6 +151,7 @@ def load_training_data(
         affine=config.make_recipe().affine,
         flip_axes=config.flip_axes,
         other_fields=config.cross_scanner,
+        zscored=chosen.preprocessing.normalisation == "zscore",
     )
     return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out, regions)
 
