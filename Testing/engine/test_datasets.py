@@ -435,6 +435,9 @@ def test_a_hold_out_that_only_a_model_drew_is_told(engine: Served, data: str) ->
     send(engine, data, "case-001", mask_of(volume()))
     warnings = engine.post(f"{data}/plan", {}).json()["warnings"]
     assert not any("by a model alone" in line for line in warnings)
+    send(engine, data, "case-003", mask_of(volume()), "author=me&how=model&model=la&version=1.0.0")
+    warnings = engine.post(f"{data}/plan", {}).json()["warnings"]
+    assert any(line.startswith("case-003: labelled by a model alone, and learned from") for line in warnings)
 
 
 def test_cases_labelled_in_part_are_counted_as_such_and_told_in_the_hold_out(engine: Served, data: str) -> None:

@@ -213,6 +213,18 @@ def test_a_model_that_was_trained_on_what_it_is_evaluated_on_is_told(
     assert "was trained on moved of these cases: its figures are too good there" in capsys.readouterr().err
 
 
+def test_a_label_that_is_the_unedited_mask_of_a_model_is_told(
+    dataset: Path, model: Path, scans: Sequence[Scan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = scans[0].label()
+    assert mask is not None
+    words = ["evaluate", str(dataset), "--model", str(model), "--device", "cpu"]
+    for edited, told in ((False, True), (True, False)):
+        Dataset.open(dataset).case("one").add_label(mask, author="me", how="model", model=("la", "1"), edited=edited)
+        assert main(words) == OK
+        assert ("one: labelled by a model alone; figures there flatter" in capsys.readouterr().err) is told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -834,6 +834,28 @@ def test_a_hold_out_that_a_start_model_learned_is_no_test_of_the_models_that_com
     assert scans_of_model(moved / "models" / "mine" / "3") == set()
 
 
+def test_labels_that_are_unedited_masks_of_a_model_are_told_also_in_the_card(tmp_path: Path) -> None:
+    dataset = blob_dataset(tmp_path / "data", 4)
+    for name, edited in (("case0", False), ("case1", True), ("case2", False)):
+        mask = dataset.case(name).label()
+        assert mask is not None
+        dataset.case(name).add_label(mask, author="me", how="model", model=("la", "1"), edited=edited)
+    dataset.lock_holdout(["case2", "case3"])
+    pack(dataset, tmp_path / "packed", 10)
+    for data in (dataset.path, tmp_path / "packed"):
+        heard: list[str] = []
+        run = begin(data, tmp_path / f"run-{data.name}", method="supervised", steps=1)
+        train(run, notify=heard.append)
+        (learned,) = [line for line in heard if isinstance(line, Coded) and line.code == "drafts-learned"]
+        (held,) = [line for line in heard if isinstance(line, Coded) and line.code == "held-out-drafts"]
+        assert learned.startswith("case0: labelled by a model alone") and held.startswith("case2: labelled by a model")
+        assert (
+            ModelBundle.load(run / "model")
+            .card.about["quality"]["cases"]
+            .startswith("2 cases of the locked hold-out (1 with the unedited mask of a model as label): not trained on")
+        )
+
+
 def test_named_run_is_published_before_it_is_finished_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = blob_dataset(tmp_path / "data", 2)
     run = begin(dataset.path, tmp_path / "run", method="supervised", name="mine", steps=1)

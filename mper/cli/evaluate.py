@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from mper.datasets.packed import open_dataset
+    from mper.datasets.revisions import about_drafts
     from mper.evaluation.evaluate import choose_split, evaluate
     from mper.models.card import read_bundle
     from mper.training.trained_scans import known_cases
@@ -74,6 +75,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         print_note(f"the split {splits[0]!r} is evaluated ({len(cases)} cases)")
     if known := known_cases(stored.path, cases):
         print_note(f"{stored.card.name} was trained on {shorten(known)} of these cases: its figures are too good there")
+    if drafts := [case.id for case in cases if case.is_draft]:
+        print_note(about_drafts(drafts))
     from mper.inference.predictor import Predictor
     from mper.models.bundle import ModelBundle
 

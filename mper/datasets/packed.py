@@ -150,6 +150,7 @@ def _write_case(group: h5py.Group, case: Case) -> int:
         assert label is not None
         arrays["label"] = label.array
         group.attrs["revision"] = revisions[-1].number
+        group.attrs["draft"] = revisions[-1].is_draft
     group.attrs["geometry"] = json.dumps(geometry_to_dict(image.geometry))
     group.attrs["voxels_sha256"] = case.voxels_sha256 or voxels_sha256(image)
     for name, array in arrays.items():
@@ -195,6 +196,12 @@ class PackedCase:
         """Whether the label has a labelled voxel."""
         label = self.label()
         return label is not None and bool((label.array != UNLABELLED).any())
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the label is an unedited prediction; False for what old versions packed, which do not tell."""
+        with self._group() as group:
+            return bool(group.attrs.get("draft", False))
 
     @property
     def is_painted(self) -> bool:

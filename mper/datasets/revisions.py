@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mper.utils.coded import Coded
 from mper.utils.files import read_json, write_json
+from mper.utils.text import shorten
 
 _REVISION = re.compile(r"(\d+)\.json")
+DRAFTS = "labelled by a model alone; figures there flatter that model, so look at these labels and correct them first"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ class Revision:
     def is_draft(self) -> bool:
         """Whether it is an unedited prediction."""
         return self.how == "model" and not self.edited
+
+
+def about_drafts(case_ids: Sequence[str]) -> str:
+    """That the labels of cases to measure on are a model's own."""
+    names = ", ".join(case_ids)
+    return Coded(f"{names}: {DRAFTS}", "held-out-drafts", cases=names)
+
+
+def about_learned_drafts(case_ids: Sequence[str]) -> str:
+    """That the labels of cases to train on are a model's own."""
+    names = shorten(case_ids)
+    line = f"{names}: labelled by a model alone, and learned from as if a person had drawn it; "
+    return Coded(f"{line}look at these labels and correct them first", "drafts-learned", cases=names)
 
 
 class RevisionFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mper.dataloading.case_region import label_outside
+from mper.datasets.revisions import about_learned_drafts
 from mper.labels import UNLABELLED
 from mper.methods.recipe import Recipe
 from mper.methods.registry import MethodInfo, default_method
@@ -37,6 +38,7 @@ def check_training_data(data: TrainingData, method: MethodInfo, batch: int, reci
     return [
         *_held_out_scans(data),
         *_regions(data),
+        *([about_learned_drafts(data.drafts)] if data.drafts else []),
         *_other_structures(data),
         *_few_scans(data, batch),
         *_no_unlabelled(data, method),

@@ -52,6 +52,8 @@ class TrainingData:
         Cases of the splits that show the scan of a held-out case.
     regions : mapping of str to float
         The cases that are used in their region alone, with the share of their label's structures outside it.
+    drafts : tuple of str
+        Cases whose labels are unedited masks of a model.
     """
 
     labels: tuple[Label, ...]
@@ -61,6 +63,7 @@ class TrainingData:
     localization: Localization | None = None
     left_out: tuple[str, ...] = ()
     regions: Mapping[str, float] = field(default_factory=dict)
+    drafts: tuple[str, ...] = ()
 
     @property
     def refines(self) -> bool:
@@ -153,7 +156,8 @@ def load_training_data(
         other_fields=config.cross_scanner,
         zscored=chosen.preprocessing.normalisation == "zscore",
     )
-    return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out, regions)
+    drafts = tuple(case.id for case in labelled if dataset.case(case.id).is_draft)
+    return TrainingData(dataset.labels, chosen, sampler, start, localization, left_out, regions, drafts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,12 +95,17 @@ def expected_ranges(data: TrainingData) -> dict[str, object]:
     return {"intensity": _intensity_range(data.sampler), "volume_ml": _volume_range(data.sampler, data.labels)}
 
 
-def quality_of(dice: Mapping[str, float] | None, cases: int) -> object:
-    """The quality of a model, for its card: mean Dice of each structure over so many labelled cases of the hold-out."""
+def quality_of(dice: Mapping[str, float] | None, cases: int, drafts: int = 0) -> object:
+    """The quality of a model, for its card: mean Dice of each structure over so many labelled cases of the hold-out.
+
+    `drafts` of their labels are unedited masks of a model.
+    """
     if not dice:
         return "not measured"
+    of_a_model = f" ({drafts} with the unedited mask of a model as label)" if drafts else ""
+    words = f"{cases} case{'' if cases == 1 else 's'} of the locked hold-out{of_a_model}"
     return {
-        "cases": f"{cases} case{'' if cases == 1 else 's'} of the locked hold-out: not trained on, used for no choice",
+        "cases": f"{words}: not trained on, used for no choice",
         "mean": {"dice": round(float(np.mean(list(dice.values()))), 4)},
         "labels": {name: {"dice": value} for name, value in dice.items()},
     }

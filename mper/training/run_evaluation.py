@@ -15,6 +15,7 @@ import torch
 from mper.dataloading.case_region import in_region
 from mper.datasets.case import Case
 from mper.datasets.packed import PackedCase, open_dataset
+from mper.datasets.revisions import about_drafts
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import Calibration
 from mper.progress import Report
@@ -60,6 +61,8 @@ class RunEvaluation:
     ----------
     curve : HoldoutCurve or None
         None where nothing is held out, or it could not be measured.
+    drafts : list of str
+        Cases that it is measured on whose labels are unedited masks of a model.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class RunEvaluation:
         self._config, self._data, self._log, self._reporter, self._bundle = config, data, log, reporter, bundle
         self._clock = clock
         self._device = str(device) if device.type == "cuda" else device.type  # as a Predictor takes it
+        self.drafts: list[str] = []
         self.curve = self._make_curve(without, start_scans)
 
     def _make_curve(self, without: Collection[str], start_scans: Collection[str]) -> HoldoutCurve | None:
@@ -99,6 +103,9 @@ class RunEvaluation:
         cases = [case for case in cases if scans[case.id] not in without]
         if not cases:
             return None
+        self.drafts = [case.id for case in cases if case.is_draft]
+        if self.drafts:
+            self._reporter.notify(about_drafts(self.drafts))
         return HoldoutCurve(cases, self._data.labels, self._device, sum(before), self._clock)
 
     def holdout(

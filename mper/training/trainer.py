@@ -500,7 +500,7 @@ class _Training:
         evaluation, report = self.evaluation, self._report_finishing
         assert evaluation is not None
         dice = evaluation.holdout(self.step, 1.0, report=report)
-        quality = quality_of(dice, evaluation.curve.measured if evaluation.curve else 0)
+        quality = quality_of(dice, evaluation.curve.measured if evaluation.curve else 0, len(evaluation.drafts))
         bundle = self._bundle(**expected_ranges(self.data), quality=quality)
         folds = self._folds() if self.config.calibrate_folds and not self._folds_ignored else None
         calibration, source = evaluation.calibration(

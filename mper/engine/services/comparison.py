@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mper.datasets.dataset import Dataset
+from mper.datasets.revisions import about_drafts
 from mper.datasets.scan_record import geometry_from_dict, geometry_to_dict
 from mper.engine.errors import Conflict, NotFound
 from mper.engine.schemas.common import codes_for
@@ -16,7 +17,6 @@ from mper.engine.schemas.evaluation import CompareRequest, CompareResult
 from mper.engine.services.cropping import cropped_to_mask
 from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.engine import Engine
-from mper.engine.services.holdout import about_drafts
 from mper.engine.services.jobs import Job
 from mper.engine.services.notes import Notes
 from mper.utils.coded import Coded

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from mper.datasets.dataset import Dataset
 from mper.datasets.index import SECOND_HOLDOUT
 from mper.datasets.maintenance import hold_out_more
+from mper.datasets.revisions import about_drafts
 from mper.engine.schemas.common import codes_for
 from mper.engine.schemas.datasets import HoldoutAnswer
 from mper.engine.services.dataset_models import trained_on
 from mper.engine.services.notes import Notes
 from mper.utils.coded import Coded
 
-DRAFTS = "labelled by a model alone; figures there flatter that model, so look at these labels and correct them first"
 PARTS = "labelled only in part; figures there count the labelled voxels alone, so label the rest first"
 
 
@@ -58,9 +58,3 @@ def _answer(dataset: Dataset, name: str, ids: Sequence[str], asked: Sequence[str
         notices.append(Coded(line, "held-out-trained-on", cases=names))
     notices += notes.lines
     return HoldoutAnswer(holdout=name, cases=list(ids), notices=notices, line_codes=codes_for(notices))
-
-
-def about_drafts(case_ids: Sequence[str]) -> str:
-    """That the labels of cases are a model's own."""
-    names = ", ".join(case_ids)
-    return Coded(f"{names}: {DRAFTS}", "held-out-drafts", cases=names)

@@ -14,8 +14,9 @@ import numpy as np
 from mper.dataloading.case_region import in_region, label_outside, share_outside
 from mper.datasets.case import Case
 from mper.datasets.dataset import Dataset
+from mper.datasets.revisions import DRAFTS, about_learned_drafts
 from mper.engine.schemas.runs import RunRequest
-from mper.engine.services.holdout import DRAFTS, PARTS
+from mper.engine.services.holdout import PARTS
 from mper.labels import BACKGROUND, Label, same_structures
 from mper.methods.registry import AUTO, MethodInfo, check_backbone, default_method
 from mper.models.card import Card
@@ -163,6 +164,8 @@ def _about_labels(dataset: Dataset, cases: TrainingCases) -> list[str]:
     found: list[str] = []
     if 0 < len(cases.labelled) < _FEW_LABELLED:
         found.append(Coded("only one case is labelled: the model will overfit to it; label another", "one-label"))
+    if drafts := [case.id for case in cases.labelled if case.is_draft]:
+        found.append(about_learned_drafts(drafts))
     if cases.labelled and (absent := _absent_structures(dataset.labels, cases.labelled)):
         names = ", ".join(absent)
         line = f"{names}: drawn in no labelled case, so it cannot be learned; draw it first"
