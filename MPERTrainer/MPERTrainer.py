@@ -33,7 +33,7 @@ class MPERTrainer(ScriptedLoadableModule):
             "<ol><li><b>Cases</b>: create a dataset, add scans, double-click one to label it, lock a hold-out set."
             "</li><li><b>Train</b>: start a training; Slicer can be closed meanwhile.</li>"
             "<li><b>Compare</b>: look at the worst case first, then use the version, or go back.</li>"
-            "<li><b>Next case</b>: label the cases first that improve the model most.</li></ol>"
+            "<li><b>Next case</b>: find the cases that the model is least sure of, and label them.</li></ol>"
             "<p>Labels and versions are never overwritten. Scans stay on this computer unless you choose a remote "
             "engine. For research; not a medical device.</p>"
         )

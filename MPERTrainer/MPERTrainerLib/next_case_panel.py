@@ -1,4 +1,4 @@
-"""Panel Next case: the unlabelled cases, ranked by how much their labels would improve the model."""
+"""Panel Next case: the unlabelled cases, ranked by how unsure the model is and how unusual they are."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class NextCasePanel:
         if not unlabelled:
             text = _("All cases of this dataset are labelled.")
         elif rows:
-            text = _("Unlabelled cases: {n}, the most informative first.").format(n=len(rows))
+            text = _("Unlabelled cases: {n}, ranked.").format(n=len(rows))
         else:
             text = _("Unlabelled cases: {n}.").format(n=unlabelled)
         ui.nextLabel.text = text

@@ -1,4 +1,4 @@
-"""Active learning: the unlabelled case from which a model would learn most if it was labelled.
+"""Active learning: an order in which to label the unlabelled cases.
 
 Three criteria count:
 
@@ -9,7 +9,8 @@ Three criteria count:
 - the difference from the labelled cases and those ranked before it: half the sum of absolute differences between the
   shares of voxels that each prototype explains.
 
-A rank is a heuristic, and random order is hard to beat with few cases; so each comes with its reason in words.
+A rank is a heuristic: where it was measured (Testing/benchmarks/README.md, "What strokes are worth as labels"), the
+first cases were of no more use than the last. So each comes with its reason in words.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def summarise_case(predictor: Predictor, scan: Volume, report: Report = ignore_p
 
 
 def rank(candidates: Mapping[str, CaseSummary], labelled: Sequence[CaseSummary]) -> list[RankedCase]:
-    """Rank cases, the most informative first.
+    """Rank cases, those with the most reasons to label them first.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class RankedCase(AnswerModel):
 
 
 class RankResult(AnswerWithLines):
-    """Result of a job that ranks cases: the most instructive first."""
+    """Result of a job that ranks cases: those with the most reasons to label them first."""
 
     cases: list[RankedCase]
     model: str
