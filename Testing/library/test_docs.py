@@ -274,6 +274,28 @@ def test_fields_and_buttons_that_the_pages_name_are_in_the_modules() -> None:
     assert not missing, "no panel shows these"
 
 
+@pytest.mark.parametrize(
+    ("page", "ui", "last"),
+    [
+        ("segment.md", "MPERSegment/Resources/UI/MPERSegment.ui", "Engine"),
+        ("trainer.md", "MPERTrainer/Resources/UI/MPERTrainer.ui", "Cohort"),
+    ],
+)
+def test_the_pages_on_the_modules_follow_the_order_of_their_panels(page: str, ui: str, last: str) -> None:
+    widgets = ElementTree.parse(ROOT / ui).getroot().iter("widget")
+    sections = [each for each in widgets if each.get("class") == "ctkCollapsibleButton"]
+    panels = [each.findtext("property[@name='text']/string") for each in sections]
+    panels.insert(panels.index(last) if last in panels else len(panels), "Cohort")  # of both, from a .ui of its own
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == panels
+
+
+def test_the_page_on_terms_names_every_model_that_comes_with_the_program() -> None:
+    text = (ROOT / "DATA_LICENSES.md").read_text(encoding="utf-8")
+    models = [path.parent.name for path in (ROOT / "Resources" / "Models").rglob("weights.safetensors")]
+    assert models and all(f"`Resources/Models/{name}`" in text for name in models)
+
+
 def test_each_trip_of_the_architecture_names_a_module_once() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     trips = text.partition("## Four trips")[2].partition("\n## ")[0].split("\n### ")[1:]

@@ -39,8 +39,8 @@ Ventricles (LV, RV, MYO): with --phases the masks are the phases of one heart, i
 
 MASK is a .seg.nrrd, a DICOM segmentation (with its series as --scan), or a plain mask (.nrrd, .nii.gz, .mha), whose
 values --labels or --model names. Several masks without --phases are a cohort: a case each, their scans in the folder
---scan under the same names. --report writes a page (HTML), figures (CSV) and surfaces; no patient data goes into it
-but the names of the files.
+--scan under the same names. --report writes a page (HTML), figures (CSV) and surfaces; it names the files, and the
+patient only with --patient.
 """
 _EXAMPLES = """\
   mper measure mask.seg.nrrd --scan lge.nrrd --height-cm 178 --weight-kg 82 --report report
