@@ -262,7 +262,7 @@ class StrokeSync:
         if self._over or result is None or not mrml.alive(scan):
             self._busy = False
             return
-        model = self._session.model(result["model"])
+        model = self._session.modelOf(result)
         if model is None:
             message = _("the engine does not have the model {model} of this segmentation; segment the scan again")
             self._refuse(message.format(model=result["model"]))

@@ -65,6 +65,7 @@ class Engine:
         self.region = np.s_[:, :, :]  # in which strokes turn voxels
         self.open = 0  # requests without an answer
         self.segmented = 0
+        self.models = []  # that the scan was segmented with, by their ids
         self._listeners = []
         self.begin("p0")
 
@@ -132,6 +133,7 @@ class Engine:
 
         def result():
             self.segmented += 1
+            self.models.append(body["model"])
             self.begin(f"p{self.segmented}")
             return {**result_of(f"p{self.segmented}"), "roi_mm": body["roi_mm"]}
 
@@ -820,9 +822,13 @@ def test_a_prediction_that_the_engine_forgot_is_made_again_and_the_strokes_repla
     scene.draw((8, 20, 28))
     by_hand(scene.node, np.s_[4:6], 0)
     before = scene.mask()
+    own = {"id": "Data/atria/la/1", "name": "la", "version": "1.0.0", "title": "Mine", "labels": LABELS}
+    others = [{**own, "id": f"Data/atria/la/{n}", "version": str(n), "card": {"sha256": "d097f80d"}} for n in (2, 3)]
+    made_by = {**own, "card": {"sha256": "d097f80d"}}
+    scene.panel.session.models = [*scene.panel.session.models, others[0], made_by, others[1]]
     scene.engine.predictions = {}
     scene.draw((8, 20, 38))
-    assert scene.engine.segmented == 1
+    assert scene.engine.segmented == 1 and scene.engine.models == ["Data/atria/la/1"], "not the bundled one of its name"
     assert "segmented again" in scene.ui.strokesWords.text
     assert len(scene.engine.predictions["p1"]["strokes"]) == 2
     after = scene.mask()
