@@ -727,6 +727,10 @@ def test_scans_that_cannot_be_segmented_are_refused_with_the_reason(oblique_geom
     bad.array[0, 0, :3] = [np.nan, np.inf, -np.inf]
     with pytest.raises(ValueError, match="3 of 9360 voxels that are NaN or infinite"):
         io.check_scan(bad)
+    beyond = ramp(oblique_geometry, "f8")
+    beyond.array[0, 0, :2] = [1e300, -1e300]  # such as numbers of the other byte order
+    with pytest.raises(ValueError, match="2 of 9360 voxels that are NaN or infinite"):
+        io.check_scan(beyond)
     with pytest.raises(ValueError, match="every voxel is 5"):
         io.check_scan(Volume(np.full((3, 4, 5), 5), Geometry.unknown((3, 4, 5))))
     with pytest.raises(ValueError, match="single slice"):

@@ -16,6 +16,7 @@ from mper.inference.localization import Localizer, _source_range
 from mper.inference.predictor import WANTED, Predictor
 from mper.io import read_labelmap, read_volume
 from mper.models.bundle import ModelBundle
+from mper.provenance import AUTOMATIC
 from mper.refinement.refiner import Refiner
 from mper.resources import models_dir
 from mper.volume import Geometry, Volume
@@ -156,6 +157,7 @@ def test_a_field_in_which_nothing_is_found_gives_an_empty_mask_and_is_told(
     assert found.roi_mm is None and not found.segmentation.labelmap.array.any()
     assert "nothing in it looks like the structure; set an ROI" in found.notes[0]
     assert [flag.code for flag in found.flags] == ["empty"] and len(found.notes) == 2
+    assert found.segmentation.provenance[1].type == AUTOMATIC
     maps = (found.label_probability, found.prototype_map, found.similarity_map)
     assert not any(each.array.any() for each in maps) and not found.probabilities.any()
     with pytest.raises(ValueError, match="the structure was not located in it; segment it with an ROI"):

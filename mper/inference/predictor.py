@@ -251,14 +251,14 @@ class Predictor:
 
     def _nothing(self, scan: Volume, want: Collection[str]) -> Prediction:
         """The prediction for a scan in which the localisation found nothing: an empty mask, and nothing computed."""
-        labels, shape = self.bundle.card.labels, scan.geometry.shape
+        labels, shape, made = self.bundle.card.labels, scan.geometry.shape, self._provenance(None)
         mapped = "prototypes" in want and bool(self._network.prototypes.vectors.any())
 
         def empty(dtype: npt.DTypeLike) -> Volume:
             return scan.with_array(np.zeros(shape, dtype))
 
         return Prediction(
-            Segmentation(empty(np.uint8), labels),
+            Segmentation(empty(np.uint8), labels, {label.value: made for label in labels}),
             confidence=0.0,
             device=describe_device(self.device),
             label_probability=empty(np.float16) if "label_probability" in want else None,
@@ -266,6 +266,11 @@ class Predictor:
             prototype_map=empty(np.uint8) if mapped else None,
             similarity_map=empty(np.float16) if mapped else None,
         )
+
+    def _provenance(self, quality: Quality | None) -> Provenance:
+        """How a mask of such quality was made."""
+        card, short = self.bundle.card, "" if quality is None else quality.short
+        return Provenance.of_model(card.name, card.version, self.bundle.sha256, short)
 
     def warm_up(self) -> None:
         """Prepare for the first scan: move to the device, choose kernels, measure the speed."""
@@ -438,8 +443,7 @@ class Predictor:
         labels = self.bundle.card.labels
         values = np.array([0, *(label.value for label in labels)], dtype=np.uint8)
         mask = region.spread(values[found.decision.classes], scan.geometry)
-        quality = "" if found.quality is None else found.quality.short
-        made = Provenance.of_model(self.bundle.card.name, self.bundle.card.version, self.bundle.sha256, quality)
+        made = self._provenance(found.quality)
         return Prediction(
             segmentation=Segmentation(scan.with_array(mask), labels, {label.value: made for label in labels}),
             confidence=case_confidence(found.decision.confidence),

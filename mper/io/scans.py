@@ -18,6 +18,7 @@ from mper.volume import Geometry, Spacing, Volume
 
 SCAN_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd", ".hdr", ".img", ".h5")
 SpacingChoice: TypeAlias = Spacing | Literal["keep"] | None
+_LARGEST = np.finfo(np.float32).max  # beyond it 64 bits hold what 32 bits, in which models compute, take for infinite
 _MAX_VOXELS = 2048  # along one axis; larger stacks are several series or a time series
 # No scanner is as wide; along the patient a scan may be longer than along the other two axes.
 _MAX_WIDTH_MM, _MAX_LENGTH_MM, _MAX_SPACING_MM = 1000, 2500, 50
@@ -29,7 +30,8 @@ def check_scan(volume: Volume) -> None:
     Raises
     ------
     ValueError
-        If the volume has one slice, more than 2048 voxels along an axis, values that are not finite, or one value.
+        If the volume has one slice, more than 2048 voxels along an axis, values that are not finite in 32 bits, or one
+        value.
     """
     shape = volume.array.shape
     if min(shape) < 2:
@@ -40,12 +42,12 @@ def check_scan(volume: Volume) -> None:
         line = f"the scan has {shape[axis]} voxels along axis {'kji'[axis]}, more than {_MAX_VOXELS}; "
         line += "it is probably several series or a time series: give one volume"
         raise ValueError(Coded(line, "too-long-axis", n=shape[axis], axis="kji"[axis], most=_MAX_VOXELS))
-    if volume.array.dtype.kind == "f":
-        bad = int(volume.array.size - np.count_nonzero(np.isfinite(volume.array)))
-        if bad:
-            line = f"the scan holds {bad} of {volume.array.size} voxels that are NaN or infinite; replace them first"
-            raise ValueError(Coded(line, "not-finite", n=bad, total=volume.array.size))
     low, high = volume.array.min(), volume.array.max()
+    if volume.array.dtype.kind == "f" and not (low >= -_LARGEST and high <= _LARGEST):  # of NaN: not
+        with np.errstate(over="ignore"):
+            bad = int(volume.array.size - np.count_nonzero(np.isfinite(volume.array.astype(np.float32))))
+        line = f"the scan holds {bad} of {volume.array.size} voxels that are NaN or infinite; replace them first"
+        raise ValueError(Coded(line, "not-finite", n=bad, total=volume.array.size))
     if low == high:
         raise ValueError(Coded(f"the scan is empty: every voxel is {low}", "empty-scan", value=f"{low}"))
 
