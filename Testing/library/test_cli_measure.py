@@ -152,6 +152,12 @@ def test_several_masks_are_a_cohort_with_csv_summary_and_failed_cases(run: Run, 
     assert "la_iir_1_20_extent [%]" in lines[0]
     assert (tmp_path / "r" / "a" / "report.html").is_file()
     assert "1 failed" in (tmp_path / "r" / "summary.html").read_text(encoding="utf-8")
+    one = (tmp_path / "masks" / "a.seg.nrrd", "--scan", tmp_path / "scans")
+    code, out, err = run(*one, "--report", tmp_path / "one")
+    assert code == 0 and "1 of 1 cases measured" in out, "one mask and a folder of scans are a cohort, too"
+    assert "la_iir_1_20_extent [%]" in (tmp_path / "one" / "figures.csv").read_text(encoding="utf-8")
+    code, _, err = run(*one, "--clip", tmp_path / "clips.json")
+    assert code == 2 and "is a folder of scans" in err
 
 
 def test_masks_of_one_name_in_several_folders_are_cases_of_their_own_with_their_own_scans(

@@ -39,8 +39,8 @@ Ventricles (LV, RV, MYO): with --phases the masks are the phases of one heart, i
 
 MASK is a .seg.nrrd, a DICOM segmentation (with its series as --scan), or a plain mask (.nrrd, .nii.gz, .mha), whose
 values --labels or --model names. Several masks without --phases are a cohort: a case each, their scans in the folder
---scan under the same names. --report writes a page (HTML), figures (CSV) and surfaces; it names the files, and the
-patient only with --patient.
+--scan under the same names; one mask and a folder of scans are a cohort, too. --report writes a page (HTML), figures
+(CSV) and surfaces; it names the files, and the patient only with --patient.
 """
 _EXAMPLES = """\
   mper measure mask.seg.nrrd --scan lge.nrrd --height-cm 178 --weight-kg 82 --report report
@@ -146,16 +146,29 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     if arguments.phases and len(masks) < 2:
         raise UsageError(f"--phases needs the masks of at least two phases, got {len(masks)}")
-    if arguments.phases or len(masks) == 1:
+    alone = len(masks) == 1 and not _is_folder_of_scans(arguments.scan)
+    if arguments.phases or alone:
         if (arguments.ed or arguments.es) and not arguments.phases:
             raise UsageError("--ed and --es go with --phases and the masks of several phases")
         return _Case(masks, arguments.scan, arguments, arguments.report).result(show=not arguments.json)
     if arguments.sr or arguments.clip or arguments.probability:
+        if len(masks) == 1:
+            raise UsageError(
+                f"--sr, --clip and --probability go with one case, and {arguments.scan} is a folder of scans; "
+                "give the scan of the mask with --scan"
+            )
         raise UsageError(
             f"--sr, --clip and --probability go with one case, and {len(masks)} masks are given; "
             "measure each by itself, or add --phases where they are phases of one heart"
         )
     return _cohort(masks, arguments)
+
+
+def _is_folder_of_scans(path: Path | None) -> bool:
+    """Whether it is a folder of files that are scans, not of a DICOM series."""
+    from mper.io.scans import holds_dicom, is_scan_file
+
+    return path is not None and path.is_dir() and not holds_dicom(path) and any(map(is_scan_file, path.iterdir()))
 
 
 class _Case:
