@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mper.cli.console import Bar, print_json, print_note, print_result, print_table
-from mper.cli.options import Commands, add_command, add_device, add_model
+from mper.cli.options import Commands, add_command, add_device, add_model, add_tta
 from mper.utils.errors import OK
 from mper.utils.text import shorten
 
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
     add_model(command, default=None)
     command.add_argument("--split", action="append", metavar="NAME", help="the split to evaluate on (repeatable)")
     add_device(command)
-    command.add_argument("--tta", action="store_true", help="average over mirrored copies (test-time augmentation)")
+    add_tta(command)
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
     command.set_defaults(run=run)
 

@@ -102,7 +102,8 @@ def add_tta(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--tta",
         action="store_true",
-        help="average over mirrored copies (test-time augmentation): slower, a little better",
+        help="average over mirrored copies (test-time augmentation): slower; of a model that was trained with --mirror "
+        "(of the bundled ones acdc, which always does)",
     )
 
 
