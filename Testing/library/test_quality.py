@@ -14,6 +14,7 @@ from small_models import threshold_bundle, threshold_localization
 
 from mper.dataloading.degraded import degraded
 from mper.dataloading.preprocessing import Preprocessing, WorkingGrid
+from mper.inference.evidence import of_mask
 from mper.inference.predictor import Predictor
 from mper.models.bundle import ModelBundle
 from mper.models.calibration import CHECK, GOOD, REASONS, WRONG, Calibration, Quality, Term
@@ -126,6 +127,24 @@ def test_the_evidence_is_the_same_in_all_axis_orders() -> None:
         array = np.ascontiguousarray(np.flip(scan.array.transpose(axes), flips))
         found = predictor.predict(Volume(array, scan.geometry.reordered(axes, flips))).evidence
         assert found == pytest.approx(expected, abs=2e-2)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_size_in_voxels_is_compared_with_no_size_in_mm(dimensions: int) -> None:
+    """Of public sets without a spacing a model knows the size in voxels, and later meets scans of known spacing."""
+    bodies = [blob(middle=(12, 18 + n, 26 + n)) for n in range(4)]
+    unknown, known = Geometry.unknown(bodies[0].shape), grid_of(bodies[0])
+    found = {}
+    for trained_on in (unknown, known):
+        labels = [(WorkingGrid.plan(trained_on, Preprocessing(), dimensions), body.astype(np.uint8)) for body in bodies]
+        calibration = Calibration(usual_shapes(labels, dimensions, 1))
+        for scan in (unknown, known):
+            grid = WorkingGrid.plan(scan, Preprocessing(), dimensions)
+            seen = of_mask(bodies[1].astype(np.uint8), grid, dimensions, 1, calibration)
+            found[trained_on is known, scan is known] = {name: seen[name] for name in ("size", "shape") if name in seen}
+    for same in (True, False):
+        assert set(found[same, same]) == {"size", "shape"} and min(found[same, same].values()) > -1
+        assert "size" not in found[same, not same] and found[same, not same].get("shape", 0) > -1
 
 
 def test_a_model_without_calibration_says_nothing() -> None:

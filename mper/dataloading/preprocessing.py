@@ -78,7 +78,7 @@ class WorkingGrid:
     """How one scan's voxels map to the working grid.
 
     axes : order in which the source's axes are taken; flips : working axes that run against the
-    source; size : of the working grid; step_lengths : of its voxels, in mm where known.
+    source; size : of the working grid; step_lengths : of its voxels, in mm if `in_mm`, else in voxels of the source.
     """
 
     source_shape: Index3
@@ -86,6 +86,7 @@ class WorkingGrid:
     flips: tuple[int, ...]
     size: Index3
     step_lengths: Spacing
+    in_mm: bool = True
 
     @classmethod
     def plan(cls, geometry: Geometry, preprocessing: Preprocessing, dimensions: int) -> WorkingGrid:
@@ -123,7 +124,7 @@ class WorkingGrid:
                 Coded(f"{line}correct its spacing, or give an ROI", "too-many-voxels", size=f"{k}x{j}x{i}")
             )
         sk, sj, si = (float(n * s / m) for n, s, m in zip(shape, steps, (k, j, i), strict=True))
-        return cls(geometry.shape, axes, flips, (k, j, i), (sk, sj, si))
+        return cls(geometry.shape, axes, flips, (k, j, i), (sk, sj, si), source_steps is not None)
 
     def forward(self, array: npt.NDArray[np.generic], device: torch.device | str = "cpu") -> torch.Tensor:
         """Source voxels (k, j, i) -> float32 tensor of the working size, by linear interpolation.

@@ -124,21 +124,27 @@ def of_mask(
 def shape_of(classes: Classes, grid: WorkingGrid, dimensions: int, count: int) -> dict[str, float]:
     """Numbers that describe the size and shape of labels, along the patient's axes for a 3-D network.
 
-    The names start with the evidence that a number belongs to (``size.1``: of class 1). What is NaN cannot be known; a
+    The names start with the evidence that a number belongs to (``size.1``: of class 1). What is NaN cannot be known: a
+    length or a volume in mm where the spacing is unknown, and that in voxels (``size.1.voxels``) where it is known. A
     structure that is not there has no entry.
     """
     view = np.flip(classes.transpose(grid.axes), grid.flips)
     shape = [grid.source_shape[axis] for axis in grid.axes]
     steps = np.asarray(grid.step_lengths) * np.asarray(grid.size) / np.asarray(shape)
     found: dict[str, float] = {}
+
+    def measure(name: str, value: float) -> None:
+        """Note the logarithm of a length or a volume."""
+        found[name], found[f"{name}.voxels"] = (value, np.nan) if grid.in_mm else (np.nan, value)
+
     if dimensions == 2:
-        found["slices.step"] = float(np.log(steps[0]))
+        measure("slices.step", float(np.log(steps[0])))
     for c in range(1, count + 1):
         window = bounding_box(view == c)
         if window is None:
             continue
         points = np.argwhere(view[window] == c)
-        found[f"size.{c}"] = float(np.log(len(points) * np.prod(steps) / 1000))
+        measure(f"size.{c}", float(np.log(len(points) * np.prod(steps) / 1000)))
         points = points[:: max(1, len(points) // _POINTS)] * steps
         points = points - points.mean(0)
         deviation = np.sqrt((points**2).mean(0)) + 0.3 * steps  # of a single slice, too
@@ -146,15 +152,15 @@ def shape_of(classes: Classes, grid: WorkingGrid, dimensions: int, count: int) -
         if dimensions == 3:
             skew = (points**3).mean(0) / deviation**3
             for n, axis in enumerate("kji"):
-                found[f"shape.{c}.deviation_{axis}"] = float(np.log(deviation[n]))
+                measure(f"shape.{c}.deviation_{axis}", float(np.log(deviation[n])))
                 found[f"shape.{c}.skew_{axis}"] = float(skew[n])
             for a, b in ((0, 1), (0, 2), (1, 2)):
                 found[f"shape.{c}.correlation_{'kji'[a]}{'kji'[b]}"] = float(correlation[a, b])
         else:
             plane = np.linalg.eigvalsh((points.T @ points)[1:, 1:] / len(points))
-            found[f"shape.{c}.deviation_k"] = float(np.log(deviation[0]))
+            measure(f"shape.{c}.deviation_k", float(np.log(deviation[0])))
             for n, name in enumerate(("short", "long")):
-                found[f"shape.{c}.deviation_{name}"] = float(np.log(np.sqrt(max(plane[n], 0.1))))
+                measure(f"shape.{c}.deviation_{name}", float(np.log(np.sqrt(max(plane[n], 0.1)))))
     if count > 1:
         for (a, b), share in _contacts(view, count).items():
             found[f"shape.contact_{a}{b}"] = share

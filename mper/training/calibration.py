@@ -79,7 +79,8 @@ def usual_shapes(
     numbers: dict[str, list[float]] = {}
     for grid, classes in labels:
         for name, value in shape_of(classes, grid, dimensions, count).items():
-            numbers.setdefault(name, []).append(value)
+            if not math.isnan(value):
+                numbers.setdefault(name, []).append(value)
     return {
         name: (float(np.mean(each)), max(float(np.std(each)), _LEAST_DEVIATION[name.split(".")[0]]))
         for name, each in numbers.items()
@@ -91,7 +92,8 @@ def labels_of(cases: Iterable[TrainingCase]) -> Iterator[tuple[WorkingGrid, Clas
     for case in cases:
         if case.label is not None and case.grid is not None and not (case.label == UNLABELLED).any():
             size = case.grid.size
-            yield WorkingGrid(size, (0, 1, 2), (), size, case.grid.step_lengths), case.label.cpu().numpy()
+            grid = WorkingGrid(size, (0, 1, 2), (), size, case.grid.step_lengths, case.grid.in_mm)
+            yield grid, case.label.cpu().numpy()
 
 
 def collect(
