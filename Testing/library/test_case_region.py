@@ -19,6 +19,7 @@ from mper.datasets.importer import import_source
 from mper.datasets.maintenance import remove_case, set_region
 from mper.datasets.packed import open_dataset, pack
 from mper.labels import make_label
+from mper.training.calibration import labels_of, usual_shapes
 from mper.training.checks import check_training_data
 from mper.training.config import TrainConfig
 from mper.training.data import TrainingData, load_training_data
@@ -125,6 +126,9 @@ def test_a_label_that_reaches_out_of_its_region_is_named_with_how_much(dataset: 
     assert data.regions == {"case1": pytest.approx(share)}
     line = f"{100 * share:.0f} % of the label of case1 lies outside its region and is not learned from"
     assert any(text.startswith(line) for text in notices(data))
+    case0, case1 = data.sampler.labelled  # a part of a structure says nothing of its usual size and shape
+    assert usual_shapes(labels_of([case0, case1]), 3, 1) == usual_shapes(labels_of([case0]), 3, 1) != {}
+    assert usual_shapes(labels_of([case1]), 3, 1) == {}
     edge = np.zeros(mask.array.shape, np.uint8)
     edge[:2] = 1
     dataset.case("case1").add_label(mask.with_array(edge), author="me", how="hand")

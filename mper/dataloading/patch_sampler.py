@@ -38,6 +38,8 @@ class TrainingCase:
         The first voxel of the part of the scan that is trained on.
     group : int
         Cases of one scanner or sequence; a group is drawn from in proportion to the square root of its number of cases.
+    cut : bool
+        Whether structures reach out of the part of the scan that is trained on: their size and shape are not known.
     """
 
     id: str
@@ -47,6 +49,12 @@ class TrainingCase:
     grid: WorkingGrid | None = None
     start: Index3 = (0, 0, 0)
     group: int = 0
+    cut: bool = False
+
+    @property
+    def shows_whole_structures(self) -> bool:
+        """Whether it is labelled throughout, and its structures are not cut."""
+        return self.label is not None and not self.cut and not bool((self.label == UNLABELLED).any())
 
 
 class Batch(NamedTuple):

@@ -88,9 +88,9 @@ def usual_shapes(
 
 
 def labels_of(cases: Iterable[TrainingCase]) -> Iterator[tuple[WorkingGrid, Classes]]:
-    """The labels of training cases that are labelled throughout, for `usual_shapes`."""
+    """The labels of training cases that show whole structures, for `usual_shapes`."""
     for case in cases:
-        if case.label is not None and case.grid is not None and not (case.label == UNLABELLED).any():
+        if case.label is not None and case.grid is not None and case.shows_whole_structures:
             size = case.grid.size
             grid = WorkingGrid(size, (0, 1, 2), (), size, case.grid.step_lengths, case.grid.in_mm)
             yield grid, case.label.cpu().numpy()

@@ -144,7 +144,8 @@ def load_training_data(
             raise ValueError(Coded(f"case {scan.id}: {reason}", "case-note", case=scan.id, note=reason)) from error
         label = None if scan.mask is None else grid.forward_labels(scan.mask, len(dataset.labels) + 1).to(device)
         voxel_ml = float(np.prod(grid.step_lengths)) / 1000 if scan.image.geometry.spacing_known else None
-        loaded.append(TrainingCase(scan.id, working.to(device), label, voxel_ml, grid, scan.start, scan.group))
+        place = (grid, scan.start, scan.group, bool(scan.outside))
+        loaded.append(TrainingCase(scan.id, working.to(device), label, voxel_ml, *place))
     labelled = [case for case in loaded if case.label is not None]
     unlabelled = [case for case in loaded if case.label is None]
     sampler = PatchSampler(

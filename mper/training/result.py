@@ -12,7 +12,7 @@ import numpy as np
 
 from mper import __version__
 from mper.dataloading.patch_sampler import PatchSampler
-from mper.labels import UNLABELLED, Label
+from mper.labels import Label
 from mper.methods.base import Method
 from mper.models.bundle import ModelBundle
 from mper.models.card import Card
@@ -121,13 +121,13 @@ def _intensity_range(sampler: PatchSampler) -> dict[str, list[float]]:
 
 
 def _volume_range(sampler: PatchSampler, labels: tuple[Label, ...]) -> dict[str, list[float]]:
-    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it.
+    """Least and largest volume of each structure in mL, over the scans that are labelled throughout and show it whole.
 
     Of structures that few of them show there is none: what one person has says nothing of the next.
     """
     volumes: dict[str, list[float]] = {}
     for case in sampler.labelled:
-        if case.label is None or case.voxel_ml is None or (case.label == UNLABELLED).any():
+        if case.label is None or case.voxel_ml is None or not case.shows_whole_structures:
             continue
         voxels = case.label.flatten().bincount(minlength=len(labels) + 1).tolist()
         for label, count in zip(labels, voxels[1:], strict=True):
