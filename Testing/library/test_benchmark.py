@@ -26,6 +26,7 @@ from mper.benchmark.synthetic import make_data
 from mper.benchmark.tables import ALL, format_spread, markdown, rows
 from mper.cli import main
 from mper.datasets.dataset import Dataset
+from mper.datasets.maintenance import exclude_case, include_case
 from mper.datasets.packed import pack
 from mper.labels import make_label
 from mper.methods import base
@@ -294,6 +295,25 @@ def test_the_left_atrium_is_evaluated_on_the_last_eight_cases_where_no_split_say
         select_cases(Benchmark("la", (8,), ("mper",), 1), dataset.path)
 
 
+def test_a_scan_is_not_trained_on_and_evaluated_on_under_two_names(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "data", [f"case{n:02d}" for n in range(11)], ["seen"])
+    case = dataset.add_case("case02-again", dataset.case("case02").image(), {})
+    case.add_label(case.image().with_array(np.ones((1, 1, 1), np.uint8)), author="test", how="imported")
+    dataset.add_to_split("dev", ["seen", "case02-again"])
+    benchmark = Benchmark("la", (8,), ("mper",), 1)
+    pack(dataset, tmp_path / "packed", 10)
+    for path in (dataset.path, tmp_path / "packed"):
+        with pytest.raises(
+            ValueError, match="case02 of split 'train' would be trained on, and shows the scan of a case"
+        ):
+            select_cases(benchmark, path)
+    exclude_case(dataset, "case02", "test")
+    assert select_cases(benchmark, dataset.path).evaluated == ("seen", "case02-again")
+    include_case(dataset, "case02", "test")
+    dataset.lock_holdout("dev")  # a training leaves its copies out
+    assert select_cases(benchmark, dataset.path).evaluated[:2] == ("seen", "case02-again")
+
+
 @pytest.mark.parametrize(
     ("labeled", "words"),
     [
@@ -354,8 +374,8 @@ def _dataset(
 ) -> Dataset:
     """Scans of one voxel, for what depends on names and splits alone."""
     dataset = Dataset.create(home, "tiny", [make_label(n, name) for n, name in enumerate(names, start=1)])
-    voxel = Volume(np.ones((1, 1, 1), np.float32), Geometry.unknown((1, 1, 1)))
     for n, case_id in enumerate([*ids, *(others or [])]):
+        voxel = Volume(np.full((1, 1, 1), n, np.float32), Geometry.unknown((1, 1, 1)))
         case = dataset.add_case(case_id, voxel, {"format": "synthetic"})
         if labelled is None or n < labelled:
             case.add_label(voxel.with_array(np.ones((1, 1, 1), np.uint8)), author="test", how="imported")

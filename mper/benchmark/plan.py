@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mper.datasets.case import Case
-from mper.datasets.packed import PackedCase, open_dataset
+from mper.datasets.dataset import Dataset
+from mper.datasets.packed import PackedCase, PackedDataset, open_dataset
 from mper.methods.recipe import Recipe
 from mper.methods.registry import METHODS, find_method
 from mper.models.card import Card, read_bundle
 from mper.training.config import TrainConfig
 from mper.training.start_model import check_start
-from mper.training.trained_scans import known_cases
+from mper.training.trained_scans import known_cases, scan_checksum
 from mper.utils.files import read_json, write_json
 from mper.utils.text import duration_option, shorten
 
@@ -315,8 +316,8 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     Raises
     ------
     ValueError
-        If the dataset lacks a split, or labels, or would be evaluated on what it was trained on, also the model to
-        start from.
+        If the dataset lacks a split, or labels, or would be evaluated on scans that it was trained on, also the model
+        to start from.
     """
     task = TASKS[benchmark.task]
     dataset = open_dataset(data)
@@ -349,6 +350,11 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     train = train[:cases]
     if both := sorted(set(train) & set(evaluated)):
         raise ValueError(f"{both[0]} would be trained on and evaluated on: split {split!r} overlaps with {TRAIN!r}")
+    if copies := _copies(dataset, train, evaluated):
+        raise ValueError(
+            f"{shorten(copies)} of split {TRAIN!r} would be trained on, and shows the scan of a case to evaluate on: "
+            "exclude it first (`mper exclude`)"
+        )
     counts = {n: _labelled_cases(train, n, task.unit) for n in benchmark.labeled}
     with_label = [case_id for case_id in train[: max(counts.values())] if dataset.case(case_id).is_drawn]
     if len(with_label) < max(counts.values()):
@@ -367,6 +373,13 @@ def select_cases(benchmark: Benchmark, data: Path) -> Cohort:
     digest = hashlib.sha256(json.dumps([train, evaluated]).encode("utf-8")).hexdigest()[:8]
     key = f"{dataset.name} ({len(train)} and {len(evaluated)} cases, {digest})"
     return Cohort(data, cases, tuple(evaluated), counts, description, key)
+
+
+def _copies(dataset: Dataset | PackedDataset, train: Sequence[str], evaluated: Sequence[str]) -> list[str]:
+    """The cases to train on that show the scan of one to evaluate on; a training leaves those of a hold-out out."""
+    scans = {scan_checksum(dataset.case(case_id)) for case_id in evaluated}
+    left_out = set(dataset.held_out_copies())
+    return [case_id for case_id in train if case_id not in left_out and scan_checksum(dataset.case(case_id)) in scans]
 
 
 def _check_unknown(start: Path, evaluated: Sequence[Case | PackedCase]) -> None:
