@@ -77,6 +77,11 @@ class Provenance:
         )
         return self.algorithm[: _NAME_LENGTH - len(end)] + end
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it says that another quality than a good one is to be expected."""
+        return is_quality(self.quality) and not self.quality.startswith("good ")
+
     def tags(self) -> dict[str, str]:
         """Slicer's tags."""
         named = {NAME_TAG: self.name} if self.name else {}

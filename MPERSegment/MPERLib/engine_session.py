@@ -92,13 +92,10 @@ class EngineSession:
 
     def modelOf(self, result: Mapping[str, Any]) -> dict[str, Any] | None:
         """The model that made a result; where the engine does not have it, one of its name."""
-
-        def likeness(model: Mapping[str, Any]) -> tuple[bool, bool]:
-            same = model.get("version") == result.get("model_version") and model.get("name") == result.get("model")
-            return (model.get("card") or {}).get("sha256", "") == result.get("model_sha256"), same
-
-        best = max(self.models, key=likeness, default=None)
-        return best if best is not None and likeness(best)[0] else self.model(result["model"])
+        sha256, named = result.get("model_sha256"), (result.get("model"), result.get("model_version"))
+        made = [model for model in self.models if sha256 and (model.get("card") or {}).get("sha256") == sha256]
+        same = [model for model in made if (model.get("name"), model.get("version")) == named]
+        return next(iter([*same, *made]), None) or self.model(str(result.get("model")))
 
     def modelTitle(self, model: Mapping[str, Any]) -> str:
         """The name of a model to choose it by; marks the one in use where the user has own models."""

@@ -5,10 +5,11 @@ The engine's result has ``quality`` where the model is calibrated; it applies to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import slicer
-from MPERLib import engine_words, formatting
+from MPERLib import engine_words, formatting, mrml, phases
 from MPERLib.formatting import sentence
 from slicer.i18n import tr as _
 
@@ -91,6 +92,28 @@ def line(node: slicer.vtkMRMLSegmentationNode | None, hasBox: bool) -> str:
     if level == WRONG or hasBox:
         words.append(_help(hasBox))
     return " ".join(word for word in words if word)
+
+
+def doubts(nodes: Sequence[slicer.vtkMRMLSegmentationNode]) -> list[str]:
+    """What is to be said with the figures of these masks, one or one for each phase, where some may be wrong."""
+    lines = []
+    for level, one, several in (
+        (
+            WRONG,
+            _("The mask is likely wrong, and so are these figures."),
+            _("The masks of these phases are likely wrong: {phases}. So are the figures made of them."),
+        ),
+        (
+            CHECK,
+            _("Please check the mask before you use these figures."),
+            _("Please check the masks of these phases before you use the figures: {phases}."),
+        ),
+    ):
+        found = [node for node in nodes if mrml.alive(node) and level_of(node) == level]
+        if found:
+            numbers = ", ".join(str(phases.of(node)) for node in found)
+            lines.append(one if len(nodes) == 1 else several.format(phases=numbers))
+    return lines
 
 
 def style(level: str) -> str:

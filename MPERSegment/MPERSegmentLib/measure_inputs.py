@@ -58,7 +58,7 @@ def load(node: Any, session: EngineSession) -> MeasureInputs:
     scan = result_node.scan_of(node) if node is not None else None
     if scan is None:
         return MeasureInputs()
-    model = session.model((result_node.of(node) or {}).get("model", "")) or {}
+    model = session.modelOf(result_node.of(node) or {}) or {}
     card = model.get("card") or {}
     modality = str(card.get("about", card).get("modality") or "").lower()
     stored = mrml.json_attribute(phases.holder(scan), _ATTRIBUTE)

@@ -18,7 +18,7 @@ from MPERLib.panel_context import PanelContext
 from MPERLib.widgets import Table, chosen, fill_box, silent
 from slicer.i18n import tr as _
 
-from MPERSegmentLib import figure_table, measure_inputs, result_node
+from MPERSegmentLib import figure_table, mask_quality, measure_inputs, result_node
 from MPERSegmentLib.clip_panel import ClipPanel
 from MPERSegmentLib.measure_inputs import MeasureInputs
 from MPERSegmentLib.measurement_job import MeasurementJob, MeasurementRequest, UploadedMasks, masks_of
@@ -139,6 +139,8 @@ class MeasurePanel:
         self._masks.forget(node.GetID())
         if node.GetID() in self._observed:
             self._forget([node.GetID()])
+            if node is not self._node:  # of another phase
+                self._onChanged()
         if node is self._node:
             self._stop()
             own = [*self.clips.nodes(), *self._wall.nodes()]
@@ -321,7 +323,8 @@ class MeasurePanel:
     def _take(self, measured: list[Any], answer: dict[str, Any]) -> None:
         self._job = None
         self._measured, self._answer, self._stale = measured, answer, False
-        self._say("\n".join(sentence(note) for note in answer["notes"]))
+        doubts = mask_quality.doubts(measured)
+        self._say("\n".join([*doubts, *map(sentence, answer["notes"])]), bad=bool(doubts))
         self._showFigures()
         if self._plot.visible:
             self._showCurve()
@@ -352,7 +355,7 @@ class MeasurePanel:
 
     def _onCopy(self) -> None:
         if self._answer is not None:
-            lines = [sentence(note) for note in self._answer["notes"]]
+            lines = [*mask_quality.doubts(self._measured), *map(sentence, self._answer["notes"])]
             slicer.app.clipboard().setText(figure_table.clipboard_text(self._answer["figures"], lines))
 
     def _onCurve(self, shown: bool) -> None:

@@ -403,6 +403,25 @@ def test_a_mask_that_ends_where_the_scan_does_is_a_lower_bound_with_and_without_
     assert "lower bound" in panel.ui.measureWords.text, "also where only the part that is drawn is sent"
 
 
+def test_figures_of_masks_that_may_be_wrong_say_so(window, shared_engine):
+    from MPERSegmentLib import result_node
+
+    bad = {"expected_dice": 0.2, "low": 0.0, "high": 0.4, "level": "likely wrong", "reasons": []}
+    _scan, masks = cine((400, 700, 250))
+    for mask, level in ((masks[0], "check"), (masks[1], "likely wrong"), (masks[2], "likely wrong")):
+        result_node.record(mask, {**result_node.of(mask), "quality": {**bad, "level": level}})
+    panel = opened(window, masks[0])
+    lines = panel.ui.measureWords.text.splitlines()
+    assert lines[0].startswith("The masks of these phases are likely wrong: 2, 3.")
+    assert lines[1].startswith("Please check the masks of these phases") and lines[1].endswith(": 1.")
+    window.click(panel.ui.copyFiguresButton)
+    assert lines[0] in slicer.app.clipboard().text()
+    segmentation_node.mark_edited(masks[1])
+    slicer.mrmlScene.RemoveNode(masks[2])
+    measured(window, panel)
+    assert "likely wrong" not in panel.ui.measureWords.text  # that of phase 2 was corrected
+
+
 def test_phases_without_a_ventricle_have_no_fraction_and_the_table_says_why(window, shared_engine):
     _scan, masks = cine((400, 700, 0))
     panel = opened(window, masks[0])

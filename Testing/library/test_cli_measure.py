@@ -94,6 +94,25 @@ def test_a_report_says_what_to_expect_of_this_very_mask_where_the_mask_says_it(f
     assert line.startswith("Model: mean Dice 0.") and line.endswith("what to expect of this mask is not known")
 
 
+def test_figures_of_a_mask_that_may_be_wrong_say_so(run: Run, files: Path, tmp_path: Path) -> None:
+    mask = read_segmentation(files / "mask.seg.nrrd")
+    for name, words in (
+        ("wrong", "likely wrong (expected Dice 0.23, 0.05 to 0.45)"),
+        ("good", "good (expected Dice 0.94, 0.90 to 0.97)"),
+    ):
+        made = {value: replace(made, quality=words) for value, made in mask.provenance.items()}
+        write_segmentation(tmp_path / f"{name}.seg.nrrd", replace(mask, provenance=made))
+        code, out, err = run(tmp_path / f"{name}.seg.nrrd", "--json")
+        notes = [note for note in json.loads(out)["notes"] if "expected quality" in note]
+        told = [f"expected quality of the mask: {words}; look at it before you use its figures"]
+        assert code == 0 and notes == (told if name == "wrong" else []) and all(note in err for note in notes)
+    made = {value: replace(made, quality=words.replace("good", "check")) for value, made in mask.provenance.items()}
+    labels, smaller = (make_label(1, "LV"),), mask.labelmap.with_array(mask.labelmap.array.copy())
+    smaller.array[: smaller.array.shape[0] // 2] = 0
+    phases = [Segmentation(mask.labelmap, labels, mask.provenance), Segmentation(smaller, labels, made)]
+    assert "expected quality of the mask of phase 2: check" in " ".join(measure_case(phases).notes)
+
+
 def test_the_table_names_values_stages_and_methods(run: Run, files: Path) -> None:
     code, out, err = run(files / "plain.nii.gz", "--labels", "LA", "--scan", files / "lge.nrrd")
     assert code == 0

@@ -94,6 +94,7 @@ def measure_case(
     unlabelled = sum(int(np.count_nonzero(phase.labelmap.array == 255)) for phase in phases)
     line = f"{unlabelled} unlabelled voxels (255) count as background"
     notes: list[str] = [Coded(line, "unlabelled-as-background", n=unlabelled)] if unlabelled else []
+    notes += _doubts(phases, settings.phase_numbers)
     names = {name: find_label(first.labels, name) for name in ("LA", "LV", "RV", "MYO")}
     atrium = None
     cycle = None
@@ -129,6 +130,16 @@ def measure_case(
             )
         )
     return MeasuredCase(tuple(figures), tuple(dict.fromkeys(notes)), atrium, cycle)
+
+
+def _doubts(phases: Sequence[Segmentation], numbers: Sequence[int]) -> list[str]:
+    """Notes on masks that say themselves that they may be wrong."""
+    notes = []
+    for number, phase in zip(numbers or range(1, len(phases) + 1), phases, strict=True):
+        which = "the mask" if len(phases) == 1 else f"the mask of phase {number}"
+        for quality in dict.fromkeys(made.quality for made in phase.provenance.values() if made.is_doubtful):
+            notes.append(f"expected quality of {which}: {quality}; look at it before you use its figures")
+    return notes
 
 
 def _atrium(
