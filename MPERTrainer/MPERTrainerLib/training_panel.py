@@ -73,6 +73,7 @@ class TrainingPanel:
             ("seed", ui.seedSpin, "valueChanged(int)"),
             ("also", ui.alsoSelector, "currentIndexChanged(int)"),
             ("cross_scanner", ui.crossScannerCheckBox, "toggled(bool)"),
+            ("keep_largest", ui.severalPartsCheckBox, "toggled(bool)"),
         ]
 
     def update(self) -> None:
@@ -98,7 +99,7 @@ class TrainingPanel:
         try:
             ui.stepsSpin.value = ui.labeledSpin.value = ui.seedSpin.value = 0
             ui.patchEdit.text = ""
-            ui.crossScannerCheckBox.checked = False
+            ui.crossScannerCheckBox.checked = ui.severalPartsCheckBox.checked = False
         finally:
             self._filling = False
 
@@ -151,6 +152,7 @@ class TrainingPanel:
             "patch": _patch(ui.patchEdit.text),
             "also": [name for name in [chosen(ui.alsoSelector)] if name] or None,
             "cross_scanner": ui.crossScannerCheckBox.checked or None,
+            "keep_largest": False if ui.severalPartsCheckBox.checked else None,
         }
         body = {name: values[name] for name in self._changed if values[name] not in (None, "")}
         body.setdefault("method", _AUTO_METHOD)

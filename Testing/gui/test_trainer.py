@@ -1004,9 +1004,10 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     window.wait_until(lambda: ui.methodSelector.findData("auto") >= 0, 20, "the plan")
     assert ui.methodSelector.currentText == "Chosen for these cases"
     choose(ui.alsoSelector, "other scanner")
-    ui.crossScannerCheckBox.checked = True
+    ui.crossScannerCheckBox.checked = ui.severalPartsCheckBox.checked = True
     window.wait_until(lambda: training.plan.get("reason"), 20, "the reason")
-    assert training.request() == {"method": "auto", "also": ["other scanner"], "cross_scanner": True}
+    asked = {"method": "auto", "also": ["other scanner"], "cross_scanner": True, "keep_largest": False}
+    assert training.request() == asked
     assert "Method: Labelled scans only; there are no scans without labels." in ui.estimateLabel.text
     window.wait_until(lambda: training.plan.get("also") == ["other scanner"], 20, "the second split")
 
@@ -1036,7 +1037,8 @@ def test_a_training_is_asked_for_by_what_the_command_line_offers(window, shared_
     assert training.plan is plan and training.request() == {"method": "auto"}
     spins = (ui.stepsSpin, ui.labeledSpin, ui.seedSpin)
     assert [spin.value for spin in spins] == [0, 0, 0] and ui.patchEdit.text == ""
-    assert not ui.crossScannerCheckBox.checked and ui.deviceSelector.currentData == "auto"
+    assert not ui.crossScannerCheckBox.checked and not ui.severalPartsCheckBox.checked
+    assert ui.deviceSelector.currentData == "auto"
     mac = [{"name": "mps", "words": "Apple GPU (float32)"}, {"name": "cpu", "words": "CPU (8 threads, float32)"}]
     panel.session.engine.info = {**panel.session.engine.info, "devices": mac, "default_device": "mps"}
     training.update()
