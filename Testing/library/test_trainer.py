@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -612,7 +613,24 @@ class Clock:
         """From now on runs have this time."""
         for module in (trainer, run_clock):
             monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(run_clock, "awake_s", self.monotonic)
         return self
+
+
+def test_a_budget_is_not_spent_while_a_machine_with_windows_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    awake = iter((10_000_000, 10_000_000 + 35_000_000))  # in 100 ns; its other clocks go on
+
+    def query(reference: Any) -> int:
+        reference._obj.value = next(awake)
+        return 1
+
+    dlls = {"kernel32": SimpleNamespace(QueryUnbiasedInterruptTime=query)}
+    monkeypatch.setattr(ctypes, "WinDLL", dlls.get, raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(run_clock, "time", Clock(8 * 3600.0))
+    clock = run_clock.RunClock()
+    begin = clock()
+    assert clock() - begin == pytest.approx(3.5)
 
 
 def test_budget_ends_in_time_at_a_rate_of_zero(solid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
