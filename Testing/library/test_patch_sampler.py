@@ -12,6 +12,7 @@ from small_data import blob_cases
 from mper.dataloading import patch_sampler
 from mper.dataloading.augmentation import intensities, published_turn, random_affine, random_flip
 from mper.dataloading.patch_sampler import PatchSampler, TrainingCase
+from mper.dataloading.preprocessing import WorkingGrid
 from mper.labels import UNLABELLED
 
 
@@ -121,6 +122,24 @@ def test_affine_leaves_slices_in_their_plane_and_scales_within_bounds() -> None:
         solid = random_affine(rng, 3)
         scales = np.linalg.norm(solid, axis=0)
         assert (scales > 0.6).all() and (scales < 1.7).all() and np.linalg.det(solid) > 0
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 16), (1, 16, 16)], ids=["3-D", "2-D"])
+def test_affine_shears_no_anatomy_where_voxels_are_no_cubes(patch: tuple[int, int, int]) -> None:
+    steps, shape = np.array([2.5, 1.0, 1.6]), (40, 40, 40)
+    grid = WorkingGrid(shape, (0, 1, 2), (), shape, (2.5, 1.0, 1.6))
+    axes = range(3)[3 - sum(n > 1 for n in patch) :]
+    places = np.indices(shape, np.float32) * steps[:, None, None, None]  # in mm
+    for seed in range(8):
+        directions = []
+        for place in places[list(axes)].astype(np.float32):
+            case = TrainingCase("case", torch.from_numpy(place), torch.zeros(shape, dtype=torch.uint8), grid=grid)
+            image = PatchSampler([case], [], patch).batch(1, 0, np.random.default_rng(seed)).image[0, 0]
+            middle = image[tuple(slice(7, 9) for _ in axes)].numpy()
+            directions.append([float(np.diff(middle, axis=n).mean()) / steps[axis] for n, axis in enumerate(axes)])
+        columns = np.array(directions) / np.linalg.norm(directions, axis=0)
+        np.testing.assert_allclose(columns.T @ columns, np.eye(len(axes)), atol=2e-3)
+        assert not np.allclose(columns, np.eye(len(axes)), atol=1e-2)
 
 
 def test_only_named_axes_are_flipped_half_of_the_time() -> None:

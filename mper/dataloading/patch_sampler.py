@@ -94,8 +94,8 @@ class PatchSampler:
     patch : (int, int, int)
         Patch size along (k, j, i) in working voxels; k is 1 for 2-D networks.
     affine : bool
-        Rotation and scale, and every third labelled patch at a labelled structure (the `plus` recipe); else
-        the published quarter turns and flips, anywhere.
+        Rotation (in mm, where voxels are no cubes) and scale, and every third labelled patch at a labelled structure
+        (the `plus` recipe); else the published quarter turns and flips, anywhere.
     flip_axes : sequence of int
         Array axes that are flipped at random with `affine`.
     other_fields : bool
@@ -191,6 +191,9 @@ class PatchSampler:
         centre = self._centre(case, rng, with_label)
         if self.affine:
             matrix = random_affine(rng, self.dimensions) @ random_flip(rng, self.flip_axes)
+            if case.grid is not None:  # turned in voxels that are no cubes, anatomy would be sheared
+                steps = np.asarray(case.grid.step_lengths)
+                matrix = matrix * steps / steps[:, None]
         else:
             matrix = published_turn(rng, self.dimensions)
         image, label, inside = self._sample(case, centre, with_label, matrix)
