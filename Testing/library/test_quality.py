@@ -248,6 +248,10 @@ def test_degraded_scans_keep_true_labels() -> None:
             "exchanged axes",
         ):
             assert np.asarray(scan.array)[inside].min() > np.asarray(scan.array)[~inside].max()
+    low, high = np.percentile(image.array, (1, 99))
+    for kind in ("inverted contrast", "darker", "blurred"):  # CT is clipped to a window in HU
+        changed = np.asarray(found[kind][0].array)
+        assert low - 1e-3 <= changed.min() < low + 40 and high - 80 < changed.max() <= high + 1e-3, kind
     assert not found["beside the structure"][1].any()
     assert 0 < found["half of the structure"][1].sum() < 0.7 * body.sum() < found["most of the structure"][1].sum()
     composed, truth = found["in a wide field"]

@@ -43,14 +43,19 @@ def degraded(
     low, high = np.percentile(array, (1, 99)).tolist()
     span = max(high - low, 1e-6)
     unit = np.clip((array - low) / span, 0, 1)
+
+    def changed(shares: npt.NDArray[np.float32]) -> Volume:
+        """The scan with other intensities, 0 to 1, in its own range: those of CT mean something."""
+        return image.with_array(low + span * shares)
+
     yield "as it is", image, truth
     for name, share in (("some noise", 0.12), ("strong noise", 0.5)):
         yield name, image.with_array(array + rng.normal(0, share * span, array.shape).astype(np.float32)), truth
-    yield "inverted contrast", image.with_array(1 - unit), truth
-    yield "darker", image.with_array(unit ** float(rng.uniform(1.8, 3.0))), truth
+    yield "inverted contrast", changed(1 - unit), truth
+    yield "darker", changed(unit ** float(rng.uniform(1.8, 3.0))), truth
     yield (
         "blurred",
-        image.with_array(ndimage.gaussian_filter(unit, 3.0 / np.asarray(image.geometry.step_lengths))),
+        changed(ndimage.gaussian_filter(unit, 3.0 / np.asarray(image.geometry.step_lengths))),
         truth,
     )
     yield "shuffled voxels", image.with_array(rng.permutation(array.reshape(-1)).reshape(array.shape)), truth
