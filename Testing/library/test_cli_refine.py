@@ -163,6 +163,9 @@ def test_json_is_one_object_with_what_was_done(
     )
     assert told["volumes_ml"] == {name: round(ml or 0, 3) for name, ml in refiner.segmentation.volumes_ml().items()}
     assert told["volumes_ml_before"] == {name: round(ml or 0, 3) for name, ml in before.items()}
+    assert told["quality_before"] is None, "the model is not calibrated"
+    words = [flag["words"] for flag in told["flags_before"]]
+    assert words and {f"before the strokes: {each}" for each in words} <= set(told["notes"])
     for row, stroke, change in zip(told["strokes"], strokes, refiner.changes, strict=True):
         assert (row["value"], row["voxels"], row["notes"]) == (stroke.value, change.voxels, list(change.notes))
         assert change.added_ml is not None and sum(row["added_ml"].values()) == pytest.approx(

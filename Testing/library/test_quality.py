@@ -114,6 +114,7 @@ def test_a_good_mask_is_told_from_one_of_another_size_and_shape() -> None:
     assert other.quality is not None and other.quality.level == WRONG
     assert other.flags[0].code == "quality" and other.flags[0].words == other.quality.words
     assert other.quality.words.startswith("likely wrong (expected Dice 0.") and other.quality.words in other.notes
+    assert other.quality.short in repr(other) and "expected" not in repr(good)
 
 
 def test_the_evidence_is_the_same_in_all_axis_orders() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mper.cli.common import (
     check_single,
     load_predictor,
     model_entry,
+    quality_entry,
     read_scan,
     roi_entry,
     rounded_volumes,
@@ -151,6 +153,8 @@ def _refine(
         "strokes": described,
         "volumes_ml": rounded_volumes(mask.volumes_ml()),
         "volumes_ml_before": rounded_volumes(prediction.segmentation.volumes_ml()),
+        "quality_before": quality_entry(prediction),
+        "flags_before": [asdict(flag) for flag in prediction.flags],
         "roi_mm": roi_entry(prediction),
         "empty": not mask.labelmap.array.any(),
         "notes": [*notes, *_before(prediction.notes, listed), *written],

@@ -12,7 +12,7 @@ import torch
 from mper.dataloading.preprocessing import WorkingGrid
 from mper.inference.localization import Search
 from mper.labels import Segmentation
-from mper.models.calibration import Quality
+from mper.models.calibration import GOOD, Quality
 from mper.roi import Box
 from mper.utils.coded import Coded
 from mper.volume import Index3, Volume
@@ -124,7 +124,8 @@ class Prediction:
             f"{name} {'of unknown size' if ml is None else f'{ml:.1f} mL'}"
             for name, ml in self.segmentation.volumes_ml().items()
         )
-        return f"Prediction({', '.join(sizes)}; confidence {self.confidence:.2f}; {len(self.notes)} notes)"
+        doubt = "" if self.quality is None or self.quality.level == GOOD else f"; {self.quality.short}"
+        return f"Prediction({', '.join(sizes)}; confidence {self.confidence:.2f}{doubt}; {len(self.notes)} notes)"
 
 
 def required_embeddings(prediction: Prediction) -> Embeddings:
