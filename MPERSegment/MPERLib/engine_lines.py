@@ -406,6 +406,10 @@ def plans() -> dict[str, str]:
         "one-label": _("Only one case is labelled: the model will overfit to it. Label another."),
         "never-drawn": _("{structures}: drawn in no labelled case, so it cannot be learned. Draw it first."),
         "not-drawn": _("{structure} is not drawn in {cases}: the model learns that it is absent there. Draw it, too."),
+        "several-parts": _(
+            '{structures}: labelled in several parts, and masks keep only the largest. Tick "Structures in several '
+            'parts" in Advanced.'
+        ),
         "drafts-learned": _(
             "{cases}: labelled by a model alone, and learned from as if a person had drawn it. Look at these labels "
             "and correct them."

@@ -489,6 +489,21 @@ def test_a_structure_that_some_cases_lack_is_named_with_them(engine: Served, dat
     assert not any("is not drawn in" in line for line in engine.post(f"{data}/plan", {}).json()["warnings"])
 
 
+def test_a_structure_that_is_labelled_in_several_parts_is_told_where_masks_keep_the_largest(
+    engine: Served, data: str
+) -> None:
+    mask = mask_of(volume())
+    mask.array[0, 0, 0] = mask.array[-1, -1, -1] = 2
+    add(engine, data, volume())
+    send(engine, data, "case-001", mask)
+
+    def told(body: dict[str, Any]) -> list[str]:
+        return [line for line in engine.post(f"{data}/plan", body).json()["warnings"] if "several parts" in line]
+
+    assert [line.partition(":")[0] for line in told({})] == ["Scar"]
+    assert told({"keep_largest": False}) == []
+
+
 def test_a_model_of_other_structures_ranks_nothing(engine: Served, root: Path) -> None:
     made = engine.post("/datasets", {"root": ROOT, "folder": "aortas", "name": "Aortas", "labels": ["Aorta"]}).json()
     route = "/datasets/" + quote(made["id"].replace("/", "~"))

@@ -20,7 +20,7 @@ from mper.engine.services.holdout import PARTS
 from mper.labels import BACKGROUND, Label, same_structures
 from mper.methods.registry import AUTO, MethodInfo, check_backbone, default_method
 from mper.models.card import Card
-from mper.roi import Box, region_of_box
+from mper.roi import Box, bounding_box, region_of_box
 from mper.training.runs import RunFolder
 from mper.training.trained_scans import about_known
 from mper.utils.coded import Coded, line_of
@@ -33,6 +33,8 @@ _FEW_LABELLED = 2  # below which a model overfits to one case
 _FEW_HELD_OUT = 3
 _MOST_READ = 50  # labels that are read to see whether each structure occurs
 _MOST_COMPARED = 12  # labels of several structures that are read to see whether each has all of them
+_MOST_TAKEN_APART = 3  # labels of which the parts of each structure are looked at
+_SMALL_PARTS = 0.1  # share of a structure's voxels beyond its largest part
 _LABEL_FIRST = Coded("label a case first", "label-first")
 _OTHER_OPTIONS = Coded("choose other options", "choose-options")
 _LEAST_FREE = 10**9  # bytes on the dataset's disk
@@ -152,6 +154,7 @@ def plan_warnings(
     """
     return [
         *_about_labels(dataset, cases),
+        *(_about_parts(cases) if body.keep_largest else []),
         *_about_regions(dataset, cases),
         *_about_holdout(dataset, known),
         *_about_method(body, cases, method),
@@ -181,6 +184,38 @@ def _about_labels(dataset: Dataset, cases: TrainingCases) -> list[str]:
             for name, ids in _cases_without(dataset.labels, cases.labelled).items()
         ]
     return found
+
+
+def _about_parts(cases: TrainingCases) -> list[str]:
+    """What is lost where each structure is taken to be in one piece."""
+    names: dict[str, None] = {}
+    for case in cases.labelled[:_MOST_TAKEN_APART]:
+        newest = case.revisions()[-1]
+        if not newest.partial:
+            names |= dict.fromkeys(_in_parts(case.path, newest.number, newest.when, case.labels))
+    if not names:
+        return []
+    line = f"{', '.join(names)}: labelled in several parts, and masks keep only the largest; choose to keep all parts"
+    return [Coded(line, "several-parts", structures=", ".join(names))]
+
+
+@lru_cache(maxsize=100)
+def _in_parts(path: Path, revision: int, _when: str, labels: tuple[Label, ...]) -> tuple[str, ...]:
+    """The structures of a revision of which more than small parts lie apart from the largest."""
+    from mper.measurement.clipping import largest_component  # which loads scipy
+
+    label_map = Case(path, labels).label(revision)
+    if label_map is None:
+        return ()
+    found = []
+    for label in labels:
+        structure = label_map.array == label.value
+        window = bounding_box(structure)
+        if window is not None:
+            largest, _ = largest_component(structure[window])
+            if np.count_nonzero(largest) < (1 - _SMALL_PARTS) * np.count_nonzero(structure[window]):
+                found.append(label.name)
+    return tuple(found)
 
 
 def _cases_without(labels: Sequence[Label], cases: Sequence[Case]) -> dict[str, list[str]]:
