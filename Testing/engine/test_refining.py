@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,22 +329,6 @@ def test_another_client_knows_nothing_of_it(engine: Served, result: dict, stroke
 
 def replace_token(engine: Served) -> Caller:
     return Caller(engine.port, "not-the-right-token-at-all")
-
-
-def test_a_model_without_embeddings_says_so(tmp_path: Path, root: Path, scan: Volume, strokes: list[Stroke]) -> None:
-    class Plain(Predictor):
-        def predict(self, *args: Any, **more: Any) -> Any:
-            return replace(super().predict(*args, **more), embeddings=None, prototype_map=None, similarity_map=None)
-
-    bundle = ModelBundle.load(root / "mine" / "models" / "small" / "1")
-    with served(tmp_path, [root]) as engine:
-        engine.engine.models.predictor = lambda *_: Plain(bundle, "cpu")  # type: ignore[method-assign]
-        result = engine.segment(engine.upload(scan), MODEL)
-        answer = put(engine, result, strokes)
-        assert answer.status == 409 and "no embeddings" in answer.error()
-        assert mask_of(engine, result).any()
-        told = engine.get(f"/predictions/{result['prediction']}/probe?k=4&j=10&i=10").json()
-        assert told["value"] in (0, 1) and told["prototypes"] == [] and told["stroke"] is None
 
 
 def test_strokes_count_in_what_a_prediction_holds(engine: Served, result: dict, strokes: list[Stroke]) -> None:
