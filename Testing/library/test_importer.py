@@ -165,7 +165,12 @@ def test_plain_scans_are_unlabelled_cases(tmp_path: Path) -> None:
     assert dataset.case("b").revisions() == []
     more = tmp_path / "c.nrrd"
     write(more, scan(3))
-    assert load(more, tmp_path / "d", "train").splits == {"train": ("b", "one.two", "c")}
+    notes: list[str] = []
+    import_source(more, tmp_path / "d", "train", notify=notes.append)
+    assert Dataset.open(tmp_path / "d").splits == {"train": ("b", "one.two", "c")} and notes == []
+    write(tmp_path / "again.nrrd", scan(2))
+    import_source(tmp_path / "again.nrrd", tmp_path / "d", "dev", notify=notes.append)
+    assert notes == ["1 scans are in the dataset as several cases; keep those of one scan in one split: again = b"]
 
 
 def write_series(folder: Path, seed: int) -> None:

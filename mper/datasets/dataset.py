@@ -265,6 +265,14 @@ class Dataset(ModelStore):
         asked = set(ids)
         return [case_id for case_id, checksum in checksums.items() if checksum in wanted and case_id not in asked]
 
+    def same_scans(self) -> list[list[str]]:
+        """Groups of two and more cases whose scans have the same voxels."""
+        groups: dict[str, list[str]] = {}
+        for case_id in self.cases:
+            if checksum := self._checksum(case_id):
+                groups.setdefault(checksum, []).append(case_id)
+        return [group for group in groups.values() if len(group) > 1]
+
     def held_out_copies(self) -> list[str]:
         """The cases that show the scan of a held-out one and are not held out: older versions did not lock them."""
         return self.copies_of(self._index.held_out) if self.locked_splits else []

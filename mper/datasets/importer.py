@@ -151,6 +151,9 @@ def import_source(
         _lock(work.target, found, found.holdout, split, notify)
     if copies := [case_id for case_id in work.target.held_out_copies() if case_id in wanted]:
         notify(f"{len(copies)} cases show the scan of a held-out one, and are not trained on: {shorten(copies)}")
+    if again := [group for group in work.target.same_scans() if not set(group).isdisjoint(wanted)]:
+        names = shorten([" = ".join(group) for group in again])
+        notify(f"{len(again)} scans are in the dataset as several cases; keep those of one scan in one split: {names}")
     kept = len(wanted) - work.added - len(work.failed)
     counts = {name: len(ids) for name, ids in good.items()}
     summary = ImportSummary(found.layout, work.added, kept, work.labels_added, counts, work.failed, work.drafts_added)
