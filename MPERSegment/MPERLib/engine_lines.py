@@ -341,7 +341,7 @@ def _about_models() -> dict[str, str]:
         "auto-tuned-slices": _("scans without labels were not measured where a model of slices is fine-tuned"),
         "auto-tuned-many": _(
             "where a model was fine-tuned on 8 labelled volumes of the kind that it knew, scans without labels gained "
-            "only 0.6 points of Dice in 1,100 steps and 1.1 in 4,100; here {n} are labelled"
+            "only 0.6 points of Dice in 1,100 steps and 1.1 in 4,000; here {n} are labelled"
         ),
         "auto-tuned-short": _(
             "scans without labels gained no Dice where a model was adapted to another sequence in 300 steps (-0.3 "
@@ -349,12 +349,12 @@ def _about_models() -> dict[str, str]:
         ),
         "auto-tuned-more": _(
             "scans without labels gained 0.6 points of Dice where a model was fine-tuned on 8 labelled volumes of the "
-            "kind that it knew, in 1,100 steps (two seeds), and 1.1 in 4,100 (one); here {n} are labelled"
+            "kind that it knew, in 1,100 steps, and 1.1 in 4,000 (two seeds each); here {n} are labelled"
         ),
         "auto-tuned-few": _(
             "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
-            "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), 5.4, 2.7 and 2.3 in 3,200 "
-            "to 3,700 (one), and 0.8 with 2 of another sequence in 3,600 (five draws)"
+            "labelled volumes of the kind that it knew, in 750 to 1,100 steps, 4.9, 2.8 and 2.2 in 2,600 to 3,300 "
+            "(two seeds each), and 0.8 with 2 of another sequence in 3,600 (five draws)"
         ),
         "auto-short": _(
             "a training that uses scans without labels would have about {steps} steps, too few to learn from these; "

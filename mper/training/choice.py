@@ -16,7 +16,7 @@ From LGE to bSSFP, 2 labelled and 6 unlabelled scans, five draws: `mper` -0.9 af
 0.05, 9 of 10 scans better); `bcp` -0.3 after 300 (p = 0.5), +0.9 and +0.1 after 3600 (two draws, `mper` +2.1 and
 +0.4). With one label `mper` -0.9 and +0.7, with four 0.0 (3600 steps). Fine-tuned on scans of the start model's kind
 with 1, 2, 4 and 8 labels for five minutes, two seeds: `mper` (750 to 1100 steps) +2.5, +1.6, +1.4, -0.1, `bcp` +1.2,
-+1.7, +1.2, +0.6; for twenty, one seed, `mper` +5.4, +2.7, +2.3, +0.6, `bcp` +4.0, +2.6, +1.8, +1.1. With slices of 3
++1.7, +1.2, +0.6; for twenty, two seeds, `mper` +4.9, +2.8, +2.2, +0.5, `bcp` +3.5, +2.6, +1.8, +1.1. With slices of 3
 labelled patients `mper` has 8 and 12 points more (450 and 3165 steps), `bcp` 0 and 14 (1200 and 3200, 3 mm). The voxels
 of strokes alone: `supervised` -6.5 and -5.4 (two seeds); strokes and what they changed in four masks, with `bcp`, whose
 teacher labels the rest: +0.6 over no such scan (three seeds).
@@ -112,7 +112,7 @@ def _choose_to_fine_tune(labelled: int, slices: bool, steps: int | None) -> tupl
     if labelled > _MORE_SCANS:
         line = (
             "where a model was fine-tuned on 8 labelled volumes of the kind that it knew, scans without labels gained "
-            f"only 0.6 points of Dice in 1,100 steps and 1.1 in 4,100; here {labelled} are labelled"
+            f"only 0.6 points of Dice in 1,100 steps and 1.1 in 4,000; here {labelled} are labelled"
         )
         return "supervised", Coded(line, "auto-tuned-many", n=labelled)
     if steps is not None and steps < _FINE_TUNED_STEPS:
@@ -124,13 +124,13 @@ def _choose_to_fine_tune(labelled: int, slices: bool, steps: int | None) -> tupl
     if labelled > _FEW_SCANS:
         line = (
             "scans without labels gained 0.6 points of Dice where a model was fine-tuned on 8 labelled volumes of the "
-            f"kind that it knew, in 1,100 steps (two seeds), and 1.1 in 4,100 (one); here {labelled} are labelled"
+            f"kind that it knew, in 1,100 steps, and 1.1 in 4,000 (two seeds each); here {labelled} are labelled"
         )
         return "bcp", Coded(line, "auto-tuned-more", n=labelled)
     line = (
         "scans without labels gained 2.5, 1.6 and 1.4 points of Dice where a model was fine-tuned on 1, 2 and 4 "
-        "labelled volumes of the kind that it knew, in 750 to 1,100 steps (two seeds), 5.4, 2.7 and 2.3 in 3,200 to "
-        "3,700 (one), and 0.8 with 2 of another sequence in 3,600 (five draws)"
+        "labelled volumes of the kind that it knew, in 750 to 1,100 steps, 4.9, 2.8 and 2.2 in 2,600 to 3,300 "
+        "(two seeds each), and 0.8 with 2 of another sequence in 3,600 (five draws)"
     )
     return "mper", Coded(line, "auto-tuned-few")
 
