@@ -161,7 +161,11 @@ def test_what_a_prediction_lacks_is_said() -> None:
         uncertain_regions(bare)
     with pytest.raises(ValueError, match="no prototype map"):
         prototype_figures(bare, scan, 3)
-    with pytest.raises(ValueError, match="no embeddings"):
-        probe(bare, torch.zeros(2, 3, 16), (0, 0, 0))
-    with pytest.raises(ValueError, match="no embeddings"):
-        scatter(bare, torch.zeros(2, 3, 16))
+    for prediction, reason in (
+        (bare, "nothing of this scan was segmented"),
+        (replace(bare, method="mper"), "no embeddings"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            probe(prediction, torch.zeros(2, 3, 16), (0, 0, 0))
+        with pytest.raises(ValueError, match=reason):
+            scatter(prediction, torch.zeros(2, 3, 16))
