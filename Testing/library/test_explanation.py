@@ -163,7 +163,7 @@ def test_what_a_prediction_lacks_is_said() -> None:
         prototype_figures(bare, scan, 3)
     for prediction, reason in (
         (bare, "nothing of this scan was segmented"),
-        (replace(bare, method="mper"), "no embeddings"),
+        (replace(bare, method="whole"), "no embeddings"),
     ):
         with pytest.raises(ValueError, match=reason):
             probe(prediction, torch.zeros(2, 3, 16), (0, 0, 0))
