@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from engines import MODEL, TOKEN, Caller, Served, array_header, served, until
 
@@ -516,6 +517,8 @@ def test_tls_needs_both_its_files(tmp_path: Path) -> None:
 
 
 def test_a_short_token_in_the_environment_is_refused() -> None:
+    before = psutil.Process().nice()
     with pytest.raises(ValueError, match="MPER_TOKEN must be at least 16") as refused:
         serve(Options(), {"MPER_TOKEN": "secret"})
     assert "secret" not in str(refused.value).replace("secrets", "")
+    assert psutil.Process().nice() == before  # a refusal changes nothing, here or in a program that embeds it

@@ -86,9 +86,9 @@ def serve(options: Options, environment: Mapping[str, str] = os.environ) -> None
     parent_gone = threading.Event()
     if options.with_parent:
         watch_parent(sys.stdin, parent_gone.set)
+    clients, made = _clients(options, environment)
     lower_priority()
     _write_log(sys.stderr, quiet=options.with_parent)
-    clients, made = _clients(options, environment)
     os.environ.pop(TOKEN, None)  # processes that this one starts must not have it
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(spool_folder())
